@@ -1,0 +1,3 @@
+//! The `handmill` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What runs on the runtime: model families, tokenizers, sampling and sessions.

@@ -1,0 +1,1 @@
+//! The CPU backend: a thread pool, SIMD kernels for each instruction set, and the ops over them.

@@ -1,0 +1,6 @@
+//! The tensor runtime: bytes of memory-mapped files become typed views, graphs of ops over them become plans, and a
+//! backend executes the plans. Nothing here knows what a language model is.
+
+pub mod cpu;
+pub mod format;
+pub mod quant;

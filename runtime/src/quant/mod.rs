@@ -1,0 +1,113 @@
+//! Block formats: how numbers lie in a tensor's bytes.
+//!
+//! Every format has one file here with its block struct, a drawing of its bits, the scalar decode (the oracle that
+//! every SIMD and WGSL kernel is tested against) and, where there is a plain one, the encode.
+
+/// How the elements of a tensor are stored.
+///
+/// Block formats pack [`DType::block_len`] consecutive elements of a row into [`DType::block_bytes`] bytes; plain
+/// types have a block of one element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(non_camel_case_types)]
+pub enum DType {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// bfloat16: the upper half of a binary32.
+    BF16,
+    /// 32 elements, f16 scale, 4-bit quants centred on 8.
+    Q4_0,
+    /// 32 elements, f16 scale and minimum, 4-bit quants.
+    Q4_1,
+    /// 32 elements, f16 scale, 5-bit quants centred on 16.
+    Q5_0,
+    /// 32 elements, f16 scale and minimum, 5-bit quants.
+    Q5_1,
+    /// 32 elements, f16 scale, 8-bit signed quants.
+    Q8_0,
+    /// 256 elements, eight 32-element sub-blocks with 6-bit scales and minima, 4-bit quants.
+    Q4_K,
+    /// 256 elements, eight 32-element sub-blocks with 6-bit scales and minima, 5-bit quants.
+    Q5_K,
+    /// 256 elements, sixteen 16-element sub-blocks with 8-bit scales, 6-bit quants centred on 32.
+    Q6_K,
+}
+
+impl DType {
+    /// All formats, in declaration order.
+    pub const ALL: [DType; 11] = [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::Q4_0,
+        DType::Q4_1,
+        DType::Q5_0,
+        DType::Q5_1,
+        DType::Q8_0,
+        DType::Q4_K,
+        DType::Q5_K,
+        DType::Q6_K,
+    ];
+
+    /// Elements in one block.
+    pub const fn block_len(self) -> usize {
+        match self {
+            DType::F32 | DType::F16 | DType::BF16 => 1,
+            DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => 32,
+            DType::Q4_K | DType::Q5_K | DType::Q6_K => 256,
+        }
+    }
+
+    /// Bytes of one block.
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::F16 | DType::BF16 => 2,
+            DType::Q4_0 => 18,
+            DType::Q4_1 => 20,
+            DType::Q5_0 => 22,
+            DType::Q5_1 => 24,
+            DType::Q8_0 => 34,
+            DType::Q4_K => 144,
+            DType::Q5_K => 176,
+            DType::Q6_K => 210,
+        }
+    }
+
+    /// Bytes of a row of `len` elements; `None` where blocks do not divide the row or the size overflows.
+    pub const fn row_bytes(self, len: usize) -> Option<usize> {
+        if !len.is_multiple_of(self.block_len()) {
+            return None;
+        }
+        (len / self.block_len()).checked_mul(self.block_bytes())
+    }
+
+    /// The name that files and people use (`q4_k`, `f16`, …), in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::Q4_0 => "q4_0",
+            DType::Q4_1 => "q4_1",
+            DType::Q5_0 => "q5_0",
+            DType::Q5_1 => "q5_1",
+            DType::Q8_0 => "q8_0",
+            DType::Q4_K => "q4_k",
+            DType::Q5_K => "q5_k",
+            DType::Q6_K => "q6_k",
+        }
+    }
+
+    /// Whether elements are stored as plain floats (no quantisation blocks).
+    pub const fn is_float(self) -> bool {
+        matches!(self, DType::F32 | DType::F16 | DType::BF16)
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
