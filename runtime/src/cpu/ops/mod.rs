@@ -4,6 +4,7 @@
 //! Every file has the kernels of one op, written once over [`Simd`](crate::cpu::arch::Simd), with their f64 references
 //! and parity tests. [`op_kernels`] gives the table of those compiled for one instruction set.
 
+pub mod attention;
 pub mod elementwise;
 pub mod gated;
 pub mod norm;
@@ -66,6 +67,12 @@ pub struct OpKernels {
     pub rope_heads: fn(&mut [f32], usize, &[f32], &[f32], RopeLayout, bool),
     /// [`sample::argmax`]
     pub argmax: fn(&[f32]) -> Option<usize>,
+    /// [`attention::decode::attention_decode`]
+    pub attention_decode: attention::DecodeKernel,
+    /// [`attention::decode::attention_merge`]
+    pub attention_merge: attention::MergeKernel,
+    /// [`attention::prompt::attention_prompt`]
+    pub attention_prompt: attention::PromptKernel,
 }
 
 impl OpKernels {
@@ -85,6 +92,9 @@ impl OpKernels {
             gated_act: gated::gated_act(isa),
             rope_heads: rope::rope_heads(isa),
             argmax: sample::argmax(isa),
+            attention_decode: attention::decode::attention_decode(isa),
+            attention_merge: attention::decode::attention_merge(isa),
+            attention_prompt: attention::prompt::attention_prompt(isa),
         }
     }
 }
