@@ -152,9 +152,8 @@ unsafe fn prompt_typed<S: Simd, const F16: bool, const KB: usize, const VB: usiz
             next.start += run.n;
         }
         let n = tile.len();
-        for strip in 0..strips {
+        for (strip, &(from, to)) in seen_by_all[..strips].iter().enumerate() {
             let first = strip * lanes;
-            let (from, to) = seen_by_all[strip];
             let masked = from > tile.start || to < tile.end;
             // SAFETY: all pointers are to the strip's part of scratch arrays, whose sizes `scratch_len` fixes; blocks of
             // keys and values end inside of the padded tile.
