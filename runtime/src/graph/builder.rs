@@ -121,6 +121,11 @@ impl GraphBuilder {
         Self::default()
     }
 
+    /// The graph so far.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
     /// Adds `name.` before the names of all that `body` adds.
     pub fn scoped<T>(&mut self, name: impl Into<String>, body: impl FnOnce(&mut Self) -> T) -> T {
         self.scope.push(name.into());

@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     builder::{Graph, Node},
     error::GraphError,
-    op::{Act, AttentionOp, NormOp, Op, RopeId, Rows, ValueId, WeightId},
+    op::{Act, AttentionOp, NormKind, NormOp, Op, RopeId, Rows, ValueId, WeightId},
 };
 
 /// Where a row program's instruction reads a row.
@@ -448,7 +448,7 @@ impl<'g> Planner<'g> {
                         break;
                     }
                     match &before.op {
-                        Op::Norm(n) if n.group == dim => ops.push(HeadOp::Norm(n.clone())),
+                        Op::Norm(n) if n.group == dim && n.kind == NormKind::Rms => ops.push(HeadOp::Norm(n.clone())),
                         Op::Rope { rope, head_dim, .. } if *head_dim == dim => ops.push(HeadOp::Rope(*rope)),
                         _ => break,
                     }
