@@ -36,10 +36,14 @@ pub(super) fn params<'a>(
     }
 }
 
-/// Elements of scratch that a worker needs: a key, a partial result, and the kernels' own.
+/// Elements of scratch that a worker needs: a row of queries, a key, a partial result, and the kernels' own.
 pub(super) fn scratch_len(op: &AttentionOp) -> usize {
     let p = params(op, None, None);
-    (key_len(op) + p.partial_len()).next_multiple_of(16) + p.scratch_len()
+    query_len(op) + key_len(op) + p.partial_len().next_multiple_of(16) + p.scratch_len()
+}
+
+fn query_len(op: &AttentionOp) -> usize {
+    (op.n_heads * op.head_dim).next_multiple_of(16)
 }
 
 fn key_len(op: &AttentionOp) -> usize {
@@ -48,6 +52,7 @@ fn key_len(op: &AttentionOp) -> usize {
 
 /// A worker's scratch, cut up.
 struct Scratch<'a> {
+    query: &'a mut [f32],
     key: &'a mut [f32],
     partial: &'a mut [f32],
     kernel: &'a mut [f32],
@@ -79,7 +84,14 @@ impl StepContext<'_> {
             let scratch = self.attention_scratch(worker, &step.op);
             self.write_head(step, kv, seq.first_row, head, scratch.key);
             let params = self.params(step, &seq);
-            let q = self.prepared_queries(step, seq.first_row, head, group);
+            // A copy, because other items may be rotating their heads of the row. Only this group's are filled in.
+            let own = head * group * step.op.head_dim..(head + 1) * group * step.op.head_dim;
+            let (buffer, first, _) = self.place(step.inputs[0], seq.first_row);
+            // SAFETY: q was written in an earlier phase, and in this one nobody writes it.
+            let from = unsafe { buffer.slice::<f32>(first + own.start, own.len()) };
+            scratch.query[own.clone()].copy_from_slice(from);
+            self.head_ops(&step.head_ops[0], &mut scratch.query[own], step.op.head_dim, seq.first_row);
+            let q = &*scratch.query;
             let pages = self.backend.kv.pages(step.op.cache, kv);
             let position = seq.cached - 1;
             let piece = params.pieces(position, seq.cached).start;
@@ -100,7 +112,7 @@ impl StepContext<'_> {
             if sequences[s].n_rows == 1 {
                 let scratch = self.attention_scratch(worker, &step.op);
                 self.write_head(step, self.kvs[s], sequences[s].first_row, head, scratch.key);
-                self.prepared_queries(step, sequences[s].first_row, head, group);
+                self.rotate_queries(step, sequences[s].first_row, head, group);
             }
         });
         let partial_len = params(&step.op, None, None).partial_len();
@@ -148,7 +160,7 @@ impl StepContext<'_> {
                 let s = sequences.partition_point(|s| s.first_row + s.n_rows <= row);
                 for head in 0..heads {
                     self.write_head(step, self.kvs[s], row, head, scratch.key);
-                    self.prepared_queries(step, row, head, group);
+                    self.rotate_queries(step, row, head, group);
                 }
             }
         });
@@ -200,13 +212,15 @@ impl StepContext<'_> {
     fn attention_scratch(&self, worker: &Worker<'_>, op: &AttentionOp) -> Scratch<'_> {
         let buffer: &Buffer = &self.backend.scratch[worker.index()];
         let p = params(op, None, None);
-        let partial = key_len(op) + p.partial_len();
-        let kernel = partial.next_multiple_of(16);
+        let key = query_len(op);
+        let partial = key + key_len(op);
+        let kernel = partial + p.partial_len().next_multiple_of(16);
         // SAFETY: scratch belongs to this worker, which uses one of these at a time; the parts are disjoint.
         unsafe {
             Scratch {
-                key: buffer.slice_mut(0, key_len(op)),
-                partial: buffer.slice_mut(key_len(op), p.partial_len()),
+                query: buffer.slice_mut(0, query_len(op)),
+                key: buffer.slice_mut(key, key_len(op)),
+                partial: buffer.slice_mut(partial, p.partial_len()),
                 kernel: buffer.slice_mut(kernel, p.scratch_len()),
             }
         }
@@ -240,8 +254,8 @@ impl StepContext<'_> {
         }
     }
 
-    /// Normalises and rotates the queries of one key/value head's group in place, and returns the row's queries.
-    fn prepared_queries(&self, step: &AttentionStep, row: usize, head: usize, group: usize) -> &[f32] {
+    /// Normalises and rotates the queries of one key/value head's group in place.
+    fn rotate_queries(&self, step: &AttentionStep, row: usize, head: usize, group: usize) {
         let ops = &step.head_ops[0];
         let dim = step.op.head_dim;
         if !ops.is_empty() {
@@ -250,14 +264,13 @@ impl StepContext<'_> {
             let q = unsafe { buffer.slice_mut::<f32>(first + head * group * dim, group * dim) };
             self.head_ops(ops, q, dim, row);
         }
-        self.query_rows(step.inputs[0], row, 1)
     }
 
-    /// `n` rows of queries. Other items may be rotating heads of theirs: kernels read only the heads of their item.
+    /// `n` rows of queries, rotated in an earlier phase.
     fn query_rows(&self, q: ValueId, row: usize, n: usize) -> &[f32] {
         let (buffer, first, stride) = self.place(q, row);
         let width = self.backend.plan.slot(q).width;
-        // SAFETY: see above; the heads that are read are not written in this phase, or by this item before.
+        // SAFETY: nobody writes queries in this phase.
         unsafe { buffer.slice(first, (n - 1) * stride + width) }
     }
 
