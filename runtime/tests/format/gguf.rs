@@ -1,6 +1,6 @@
 //! GGUF files as they should be, in one piece and in several.
 
-use super::{Dir, ramp, small_gguf, values};
+use super::{Dir, alloc::largest_during, ramp, small_gguf, values};
 use handmill_runtime::{
     format::{
         Bytes, FormatError, Gguf,
@@ -165,4 +165,23 @@ fn parts_that_do_not_fit_are_named() {
     // A renamed part cannot find the others.
     let renamed = dir.write("renamed.gguf", part(0, 3).to_bytes());
     assert!(error(&renamed).to_string().contains("-00001-of-00003.gguf"));
+}
+
+/// What "lazy" means: opening allocates nothing that grows with a vocabulary.
+#[test]
+fn a_large_vocabulary_stays_in_the_map() {
+    let dir = Dir::new();
+    let tokens: Vec<String> = (0..262_144).map(|i| format!("token{i}")).collect();
+    let mut w = GgufWriter::new();
+    w.put("tokenizer.ggml.tokens", tokens).put("tokenizer.ggml.scores", vec![0.5f32; 262_144]);
+    let path = dir.write("m.gguf", w.to_bytes());
+    let (last, largest) = largest_during(|| {
+        let gguf = Gguf::open(&path).unwrap();
+        let scores = gguf.get_array("tokenizer.ggml.scores").unwrap().unwrap();
+        assert_eq!(scores.f32s().unwrap().sum::<f32>(), 131_072.0);
+        let tokens = gguf.get_array("tokenizer.ggml.tokens").unwrap().unwrap();
+        tokens.strings().unwrap().last().unwrap().into_owned()
+    });
+    assert_eq!(last, "token262143");
+    assert!(largest < 8192, "{largest} bytes at once");
 }
