@@ -43,6 +43,40 @@ fn best_of(rounds: usize, n_threads: usize, work: impl Fn(usize) + Sync) -> f64 
     (0..rounds).map(|_| round()).fold(f64::INFINITY, f64::min)
 }
 
+/// GB/s of `kernel` and of a plain read, both on `n_threads`: pieces of 4 MiB in turn, from parts of `w` that are out of
+/// the caches. The rate is that of the fastest tenth of the pieces, for on a shared machine the others were interrupted.
+fn rates(w: &[u8], n_threads: usize, kernel: impl Fn(&[u8]) + Sync) -> (f64, f64) {
+    const PIECE: usize = 4 << 20;
+    let part = w.len() / n_threads;
+    let all: Vec<(f64, f64)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..n_threads)
+            .map(|t| {
+                let (kernel, w) = (&kernel, &w[t * part..(t + 1) * part]);
+                scope.spawn(move || {
+                    let (mut kernels, mut reads) = (vec![], vec![]);
+                    for _ in 0..3 {
+                        for pair in w.chunks_exact(2 * PIECE) {
+                            let start = Instant::now();
+                            kernel(&pair[..PIECE]);
+                            kernels.push(start.elapsed().as_secs_f64());
+                            let start = Instant::now();
+                            std::hint::black_box(plain_read(&pair[PIECE..]));
+                            reads.push(start.elapsed().as_secs_f64());
+                        }
+                    }
+                    let decile = |mut v: Vec<f64>| {
+                        v.sort_by(f64::total_cmp);
+                        PIECE as f64 / 1e9 / v[v.len() / 10]
+                    };
+                    (decile(kernels), decile(reads))
+                })
+            })
+            .collect();
+        workers.into_iter().map(|w| w.join().expect("worker")).collect()
+    });
+    all.iter().fold((0.0, 0.0), |(a, b), (c, d)| (a + c, b + d))
+}
+
 fn plain_read(bytes: &[u8]) -> u64 {
     let mut sums = [0u64; 16];
     for chunk in bytes.chunks_exact(128) {
@@ -67,44 +101,28 @@ fn activations(kernels: &LinearKernels, dtype: DType, k: usize, n_tokens: usize)
 fn mat_vec(isas: &[Isa], dtypes: &[DType]) {
     let mib: usize = std::env::var("HANDMILL_MIB").ok().and_then(|v| v.parse().ok()).unwrap_or(512);
     let w = weights(mib << 20);
-    let n_threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     for k in [576usize, 1536] {
         for &dtype in dtypes {
             let k = k.next_multiple_of(dtype.block_len());
             let row_bytes = dtype.row_bytes(k).expect("whole blocks");
-            let n_rows = w.len() / row_bytes;
-            let gb = (n_rows * row_bytes) as f64 / 1e9;
             for &isa in isas {
                 let kernels = linear_kernels(isa);
                 let acts = activations(kernels, dtype, k, 1);
-                let run = |n_threads: usize| {
-                    let part = n_rows / n_threads;
-                    best_of(5, n_threads, |t| {
-                        // As an executor does: chunks of some rows.
-                        let mut out = vec![0f32; 256];
-                        for row in (t * part..(t + 1) * part).step_by(256) {
-                            let n = 256.min((t + 1) * part - row);
-                            let w = &w[row * row_bytes..];
-                            // SAFETY: `out` has room for 256 rows.
-                            unsafe { kernels.mat_vec(dtype, w, n, k, &acts, 1, out.as_mut_ptr(), 256) };
-                        }
+                for n_threads in [1, cores] {
+                    let (kernel, read) = rates(&w, n_threads, |chunk| {
+                        let n_rows = chunk.len() / row_bytes;
+                        let mut out = vec![0f32; n_rows];
+                        // SAFETY: `out` has room for all rows.
+                        unsafe { kernels.mat_vec(dtype, chunk, n_rows, k, &acts, 1, out.as_mut_ptr(), n_rows) };
                         std::hint::black_box(&out);
-                    })
-                };
-                let read = |n_threads: usize| {
-                    let part = w.len() / n_threads;
-                    best_of(3, n_threads, |t| {
-                        std::hint::black_box(plain_read(&w[t * part..(t + 1) * part]));
-                    })
-                };
-                let (one, all) = (gb / run(1), gb / run(n_threads));
-                let (read_one, read_all) = (w.len() as f64 / 1e9 / read(1), w.len() as f64 / 1e9 / read(n_threads));
-                println!(
-                    "{:10} {dtype:5} k {k:5}: {one:6.2} GB/s on 1 thread ({:3.0} % of a read's {read_one:.2}), {all:6.2} on {n_threads} ({:3.0} % of {read_all:.2})",
-                    isa.name(),
-                    100.0 * one / read_one,
-                    100.0 * all / read_all,
-                );
+                    });
+                    println!(
+                        "{:10} {dtype:5} k {k:5}, {n_threads} threads: {kernel:6.2} GB/s, {:3.0} % of a read's {read:.2}",
+                        isa.name(),
+                        100.0 * kernel / read,
+                    );
+                }
             }
         }
     }
