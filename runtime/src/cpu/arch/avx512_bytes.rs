@@ -62,6 +62,8 @@ unsafe fn maddubs(w: __m512i, x: __m512i) -> __m512i {
 unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
     type B = __m512i;
     const GEMM_VECTORS: usize = 4;
+    const GEMM_I8_BITS: u32 = if VNNI { 8 } else { 6 };
+    const GEMM_I8_VECTORS: usize = 2;
     const I8_BIAS: i32 = if VNNI { 128 } else { 0 };
 
     #[inline(always)]
@@ -107,6 +109,10 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn splat_word(self, p: *const u8) -> __m512i {
+        unsafe { broadcast_word(p) }
     }
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
@@ -181,6 +187,10 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
                 _mm512_add_epi32(signed_maddubs(w0, x0), signed_maddubs(w1, x1))
             }
         }
+    }
+    #[inline(always)]
+    fn dot_add(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        unsafe { if VNNI { _mm512_dpbusd_epi32(acc, w, x) } else { _mm512_add_epi32(acc, maddubs(w, x)) } }
     }
 
     #[inline(always)]

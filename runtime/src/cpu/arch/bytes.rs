@@ -21,6 +21,12 @@ pub unsafe trait SimdBytes: Simd {
     /// Vectors of rows in a matrix product's register tile, beside six tokens: 1, 2 or 4, as registers allow.
     const GEMM_VECTORS: usize;
 
+    /// Most bits of a weight for which a matrix product over bytes is faster than one over floats; 0 for never.
+    const GEMM_I8_BITS: u32;
+
+    /// Vectors of rows in the register tile of a matrix product over bytes, beside six tokens: 1 or 2.
+    const GEMM_I8_VECTORS: usize;
+
     /// What [`SimdBytes::dot2_i8`] adds to every weight: its result is Σ (w + bias)·x.
     const I8_BIAS: i32;
 
@@ -60,6 +66,24 @@ pub unsafe trait SimdBytes: Simd {
     /// # Safety
     /// `p` must be readable for `LANES` bytes.
     unsafe fn load_i8(self, p: *const i8) -> Self::F;
+
+    /// The four bytes at `p` in every lane.
+    /// # Safety
+    /// `p` must be readable for four bytes.
+    unsafe fn splat_word(self, p: *const u8) -> Self::B;
+
+    /// Transposes `LANES` rows of `n` 32-bit words: word j of row i goes to `out[j · out_stride + i]`.
+    /// # Safety
+    /// `p + i · stride` must be readable for `4 · n` bytes for i < LANES, and `out` writable at those places.
+    #[inline(always)]
+    unsafe fn transpose_words(self, p: *const u8, stride: usize, out: *mut u32, out_stride: usize, n: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..n {
+                // SAFETY: as the caller vouches.
+                unsafe { *out.add(j * out_stride + i) = p.add(i * stride + 4 * j).cast::<u32>().read_unaligned() };
+            }
+        }
+    }
 
     /// Asks for the cache line of `p`. Never faults, whatever the address.
     fn prefetch(self, p: *const u8);
@@ -101,6 +125,9 @@ pub unsafe trait SimdBytes: Simd {
 
     /// (w0 + bias)·x0 + (w1 + bias)·x1 for signed weights, |x| ≤ 127, exact.
     fn dot2_i8(self, w0: Self::B, x0: Self::B, w1: Self::B, x1: Self::B) -> Self::I;
+
+    /// acc + w·x for weights of up to [`SimdBytes::GEMM_I8_BITS`] bits, unsigned but for 8-bit ones without bias.
+    fn dot_add(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
 
     // ---- floats ----
 

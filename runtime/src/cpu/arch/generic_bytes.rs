@@ -20,6 +20,8 @@ unsafe fn word(p: *const u8) -> u32 {
 unsafe impl SimdBytes for Generic {
     type B = B;
     const GEMM_VECTORS: usize = 1;
+    const GEMM_I8_BITS: u32 = 0;
+    const GEMM_I8_VECTORS: usize = 1;
     const I8_BIAS: i32 = 0;
 
     #[inline(always)]
@@ -60,6 +62,12 @@ unsafe impl SimdBytes for Generic {
         // SAFETY: the caller vouches for eight bytes.
         let bytes = unsafe { p.cast::<[i8; 8]>().read_unaligned() };
         bytes.map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn splat_word(self, p: *const u8) -> B {
+        // SAFETY: the caller vouches for four bytes.
+        let word = unsafe { p.cast::<[u8; 4]>().read_unaligned() };
+        from_fn(|i| word[i % 4])
     }
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
@@ -111,6 +119,10 @@ unsafe impl SimdBytes for Generic {
     #[inline(always)]
     fn dot2_i8(self, w0: B, x0: B, w1: B, x1: B) -> I {
         self.add_i32(dot(w0, x0), dot(w1, x1))
+    }
+    #[inline(always)]
+    fn dot_add(self, acc: I, w: B, x: B) -> I {
+        self.add_i32(acc, dot(w, x))
     }
 
     #[inline(always)]

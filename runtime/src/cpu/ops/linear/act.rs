@@ -36,10 +36,10 @@ pub struct ActChunk {
     pub scale16: [f32; 16],
     /// scale · Σq of every 16 elements.
     pub scaled_sum16: [f32; 16],
-    /// Σq of every 16 elements.
-    pub sum16: [i32; 16],
-    /// Σq of every 32 elements; the second half is padding to 64 bytes.
-    pub sum32: [i32; 16],
+    /// −Σq of every 16 elements.
+    pub neg_sum16: [i32; 16],
+    /// −Σq of every 32 elements; the second half is padding to 64 bytes.
+    pub neg_sum32: [i32; 16],
 }
 
 const _: () = assert!(size_of::<ActChunk>() == 576);
@@ -126,8 +126,8 @@ pub(super) fn quantize_chunks<S: SimdBytes>(s: S, x: &[f32], out: &mut [u8]) {
             scaled_sum: [0.0; 8],
             scale16: [0.0; 16],
             scaled_sum16: [0.0; 16],
-            sum16: [0; 16],
-            sum32: [0; 16],
+            neg_sum16: [0; 16],
+            neg_sum32: [0; 16],
         };
         for (i, block) in part.chunks_exact(32).enumerate() {
             let mut q = [0i8; 32];
@@ -139,9 +139,9 @@ pub(super) fn quantize_chunks<S: SimdBytes>(s: S, x: &[f32], out: &mut [u8]) {
             chunk.scale16[2 * i..][..2].fill(scale);
             chunk.scaled_sum16[2 * i] = scale * first as f32;
             chunk.scaled_sum16[2 * i + 1] = scale * last as f32;
-            chunk.sum16[2 * i] = first;
-            chunk.sum16[2 * i + 1] = last;
-            chunk.sum32[i] = first + last;
+            chunk.neg_sum16[2 * i] = -first;
+            chunk.neg_sum16[2 * i + 1] = -last;
+            chunk.neg_sum32[i] = -(first + last);
         }
         // SAFETY: `out` has the chunk's size, and the chunk has no padding.
         unsafe { out.as_mut_ptr().cast::<ActChunk>().write_unaligned(chunk) };

@@ -13,7 +13,8 @@
 #![allow(clippy::needless_range_loop)]
 
 pub mod act;
-mod gemm;
+mod gemm_f32;
+mod gemm_i8;
 mod job;
 mod mat_vec_block;
 mod mat_vec_float;

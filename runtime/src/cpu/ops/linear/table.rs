@@ -5,8 +5,8 @@ use super::job::{Job, Kernel};
 use super::mat_vec_block::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::mat_vec_float::{BF16, F16, F32};
 use super::mat_vec_super::{Q4_K, Q5_K, Q6_K};
-use super::{gemm, mat_vec_block, mat_vec_float, mat_vec_super};
-use crate::cpu::arch::{Isa, Simd};
+use super::{gemm_f32, gemm_i8, mat_vec_block, mat_vec_float, mat_vec_super};
+use crate::cpu::arch::{Isa, Simd, SimdBytes};
 use crate::quant::DType;
 
 /// Alignment that kernels want of their panel.
@@ -16,7 +16,10 @@ const PANEL_ALIGN: usize = 64;
 pub struct LinearKernels {
     isa: Isa,
     lanes: usize,
-    tile_rows: usize,
+    /// Most bits of a weight whose mat-mat is done on bytes.
+    gemm_i8_bits: u32,
+    /// Rows of a tile of mat-mat on floats, on bytes.
+    tile_rows: [usize; 2],
     /// By `DType as usize`.
     mat_vec: [Kernel; DType::ALL.len()],
     mat_mat: [Kernel; DType::ALL.len()],
@@ -50,13 +53,25 @@ impl LinearKernels {
     /// The form in which the kernel that `n_tokens` call for wants its activations.
     pub fn act_form(&self, dtype: DType, n_tokens: usize) -> ActForm {
         if n_tokens > Self::MAT_VEC_TOKENS {
-            return ActForm::F32;
+            return if self.multiplies_bytes(dtype) { ActForm::Q8Chunks } else { ActForm::F32 };
         }
         match dtype {
             DType::F32 | DType::F16 | DType::BF16 => ActForm::F32,
             DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => ActForm::Q8Groups,
             DType::Q4_K | DType::Q5_K | DType::Q6_K => ActForm::Q8Chunks,
         }
+    }
+
+    /// Whether mat-mat unpacks this format to bytes, not to floats.
+    fn multiplies_bytes(&self, dtype: DType) -> bool {
+        let bits = match dtype {
+            DType::F32 | DType::F16 | DType::BF16 => 32,
+            DType::Q4_0 | DType::Q4_1 | DType::Q4_K => 4,
+            DType::Q5_0 | DType::Q5_1 | DType::Q5_K => 5,
+            DType::Q6_K => 6,
+            DType::Q8_0 => 8,
+        };
+        bits <= self.gemm_i8_bits
     }
 
     /// Bytes of one token's row of `k` activations: a multiple of 64.
@@ -109,14 +124,16 @@ impl LinearKernels {
 
     /// Rows of W that one call of [`LinearKernels::mat_mat`] should take: a whole number of register tiles.
     pub fn panel_rows(&self, dtype: DType, k: usize) -> usize {
-        let _ = (dtype, k);
-        self.tile_rows
+        let tile = self.tile_rows[usize::from(self.multiplies_bytes(dtype))];
+        // About 2¹⁷ weights: long enough to hide the call, short enough to share out a small matrix.
+        tile * ((1 << 17) / (tile * k).max(1)).clamp(1, 8)
     }
 
     /// Bytes of scratch that [`LinearKernels::mat_mat`] needs.
     pub fn panel_bytes(&self, dtype: DType, k: usize) -> usize {
-        let _ = dtype;
-        4 * k * self.tile_rows + PANEL_ALIGN
+        let bytes = self.multiplies_bytes(dtype);
+        let tile = self.tile_rows[usize::from(bytes)];
+        PANEL_ALIGN + if bytes { gemm_i8::panel_bytes(k, tile) } else { gemm_f32::panel_bytes(k, tile) }
     }
 
     /// As [`LinearKernels::mat_vec`], for any number of tokens and with activations in the form for more than
@@ -188,7 +205,8 @@ macro_rules! instantiate {
             pub(super) static TABLE: LinearKernels = LinearKernels {
                 isa: $isa,
                 lanes: <$token as Simd>::LANES,
-                tile_rows: gemm::tile_rows::<$token>(),
+                gemm_i8_bits: <$token as SimdBytes>::GEMM_I8_BITS,
+                tile_rows: [gemm_f32::tile_rows::<$token>(), gemm_i8::tile_rows::<$token>()],
                 mat_vec: [
                     mat_vec_float::<F32>, mat_vec_float::<F16>, mat_vec_float::<BF16>,
                     mat_vec_block::<Q4_0>, mat_vec_block::<Q4_1>, mat_vec_block::<Q5_0>, mat_vec_block::<Q5_1>,
@@ -225,7 +243,13 @@ macro_rules! instantiate {
             $(#[target_feature(enable = $features)])?
             unsafe fn mat_mat<W: super::super::unpack::Unpack>(job: &Job) {
                 // SAFETY: as above.
-                unsafe { gemm::mat_mat::<_, W>(<$token>::new(), job) }
+                unsafe {
+                    if W::BITS <= <$token as SimdBytes>::GEMM_I8_BITS {
+                        gemm_i8::mat_mat::<_, W>(<$token>::new(), job)
+                    } else {
+                        gemm_f32::mat_mat::<_, W>(<$token>::new(), job)
+                    }
+                }
             }
 
             $(#[target_feature(enable = $features)])?

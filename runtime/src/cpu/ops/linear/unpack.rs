@@ -1,23 +1,67 @@
-//! Unpacking rows of W for the matrix product: any format to floats.
+//! Unpacking weights for the matrix product: blocks to one byte a quant with float scales and minima, and any format to
+//! floats.
 
 use super::mat_vec_block::{self as block, Block32};
 use super::mat_vec_float::{BF16, F16, F32, FloatWeight};
 use super::mat_vec_super::{self as super_block, Block256, unpack_scales};
 use crate::cpu::arch::SimdBytes;
 
-/// Most elements that are unpacked in one piece.
+/// Most elements of a block.
 pub(super) const MAX_LEN: usize = 256;
 
-/// A weight format that can be unpacked piece by piece.
+/// A block of quants, one byte each: element i is `scale[g] · (q[i] − zero) + min[g]` with g = i / GROUP.
+pub(super) struct Quants {
+    pub q: [u8; MAX_LEN],
+    pub scale: [f32; 16],
+    pub min: [f32; 16],
+}
+
+impl Quants {
+    /// All zero.
+    pub const EMPTY: Quants = Quants { q: [0; MAX_LEN], scale: [0.0; 16], min: [0.0; 16] };
+}
+
+/// A format that can be unpacked block by block.
 pub(super) trait Unpack {
-    /// Elements of a piece, ≤ [`MAX_LEN`]; it divides every row.
+    /// Elements of a block; it divides every row.
     const LEN: usize;
-    /// Bytes of a piece.
+    /// Bytes of a block.
     const BYTES: usize;
-    /// Writes LEN floats.
+    /// Bits of a quant; 32 for floats, which have no quants.
+    const BITS: u32;
+    /// Elements that share a scale, 16 or 32.
+    const GROUP: usize = 32;
+    /// Whether there are minima.
+    const HAS_MIN: bool = false;
+
+    /// The quant that stands for zero: a power of two, or 0.
+    fn zero<S: SimdBytes>() -> i32;
+
+    /// Unpacks one block to quants, the first LEN of `out.q`, with as many scales and minima as it has groups.
+    /// # Safety
+    /// `p` must be readable for BYTES.
+    unsafe fn to_quants<S: SimdBytes>(s: S, p: *const u8, out: &mut Quants);
+
+    /// Unpacks one block to LEN floats.
     /// # Safety
     /// `p` must be readable for BYTES, `out` writable for LEN.
-    unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, out: *mut f32);
+    #[inline(always)]
+    unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, out: *mut f32) {
+        let mut quants = Quants::EMPTY;
+        // SAFETY: the contract is passed on.
+        unsafe { Self::to_quants(s, p, &mut quants) };
+        // Where zero is 0 and there are no minima, quants are signed.
+        let signed = Self::zero::<S>() == 0 && !Self::HAS_MIN;
+        for g in 0..Self::LEN / Self::GROUP {
+            let scale = quants.scale[g];
+            let min = if Self::HAS_MIN { quants.min[g] } else { 0.0 };
+            for i in g * Self::GROUP..(g + 1) * Self::GROUP {
+                let q = if signed { i32::from(quants.q[i] as i8) } else { i32::from(quants.q[i]) };
+                // SAFETY: i < LEN.
+                unsafe { *out.add(i) = (q - Self::zero::<S>()) as f32 * scale + min };
+            }
+        }
+    }
 }
 
 macro_rules! unpack_float {
@@ -25,6 +69,13 @@ macro_rules! unpack_float {
         impl Unpack for $format {
             const LEN: usize = 1;
             const BYTES: usize = <$format as FloatWeight>::BYTES;
+            const BITS: u32 = 32;
+            fn zero<S: SimdBytes>() -> i32 {
+                0
+            }
+            // Floats never take the integer path, for their BITS are more than any instruction set's limit.
+            #[inline(always)]
+            unsafe fn to_quants<S: SimdBytes>(_: S, _: *const u8, _: &mut Quants) {}
             #[inline(always)]
             unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, out: *mut f32) {
                 // SAFETY: one element is read and written.
@@ -42,109 +93,132 @@ unsafe fn half<S: SimdBytes>(s: S, p: *const u8) -> f32 {
     s.f16_to_f32(u16::from_le(unsafe { p.cast::<u16>().read_unaligned() }))
 }
 
-/// A 32-element block of nibbles: `fifth` has one more bit for each.
+/// N bytes at `p`.
 #[inline(always)]
-unsafe fn nibbles_to_f32(p: *const u8, fifth: u32, scale: f32, add: f32, out: *mut f32) {
-    // SAFETY: the caller vouches for 16 bytes and 32 floats.
-    let (q, out) = unsafe { (p.cast::<[u8; 16]>().read_unaligned(), &mut *out.cast::<[f32; 32]>()) };
+unsafe fn bytes<const N: usize>(p: *const u8) -> [u8; N] {
+    // SAFETY: the caller vouches for N bytes.
+    unsafe { p.cast::<[u8; N]>().read_unaligned() }
+}
+
+/// Sixteen bytes of nibbles: the low ones are the first 16 quants.
+#[inline(always)]
+fn nibbles(packed: [u8; 16], out: &mut Quants) {
     for i in 0..16 {
-        let lo = u32::from(q[i] & 15) | (fifth >> i & 1) << 4;
-        let hi = u32::from(q[i] >> 4) | (fifth >> (i + 16) & 1) << 4;
-        out[i] = lo as i32 as f32 * scale + add;
-        out[i + 16] = hi as i32 as f32 * scale + add;
+        out.q[i] = packed[i] & 15;
+        out.q[i + 16] = packed[i] >> 4;
     }
 }
 
-/// The 32-bit word at `p`.
+/// Bit i of `bits` is bit 4 of quant i.
 #[inline(always)]
-unsafe fn word(p: *const u8) -> u32 {
-    // SAFETY: the caller vouches for four bytes.
-    u32::from_le(unsafe { p.cast::<u32>().read_unaligned() })
+fn fifth_bits(bits: u32, out: &mut Quants) {
+    for i in 0..32 {
+        out.q[i] |= ((bits >> i & 1) << 4) as u8;
+    }
 }
 
-macro_rules! unpack_block {
-    ($($format:ty: |$s:ident, $p:ident, $out:ident| $body:expr),* $(,)?) => {$(
+macro_rules! unpack_blocks {
+    ($($format:ty, $bits:literal bits, zero $zero:expr, |$s:ident, $p:ident, $out:ident| $body:block)*) => {$(
         impl Unpack for $format {
             const LEN: usize = 32;
             const BYTES: usize = <$format as Block32>::BYTES;
+            const BITS: u32 = $bits;
+            const HAS_MIN: bool = <$format as Block32>::HAS_MIN;
+            fn zero<S: SimdBytes>() -> i32 {
+                $zero
+            }
             #[inline(always)]
-            unsafe fn to_f32<S: SimdBytes>($s: S, $p: *const u8, $out: *mut f32) {
+            unsafe fn to_quants<S: SimdBytes>($s: S, $p: *const u8, $out: &mut Quants) {
                 // SAFETY: all offsets are below the block's size.
-                unsafe { $body }
+                unsafe {
+                    $out.scale[0] = half($s, $p);
+                    if <Self as Unpack>::HAS_MIN {
+                        $out.min[0] = half($s, $p.add(2));
+                    }
+                    $body
+                }
             }
         }
     )*};
 }
-unpack_block! {
-    block::Q4_0: |s, p, out| {
-        let d = half(s, p);
-        nibbles_to_f32(p.add(2), 0, d, -8.0 * d, out)
-    },
-    block::Q4_1: |s, p, out| nibbles_to_f32(p.add(4), 0, half(s, p), half(s, p.add(2)), out),
-    block::Q5_0: |s, p, out| {
-        let d = half(s, p);
-        nibbles_to_f32(p.add(6), word(p.add(2)), d, -16.0 * d, out)
-    },
-    block::Q5_1: |s, p, out| nibbles_to_f32(p.add(8), word(p.add(4)), half(s, p), half(s, p.add(2)), out),
-    block::Q8_0: |s, p, out| {
-        let (d, q) = (half(s, p), p.add(2).cast::<[i8; 32]>().read_unaligned());
+unpack_blocks! {
+    block::Q4_0, 4 bits, zero 8, |s, p, out| { nibbles(bytes(p.add(2)), out) }
+    block::Q4_1, 4 bits, zero 0, |s, p, out| { nibbles(bytes(p.add(4)), out) }
+    block::Q5_0, 5 bits, zero 16, |s, p, out| {
+        nibbles(bytes(p.add(6)), out);
+        fifth_bits(u32::from_le_bytes(bytes(p.add(2))), out);
+    }
+    block::Q5_1, 5 bits, zero 0, |s, p, out| {
+        nibbles(bytes(p.add(8)), out);
+        fifth_bits(u32::from_le_bytes(bytes(p.add(4))), out);
+    }
+    block::Q8_0, 8 bits, zero S::I8_BIAS, |s, p, out| {
+        let q: [u8; 32] = bytes(p.add(2));
         for i in 0..32 {
-            *out.add(i) = f32::from(q[i]) * d;
+            out.q[i] = q[i] ^ S::I8_BIAS as u8;
         }
-    },
+    }
 }
 
-/// Q4_K, and Q5_K where there are `fifth` bits.
+/// Q4_K, and Q5_K with its 32 bytes of `fifth` bits.
 #[inline(always)]
-unsafe fn super_to_f32<S: SimdBytes>(s: S, p: *const u8, fifth: Option<[u8; 32]>, nibbles: *const u8, out: *mut f32) {
-    // SAFETY: the caller vouches for the super-block and for 256 floats.
+unsafe fn super_block_45<S: SimdBytes>(s: S, p: *const u8, fifth: Option<[u8; 32]>, q: *const u8, out: &mut Quants) {
+    // SAFETY: the caller vouches for the super-block, of which `q` is the 128 bytes of nibbles.
     unsafe {
-        let (d, dmin) = (half(s, p), half(s, p.add(2)));
+        let (d, dmin) = (half(s, p), -half(s, p.add(2)));
         let scales = unpack_scales(p.add(4));
         for sub in 0..8 {
-            let (scale, min) = (d * f32::from(scales[sub]), dmin * f32::from(scales[8 + sub]));
-            let q = nibbles.add(sub / 2 * 32).cast::<[u8; 32]>().read_unaligned();
+            out.scale[sub] = d * f32::from(scales[sub]);
+            out.min[sub] = dmin * f32::from(scales[8 + sub]);
+            let packed: [u8; 32] = bytes(q.add(sub / 2 * 32));
             for i in 0..32 {
-                let mut v = q[i] >> (sub % 2 * 4) & 15;
-                if let Some(fifth) = fifth {
-                    v |= (fifth[i] >> sub & 1) << 4;
-                }
-                *out.add(32 * sub + i) = f32::from(v) * scale - min;
+                let high = fifth.map_or(0, |fifth| (fifth[i] >> sub & 1) << 4);
+                out.q[32 * sub + i] = (packed[i] >> (sub % 2 * 4) & 15) | high;
             }
         }
     }
 }
 
-macro_rules! unpack_super {
-    ($($format:ty: |$s:ident, $p:ident, $out:ident| $body:expr),* $(,)?) => {$(
+macro_rules! unpack_super_blocks {
+    ($($format:ty, $bits:literal bits, zero $zero:literal, groups of $group:literal, min $min:literal,
+       |$s:ident, $p:ident, $out:ident| $body:block)*) => {$(
         impl Unpack for $format {
             const LEN: usize = 256;
             const BYTES: usize = <$format as Block256>::BYTES;
+            const BITS: u32 = $bits;
+            const GROUP: usize = $group;
+            const HAS_MIN: bool = $min;
+            fn zero<S: SimdBytes>() -> i32 {
+                $zero
+            }
             #[inline(always)]
-            unsafe fn to_f32<S: SimdBytes>($s: S, $p: *const u8, $out: *mut f32) {
+            unsafe fn to_quants<S: SimdBytes>($s: S, $p: *const u8, $out: &mut Quants) {
                 // SAFETY: all offsets are below the super-block's size.
                 unsafe { $body }
             }
         }
     )*};
 }
-unpack_super! {
-    super_block::Q4_K: |s, p, out| super_to_f32(s, p, None, p.add(16), out),
-    super_block::Q5_K: |s, p, out| super_to_f32(s, p, Some(p.add(16).cast::<[u8; 32]>().read_unaligned()), p.add(48), out),
-    super_block::Q6_K: |s, p, out| {
+unpack_super_blocks! {
+    super_block::Q4_K, 4 bits, zero 0, groups of 32, min true, |s, p, out| {
+        super_block_45(s, p, None, p.add(16), out)
+    }
+    super_block::Q5_K, 5 bits, zero 0, groups of 32, min true, |s, p, out| {
+        super_block_45(s, p, Some(bytes(p.add(16))), p.add(48), out)
+    }
+    super_block::Q6_K, 6 bits, zero 32, groups of 16, min false, |s, p, out| {
         let d = half(s, p.add(208));
+        for sub in 0..16 {
+            out.scale[sub] = d * f32::from(*p.add(192 + sub) as i8);
+        }
         for part in 0..8 {
             // Parts of 32 quants: nibbles from 32 of the half's 64 bytes, bit pairs from its 32.
             let (h, j) = (part / 4, part % 4);
-            let low = p.add(64 * h + j % 2 * 32).cast::<[u8; 32]>().read_unaligned();
-            let high = p.add(128 + 32 * h).cast::<[u8; 32]>().read_unaligned();
-            for sub in 0..2 {
-                let scale = d * f32::from(*p.add(192 + 2 * part + sub) as i8);
-                for i in 16 * sub..16 * sub + 16 {
-                    let q = (low[i] >> (j / 2 * 4) & 15) | (high[i] >> (2 * j) & 3) << 4;
-                    *out.add(32 * part + i) = f32::from(q as i8 - 32) * scale;
-                }
+            let low: [u8; 32] = bytes(p.add(64 * h + j % 2 * 32));
+            let high: [u8; 32] = bytes(p.add(128 + 32 * h));
+            for i in 0..32 {
+                out.q[32 * part + i] = (low[i] >> (j / 2 * 4) & 15) | (high[i] >> (2 * j) & 3) << 4;
             }
         }
-    },
+    }
 }

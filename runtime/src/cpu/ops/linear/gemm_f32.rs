@@ -18,10 +18,15 @@ pub(super) const fn tile_rows<S: SimdBytes>() -> usize {
     S::GEMM_VECTORS * S::LANES
 }
 
+/// Bytes of the panel.
+pub(super) const fn panel_bytes(k: usize, tile_rows: usize) -> usize {
+    4 * k * tile_rows
+}
+
 /// Mat-mat for any number of tokens.
 ///
 /// # Safety
-/// The job's pointers must be valid, with activations in the F32 form and a panel of [`tile_rows`] · k floats.
+/// The job's pointers must be valid, with activations in the F32 form and a panel of [`panel_bytes`].
 #[inline(always)]
 pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
     let panel = job.panel.cast::<f32>();
