@@ -34,9 +34,17 @@ pub fn linear_kernels(isa: Isa) -> &'static LinearKernels {
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => &avx2::TABLE,
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => &avx512::TABLE,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => &avx512vnni::TABLE,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => &neon::TABLE,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod => &neon_dotprod::TABLE,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm => &neon_i8mm::TABLE,
         _ => &generic::TABLE,
     }
 }
@@ -270,6 +278,13 @@ macro_rules! instantiate {
 instantiate!(generic, Isa::Generic, crate::cpu::arch::Generic);
 instantiate!(
     #[cfg(target_arch = "x86_64")]
+    avx2,
+    Isa::Avx2,
+    crate::cpu::arch::Avx2,
+    "avx2,fma,f16c"
+);
+instantiate!(
+    #[cfg(target_arch = "x86_64")]
     avx512,
     Isa::Avx512,
     crate::cpu::arch::Avx512<false>,
@@ -281,4 +296,22 @@ instantiate!(
     Isa::Avx512Vnni,
     crate::cpu::arch::Avx512<true>,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"
+);
+instantiate!(
+    #[cfg(target_arch = "aarch64")]
+    neon,
+    Isa::Neon,
+    crate::cpu::arch::Neon<0>
+);
+instantiate!(
+    #[cfg(target_arch = "aarch64")]
+    neon_dotprod,
+    Isa::NeonDotprod,
+    crate::cpu::arch::Neon<1>
+);
+instantiate!(
+    #[cfg(target_arch = "aarch64")]
+    neon_i8mm,
+    Isa::NeonI8mm,
+    crate::cpu::arch::Neon<2>
 );
