@@ -54,42 +54,11 @@ fn random_weights(random: &mut Random, dtype: DType, n: usize) -> Vec<u8> {
     }
 }
 
-/// Decodes a row, one element at a time, straight from the drawings of the formats.
-fn decode(dtype: DType, row: &[u8]) -> Vec<f64> {
-    let half = |b: &[u8], at: usize| f64::from(f16::from_le_bytes([b[at], b[at + 1]]).to_f32());
-    let nibble = |b: &[u8], at: usize, i: usize| f64::from(b[at + i % 16] >> (i / 16 * 4) & 15);
-    let fifth = |b: &[u8], at: usize, i: usize| f64::from((b[at + i / 8] >> (i % 8) & 1) << 4);
-    let scale6 = |s: &[u8], j: usize| {
-        if j < 4 {
-            (s[j] & 63, s[j + 4] & 63)
-        } else {
-            ((s[j + 4] & 15) | (s[j - 4] >> 6) << 4, (s[j + 4] >> 4) | (s[j] >> 6) << 4)
-        }
-    };
-    let element = |b: &[u8], i: usize| match dtype {
-        DType::F32 => f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-        DType::F16 => half(b, 0),
-        DType::BF16 => f64::from(bf16::from_le_bytes([b[0], b[1]]).to_f32()),
-        DType::Q4_0 => half(b, 0) * (nibble(b, 2, i) - 8.0),
-        DType::Q4_1 => half(b, 0) * nibble(b, 4, i) + half(b, 2),
-        DType::Q5_0 => half(b, 0) * (nibble(b, 6, i) + fifth(b, 2, i) - 16.0),
-        DType::Q5_1 => half(b, 0) * (nibble(b, 8, i) + fifth(b, 4, i)) + half(b, 2),
-        DType::Q8_0 => half(b, 0) * f64::from(b[2 + i] as i8),
-        DType::Q4_K | DType::Q5_K => {
-            let (sub, j) = (i / 32, i % 32);
-            let (scale, min) = scale6(&b[4..16], sub);
-            let (qs, mut q) = if dtype == DType::Q4_K { (16, 0) } else { (48, (b[16 + j] >> sub & 1) << 4) };
-            q |= b[qs + sub / 2 * 32 + j] >> (sub % 2 * 4) & 15;
-            half(b, 0) * f64::from(scale) * f64::from(q) - half(b, 2) * f64::from(min)
-        }
-        DType::Q6_K => {
-            let (h, part, j) = (i / 128, i % 128 / 32, i % 32);
-            let low = b[64 * h + part % 2 * 32 + j] >> (part / 2 * 4) & 15;
-            let high = b[128 + 32 * h + j] >> (2 * part) & 3;
-            half(b, 208) * f64::from(b[192 + i / 16] as i8) * (f64::from(low | high << 4) - 32.0)
-        }
-    };
-    row.chunks_exact(dtype.block_bytes()).flat_map(|b| (0..dtype.block_len()).map(move |i| element(b, i))).collect()
+/// A row by the format's scalar decode.
+fn decode(dtype: DType, row: &[u8], k: usize) -> Vec<f64> {
+    let mut out = vec![0f32; k];
+    dtype.decode_row(row, &mut out).unwrap();
+    out.into_iter().map(f64::from).collect()
 }
 
 /// What an int8 form keeps of the activations.
@@ -182,7 +151,7 @@ fn check(isa: Isa, dtype: DType, n_rows: usize, k: usize, n_tokens: usize) {
     let (mut error, mut int8_error, mut norm) = (0f64, 0f64, 0f64);
     let what = format!("{dtype} on {isa:?}: {n_rows} rows of {k}, {n_tokens} tokens");
     for (r, row) in weights.bytes().chunks_exact(dtype.row_bytes(k).unwrap()).enumerate() {
-        let row = decode(dtype, row);
+        let row = decode(dtype, row, k);
         for (t, x) in x.iter().enumerate() {
             let dot = |x: &[f64]| row.iter().zip(x).map(|(a, b)| a * b).sum::<f64>();
             let magnitude: f64 = row.iter().zip(x).map(|(a, b)| (a * f64::from(*b)).abs()).sum();
