@@ -42,6 +42,7 @@ macro_rules! by_lanes {
 pub(crate) use by_lanes;
 
 /// The kernels for one instruction set; each field is documented at the function of its name.
+#[allow(clippy::type_complexity)] // the fields' types say what their functions' docs say with names
 pub struct OpKernels {
     /// [`norm::rms_norm`]
     pub rms_norm: fn(&[f32], Option<&[f32]>, f32, f32, &mut [f32]),

@@ -96,12 +96,12 @@ mod tests {
                     let x = random(1, 3 * head_dim);
                     let mut expected: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
                     for head in expected.chunks_mut(head_dim) {
-                        for i in 0..half {
+                        for (i, freq) in inv_freq.iter().enumerate() {
                             let (a, b) = match layout {
                                 RopeLayout::Half => (i, i + half),
                                 RopeLayout::Interleaved => (2 * i, 2 * i + 1),
                             };
-                            let (s, c) = f64::from(777.0 * inv_freq[i]).sin_cos();
+                            let (s, c) = f64::from(777.0 * freq).sin_cos();
                             let (u, v) = (head[a] * 1.25, head[b] * 1.25);
                             (head[a], head[b]) = (u * c - v * s, u * s + v * c);
                         }
