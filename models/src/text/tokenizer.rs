@@ -131,10 +131,11 @@ impl Tokenizer {
         let (bos, eos) = (named("bos_token").map(|t| t.0), named("eos_token").map(|t| t.0));
         let model_config = read_json(&folder.join("config.json"))?;
         let generation = read_json(&folder.join("generation_config.json"))?;
-        let ends = [&generation["eos_token_id"], &model_config["eos_token_id"], &model_config["text_config"]["eos_token_id"]]
-            .into_iter()
-            .map(hf::ids)
-            .find(|ids| !ids.is_empty());
+        let ends =
+            [&generation["eos_token_id"], &model_config["eos_token_id"], &model_config["text_config"]["eos_token_id"]]
+                .into_iter()
+                .map(hf::ids)
+                .find(|ids| !ids.is_empty());
         let config_bos = || hf::ids(&model_config["bos_token_id"]).first().copied();
         parts.bos = bos.or(parts.bos).or_else(config_bos);
         parts.ends.extend(eos.into_iter().chain(ends.into_iter().flatten()));
@@ -322,3 +323,7 @@ fn read_json(path: &Path) -> Result<Value> {
     }
     serde_json::from_slice(&read(path)?).map_err(|e| TextError::broken(path.display().to_string(), e.to_string()))
 }
+
+#[cfg(test)]
+#[path = "tokenizer_tests.rs"]
+mod tests;
