@@ -366,7 +366,8 @@ fn tokenizer_json() {
 fn folders_say_what_ends_an_answer() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-    assert!(matches!(Tokenizer::from_path(folder.path()), Err(TextError::NoTokenizer { .. })));
+    assert!(matches!(Tokenizer::from_folder(folder.path()), Err(TextError::NoTokenizer { .. })));
+    assert!(Tokenizer::from_path(folder.path()).is_err());
     write("tokenizer.json", JSON);
     write("config.json", r#"{"eos_token_id": 1}"#);
     let t = Tokenizer::from_path(folder.path()).unwrap();
