@@ -22,10 +22,7 @@ pub struct Cases {
 
 /// Where the cases lie.
 pub fn folder() -> PathBuf {
-    // The models crate may run these tests as well; the fixtures lie in the root package.
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = if here.ends_with("models") { here.join("..") } else { here.to_owned() };
-    root.join("tests/fixtures/tokenizers")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers")
 }
 
 /// The vocabulary `file` of the set `name`, if this machine has it: in `$HANDMILL_TEST_VOCABS`, or in `vocabs` in
@@ -57,17 +54,16 @@ impl Cases {
         self.file["vocabulary"].as_str().expect("vocabulary")
     }
 
-    /// Compares everything that was recorded; panics with all differences. Returns the number of cases.
-    pub fn check(&self, tokenizer: &Tokenizer, reference: Reference) -> usize {
+    /// Compares everything that was recorded, but for the cases named in `except`; panics with all differences.
+    pub fn check(&self, tokenizer: &Tokenizer, reference: Reference, except: &[&str]) {
         let mut wrong = Vec::new();
         let cases = |key: &str| self.file[key].as_array().cloned().unwrap_or_default();
         let all: Vec<Value> = cases("cases").into_iter().chain(cases("decode_cases")).collect();
-        for case in &all {
+        for case in all.iter().filter(|c| !except.iter().any(|e| c["id"] == *e)) {
             check_case(tokenizer, reference, case, &mut wrong);
         }
         assert!(wrong.is_empty(), "{}: {} differences\n{}", self.name, wrong.len(), wrong.join("\n"));
         assert!(all.len() > 30, "{}: only {} cases", self.name, all.len());
-        all.len()
     }
 }
 
