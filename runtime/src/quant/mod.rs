@@ -34,6 +34,10 @@ pub enum DType {
     Q6_K,
 }
 
+mod ggml;
+
+pub use ggml::GgmlType;
+
 impl DType {
     /// All formats, in declaration order.
     pub const ALL: [DType; 11] = [
