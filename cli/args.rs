@@ -1,6 +1,6 @@
 //! The command line: the subcommands, and the options that mean the same in all of them.
 
-use crate::error::CliError;
+use crate::{error::CliError, inspect};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroUsize;
 
@@ -63,6 +63,8 @@ impl Global {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show what is in a model: architecture, block formats, licence, tensors, graph
+    Inspect(inspect::Args),
     /// Show the devices that models can run on
     Devices,
 }

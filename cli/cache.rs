@@ -42,8 +42,9 @@ impl Cache {
         match platform {
             Some(dir) => Ok(Self { dir: dir.join("handmill") }),
             None => Err(FetchError::Spelling {
-                text: "no home folder is known, so there is no place for fetched models; set HANDMILL_CACHE to a folder"
-                    .to_owned(),
+                text:
+                    "no home folder is known, so there is no place for fetched models; set HANDMILL_CACHE to a folder"
+                        .to_owned(),
             }),
         }
     }

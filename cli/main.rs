@@ -5,6 +5,7 @@ mod cache;
 mod devices;
 mod error;
 mod fetch;
+mod inspect;
 mod interrupt;
 mod out;
 
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
     interrupt::listen();
     let global = &cli.global;
     let done = global.check().and_then(|()| match &cli.command {
+        Command::Inspect(args) => inspect::run(global, args),
         Command::Devices => devices::run(global),
     });
     match done {

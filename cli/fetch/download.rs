@@ -145,13 +145,7 @@ impl Part {
     }
 
     /// One request and its body. `true`: the file is whole; `false`: the connection ended early.
-    fn pass(
-        &mut self,
-        http: &Http,
-        wanted: &Wanted,
-        progress: &mut Progress,
-        base: u64,
-    ) -> Result<bool, FetchError> {
+    fn pass(&mut self, http: &Http, wanted: &Wanted, progress: &mut Progress, base: u64) -> Result<bool, FetchError> {
         let etag = self.etag.clone();
         let request = Request {
             url: &wanted.url,

@@ -101,11 +101,8 @@ impl Http {
         if status != 200 {
             return Err(status_error(request, status));
         }
-        let unexpected = |reason: String| FetchError::Answer {
-            what: request.what.to_owned(),
-            host: host(request.url),
-            reason,
-        };
+        let unexpected =
+            |reason: String| FetchError::Answer { what: request.what.to_owned(), host: host(request.url), reason };
         let body = answer.body_mut().with_config().limit(32 << 20).read_to_vec();
         let body = body.map_err(|e| unexpected(network_reason(&e)))?;
         serde_json::from_slice(&body).map_err(|e| unexpected(format!("not the expected JSON ({e})")))

