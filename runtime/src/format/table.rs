@@ -47,7 +47,11 @@ impl MappedFile {
         if meta.is_dir() {
             return Err(FormatError::Folder { path: path.into(), what: "a file was expected here".into() });
         }
-        if meta.len() == 0 && meta.is_file() {
+        if !meta.is_file() {
+            // Opening a pipe would wait for its writer.
+            return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file")));
+        }
+        if meta.len() == 0 {
             return Err(FormatError::Empty { path: path.into() });
         }
         Ok(Self { map: Mapping::open(path).map_err(io)?, path: path.into() })

@@ -46,6 +46,11 @@ impl GgmlType {
         Self(number)
     }
 
+    /// Its number.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
     /// The type as one that this runtime computes with.
     pub fn dtype(self) -> Option<DType> {
         DType::from_ggml(self.0)

@@ -5,8 +5,10 @@
 
 mod header;
 mod value;
+mod write;
 
 pub use value::{Array, ByteStrings, FromValue, Value, ValueType};
+pub use write::{GgufWriter, MetaValue};
 
 use super::{
     FormatError, Tensor, TensorInfo,
