@@ -1,1 +1,4 @@
 //! What runs on the runtime: model families, tokenizers, sampling and sessions.
+
+pub mod engine;
+pub mod text;

@@ -1,0 +1,3 @@
+//! Sessions, scheduling and sampling.
+
+pub mod sampling;
