@@ -1,6 +1,6 @@
 //! The command line: the subcommands, and the options that mean the same in all of them.
 
-use crate::{error::CliError, inspect};
+use crate::{bench, detokenize, error::CliError, inspect, logits, perplexity, run, tokenize};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroUsize;
 
@@ -63,8 +63,20 @@ impl Global {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Continue a prompt
+    Run(run::Args),
     /// Show what is in a model: architecture, block formats, licence, tensors, graph
     Inspect(inspect::Args),
+    /// Turn text into token ids
+    Tokenize(tokenize::Args),
+    /// Turn token ids into text
+    Detokenize(detokenize::Args),
+    /// Write the logits of given tokens to a .npy file
+    Logits(logits::Args),
+    /// Measure how well a model predicts a text
+    Perplexity(perplexity::Args),
+    /// Measure how fast a model runs, and what the machine could do
+    Bench(bench::Args),
     /// Show the devices that models can run on
     Devices,
 }

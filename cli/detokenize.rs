@@ -27,7 +27,10 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let tokenizer = tokenize::open(&args.model)?;
     let size = tokenizer.vocab_size();
     if let Some(id) = ids.iter().find(|&&id| id as usize >= size) {
-        return Err(CliError::failed(format!("there is no token {id}: the vocabulary has ids 0 to {}", size.max(1) - 1)));
+        return Err(CliError::failed(format!(
+            "there is no token {id}: the vocabulary has ids 0 to {}",
+            size.max(1) - 1
+        )));
     }
     let text = tokenizer.decode(&ids, args.skip_special);
     if global.json {

@@ -52,7 +52,11 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
             GraphFormat::Json => out::json(&model.graph().to_json()),
         };
     }
-    if global.json { out::json(&summary.json(&path, &checkpoint, &model)) } else { out::text(&summary.text(&path, &checkpoint, &model, args)) }
+    if global.json {
+        out::json(&summary.json(&path, &checkpoint, &model))
+    } else {
+        out::text(&summary.text(&path, &checkpoint, &model, args))
+    }
 }
 
 /// What the files say, of whatever architecture.
@@ -89,12 +93,20 @@ impl Summary {
                     Some(pre) => format!("{model} ({pre})"),
                     None => model,
                 });
-                let licence = text("general.license.name").or_else(|| text("general.license")).map(|name| Licence {
-                    link: text("general.license.link").or_else(|| known_link(&name)),
-                    name,
-                });
+                let licence = text("general.license.name")
+                    .or_else(|| text("general.license"))
+                    .map(|name| Licence { link: text("general.license.link").or_else(|| known_link(&name)), name });
                 let name = text("general.name");
-                Self { kind: "gguf", architecture, name, context, tokenizer, licence, parameters: 0, formats: BTreeMap::new() }
+                Self {
+                    kind: "gguf",
+                    architecture,
+                    name,
+                    context,
+                    tokenizer,
+                    licence,
+                    parameters: 0,
+                    formats: BTreeMap::new(),
+                }
             }
             Kind::HuggingFace(folder) => {
                 // Multimodal wrappers keep the text model's values in an object of their own.
@@ -265,7 +277,8 @@ fn known_link(name: &str) -> Option<String> {
 
 /// The licence text of a folder, by its first line that says something.
 fn licence_file(dir: &Path) -> Option<Licence> {
-    let path = ["LICENSE", "LICENSE.txt", "LICENSE.md"].iter().map(|name| dir.join(name)).find(|path| path.is_file())?;
+    let path =
+        ["LICENSE", "LICENSE.txt", "LICENSE.md"].iter().map(|name| dir.join(name)).find(|path| path.is_file())?;
     let text = std::fs::read_to_string(&path).ok()?;
     let name = text.lines().map(|line| line.trim_matches([' ', '#', '*'])).find(|line| !line.is_empty())?.to_owned();
     Some(Licence { name, link: Some(path.display().to_string()) })

@@ -1,13 +1,23 @@
 //! The `handmill` command: one file per subcommand, results on standard output, everything else on standard error.
 
 mod args;
+mod bench;
 mod cache;
+mod detokenize;
 mod devices;
 mod error;
 mod fetch;
+mod input;
 mod inspect;
 mod interrupt;
+mod logits;
+mod memory;
+mod npy;
 mod out;
+mod perplexity;
+mod run;
+mod session;
+mod tokenize;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -19,6 +29,12 @@ fn main() -> ExitCode {
     let global = &cli.global;
     let done = global.check().and_then(|()| match &cli.command {
         Command::Inspect(args) => inspect::run(global, args),
+        Command::Run(args) => run::run(global, args),
+        Command::Tokenize(args) => tokenize::run(global, args),
+        Command::Detokenize(args) => detokenize::run(global, args),
+        Command::Logits(args) => logits::run(global, args),
+        Command::Perplexity(args) => perplexity::run(global, args),
+        Command::Bench(args) => bench::run(global, args),
         Command::Devices => devices::run(global),
     });
     match done {

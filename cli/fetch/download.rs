@@ -11,7 +11,7 @@ use crate::{cache, interrupt};
 use sha2::Digest as _;
 use std::{
     fs::{self, File},
-    io::{Read, Seek, SeekFrom, Write},
+    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -194,8 +194,7 @@ impl Part {
                 Ok(n) => n,
                 Err(_) => return Ok(false),
             };
-            self.file.write_all(&buffer[..n]).map_err(|e| self.write_error(e))?;
-            self.len += n as u64;
+            self.append(&buffer[..n])?;
             if self.total.is_some_and(|total| self.len > total) {
                 let reason = format!("more than the expected {} bytes came", self.total.unwrap_or(0));
                 return Err(self.discard(wanted, reason));
@@ -206,13 +205,26 @@ impl Part {
         Ok(self.total.is_none_or(|total| total == self.len))
     }
 
-    fn write_error(&mut self, error: std::io::Error) -> FetchError {
-        // A failed write may have left a piece: `len` counts whole pieces only.
-        let _ = self.file.set_len(self.len);
+    /// Writes bytes at the end, counting those that a full disk still took.
+    fn append(&mut self, mut bytes: &[u8]) -> Result<(), FetchError> {
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(n) => {
+                    self.len += n as u64;
+                    bytes = &bytes[n..];
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.write_error(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_error(&self, error: io::Error) -> FetchError {
         match FetchError::io("write", &self.path, error) {
             FetchError::DiskFull { path, .. } => {
                 let need = match self.total {
-                    Some(total) => format!("{} more", human_bytes(total - self.len)),
+                    Some(total) => format!("{} more", human_bytes(total.saturating_sub(self.len))),
                     None => "some space".to_owned(),
                 };
                 FetchError::DiskFull { path, need }
@@ -279,7 +291,7 @@ impl Digest {
     }
 
     /// The same digest of `len` bytes of `reader`.
-    fn of(&self, reader: &mut impl Read, len: u64) -> std::io::Result<String> {
+    fn of(&self, reader: &mut impl Read, len: u64) -> io::Result<String> {
         match self {
             Self::Sha256(_) => hash(sha2::Sha256::new(), reader),
             Self::GitBlob(_) => hash(sha1::Sha1::new_with_prefix(format!("blob {len}\0")), reader),
@@ -287,7 +299,7 @@ impl Digest {
     }
 }
 
-fn hash<D: sha2::Digest>(mut state: D, reader: &mut impl Read) -> std::io::Result<String> {
+fn hash<D: sha2::Digest>(mut state: D, reader: &mut impl Read) -> io::Result<String> {
     let mut buffer = vec![0; 1 << 20];
     loop {
         match reader.read(&mut buffer)? {

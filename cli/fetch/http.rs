@@ -147,14 +147,21 @@ pub fn status_error(request: &Request, status: u16) -> FetchError {
 fn passes(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::Timeout(_) => true,
-        ureq::Error::Io(io) => io.get_ref().is_none_or(|inner| !inner.to_string().contains("certificate")),
+        ureq::Error::Io(io) => !is_lookup(io) && !io.to_string().contains("certificate"),
         _ => false,
     }
 }
 
+/// Whether a name could not be resolved. The standard library gives such errors no kind of their own.
+fn is_lookup(error: &std::io::Error) -> bool {
+    error.to_string().contains("lookup address")
+}
+
 fn network_reason(error: &ureq::Error) -> String {
+    let unresolved = "its name could not be resolved (no network, or a name server problem)";
     match error {
-        ureq::Error::HostNotFound => "its name could not be resolved (no network, or a name server problem)".to_owned(),
+        ureq::Error::HostNotFound => unresolved.to_owned(),
+        ureq::Error::Io(io) if is_lookup(io) => unresolved.to_owned(),
         ureq::Error::ConnectionFailed => "the connection was refused".to_owned(),
         ureq::Error::Timeout(_) => "no answer in time".to_owned(),
         other => other.to_string().trim_start_matches("io: ").to_owned(),
