@@ -5,8 +5,9 @@ mod support;
 
 use std::path::Path;
 
+use handmill_runtime::cpu::Isa;
 use support::{
-    FAMILIES, Fixture, Isa, Matrix, Options, Session, Spelling, argmax, assert_close, fixtures_dir, write_gguf,
+    FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, fixtures_dir, write_gguf,
 };
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values; logits have a standard deviation of about 2.
@@ -147,7 +148,7 @@ fn check_invariance(name: &'static str) {
     assert_close("second of two in a batch", &both[1], &alone, TOLERANCE);
 
     for threads in [1, 2, 3] {
-        let got = open(Options { threads, ..Options::default() }).feed(ids);
+        let got = open(Options { threads: Some(threads), ..Options::default() }).feed(ids);
         assert_close(&format!("{threads} threads"), &got, &fixture.logits, TOLERANCE);
         let same = got.data.iter().zip(&whole.data).all(|(a, b)| a.to_bits() == b.to_bits());
         assert!(same, "{threads} threads give other bits than the default");

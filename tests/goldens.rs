@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Golden, KvType, Options, Session, argmax, fixtures_dir, full, golden, handmill, model_path};
+use support::{Golden, KvChoice, Options, Session, argmax, fixtures_dir, full, golden, handmill, model_path};
 
 /// Where llama.cpp's margin is smaller, the choice hangs on rounding: both quantise activations, differently.
 const MARGIN: f64 = 0.3;
@@ -41,7 +41,7 @@ goldens! {
 }
 
 fn open(path: &std::path::Path) -> Session {
-    Session::open(path, Options { kv: KvType::F16, ..Options::default() })
+    Session::open(path, Options { kv: KvChoice::F16, n_ctx: 512, ..Options::default() })
 }
 
 fn greedy_tokens(golden: &Golden, path: &std::path::Path) {

@@ -5,11 +5,13 @@
 #![allow(dead_code)]
 
 mod compare;
+mod engine;
 mod fixture;
 mod gguf;
 mod models;
 
 pub use compare::{argmax, assert_close, worst};
+pub use engine::{KvChoice, Options, Session};
 pub use fixture::{FAMILIES, Fixture, Matrix, Spelling, fixtures_dir};
 pub use gguf::write_gguf;
 pub use models::{Golden, Skip, full, golden, handmill, model_path, skip};
