@@ -1,7 +1,18 @@
 //! Files: bytes become typed views here, and hostile input ends here.
 
+mod checkpoint;
+mod error;
+pub mod gguf;
+mod json;
 mod map;
+mod safetensors;
+mod table;
 mod tensor;
 
+pub use checkpoint::{Checkpoint, HfFolder, Kind};
+pub use error::FormatError;
+pub use gguf::Gguf;
 pub use map::{Bytes, Mapping};
+pub use safetensors::SafeTensors;
+pub use table::TensorInfo;
 pub use tensor::Tensor;

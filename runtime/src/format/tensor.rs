@@ -60,6 +60,11 @@ impl Tensor {
         self.row_len() / self.dtype.block_len() * self.dtype.block_bytes()
     }
 
+    /// The bytes as what keeps them alive.
+    pub fn shared_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// All bytes, rows in order.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -3,12 +3,41 @@
 //! Every format has one file here with its block struct, a drawing of its bits, the scalar decode (the oracle that
 //! every SIMD and WGSL kernel is tested against) and, where there is a plain one, the encode.
 
+#![allow(non_camel_case_types)]
+
+mod floats;
+mod ggml;
+pub mod k_scales;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+pub use floats::{F16Le, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
+pub use ggml::GgmlType;
+pub use q4_0::BlockQ4_0;
+pub use q4_1::BlockQ4_1;
+pub use q4_k::BlockQ4_K;
+pub use q5_0::BlockQ5_0;
+pub use q5_1::BlockQ5_1;
+pub use q5_k::BlockQ5_K;
+pub use q6_k::BlockQ6_K;
+pub use q8_0::BlockQ8_0;
+pub use rows::{Block, RowError};
+use rows::{extent, signed_extreme};
+
 /// How the elements of a tensor are stored.
 ///
 /// Block formats pack [`DType::block_len`] consecutive elements of a row into [`DType::block_bytes`] bytes; plain
 /// types have a block of one element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(non_camel_case_types)]
 pub enum DType {
     /// IEEE binary32.
     F32,

@@ -1,0 +1,50 @@
+//! Q5_K: 256 elements in 176 bytes, eight sub-blocks of 32, `x = (d · scale) · q − (dmin · minimum)`.
+//!
+//! ```text
+//! byte  0      2         4                    16                48                  176
+//!       d f16  dmin f16  scales: 12 bytes     qh: 32 bytes      qs: 4 × 32 bytes
+//! scales: 6-bit scale and minimum of each sub-block, see k_scales
+//! byte k of the c-th 32 of qs:  hhhh llll   low bits of l = element 64c + k (sub-block 2c), h = 64c + 32 + k (2c + 1)
+//! bit  s of byte k of qh:                   fifth bit of element 32s + k (sub-block s)
+//! ```
+
+use super::{Block, F16Le, k_scales};
+
+/// A block in the file.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct BlockQ5_K {
+    /// Unit of the scales.
+    pub d: F16Le,
+    /// Unit of the minima.
+    pub dmin: F16Le,
+    /// Scales and minima, 6 bits each.
+    pub scales: [u8; 12],
+    /// Fifth bits, one bit a sub-block.
+    pub qh: [u8; 32],
+    /// Low four bits, two quants a byte.
+    pub qs: [u8; 128],
+}
+
+impl Block<256> for BlockQ5_K {
+    fn decode(&self) -> [f32; 256] {
+        let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
+        let (scales, minima) = k_scales::unpack(&self.scales);
+        std::array::from_fn(|i| {
+            let sub = i / 32;
+            let low = self.qs[32 * (i / 64) + i % 32] >> (4 * (sub % 2)) & 15;
+            let q = low | (self.qh[i % 32] >> sub & 1) << 4;
+            (d * f32::from(scales[sub])) * f32::from(q) - dmin * f32::from(minima[sub])
+        })
+    }
+
+    fn encode(x: &[f32; 256]) -> Self {
+        let k_scales::Fitted { d, dmin, scales, quants } = k_scales::fit(x, 31);
+        let qh = std::array::from_fn(|k| (0..8).fold(0, |bits, s| bits | quants[32 * s + k] >> 4 << s));
+        let qs = std::array::from_fn(|k| {
+            let low = 64 * (k / 32) + k % 32;
+            quants[low] & 15 | quants[low + 32] << 4
+        });
+        Self { d, dmin, scales, qh, qs }
+    }
+}
