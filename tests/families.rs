@@ -6,9 +6,7 @@ mod support;
 use std::path::Path;
 
 use handmill_runtime::cpu::Isa;
-use support::{
-    FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, fixtures_dir, write_gguf,
-};
+use support::{FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, fixtures_dir, write_gguf};
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values; logits have a standard deviation of about 2.
 const TOLERANCE: f32 = 2e-4;

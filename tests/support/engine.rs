@@ -67,7 +67,10 @@ impl Session {
 
     /// Continues the sequence; logits of the last token.
     pub fn feed_last(&mut self, tokens: &[u32]) -> Vec<f32> {
-        self.engine.prefill(&mut self.sequence, tokens).unwrap_or_else(|e| panic!("{} tokens: {e}", tokens.len())).to_vec()
+        self.engine
+            .prefill(&mut self.sequence, tokens)
+            .unwrap_or_else(|e| panic!("{} tokens: {e}", tokens.len()))
+            .to_vec()
     }
 
     /// Runs each of `prompts` as a sequence of its own, all in one step; logits of every token.

@@ -3,8 +3,10 @@
 
 use std::path::Path;
 
-use handmill_runtime::format::gguf::GgufWriter;
-use handmill_runtime::quant::DType;
+use handmill_runtime::{
+    format::{Bytes, Tensor, gguf::GgufWriter},
+    quant::DType,
+};
 use serde_json::Value;
 
 use super::{
@@ -21,8 +23,8 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         other => other,
     };
     let mut out = GgufWriter::new();
-    out.string("general.architecture", arch);
-    out.string("general.name", fixture.name);
+    out.put("general.architecture", arch);
+    out.put("general.name", fixture.name);
     let int = |key: &str| config[key].as_u64().unwrap_or_else(|| panic!("config has no {key}")) as u32;
     let head_dim = config["head_dim"].as_u64().map_or(int("hidden_size") / int("num_attention_heads"), |d| d as u32);
     for (key, value) in [
@@ -37,10 +39,10 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         ("attention.value_length", head_dim),
         ("rope.dimension_count", head_dim),
     ] {
-        out.u32(&format!("{arch}.{key}"), value);
+        out.put(&format!("{arch}.{key}"), value);
     }
-    out.f32(&format!("{arch}.attention.layer_norm_rms_epsilon"), float(&config["rms_norm_eps"]));
-    out.f32(&format!("{arch}.rope.freq_base"), float(&rope["rope_theta"]));
+    out.put(&format!("{arch}.attention.layer_norm_rms_epsilon"), float(&config["rms_norm_eps"]));
+    out.put(&format!("{arch}.rope.freq_base"), float(&rope["rope_theta"]));
     windows(&mut out, arch, config);
     let rope_freqs = rope_scaling(&mut out, arch, rope, head_dim as usize)?;
     tokenizer(&mut out, fixture, int("vocab_size") as usize);
@@ -52,18 +54,18 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         convert(arch, config, head_dim as usize, &mut weight);
         tensor(&mut out, &name, &weight.shape, &weight.values, weight.bf16);
     }
-    out.write(path).expect("writing GGUF");
+    std::fs::write(path, out.to_bytes()).expect("writing GGUF");
     Ok(())
 }
 
 /// Sliding windows; the pattern of gemma3 is the architecture's and stands in no key.
 fn windows(out: &mut GgufWriter, arch: &str, config: &Value) {
     let Some(window) = config["sliding_window"].as_u64() else { return };
-    out.u32(&format!("{arch}.attention.sliding_window"), window as u32);
+    out.put(&format!("{arch}.attention.sliding_window"), window as u32);
     if arch != "gemma3" {
         let types = config["layer_types"].as_array().expect("layer_types");
         let pattern: Vec<bool> = types.iter().map(|t| t == "sliding_attention").collect();
-        out.bools(&format!("{arch}.attention.sliding_window_pattern"), &pattern);
+        out.put(&format!("{arch}.attention.sliding_window_pattern"), pattern);
     }
 }
 
@@ -75,8 +77,8 @@ fn rope_scaling(
     rotary_dims: usize,
 ) -> Result<Option<Vec<f32>>, &'static str> {
     let mut keys = |kind: &str| {
-        out.string(&format!("{arch}.rope.scaling.type"), kind);
-        out.f32(&format!("{arch}.rope.scaling.factor"), float(&rope["factor"]));
+        out.put(&format!("{arch}.rope.scaling.type"), kind);
+        out.put(&format!("{arch}.rope.scaling.factor"), float(&rope["factor"]));
     };
     match rope["rope_type"].as_str().expect("rope_type") {
         "default" => {}
@@ -84,7 +86,7 @@ fn rope_scaling(
         "yarn" => {
             keys("yarn");
             let original = rope["original_max_position_embeddings"].as_u64().expect("original length");
-            out.u32(&format!("{arch}.rope.scaling.original_context_length"), original as u32);
+            out.put(&format!("{arch}.rope.scaling.original_context_length"), original as u32);
         }
         "llama3" => return Ok(Some(llama3_divisors(rope, rotary_dims))),
         "dynamic" => return Err("GGUF has no key for dynamic NTK scaling"),
@@ -178,7 +180,7 @@ fn interleave_heads(values: &[f32], rows: usize, head_dim: usize) -> Vec<f32> {
 fn tokenizer(out: &mut GgufWriter, fixture: &Fixture, vocab_size: usize) {
     let file = json(&fixtures_dir().join("families").join(fixture.name).join("tokenizer.json"));
     let mut tokens: Vec<String> = (0..vocab_size).map(|i| format!("[PAD{i}]")).collect();
-    let mut types = vec![5; vocab_size];
+    let mut types = vec![5i32; vocab_size];
     for (token, id) in file["model"]["vocab"].as_object().expect("vocab") {
         let id = id.as_u64().expect("id") as usize;
         tokens[id] = token.clone();
@@ -193,26 +195,25 @@ fn tokenizer(out: &mut GgufWriter, fixture: &Fixture, vocab_size: usize) {
             other => other.as_str().expect("merge").to_owned(),
         })
         .collect();
-    out.string("tokenizer.ggml.model", "gpt2");
-    out.string("tokenizer.ggml.pre", "gpt-2");
-    out.strings("tokenizer.ggml.tokens", &tokens);
-    out.i32s("tokenizer.ggml.token_type", &types);
-    out.strings("tokenizer.ggml.merges", &merges);
-    out.u32("tokenizer.ggml.bos_token_id", 1);
-    out.u32("tokenizer.ggml.eos_token_id", 2);
-    out.u32("tokenizer.ggml.padding_token_id", 0);
-    out.bool("tokenizer.ggml.add_bos_token", true);
+    out.put("tokenizer.ggml.model", "gpt2");
+    out.put("tokenizer.ggml.pre", "gpt-2");
+    out.put("tokenizer.ggml.tokens", tokens);
+    out.put("tokenizer.ggml.token_type", types);
+    out.put("tokenizer.ggml.merges", merges);
+    out.put("tokenizer.ggml.bos_token_id", 1u32);
+    out.put("tokenizer.ggml.eos_token_id", 2u32);
+    out.put("tokenizer.ggml.padding_token_id", 0u32);
+    out.put("tokenizer.ggml.add_bos_token", true);
 }
 
 /// Matrices of a bfloat16 checkpoint stay bfloat16; vectors are f32 in GGUF.
 fn tensor(out: &mut GgufWriter, name: &str, shape: &[usize], values: &[f32], bf16: bool) {
-    if bf16 && shape.len() > 1 {
-        let bytes = values.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect::<Vec<_>>();
-        out.tensor(name, DType::BF16, shape, &bytes);
+    let (dtype, bytes): (_, Vec<u8>) = if bf16 && shape.len() > 1 {
+        (DType::BF16, values.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect())
     } else {
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
-        out.tensor(name, DType::F32, shape, &bytes);
-    }
+        (DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    };
+    out.tensor(name, &Tensor::new(dtype, shape.to_vec(), Bytes::heap(bytes)).expect("bytes fit the shape"));
 }
 
 fn float(value: &Value) -> f32 {

@@ -87,9 +87,8 @@ pub struct Greedy {
 /// The golden of the model `alias`.
 pub fn golden(alias: &str) -> Golden {
     let file = json(&fixtures_dir().join("goldens").join(format!("{alias}.json")));
-    let floats = |v: &Value| -> Vec<f64> {
-        v.as_array().into_iter().flatten().map(|n| n.as_f64().expect("a number")).collect()
-    };
+    let floats =
+        |v: &Value| -> Vec<f64> { v.as_array().into_iter().flatten().map(|n| n.as_f64().expect("a number")).collect() };
     let ids = |v: &Value| -> Vec<u32> { floats(v).into_iter().map(|n| n as u32).collect() };
     let greedy = file["greedy"].as_array().expect("greedy").iter();
     Golden {
