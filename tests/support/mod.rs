@@ -2,7 +2,7 @@
 //! that stay visible.
 
 // Every test file compiles this module for itself and uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod compare;
 mod engine;
