@@ -3,4 +3,5 @@
 
 pub mod cpu;
 pub mod format;
+pub mod graph;
 pub mod quant;

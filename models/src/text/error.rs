@@ -1,0 +1,57 @@
+//! What can go wrong between a vocabulary file and a list of token ids.
+
+use std::path::PathBuf;
+
+/// Why a tokenizer could not be loaded, or a text could not be encoded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// The file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The path holds nothing a tokenizer can be made of.
+    #[error("{}: no tokenizer here; give a .gguf, a tokenizer.json, a sentencepiece .model, or a folder that holds one", path.display())]
+    NoTokenizer {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The file is a tokenizer but its content is broken.
+    #[error("{what}: {reason}")]
+    Broken {
+        /// The file or the part of it.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A kind of tokenizer that is not implemented.
+    #[error("{what} `{name}` is not supported; supported: {supported}")]
+    Unsupported {
+        /// Which setting names the kind, as `tokenizer.ggml.pre`.
+        what: &'static str,
+        /// The kind the file asks for.
+        name: String,
+        /// The kinds that work.
+        supported: &'static str,
+    },
+    /// The GGUF container itself is broken.
+    #[error(transparent)]
+    Format(#[from] handmill_runtime::format::FormatError),
+    /// The text could not be turned into tokens.
+    #[error("cannot encode the text: {0}")]
+    Encode(String),
+}
+
+impl TextError {
+    /// A [`TextError::Broken`] about `what`.
+    pub(crate) fn broken(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        TextError::Broken { what: what.into(), reason: reason.into() }
+    }
+}
+
+/// The result of everything in [`crate::text`].
+pub type Result<T, E = TextError> = std::result::Result<T, E>;

@@ -1,0 +1,106 @@
+//! The merge loop that both kinds of BPE share: join the best adjacent pair until none is left.
+//!
+//! Symbols form a linked list and candidate pairs a heap, so a run of n bytes costs O(n log n) however long it is.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::vocab::NONE;
+
+/// Says which pairs may be joined and which goes first.
+pub(crate) trait Merges {
+    /// The rank (lower goes first; on a tie the pair further left does) and the id of the joined token.
+    fn rank(&self, text: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)>;
+}
+
+/// A part of the text that is one token so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Symbol {
+    /// Its id, or [`NONE`] while it is a character without a token.
+    pub(crate) id: u32,
+    /// Where it starts in the text, and its bytes. A symbol of no bytes has been joined to the one on its left.
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+    prev: u32,
+    next: u32,
+}
+
+impl Symbol {
+    /// The bytes it covers together with its right neighbour.
+    pub(crate) fn joined<'t>(&self, right: &Symbol, text: &'t [u8]) -> &'t [u8] {
+        &text[self.start as usize..(right.start + right.len) as usize]
+    }
+}
+
+/// Ordered by rank, then position. `len` tells whether the pair is still the one that was ranked: either side of it
+/// can only have grown.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    rank: u32,
+    left: u32,
+    len: u32,
+    id: u32,
+}
+
+/// The working memory of one encoding, reused from word to word.
+#[derive(Default)]
+pub(crate) struct Merger {
+    symbols: Vec<Symbol>,
+    heap: BinaryHeap<Reverse<Candidate>>,
+}
+
+impl Merger {
+    /// Forgets the last word.
+    pub(crate) fn clear(&mut self) {
+        self.symbols.clear();
+        self.heap.clear();
+    }
+
+    /// Adds a symbol at the right end.
+    pub(crate) fn push(&mut self, id: u32, start: usize, len: usize) {
+        let at = self.symbols.len() as u32;
+        if let Some(last) = self.symbols.last_mut() {
+            last.next = at;
+        }
+        let prev = if at == 0 { NONE } else { at - 1 };
+        self.symbols.push(Symbol { id, start: start as u32, len: len as u32, prev, next: NONE });
+    }
+
+    /// Joins pairs until none is left, then hands the symbols to `emit` in order.
+    pub(crate) fn run(&mut self, merges: &impl Merges, text: &[u8], mut emit: impl FnMut(&Symbol)) {
+        for left in 1..self.symbols.len() {
+            self.offer(merges, text, left as u32 - 1);
+        }
+        while let Some(Reverse(best)) = self.heap.pop() {
+            let left = self.symbols[best.left as usize];
+            if left.len == 0 || left.next == NONE {
+                continue;
+            }
+            let right = self.symbols[left.next as usize];
+            if left.len + right.len != best.len {
+                continue;
+            }
+            self.symbols[left.next as usize].len = 0;
+            let joined = &mut self.symbols[best.left as usize];
+            joined.id = best.id;
+            joined.len = best.len;
+            joined.next = right.next;
+            if right.next != NONE {
+                self.symbols[right.next as usize].prev = best.left;
+                self.offer(merges, text, best.left);
+            }
+            if left.prev != NONE {
+                self.offer(merges, text, left.prev);
+            }
+        }
+        self.symbols.iter().filter(|s| s.len > 0).for_each(&mut emit);
+    }
+
+    fn offer(&mut self, merges: &impl Merges, text: &[u8], at: u32) {
+        let left = &self.symbols[at as usize];
+        let right = &self.symbols[left.next as usize];
+        if let Some((rank, id)) = merges.rank(text, left, right) {
+            self.heap.push(Reverse(Candidate { rank, left: at, len: left.len + right.len, id }));
+        }
+    }
+}

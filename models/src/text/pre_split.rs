@@ -1,0 +1,225 @@
+//! Pre-tokenizers: how a text is cut into words before byte-level BPE sees it, by the names GGUF gives them
+//! (`tokenizer.ggml.pre`).
+//!
+//! Each kind is one or more stages; a stage cuts every piece of the stage before into its matches and what lies
+//! between them. The expressions are the published ones of the tokenizers, with one change: their last alternatives
+//! `\s+(?!\S)|\s+` leave the last space of a run to the word after it. The `regex` crate has no look-ahead (and is
+//! fast because of that), so a plain `\s+` stands there and [`Stage::split`] gives the last space back.
+
+use regex::Regex;
+
+use super::error::{Result, TextError};
+
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
+const DIGIT: &str = r"\p{N}";
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
+const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+";
+const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+";
+const DEEPSEEK3: &[&str] = &[
+    r"\p{N}{1,3}",
+    r"[一-龥\u{3040}-ゟ゠-ヿ]+",
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+"##,
+];
+/// The letters DeepSeek LLM lists: those with case in Unicode 14, less a few blocks.
+const DEEPSEEK_LLM: &[&str] = &[
+    r"[\r\n]",
+    r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼ\u{1FBE}ῂ-ῄῆ-ῌῐ-\u{1FD3}ῖ-\u{1FDB}ῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u{2126}Ω\u{2128}\u{212A}-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+",
+    r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+    r"\s+$",
+    r"[一-龥ࠀ-一가-\u{D7FF}]+",
+    r"\p{N}+",
+];
+const DEEPSEEK_CODER: &[&str] = &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-\u{D7FF}]+", r"\p{N}"];
+const PUNCTUATION: &str = r"[\p{P}\$\+<=>\^~\|]+";
+
+/// How one name of `tokenizer.ggml.pre` behaves.
+pub(crate) struct PreKind {
+    names: &'static [&'static str],
+    stages: &'static [&'static str],
+    /// Whether the text is composed (NFC) first, as these tokenizers' own files ask for.
+    pub(crate) nfc: bool,
+    /// Whether a word that is a token is taken whole, without looking at merges.
+    pub(crate) ignore_merges: bool,
+    /// Whether the file means BOS to be added where it does not say.
+    pub(crate) add_bos: bool,
+}
+
+const fn kind(names: &'static [&'static str], stages: &'static [&'static str]) -> PreKind {
+    PreKind { names, stages, nfc: false, ignore_merges: false, add_bos: false }
+}
+
+static KINDS: &[PreKind] = &[
+    kind(&["default"], &[PUNCTUATION, GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
+    kind(&["gpt-2", "phi-2", "exaone4", "a.x-4.0", "mellum", "modern-bert", "mpt", "jais"], &[GPT2]),
+    kind(&["trillion", "granite-docling"], &[GPT2]),
+    PreKind { nfc: true, ..kind(&["olmo"], &[GPT2]) },
+    kind(&["smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b", "mellum2"], &[DIGIT, GPT2]),
+    PreKind { nfc: true, ..kind(&["command-r"], &[DIGIT, GPT2]) },
+    kind(&["falcon"], &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"]),
+    PreKind {
+        ignore_merges: true,
+        add_bos: true,
+        ..kind(&["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"], &[LLAMA3])
+    },
+    kind(&["dbrx", "smaug-bpe", "chatglm-bpe"], &[LLAMA3]),
+    PreKind { ignore_merges: true, ..kind(&["glm4", "glm5"], &[LLAMA3]) },
+    PreKind { nfc: true, ..kind(&["qwen2"], &[QWEN2]) },
+    kind(&["deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"], &[QWEN2]),
+    PreKind { nfc: true, ..kind(&["qwen35"], &[QWEN35]) },
+    PreKind { ignore_merges: true, add_bos: true, ..kind(&["tekken"], &[TEKKEN]) },
+    PreKind { ignore_merges: true, ..kind(&["gpt-4o", "llama4", "kanana2"], &[GPT4O]) },
+    kind(&["minimax-m2"], &[GPT4O]),
+    kind(&["deepseek-llm"], DEEPSEEK_LLM),
+    kind(&["deepseek-coder"], DEEPSEEK_CODER),
+    kind(&["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"], DEEPSEEK3),
+];
+
+/// One expression and how to walk a text with it.
+#[derive(Debug)]
+struct Stage {
+    regex: Regex,
+    /// Whether the expression ends in the `\s+` whose last space goes to the next word.
+    gives_back: bool,
+    /// Whether a run of white space that ends in a line end was matched by another alternative.
+    keeps_line_ends: bool,
+}
+
+impl Stage {
+    fn new(pattern: &'static str) -> Result<Self> {
+        let regex = Regex::new(pattern).map_err(|e| TextError::broken("pre-tokenizer", e.to_string()))?;
+        let gives_back = pattern.ends_with(r"|\s+");
+        Ok(Self { regex, gives_back, keeps_line_ends: pattern.contains(r"\s*[\r\n]+") })
+    }
+
+    fn split<'t>(&self, text: &'t str, mut piece: impl FnMut(&'t str)) {
+        let mut at = 0;
+        while at < text.len() {
+            let Some(found) = self.regex.find_at(text, at).filter(|m| !m.is_empty()) else {
+                piece(&text[at..]);
+                return;
+            };
+            if found.start() > at {
+                piece(&text[at..found.start()]);
+            }
+            let mut end = found.end();
+            if self.gives_back && end < text.len() {
+                end -= self.last_space(found.as_str());
+            }
+            piece(&text[found.start()..end]);
+            at = end;
+        }
+    }
+
+    /// The bytes at the end of `run` that go to the next word: its last space if it is not its only one.
+    fn last_space(&self, run: &str) -> usize {
+        match run.chars().next_back() {
+            Some('\r' | '\n') if self.keeps_line_ends => 0,
+            Some(c) if c.is_whitespace() && run.len() > c.len_utf8() => c.len_utf8(),
+            _ => 0,
+        }
+    }
+}
+
+/// A pre-tokenizer ready to cut.
+#[derive(Debug)]
+pub(crate) struct PreSplit {
+    stages: Vec<Stage>,
+}
+
+impl PreSplit {
+    /// The pre-tokenizer of this GGUF name.
+    ///
+    /// # Errors
+    /// [`TextError::Unsupported`] names a kind that is not known: with wrong words every answer is a little wrong.
+    pub(crate) fn named(name: &str) -> Result<(Self, &'static PreKind)> {
+        let Some(kind) = KINDS.iter().find(|k| k.names.contains(&name)) else {
+            return Err(TextError::Unsupported {
+                what: "tokenizer.ggml.pre",
+                name: name.to_owned(),
+                supported: "default, gpt-2, smollm, llama-bpe, qwen2, qwen35, tekken, gpt-4o, deepseek-llm, deepseek-v3, refact, starcoder and their kin",
+            });
+        };
+        let stages = kind.stages.iter().map(|p| Stage::new(p)).collect::<Result<_>>()?;
+        Ok((Self { stages }, kind))
+    }
+
+    /// Calls `word` with each word of `text` in order; joined they are the text.
+    pub(crate) fn words<'t>(&self, text: &'t str, mut word: impl FnMut(&'t str)) {
+        self.from_stage(0, text, &mut word);
+    }
+
+    fn from_stage<'t>(&self, stage: usize, text: &'t str, word: &mut impl FnMut(&'t str)) {
+        match self.stages.get(stage) {
+            None => word(text),
+            Some(s) if stage + 1 == self.stages.len() => s.split(text, word),
+            Some(s) => {
+                // Recursion with a generic closure would not end at compile time, so each stage keeps its pieces.
+                let mut pieces = Vec::new();
+                s.split(text, |p| pieces.push(p));
+                for piece in pieces {
+                    self.from_stage(stage + 1, piece, word);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(kind: &str, text: &str) -> Vec<String> {
+        let (pre, _) = PreSplit::named(kind).unwrap();
+        let mut out = Vec::new();
+        pre.words(text, |w| out.push(w.to_owned()));
+        assert_eq!(out.concat(), text);
+        out
+    }
+
+    #[test]
+    fn every_kind_compiles_and_names_are_unique() {
+        let mut seen = std::collections::HashSet::new();
+        for kind in KINDS {
+            for name in kind.names {
+                assert!(seen.insert(name), "{name} stands twice");
+                assert!(!words(name, "Hello  wörld 12345\r\n\n  x'll ").is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_space_goes_to_the_next_word() {
+        assert_eq!(words("gpt-2", "a   b"), ["a", "  ", " b"]);
+        assert_eq!(words("gpt-2", "a\n\n b  "), ["a", "\n\n", " b", "  "]);
+        assert_eq!(words("gpt-2", "a \n b"), ["a", " \n", " b"]);
+        assert_eq!(words("gpt-2", "\u{3000}\u{3000}b"), ["\u{3000}", "\u{3000}", "b"]);
+        assert_eq!(words("llama3", "a  \n\n  b"), ["a", "  \n\n", " ", " b"]);
+        assert_eq!(words("llama3", "a \t"), ["a", " \t"]);
+    }
+
+    #[test]
+    fn digits_by_kind() {
+        assert_eq!(words("smollm", "x 123"), ["x", " ", "1", "2", "3"]);
+        assert_eq!(words("llama-bpe", "12345"), ["123", "45"]);
+        assert_eq!(words("qwen2", "12 3"), ["1", "2", " ", "3"]);
+        assert_eq!(words("gpt-2", "x 123"), ["x", " 123"]);
+        assert_eq!(words("deepseek-llm", "x 1234\n"), ["x", " ", "1234", "\n"]);
+    }
+
+    #[test]
+    fn contractions_and_case() {
+        assert_eq!(words("qwen2", "I'M he'll"), ["I", "'M", " he", "'ll"]);
+        assert_eq!(words("gpt-2", "I'M he'll"), ["I", "'", "M", " he", "'ll"]);
+        assert_eq!(words("gpt-4o", "HelloWorld's"), ["Hello", "World's"]);
+        assert_eq!(words("tekken", "HelloWorld's"), ["Hello", "World", "'s"]);
+    }
+
+    #[test]
+    fn an_unknown_kind_is_refused_by_name() {
+        let error = PreSplit::named("kimi-k9").unwrap_err().to_string();
+        assert!(error.contains("kimi-k9") && error.contains("qwen2"), "{error}");
+    }
+}

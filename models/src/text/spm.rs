@@ -1,0 +1,141 @@
+//! Sentencepiece's BPE: the pair whose joined piece has the best score is joined first, and what has no piece is
+//! spelled in bytes. GGUF calls it `llama`.
+//!
+//! Pieces are kept with plain spaces where the file writes `▁`, and so is the text while it is encoded.
+
+use std::borrow::Cow;
+
+use super::merge::{Merger, Merges, Symbol};
+use super::vocab::{NONE, TextIndex, TokenKind, Vocab};
+
+/// The visible space of sentencepiece, U+2581.
+pub(crate) const SPACE: &str = "\u{2581}";
+
+/// Where a space is put in front, so that a word at the start is the same piece as inside of a sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SpacePrefix {
+    Never,
+    /// Before the first text and after every token cut out of the text (llama.cpp).
+    AfterEveryToken,
+    /// Before the first text and after control tokens: user-defined pieces are part of the text (sentencepiece).
+    AfterControl,
+}
+
+/// The encoder.
+#[derive(Debug)]
+pub(crate) struct Pieces<'v> {
+    vocab: &'v Vocab,
+    table: &'v PieceTable,
+}
+
+/// What the encoder needs beside the vocabulary.
+#[derive(Debug)]
+pub(crate) struct PieceTable {
+    index: TextIndex,
+    /// Per id: 0 for the best score.
+    ranks: Vec<u32>,
+    /// The token of each byte, [`NONE`] if the vocabulary has none.
+    byte_ids: [u32; 256],
+    unknown: u32,
+    pub(crate) prefix: SpacePrefix,
+}
+
+impl PieceTable {
+    /// `scores` has one number a token, `unknown` is [`NONE`] where the vocabulary has no such token.
+    pub(crate) fn new(vocab: &Vocab, scores: impl Iterator<Item = f32>, unknown: u32, prefix: SpacePrefix) -> Self {
+        let mut byte_ids = [NONE; 256];
+        for (id, kind) in vocab.kinds() {
+            if let (TokenKind::Byte, [byte]) = (kind, vocab.bytes(id)) {
+                byte_ids[*byte as usize] = id;
+            }
+        }
+        let mut ranks: Vec<u32> = scores.map(rank_of).take(vocab.len()).collect();
+        ranks.resize(vocab.len(), u32::MAX);
+        Self { index: TextIndex::new(vocab), ranks, byte_ids, unknown, prefix }
+    }
+
+    /// Appends the ids of `text`, which holds no special tokens; `space_first` puts a space in front of it.
+    pub(crate) fn encode(&self, vocab: &Vocab, text: &str, space_first: bool, merger: &mut Merger, out: &mut Vec<u32>) {
+        let text = plain_spaces(text, space_first);
+        let pieces = Pieces { vocab, table: self };
+        merger.clear();
+        for (at, c) in text.char_indices() {
+            let bytes = &text.as_bytes()[at..at + c.len_utf8()];
+            merger.push(self.index.get(vocab, bytes), at, bytes.len());
+        }
+        let mut after_unknown = false;
+        merger.run(&pieces, text.as_bytes(), |symbol| {
+            let was_unknown = std::mem::take(&mut after_unknown);
+            if symbol.id != NONE {
+                out.push(symbol.id);
+                return;
+            }
+            let start = symbol.start as usize;
+            let ids = text.as_bytes()[start..start + symbol.len as usize].iter().map(|&b| self.byte_ids[b as usize]);
+            if ids.clone().all(|id| id != NONE) {
+                out.extend(ids);
+            } else {
+                // A run of unknown characters is one unknown token.
+                after_unknown = true;
+                if !was_unknown && self.unknown != NONE {
+                    out.push(self.unknown);
+                }
+            }
+        });
+    }
+}
+
+impl Merges for Pieces<'_> {
+    #[inline]
+    fn rank(&self, text: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)> {
+        let id = self.table.index.get(self.vocab, left.joined(right, text));
+        (id != NONE).then(|| (self.table.ranks[id as usize], id))
+    }
+}
+
+fn plain_spaces(text: &str, space_first: bool) -> Cow<'_, str> {
+    if !space_first && !text.contains(SPACE) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 1);
+    if space_first {
+        out.push(' ');
+    }
+    for (i, part) in text.split(SPACE).enumerate() {
+        if i > 0 {
+            out.push(' ');
+        }
+        out.push_str(part);
+    }
+    Cow::Owned(out)
+}
+
+/// Maps scores to ranks so that a higher score is a lower rank; what is no number goes last.
+fn rank_of(score: f32) -> u32 {
+    if score.is_nan() {
+        return u32::MAX;
+    }
+    // Flipped like this the bits of floats are ordered like the floats. Adding zero makes -0 and 0 equal.
+    let bits = (score + 0.0).to_bits();
+    let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    !ascending
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_follow_scores() {
+        let scores = [f32::INFINITY, 3.5, 0.0, -1e-9, -1.0, -2e9, f32::NEG_INFINITY, f32::NAN];
+        assert!(scores.windows(2).all(|w| rank_of(w[0]) < rank_of(w[1])));
+        assert_eq!(rank_of(0.0), rank_of(-0.0));
+    }
+
+    #[test]
+    fn visible_spaces_become_plain() {
+        assert_eq!(plain_spaces("a b", false), "a b");
+        assert_eq!(plain_spaces("a▁▁b", true), " a  b");
+        assert_eq!(plain_spaces("▁", false), " ");
+    }
+}

@@ -1,0 +1,200 @@
+//! From token ids back to text, one token at a time, never half a character.
+
+use std::borrow::Borrow;
+
+use super::tokenizer::Tokenizer;
+use super::vocab::TokenKind;
+
+/// What a decoder does with bytes that are no UTF-8, and with the space at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decoding {
+    /// Byte-level BPE: any token may end inside of a character, and each longest broken piece of a character reads
+    /// as one U+FFFD. Else only byte tokens can, and each byte that fits nowhere reads as one U+FFFD.
+    pub(crate) byte_level: bool,
+    /// The encoder put a space in front of the text, so the decoder takes one away.
+    pub(crate) strip_leading_space: bool,
+}
+
+/// The state of a decoding, apart from its tokenizer.
+#[derive(Clone, Debug)]
+pub(crate) struct DecodeState {
+    decoding: Decoding,
+    /// The start of a character whose end has not come yet; at most 3 bytes between calls.
+    pending: Vec<u8>,
+    /// No text has come yet.
+    at_start: bool,
+}
+
+impl DecodeState {
+    pub(crate) fn new(decoding: Decoding) -> Self {
+        Self { decoding, pending: Vec::new(), at_start: true }
+    }
+
+    /// Appends the whole characters that the next token completes.
+    pub(crate) fn push(&mut self, bytes: &[u8], kind: TokenKind, out: &mut String) {
+        let mut bytes = bytes;
+        let text_piece = !matches!(kind, TokenKind::Control | TokenKind::Unknown) && !bytes.is_empty();
+        if text_piece && std::mem::take(&mut self.at_start) && self.decoding.strip_leading_space {
+            // A byte token is no piece: sentencepiece takes the space away from pieces only.
+            if kind != TokenKind::Byte {
+                bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+            }
+        }
+        self.pending.extend_from_slice(bytes);
+        self.take_whole(out);
+    }
+
+    /// Moves the characters that are complete, or can never be, from `pending` to `out`.
+    fn take_whole(&mut self, out: &mut String) {
+        let mut done = 0;
+        while done < self.pending.len() {
+            match std::str::from_utf8(&self.pending[done..]) {
+                Ok(text) => {
+                    out.push_str(text);
+                    done = self.pending.len();
+                }
+                Err(error) => {
+                    let valid = done + error.valid_up_to();
+                    out.push_str(std::str::from_utf8(&self.pending[done..valid]).unwrap_or_default());
+                    done = valid;
+                    let Some(broken) = error.error_len() else { break };
+                    out.push(char::REPLACEMENT_CHARACTER);
+                    done += if self.decoding.byte_level { broken } else { 1 };
+                }
+            }
+        }
+        self.pending.drain(..done);
+    }
+
+    /// Appends what the bytes of an unfinished character read as.
+    pub(crate) fn finish(&mut self, out: &mut String) {
+        let broken = if self.decoding.byte_level { self.pending.len().min(1) } else { self.pending.len() };
+        out.extend(std::iter::repeat_n(char::REPLACEMENT_CHARACTER, broken));
+        self.pending.clear();
+        self.at_start = true;
+    }
+}
+
+/// Turns a stream of ids into text that grows by whole characters.
+///
+/// What all calls of [`push`](Self::push) and the last [`finish`](Self::finish) give, one after the other, is what
+/// [`Tokenizer::decode`] gives for all ids at once. The tokenizer may be borrowed or shared (`Arc<Tokenizer>`).
+#[derive(Clone, Debug)]
+pub struct StreamDecoder<T: Borrow<Tokenizer>> {
+    tokenizer: T,
+    state: DecodeState,
+    skip_special: bool,
+    text: String,
+}
+
+impl<T: Borrow<Tokenizer>> StreamDecoder<T> {
+    /// A decoder at the start of a text: the space that sentencepiece puts in front of a text is taken away again.
+    /// With `skip_special` control tokens give no text.
+    pub fn new(tokenizer: T, skip_special: bool) -> Self {
+        let state = DecodeState::new(tokenizer.borrow().decoding());
+        Self { tokenizer, state, skip_special, text: String::new() }
+    }
+
+    /// A decoder in the middle of a text, for tokens that continue a prompt: a leading space belongs to the text.
+    pub fn continuing(tokenizer: T, skip_special: bool) -> Self {
+        let mut decoder = Self::new(tokenizer, skip_special);
+        decoder.state.at_start = false;
+        decoder
+    }
+
+    /// Takes the next token; gives the text that is complete with it, `None` if there is none yet. Ids that the
+    /// vocabulary does not have give nothing.
+    pub fn push(&mut self, id: u32) -> Option<&str> {
+        self.text.clear();
+        self.tokenizer.borrow().push_token(&mut self.state, id, self.skip_special, &mut self.text);
+        (!self.text.is_empty()).then_some(self.text.as_str())
+    }
+
+    /// Ends the text: bytes of an unfinished character come out as U+FFFD. The decoder starts anew afterwards.
+    pub fn finish(&mut self) -> Option<&str> {
+        self.text.clear();
+        self.state.finish(&mut self.text);
+        (!self.text.is_empty()).then_some(self.text.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decode(chunks: &[&[u8]], byte_level: bool) -> (String, Vec<String>) {
+        let mut state = DecodeState::new(Decoding { byte_level, strip_leading_space: false });
+        let mut parts = Vec::new();
+        for chunk in chunks {
+            let mut part = String::new();
+            state.push(chunk, TokenKind::Byte, &mut part);
+            parts.push(part);
+        }
+        let mut part = String::new();
+        state.finish(&mut part);
+        parts.push(part);
+        (parts.concat(), parts)
+    }
+
+    /// Every byte that is no part of a character reads as one U+FFFD.
+    fn lossy_by_byte(mut bytes: &[u8]) -> String {
+        let mut out = String::new();
+        while let Some(&first) = bytes.first() {
+            let whole = (1..=4.min(bytes.len())).find_map(|n| std::str::from_utf8(&bytes[..n]).ok());
+            out.push_str(whole.unwrap_or("\u{FFFD}"));
+            bytes = &bytes[whole.map_or(1, |w| w.len())..];
+            let _ = first;
+        }
+        out
+    }
+
+    #[test]
+    fn a_character_comes_whole_or_not_at_all() {
+        let (text, parts) = decode(&[b"\xF0\x9F", b"\x98", b"\x80!"], true);
+        assert_eq!(text, "😀!");
+        assert_eq!(parts, ["", "", "😀!", ""]);
+    }
+
+    #[test]
+    fn broken_bytes() {
+        assert_eq!(decode(&[b"\xE4\xBD", b"a"], true).0, "\u{FFFD}a");
+        assert_eq!(decode(&[b"\xE4\xBD", b"a"], false).0, "\u{FFFD}\u{FFFD}a");
+        assert_eq!(decode(&[b"\xE4\xBD"], true).0, "\u{FFFD}");
+        assert_eq!(decode(&[b"\xE4\xBD"], false).0, "\u{FFFD}\u{FFFD}");
+    }
+
+    #[test]
+    fn leading_space_goes_once() {
+        let mut state = DecodeState::new(Decoding { byte_level: false, strip_leading_space: true });
+        let mut out = String::new();
+        state.push(b"<s>", TokenKind::Control, &mut out);
+        state.push(b" ", TokenKind::Normal, &mut out);
+        state.push(b" a", TokenKind::Normal, &mut out);
+        assert_eq!(out, "<s> a");
+    }
+
+    /// Bytes that are often the start or the inside of a character.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![any::<u8>(), 0x80..0xC0u8, Just(0xE4), Just(0xF0), Just(0x9F), Just(b'a')];
+        proptest::collection::vec(byte, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_do_not_matter(bytes in bytes(), cuts in proptest::collection::vec(0usize..40, 0..8)) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(bytes.len())).chain([0, bytes.len()]).collect();
+            cuts.sort_unstable();
+            let chunks: Vec<&[u8]> = cuts.windows(2).map(|w| &bytes[w[0]..w[1]]).collect();
+            prop_assert_eq!(decode(&chunks, true).0, String::from_utf8_lossy(&bytes));
+            prop_assert_eq!(decode(&chunks, false).0, lossy_by_byte(&bytes));
+        }
+
+        #[test]
+        fn valid_text_comes_back(text in "\\PC{0,20}") {
+            let chunks: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+            prop_assert_eq!(&decode(&chunks, true).0, &text);
+            prop_assert_eq!(&decode(&chunks, false).0, &text);
+        }
+    }
+}
