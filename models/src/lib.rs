@@ -1,4 +1,29 @@
 //! What runs on the runtime: model families, tokenizers, sampling and sessions.
+//!
+//! [`Model`] is an opened checkpoint, [`Engine`] runs it:
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use handmill_models::{Engine, EngineOptions, GenerateOptions, Model};
+//!
+//! let model = Model::open("model.gguf".as_ref())?;
+//! let prompt = model.tokenizer()?.encode("The capital of France is", true, false)?;
+//! let mut engine = Engine::new(&model, &EngineOptions::default())?;
+//! engine.generate(&prompt, &GenerateOptions::default(), |text| {
+//!     print!("{text}");
+//!     ControlFlow::Continue(())
+//! })?;
+//! # Ok::<(), handmill_models::Error>(())
+//! ```
 
+pub mod blocks;
+pub mod config;
 pub mod engine;
+mod error;
+pub mod families;
+mod model;
 pub mod text;
+
+pub use engine::{Engine, EngineOptions, GenerateOptions, GenerateStats, KvChoice, StopReason};
+pub use error::Error;
+pub use model::{Model, ModelInfo};

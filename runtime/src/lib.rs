@@ -3,5 +3,6 @@
 
 pub mod cpu;
 pub mod format;
+pub mod graph;
 pub mod profile;
 pub mod quant;

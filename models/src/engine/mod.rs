@@ -1,3 +1,211 @@
-//! Sessions, scheduling and sampling.
+//! Runs models: sessions over key/value pages, generation, perplexity.
 
+mod generate;
+mod perplexity;
 pub mod sampling;
+
+use handmill_runtime::{
+    cpu::{CpuBackend, CpuError, CpuOptions, Isa, IsaError, KvType, Outputs, Pool, SequenceKv, SequenceStep},
+    graph::{Device, Plan},
+};
+
+use crate::{Error, Model};
+
+pub use generate::{GenerateOptions, GenerateStats, StopReason};
+pub use perplexity::Perplexity;
+
+/// Element type of cached keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvChoice {
+    /// f32 for models stored as f32, else f16.
+    #[default]
+    Auto,
+    /// IEEE binary16.
+    F16,
+    /// IEEE binary32.
+    F32,
+}
+
+/// How to run a model.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Threads; by default the physical cores that the process may use.
+    pub threads: Option<usize>,
+    /// Tokens that all sequences together may hold; by default the model's context, at most
+    /// [`EngineOptions::DEFAULT_CTX`]. Memory is taken as they come.
+    pub n_ctx: Option<usize>,
+    /// Element type of the cache.
+    pub kv: KvChoice,
+    /// Instruction set; by default what `HANDMILL_CPU` names, else the best that the CPU has.
+    pub isa: Option<Isa>,
+    /// Most tokens in one step; longer prompts are cut.
+    pub max_step_tokens: usize,
+}
+
+impl EngineOptions {
+    /// The longest context that is taken unasked.
+    pub const DEFAULT_CTX: usize = 32768;
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { threads: None, n_ctx: None, kv: KvChoice::Auto, isa: None, max_step_tokens: 512 }
+    }
+}
+
+/// A model with threads, memory and cache. One engine runs any number of sequences.
+pub struct Engine {
+    model: Model,
+    backend: CpuBackend,
+    n_ctx: usize,
+}
+
+/// One sequence of tokens and what is cached for it. Give it back with [`Engine::release`].
+#[derive(Debug, Default)]
+pub struct Sequence {
+    kv: SequenceKv,
+}
+
+impl Sequence {
+    /// Tokens that the sequence holds.
+    pub fn len(&self) -> usize {
+        self.kv.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.kv.is_empty()
+    }
+}
+
+/// New tokens of one sequence for [`Engine::step`].
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// The sequence that they continue.
+    pub sequence: &'a mut Sequence,
+    /// The tokens.
+    pub tokens: &'a [u32],
+    /// Which of them get logits.
+    pub outputs: Outputs,
+}
+
+impl Engine {
+    /// Plans the model's graph and makes a backend for it.
+    ///
+    /// # Errors
+    /// Where memory, threads or the instruction set cannot be had.
+    pub fn new(model: &Model, options: &EngineOptions) -> Result<Self, Error> {
+        let isa = options.isa.map_or_else(Isa::from_env, Ok).map_err(|e: IsaError| CpuError::Isa(e.to_string()))?;
+        let kv_type = match options.kv {
+            KvChoice::F32 => KvType::F32,
+            KvChoice::Auto if model.is_f32() => KvType::F32,
+            KvChoice::Auto | KvChoice::F16 => KvType::F16,
+        };
+        let n_ctx = options.n_ctx.unwrap_or_else(|| model.info().context.min(EngineOptions::DEFAULT_CTX)).max(1);
+        let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu))?;
+        let backend = CpuBackend::new(
+            plan,
+            &CpuOptions {
+                isa,
+                threads: options.threads.unwrap_or_else(Pool::default_threads),
+                kv_type,
+                max_cached_tokens: n_ctx,
+                max_step_tokens: options.max_step_tokens.clamp(1, n_ctx),
+            },
+        )?;
+        Ok(Self { model: model.clone(), backend, n_ctx })
+    }
+
+    /// The model that runs.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The backend, for its profile and its cache's size.
+    pub fn backend(&mut self) -> &mut CpuBackend {
+        &mut self.backend
+    }
+
+    /// Tokens that all sequences together may hold.
+    pub fn n_ctx(&self) -> usize {
+        self.n_ctx
+    }
+
+    /// An empty sequence.
+    pub fn sequence(&self) -> Sequence {
+        Sequence::default()
+    }
+
+    /// Another sequence with the same tokens; pages are shared until one of the two writes.
+    pub fn fork(&mut self, sequence: &Sequence) -> Sequence {
+        Sequence { kv: self.backend.kv().fork(&sequence.kv) }
+    }
+
+    /// Forgets all but the first `len` tokens. False, and nothing is changed, where a sliding window has already
+    /// dropped what would be needed.
+    pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) -> bool {
+        self.backend.kv().truncate(&mut sequence.kv, len)
+    }
+
+    /// Gives the sequence's cache back.
+    pub fn release(&mut self, sequence: Sequence) {
+        self.backend.kv().release(sequence.kv);
+    }
+
+    /// Runs new tokens of one or more sequences together. Returns logits `[outputs, vocab]` in the order of the steps.
+    ///
+    /// # Errors
+    /// More tokens than a step or the cache takes; ids outside the vocabulary. The sequences are then unchanged.
+    pub fn step(&mut self, steps: &mut [Step<'_>]) -> Result<&[f32], Error> {
+        let mut steps: Vec<SequenceStep<'_>> = steps
+            .iter_mut()
+            .map(|s| SequenceStep { kv: &mut s.sequence.kv, tokens: s.tokens, outputs: s.outputs })
+            .collect();
+        Ok(self.backend.forward(&mut steps)?)
+    }
+
+    /// Appends `tokens`, however many, to `sequence` and returns the last one's logits.
+    ///
+    /// # Errors
+    /// As [`Engine::step`]; parts that fitted before the error stay in the sequence.
+    pub fn prefill(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<&[f32], Error> {
+        let Some(last) = tokens.len().checked_sub(1) else { return Err(Error::EmptyPrompt) };
+        let total = sequence.len() + tokens.len();
+        if total > self.n_ctx {
+            return Err(Error::ContextFull { tokens: total, n_ctx: self.n_ctx });
+        }
+        let part = self.backend.max_step_tokens();
+        let (first, rest) = tokens.split_at(last / part * part);
+        for tokens in first.chunks(part) {
+            self.step(&mut [Step { sequence, tokens, outputs: Outputs::None }])?;
+        }
+        self.step(&mut [Step { sequence, tokens: rest, outputs: Outputs::Last }])
+    }
+
+    /// Logits `[tokens, vocab]` of every token of `tokens` as a sequence of its own, handed to `each` part by part.
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    pub fn logits(&mut self, tokens: &[u32], mut each: impl FnMut(&[f32])) -> Result<(), Error> {
+        if tokens.len() > self.n_ctx {
+            return Err(Error::ContextFull { tokens: tokens.len(), n_ctx: self.n_ctx });
+        }
+        let mut sequence = self.sequence();
+        let part = self.output_rows_per_step();
+        let mut run = || {
+            for tokens in tokens.chunks(part) {
+                each(self.step(&mut [Step { sequence: &mut sequence, tokens, outputs: Outputs::All }])?);
+            }
+            Ok(())
+        };
+        let result = run();
+        self.release(sequence);
+        result
+    }
+
+    /// Rows of logits that are worth having in memory at once: about 64 MiB, and all of a short prompt's.
+    fn output_rows_per_step(&self) -> usize {
+        let row = self.model.info().vocab_size.max(1) * 4;
+        ((64 << 20) / row).clamp(16, self.backend.max_step_tokens().max(16)).min(self.backend.max_step_tokens())
+    }
+}

@@ -1,0 +1,132 @@
+//! Weights by name, from either kind of file.
+
+use handmill_runtime::{
+    format::{Checkpoint, Tensor},
+    graph::{GraphBuilder, NormKind, NormOp, WeightId},
+};
+
+use crate::Error;
+
+/// Finds a checkpoint's tensors for a family's graph: GGUF names as they are, safetensors names behind whatever
+/// prefix the checkpoint's wrapper gives its text model.
+pub struct Loader<'a> {
+    checkpoint: &'a Checkpoint,
+    gguf: bool,
+    /// Before `layers.0…`, `embed_tokens…` and `norm…` in safetensors.
+    prefix: &'static str,
+    /// Added to norm scales: Gemma's safetensors store `weight - 1`.
+    norm_offset: f32,
+    eps: f32,
+}
+
+/// Prefixes of a text model, and the one of its head beside each.
+const PREFIXES: [(&str, &str); 4] = [
+    ("model.", "lm_head.weight"),
+    ("language_model.model.", "language_model.lm_head.weight"),
+    ("model.language_model.", "lm_head.weight"),
+    ("", "lm_head.weight"),
+];
+
+impl<'a> Loader<'a> {
+    /// A loader for `checkpoint` whose norms add `eps`.
+    pub fn new(checkpoint: &'a Checkpoint, eps: f32) -> Result<Self, Error> {
+        let gguf = matches!(checkpoint.kind(), handmill_runtime::format::Kind::Gguf(_));
+        let mut prefix = "model.";
+        for (p, _) in PREFIXES {
+            if checkpoint.find(&format!("{p}embed_tokens.weight"))?.is_some() {
+                prefix = p;
+                break;
+            }
+        }
+        Ok(Self { checkpoint, gguf, prefix, norm_offset: 0.0, eps })
+    }
+
+    /// Norm scales of safetensors get `offset` added (GGUF files have it added already).
+    pub fn with_norm_offset(mut self, offset: f32) -> Self {
+        self.norm_offset = if self.gguf { 0.0 } else { offset };
+        self
+    }
+
+    /// Whether the names are GGUF's.
+    pub fn is_gguf(&self) -> bool {
+        self.gguf
+    }
+
+    fn name(&self, gguf: &str, hf: &str) -> String {
+        if self.gguf { gguf.to_owned() } else { format!("{}{hf}", self.prefix) }
+    }
+
+    fn layer_name(&self, layer: usize, gguf: &str, hf: &str) -> String {
+        if self.gguf { format!("blk.{layer}.{gguf}") } else { format!("{}layers.{layer}.{hf}", self.prefix) }
+    }
+
+    /// A weight outside the layers; `hf` without the prefix.
+    pub fn global(&self, b: &mut GraphBuilder, gguf: &str, hf: &str) -> Result<WeightId, Error> {
+        let name = self.name(gguf, hf);
+        Ok(b.weight(&name, self.checkpoint.tensor(&name)?))
+    }
+
+    /// A GGUF tensor that other files do not have.
+    pub fn gguf_tensor(&self, name: &str) -> Result<Option<Tensor>, Error> {
+        if self.gguf { Ok(self.checkpoint.find(name)?) } else { Ok(None) }
+    }
+
+    /// A layer's weight.
+    pub fn layer(&self, b: &mut GraphBuilder, layer: usize, gguf: &str, hf: &str) -> Result<WeightId, Error> {
+        let name = self.layer_name(layer, gguf, hf);
+        Ok(b.weight(&name, self.checkpoint.tensor(&name)?))
+    }
+
+    /// A layer's weight, if the file has it.
+    pub fn layer_if_present(
+        &self,
+        b: &mut GraphBuilder,
+        layer: usize,
+        gguf: &str,
+        hf: &str,
+    ) -> Result<Option<WeightId>, Error> {
+        let name = self.layer_name(layer, gguf, hf);
+        Ok(self.checkpoint.find(&name)?.map(|t| b.weight(&name, t)))
+    }
+
+    /// The output head: its own weight, or the embedding table where the file has none.
+    pub fn head(&self, b: &mut GraphBuilder, embedding: WeightId) -> Result<WeightId, Error> {
+        let hf = PREFIXES.iter().find(|(p, _)| *p == self.prefix).map_or("lm_head.weight", |(_, h)| h);
+        let name = if self.gguf { "output.weight" } else { hf };
+        Ok(self.checkpoint.find(name)?.map_or(embedding, |t| b.weight(name, t)))
+    }
+
+    /// An RMS norm over `group` elements with this scale.
+    pub fn rms(&self, weight: WeightId, group: usize) -> NormOp {
+        NormOp {
+            kind: NormKind::Rms,
+            weight: Some(weight),
+            weight_offset: self.norm_offset,
+            bias: None,
+            eps: self.eps,
+            group,
+        }
+    }
+
+    /// A layer's RMS norm over `group` elements.
+    pub fn layer_rms(
+        &self,
+        b: &mut GraphBuilder,
+        layer: usize,
+        gguf: &str,
+        hf: &str,
+        group: usize,
+    ) -> Result<NormOp, Error> {
+        Ok(self.rms(self.layer(b, layer, gguf, hf)?, group))
+    }
+
+    /// The norm before the head.
+    pub fn final_rms(&self, b: &mut GraphBuilder, group: usize) -> Result<NormOp, Error> {
+        Ok(self.rms(self.global(b, "output_norm.weight", "norm.weight")?, group))
+    }
+
+    /// The embedding table, `[vocab, width]`.
+    pub fn embedding(&self, b: &mut GraphBuilder) -> Result<WeightId, Error> {
+        self.global(b, "token_embd.weight", "embed_tokens.weight")
+    }
+}

@@ -1,0 +1,220 @@
+//! A checkpoint's configuration, read alike from GGUF metadata and from `config.json`.
+
+use handmill_runtime::format::{Checkpoint, Gguf, Kind};
+use serde_json::Value as Json;
+
+use crate::Error;
+
+/// A configuration value's names: after `{architecture}.` in GGUF metadata, and in `config.json`.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// GGUF key without the architecture.
+    pub gguf: &'static str,
+    /// `config.json` key.
+    pub hf: &'static str,
+}
+
+/// Shorthand for a [`Key`].
+pub const fn key(gguf: &'static str, hf: &'static str) -> Key {
+    Key { gguf, hf }
+}
+
+/// Where the values come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// GGUF metadata.
+    Gguf(&'a Gguf),
+    /// `config.json`, or the `text_config` within it of a multimodal wrapper.
+    Hf(&'a Json),
+}
+
+/// The configuration of one checkpoint.
+#[derive(Clone, Debug)]
+pub struct Config<'a> {
+    /// Where the values come from.
+    pub source: Source<'a>,
+    path: String,
+    architecture: String,
+    /// The wrapper around the text configuration, where there is one.
+    wrapper: Option<&'a Json>,
+}
+
+impl<'a> Config<'a> {
+    /// The configuration of `checkpoint`.
+    ///
+    /// # Errors
+    /// Where the file does not say what it is.
+    pub fn new(checkpoint: &'a Checkpoint) -> Result<Self, Error> {
+        let path = checkpoint.path().display().to_string();
+        let missing = |key: &str| Error::Config { path: path.clone(), key: key.into(), what: "is missing".into() };
+        match checkpoint.kind() {
+            Kind::Gguf(gguf) => {
+                let architecture = gguf.require::<&str>("general.architecture")?.to_owned();
+                Ok(Self { source: Source::Gguf(gguf), path, architecture, wrapper: None })
+            }
+            Kind::HuggingFace(hf) => {
+                let outer = &hf.config;
+                let inner = outer.get("text_config").filter(|t| t.is_object());
+                let text = inner.unwrap_or(outer);
+                let name = |c: &Json| c.get("model_type").and_then(Json::as_str).map(str::to_owned);
+                let architecture = name(text).or_else(|| name(outer)).ok_or_else(|| missing("model_type"))?;
+                Ok(Self { source: Source::Hf(text), path, architecture, wrapper: inner.map(|_| outer) })
+            }
+        }
+    }
+
+    /// `general.architecture`, or the text model's `model_type`.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// The file or folder, for messages.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether this is GGUF metadata.
+    pub fn is_gguf(&self) -> bool {
+        matches!(self.source, Source::Gguf(_))
+    }
+
+    /// The GGUF metadata, if that is what this is.
+    pub fn gguf(&self) -> Option<&'a Gguf> {
+        match self.source {
+            Source::Gguf(g) => Some(g),
+            Source::Hf(_) => None,
+        }
+    }
+
+    /// The text model's `config.json` object, if that is what this is.
+    pub fn json(&self) -> Option<&'a Json> {
+        match self.source {
+            Source::Gguf(_) => None,
+            Source::Hf(j) => Some(j),
+        }
+    }
+
+    /// An error about `key`.
+    pub fn error(&self, key: Key, what: impl Into<String>) -> Error {
+        let key = if self.is_gguf() { format!("{}.{}", self.architecture, key.gguf) } else { key.hf.to_owned() };
+        Error::Config { path: self.path.clone(), key, what: what.into() }
+    }
+
+    /// A `config.json` value that is there and not null; for wrappers also one that stands outside `text_config`.
+    fn json_value(&self, key: Key) -> Option<&'a Json> {
+        let here = self.json()?.get(key.hf);
+        here.or_else(|| self.wrapper?.get(key.hf)).filter(|v| !v.is_null())
+    }
+
+    fn gguf_key(&self, key: Key) -> String {
+        format!("{}.{}", self.architecture, key.gguf)
+    }
+
+    /// An unsigned integer, if it is there.
+    pub fn usize(&self, key: Key) -> Result<Option<usize>, Error> {
+        match self.source {
+            Source::Gguf(_) if key.gguf.is_empty() => Ok(None),
+            Source::Gguf(g) => Ok(g.get_u32(&self.gguf_key(key))?.map(|v| v as usize)),
+            Source::Hf(_) => match self.json_value(key) {
+                None => Ok(None),
+                Some(v) => match v.as_u64().and_then(|v| usize::try_from(v).ok()) {
+                    Some(v) => Ok(Some(v)),
+                    None => Err(self.error(key, format!("should be a whole number and is {v}"))),
+                },
+            },
+        }
+    }
+
+    /// An unsigned integer that must be there and positive.
+    pub fn require_usize(&self, key: Key) -> Result<usize, Error> {
+        match self.usize(key)? {
+            Some(0) => Err(self.error(key, "is zero")),
+            Some(v) => Ok(v),
+            None => Err(self.error(key, "is missing")),
+        }
+    }
+
+    /// A number, if it is there.
+    pub fn f32(&self, key: Key) -> Result<Option<f32>, Error> {
+        match self.source {
+            Source::Gguf(_) if key.gguf.is_empty() => Ok(None),
+            Source::Gguf(g) => Ok(g.get_f32(&self.gguf_key(key))?),
+            Source::Hf(_) => match self.json_value(key) {
+                None => Ok(None),
+                Some(v) => match v.as_f64() {
+                    Some(v) => Ok(Some(v as f32)),
+                    None => Err(self.error(key, format!("should be a number and is {v}"))),
+                },
+            },
+        }
+    }
+
+    /// A truth value, if it is there.
+    pub fn bool(&self, key: Key) -> Result<Option<bool>, Error> {
+        match self.source {
+            Source::Gguf(_) if key.gguf.is_empty() => Ok(None),
+            Source::Gguf(g) => Ok(g.get_bool(&self.gguf_key(key))?),
+            Source::Hf(_) => match self.json_value(key) {
+                None => Ok(None),
+                Some(v) => match v.as_bool() {
+                    Some(v) => Ok(Some(v)),
+                    None => Err(self.error(key, format!("should be true or false and is {v}"))),
+                },
+            },
+        }
+    }
+
+    /// Text, if it is there.
+    pub fn str(&self, key: Key) -> Result<Option<&'a str>, Error> {
+        match self.source {
+            Source::Gguf(_) if key.gguf.is_empty() => Ok(None),
+            Source::Gguf(g) => Ok(g.get_str(&self.gguf_key(key))?),
+            Source::Hf(_) => match self.json_value(key) {
+                None => Ok(None),
+                Some(v) => match v.as_str() {
+                    Some(v) => Ok(Some(v)),
+                    None => Err(self.error(key, format!("should be text and is {v}"))),
+                },
+            },
+        }
+    }
+
+    /// A `config.json` object, if it is there.
+    pub fn object(&self, hf: &'static str) -> Result<Option<&'a Json>, Error> {
+        match self.json_value(key("", hf)) {
+            Some(v) if !v.is_object() => Err(self.error(key("", hf), format!("should be an object and is {v}"))),
+            v => Ok(v),
+        }
+    }
+
+    /// For each of `n_layers` layers, whether it attends through a sliding window: from `layer_types`
+    /// (`sliding_attention` or `full_attention`), a GGUF pattern array, or else from `default(layer)`.
+    pub fn sliding_layers(
+        &self,
+        n_layers: usize,
+        default: impl Fn(usize) -> bool,
+    ) -> Result<Vec<bool>, Error> {
+        const TYPES: Key = key("attention.sliding_window_pattern", "layer_types");
+        if let Some(g) = self.gguf()
+            && let Some(array) = g.get(&self.gguf_key(TYPES)).and_then(|v| v.as_array())
+            && let Some(bools) = array.bools()
+        {
+            let pattern: Vec<bool> = bools.take(n_layers).collect();
+            if pattern.len() == n_layers {
+                return Ok(pattern);
+            }
+            return Err(self.error(TYPES, format!("has {} entries for {n_layers} layers", pattern.len())));
+        }
+        let Some(types) = self.json_value(TYPES) else { return Ok((0..n_layers).map(default).collect()) };
+        let types = types.as_array().filter(|t| t.len() == n_layers);
+        let types = types.ok_or_else(|| self.error(TYPES, format!("should be an array of {n_layers} names")))?;
+        types
+            .iter()
+            .map(|t| match t.as_str() {
+                Some("sliding_attention") => Ok(true),
+                Some("full_attention") => Ok(false),
+                _ => Err(self.error(TYPES, format!("the layer type {t} is not known for this family"))),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,187 @@
+//! Generation of text from a prompt.
+
+use std::{ops::ControlFlow, time::Instant};
+
+use handmill_runtime::cpu::Outputs;
+
+use super::{
+    Engine, Sequence, Step,
+    sampling::{Sampler, SamplingParams},
+};
+use crate::{
+    Error,
+    text::{StopStrings, StreamDecoder},
+};
+
+/// How to generate.
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
+    /// Most tokens to generate; none means as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// Texts that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+    /// Goes on where the model would end its turn.
+    pub ignore_end_of_turn: bool,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self { max_tokens: Some(256), sampling: SamplingParams::default(), stop: Vec::new(), ignore_end_of_turn: false }
+    }
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The model ended its turn.
+    EndOfTurn,
+    /// A stop text appeared.
+    StopText,
+    /// As many tokens as were asked for.
+    MaxTokens,
+    /// The context is full.
+    ContextFull,
+    /// The caller broke off.
+    Cancelled,
+}
+
+impl StopReason {
+    /// Name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            StopReason::EndOfTurn => "end_of_turn",
+            StopReason::StopText => "stop_text",
+            StopReason::MaxTokens => "max_tokens",
+            StopReason::ContextFull => "context_full",
+            StopReason::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What a generation did, and how long it took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerateStats {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// From the start to the prompt's logits.
+    pub prompt_seconds: f64,
+    /// The tokens generated, an ending one included.
+    pub generated: Vec<u32>,
+    /// From the first generated token to the last.
+    pub generation_seconds: f64,
+    /// From the start to the first token.
+    pub time_to_first_token: f64,
+    /// Why it ended.
+    pub stop: StopReason,
+}
+
+impl GenerateStats {
+    /// Prompt tokens a second.
+    pub fn prompt_rate(&self) -> f64 {
+        self.prompt_tokens as f64 / self.prompt_seconds.max(1e-9)
+    }
+
+    /// Generated tokens a second, the first one not counted: it comes with the prompt.
+    pub fn generation_rate(&self) -> f64 {
+        self.generated.len().saturating_sub(1) as f64 / self.generation_seconds.max(1e-9)
+    }
+}
+
+impl Engine {
+    /// Continues `prompt`, calling `on_text` with each piece of text as it comes (whole characters only). `on_text`
+    /// breaks off by returning [`ControlFlow::Break`].
+    ///
+    /// # Errors
+    /// An empty prompt or one longer than the context, bad sampling parameters, tokenizers that cannot be read.
+    pub fn generate(
+        &mut self,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        on_text: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<GenerateStats, Error> {
+        let mut sequence = self.sequence();
+        let result = self.continue_sequence(&mut sequence, prompt, options, on_text);
+        self.release(sequence);
+        result
+    }
+
+    /// As [`Engine::generate`], on a sequence that may hold tokens already; the prompt and the answer stay in it, but
+    /// for the last token, which nothing has read yet.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    pub fn continue_sequence(
+        &mut self,
+        sequence: &mut Sequence,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        mut on_text: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<GenerateStats, Error> {
+        let start = Instant::now();
+        let tokenizer = self.model().tokenizer()?.clone();
+        let mut sampler = Sampler::new(options.sampling.clone())?;
+        let mut decoder = StreamDecoder::continuing(tokenizer.clone(), true);
+        let mut stops = StopStrings::new(options.stop.iter().cloned());
+        prompt.iter().for_each(|t| sampler.accept(*t));
+
+        let mut logits = self.prefill(sequence, prompt)?.to_vec();
+        let prompt_seconds = start.elapsed().as_secs_f64();
+        let mut stats = GenerateStats {
+            prompt_tokens: prompt.len(),
+            prompt_seconds,
+            generated: Vec::new(),
+            generation_seconds: 0.0,
+            time_to_first_token: prompt_seconds,
+            stop: StopReason::MaxTokens,
+        };
+        let first = Instant::now();
+        let mut text = String::new();
+        let max_tokens = options.max_tokens.unwrap_or(usize::MAX);
+        while stats.generated.len() < max_tokens {
+            let token = sampler.sample(&mut logits)?;
+            sampler.accept(token);
+            stats.generated.push(token);
+            if stats.generated.len() == 1 {
+                stats.time_to_first_token = start.elapsed().as_secs_f64();
+            }
+            if !options.ignore_end_of_turn && tokenizer.is_end_of_turn(token) {
+                stats.stop = StopReason::EndOfTurn;
+                break;
+            }
+            text.clear();
+            let stopped = decoder.push(token).is_some_and(|piece| stops.push(piece, &mut text));
+            if !text.is_empty() && on_text(&text).is_break() {
+                stats.stop = StopReason::Cancelled;
+                break;
+            }
+            if stopped {
+                stats.stop = StopReason::StopText;
+                break;
+            }
+            if stats.generated.len() == max_tokens {
+                break;
+            }
+            if sequence.len() >= self.n_ctx() {
+                stats.stop = StopReason::ContextFull;
+                break;
+            }
+            let step = Step { sequence, tokens: &[token], outputs: Outputs::Last };
+            logits.copy_from_slice(self.step(&mut [step])?);
+        }
+        stats.generation_seconds = first.elapsed().as_secs_f64();
+        if matches!(stats.stop, StopReason::EndOfTurn | StopReason::MaxTokens | StopReason::ContextFull) {
+            text.clear();
+            if let Some(piece) = decoder.finish() {
+                stops.push(piece, &mut text);
+            }
+            stops.finish(&mut text);
+            if !text.is_empty() {
+                // The answer is over whatever the caller says.
+                let _ = on_text(&text);
+            }
+        }
+        Ok(stats)
+    }
+}

@@ -1,0 +1,87 @@
+//! Perplexity by llama.cpp's definition: the text is cut into windows of the context's length, each window is run on
+//! its own, and the tokens of its second half are scored. A tokenizer that begins texts with a BOS token has each
+//! window's first token replaced by it.
+
+use handmill_runtime::cpu::Outputs;
+
+use super::{Engine, Step};
+use crate::Error;
+
+/// The perplexity so far.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Perplexity {
+    /// Windows done.
+    pub windows: usize,
+    /// Windows in the text.
+    pub of: usize,
+    /// Tokens scored.
+    pub scored: usize,
+    /// Sum of negative log-probabilities.
+    pub nll: f64,
+}
+
+impl Perplexity {
+    /// `exp` of the mean negative log-probability.
+    pub fn value(&self) -> f64 {
+        (self.nll / self.scored.max(1) as f64).exp()
+    }
+}
+
+impl Engine {
+    /// Perplexity of `tokens` in windows of `window`; `progress` hears of each window.
+    ///
+    /// # Errors
+    /// Fewer tokens than one window, or a window longer than the context.
+    pub fn perplexity(
+        &mut self,
+        tokens: &[u32],
+        window: usize,
+        mut progress: impl FnMut(Perplexity),
+    ) -> Result<Perplexity, Error> {
+        if window < 2 || window > self.n_ctx() {
+            return Err(Error::ContextFull { tokens: window, n_ctx: self.n_ctx() });
+        }
+        let tokenizer = self.model().tokenizer()?;
+        let bos = tokenizer.bos().filter(|_| tokenizer.add_bos_default());
+        let vocab = self.model().info().vocab_size;
+        let mut result = Perplexity { windows: 0, of: tokens.len() / window, scored: 0, nll: 0.0 };
+        if result.of == 0 {
+            return Err(Error::TextTooShort { tokens: tokens.len(), window });
+        }
+        let first_scored = window / 2;
+        let part = self.output_rows_per_step();
+        for window_tokens in tokens.chunks_exact(window) {
+            let mut ids = window_tokens.to_vec();
+            if let Some(bos) = bos {
+                ids[0] = bos;
+            }
+            let mut sequence = self.sequence();
+            // The logits of a token score the next one, so those from `first_scored` to the last but one count.
+            let mut at = 0;
+            while at < window - 1 {
+                let scored = at >= first_scored;
+                let limit = if scored { part } else { self.backend.max_step_tokens().min(first_scored - at) };
+                let end = (at + limit).min(window - 1);
+                let outputs = if scored { Outputs::All } else { Outputs::None };
+                let step = Step { sequence: &mut sequence, tokens: &ids[at..end], outputs };
+                let logits = self.step(&mut [step])?;
+                for (row, next) in logits.chunks_exact(vocab).zip(&ids[at + 1..]) {
+                    result.nll -= log_probability(row, *next as usize);
+                    result.scored += 1;
+                }
+                at = end;
+            }
+            self.release(sequence);
+            result.windows += 1;
+            progress(result);
+        }
+        Ok(result)
+    }
+}
+
+/// Natural logarithm of the softmax of `logits` at `token`.
+fn log_probability(logits: &[f32], token: usize) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|l| f64::from((l - max).exp())).sum();
+    f64::from(logits[token] - max) - sum.ln()
+}

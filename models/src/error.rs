@@ -1,0 +1,64 @@
+//! What can go wrong with a model.
+
+use handmill_runtime::{cpu::CpuError, format::FormatError, graph::GraphError};
+
+use crate::{engine::sampling::SamplingError, text::TextError};
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file, or something in it.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The graph that the file describes.
+    #[error("the checkpoint's tensors do not fit its configuration: {0}")]
+    Graph(#[from] GraphError),
+    /// The backend.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Sampling parameters, or logits that cannot be sampled.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// A family that is not known.
+    #[error("{path}: the architecture `{architecture}` is not supported yet; supported are: {known}")]
+    UnknownArchitecture {
+        /// The checkpoint.
+        path: String,
+        /// As the file names it.
+        architecture: String,
+        /// The names that are.
+        known: String,
+    },
+    /// A configuration value that is missing, malformed or not supported.
+    #[error("{path}: `{key}`: {what}")]
+    Config {
+        /// The file.
+        path: String,
+        /// The key.
+        key: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// More tokens than the context holds.
+    #[error("{tokens} tokens do not fit the context of {n_ctx}; ask for a longer one (--ctx)")]
+    ContextFull {
+        /// Tokens wanted.
+        tokens: usize,
+        /// Tokens that fit.
+        n_ctx: usize,
+    },
+    /// Nothing to run on.
+    #[error("the prompt has no tokens: give at least one")]
+    EmptyPrompt,
+    /// Less text than one window of perplexity.
+    #[error("the text has {tokens} tokens, fewer than one window of {window}: give more text or a smaller --ctx")]
+    TextTooShort {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Tokens of a window.
+        window: usize,
+    },
+}

@@ -1,0 +1,304 @@
+//! Attention steps: per-head norms and rotations, keys and values into their pages, then attention over the pages.
+//!
+//! A step in which every sequence has one token is a *decode* step. While no sequence has more than one piece of keys,
+//! it is one phase: whoever claims a key/value head writes its key and value and then attends. Longer sequences take
+//! three phases: write, attend piece by piece, merge. All other steps write first and then attend tile by tile.
+
+use super::{SequenceRows, StepContext};
+use crate::{
+    cpu::{
+        buffer::Buffer,
+        kv::{KvRows, SequenceKv},
+        ops::attention::{AttentionParams, DecodeItem, KeyRope, KvType, PromptItem},
+        pool::Worker,
+    },
+    graph::{AttentionOp, AttentionStep, HeadOp, ValueId},
+};
+
+/// The kernels' view of an op.
+pub(super) fn params<'a>(
+    op: &AttentionOp,
+    sinks: Option<&'a [f32]>,
+    k_rope: Option<KeyRope<'a>>,
+) -> AttentionParams<'a> {
+    AttentionParams {
+        n_heads: op.n_heads,
+        n_kv_heads: op.n_kv_heads,
+        head_dim: op.head_dim,
+        v_dim: op.v_dim,
+        scale: op.scale,
+        softcap: op.softcap,
+        window: op.window,
+        chunk: op.chunk,
+        sinks,
+        causal: true,
+        k_rope,
+    }
+}
+
+/// Elements of scratch that a worker needs: a row of queries, a key, a partial result, and the kernels' own.
+pub(super) fn scratch_len(op: &AttentionOp) -> usize {
+    let p = params(op, None, None);
+    query_len(op) + key_len(op) + p.partial_len().next_multiple_of(16) + p.scratch_len()
+}
+
+fn query_len(op: &AttentionOp) -> usize {
+    (op.n_heads * op.head_dim).next_multiple_of(16)
+}
+
+fn key_len(op: &AttentionOp) -> usize {
+    op.head_dim.max(op.v_dim).next_multiple_of(16)
+}
+
+/// A worker's scratch, cut up.
+struct Scratch<'a> {
+    query: &'a mut [f32],
+    key: &'a mut [f32],
+    partial: &'a mut [f32],
+    kernel: &'a mut [f32],
+}
+
+impl StepContext<'_> {
+    pub(super) fn attention(&self, worker: &Worker<'_>, step: &AttentionStep) {
+        let sequences = &self.backend.batch.sequences;
+        if sequences.iter().any(|s| s.n_rows > 1) {
+            return self.prompt(worker, step);
+        }
+        let pieces = |s: &SequenceRows| params(&step.op, None, None).pieces(s.cached.max(1) - 1, s.cached).len();
+        match sequences.iter().map(pieces).max() {
+            None | Some(0 | 1) => self.decode_whole(worker, step),
+            Some(pieces) => self.decode_pieces(worker, step, pieces),
+        }
+    }
+
+    /// One phase: each key/value head of each sequence from its key's rotation to its result.
+    fn decode_whole(&self, worker: &Worker<'_>, step: &AttentionStep) {
+        let heads = step.op.n_kv_heads;
+        let group = step.op.n_heads / heads;
+        worker.for_each(self.backend.batch.sequences.len() * heads, |item| {
+            let (s, head) = (item / heads, item % heads);
+            let (seq, kv) = (self.backend.batch.sequences[s], self.kvs[s]);
+            if seq.n_rows == 0 {
+                return;
+            }
+            let scratch = self.attention_scratch(worker, &step.op);
+            self.write_head(step, kv, seq.first_row, head, scratch.key);
+            let params = self.params(step, &seq);
+            // A copy, because other items may be rotating their heads of the row. Only this group's are filled in.
+            let own = head * group * step.op.head_dim..(head + 1) * group * step.op.head_dim;
+            let (buffer, first, _) = self.place(step.inputs[0], seq.first_row);
+            // SAFETY: q was written in an earlier phase, and in this one nobody writes it.
+            let from = unsafe { buffer.slice::<f32>(first + own.start, own.len()) };
+            scratch.query[own.clone()].copy_from_slice(from);
+            self.head_ops(&step.head_ops[0], &mut scratch.query[own], step.op.head_dim, seq.first_row);
+            let q = &*scratch.query;
+            let pages = self.backend.kv.pages(step.op.cache, kv);
+            let position = seq.cached - 1;
+            let piece = params.pieces(position, seq.cached).start;
+            let item = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece };
+            // SAFETY: the one key and value of this head that this step writes were written just now, by this item.
+            unsafe { (self.backend.ops.attention_decode)(&item, scratch.kernel, scratch.partial) };
+            self.merge(step, &params, seq.first_row, head, scratch.partial);
+        });
+    }
+
+    /// Three phases, for long sequences.
+    fn decode_pieces(&self, worker: &Worker<'_>, step: &AttentionStep, most: usize) {
+        let heads = step.op.n_kv_heads;
+        let group = step.op.n_heads / heads;
+        let sequences = &self.backend.batch.sequences;
+        worker.for_each(sequences.len() * heads, |item| {
+            let (s, head) = (item / heads, item % heads);
+            if sequences[s].n_rows == 1 {
+                let scratch = self.attention_scratch(worker, &step.op);
+                self.write_head(step, self.kvs[s], sequences[s].first_row, head, scratch.key);
+                self.rotate_queries(step, sequences[s].first_row, head, group);
+            }
+        });
+        let partial_len = params(&step.op, None, None).partial_len();
+        worker.for_each(sequences.len() * heads * most, |item| {
+            let (s, head, piece) = (item / most / heads, item / most % heads, item % most);
+            let (seq, kv) = (sequences[s], self.kvs[s]);
+            let params = self.params(step, &seq);
+            let pieces = if seq.n_rows == 1 { params.pieces(seq.cached - 1, seq.cached) } else { 0..0 };
+            if piece >= pieces.len() {
+                return;
+            }
+            let q = self.query_rows(step.inputs[0], seq.first_row, 1);
+            let pages = self.backend.kv.pages(step.op.cache, kv);
+            let (position, piece) = (seq.cached - 1, pieces.start + piece);
+            let decode = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece };
+            let scratch = self.attention_scratch(worker, &step.op);
+            // SAFETY: this item alone writes its partial result.
+            let partial = unsafe { self.backend.partials.slice_mut::<f32>(item * partial_len, partial_len) };
+            // SAFETY: keys and values were written in the phase before.
+            unsafe { (self.backend.ops.attention_decode)(&decode, scratch.kernel, partial) };
+        });
+        worker.for_each(sequences.len() * heads, |item| {
+            let (seq, head) = (sequences[item / heads], item % heads);
+            if seq.n_rows == 1 {
+                let params = self.params(step, &seq);
+                let n = params.pieces(seq.cached - 1, seq.cached).len();
+                // SAFETY: written in the phase before.
+                let partials =
+                    unsafe { self.backend.partials.slice::<f32>(item * most * partial_len, n * partial_len) };
+                self.merge(step, &params, seq.first_row, head, partials);
+            }
+        });
+    }
+
+    /// Two phases: write all keys and values, then attend in tiles of queries, the last (and longest) tiles first.
+    fn prompt(&self, worker: &Worker<'_>, step: &AttentionStep) {
+        const TOKENS: usize = 4;
+        let heads = step.op.n_kv_heads;
+        let group = step.op.n_heads / heads;
+        let sequences = &self.backend.batch.sequences;
+        let n = self.backend.batch.tokens.len();
+        worker.for_each(n.div_ceil(TOKENS), |item| {
+            let scratch = self.attention_scratch(worker, &step.op);
+            for row in item * TOKENS..n.min((item + 1) * TOKENS) {
+                let s = sequences.partition_point(|s| s.first_row + s.n_rows <= row);
+                for head in 0..heads {
+                    self.write_head(step, self.kvs[s], row, head, scratch.key);
+                    self.rotate_queries(step, row, head, group);
+                }
+            }
+        });
+        let tiles = |s: &SequenceRows| params(&step.op, None, None).prompt_tiles(s.n_rows);
+        let total: usize = sequences.iter().map(|s| tiles(s) * heads).sum();
+        worker.for_each(total, |item| {
+            let (mut seq, mut s, mut left) = (sequences[0], 0, total - 1 - item);
+            while left >= tiles(&seq) * heads {
+                left -= tiles(&seq) * heads;
+                s += 1;
+                seq = sequences[s];
+            }
+            let params = self.params(step, &seq);
+            let pages = self.backend.kv.pages(step.op.cache, self.kvs[s]);
+            let (_, _, q_stride) = self.place(step.inputs[0], 0);
+            let (out, out_first, out_stride) = self.place(step.output, seq.first_row);
+            let width = step.op.n_heads * step.op.v_dim;
+            let item = PromptItem {
+                params: &params,
+                kv: &pages,
+                kv_head: left % heads,
+                tile: left / heads,
+                q: self.query_rows(step.inputs[0], seq.first_row, seq.n_rows),
+                q_stride,
+                out: out.element::<f32>(out_first, (seq.n_rows - 1) * out_stride + width),
+                out_stride,
+                n_tokens: seq.n_rows,
+                first_position: seq.cached - seq.n_rows,
+            };
+            let scratch = self.attention_scratch(worker, &step.op);
+            // SAFETY: keys and values were written in the phase before; this item alone writes its tile's heads.
+            unsafe { (self.backend.ops.attention_prompt)(&item, scratch.kernel) };
+        });
+    }
+
+    fn params(&self, step: &AttentionStep, seq: &SequenceRows) -> AttentionParams<'_> {
+        let k_rope = step.op.rotate_on_read.map(|rope| {
+            let spec = &self.backend.plan.graph.ropes()[rope.0 as usize];
+            let half = spec.rotary_dims / 2;
+            let (buffer, all) = (&self.backend.key_rope_tables[rope.0 as usize], self.backend.batch.cached);
+            let (first, n) = (seq.first_key * half, seq.cached * half);
+            // SAFETY: tables are written before the run only.
+            let (cos, sin) = unsafe { (buffer.slice(first, n), buffer.slice(all * half + first, n)) };
+            KeyRope { cos, sin, half, layout: spec.layout }
+        });
+        params(&step.op, self.vector(step.op.sinks), k_rope)
+    }
+
+    fn attention_scratch(&self, worker: &Worker<'_>, op: &AttentionOp) -> Scratch<'_> {
+        let buffer: &Buffer = &self.backend.scratch[worker.index()];
+        let p = params(op, None, None);
+        let key = query_len(op);
+        let partial = key + key_len(op);
+        let kernel = partial + p.partial_len().next_multiple_of(16);
+        // SAFETY: scratch belongs to this worker, which uses one of these at a time; the parts are disjoint.
+        unsafe {
+            Scratch {
+                query: buffer.slice_mut(0, query_len(op)),
+                key: buffer.slice_mut(key, key_len(op)),
+                partial: buffer.slice_mut(partial, p.partial_len()),
+                kernel: buffer.slice_mut(kernel, p.scratch_len()),
+            }
+        }
+    }
+
+    /// Writes the key and value of one head of one row into their pages.
+    fn write_head(&self, step: &AttentionStep, kv: &SequenceKv, row: usize, head: usize, scratch: &mut [f32]) {
+        let op = &step.op;
+        let rows: KvRows<'_> = self.backend.kv.rows(op.cache, kv);
+        let position = self.backend.batch.positions[row] as usize;
+        let targets = [rows.key(head, position), rows.value(head, position)];
+        for (i, (dim, to)) in [op.head_dim, op.v_dim].into_iter().zip(targets).enumerate() {
+            let (buffer, first, _) = self.place(step.inputs[1 + i], row);
+            // SAFETY: k and v were written in an earlier phase.
+            let from = unsafe { buffer.slice::<f32>(first + head * dim, dim) };
+            let x = &mut scratch[..dim];
+            x.copy_from_slice(from);
+            self.head_ops(&step.head_ops[1 + i], x, dim, row);
+            match self.backend.kv.kv_type() {
+                KvType::F16 => {
+                    // SAFETY: the row has `dim` halves; only this item writes it, and it is read later or by this
+                    // item alone.
+                    let to = unsafe { std::slice::from_raw_parts_mut(to.cast::<u16>(), dim) };
+                    (self.backend.ops.f32_to_f16)(x, to);
+                }
+                KvType::F32 => {
+                    // SAFETY: as above, with floats.
+                    unsafe { std::slice::from_raw_parts_mut(to.cast::<f32>(), dim) }.copy_from_slice(x);
+                }
+            }
+        }
+    }
+
+    /// Normalises and rotates the queries of one key/value head's group in place.
+    fn rotate_queries(&self, step: &AttentionStep, row: usize, head: usize, group: usize) {
+        let ops = &step.head_ops[0];
+        let dim = step.op.head_dim;
+        if !ops.is_empty() {
+            let (buffer, first, _) = self.place(step.inputs[0], row);
+            // SAFETY: the planner made sure that nothing else reads these rows; a group belongs to one item.
+            let q = unsafe { buffer.slice_mut::<f32>(first + head * group * dim, group * dim) };
+            self.head_ops(ops, q, dim, row);
+        }
+    }
+
+    /// `n` rows of queries, rotated in an earlier phase.
+    fn query_rows(&self, q: ValueId, row: usize, n: usize) -> &[f32] {
+        let (buffer, first, stride) = self.place(q, row);
+        let width = self.backend.plan.slot(q).width;
+        // SAFETY: nobody writes queries in this phase.
+        unsafe { buffer.slice(first, (n - 1) * stride + width) }
+    }
+
+    /// Applies norms and rotations to consecutive heads of a row.
+    fn head_ops(&self, ops: &[HeadOp], x: &mut [f32], dim: usize, row: usize) {
+        for op in ops {
+            match op {
+                HeadOp::Norm(norm) => {
+                    let weight = self.vector(norm.weight);
+                    for head in x.chunks_exact_mut(dim) {
+                        (self.backend.ops.rms_norm_in_place)(head, weight, norm.weight_offset, norm.eps);
+                    }
+                }
+                HeadOp::Rope(rope) => {
+                    let (cos, sin) = self.cos_sin(*rope, row);
+                    let layout = self.backend.plan.graph.ropes()[rope.0 as usize].layout;
+                    (self.backend.ops.rope_heads)(x, dim, cos, sin, layout, false);
+                }
+            }
+        }
+    }
+
+    /// Merges the pieces of one key/value head into the result's row.
+    fn merge(&self, step: &AttentionStep, params: &AttentionParams<'_>, row: usize, head: usize, partials: &[f32]) {
+        let n = params.group() * params.v_dim;
+        let (buffer, first, _) = self.place(step.output, row);
+        // SAFETY: these heads of the row are this item's.
+        let out = unsafe { buffer.slice_mut::<f32>(first + head * n, n) };
+        (self.backend.ops.attention_merge)(params, head, partials, out);
+    }
+}

@@ -1,0 +1,414 @@
+//! Executes plans on the CPU.
+//!
+//! A step of the model (one token, a prompt, a batch) is one run of the thread pool. Between two barriers each worker
+//! claims items: ranges of weight rows, heads of attention, rows of activations. Nothing is allocated in a step but
+//! when it wants more outputs than any before it.
+//!
+//! Where a step has few rows, every worker that claims an item of a linear first runs the row program before it for
+//! itself, into its own scratch: repeating a norm costs less than a barrier would. The worker that gets item 0 stores
+//! the program's results for the others. Reads of the arena therefore happen only inside items, as
+//! [`Worker::for_each`](super::pool::Worker::for_each) demands.
+
+mod attention;
+mod linear;
+mod rows;
+mod schedule;
+
+use std::time::Instant;
+
+use super::{
+    CpuError,
+    arch::Isa,
+    buffer::Buffer,
+    kv::{KvPool, SequenceKv},
+    ops::{
+        LinearKernels, OpKernels,
+        attention::{DECODE_PIECE, KvType},
+        linear_kernels, op_kernels, rope_cos_sin,
+    },
+    pool::{Pool, Worker},
+};
+use crate::graph::{Plan, Rows, StepKind, ValueId, WeightId};
+use schedule::Schedule;
+
+/// Which tokens of a step get an output row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outputs {
+    /// None: the step only fills the cache.
+    None,
+    /// The last.
+    Last,
+    /// Every token.
+    All,
+}
+
+/// New tokens of one sequence.
+#[derive(Debug)]
+pub struct SequenceStep<'a> {
+    /// What the sequence has cached; the tokens continue it.
+    pub kv: &'a mut SequenceKv,
+    /// The new tokens.
+    pub tokens: &'a [u32],
+    /// Which of them get an output row.
+    pub outputs: Outputs,
+}
+
+/// How to make a backend.
+#[derive(Clone, Debug)]
+pub struct CpuOptions {
+    /// Instruction set.
+    pub isa: Isa,
+    /// Threads, the caller's included.
+    pub threads: usize,
+    /// Element type of cached keys and values.
+    pub kv_type: KvType,
+    /// Tokens that all sequences together may hold.
+    pub max_cached_tokens: usize,
+    /// Tokens that one step may have over all sequences.
+    pub max_step_tokens: usize,
+}
+
+/// A plan ready to run, with its memory and threads.
+pub struct CpuBackend {
+    plan: Plan,
+    pool: Pool,
+    kv: KvPool,
+    isa: Isa,
+    ops: &'static OpKernels,
+    linear: &'static LinearKernels,
+    /// Norm scales, biases and sinks as f32, by weight.
+    vectors: Vec<Vec<f32>>,
+    schedule: Schedule,
+    /// Values with a row per token, then values with a row per output.
+    token_values: Buffer,
+    output_values: Buffer,
+    /// Quantised activations of a step with many rows.
+    acts: Buffer,
+    /// By worker.
+    scratch: Vec<Buffer>,
+    /// Cosines and sines: by rope, by token, `rotary_dims / 2` cos then as many sin.
+    rope_tables: Vec<Buffer>,
+    /// For length-dependent ropes: cosines of every cached position of every sequence in turn, then the sines.
+    key_rope_tables: Vec<Buffer>,
+    /// Results of attention over pieces of long sequences.
+    partials: Buffer,
+    max_step_tokens: usize,
+    batch: Batch,
+    profile: Option<Vec<u64>>,
+}
+
+/// The rows of the current step.
+#[derive(Debug, Default)]
+struct Batch {
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    /// By sequence: first row, rows, tokens cached including this step's.
+    sequences: Vec<SequenceRows>,
+    /// Tokens cached by all sequences together.
+    cached: usize,
+    /// Rows that have an output.
+    outputs: Vec<u32>,
+}
+
+/// One sequence's part of a step.
+#[derive(Clone, Copy, Debug)]
+struct SequenceRows {
+    first_row: usize,
+    n_rows: usize,
+    cached: usize,
+    /// First row of the sequence in `key_rope_tables`.
+    first_key: usize,
+}
+
+/// What the workers share during a step.
+struct StepContext<'a> {
+    backend: &'a CpuBackend,
+    kvs: &'a [&'a SequenceKv],
+}
+
+impl CpuBackend {
+    /// Prepares `plan`: decodes its small vectors, lays out memory, starts threads.
+    ///
+    /// # Errors
+    /// Where memory, threads or the instruction set cannot be had.
+    pub fn new(plan: Plan, options: &CpuOptions) -> Result<Self, CpuError> {
+        let threads = options.threads.max(1);
+        let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
+        let (ops, linear) = (op_kernels(options.isa), linear_kernels(options.isa));
+        let graph = &plan.graph;
+        let kv = KvPool::new(graph.caches(), options.kv_type, options.max_cached_tokens)?;
+        let vectors = decode_vectors(&plan)?;
+        let schedule = Schedule::new(&plan, linear, threads);
+        let max_tokens = options.max_step_tokens.max(1);
+        let table = |rows: usize, dims: usize| Buffer::new(rows * dims * 4, "the rotation tables");
+        let rope_tables = graph.ropes().iter().map(|r| table(max_tokens, r.rotary_dims)).collect::<Result<_, _>>()?;
+        let key_rope_tables = graph.ropes().iter().map(|_| table(0, 0)).collect::<Result<_, _>>()?;
+        let scratch_bytes = schedule.scratch_bytes(&plan, linear);
+        let scratch =
+            (0..threads).map(|_| Buffer::new(scratch_bytes, "a worker's scratch")).collect::<Result<_, _>>()?;
+        Ok(Self {
+            token_values: Buffer::new(plan.token_elements * max_tokens * 4, "the activations")?,
+            output_values: Buffer::new(plan.output_elements * 4, "the outputs")?,
+            acts: Buffer::new(schedule.act_bytes_per_row * max_tokens, "the quantised activations")?,
+            scratch,
+            rope_tables,
+            key_rope_tables,
+            partials: Buffer::new(0, "partial attention")?,
+            max_step_tokens: max_tokens,
+            batch: Batch::default(),
+            profile: None,
+            isa: options.isa,
+            pool,
+            kv,
+            ops,
+            linear,
+            vectors,
+            schedule,
+            plan,
+        })
+    }
+
+    /// The plan that runs.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The pages of keys and values.
+    pub fn kv(&mut self) -> &mut KvPool {
+        &mut self.kv
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Threads in use.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Tokens that one step may have.
+    pub fn max_step_tokens(&self) -> usize {
+        self.max_step_tokens
+    }
+
+    /// Starts (or stops) measuring the time of each step.
+    pub fn set_profiling(&mut self, on: bool) {
+        self.profile = on.then(|| vec![0; self.plan.steps.len()]);
+    }
+
+    /// Nanoseconds spent in each step of the plan since profiling began.
+    pub fn profile(&self) -> Option<&[u64]> {
+        self.profile.as_deref()
+    }
+
+    /// Runs the model over new tokens of one or more sequences and returns the output rows
+    /// `[outputs, width]`, in the order of the sequences.
+    ///
+    /// # Errors
+    /// Token ids outside the vocabulary, more tokens than fit a step or the cache. The sequences are then unchanged.
+    pub fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], CpuError> {
+        self.admit(steps)?;
+        let n_outputs = self.batch.outputs.len();
+        let n_tokens = self.batch.tokens.len();
+        let output_bytes = self.plan.output_elements * n_outputs * 4;
+        if self.output_values.len() < output_bytes {
+            self.output_values = Buffer::new(output_bytes, "the outputs")?;
+        }
+        self.fill_rope_tables()?;
+        let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
+        let partials = self.schedule.partial_len * longest.div_ceil(DECODE_PIECE) * steps.len() * 4;
+        if self.partials.len() < partials {
+            self.partials = Buffer::new(partials.next_power_of_two(), "partial attention")?;
+        }
+        if n_tokens > 0 {
+            let mut profile = self.profile.take();
+            let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
+            let context = StepContext { backend: self, kvs: &kvs };
+            let clock = std::sync::Mutex::new(&mut profile);
+            self.pool.run(&|worker| {
+                if worker.index() == 0
+                    && let Ok(mut guard) = clock.lock()
+                    && let Some(times) = guard.as_deref_mut()
+                {
+                    context.run(worker, Some(times));
+                } else {
+                    context.run(worker, None);
+                }
+            });
+            self.profile = profile;
+        }
+        for step in steps.iter_mut() {
+            self.kv.drop_passed(step.kv);
+        }
+        let slot = self.plan.slot(self.plan.output);
+        debug_assert_eq!(slot.rows, Rows::Output);
+        // SAFETY: the run is over, so nobody writes. Rows are `stride` apart; see below for padded ones.
+        let rows = unsafe { self.output_values.slice_mut::<f32>(slot.offset * n_outputs, slot.stride * n_outputs) };
+        if slot.stride != slot.width {
+            for r in 1..n_outputs {
+                rows.copy_within(r * slot.stride..r * slot.stride + slot.width, r * slot.width);
+            }
+        }
+        Ok(&rows[..n_outputs * slot.width])
+    }
+
+    /// Checks the step, makes room in the cache and writes down its rows.
+    fn admit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
+        let total: usize = steps.iter().map(|s| s.tokens.len()).sum();
+        if total > self.max_step_tokens {
+            return Err(CpuError::StepTooLong { tokens: total, limit: self.max_step_tokens });
+        }
+        let vocab = self.schedule.vocab;
+        if let Some(&id) = steps.iter().flat_map(|s| s.tokens).find(|id| **id as usize >= vocab) {
+            return Err(CpuError::TokenOutOfRange { id, vocab });
+        }
+        for i in 0..steps.len() {
+            let more = steps[i].tokens.len();
+            if let Err(error) = self.kv.extend(steps[i].kv, more) {
+                for step in &mut steps[..i] {
+                    let len = step.kv.len() - step.tokens.len();
+                    // Only tokens added just now are taken back, so no window has passed them.
+                    self.kv.truncate(step.kv, len);
+                }
+                return Err(error);
+            }
+        }
+        let batch = &mut self.batch;
+        batch.tokens.clear();
+        batch.positions.clear();
+        batch.sequences.clear();
+        batch.outputs.clear();
+        let mut first_key = 0;
+        for step in steps {
+            let (first_row, n_rows, cached) = (batch.tokens.len(), step.tokens.len(), step.kv.len());
+            batch.tokens.extend_from_slice(step.tokens);
+            batch.positions.extend((cached - n_rows..cached).map(|p| p as u32));
+            batch.sequences.push(SequenceRows { first_row, n_rows, cached, first_key });
+            first_key += cached;
+            batch.cached = first_key;
+            let rows = first_row as u32..(first_row + n_rows) as u32;
+            match step.outputs {
+                Outputs::None => {}
+                Outputs::Last => batch.outputs.extend(rows.last()),
+                Outputs::All => batch.outputs.extend(rows),
+            }
+        }
+        Ok(())
+    }
+
+    /// Cosines and sines of every row of the step, once per way of rotating.
+    fn fill_rope_tables(&mut self) -> Result<(), CpuError> {
+        for (r, rope) in self.plan.graph.ropes().iter().enumerate() {
+            let half = rope.rotary_dims / 2;
+            let keys = self.batch.cached;
+            if rope.length_dependent() && self.key_rope_tables[r].len() < keys * rope.rotary_dims * 4 {
+                let bytes = keys.next_power_of_two() * rope.rotary_dims * 4;
+                self.key_rope_tables[r] = Buffer::new(bytes, "the rotation tables")?;
+            }
+            for seq in &self.batch.sequences {
+                let inv_freq = rope.inv_freq(seq.cached);
+                for row in seq.first_row..seq.first_row + seq.n_rows {
+                    // SAFETY: no run is under way, and `&mut self` excludes others.
+                    let both = unsafe { self.rope_tables[r].slice_mut::<f32>(row * 2 * half, 2 * half) };
+                    let (cos, sin) = both.split_at_mut(half);
+                    rope_cos_sin(&inv_freq, rope.attention_factor, self.batch.positions[row] as usize, cos, sin);
+                }
+                if rope.length_dependent() {
+                    // SAFETY: as above.
+                    let both = unsafe { self.key_rope_tables[r].slice_mut::<f32>(0, 2 * keys * half) };
+                    let (cos, sin) = both.split_at_mut(keys * half);
+                    for position in 0..seq.cached {
+                        let at = (seq.first_key + position) * half..(seq.first_key + position + 1) * half;
+                        rope_cos_sin(&inv_freq, rope.attention_factor, position, &mut cos[at.clone()], &mut sin[at]);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StepContext<'_> {
+    fn run(&self, worker: &Worker<'_>, mut times: Option<&mut Vec<u64>>) {
+        let mut last = times.is_some().then(Instant::now);
+        for (i, step) in self.backend.plan.steps.iter().enumerate() {
+            match &step.kind {
+                StepKind::Rows(program) => self.rows(worker, program),
+                StepKind::Linear(linear) => self.linear(worker, linear, &self.backend.schedule.linear[i]),
+                StepKind::Attention(attention) => self.attention(worker, attention),
+            }
+            if let (Some(times), Some(last)) = (times.as_deref_mut(), last.as_mut()) {
+                let now = Instant::now();
+                times[i] += (now - *last).as_nanos() as u64;
+                *last = now;
+            }
+        }
+    }
+
+    /// Rows of that kind in this step.
+    fn count(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Token => self.backend.batch.tokens.len(),
+            Rows::Output => self.backend.batch.outputs.len(),
+        }
+    }
+
+    /// The buffer and element where row `row` of `value` starts, and the elements to the next row.
+    fn place(&self, value: ValueId, row: usize) -> (&Buffer, usize, usize) {
+        let slot = self.backend.plan.slot(value);
+        let buffer = match slot.rows {
+            Rows::Token => &self.backend.token_values,
+            Rows::Output => &self.backend.output_values,
+        };
+        (buffer, slot.offset * self.count(slot.rows) + row * slot.stride, slot.stride)
+    }
+
+    /// Row `row` of `value`.
+    ///
+    /// # Safety
+    /// Nobody writes the row in this phase.
+    unsafe fn row(&self, value: ValueId, row: usize, width: usize) -> &[f32] {
+        let (buffer, start, _) = self.place(value, row);
+        // SAFETY: the caller's promise.
+        unsafe { buffer.slice(start, width) }
+    }
+
+    /// Row `row` of `value`, for writing.
+    ///
+    /// # Safety
+    /// Nobody else uses the row in this phase.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn row_mut(&self, value: ValueId, row: usize, width: usize) -> &mut [f32] {
+        let (buffer, start, _) = self.place(value, row);
+        // SAFETY: the caller's promise.
+        unsafe { buffer.slice_mut(start, width) }
+    }
+
+    /// A norm's scale, a bias or sinks as f32.
+    fn vector(&self, id: Option<WeightId>) -> Option<&[f32]> {
+        id.map(|id| &self.backend.vectors[id.0 as usize][..])
+    }
+
+    /// Cosines and sines of row `row`.
+    fn cos_sin(&self, rope: crate::graph::RopeId, row: usize) -> (&[f32], &[f32]) {
+        let half = self.backend.plan.graph.ropes()[rope.0 as usize].rotary_dims / 2;
+        // SAFETY: tables are written before the run only.
+        let both = unsafe { self.backend.rope_tables[rope.0 as usize].slice::<f32>(row * 2 * half, 2 * half) };
+        both.split_at(half)
+    }
+}
+
+/// The weights that kernels want as f32 vectors: all that are not matrices of a linear or an embedding.
+fn decode_vectors(plan: &Plan) -> Result<Vec<Vec<f32>>, CpuError> {
+    let graph = &plan.graph;
+    let mut vectors = vec![Vec::new(); graph.weights().count()];
+    for (vector, (_, tensor)) in vectors.iter_mut().zip(graph.weights()) {
+        if tensor.shape().len() == 1 {
+            vector.resize(tensor.row_len(), 0.0);
+            tensor.dtype().decode_row(tensor.bytes(), vector)?;
+        }
+    }
+    Ok(vectors)
+}

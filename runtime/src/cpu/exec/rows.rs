@@ -1,0 +1,129 @@
+//! Row programs: norms, adds, gated activations and look-ups, one row at a time.
+
+use super::StepContext;
+use crate::{
+    cpu::{
+        buffer::Buffer,
+        ops::embed_row,
+        pool::Worker,
+    },
+    graph::{NormKind, NormOp, RowOp, RowProgram, Rows, Src},
+};
+
+/// Rows that a worker takes at once where a program runs over many.
+pub(super) const ROWS_PER_ITEM: usize = 8;
+
+impl StepContext<'_> {
+    /// A program on its own, its results stored.
+    pub(super) fn rows(&self, worker: &Worker<'_>, program: &RowProgram) {
+        let n = self.count(program.rows);
+        worker.for_each(n.div_ceil(ROWS_PER_ITEM), |item| {
+            for row in item * ROWS_PER_ITEM..n.min((item + 1) * ROWS_PER_ITEM) {
+                self.run_row(worker, program, row, true);
+            }
+        });
+    }
+
+    /// Runs `program` for one row, results in the worker's scratch; `store` also writes those that others read.
+    /// Call it inside an item.
+    pub(super) fn run_row(&self, worker: &Worker<'_>, program: &RowProgram, row: usize, store: bool) {
+        let scratch = &self.backend.scratch[worker.index()];
+        let token_row = match program.rows {
+            Rows::Token => row,
+            Rows::Output => self.backend.batch.outputs[row] as usize,
+        };
+        let mut at = 0;
+        for instr in &program.instrs {
+            // SAFETY: scratch belongs to this worker; an instruction's result lies behind those of earlier ones.
+            let out = unsafe { scratch.slice_mut::<f32>(at, instr.width) };
+            at += instr.width.next_multiple_of(16);
+            self.run_instr(program, &instr.op, scratch, row, token_row, out);
+            if let (true, Some(value)) = (store, instr.store) {
+                // SAFETY: one worker stores a row, and nobody reads the value before the phase ends.
+                unsafe { self.row_mut(value, row, instr.width) }.copy_from_slice(out);
+            }
+        }
+    }
+
+    /// The row that `src` names. Call it inside an item, after the program ran for that row.
+    pub(super) fn source<'s>(
+        &'s self,
+        program: &RowProgram,
+        src: Src,
+        scratch: &'s Buffer,
+        row: usize,
+        width: usize,
+    ) -> &'s [f32] {
+        match src {
+            Src::Temp(t) => {
+                let before = &program.instrs[..t as usize];
+                let at = before.iter().map(|i| i.width.next_multiple_of(16)).sum();
+                // SAFETY: the result of an earlier instruction, which this worker no longer writes.
+                unsafe { scratch.slice(at, width) }
+            }
+            Src::Value(value) => {
+                let slot = self.backend.plan.slot(value);
+                let row = match (slot.rows, program.rows) {
+                    (Rows::Token, Rows::Output) => self.backend.batch.outputs[row] as usize,
+                    _ => row,
+                };
+                // SAFETY: the planner keeps a step's inputs apart from what it writes.
+                unsafe { self.row(value, row, width) }
+            }
+        }
+    }
+
+    fn run_instr(
+        &self,
+        program: &RowProgram,
+        op: &RowOp,
+        scratch: &Buffer,
+        row: usize,
+        token_row: usize,
+        out: &mut [f32],
+    ) {
+        let ops = self.backend.ops;
+        let width = out.len();
+        let src = |s: Src| self.source(program, s, scratch, row, width);
+        match op {
+            RowOp::Embed { table, scale } => {
+                let tensor = self.backend.plan.graph.weight(*table);
+                let bytes = tensor.row_bytes();
+                let id = self.backend.batch.tokens[token_row] as usize;
+                embed_row(tensor.dtype(), &tensor.bytes()[id * bytes..][..bytes], *scale, out);
+            }
+            RowOp::Norm { src: s, norm } => self.norm(norm, src(*s), out),
+            RowOp::Add { a, b } => {
+                out.copy_from_slice(src(*a));
+                (ops.add_assign)(out, src(*b));
+            }
+            RowOp::GatedAct { act, gate, up } => (ops.gated_act)(*act, src(*gate), src(*up), out),
+            RowOp::Scale { src: s, factor } => {
+                out.copy_from_slice(src(*s));
+                (ops.scale)(out, *factor);
+            }
+            RowOp::Softcap { src: s, cap } => {
+                out.copy_from_slice(src(*s));
+                (ops.softcap)(out, *cap);
+            }
+            RowOp::Copy { src: s } => out.copy_from_slice(src(*s)),
+            RowOp::Rope { src: s, rope, head_dim } => {
+                out.copy_from_slice(src(*s));
+                let (cos, sin) = self.cos_sin(*rope, token_row);
+                let layout = self.backend.plan.graph.ropes()[rope.0 as usize].layout;
+                (ops.rope_heads)(out, *head_dim, cos, sin, layout, false);
+            }
+        }
+    }
+
+    /// Normalises every group of `x` into `out`.
+    pub(super) fn norm(&self, norm: &NormOp, x: &[f32], out: &mut [f32]) {
+        let (weight, bias) = (self.vector(norm.weight), self.vector(norm.bias));
+        for (x, out) in x.chunks_exact(norm.group).zip(out.chunks_exact_mut(norm.group)) {
+            match norm.kind {
+                NormKind::Rms => (self.backend.ops.rms_norm)(x, weight, norm.weight_offset, norm.eps, out),
+                NormKind::Layer => (self.backend.ops.layer_norm)(x, weight, bias, norm.eps, out),
+            }
+        }
+    }
+}

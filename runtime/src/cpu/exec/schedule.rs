@@ -1,0 +1,170 @@
+//! How the work of a plan's linears is cut into items, and how much scratch a worker needs.
+
+use super::attention;
+use crate::{
+    cpu::ops::{ActForm, LinearKernels},
+    graph::{LinearStep, Op, Plan, StepKind},
+};
+
+/// A range of rows of one part of a linear step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RowRange {
+    pub part: usize,
+    pub start: usize,
+    pub len: usize,
+}
+
+/// Items of one linear step.
+#[derive(Debug, Default)]
+pub(super) struct LinearSchedule {
+    /// For few rows of activations: large ranges first, so that the last ones even out.
+    pub mat_vec: Vec<RowRange>,
+    /// For many: panels.
+    pub mat_mat: Vec<RowRange>,
+    /// Forms of activations that the parts want, for few rows and for many.
+    pub mat_vec_forms: Vec<ActForm>,
+    pub mat_mat_forms: Vec<ActForm>,
+}
+
+/// Items and sizes for a whole plan.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    /// By step; empty for steps that are not linear.
+    pub linear: Vec<LinearSchedule>,
+    /// Largest quantised row over all steps (all forms of a step together).
+    pub act_bytes_per_row: usize,
+    /// Largest quantised row for the mat-vec kernels.
+    mat_vec_act_bytes: usize,
+    /// Bytes at the start of a worker's scratch for the results of a row program.
+    pub program_bytes: usize,
+    /// Elements of partial attention results, over all key/value heads, for one piece of a sequence.
+    pub partial_len: usize,
+    /// Rows of the smallest embedding table: ids must be below.
+    pub vocab: usize,
+}
+
+/// Rows that a mat-vec item is a multiple of, so that kernels which take several rows at once have no remainders.
+const ROW_STEP: usize = 8;
+/// Weight bytes below which cutting an item further costs more than it evens out.
+const MIN_ITEM_BYTES: usize = 12 << 10;
+
+impl Schedule {
+    pub fn new(plan: &Plan, kernels: &LinearKernels, threads: usize) -> Self {
+        let mut linear = Vec::new();
+        let (mut act_bytes_per_row, mut mat_vec_act_bytes) = (0, 0);
+        for step in &plan.steps {
+            let StepKind::Linear(step) = &step.kind else {
+                linear.push(LinearSchedule::default());
+                continue;
+            };
+            let s = LinearSchedule::new(plan, step, kernels, threads);
+            let bytes = |forms: &[ActForm]| forms.iter().map(|f| kernels.act_row_bytes(*f, step.k)).sum::<usize>();
+            act_bytes_per_row = act_bytes_per_row.max(bytes(&s.mat_mat_forms));
+            mat_vec_act_bytes = mat_vec_act_bytes.max(bytes(&s.mat_vec_forms));
+            linear.push(s);
+        }
+        let tables = plan.graph.nodes().iter().filter_map(|n| match n.op {
+            Op::Embed { table, .. } => Some(plan.graph.weight(table).rows()),
+            _ => None,
+        });
+        let vocab = tables.min().unwrap_or(usize::MAX);
+        let program_len = |kind: &StepKind| match kind {
+            StepKind::Rows(p) => p.scratch_len(),
+            StepKind::Linear(l) => l.prologue.scratch_len(),
+            StepKind::Attention(_) => 0,
+        };
+        let program_bytes = plan.steps.iter().map(|s| program_len(&s.kind)).max().unwrap_or(0) * 4;
+        let partial_len = |kind: &StepKind| match kind {
+            StepKind::Attention(a) => attention::params(&a.op, None, None).partial_len() * a.op.n_kv_heads,
+            _ => 0,
+        };
+        let partial_len = plan.steps.iter().map(|s| partial_len(&s.kind)).max().unwrap_or(0);
+        Self { linear, act_bytes_per_row, mat_vec_act_bytes, program_bytes, partial_len, vocab }
+    }
+
+    /// Bytes of scratch for one worker: rows of a program, and then one of: quantised rows, a panel, attention's.
+    pub fn scratch_bytes(&self, plan: &Plan, kernels: &LinearKernels) -> usize {
+        let mut rest = self.mat_vec_act_bytes * LinearKernels::MAT_VEC_TOKENS;
+        for step in &plan.steps {
+            match &step.kind {
+                StepKind::Rows(_) => {}
+                StepKind::Linear(l) => {
+                    for part in &l.parts {
+                        rest = rest.max(kernels.panel_bytes(plan.graph.weight(part.weight).dtype(), l.k));
+                    }
+                }
+                StepKind::Attention(a) => rest = rest.max(attention::scratch_len(&a.op) * 4),
+            }
+        }
+        self.program_bytes + rest.next_multiple_of(64)
+    }
+}
+
+impl LinearSchedule {
+    fn new(plan: &Plan, step: &LinearStep, kernels: &LinearKernels, threads: usize) -> Self {
+        let mut s = Self::default();
+        let weights: Vec<_> = step.parts.iter().map(|p| plan.graph.weight(p.weight)).collect();
+        for w in &weights {
+            for (forms, n) in [(&mut s.mat_vec_forms, 1), (&mut s.mat_mat_forms, LinearKernels::MAT_VEC_TOKENS + 1)] {
+                let form = kernels.act_form(w.dtype(), n);
+                if !forms.contains(&form) {
+                    forms.push(form);
+                }
+            }
+        }
+        // Guided: each range is a share of what is left, so that there are few of them and the last are small.
+        let mut left: usize = weights.iter().map(|w| w.bytes().len()).sum();
+        for (part, w) in weights.iter().enumerate() {
+            let (rows, row_bytes) = (w.rows(), w.row_bytes().max(1));
+            let mut start = 0;
+            while start < rows {
+                let bytes = if threads == 1 { left } else { (left / (2 * threads)).max(MIN_ITEM_BYTES) };
+                let len = (bytes / row_bytes).next_multiple_of(ROW_STEP).max(ROW_STEP).min(rows - start);
+                s.mat_vec.push(RowRange { part, start, len });
+                start += len;
+                left -= len * row_bytes;
+            }
+        }
+        // Panels of equal size, enough of them to even out, no larger than the kernel's cache budget.
+        for (part, w) in weights.iter().enumerate() {
+            let rows = w.rows();
+            let share = rows.div_ceil(threads * 4).next_multiple_of(32);
+            let len = kernels.panel_rows(w.dtype(), step.k).min(share).max(1);
+            s.mat_mat.extend((0..rows).step_by(len).map(|start| RowRange { part, start, len: len.min(rows - start) }));
+        }
+        s
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cpu::{arch::Isa, ops::linear_kernels},
+        format::Tensor,
+        graph::{Device, GraphBuilder},
+    };
+
+    #[test]
+    fn every_row_is_in_one_range() {
+        for (rows, threads) in [(1, 1), (1, 4), (7, 2), (100, 3), (4099, 2), (4099, 16)] {
+            let mut b = GraphBuilder::new();
+            let table = b.weight("e", Tensor::from_f32(vec![5, 16], &[1.0; 80]).unwrap());
+            let w = b.weight("w", Tensor::from_f32(vec![rows, 16], &vec![1.0; rows * 16]).unwrap());
+            let v = b.weight("v", Tensor::from_f32(vec![33, 16], &vec![1.0; 33 * 16]).unwrap());
+            let x = b.embed("x", table, 1.0).unwrap();
+            let y = b.linear("y", x, w, None).unwrap();
+            b.linear("z", x, v, None).unwrap();
+            let plan = Plan::new(b.finish(y), |_, _, _| Ok(Device::Cpu)).unwrap();
+            let schedule = Schedule::new(&plan, linear_kernels(Isa::Generic), threads);
+            for ranges in [&schedule.linear[0].mat_vec, &schedule.linear[0].mat_mat] {
+                let mut next = [0, 0];
+                for r in ranges {
+                    assert_eq!(next[r.part], r.start);
+                    next[r.part] += r.len;
+                }
+                assert_eq!(next, [rows, 33], "{rows} rows, {threads} threads");
+            }
+        }
+    }
+}

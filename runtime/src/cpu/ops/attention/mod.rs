@@ -1,0 +1,304 @@
+//! Attention over paged keys and values, by streaming softmax (Milakov and Gimelshein 2018; Dao et al. 2022): scores
+//! are never stored for more than a tile of keys.
+//!
+//! Two kernels. [`decode`] serves one query token: the query heads that share a kv head are done together, over a piece
+//! of at most [`DECODE_PIECE`] keys, and the pieces are merged afterwards, so that many workers can share one long
+//! sequence. [`prompt`] serves tiles of queries. Pieces and tiles lie at fixed places in the sequence, so the result
+//! depends neither on the number of threads nor, within one kernel, on how a prompt was cut.
+//!
+//! Scores are kept in units of log₂: `scale · log₂e` is multiplied into the queries and probabilities are powers of two,
+//! which saves a multiplication and an exact range reduction an element.
+
+pub mod decode;
+pub mod prompt;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use super::RopeLayout;
+use crate::cpu::arch::Simd;
+
+/// Keys of one decode item: long enough that merging costs nothing, short enough to spread 1000 keys over cores.
+pub const DECODE_PIECE: usize = 256;
+
+/// Query rows (tokens × heads of one group) of one prompt item.
+pub const QUERY_ROWS: usize = 64;
+
+/// What a row's running maximum starts from: below any real score, and finite, so that differences are no NaN.
+const NO_SCORE: f32 = -1e30;
+
+/// [`decode::attention_decode`]'s kernels.
+pub type DecodeKernel = unsafe fn(&DecodeItem<'_>, &mut [f32], &mut [f32]);
+/// [`decode::attention_merge`]'s kernels.
+pub type MergeKernel = fn(&AttentionParams<'_>, usize, &[f32], &mut [f32]);
+/// [`prompt::attention_prompt`]'s kernels.
+pub type PromptKernel = unsafe fn(&PromptItem<'_>, &mut [f32]);
+
+/// How cached keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvType {
+    /// IEEE binary16.
+    F16,
+    /// IEEE binary32.
+    F32,
+}
+
+impl KvType {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            KvType::F16 => 2,
+            KvType::F32 => 4,
+        }
+    }
+}
+
+/// Where one sequence's keys and values of one layer lie.
+///
+/// Inside of a page they are `[n_kv_heads][page_tokens][head_dim]` from `k_offset` and
+/// `[n_kv_heads][page_tokens][v_dim]` from `v_offset`, in bytes from the page's start.
+#[derive(Clone, Copy, Debug)]
+pub struct KvPages<'a> {
+    /// Start of page 0; aligned to an element.
+    pub base: *const u8,
+    /// The sequence's pages from [`KvPages::first_page`] on.
+    pub pages: &'a [u32],
+    /// Bytes from one page to the next.
+    pub page_bytes: usize,
+    /// Tokens a page holds.
+    pub page_tokens: usize,
+    /// Where this layer's keys begin in a page.
+    pub k_offset: usize,
+    /// Where this layer's values begin in a page.
+    pub v_offset: usize,
+    /// How elements are stored.
+    pub kv: KvType,
+    /// Which page of the sequence `pages[0]` is: a sliding window lets older ones go.
+    pub first_page: usize,
+    /// Positions that have keys: `0..len`, less those of dropped pages.
+    pub len: usize,
+}
+
+// SAFETY: the pointer is only read through, by kernels whose callers promise that nobody writes meanwhile.
+unsafe impl Sync for KvPages<'_> {}
+// SAFETY: as above.
+unsafe impl Send for KvPages<'_> {}
+
+/// Keys `key..key + n`, which lie one after the other.
+struct Run {
+    key: usize,
+    n: usize,
+    k: *const u8,
+    v: *const u8,
+}
+
+impl KvPages<'_> {
+    /// The longest run of keys that begins with the first of `keys`, inside of one page.
+    ///
+    /// # Panics
+    /// If the position's page is not among `pages`.
+    #[inline(always)]
+    fn run(&self, params: &AttentionParams<'_>, kv_head: usize, keys: Range<usize>) -> Run {
+        let (page, slot) = (keys.start / self.page_tokens, keys.start % self.page_tokens);
+        let page = self.base.wrapping_add(self.pages[page - self.first_page] as usize * self.page_bytes);
+        let row = kv_head * self.page_tokens + slot;
+        Run {
+            key: keys.start,
+            n: (self.page_tokens - slot).min(keys.len()),
+            k: page.wrapping_add(self.k_offset + row * params.head_dim * self.kv.bytes()),
+            v: page.wrapping_add(self.v_offset + row * params.v_dim * self.kv.bytes()),
+        }
+    }
+}
+
+/// Turns keys that are cached unturned, for RoPE variants whose angles change with the sequence's length.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyRope<'a> {
+    /// `[positions][half]`, from position 0.
+    pub cos: &'a [f32],
+    /// `[positions][half]`
+    pub sin: &'a [f32],
+    /// Half the number of turned elements of a head.
+    pub half: usize,
+    /// Which elements form a pair.
+    pub layout: RopeLayout,
+}
+
+impl KeyRope<'_> {
+    #[inline(always)]
+    fn turn<S: Simd>(&self, s: S, position: usize, row: &mut [f32]) {
+        let at = position * self.half..(position + 1) * self.half;
+        super::rope::rope_head(s, row, &self.cos[at.clone()], &self.sin[at], self.layout, false);
+    }
+}
+
+/// What the attention of one layer computes.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionParams<'a> {
+    /// Query heads, a multiple of `n_kv_heads`; head h uses kv head h / (n_heads / n_kv_heads).
+    pub n_heads: usize,
+    /// Key and value heads.
+    pub n_kv_heads: usize,
+    /// Elements of a query or key head.
+    pub head_dim: usize,
+    /// Elements of a value head.
+    pub v_dim: usize,
+    /// Factor on q·k.
+    pub scale: f32,
+    /// Scores become `cap * tanh(score / cap)` (Gemma 2).
+    pub softcap: Option<f32>,
+    /// A query at position p sees keys beyond p − window only.
+    pub window: Option<usize>,
+    /// A query sees keys of its own chunk of positions only: k / chunk = q / chunk (Llama 4).
+    pub chunk: Option<usize>,
+    /// One logit for each query head that takes part in the softmax without a value (gpt-oss).
+    pub sinks: Option<&'a [f32]>,
+    /// A query sees no later keys.
+    pub causal: bool,
+    /// The keys are cached unturned.
+    pub k_rope: Option<KeyRope<'a>>,
+}
+
+impl AttentionParams<'_> {
+    /// Query heads of a kv head.
+    pub fn group(&self) -> usize {
+        self.n_heads / self.n_kv_heads
+    }
+
+    /// The positions that a query at `position` sees, of `len`.
+    pub fn visible(&self, position: usize, len: usize) -> Range<usize> {
+        let end = if self.causal { len.min(position + 1) } else { len };
+        let window = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let (chunk_start, chunk_end) = match self.chunk {
+            Some(chunk) => (position / chunk * chunk, position / chunk * chunk + chunk),
+            None => (0, usize::MAX),
+        };
+        let end = end.min(chunk_end);
+        window.max(chunk_start).min(end)..end
+    }
+
+    /// The pieces that the keys of a decode step at `position` fall in; piece i has the keys
+    /// `i * DECODE_PIECE..(i + 1) * DECODE_PIECE`.
+    pub fn pieces(&self, position: usize, len: usize) -> Range<usize> {
+        let keys = self.visible(position, len);
+        keys.start / DECODE_PIECE..keys.end.div_ceil(DECODE_PIECE)
+    }
+
+    /// Floats of the partial result of one decode item: `group` maxima, `group` sums, `[group][v_dim]` weighted values.
+    pub fn partial_len(&self) -> usize {
+        self.group() * (2 + self.v_dim)
+    }
+
+    /// Tiles, and so items for each kv head, of a prompt (or a part of one) of `n_tokens`.
+    pub fn prompt_tiles(&self, n_tokens: usize) -> usize {
+        (n_tokens * self.group()).div_ceil(QUERY_ROWS)
+    }
+
+    /// Floats that one worker needs as scratch for either kernel.
+    pub fn scratch_len(&self) -> usize {
+        decode::scratch_len(self).max(prompt::scratch_len(self))
+    }
+
+    /// What the queries are multiplied by, and what scores are afterwards multiplied by in place of a tanh's input.
+    fn factors(&self) -> (f32, Option<f32>) {
+        match self.softcap {
+            Some(cap) => (self.scale / cap, Some(cap * std::f32::consts::LOG2_E)),
+            None => (self.scale * std::f32::consts::LOG2_E, None),
+        }
+    }
+}
+
+/// One piece of one sequence's decode step for one kv head.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeItem<'a> {
+    /// The layer's parameters.
+    pub params: &'a AttentionParams<'a>,
+    /// The sequence's cache, this token included.
+    pub kv: &'a KvPages<'a>,
+    /// Which kv head.
+    pub kv_head: usize,
+    /// The token's queries: `[n_heads * head_dim]`.
+    pub q: &'a [f32],
+    /// The token's position.
+    pub position: usize,
+    /// Which piece: one of [`AttentionParams::pieces`].
+    pub piece: usize,
+}
+
+/// One tile of one sequence's prompt for one kv head: query rows `tile * QUERY_ROWS..`, where row r is token
+/// r / group and query head kv_head * group + r % group.
+#[derive(Clone, Copy, Debug)]
+pub struct PromptItem<'a> {
+    /// The layer's parameters.
+    pub params: &'a AttentionParams<'a>,
+    /// The sequence's cache, these tokens included.
+    pub kv: &'a KvPages<'a>,
+    /// Which kv head.
+    pub kv_head: usize,
+    /// Which tile: below [`AttentionParams::prompt_tiles`].
+    pub tile: usize,
+    /// Queries of `n_tokens` tokens, each of `n_heads * head_dim` floats, `q_stride` floats apart.
+    pub q: &'a [f32],
+    /// Floats from a token's queries to the next one's.
+    pub q_stride: usize,
+    /// Where the first token's result begins; `[n_heads * v_dim]` a token.
+    pub out: *mut f32,
+    /// Floats from a token's result to the next one's.
+    pub out_stride: usize,
+    /// Tokens in `q`, at consecutive positions.
+    pub n_tokens: usize,
+    /// Position of the first one.
+    pub first_position: usize,
+}
+
+// SAFETY: items are handed to workers; the pointer's target is written by one of them under `attention_prompt`'s contract.
+unsafe impl Sync for PromptItem<'_> {}
+// SAFETY: as above.
+unsafe impl Send for PromptItem<'_> {}
+
+/// Reads `m` lanes of elements from `index` on of a row of halves (`F16`) or floats.
+///
+/// # Safety
+/// The row must be readable there.
+#[inline(always)]
+unsafe fn load_kv<S: Simd, const F16: bool>(s: S, row: *const u8, index: usize, m: usize) -> S::F {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if F16 {
+            s.load_f16_partial(row.cast::<u16>().add(index), m)
+        } else {
+            s.load_partial(row.cast::<f32>().add(index), m)
+        }
+    }
+}
+
+/// 2ˣ for x ≤ 0 within about 2 ulp; exactly 0 below −127. NaN for NaN.
+///
+/// n = round(x) leaves |x − n| ≤ ½, where the series' first missing term is 1.2e-7. A power with the exponent field 0 is
+/// zero, which is where clamped inputs end.
+#[inline(always)]
+fn exp2_negative<S: Simd>(s: S, x: S::F) -> S::F {
+    let x = s.max(s.splat(-127.0), x);
+    let n = s.round_to_i32(x);
+    let r = s.sub(x, s.i32_to_f32(n));
+    let mut p = s.splat(1.540_353_1e-4);
+    p = s.mul_add(p, r, s.splat(1.333_355_8e-3));
+    p = s.mul_add(p, r, s.splat(9.618_129e-3));
+    p = s.mul_add(p, r, s.splat(5.550_410_9e-2));
+    p = s.mul_add(p, r, s.splat(2.402_265_1e-1));
+    p = s.mul_add(p, r, s.splat(std::f32::consts::LN_2));
+    p = s.mul_add(p, r, s.splat(1.0));
+    s.mul(p, s.f32_from_bits(s.shl_i32::<23>(s.add_i32(n, s.splat_i32(127)))))
+}
+
+/// One over the softmax's denominator, and the factor that a row's sum and values must be multiplied by before, once
+/// the sink (in units of log₂) has joined.
+fn normaliser(max: f32, sum: f32, sink: Option<f32>) -> f32 {
+    let Some(sink) = sink.map(|sink| sink * std::f32::consts::LOG2_E) else {
+        return if sum == 0.0 { 0.0 } else { 1.0 / sum };
+    };
+    let top = max.max(sink);
+    let factor = (max - top).exp2();
+    factor / (sum * factor + (sink - top).exp2())
+}

@@ -1,0 +1,135 @@
+//! The ops: each computes over plain slices on the calling thread. Who calls them for which rows is the executor's
+//! business.
+//!
+//! Every file has the kernels of one op, written once over [`Simd`](crate::cpu::arch::Simd), with their f64 references
+//! and parity tests. [`op_kernels`] gives the table of those compiled for one instruction set.
+
+pub mod attention;
+pub mod elementwise;
+pub mod gated;
+pub mod norm;
+pub mod rope;
+pub mod sample;
+
+use std::sync::OnceLock;
+
+use crate::cpu::arch::Isa;
+
+pub use gated::Act;
+pub use rope::{RopeLayout, rope_cos_sin};
+
+/// Runs `$body` for `0..$n` in steps of a vector: `$i` is the first element and `$m` how many lanes are in use. In all
+/// turns but the last `$m` is the constant `LANES`, for which partial accesses compile to whole ones.
+macro_rules! by_lanes {
+    ($n:expr, $i:ident, $m:ident => $body:block) => {{
+        let n: usize = $n;
+        let mut $i = 0;
+        while $i + S::LANES <= n {
+            let $m = S::LANES;
+            $body
+            $i += S::LANES;
+        }
+        if $i < n {
+            let $m = n - $i;
+            $body
+        }
+    }};
+}
+pub(crate) use by_lanes;
+
+/// The kernels for one instruction set; each field is documented at the function of its name.
+pub struct OpKernels {
+    /// [`norm::rms_norm`]
+    pub rms_norm: fn(&[f32], Option<&[f32]>, f32, f32, &mut [f32]),
+    /// [`norm::rms_norm_in_place`]
+    pub rms_norm_in_place: fn(&mut [f32], Option<&[f32]>, f32, f32),
+    /// [`norm::layer_norm`]
+    pub layer_norm: fn(&[f32], Option<&[f32]>, Option<&[f32]>, f32, &mut [f32]),
+    /// [`elementwise::add_assign`]
+    pub add_assign: fn(&mut [f32], &[f32]),
+    /// [`elementwise::add_scaled`]
+    pub add_scaled: fn(&mut [f32], &[f32], f32),
+    /// [`elementwise::mul_assign`]
+    pub mul_assign: fn(&mut [f32], &[f32]),
+    /// [`elementwise::scale`]
+    pub scale: fn(&mut [f32], f32),
+    /// [`elementwise::softcap`]
+    pub softcap: fn(&mut [f32], f32),
+    /// [`elementwise::f32_to_f16`]
+    pub f32_to_f16: fn(&[f32], &mut [u16]),
+    /// [`elementwise::f16_to_f32`]
+    pub f16_to_f32: fn(&[u16], &mut [f32]),
+    /// [`elementwise::bf16_to_f32`]
+    pub bf16_to_f32: fn(&[u16], &mut [f32]),
+    /// [`gated::gated_act`]
+    pub gated_act: fn(Act, &[f32], &[f32], &mut [f32]),
+    /// [`rope::rope_heads`]
+    pub rope_heads: fn(&mut [f32], usize, &[f32], &[f32], RopeLayout, bool),
+    /// [`sample::argmax`]
+    pub argmax: fn(&[f32]) -> Option<usize>,
+    /// [`attention::decode::attention_decode`]
+    pub attention_decode: attention::DecodeKernel,
+    /// [`attention::decode::attention_merge`]
+    pub attention_merge: attention::MergeKernel,
+    /// [`attention::prompt::attention_prompt`]
+    pub attention_prompt: attention::PromptKernel,
+}
+
+impl OpKernels {
+    fn new(isa: Isa) -> Self {
+        OpKernels {
+            rms_norm: norm::rms_norm(isa),
+            rms_norm_in_place: norm::rms_norm_in_place(isa),
+            layer_norm: norm::layer_norm(isa),
+            add_assign: elementwise::add_assign(isa),
+            add_scaled: elementwise::add_scaled(isa),
+            mul_assign: elementwise::mul_assign(isa),
+            scale: elementwise::scale(isa),
+            softcap: elementwise::softcap(isa),
+            f32_to_f16: elementwise::f32_to_f16(isa),
+            f16_to_f32: elementwise::f16_to_f32(isa),
+            bf16_to_f32: elementwise::bf16_to_f32(isa),
+            gated_act: gated::gated_act(isa),
+            rope_heads: rope::rope_heads(isa),
+            argmax: sample::argmax(isa),
+            attention_decode: attention::decode::attention_decode(isa),
+            attention_merge: attention::decode::attention_merge(isa),
+            attention_prompt: attention::prompt::attention_prompt(isa),
+        }
+    }
+}
+
+/// The table for an instruction set; where this CPU lacks it, the generic one.
+pub fn op_kernels(isa: Isa) -> &'static OpKernels {
+    static TABLES: [OnceLock<OpKernels>; Isa::ALL.len()] = [const { OnceLock::new() }; Isa::ALL.len()];
+    TABLES[isa as usize].get_or_init(|| OpKernels::new(isa))
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! What the parity tests of all ops share.
+
+    /// Reproducible numbers in −1..1.
+    pub fn random(seed: u64, n: usize) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        (0..n)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    /// ‖out − reference‖ / ‖reference‖; NaN where `out` holds one.
+    pub fn relative_error(out: &[f32], reference: &[f64]) -> f64 {
+        assert_eq!(out.len(), reference.len());
+        let error: f64 = out.iter().zip(reference).map(|(&a, &b)| (f64::from(a) - b).powi(2)).sum();
+        let norm: f64 = reference.iter().map(|b| b * b).sum();
+        (error / norm.max(1e-300)).sqrt()
+    }
+
+    /// Lengths around the vectors' sizes, and two that models have.
+    pub const LENGTHS: [usize; 12] = [1, 2, 3, 7, 8, 15, 16, 17, 33, 100, 576, 1153];
+}

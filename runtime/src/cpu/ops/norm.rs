@@ -1,0 +1,198 @@
+//! RMS norm and layer norm of one row.
+//!
+//! Two passes over a row that stays in the first-level cache. Sums run in four vectors side by side: that hides the
+//! latency of additions, and short partial sums lose less to rounding.
+
+use super::by_lanes;
+use crate::cpu::arch::Simd;
+use crate::simd_dispatch;
+
+simd_dispatch!(
+    /// `out[i] = x[i] / sqrt(mean(x²) + eps) * (weight[i] + weight_offset)`, without the last factor where there is no
+    /// weight (Zhang and Sennrich 2019). `weight_offset` is 1 for Gemma's checkpoints, which store the weight less one,
+    /// and 0 for others.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn rms_norm(x: &[f32], weight: Option<&[f32]>, weight_offset: f32, eps: f32, out: &mut [f32]) = rms_norm_impl
+);
+simd_dispatch!(
+    /// [`rms_norm`] with the result in the place of `x`.
+    pub fn rms_norm_in_place(x: &mut [f32], weight: Option<&[f32]>, weight_offset: f32, eps: f32) =
+        rms_norm_in_place_impl
+);
+simd_dispatch!(
+    /// `out[i] = (x[i] - mean(x)) / sqrt(var(x) + eps) * weight[i] + bias[i]`; what is absent is left out.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn layer_norm(x: &[f32], weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f32, out: &mut [f32]) =
+        layer_norm_impl
+);
+
+#[inline(always)]
+fn rms_norm_impl<S: Simd>(s: S, x: &[f32], weight: Option<&[f32]>, weight_offset: f32, eps: f32, out: &mut [f32]) {
+    assert_eq!(x.len(), out.len());
+    // SAFETY: both are slices of that length, and a write never precedes the read of the same element.
+    unsafe { rms_norm_raw(s, x.len(), x.as_ptr(), weight, weight_offset, eps, out.as_mut_ptr()) }
+}
+
+#[inline(always)]
+fn rms_norm_in_place_impl<S: Simd>(s: S, x: &mut [f32], weight: Option<&[f32]>, weight_offset: f32, eps: f32) {
+    let (n, p) = (x.len(), x.as_mut_ptr());
+    // SAFETY: `x` is read and written, each element read before it is written.
+    unsafe { rms_norm_raw(s, n, p, weight, weight_offset, eps, p) }
+}
+
+/// # Safety
+/// `x` must be readable and `out` writable for `n` floats; they may be the same.
+#[inline(always)]
+unsafe fn rms_norm_raw<S: Simd>(
+    s: S,
+    n: usize,
+    x: *const f32,
+    weight: Option<&[f32]>,
+    weight_offset: f32,
+    eps: f32,
+    out: *mut f32,
+) {
+    // SAFETY: the caller vouches for `x`.
+    let sum = unsafe { sum_of_squares(s, n, x, 0.0) };
+    let factor = s.splat(1.0 / (sum / n as f32 + eps).sqrt());
+    let Some(weight) = weight else {
+        by_lanes!(n, i, m => {
+            // SAFETY: i + m <= n.
+            unsafe { s.store_partial(out.add(i), m, s.mul(s.load_partial(x.add(i), m), factor)) };
+        });
+        return;
+    };
+    assert_eq!(weight.len(), n);
+    let (w, offset) = (weight.as_ptr(), s.splat(weight_offset));
+    by_lanes!(n, i, m => {
+        // SAFETY: i + m <= n, the length of all three.
+        unsafe {
+            let weight = s.add(s.load_partial(w.add(i), m), offset);
+            s.store_partial(out.add(i), m, s.mul(s.mul(s.load_partial(x.add(i), m), factor), weight));
+        }
+    });
+}
+
+#[inline(always)]
+fn layer_norm_impl<S: Simd>(s: S, x: &[f32], weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+    let n = x.len();
+    assert_eq!(n, out.len());
+    assert!(weight.is_none_or(|w| w.len() == n) && bias.is_none_or(|b| b.len() == n));
+    let (x, out) = (x.as_ptr(), out.as_mut_ptr());
+    let mut sum = s.zero();
+    by_lanes!(n, i, m => {
+        // SAFETY: i + m <= n.
+        sum = s.add(sum, unsafe { s.load_partial(x.add(i), m) });
+    });
+    let mean = s.reduce_sum(sum) / n as f32;
+    // SAFETY: `x` has `n` elements.
+    let variance = unsafe { sum_of_squares(s, n, x, mean) } / n as f32;
+    let (mean, factor) = (s.splat(mean), s.splat(1.0 / (variance + eps).sqrt()));
+    by_lanes!(n, i, m => {
+        // SAFETY: i + m <= n, the length of all four.
+        unsafe {
+            let mut y = s.mul(s.sub(s.load_partial(x.add(i), m), mean), factor);
+            if let Some(w) = weight {
+                y = s.mul(y, s.load_partial(w.as_ptr().add(i), m));
+            }
+            if let Some(b) = bias {
+                y = s.add(y, s.load_partial(b.as_ptr().add(i), m));
+            }
+            s.store_partial(out.add(i), m, y);
+        }
+    });
+}
+
+/// `Σ (x[i] - mean)²`
+///
+/// # Safety
+/// `x` must be readable for `n` floats.
+#[inline(always)]
+unsafe fn sum_of_squares<S: Simd>(s: S, n: usize, x: *const f32, mean: f32) -> f32 {
+    let centre = s.splat(mean);
+    let mut sums = [s.zero(); 4];
+    let mut i = 0;
+    while i + 4 * S::LANES <= n {
+        for (j, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: i + 4 · LANES <= n.
+            let d = s.sub(unsafe { s.load(x.add(i + j * S::LANES)) }, centre);
+            *sum = s.mul_add(d, d, *sum);
+        }
+        i += 4 * S::LANES;
+    }
+    let mut rest = 0.0;
+    while i + S::LANES <= n {
+        // SAFETY: i + LANES <= n.
+        let d = s.sub(unsafe { s.load(x.add(i)) }, centre);
+        sums[0] = s.mul_add(d, d, sums[0]);
+        i += S::LANES;
+    }
+    while i < n {
+        // SAFETY: i < n. One by one, since the unused lanes of a partial load would add mean².
+        let d = unsafe { *x.add(i) } - mean;
+        rest += d * d;
+        i += 1;
+    }
+    s.reduce_sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3]))) + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::arch::Isa;
+    use crate::cpu::ops::testing::{LENGTHS, random, relative_error};
+
+    fn reference(
+        x: &[f32],
+        centred: bool,
+        eps: f32,
+        weight: impl Fn(usize) -> f64,
+        bias: impl Fn(usize) -> f64,
+    ) -> Vec<f64> {
+        let n = x.len() as f64;
+        let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+        let mean = if centred { x.iter().sum::<f64>() / n } else { 0.0 };
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+        let norm = |(i, x): (usize, &f64)| (x - mean) / (variance + f64::from(eps)).sqrt() * weight(i) + bias(i);
+        x.iter().enumerate().map(norm).collect()
+    }
+
+    #[test]
+    fn norms_match_f64() {
+        for isa in Isa::available() {
+            for n in LENGTHS {
+                let x: Vec<f32> = random(1, n).iter().map(|x| x * 3.0 + 0.5).collect();
+                let (w, b) = (random(2, n), random(3, n));
+                let (weight, bias) = (|i: usize| f64::from(w[i]), |i: usize| f64::from(b[i]));
+                let mut out = vec![f32::NAN; n];
+                let check = |what: &str, out: &[f32], expected: Vec<f64>| {
+                    let error = relative_error(out, &expected);
+                    assert!(error < 1e-6, "{what} {} n={n}: {error:e}", isa.name());
+                };
+                for offset in [0.0, 1.0] {
+                    rms_norm(isa)(&x, Some(&w), offset, 1e-5, &mut out);
+                    let expected = reference(&x, false, 1e-5, |i| weight(i) + f64::from(offset), |_| 0.0);
+                    check("rms_norm", &out, expected);
+                }
+                out.fill(f32::NAN);
+                rms_norm(isa)(&x, None, 0.0, 1e-2, &mut out);
+                check("rms_norm without weight", &out, reference(&x, false, 1e-2, |_| 1.0, |_| 0.0));
+                let mut in_place = x.clone();
+                rms_norm_in_place(isa)(&mut in_place, None, 0.0, 1e-2);
+                assert_eq!(out, in_place);
+                // A row of one element has no variance: what is left is rounding over sqrt(eps).
+                if n > 1 {
+                    out.fill(f32::NAN);
+                    layer_norm(isa)(&x, Some(&w), Some(&b), 1e-3, &mut out);
+                    check("layer_norm", &out, reference(&x, true, 1e-3, weight, bias));
+                    layer_norm(isa)(&x, None, None, 1e-3, &mut out);
+                    check("layer_norm, plain", &out, reference(&x, true, 1e-3, |_| 1.0, |_| 0.0));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Choosing from logits on the CPU: the greatest. (Sampling with temperature and the like is the engine's.)
+
+use super::by_lanes;
+use crate::cpu::arch::Simd;
+use crate::simd_dispatch;
+
+/// Elements whose maximum is taken at once: small enough that searching one block again costs nothing.
+const BLOCK: usize = 1024;
+
+simd_dispatch!(
+    /// The index of the greatest element, the first of equals. NaN never wins; `None` where there is nothing else.
+    pub fn argmax(x: &[f32]) -> Option<usize> = argmax_impl
+);
+
+#[inline(always)]
+fn argmax_impl<S: Simd>(s: S, x: &[f32]) -> Option<usize> {
+    let (mut best, mut best_block) = (f32::NEG_INFINITY, None);
+    for (index, block) in x.chunks(BLOCK).enumerate() {
+        let mut max = s.splat(f32::NEG_INFINITY);
+        by_lanes!(block.len(), i, m => {
+            if m == S::LANES {
+                // SAFETY: i + LANES <= the block's length.
+                let v = unsafe { s.load(block.as_ptr().add(i)) };
+                max = s.select(s.gt(v, max), v, max);
+            } else {
+                // One by one: the unused lanes of a partial load are zeros, which could win.
+                for &v in &block[i..i + m] {
+                    let v = s.splat(v);
+                    max = s.select(s.gt(v, max), v, max);
+                }
+            }
+        });
+        let max = s.reduce_max(max);
+        if max > best {
+            (best, best_block) = (max, Some(index));
+        }
+    }
+    match best_block {
+        Some(block) => {
+            let start = block * BLOCK;
+            x[start..].iter().position(|&v| v == best).map(|i| start + i)
+        }
+        None => x.iter().position(|v| !v.is_nan()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::arch::Isa;
+    use crate::cpu::ops::testing::{LENGTHS, random};
+
+    #[test]
+    fn argmax_takes_the_first_of_equals_and_never_nan() {
+        const INF: f32 = f32::INFINITY;
+        const NAN: f32 = f32::NAN;
+        for isa in Isa::available() {
+            let argmax = argmax(isa);
+            let cases: [(&[f32], Option<usize>); 9] = [
+                (&[], None),
+                (&[NAN, NAN], None),
+                (&[NAN, -INF, NAN], Some(1)),
+                (&[-3.0, -2.0, -2.0], Some(1)),
+                (&[NAN, -1.0, NAN], Some(1)),
+                (&[0.0, INF, NAN, INF], Some(1)),
+                (&[0.0, -0.0], Some(0)),
+                (&[-1.0; 33], Some(0)),
+                (&[-INF; 17], Some(0)),
+            ];
+            for (x, expected) in cases {
+                assert_eq!(argmax(x), expected, "{} {x:?}", isa.name());
+            }
+            for n in LENGTHS.into_iter().chain([5000]) {
+                let mut x = random(n as u64, n);
+                for at in [0, n / 3, n - 1] {
+                    x[at] = 2.0;
+                    x[n - 1] = 2.0;
+                    x[n / 2] = if n / 2 == at || n / 2 == n - 1 { 2.0 } else { NAN };
+                    let expected = x.iter().position(|&v| v == 2.0);
+                    assert_eq!(argmax(&x), expected, "{} n={n}", isa.name());
+                    x[at] = 0.0;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A graph, and the builder that checks every op's shapes as it is added.
+
+use super::{
+    error::GraphError,
+    op::{AttentionOp, CacheId, CacheSpec, NormOp, Op, RopeId, Value, ValueId, WeightId},
+    rope::RopeSpec,
+};
+use crate::format::Tensor;
+
+/// One op with its inputs and its output.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// For messages, dumps and profiles, as `layer.3.attention.q`.
+    pub name: String,
+    /// What it computes.
+    pub op: Op,
+    /// Values read, in the order that the op documents.
+    pub inputs: Vec<ValueId>,
+    /// Value written.
+    pub output: ValueId,
+}
+
+/// A named weight.
+#[derive(Clone, Debug)]
+pub(crate) struct Weight {
+    pub name: String,
+    pub tensor: Tensor,
+}
+
+/// Ops over values, weights and caches; see the module's documentation. Made by [`GraphBuilder`].
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    pub(crate) values: Vec<Value>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) weights: Vec<Weight>,
+    pub(crate) ropes: Vec<RopeSpec>,
+    pub(crate) caches: Vec<CacheSpec>,
+    pub(crate) output: Option<ValueId>,
+}
+
+impl Graph {
+    /// The ops in execution order.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// A value's name and shape.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.0 as usize]
+    }
+
+    /// A weight's tensor.
+    pub fn weight(&self, id: WeightId) -> &Tensor {
+        &self.weights[id.0 as usize].tensor
+    }
+
+    /// A weight's name in its file.
+    pub fn weight_name(&self, id: WeightId) -> &str {
+        &self.weights[id.0 as usize].name
+    }
+
+    /// All weights with their names.
+    pub fn weights(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.weights.iter().map(|w| (w.name.as_str(), &w.tensor))
+    }
+
+    /// The ways of rotating.
+    pub fn ropes(&self) -> &[RopeSpec] {
+        &self.ropes
+    }
+
+    /// The caches, in the order of their [`CacheId`]s.
+    pub fn caches(&self) -> &[CacheSpec] {
+        &self.caches
+    }
+
+    /// Bytes of weights that one decoded token reads: every weight of a linear, norm or attention once, and one row
+    /// of each embedding table.
+    pub fn bytes_per_token(&self) -> u64 {
+        let mut read = vec![false; self.weights.len()];
+        let mut rows = 0u64;
+        for node in &self.nodes {
+            let mut mark = |id: &Option<WeightId>| {
+                if let Some(id) = id {
+                    read[id.0 as usize] = true;
+                }
+            };
+            match &node.op {
+                Op::Embed { table, .. } => rows += self.weight(*table).row_bytes() as u64,
+                Op::Norm(n) => [n.weight, n.bias].iter().for_each(mark),
+                Op::Linear { weight, bias } => [Some(*weight), *bias].iter().for_each(mark),
+                Op::Attention(a) => mark(&a.sinks),
+                Op::Rope { .. } | Op::GatedAct { .. } | Op::Add => {}
+                Op::Scale { .. } | Op::Softcap { .. } | Op::SelectOutputs => {}
+            }
+        }
+        let whole = self.weights.iter().zip(read).filter(|(_, r)| *r).map(|(w, _)| w.tensor.bytes().len() as u64);
+        whole.sum::<u64>() + rows
+    }
+
+    /// Floating-point operations of the linears for one token (2 for each weight).
+    pub fn linear_flops_per_token(&self) -> u64 {
+        let weight = |n: &Node| match n.op {
+            Op::Linear { weight, .. } => self.weight(weight).shape().iter().product::<usize>() as u64 * 2,
+            _ => 0,
+        };
+        self.nodes.iter().map(weight).sum()
+    }
+}
+
+/// Builds a [`Graph`] op by op. Methods return the value that the op makes.
+#[derive(Debug, Default)]
+pub struct GraphBuilder {
+    graph: Graph,
+    scope: Vec<String>,
+}
+
+impl GraphBuilder {
+    /// An empty graph.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The graph so far.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Adds `name.` before the names of all that `body` adds.
+    pub fn scoped<T>(&mut self, name: impl Into<String>, body: impl FnOnce(&mut Self) -> T) -> T {
+        self.scope.push(name.into());
+        let result = body(self);
+        self.scope.pop();
+        result
+    }
+
+    /// Adds a weight. The same tensor name twice is the same weight.
+    pub fn weight(&mut self, name: &str, tensor: Tensor) -> WeightId {
+        if let Some(i) = self.graph.weights.iter().position(|w| w.name == name) {
+            return WeightId(i as u32);
+        }
+        self.graph.weights.push(Weight { name: name.to_owned(), tensor });
+        WeightId(self.graph.weights.len() as u32 - 1)
+    }
+
+    /// Adds a way of rotating; equal ones are shared.
+    pub fn rope_spec(&mut self, spec: RopeSpec) -> RopeId {
+        if let Some(i) = self.graph.ropes.iter().position(|r| *r == spec) {
+            return RopeId(i as u32);
+        }
+        self.graph.ropes.push(spec);
+        RopeId(self.graph.ropes.len() as u32 - 1)
+    }
+
+    /// Adds a key/value cache.
+    pub fn cache(&mut self, spec: CacheSpec) -> CacheId {
+        self.graph.caches.push(spec);
+        CacheId(self.graph.caches.len() as u32 - 1)
+    }
+
+    /// Adds an op.
+    pub fn op(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId, GraphError> {
+        let name = self.scope.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".");
+        let shapes: Vec<&Value> = inputs.iter().map(|i| &self.graph.values[i.0 as usize]).collect();
+        let (rows, width) = op.output_shape(&name, &shapes, |w| self.graph.weight(w).shape().to_vec())?;
+        let output = ValueId(self.graph.values.len() as u32);
+        self.graph.values.push(Value { name: name.clone(), rows, width });
+        self.graph.nodes.push(Node { name, op, inputs: inputs.to_vec(), output });
+        Ok(output)
+    }
+
+    /// Embedding rows by token id, times `scale`.
+    pub fn embed(&mut self, name: &str, table: WeightId, scale: f32) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Embed { table, scale }, &[])
+    }
+
+    /// Normalisation.
+    pub fn norm(&mut self, name: &str, x: ValueId, norm: NormOp) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Norm(norm), &[x])
+    }
+
+    /// `x Wᵀ + b`.
+    pub fn linear(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        weight: WeightId,
+        bias: Option<WeightId>,
+    ) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Linear { weight, bias }, &[x])
+    }
+
+    /// Rotation of all heads of `x` by position.
+    pub fn rope(&mut self, name: &str, x: ValueId, rope: RopeId, head_dim: usize) -> Result<ValueId, GraphError> {
+        let n_heads = self.graph.value(x).width / head_dim.max(1);
+        self.op(name, Op::Rope { rope, n_heads, head_dim }, &[x])
+    }
+
+    /// Attention over the cache.
+    pub fn attention(
+        &mut self,
+        name: &str,
+        [q, k, v]: [ValueId; 3],
+        attention: AttentionOp,
+    ) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Attention(attention), &[q, k, v])
+    }
+
+    /// `a + b`.
+    pub fn add(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Add, &[a, b])
+    }
+
+    /// The finished graph, whose result is `output`.
+    pub fn finish(mut self, output: ValueId) -> Graph {
+        self.graph.output = Some(output);
+        self.graph
+    }
+}

@@ -1,0 +1,97 @@
+//! Graphs for people and tools to look at: DOT (Graphviz) and JSON.
+
+use std::fmt::Write;
+
+use serde_json::{Value as Json, json};
+
+use super::{
+    builder::{Graph, Node},
+    op::{Op, Rows, WeightId},
+};
+
+impl Graph {
+    /// The graph in Graphviz's DOT language: a box an op with its output's shape and its weight's format.
+    pub fn to_dot(&self) -> String {
+        let mut dot = String::from("digraph handmill {\n  node [shape=box, fontname=monospace];\n");
+        for (i, node) in self.nodes().iter().enumerate() {
+            let value = self.value(node.output);
+            let mut label = format!("{}\\n{} [{}, {}]", node.name, node.op.kind(), rows(value.rows), value.width);
+            for w in weights(node) {
+                let _ = write!(label, "\\n{} {}", self.weight_name(w), self.weight(w).dtype());
+            }
+            let label = label.replace('"', "\\\"");
+            let _ = writeln!(dot, "  n{i} [label=\"{label}\"];");
+            for input in &node.inputs {
+                if let Some(from) = self.nodes().iter().position(|n| n.output == *input) {
+                    let _ = writeln!(dot, "  n{from} -> n{i};");
+                }
+            }
+        }
+        dot.push_str("}\n");
+        dot
+    }
+
+    /// The graph as JSON: `{"nodes": [{"name", "op", "inputs", "rows", "width", "weights", "attributes"}], "output"}`.
+    pub fn to_json(&self) -> Json {
+        let nodes: Vec<Json> = self
+            .nodes()
+            .iter()
+            .map(|node| {
+                let value = self.value(node.output);
+                let weights: Vec<Json> = weights(node)
+                    .map(|w| {
+                        let t = self.weight(w);
+                        json!({"name": self.weight_name(w), "dtype": t.dtype().name(), "shape": t.shape()})
+                    })
+                    .collect();
+                json!({
+                    "name": node.name,
+                    "op": node.op.kind(),
+                    "inputs": node.inputs.iter().map(|v| &self.value(*v).name).collect::<Vec<_>>(),
+                    "rows": rows(value.rows),
+                    "width": value.width,
+                    "weights": weights,
+                    "attributes": attributes(&node.op),
+                })
+            })
+            .collect();
+        json!({"nodes": nodes, "output": self.output.map(|v| &self.value(v).name)})
+    }
+}
+
+fn rows(rows: Rows) -> &'static str {
+    match rows {
+        Rows::Token => "tokens",
+        Rows::Output => "outputs",
+    }
+}
+
+fn weights(node: &Node) -> impl Iterator<Item = WeightId> {
+    let (a, b) = match &node.op {
+        Op::Embed { table, .. } => (Some(*table), None),
+        Op::Norm(n) => (n.weight, n.bias),
+        Op::Linear { weight, bias } => (Some(*weight), *bias),
+        Op::Attention(a) => (a.sinks, None),
+        _ => (None, None),
+    };
+    a.into_iter().chain(b)
+}
+
+fn attributes(op: &Op) -> Json {
+    match op {
+        Op::Embed { scale, .. } => json!({"scale": scale}),
+        Op::Norm(n) => json!({
+            "kind": format!("{:?}", n.kind).to_lowercase(), "eps": n.eps, "group": n.group,
+            "weight_offset": n.weight_offset,
+        }),
+        Op::Rope { rope, n_heads, head_dim } => json!({"rope": rope.0, "n_heads": n_heads, "head_dim": head_dim}),
+        Op::Attention(a) => json!({
+            "cache": a.cache.0, "n_heads": a.n_heads, "n_kv_heads": a.n_kv_heads, "head_dim": a.head_dim,
+            "v_dim": a.v_dim, "scale": a.scale, "softcap": a.softcap, "window": a.window, "chunk": a.chunk,
+        }),
+        Op::GatedAct { act } => json!({"act": format!("{act:?}").to_lowercase()}),
+        Op::Scale { factor } => json!({"factor": factor}),
+        Op::Softcap { cap } => json!({"cap": cap}),
+        Op::Linear { .. } | Op::Add | Op::SelectOutputs => json!({}),
+    }
+}

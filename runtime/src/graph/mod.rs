@@ -1,0 +1,23 @@
+//! Graphs of tensor ops, and the plans that backends execute.
+//!
+//! A [`Graph`] says what is computed: ops at transformer grain over values whose leading dimension is "one row per
+//! token of the step". It is built once per model and serves one token, a prompt of any length and a batch of
+//! sequences alike, because nothing in it depends on how many rows a step has.
+//!
+//! A [`Plan`] says how: row-wise ops fused around linears and attention, values laid out in one arena by liveness,
+//! and a device for every step.
+
+mod builder;
+mod dump;
+mod error;
+mod op;
+mod plan;
+mod rope;
+
+pub use builder::{Graph, GraphBuilder, Node};
+pub use error::GraphError;
+pub use op::{Act, AttentionOp, CacheId, CacheSpec, NormKind, NormOp, Op, RopeId, Rows, Value, ValueId, WeightId};
+pub use plan::{
+    AttentionStep, Device, HeadOp, LinearPart, LinearStep, Plan, RowInstr, RowOp, RowProgram, Slot, Src, Step, StepKind,
+};
+pub use rope::{RopeFreqs, RopeLayout, RopeSpec};

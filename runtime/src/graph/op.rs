@@ -1,0 +1,272 @@
+//! The op set with its shape rules.
+
+use super::error::GraphError;
+
+/// Index of a value in its graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueId(pub u32);
+
+/// Index of a weight tensor in its graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WeightId(pub u32);
+
+/// Index of a way of rotating in its graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RopeId(pub u32);
+
+/// Index of a key/value cache (one an attention layer that writes) in its graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheId(pub u32);
+
+/// What the rows of a value stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rows {
+    /// One row per token of the step, over all sequences of the batch.
+    Token,
+    /// One row per token whose output was asked for.
+    Output,
+}
+
+/// A value: `[rows, width]` f32.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// For messages and dumps.
+    pub name: String,
+    /// What a row stands for.
+    pub rows: Rows,
+    /// Elements of a row.
+    pub width: usize,
+}
+
+/// Which normalisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// `x / sqrt(mean(x²) + eps)`.
+    Rms,
+    /// `(x - mean) / sqrt(var + eps)`.
+    Layer,
+}
+
+/// Normalisation of each group of `group` consecutive elements, times `weight + weight_offset`, plus `bias`.
+#[derive(Clone, Debug)]
+pub struct NormOp {
+    /// Which statistics.
+    pub kind: NormKind,
+    /// `[group]` scale; none means 1.
+    pub weight: Option<WeightId>,
+    /// Added to the scale: 1 for Gemma's and Qwen3-Next's safetensors, else 0.
+    pub weight_offset: f32,
+    /// `[group]` shift.
+    pub bias: Option<WeightId>,
+    /// Added to the mean square (or variance).
+    pub eps: f32,
+    /// Elements over which the statistics run: the row's width, or a head's.
+    pub group: usize,
+}
+
+/// Activation of a gated feed-forward: `act(gate) * up`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU in its tanh approximation.
+    GeluTanh,
+}
+
+/// Geometry of the keys and values that a layer caches, and how long it needs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CacheSpec {
+    /// Key/value heads.
+    pub n_kv_heads: usize,
+    /// Elements of a key.
+    pub head_dim: usize,
+    /// Elements of a value.
+    pub v_dim: usize,
+    /// Keys at or below `position - window` are never read again.
+    pub window: Option<usize>,
+}
+
+/// Causal attention of `q` over the cached keys and values, after appending this step's `k` and `v`.
+#[derive(Clone, Debug)]
+pub struct AttentionOp {
+    /// The cache that `k` and `v` are appended to and read from.
+    pub cache: CacheId,
+    /// Query heads; each group of `n_heads / n_kv_heads` shares a key/value head.
+    pub n_heads: usize,
+    /// Key/value heads.
+    pub n_kv_heads: usize,
+    /// Elements of a query or key.
+    pub head_dim: usize,
+    /// Elements of a value.
+    pub v_dim: usize,
+    /// Factor on `q · k`.
+    pub scale: f32,
+    /// `cap * tanh(score / cap)` before the mask.
+    pub softcap: Option<f32>,
+    /// Sliding window: key `k` is visible to query `q` iff `k > q - window`.
+    pub window: Option<usize>,
+    /// Chunked attention: key `k` is visible to query `q` iff `k / chunk == q / chunk`.
+    pub chunk: Option<usize>,
+    /// `[n_heads]` logits that join the softmax's denominator.
+    pub sinks: Option<WeightId>,
+    /// Set where cached keys are un-rotated and turn when they are read.
+    pub rotate_on_read: Option<RopeId>,
+}
+
+/// An op. Inputs and outputs are `[rows, width]` values.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// Rows of `table` (`[vocab, width]`) by token id, times `scale`.
+    Embed {
+        /// The embedding table.
+        table: WeightId,
+        /// Factor on every element.
+        scale: f32,
+    },
+    /// Normalisation by groups.
+    Norm(NormOp),
+    /// `x Wᵀ + b` with `weight` `[out, in]`, in any block format.
+    Linear {
+        /// `[out, in]`.
+        weight: WeightId,
+        /// `[out]`.
+        bias: Option<WeightId>,
+    },
+    /// Rotates each of `n_heads` heads of `head_dim` elements by the token's position.
+    Rope {
+        /// How.
+        rope: RopeId,
+        /// Heads in a row.
+        n_heads: usize,
+        /// Elements of a head.
+        head_dim: usize,
+    },
+    /// Attention; inputs q, k, v.
+    Attention(AttentionOp),
+    /// `act(gate) * up`; inputs gate, up.
+    GatedAct {
+        /// The activation.
+        act: Act,
+    },
+    /// Sum of two values.
+    Add,
+    /// Times a constant.
+    Scale {
+        /// The constant.
+        factor: f32,
+    },
+    /// `cap * tanh(x / cap)`.
+    Softcap {
+        /// The bound.
+        cap: f32,
+    },
+    /// Keeps the rows whose output was asked for.
+    SelectOutputs,
+}
+
+impl Op {
+    /// The op's kind in dumps, errors and profiles.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Op::Embed { .. } => "embed",
+            Op::Norm(_) => "norm",
+            Op::Linear { .. } => "linear",
+            Op::Rope { .. } => "rope",
+            Op::Attention(_) => "attention",
+            Op::GatedAct { .. } => "gated_act",
+            Op::Add => "add",
+            Op::Scale { .. } => "scale",
+            Op::Softcap { .. } => "softcap",
+            Op::SelectOutputs => "select_outputs",
+        }
+    }
+
+    /// Rows and width of the output, or what is wrong with the inputs. `weight_shape` gives the shape of a weight.
+    pub(super) fn output_shape(
+        &self,
+        name: &str,
+        inputs: &[&Value],
+        weight_shape: impl Fn(WeightId) -> Vec<usize>,
+    ) -> Result<(Rows, usize), GraphError> {
+        let fail = |what: String| Err(GraphError::Shape { op: self.kind(), name: name.to_owned(), what });
+        let arity = match self {
+            Op::Embed { .. } => 0,
+            Op::Attention(_) => 3,
+            Op::GatedAct { .. } | Op::Add => 2,
+            _ => 1,
+        };
+        if inputs.len() != arity {
+            return fail(format!("needs {arity} inputs, got {}", inputs.len()));
+        }
+        if let [a, rest @ ..] = inputs
+            && let Some(b) = rest.iter().find(|b| b.rows != a.rows)
+        {
+            return fail(format!("inputs `{}` and `{}` have rows of different kinds", a.name, b.name));
+        }
+        let vector = |id: Option<WeightId>, n: usize, what: &str| match id.map(&weight_shape) {
+            Some(s) if s.iter().product::<usize>() != n => Err(GraphError::Shape {
+                op: self.kind(),
+                name: name.to_owned(),
+                what: format!("{what} has shape {s:?}, expected [{n}]"),
+            }),
+            _ => Ok(()),
+        };
+        match self {
+            Op::Embed { table, .. } => match weight_shape(*table)[..] {
+                [_, width] => Ok((Rows::Token, width)),
+                ref s => fail(format!("table has shape {s:?}, expected [vocab, width]")),
+            },
+            Op::Norm(norm) => {
+                let x = inputs[0];
+                if norm.group == 0 || !x.width.is_multiple_of(norm.group) {
+                    return fail(format!("groups of {} do not divide a row of {}", norm.group, x.width));
+                }
+                vector(norm.weight, norm.group, "weight")?;
+                vector(norm.bias, norm.group, "bias")?;
+                Ok((x.rows, x.width))
+            }
+            Op::Linear { weight, bias } => match weight_shape(*weight)[..] {
+                [out, k] if k == inputs[0].width => {
+                    vector(*bias, out, "bias")?;
+                    Ok((inputs[0].rows, out))
+                }
+                ref s => fail(format!("weight has shape {s:?}, expected [out, {}]", inputs[0].width)),
+            },
+            Op::Rope { n_heads, head_dim, .. } => {
+                if n_heads * head_dim != inputs[0].width {
+                    return fail(format!("{n_heads} heads of {head_dim} are not a row of {}", inputs[0].width));
+                }
+                Ok((inputs[0].rows, inputs[0].width))
+            }
+            Op::Attention(a) => {
+                if a.n_kv_heads == 0 || !a.n_heads.is_multiple_of(a.n_kv_heads) {
+                    return fail(format!("{} query heads over {} key/value heads", a.n_heads, a.n_kv_heads));
+                }
+                let widths = [a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim, a.n_kv_heads * a.v_dim];
+                for (x, want) in inputs.iter().zip(widths) {
+                    if x.width != want {
+                        return fail(format!("`{}` is {} wide, expected {want}", x.name, x.width));
+                    }
+                    if x.rows != Rows::Token {
+                        return fail(format!("`{}` has a row per output, expected one per token", x.name));
+                    }
+                }
+                vector(a.sinks, a.n_heads, "sinks")?;
+                Ok((Rows::Token, a.n_heads * a.v_dim))
+            }
+            Op::GatedAct { .. } | Op::Add => {
+                if inputs[0].width != inputs[1].width {
+                    return fail(format!("widths {} and {}", inputs[0].width, inputs[1].width));
+                }
+                Ok((inputs[0].rows, inputs[0].width))
+            }
+            Op::Scale { .. } | Op::Softcap { .. } => Ok((inputs[0].rows, inputs[0].width)),
+            Op::SelectOutputs => {
+                if inputs[0].rows != Rows::Token {
+                    return fail("the input already has a row per output".to_owned());
+                }
+                Ok((Rows::Output, inputs[0].width))
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Rotary position embedding: which pairs of a head's dimensions rotate, and how fast.
+
+/// Which two elements of a head form a rotated pair; `r` is the number of rotary dimensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopeLayout {
+    /// `(x[j], x[j + r/2])`, the layout of most safetensors checkpoints ("NEOX").
+    Half,
+    /// `(x[2j], x[2j + 1])`, the original layout; GGUF files of the llama architecture are permuted to it.
+    Interleaved,
+}
+
+/// Rotation speeds of the pairs: angle of pair `j` at position `p` is `p * inv_freq[j]`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RopeFreqs {
+    /// The same at every length. `r/2` values.
+    Fixed(Vec<f32>),
+    /// Dynamic NTK scaling: once the sequence is longer than `max_position`, theta grows with its length, so that
+    /// all keys turn differently at every step. Such keys are cached un-rotated.
+    Dynamic {
+        /// Base of the frequencies at lengths up to `max_position`.
+        theta: f64,
+        /// Scaling factor.
+        factor: f64,
+        /// Length up to which the plain frequencies hold.
+        max_position: usize,
+    },
+}
+
+/// One way of rotating, shared by the layers that use it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeSpec {
+    /// Pair layout.
+    pub layout: RopeLayout,
+    /// Rotated dimensions of each head, counted from its start.
+    pub rotary_dims: usize,
+    /// Rotation speeds.
+    pub freqs: RopeFreqs,
+    /// Factor on both cos and sin (1 but for yarn and longrope).
+    pub attention_factor: f32,
+}
+
+impl RopeSpec {
+    /// Whether the frequencies change with the sequence's length, so that cached keys must stay un-rotated.
+    pub fn length_dependent(&self) -> bool {
+        !matches!(self.freqs, RopeFreqs::Fixed(_))
+    }
+
+    /// The `rotary_dims / 2` rotation speeds for a sequence of `len` tokens.
+    pub fn inv_freq(&self, len: usize) -> Vec<f32> {
+        match &self.freqs {
+            RopeFreqs::Fixed(f) => f.clone(),
+            RopeFreqs::Dynamic { theta, factor, max_position } => {
+                let r = self.rotary_dims as f64;
+                let theta = if len > *max_position {
+                    let stretch = factor * len as f64 / *max_position as f64 - (factor - 1.0);
+                    theta * stretch.powf(r / (r - 2.0))
+                } else {
+                    *theta
+                };
+                Self::base_inv_freq(theta, self.rotary_dims)
+            }
+        }
+    }
+
+    /// `theta^(-2j/r)` for `j < r/2`.
+    pub fn base_inv_freq(theta: f64, rotary_dims: usize) -> Vec<f32> {
+        (0..rotary_dims / 2).map(|j| theta.powf(-2.0 * j as f64 / rotary_dims as f64) as f32).collect()
+    }
+}
