@@ -2,16 +2,8 @@
 
 use super::by_lanes;
 use crate::cpu::arch::Simd;
+use crate::graph::Act;
 use crate::simd_dispatch;
-
-/// The activation of the gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Act {
-    /// x · sigmoid(x), also called swish.
-    Silu,
-    /// ½x · (1 + tanh(√(2/π) · (x + 0.044715x³))): the GELU by its usual approximation.
-    GeluTanh,
-}
 
 simd_dispatch!(
     /// `out[i] = act(gate[i]) * up[i]`

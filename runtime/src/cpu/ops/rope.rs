@@ -3,16 +3,8 @@
 
 use super::by_lanes;
 use crate::cpu::arch::Simd;
+use crate::graph::RopeLayout;
 use crate::simd_dispatch;
-
-/// Which elements of a head form a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RopeLayout {
-    /// Element i with i + rotary_dims/2: what Hugging Face checkpoints have (GPT-NeoX).
-    Half,
-    /// Element 2i with 2i + 1: the original, and llama in GGUF, whose rows are permuted for it.
-    Interleaved,
-}
 
 /// Writes the cosines and sines of one position, times `attention_factor`; all slices have rotary_dims/2 elements.
 ///

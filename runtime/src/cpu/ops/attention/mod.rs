@@ -16,8 +16,7 @@ mod tests;
 
 use std::ops::Range;
 
-use super::RopeLayout;
-use crate::cpu::arch::Simd;
+use crate::{cpu::arch::Simd, graph::RopeLayout};
 
 /// Keys of one decode item: long enough that merging costs nothing, short enough to spread 1000 keys over cores.
 pub const DECODE_PIECE: usize = 256;
