@@ -20,8 +20,8 @@ pub struct Args {
     /// The file to write: [tokens, vocab] float32
     #[arg(long, value_name = "FILE.npy")]
     out: PathBuf,
-    /// Element type of cached keys and values
-    #[arg(long, value_enum, default_value_t = KvType::Auto)]
+    /// Element type of cached keys and values; this command measures the model, so it rounds nothing unasked
+    #[arg(long, value_enum, default_value_t = KvType::F32)]
     kv_type: KvType,
 }
 
