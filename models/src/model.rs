@@ -102,10 +102,7 @@ impl Model {
             return Ok(tokenizer);
         }
         // Two threads that come at once both read it, and the first to finish is kept.
-        let tokenizer = Arc::new(match self.inner.checkpoint.kind() {
-            Kind::Gguf(gguf) => Tokenizer::from_gguf(gguf)?,
-            Kind::HuggingFace(_) => Tokenizer::from_folder(self.inner.checkpoint.path())?,
-        });
+        let tokenizer = Arc::new(Tokenizer::from_checkpoint(&self.inner.checkpoint)?);
         Ok(self.inner.tokenizer.get_or_init(|| tokenizer))
     }
 
