@@ -1,0 +1,66 @@
+//! Waiting: spin for a little while, then sleep.
+
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::locked;
+
+/// How long a waiting thread spins before it sleeps. A wake-up costs about as much, so this at most doubles a wait.
+const SPIN_LIMIT: Duration = Duration::from_micros(20);
+
+/// A place to wait for a condition over atomics: spin first, then sleep. Waking is one load where nobody sleeps.
+#[derive(Default)]
+pub(super) struct Gate {
+    sleepers: AtomicUsize,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Gate {
+    pub(super) fn wait(&self, ready: impl Fn() -> bool) {
+        if spin_until(&ready) {
+            return;
+        }
+        let mut guard = locked(&self.lock);
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        // Pairs with the fence in `notify`: either it sees this sleeper, or `ready` sees what it announces.
+        fence(Ordering::SeqCst);
+        while !ready() {
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// To be called after the store that makes waiters' conditions true.
+    pub(super) fn notify(&self) {
+        fence(Ordering::SeqCst);
+        if self.sleepers.load(Ordering::Relaxed) != 0 {
+            // Holding the lock for a moment rules out a sleeper between its last look and its sleep.
+            drop(locked(&self.lock));
+            self.wake.notify_all();
+        }
+    }
+}
+
+fn spin_until(ready: impl Fn() -> bool) -> bool {
+    // Most waits are far below a microsecond, so the clock is not read at first.
+    for _ in 0..64 {
+        if ready() {
+            return true;
+        }
+        std::hint::spin_loop();
+    }
+    let start = Instant::now();
+    loop {
+        for _ in 0..16 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.elapsed() >= SPIN_LIMIT {
+            return false;
+        }
+    }
+}
