@@ -116,13 +116,7 @@ unsafe impl SimdBytes for Avx2 {
         unsafe { _mm256_or_si256(a, b) }
     }
     #[inline(always)]
-    unsafe fn or_fifth_bits(
-        self,
-        p: *const u8,
-        offsets: [usize; 4],
-        lo: __m256i,
-        hi: __m256i,
-    ) -> (__m256i, __m256i) {
+    unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: __m256i, hi: __m256i) -> (__m256i, __m256i) {
         unsafe {
             // Byte j of a piece looks at bit j % 8 of byte j / 8 of its word, or of the two bytes after it.
             let (a, b) = (broadcast_word(p.add(offsets[0])), broadcast_word(p.add(offsets[1])));

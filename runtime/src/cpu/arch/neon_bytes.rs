@@ -134,8 +134,7 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
     unsafe fn high2(self, q: *const u8, at: usize) -> (uint8x16_t, uint8x16_t) {
         unsafe {
             let q = vld1q_u8(q.add(at % 32));
-            let (lo, hi) =
-                if at < 32 { (vshlq_n_u8::<4>(q), q) } else { (vshlq_n_u8::<2>(q), vshrq_n_u8::<2>(q)) };
+            let (lo, hi) = if at < 32 { (vshlq_n_u8::<4>(q), q) } else { (vshlq_n_u8::<2>(q), vshrq_n_u8::<2>(q)) };
             let mask = vdupq_n_u8(0x30);
             (vandq_u8(lo, mask), vandq_u8(hi, mask))
         }
