@@ -99,6 +99,10 @@ unsafe impl SimdBytes for Avx2 {
         unsafe { broadcast_word(p) }
     }
     #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: __m256i) {
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    #[inline(always)]
     fn prefetch(self, p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
@@ -148,6 +152,19 @@ unsafe impl SimdBytes for Avx2 {
             };
             let mask = _mm256_set1_epi8(0x30);
             (_mm256_and_si256(lo, mask), _mm256_and_si256(hi, mask))
+        }
+    }
+    #[inline(always)]
+    fn transpose4(self, v: [__m256i; 4]) -> [__m256i; 4] {
+        unsafe {
+            let (a, b) = (_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
+            let (c, d) = (_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
+            [
+                _mm256_unpacklo_epi64(a, c),
+                _mm256_unpackhi_epi64(a, c),
+                _mm256_unpacklo_epi64(b, d),
+                _mm256_unpackhi_epi64(b, d),
+            ]
         }
     }
 

@@ -115,6 +115,10 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         unsafe { broadcast_word(p) }
     }
     #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: __m512i) {
+        unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+    #[inline(always)]
     fn prefetch(self, p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
@@ -159,6 +163,19 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
             let down = _mm512_setr_epi64(0, 0, 0, 0, 2, 2, 2, 2);
             let mask = _mm512_set1_epi8(0x30);
             (_mm512_and_si512(_mm512_sllv_epi64(q, up), mask), _mm512_and_si512(_mm512_srlv_epi64(q, down), mask))
+        }
+    }
+    #[inline(always)]
+    fn transpose4(self, v: [__m512i; 4]) -> [__m512i; 4] {
+        unsafe {
+            let (a, b) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+            let (c, d) = (_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+            [
+                _mm512_unpacklo_epi64(a, c),
+                _mm512_unpackhi_epi64(a, c),
+                _mm512_unpacklo_epi64(b, d),
+                _mm512_unpackhi_epi64(b, d),
+            ]
         }
     }
 

@@ -49,26 +49,24 @@ pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
 #[inline(always)]
 unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize, panel: *mut f32) {
     let tile = tile_rows::<S>();
-    // Pieces outside, rows inside: the lines of the panel that one piece touches stay in L1 for all rows. Single
-    // elements are taken 16 at a time for the same reason.
-    let step = if W::LEN == 1 { 16 } else { W::LEN };
-    let mut buffer = [0f32; MAX_LEN];
-    let mut i = 0;
-    while i < job.k {
-        let n = step.min(job.k - i);
-        for r in 0..tile {
-            // SAFETY: the row is clamped, and n elements of it are left.
+    // As many rows as a vector has lanes, a short stretch of each: small enough to be transposed from L1. The stretch is
+    // no power of two apart, or its rows would share few cache sets.
+    const STRETCH: usize = MAX_LEN;
+    let mut buffer = [[0f32; STRETCH + 16]; 16];
+    let stride = size_of_val(&buffer[0]);
+    for first in (0..tile).step_by(S::LANES) {
+        for i in (0..job.k).step_by(STRETCH) {
+            let n = STRETCH.min(job.k - i);
+            // SAFETY: rows are clamped to those that exist, and n elements of each are left.
             unsafe {
-                let p = job.row(row + r).add(i / W::LEN * W::BYTES);
-                for piece in 0..n / W::LEN {
-                    W::to_f32(s, p.add(piece * W::BYTES), buffer.as_mut_ptr().add(piece * W::LEN));
+                for r in 0..S::LANES {
+                    let p = job.row(row + first + r).add(i / W::LEN * W::BYTES);
+                    W::to_f32(s, p, n, buffer[r].as_mut_ptr());
                 }
-                for j in 0..n {
-                    *panel.add((i + j) * tile + r) = buffer[j];
-                }
+                let words = panel.add(i * tile + first).cast::<u32>();
+                s.transpose_words(buffer.as_ptr().cast(), stride, words, tile, n);
             }
         }
-        i += n;
     }
 }
 

@@ -42,23 +42,28 @@ pub(super) trait Unpack {
     /// `p` must be readable for BYTES.
     unsafe fn to_quants<S: SimdBytes>(s: S, p: *const u8, out: &mut Quants);
 
-    /// Unpacks one block to LEN floats.
+    /// Unpacks `n` elements, whole blocks, to floats.
     /// # Safety
-    /// `p` must be readable for BYTES, `out` writable for LEN.
+    /// `p` must be readable for the blocks, `out` writable for `n` floats.
     #[inline(always)]
-    unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, out: *mut f32) {
+    unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, n: usize, out: *mut f32) {
         let mut quants = Quants::EMPTY;
-        // SAFETY: the contract is passed on.
-        unsafe { Self::to_quants(s, p, &mut quants) };
         // Where zero is 0 and there are no minima, quants are signed.
         let signed = Self::zero::<S>() == 0 && !Self::HAS_MIN;
-        for g in 0..Self::LEN / Self::GROUP {
-            let scale = quants.scale[g];
-            let min = if Self::HAS_MIN { quants.min[g] } else { 0.0 };
-            for i in g * Self::GROUP..(g + 1) * Self::GROUP {
-                let q = if signed { i32::from(quants.q[i] as i8) } else { i32::from(quants.q[i]) };
-                // SAFETY: i < LEN.
-                unsafe { *out.add(i) = (q - Self::zero::<S>()) as f32 * scale + min };
+        for block in 0..n / Self::LEN {
+            // SAFETY: the block is one of those that the caller vouches for.
+            let out = unsafe {
+                Self::to_quants(s, p.add(block * Self::BYTES), &mut quants);
+                out.add(block * Self::LEN)
+            };
+            for g in 0..Self::LEN / Self::GROUP {
+                let scale = quants.scale[g];
+                let min = if Self::HAS_MIN { quants.min[g] } else { 0.0 };
+                for i in g * Self::GROUP..(g + 1) * Self::GROUP {
+                    let q = if signed { i32::from(quants.q[i] as i8) } else { i32::from(quants.q[i]) };
+                    // SAFETY: i < LEN.
+                    unsafe { *out.add(i) = (q - Self::zero::<S>()) as f32 * scale + min };
+                }
             }
         }
     }
@@ -77,9 +82,18 @@ macro_rules! unpack_float {
             #[inline(always)]
             unsafe fn to_quants<S: SimdBytes>(_: S, _: *const u8, _: &mut Quants) {}
             #[inline(always)]
-            unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, out: *mut f32) {
-                // SAFETY: one element is read and written.
-                unsafe { s.store_partial(out, 1, <$format>::load_partial(s, p, 1)) }
+            unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, n: usize, out: *mut f32) {
+                let mut i = 0;
+                // SAFETY: n elements are read and written.
+                unsafe {
+                    while i + S::LANES <= n {
+                        s.store(out.add(i), <$format>::load(s, p.add(i * <Self as Unpack>::BYTES)));
+                        i += S::LANES;
+                    }
+                    if i < n {
+                        s.store_partial(out.add(i), n - i, <$format>::load_partial(s, p.add(i * <Self as Unpack>::BYTES), n - i));
+                    }
+                }
             }
         }
     )*};
