@@ -8,7 +8,8 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use handmill_runtime::cpu::arch::{Isa, Simd};
 use handmill_runtime::cpu::ops::attention::{AttentionParams, DecodeItem, KvPages, KvType, PromptItem};
-use handmill_runtime::cpu::ops::{Act, OpKernels, RopeLayout, op_kernels, rope_cos_sin};
+use handmill_runtime::cpu::ops::{OpKernels, op_kernels, rope_cos_sin};
+use handmill_runtime::graph::{Act, RopeLayout};
 use handmill_runtime::simd_dispatch;
 
 /// A row of the size of small models' MLPs.
