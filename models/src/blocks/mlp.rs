@@ -13,7 +13,7 @@ pub fn gated_mlp(
     x: ValueId,
     act: Act,
 ) -> Result<ValueId, Error> {
-    let mut project = |b: &mut GraphBuilder, name: &str, x| {
+    let project = |b: &mut GraphBuilder, name: &str, x| {
         let weight = l.layer(b, layer, &format!("ffn_{name}.weight"), &format!("mlp.{name}_proj.weight"))?;
         let bias = l.layer_if_present(b, layer, &format!("ffn_{name}.bias"), &format!("mlp.{name}_proj.bias"))?;
         Ok::<_, Error>(b.linear(name, x, weight, bias)?)

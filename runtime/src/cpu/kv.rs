@@ -126,7 +126,7 @@ impl KvPool {
                     capacity,
                 })
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, CpuError>>()?;
         Ok(Self { kv_type, groups, places })
     }
 
@@ -194,7 +194,9 @@ impl KvPool {
                 seq.dropped[g] = 0;
             }
             let keep = len.div_ceil(PAGE_TOKENS).saturating_sub(seq.dropped[g]);
-            for page in seq.pages[g].drain(keep.min(seq.pages[g].len())..) {
+            while seq.pages[g].len() > keep
+                && let Some(page) = seq.pages[g].pop()
+            {
                 group.give_back(page);
             }
         }

@@ -34,21 +34,30 @@
 //!
 //! Closures inside a kernel are compiled on their own when they are not inlined: write loops instead.
 
+mod bytes;
 mod generic;
+mod generic_bytes;
 mod math;
 mod simd;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_bytes;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bytes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_bytes;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+pub use bytes::SimdBytes;
 pub use generic::Generic;
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;

@@ -24,7 +24,7 @@ unsafe fn load_u16_partial(p: *const u16, n: usize) -> uint16x4_t {
 
 /// Four halves to floats.
 #[inline(always)]
-unsafe fn widen_f16(v: uint16x4_t) -> float32x4_t {
+pub(super) unsafe fn widen_f16(v: uint16x4_t) -> float32x4_t {
     let out: float32x4_t;
     // SAFETY: fcvtl is in the baseline and touches only the named registers.
     unsafe { asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) out, in(vreg) v, options(pure, nomem, nostack)) };

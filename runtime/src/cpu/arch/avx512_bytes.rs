@@ -1,0 +1,256 @@
+//! AVX-512 byte vectors: four pieces of 16 bytes. With VNNI a dot product is one `vpdpbusd` a vector; without, it is
+//! `vpmaddubsw` (16-bit pair sums, saturating) and `vpmaddwd`. Weights ≤ 63 cannot saturate: 2 · 63 · 127 < 2¹⁵; nor can
+//! two products of weights ≤ 31 that are added as 16-bit sums: 4 · 31 · 127 < 2¹⁵.
+
+use super::{Avx512, SimdBytes};
+use std::arch::x86_64::*;
+
+/// The words of pieces 1, 2 and 3.
+const PIECE: [__mmask16; 4] = [0x000f, 0x00f0, 0x0f00, 0xf000];
+/// The word of row r in every piece.
+const ROW: [__mmask16; 4] = [0x1111, 0x2222, 0x4444, 0x8888];
+
+/// Every piece of the result is the word at `p + offsets[i]`, four times.
+///
+/// Masked broadcasts, because a gather is an order of magnitude slower on CPUs with the microcode against GDS.
+#[inline(always)]
+unsafe fn broadcast_words(p: *const u8, offsets: [usize; 4]) -> __m512i {
+    // SAFETY: called only from methods of the token, with readable words.
+    unsafe {
+        let v = broadcast_word(p.add(offsets[0]));
+        let v = _mm512_mask_mov_epi32(v, PIECE[1], broadcast_word(p.add(offsets[1])));
+        let v = _mm512_mask_mov_epi32(v, PIECE[2], broadcast_word(p.add(offsets[2])));
+        _mm512_mask_mov_epi32(v, PIECE[3], broadcast_word(p.add(offsets[3])))
+    }
+}
+
+/// All lanes the word at `p`.
+#[inline(always)]
+unsafe fn broadcast_word(p: *const u8) -> __m512i {
+    // SAFETY: called only from methods of the token, with a readable word.
+    unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+}
+
+/// For byte j of every piece, byte `first + j / 8` of the piece.
+#[inline(always)]
+unsafe fn spread_bytes(v: __m512i, first: i64) -> __m512i {
+    let (a, b) = (first * 0x0101_0101_0101_0101, (first + 1) * 0x0101_0101_0101_0101);
+    // SAFETY: called only from methods of the token.
+    unsafe { _mm512_shuffle_epi8(v, _mm512_set_epi64(b, a, b, a, b, a, b, a)) }
+}
+
+/// |w|·(x with the sign of w): 2 · 128 · 127 < 2¹⁵ does not saturate.
+#[inline(always)]
+unsafe fn signed_maddubs(w: __m512i, x: __m512i) -> __m512i {
+    // SAFETY: called only from methods of the token.
+    unsafe {
+        let x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
+        maddubs(_mm512_abs_epi8(w), x)
+    }
+}
+
+/// w·x by fours, where the pair sums fit 16 bits.
+#[inline(always)]
+unsafe fn maddubs(w: __m512i, x: __m512i) -> __m512i {
+    // SAFETY: called only from methods of the token.
+    unsafe { _mm512_madd_epi16(_mm512_maddubs_epi16(w, x), _mm512_set1_epi16(1)) }
+}
+
+// SAFETY: every method touches only the memory of its contract; a token exists only where the CPU has the features.
+// In all methods: the token proves that the intrinsics' features are there.
+#[allow(clippy::undocumented_unsafe_blocks)]
+unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
+    type B = __m512i;
+    const GEMM_VECTORS: usize = 4;
+    const GEMM_I8_BITS: u32 = if VNNI { 8 } else { 6 };
+    const GEMM_I8_VECTORS: usize = 2;
+    const I8_BIAS: i32 = if VNNI { 128 } else { 0 };
+
+    #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_halves(self, a: *const u8, b: *const u8) -> __m512i {
+        unsafe {
+            let a = _mm512_castsi256_si512(_mm256_loadu_si256(a.cast()));
+            _mm512_inserti64x4::<1>(a, _mm256_loadu_si256(b.cast()))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_pieces(self, p: *const u8, offsets: [usize; 4]) -> __m512i {
+        unsafe {
+            let v = _mm512_castsi128_si512(_mm_loadu_si128(p.add(offsets[0]).cast()));
+            let v = _mm512_inserti32x4::<1>(v, _mm_loadu_si128(p.add(offsets[1]).cast()));
+            let v = _mm512_inserti32x4::<2>(v, _mm_loadu_si128(p.add(offsets[2]).cast()));
+            _mm512_inserti32x4::<3>(v, _mm_loadu_si128(p.add(offsets[3]).cast()))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> __m512i {
+        unsafe {
+            let v = broadcast_words(rows[0], offsets);
+            let v = _mm512_mask_mov_epi32(v, ROW[1], broadcast_words(rows[1], offsets));
+            let v = _mm512_mask_mov_epi32(v, ROW[2], broadcast_words(rows[2], offsets));
+            _mm512_mask_mov_epi32(v, ROW[3], broadcast_words(rows[3], offsets))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_dup4(self, p: *const f32) -> __m512 {
+        unsafe {
+            let lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+            _mm512_permutexvar_ps(lanes, _mm512_castps128_ps512(_mm_loadu_ps(p)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn splat_word(self, p: *const u8) -> __m512i {
+        unsafe { broadcast_word(p) }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn low4(self, v: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(v, _mm512_set1_epi8(15)) }
+    }
+    #[inline(always)]
+    fn high4(self, v: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(_mm512_srli_epi32::<4>(v), _mm512_set1_epi8(15)) }
+    }
+    #[inline(always)]
+    fn or_bytes(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: __m512i, hi: __m512i) -> (__m512i, __m512i) {
+        unsafe {
+            // Byte j of a piece looks at bit j % 8 of byte j / 8 of its word, or of the two bytes after it.
+            let words = broadcast_words(p, offsets);
+            let bit = _mm512_set1_epi64(0x8040_2010_0804_0201_u64 as i64);
+            let lo_bits = spread_bytes(words, 0);
+            let hi_bits = spread_bytes(words, 2);
+            (self.or16_where(lo, lo_bits, bit), self.or16_where(hi, hi_bits, bit))
+        }
+    }
+    #[inline(always)]
+    fn or16_where(self, v: __m512i, q: __m512i, bits: __m512i) -> __m512i {
+        // An addition, for there is no masked or of bytes; bit 4 of v is clear.
+        unsafe { _mm512_mask_add_epi8(v, _mm512_test_epi8_mask(q, bits), v, _mm512_set1_epi8(16)) }
+    }
+    #[inline(always)]
+    fn splat_byte_halves(self, a: u8, b: u8) -> __m512i {
+        unsafe { _mm512_mask_mov_epi64(_mm512_set1_epi8(a as i8), 0xf0, _mm512_set1_epi8(b as i8)) }
+    }
+    #[inline(always)]
+    unsafe fn high2(self, q: *const u8, _at: usize) -> (__m512i, __m512i) {
+        unsafe {
+            let q = _mm512_broadcast_i64x4(_mm256_loadu_si256(q.cast()));
+            let up = _mm512_setr_epi64(4, 4, 4, 4, 2, 2, 2, 2);
+            let down = _mm512_setr_epi64(0, 0, 0, 0, 2, 2, 2, 2);
+            let mask = _mm512_set1_epi8(0x30);
+            (_mm512_and_si512(_mm512_sllv_epi64(q, up), mask), _mm512_and_si512(_mm512_srlv_epi64(q, down), mask))
+        }
+    }
+
+    #[inline(always)]
+    fn dot2_u5(self, w0: __m512i, x0: __m512i, w1: __m512i, x1: __m512i) -> __m512i {
+        unsafe {
+            if VNNI {
+                _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), w0, x0), w1, x1)
+            } else {
+                let pairs = _mm512_add_epi16(_mm512_maddubs_epi16(w0, x0), _mm512_maddubs_epi16(w1, x1));
+                _mm512_madd_epi16(pairs, _mm512_set1_epi16(1))
+            }
+        }
+    }
+    #[inline(always)]
+    fn dot_u6(self, w: __m512i, x: __m512i) -> __m512i {
+        unsafe { if VNNI { _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, x) } else { maddubs(w, x) } }
+    }
+    #[inline(always)]
+    fn dot2_i8(self, w0: __m512i, x0: __m512i, w1: __m512i, x1: __m512i) -> __m512i {
+        unsafe {
+            if VNNI {
+                let flip = _mm512_set1_epi8(-128);
+                self.dot2_u8(_mm512_xor_si512(w0, flip), x0, _mm512_xor_si512(w1, flip), x1)
+            } else {
+                _mm512_add_epi32(signed_maddubs(w0, x0), signed_maddubs(w1, x1))
+            }
+        }
+    }
+    #[inline(always)]
+    fn dot_add(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        unsafe { if VNNI { _mm512_dpbusd_epi32(acc, w, x) } else { _mm512_add_epi32(acc, maddubs(w, x)) } }
+    }
+
+    #[inline(always)]
+    fn f16_low(self, v: __m512i) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)) }
+    }
+    #[inline(always)]
+    fn f16_high(self, v: __m512i) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(v))) }
+    }
+    #[inline(always)]
+    fn f16_to_f32(self, h: u16) -> f32 {
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(h)))) }
+    }
+    #[inline(always)]
+    fn mul_add_lane<const R: i32>(self, a: __m512, s: __m512, c: __m512) -> __m512 {
+        unsafe {
+            let s = match R {
+                0 => _mm512_permute_ps::<0x00>(s),
+                1 => _mm512_permute_ps::<0x55>(s),
+                2 => _mm512_permute_ps::<0xaa>(s),
+                _ => _mm512_permute_ps::<0xff>(s),
+            };
+            _mm512_fmadd_ps(a, s, c)
+        }
+    }
+    #[inline(always)]
+    fn sum4(self, v: [__m512; 4]) -> __m512 {
+        unsafe {
+            // Interleaving by ones, then by twos, leaves in each lane a partial sum of its row.
+            let a = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+            let b = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+            _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b))
+        }
+    }
+    #[inline(always)]
+    fn reduce_pieces(self, v: __m512) -> [f32; 4] {
+        unsafe {
+            let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let mut out = [0.0; 4];
+            _mm_storeu_ps(out.as_mut_ptr(), v);
+            out
+        }
+    }
+    #[inline(always)]
+    fn splat_halves(self, a: f32, b: f32) -> __m512 {
+        unsafe { _mm512_mask_mov_ps(_mm512_set1_ps(a), 0xff00, _mm512_set1_ps(b)) }
+    }
+    #[inline(always)]
+    fn add_upper(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mask_add_ps(a, 0xff00, a, b) }
+    }
+}
+
+impl<const VNNI: bool> Avx512<VNNI> {
+    /// w0·x0 + w1·x1 for any unsigned weights; VNNI only.
+    #[inline(always)]
+    fn dot2_u8(self, w0: __m512i, x0: __m512i, w1: __m512i, x1: __m512i) -> __m512i {
+        // SAFETY: the token proves the features; callers check VNNI.
+        unsafe { _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), w0, x0), w1, x1) }
+    }
+}

@@ -1,0 +1,155 @@
+//! The integer half of the vector trait: what the kernels over quantised blocks need.
+//!
+//! A byte vector has the same width as a float vector, so `4 · LANES` bytes. It is seen as `LANES / 4` *pieces* of 16
+//! bytes, for 16 bytes is what half a 32-element block is once its quants are one byte each; a dot product leaves four
+//! 32-bit lanes a piece.
+
+use super::Simd;
+
+/// Byte vectors, unpacking and integer dot products.
+///
+/// # Safety
+///
+/// As for [`Simd`]: methods touch only the memory named in their contracts.
+pub unsafe trait SimdBytes: Simd {
+    /// `4 · LANES` bytes.
+    type B: Copy;
+
+    /// Pieces of 16 bytes in a byte vector.
+    const PIECES: usize = Self::LANES / 4;
+
+    /// Vectors of rows in a matrix product's register tile, beside six tokens: 1, 2 or 4, as registers allow.
+    const GEMM_VECTORS: usize;
+
+    /// Most bits of a weight for which a matrix product over bytes is faster than one over floats; 0 for never.
+    const GEMM_I8_BITS: u32;
+
+    /// Vectors of rows in the register tile of a matrix product over bytes, beside six tokens: 1 or 2.
+    const GEMM_I8_VECTORS: usize;
+
+    /// What [`SimdBytes::dot2_i8`] adds to every weight: its result is Σ (w + bias)·x.
+    const I8_BIAS: i32;
+
+    // ---- memory ----
+
+    /// Reads a whole vector; any alignment.
+    /// # Safety
+    /// `p` must be readable for `4 · LANES` bytes.
+    unsafe fn load_bytes(self, p: *const u8) -> Self::B;
+
+    /// The lower half from `a`, the upper from `b`.
+    /// # Safety
+    /// `a` and `b` must be readable for `2 · LANES` bytes each.
+    unsafe fn load_halves(self, a: *const u8, b: *const u8) -> Self::B;
+
+    /// Piece `i` from `p + offsets[i]`, for the first [`SimdBytes::PIECES`] offsets.
+    /// # Safety
+    /// `p + offsets[i]` must be readable for 16 bytes for `i < PIECES`.
+    unsafe fn load_pieces(self, p: *const u8, offsets: [usize; 4]) -> Self::B;
+
+    /// Lane `4·i + r` is the 32-bit word at `rows[r] + offsets[i]`.
+    /// # Safety
+    /// Those words must be readable for `i < PIECES` and all `r`.
+    unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> Self::I;
+
+    /// Lanes `4·i ..= 4·i + 3` are `p[i]`.
+    /// # Safety
+    /// `p` must be readable for `PIECES` floats.
+    unsafe fn load_dup4(self, p: *const f32) -> Self::F;
+
+    /// `LANES` unsigned bytes as floats.
+    /// # Safety
+    /// `p` must be readable for `LANES` bytes.
+    unsafe fn load_u8(self, p: *const u8) -> Self::F;
+
+    /// `LANES` signed bytes as floats.
+    /// # Safety
+    /// `p` must be readable for `LANES` bytes.
+    unsafe fn load_i8(self, p: *const i8) -> Self::F;
+
+    /// The four bytes at `p` in every lane.
+    /// # Safety
+    /// `p` must be readable for four bytes.
+    unsafe fn splat_word(self, p: *const u8) -> Self::B;
+
+    /// Transposes `LANES` rows of `n` 32-bit words: word j of row i goes to `out[j · out_stride + i]`.
+    /// # Safety
+    /// `p + i · stride` must be readable for `4 · n` bytes for i < LANES, and `out` writable at those places.
+    #[inline(always)]
+    unsafe fn transpose_words(self, p: *const u8, stride: usize, out: *mut u32, out_stride: usize, n: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..n {
+                // SAFETY: as the caller vouches.
+                unsafe { *out.add(j * out_stride + i) = p.add(i * stride + 4 * j).cast::<u32>().read_unaligned() };
+            }
+        }
+    }
+
+    /// Asks for the cache line of `p`. Never faults, whatever the address.
+    fn prefetch(self, p: *const u8);
+
+    // ---- unpacking ----
+
+    /// The low four bits of every byte.
+    fn low4(self, v: Self::B) -> Self::B;
+    /// The high four bits of every byte, moved down.
+    fn high4(self, v: Self::B) -> Self::B;
+    /// a | b
+    fn or_bytes(self, a: Self::B, b: Self::B) -> Self::B;
+
+    /// Sets bit 4 of byte `j` of piece `i` of `lo` where bit `j` of the word at `p + offsets[i]` is set, and of `hi`
+    /// where bit `16 + j` is.
+    /// # Safety
+    /// The words must be readable for `i < PIECES`.
+    unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: Self::B, hi: Self::B) -> (Self::B, Self::B);
+
+    /// Sets bit 4 of the bytes of `v` where `q & bits` is not zero.
+    fn or16_where(self, v: Self::B, q: Self::B, bits: Self::B) -> Self::B;
+
+    /// All bytes of the lower half `a`, of the upper half `b`.
+    fn splat_byte_halves(self, a: u8, b: u8) -> Self::B;
+
+    /// The upper two bits (as 0x30) of 6-bit quants `at .. at + 4·LANES` of 64, where quant `i`'s lie in bits
+    /// `2·(i / 32)` and up of `q[i % 32]`; second, the same four bits further up.
+    /// # Safety
+    /// `q` must be readable for 32 bytes.
+    unsafe fn high2(self, q: *const u8, at: usize) -> (Self::B, Self::B);
+
+    // ---- dot products of bytes into 32-bit lanes: lane i sums the products of bytes 4i ..= 4i + 3 ----
+
+    /// w0·x0 + w1·x1 for weights ≤ 31 and |x| ≤ 127, exact.
+    fn dot2_u5(self, w0: Self::B, x0: Self::B, w1: Self::B, x1: Self::B) -> Self::I;
+
+    /// w·x for weights ≤ 63 and |x| ≤ 127, exact.
+    fn dot_u6(self, w: Self::B, x: Self::B) -> Self::I;
+
+    /// (w0 + bias)·x0 + (w1 + bias)·x1 for signed weights, |x| ≤ 127, exact.
+    fn dot2_i8(self, w0: Self::B, x0: Self::B, w1: Self::B, x1: Self::B) -> Self::I;
+
+    /// acc + w·x for weights of up to [`SimdBytes::GEMM_I8_BITS`] bits, unsigned but for 8-bit ones without bias.
+    fn dot_add(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
+
+    // ---- floats ----
+
+    /// The IEEE halves in the low 16 bits of every lane.
+    fn f16_low(self, v: Self::I) -> Self::F;
+    /// The IEEE halves in the high 16 bits of every lane.
+    fn f16_high(self, v: Self::I) -> Self::F;
+    /// One IEEE half.
+    fn f16_to_f32(self, h: u16) -> f32;
+
+    /// c + a · s', where the lanes of a piece in s' are all lane `4·i + R` of `s`.
+    fn mul_add_lane<const R: i32>(self, a: Self::F, s: Self::F, c: Self::F) -> Self::F;
+
+    /// Lane `4·i + r` is the sum of the four lanes of piece `i` of `v[r]`.
+    fn sum4(self, v: [Self::F; 4]) -> Self::F;
+
+    /// Sums over the pieces: element `r` is the sum of lanes `4·i + r`, in a fixed order.
+    fn reduce_pieces(self, v: Self::F) -> [f32; 4];
+
+    /// The lower half of the lanes `a`, the upper `b`.
+    fn splat_halves(self, a: f32, b: f32) -> Self::F;
+
+    /// Adds the upper half of the lanes of `b` to `a` and leaves the lower ones as they are.
+    fn add_upper(self, a: Self::F, b: Self::F) -> Self::F;
+}

@@ -1,0 +1,169 @@
+//! Byte vectors as arrays of 32.
+
+use super::{Generic, Simd, SimdBytes};
+use std::array::from_fn;
+
+const BYTES: usize = 32;
+type B = [u8; BYTES];
+type F = [f32; 8];
+type I = [i32; 8];
+
+/// A 32-bit word from any address.
+#[inline(always)]
+unsafe fn word(p: *const u8) -> u32 {
+    // SAFETY: the caller vouches for four bytes.
+    unsafe { p.cast::<u32>().read_unaligned() }
+}
+
+// SAFETY: every method touches only the memory of its contract, and no instruction set is assumed.
+unsafe impl SimdBytes for Generic {
+    type B = B;
+    const GEMM_VECTORS: usize = 1;
+    const GEMM_I8_BITS: u32 = 0;
+    const GEMM_I8_VECTORS: usize = 1;
+    const I8_BIAS: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> B {
+        // SAFETY: the caller vouches for 32 bytes.
+        unsafe { p.cast::<B>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_halves(self, a: *const u8, b: *const u8) -> B {
+        // SAFETY: the caller vouches for 16 bytes each.
+        let (a, b) = unsafe { (a.cast::<[u8; 16]>().read_unaligned(), b.cast::<[u8; 16]>().read_unaligned()) };
+        from_fn(|i| if i < 16 { a[i] } else { b[i - 16] })
+    }
+    #[inline(always)]
+    unsafe fn load_pieces(self, p: *const u8, offsets: [usize; 4]) -> B {
+        // SAFETY: the caller vouches for 16 bytes at both offsets.
+        unsafe { self.load_halves(p.add(offsets[0]), p.add(offsets[1])) }
+    }
+    #[inline(always)]
+    unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> I {
+        // SAFETY: the caller vouches for these words.
+        from_fn(|i| unsafe { word(rows[i % 4].add(offsets[i / 4])) } as i32)
+    }
+    #[inline(always)]
+    unsafe fn load_dup4(self, p: *const f32) -> F {
+        // SAFETY: the caller vouches for two floats.
+        let (a, b) = unsafe { (p.read_unaligned(), p.add(1).read_unaligned()) };
+        self.splat_halves(a, b)
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> F {
+        // SAFETY: the caller vouches for eight bytes.
+        let bytes = unsafe { p.cast::<[u8; 8]>().read_unaligned() };
+        bytes.map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> F {
+        // SAFETY: the caller vouches for eight bytes.
+        let bytes = unsafe { p.cast::<[i8; 8]>().read_unaligned() };
+        bytes.map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn splat_word(self, p: *const u8) -> B {
+        // SAFETY: the caller vouches for four bytes.
+        let word = unsafe { p.cast::<[u8; 4]>().read_unaligned() };
+        from_fn(|i| word[i % 4])
+    }
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
+    fn low4(self, v: B) -> B {
+        v.map(|x| x & 15)
+    }
+    #[inline(always)]
+    fn high4(self, v: B) -> B {
+        v.map(|x| x >> 4)
+    }
+    #[inline(always)]
+    fn or_bytes(self, a: B, b: B) -> B {
+        from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: B, hi: B) -> (B, B) {
+        // SAFETY: the caller vouches for both words.
+        let words = unsafe { [word(p.add(offsets[0])), word(p.add(offsets[1]))] };
+        let bit = |i: usize, shift: usize| ((words[i / 16] >> (shift + i % 16)) as u8 & 1) << 4;
+        (from_fn(|i| lo[i] | bit(i, 0)), from_fn(|i| hi[i] | bit(i, 16)))
+    }
+    #[inline(always)]
+    fn or16_where(self, v: B, q: B, bits: B) -> B {
+        from_fn(|i| v[i] | if q[i] & bits[i] != 0 { 16 } else { 0 })
+    }
+    #[inline(always)]
+    fn splat_byte_halves(self, a: u8, b: u8) -> B {
+        from_fn(|i| if i < BYTES / 2 { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn high2(self, q: *const u8, at: usize) -> (B, B) {
+        // SAFETY: the caller vouches for 32 bytes.
+        let q = unsafe { self.load_bytes(q) };
+        let shift = at / 32 * 2;
+        (q.map(|x| (x >> shift & 3) << 4), q.map(|x| (x >> (shift + 4) & 3) << 4))
+    }
+
+    #[inline(always)]
+    fn dot2_u5(self, w0: B, x0: B, w1: B, x1: B) -> I {
+        self.add_i32(self.dot_u6(w0, x0), self.dot_u6(w1, x1))
+    }
+    // Weights below 128 are the same signed or not.
+    #[inline(always)]
+    fn dot_u6(self, w: B, x: B) -> I {
+        dot(w, x)
+    }
+    #[inline(always)]
+    fn dot2_i8(self, w0: B, x0: B, w1: B, x1: B) -> I {
+        self.add_i32(dot(w0, x0), dot(w1, x1))
+    }
+    #[inline(always)]
+    fn dot_add(self, acc: I, w: B, x: B) -> I {
+        self.add_i32(acc, dot(w, x))
+    }
+
+    #[inline(always)]
+    fn f16_low(self, v: I) -> F {
+        from_fn(|i| self.f16_to_f32(v[i] as u16))
+    }
+    #[inline(always)]
+    fn f16_high(self, v: I) -> F {
+        from_fn(|i| self.f16_to_f32((v[i] as u32 >> 16) as u16))
+    }
+    #[inline(always)]
+    fn f16_to_f32(self, h: u16) -> f32 {
+        crate::quant::f16_to_f32(h)
+    }
+    #[inline(always)]
+    fn mul_add_lane<const R: i32>(self, a: F, s: F, c: F) -> F {
+        from_fn(|i| c[i] + a[i] * s[i / 4 * 4 + R as usize])
+    }
+    #[inline(always)]
+    fn sum4(self, v: [F; 4]) -> F {
+        from_fn(|i| {
+            let lanes = &v[i % 4][i / 4 * 4..];
+            (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+        })
+    }
+    #[inline(always)]
+    fn reduce_pieces(self, v: F) -> [f32; 4] {
+        from_fn(|r| v[r] + v[4 + r])
+    }
+    #[inline(always)]
+    fn splat_halves(self, a: f32, b: f32) -> F {
+        [a, a, a, a, b, b, b, b]
+    }
+    #[inline(always)]
+    fn add_upper(self, a: F, b: F) -> F {
+        from_fn(|i| if i < 4 { a[i] } else { a[i] + b[i] })
+    }
+}
+
+/// Signed bytes times signed bytes, summed by fours.
+#[inline(always)]
+fn dot(w: B, x: B) -> I {
+    let product: [i32; BYTES] = from_fn(|i| i32::from(w[i] as i8) * i32::from(x[i] as i8));
+    from_fn(|i| product[4 * i] + product[4 * i + 1] + product[4 * i + 2] + product[4 * i + 3])
+}

@@ -1,0 +1,197 @@
+//! Mat-mat over a panel of bytes, for block formats where the instruction set multiplies bytes fast enough.
+//!
+//! ```text
+//! for each tile of R vectors of rows:                       W is unpacked once, whatever the number of tokens
+//!     panel: for each group of G = 16 or 32 elements
+//!         [G / 4][R vectors] quants, four of one row in a lane      then [R] scales and, if any, [R] minima
+//!     for each tile of 6 tokens:
+//!         for each group: int[6][R] = zero point's share; += four quants · four activations, G / 4 times
+//!                         sum[6][R] += int · activation scale · scale (+ min · activation scale · Σq)
+//! ```
+//!
+//! The panel is about k·R·(4·LANES) bytes: L1 or L2. 2·rows·k·tokens operations; W is read once, the activations once per
+//! tile of rows.
+
+use super::act::ActChunk;
+use super::job::Job;
+use super::unpack::{Quants, Unpack};
+use crate::cpu::arch::SimdBytes;
+
+/// Rows of a tile.
+pub(super) const fn tile_rows<S: SimdBytes>() -> usize {
+    S::GEMM_I8_VECTORS * S::LANES
+}
+
+/// Bytes of the panel for the formats that need most: groups of 16, or of 32 with minima.
+pub(super) const fn panel_bytes(k: usize, tile_rows: usize) -> usize {
+    k / 16 * 5 * 4 * tile_rows
+}
+
+/// Bytes of one group in the panel.
+const fn group_bytes<S: SimdBytes, W: Unpack>() -> usize {
+    (W::GROUP / 4 + 1 + W::HAS_MIN as usize) * 4 * tile_rows::<S>()
+}
+
+/// Mat-mat for any number of tokens.
+///
+/// # Safety
+/// The job's pointers must be valid, with activations in the Q8Chunks form and a panel of [`panel_bytes`].
+#[inline(always)]
+pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
+    let mut row = 0;
+    while row < job.n_rows {
+        // SAFETY: the contract is passed on; rows are clamped to those that exist.
+        unsafe {
+            fill::<S, W>(s, job, row);
+            match S::GEMM_I8_VECTORS {
+                1 => multiply::<S, W, 1>(s, job, row),
+                _ => multiply::<S, W, 2>(s, job, row),
+            }
+        }
+        row += tile_rows::<S>();
+    }
+}
+
+/// Unpacks one tile of rows into the panel.
+#[inline(always)]
+unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
+    let tile = tile_rows::<S>();
+    let groups_of_block = W::LEN / W::GROUP;
+    // As many rows as a vector has lanes, one block wide: small enough to be transposed from L1.
+    for first in (0..tile).step_by(S::LANES) {
+        for block in 0..job.k / W::LEN {
+            let mut quants = [const { Quants::EMPTY }; 16];
+            // SAFETY: rows are clamped to those that exist; the panel has all groups of the row.
+            unsafe {
+                for r in 0..S::LANES {
+                    W::to_quants(s, job.row(row + first + r).add(block * W::BYTES), &mut quants[r]);
+                }
+                for g in 0..groups_of_block {
+                    let group = job.panel.add((block * groups_of_block + g) * group_bytes::<S, W>());
+                    let words = group.cast::<u32>().add(first);
+                    s.transpose_words(
+                        quants[0].q.as_ptr().add(g * W::GROUP),
+                        size_of::<Quants>(),
+                        words,
+                        tile,
+                        W::GROUP / 4,
+                    );
+                    let scales = group.cast::<f32>().add(W::GROUP / 4 * tile + first);
+                    for r in 0..S::LANES {
+                        *scales.add(r) = quants[r].scale[g];
+                    }
+                    if W::HAS_MIN {
+                        for r in 0..S::LANES {
+                            *scales.add(tile + r) = quants[r].min[g];
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// All tokens against one panel.
+#[inline(always)]
+unsafe fn multiply<S: SimdBytes, W: Unpack, const R: usize>(s: S, job: &Job, row: usize) {
+    let mut t = 0;
+    // SAFETY: each tile takes tokens that exist.
+    unsafe {
+        while t + 6 <= job.n_tokens {
+            tile::<S, W, R, 6>(s, job, row, t);
+            t += 6;
+        }
+        if t + 4 <= job.n_tokens {
+            tile::<S, W, R, 4>(s, job, row, t);
+            t += 4;
+        }
+        if t + 2 <= job.n_tokens {
+            tile::<S, W, R, 2>(s, job, row, t);
+            t += 2;
+        }
+        if t < job.n_tokens {
+            tile::<S, W, R, 1>(s, job, row, t);
+        }
+    }
+}
+
+/// R vectors of rows by N tokens.
+#[inline(always)]
+unsafe fn tile<S: SimdBytes, W: Unpack, const R: usize, const N: usize>(s: S, job: &Job, row: usize, t: usize) {
+    let width = 4 * S::LANES;
+    let mut sums = [[s.zero(); R]; N];
+    let mut panel = job.panel.cast_const();
+    // SAFETY: the panel has k / GROUP groups, every token k / 256 chunks; rows that do not exist are not written.
+    unsafe {
+        for block in 0..job.k / 32 {
+            let i = block % 8;
+            let mut x = [job.act(t).cast::<ActChunk>(); N];
+            for (n, x) in x.iter_mut().enumerate() {
+                *x = job.act(t + n).cast::<ActChunk>().add(block / 8);
+            }
+            for part in 0..32 / W::GROUP {
+                let mut dots = [[s.splat_i32(0); R]; N];
+                if W::zero::<S>() != 0 {
+                    for n in 0..N {
+                        let sum = if W::GROUP == 16 {
+                            (&raw const (*x[n]).neg_sum16).cast::<i32>().add(2 * i + part)
+                        } else {
+                            (&raw const (*x[n]).neg_sum32).cast::<i32>().add(i)
+                        };
+                        dots[n] = [zero_share::<S, W>(s, *sum); R];
+                    }
+                }
+                for step in 0..W::GROUP / 4 {
+                    let mut w = [s.load_bytes(panel); R];
+                    for (r, w) in w.iter_mut().enumerate() {
+                        *w = s.load_bytes(panel.add(r * width));
+                    }
+                    panel = panel.add(R * width);
+                    for n in 0..N {
+                        let q = (&raw const (*x[n]).q).cast::<u8>();
+                        let q = s.splat_word(q.add(32 * i + W::GROUP * part + 4 * step));
+                        for r in 0..R {
+                            dots[n][r] = s.dot_add(dots[n][r], w[r], q);
+                        }
+                    }
+                }
+                let scales = panel.cast::<f32>();
+                for n in 0..N {
+                    let scale = s.splat(*(&raw const (*x[n]).scale).cast::<f32>().add(i));
+                    for r in 0..R {
+                        let dot = s.mul(s.i32_to_f32(dots[n][r]), scale);
+                        sums[n][r] = s.mul_add(dot, s.load(scales.add(r * S::LANES)), sums[n][r]);
+                    }
+                    if W::HAS_MIN {
+                        let sum = s.splat(*(&raw const (*x[n]).scaled_sum).cast::<f32>().add(i));
+                        for r in 0..R {
+                            sums[n][r] = s.mul_add(s.load(scales.add((R + r) * S::LANES)), sum, sums[n][r]);
+                        }
+                    }
+                }
+                panel = panel.add((1 + W::HAS_MIN as usize) * R * width);
+            }
+        }
+        for n in 0..N {
+            for r in 0..R {
+                let at = row + r * S::LANES;
+                if at < job.n_rows {
+                    let out = job.out.add((t + n) * job.out_stride + at);
+                    s.store_partial(out, job.n_rows - at, sums[n][r]);
+                }
+            }
+        }
+    }
+}
+
+/// All lanes −zero · Σq, from −Σq. A shift: the vector units have more room for it than the scalar ones have ports.
+#[inline(always)]
+fn zero_share<S: SimdBytes, W: Unpack>(s: S, neg_sum: i32) -> S::I {
+    let sum = s.splat_i32(neg_sum);
+    match W::zero::<S>() {
+        8 => s.shl_i32::<3>(sum),
+        16 => s.shl_i32::<4>(sum),
+        32 => s.shl_i32::<5>(sum),
+        _ => s.shl_i32::<7>(sum),
+    }
+}

@@ -1,0 +1,57 @@
+//! The arguments of a kernel, with the pointers already checked by [`LinearKernels`](super::LinearKernels).
+
+/// One call: `n_rows` rows of W against `n_tokens` tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Job {
+    /// `n_rows` rows of `row_bytes` each, as in the file; any alignment.
+    pub w: *const u8,
+    pub n_rows: usize,
+    /// Elements of a row.
+    pub k: usize,
+    pub row_bytes: usize,
+    /// `n_tokens` rows of `act_stride` bytes, 64-byte steps, in the form that the kernel takes.
+    pub acts: *const u8,
+    pub act_stride: usize,
+    pub n_tokens: usize,
+    /// `out[t · out_stride + r]` is written for all r < n_rows, t < n_tokens.
+    pub out: *mut f32,
+    pub out_stride: usize,
+    /// Scratch of mat-mat: `panel_bytes`, aligned to 64.
+    pub panel: *mut u8,
+}
+
+impl Job {
+    /// Row `r`, or the last row where there is no such row: tiles of rows may be partly empty, but never read beyond.
+    ///
+    /// # Safety
+    /// `w` must be valid for `n_rows` rows.
+    #[inline(always)]
+    pub unsafe fn row(&self, r: usize) -> *const u8 {
+        // SAFETY: the row is one of the n_rows ≥ 1.
+        unsafe { self.w.add(r.min(self.n_rows - 1) * self.row_bytes) }
+    }
+
+    /// The activations of token `t`.
+    ///
+    /// # Safety
+    /// `t < n_tokens`, and `acts` must be valid.
+    #[inline(always)]
+    pub unsafe fn act(&self, t: usize) -> *const u8 {
+        // SAFETY: t < n_tokens.
+        unsafe { self.acts.add(t * self.act_stride) }
+    }
+
+    /// Writes the results of rows `row .. row + 4` (those that exist) for token `t`.
+    ///
+    /// # Safety
+    /// `row < n_rows`, `t < n_tokens`, and `out` must be valid.
+    #[inline(always)]
+    pub unsafe fn write4(&self, row: usize, t: usize, values: [f32; 4]) {
+        let n = (self.n_rows - row).min(4);
+        // SAFETY: the n rows exist.
+        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.out.add(t * self.out_stride + row), n) };
+    }
+}
+
+/// A kernel for one format on one instruction set.
+pub(super) type Kernel = unsafe fn(&Job);

@@ -1,0 +1,241 @@
+//! Mat-vec over the 32-element block formats (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0): the kernel that decode speed hangs on.
+//!
+//! Four rows at once. A step takes one group of P blocks from each (P = 16-byte pieces in a vector: 4 on AVX-512):
+//!
+//! ```text
+//! quants of P blocks of one row     -> lo: first 16 of each block, hi: last 16      one byte a quant
+//! lo·x_lo + hi·x_hi                 -> four 32-bit lanes a block                    exact integers
+//! headers of P blocks of four rows  -> one vector of scales (lane 4·block + row), converted at once
+//! sum[row]  += lanes · scale[row]   where scale = weight scale · activation scale
+//! min       += m · (activation scale · Σq): offsets and minima of four rows at once
+//! ```
+//!
+//! Rows are reduced by one transpose for four. A row's last group may have fewer blocks: the missing ones read the
+//! group's first block again and meet zero activations. A step on AVX-512 costs about 2.5 cycles a block, under the 4
+//! to 5 that memory takes to deliver one. 2·rows·k·tokens flops; W is read once.
+
+use super::job::Job;
+use crate::cpu::arch::SimdBytes;
+
+/// A block of 32 quants with an f16 scale in its first two bytes.
+pub(super) trait Block32 {
+    /// Bytes of a block.
+    const BYTES: usize;
+    /// Whether bytes 2 and 3 are an f16 minimum that is added to every element.
+    const HAS_MIN: bool = false;
+
+    /// What must be added to every quant (after [`Block32::dot`]'s own reading of it) where there is no minimum.
+    fn offset<S: SimdBytes>() -> f32;
+
+    /// The quants of P blocks at `p + offsets[i]` times the activations.
+    /// # Safety
+    /// The blocks must be readable.
+    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B);
+
+    /// lo·x_lo + hi·x_hi
+    #[inline(always)]
+    fn dot<S: SimdBytes>(s: S, quants: (S::B, S::B), x_lo: S::B, x_hi: S::B) -> S::I {
+        s.dot2_u5(quants.0, x_lo, quants.1, x_hi)
+    }
+}
+
+/// See [`crate::quant::DType::Q4_0`].
+pub(super) struct Q4_0;
+/// See [`crate::quant::DType::Q4_1`].
+pub(super) struct Q4_1;
+/// See [`crate::quant::DType::Q5_0`].
+pub(super) struct Q5_0;
+/// See [`crate::quant::DType::Q5_1`].
+pub(super) struct Q5_1;
+/// See [`crate::quant::DType::Q8_0`].
+pub(super) struct Q8_0;
+
+/// Sixteen bytes of nibbles a block: the low ones are the first 16 quants.
+#[inline(always)]
+unsafe fn load_nibbles<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
+    // SAFETY: the caller vouches for the blocks.
+    let packed = unsafe { s.load_pieces(p, offsets) };
+    (s.low4(packed), s.high4(packed))
+}
+
+impl Block32 for Q4_0 {
+    const BYTES: usize = 18;
+    #[inline(always)]
+    fn offset<S: SimdBytes>() -> f32 {
+        -8.0
+    }
+    #[inline(always)]
+    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
+        // SAFETY: quants follow the scale.
+        unsafe { load_nibbles(s, p.add(2), offsets) }
+    }
+}
+
+impl Block32 for Q4_1 {
+    const BYTES: usize = 20;
+    const HAS_MIN: bool = true;
+    #[inline(always)]
+    fn offset<S: SimdBytes>() -> f32 {
+        0.0
+    }
+    #[inline(always)]
+    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
+        // SAFETY: quants follow the scale and the minimum.
+        unsafe { load_nibbles(s, p.add(4), offsets) }
+    }
+}
+
+impl Block32 for Q5_0 {
+    const BYTES: usize = 22;
+    #[inline(always)]
+    fn offset<S: SimdBytes>() -> f32 {
+        -16.0
+    }
+    #[inline(always)]
+    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
+        // SAFETY: fifth bits and quants follow the scale.
+        unsafe {
+            let (lo, hi) = load_nibbles(s, p.add(6), offsets);
+            s.or_fifth_bits(p.add(2), offsets, lo, hi)
+        }
+    }
+}
+
+impl Block32 for Q5_1 {
+    const BYTES: usize = 24;
+    const HAS_MIN: bool = true;
+    #[inline(always)]
+    fn offset<S: SimdBytes>() -> f32 {
+        0.0
+    }
+    #[inline(always)]
+    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
+        // SAFETY: fifth bits and quants follow the scale and the minimum.
+        unsafe {
+            let (lo, hi) = load_nibbles(s, p.add(8), offsets);
+            s.or_fifth_bits(p.add(4), offsets, lo, hi)
+        }
+    }
+}
+
+impl Block32 for Q8_0 {
+    const BYTES: usize = 34;
+    #[inline(always)]
+    fn offset<S: SimdBytes>() -> f32 {
+        -S::I8_BIAS as f32
+    }
+    #[inline(always)]
+    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
+        // SAFETY: 32 quants follow the scale.
+        unsafe { (s.load_pieces(p.add(2), offsets), s.load_pieces(p.add(18), offsets)) }
+    }
+    #[inline(always)]
+    fn dot<S: SimdBytes>(s: S, quants: (S::B, S::B), x_lo: S::B, x_hi: S::B) -> S::I {
+        s.dot2_i8(quants.0, x_lo, quants.1, x_hi)
+    }
+}
+
+/// Mat-vec for 1 to 4 tokens.
+///
+/// # Safety
+/// The job's pointers must be valid, with activations in the Q8Groups form of `S`.
+#[inline(always)]
+pub(super) unsafe fn mat_vec<S: SimdBytes, W: Block32>(s: S, job: &Job) {
+    // SAFETY: the contract is passed on.
+    unsafe {
+        match job.n_tokens {
+            1 => mat_vec_n::<S, W, 1>(s, job),
+            2 => mat_vec_n::<S, W, 2>(s, job),
+            3 => mat_vec_n::<S, W, 3>(s, job),
+            _ => mat_vec_n::<S, W, 4>(s, job),
+        }
+    }
+}
+
+/// What four rows have summed up for one token.
+#[derive(Clone, Copy)]
+struct Sums<F> {
+    rows: [F; 4],
+    mins: F,
+}
+
+#[inline(always)]
+unsafe fn mat_vec_n<S: SimdBytes, W: Block32, const T: usize>(s: S, job: &Job) {
+    let n_blocks = job.k / 32;
+    let (n_groups, rest) = (n_blocks / S::PIECES, n_blocks % S::PIECES);
+    let whole = [0, W::BYTES, 2 * W::BYTES, 3 * W::BYTES];
+    let partial: [usize; 4] = std::array::from_fn(|i| if i < rest { i * W::BYTES } else { 0 });
+    // The stream is prefetched in memory order, one set of four rows and two KiB ahead.
+    let ahead = 4 * job.row_bytes + 2048;
+    let group_bytes = S::PIECES * W::BYTES;
+    let mut row = 0;
+    while row < job.n_rows {
+        let mut sums = [Sums { rows: [s.zero(); 4], mins: s.zero() }; T];
+        let mut cursor = job.w.wrapping_add(row * job.row_bytes + ahead);
+        // SAFETY: rows are clamped to those that exist, and groups to the blocks of a row.
+        unsafe {
+            let mut rows = [job.row(row), job.row(row + 1), job.row(row + 2), job.row(row + 3)];
+            for group in 0..n_groups {
+                for line in 0..(4 * group_bytes).div_ceil(64) {
+                    s.prefetch(cursor.wrapping_add(64 * line));
+                }
+                cursor = cursor.wrapping_add(4 * group_bytes);
+                step::<S, W, T>(s, job, rows, whole, group, &mut sums);
+                rows = rows.map(|p| p.add(group_bytes));
+            }
+            if rest > 0 {
+                step::<S, W, T>(s, job, rows, partial, n_groups, &mut sums);
+            }
+            for (t, sums) in sums.into_iter().enumerate() {
+                job.write4(row, t, s.reduce_pieces(s.add(s.sum4(sums.rows), sums.mins)));
+            }
+        }
+        row += 4;
+    }
+}
+
+/// One group of P blocks of four rows.
+///
+/// # Safety
+/// The blocks at `rows[r] + offsets[i]` must be readable, and the group must be one of the activations'.
+#[inline(always)]
+unsafe fn step<S: SimdBytes, W: Block32, const T: usize>(
+    s: S,
+    job: &Job,
+    rows: [*const u8; 4],
+    offsets: [usize; 4],
+    group: usize,
+    sums: &mut [Sums<S::F>; T],
+) {
+    let width = 4 * S::LANES;
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let headers = s.load_headers(rows, offsets);
+        let scales = s.f16_low(headers);
+        let mins = if W::HAS_MIN { s.f16_high(headers) } else { s.mul(scales, s.splat(W::offset::<S>())) };
+        let quants = [
+            W::load(s, rows[0], offsets),
+            W::load(s, rows[1], offsets),
+            W::load(s, rows[2], offsets),
+            W::load(s, rows[3], offsets),
+        ];
+        for (t, sums) in sums.iter_mut().enumerate() {
+            let x = job.act(t).add(4 * width * group);
+            let (x_lo, x_hi) = (s.load_bytes(x), s.load_bytes(x.add(width)));
+            let scales = s.mul(scales, s.load(x.add(2 * width).cast()));
+            let dots = [
+                s.i32_to_f32(W::dot(s, quants[0], x_lo, x_hi)),
+                s.i32_to_f32(W::dot(s, quants[1], x_lo, x_hi)),
+                s.i32_to_f32(W::dot(s, quants[2], x_lo, x_hi)),
+                s.i32_to_f32(W::dot(s, quants[3], x_lo, x_hi)),
+            ];
+            sums.rows[0] = s.mul_add_lane::<0>(dots[0], scales, sums.rows[0]);
+            sums.rows[1] = s.mul_add_lane::<1>(dots[1], scales, sums.rows[1]);
+            sums.rows[2] = s.mul_add_lane::<2>(dots[2], scales, sums.rows[2]);
+            sums.rows[3] = s.mul_add_lane::<3>(dots[3], scales, sums.rows[3]);
+            if W::HAS_MIN || W::offset::<S>() != 0.0 {
+                sums.mins = s.mul_add(mins, s.load(x.add(3 * width).cast()), sums.mins);
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Mat-vec over float weights: four rows share each load of the activations.
+//!
+//! Operands: W as f32, f16 or bf16 in rows of k, any k ≥ 1; x as f32. 2·rows·k·tokens flops; W is read once.
+
+use super::job::Job;
+use crate::cpu::arch::{Simd, SimdBytes};
+
+/// How weights are read as floats.
+pub(super) trait FloatWeight {
+    const BYTES: usize;
+    /// # Safety
+    /// `p` must be readable for `LANES` weights.
+    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F;
+    /// # Safety
+    /// `p` must be readable for `min(n, LANES)` weights.
+    unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F;
+}
+
+/// f32 weights.
+pub(super) struct F32;
+/// f16 weights.
+pub(super) struct F16;
+/// bf16 weights.
+pub(super) struct BF16;
+
+impl FloatWeight for F32 {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F {
+        // SAFETY: as the trait says.
+        unsafe { s.load(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F {
+        // SAFETY: as the trait says.
+        unsafe { s.load_partial(p.cast(), n) }
+    }
+}
+
+impl FloatWeight for F16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F {
+        // SAFETY: as the trait says.
+        unsafe { s.load_f16(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F {
+        // SAFETY: as the trait says.
+        unsafe { s.load_f16_partial(p.cast(), n) }
+    }
+}
+
+impl FloatWeight for BF16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F {
+        // SAFETY: as the trait says.
+        unsafe { s.load_bf16(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F {
+        // SAFETY: as the trait says.
+        unsafe { s.load_bf16_partial(p.cast(), n) }
+    }
+}
+
+/// Mat-vec for 1 to 4 tokens.
+///
+/// # Safety
+/// The job's pointers must be valid, with activations in the F32 form.
+#[inline(always)]
+pub(super) unsafe fn mat_vec<S: SimdBytes, W: FloatWeight>(s: S, job: &Job) {
+    // SAFETY: the contract is passed on.
+    unsafe {
+        match job.n_tokens {
+            1 => mat_vec_n::<S, W, 1>(s, job),
+            2 => mat_vec_n::<S, W, 2>(s, job),
+            3 => mat_vec_n::<S, W, 3>(s, job),
+            _ => mat_vec_n::<S, W, 4>(s, job),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn mat_vec_n<S: SimdBytes, W: FloatWeight, const T: usize>(s: S, job: &Job) {
+    // The stream is prefetched in memory order, one set of four rows and two KiB ahead.
+    let ahead = 4 * job.row_bytes + 2048;
+    let mut row = 0;
+    while row < job.n_rows {
+        let mut sums = [[s.zero(); 4]; T];
+        let mut cursor = job.w.wrapping_add(row * job.row_bytes + ahead);
+        // SAFETY: rows are clamped to those that exist; every access stays below k elements of a row.
+        unsafe {
+            let rows = [job.row(row), job.row(row + 1), job.row(row + 2), job.row(row + 3)];
+            let mut i = 0;
+            while i + S::LANES <= job.k {
+                let w = [
+                    W::load(s, rows[0].add(i * W::BYTES)),
+                    W::load(s, rows[1].add(i * W::BYTES)),
+                    W::load(s, rows[2].add(i * W::BYTES)),
+                    W::load(s, rows[3].add(i * W::BYTES)),
+                ];
+                for line in 0..(4 * S::LANES * W::BYTES).div_ceil(64) {
+                    s.prefetch(cursor.wrapping_add(64 * line));
+                }
+                cursor = cursor.wrapping_add(4 * S::LANES * W::BYTES);
+                for (t, sums) in sums.iter_mut().enumerate() {
+                    let x = s.load(job.act(t).cast::<f32>().add(i));
+                    for r in 0..4 {
+                        sums[r] = s.mul_add(w[r], x, sums[r]);
+                    }
+                }
+                i += S::LANES;
+            }
+            let rest = job.k - i;
+            if rest > 0 {
+                for (t, sums) in sums.iter_mut().enumerate() {
+                    let x = s.load_partial(job.act(t).cast::<f32>().add(i), rest);
+                    for r in 0..4 {
+                        sums[r] = s.mul_add(W::load_partial(s, rows[r].add(i * W::BYTES), rest), x, sums[r]);
+                    }
+                }
+            }
+            for (t, sums) in sums.into_iter().enumerate() {
+                job.write4(row, t, s.reduce_pieces(s.sum4(sums)));
+            }
+        }
+        row += 4;
+    }
+}

@@ -1,0 +1,29 @@
+//! Linear layers: out = W·x for weights in any format, straight from the file's bytes.
+//!
+//! Two kernels a format. *Mat-vec* (up to [`LinearKernels::MAT_VEC_TOKENS`] tokens) streams W once and is bound by
+//! reading it. *Mat-mat* (prompts) unpacks a few rows of W at a time into a panel that stays in the cache and runs a
+//! register-tiled product on it.
+//!
+//! Float weights take float activations. Block formats take activations quantised to int8 in blocks of 32 ([`act`]).
+//!
+//! Results do not depend on how rows are split over calls or threads, nor on how many tokens share a call of the same
+//! kernel. Mat-vec and mat-mat may differ in the last bits, as may different instruction sets.
+
+// Kernels walk several arrays by one index; iterators over one of them hide that.
+#![allow(clippy::needless_range_loop)]
+
+pub mod act;
+mod gemm_f32;
+mod gemm_i8;
+mod job;
+mod mat_vec_block;
+mod mat_vec_float;
+mod mat_vec_super;
+mod table;
+mod unpack;
+
+pub use act::ActForm;
+pub use table::{LinearKernels, linear_kernels};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,317 @@
+//! One table of kernels for each instruction set, and the checked calls into it.
+
+use super::act::{self, ActForm};
+use super::job::{Job, Kernel};
+use super::mat_vec_block::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use super::mat_vec_float::{BF16, F16, F32};
+use super::mat_vec_super::{Q4_K, Q5_K, Q6_K};
+use super::{gemm_f32, gemm_i8, mat_vec_block, mat_vec_float, mat_vec_super};
+use crate::cpu::arch::{Isa, Simd, SimdBytes};
+use crate::quant::DType;
+
+/// Alignment that kernels want of their panel.
+const PANEL_ALIGN: usize = 64;
+
+/// The linear kernels of one instruction set.
+pub struct LinearKernels {
+    isa: Isa,
+    lanes: usize,
+    /// Most bits of a weight whose mat-mat is done on bytes.
+    gemm_i8_bits: u32,
+    /// Rows of a tile of mat-mat on floats, on bytes.
+    tile_rows: [usize; 2],
+    /// By `DType as usize`.
+    mat_vec: [Kernel; DType::ALL.len()],
+    mat_mat: [Kernel; DType::ALL.len()],
+    quantize_groups: unsafe fn(&[f32], &mut [u8]),
+    quantize_chunks: unsafe fn(&[f32], &mut [u8]),
+}
+
+/// The kernels for an instruction set; the generic ones where this CPU does not have it.
+pub fn linear_kernels(isa: Isa) -> &'static LinearKernels {
+    if !isa.is_available() {
+        return &generic::TABLE;
+    }
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => &avx2::TABLE,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => &avx512::TABLE,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => &avx512vnni::TABLE,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => &neon::TABLE,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod => &neon_dotprod::TABLE,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm => &neon_i8mm::TABLE,
+        _ => &generic::TABLE,
+    }
+}
+
+impl LinearKernels {
+    /// Most tokens that [`LinearKernels::mat_vec`] takes; from one more on, [`LinearKernels::mat_mat`] is faster.
+    pub const MAT_VEC_TOKENS: usize = 4;
+
+    /// The instruction set of these kernels.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The form in which the kernel that `n_tokens` call for wants its activations.
+    pub fn act_form(&self, dtype: DType, n_tokens: usize) -> ActForm {
+        if n_tokens > Self::MAT_VEC_TOKENS {
+            return if self.multiplies_bytes(dtype) { ActForm::Q8Chunks } else { ActForm::F32 };
+        }
+        match dtype {
+            DType::F32 | DType::F16 | DType::BF16 => ActForm::F32,
+            DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => ActForm::Q8Groups,
+            DType::Q4_K | DType::Q5_K | DType::Q6_K => ActForm::Q8Chunks,
+        }
+    }
+
+    /// Whether mat-mat unpacks this format to bytes, not to floats.
+    fn multiplies_bytes(&self, dtype: DType) -> bool {
+        let bits = match dtype {
+            DType::F32 | DType::F16 | DType::BF16 => 32,
+            DType::Q4_0 | DType::Q4_1 | DType::Q4_K => 4,
+            DType::Q5_0 | DType::Q5_1 | DType::Q5_K => 5,
+            DType::Q6_K => 6,
+            DType::Q8_0 => 8,
+        };
+        bits <= self.gemm_i8_bits
+    }
+
+    /// Bytes of one token's row of `k` activations: a multiple of 64.
+    pub fn act_row_bytes(&self, form: ActForm, k: usize) -> usize {
+        act::row_bytes(form, self.lanes, k)
+    }
+
+    /// Writes one token's activations into `out` in the form that a kernel reads.
+    ///
+    /// # Panics
+    /// If `out` is shorter than [`LinearKernels::act_row_bytes`], or for an int8 form if 32 does not divide `x.len()`.
+    pub fn quantize_row(&self, form: ActForm, x: &[f32], out: &mut [u8]) {
+        match form {
+            ActForm::F32 => out[..4 * x.len()].copy_from_slice(bytemuck::cast_slice(x)),
+            // SAFETY: a table is handed out only where the CPU has its instruction set.
+            ActForm::Q8Groups => unsafe { (self.quantize_groups)(x, out) },
+            // SAFETY: as above.
+            ActForm::Q8Chunks => unsafe { (self.quantize_chunks)(x, out) },
+        }
+    }
+
+    /// `out[t · out_stride + r] = W[r, :] · x[t, :]` for all r < `n_rows`, t < `n_tokens` ≤ [`Self::MAT_VEC_TOKENS`].
+    ///
+    /// `w` begins with `n_rows` rows of `k` elements as they lie in the file; `acts` with `n_tokens` rows in the form
+    /// that [`LinearKernels::act_form`] names for `n_tokens`. Nothing is read beyond them.
+    ///
+    /// # Panics
+    /// If `w` or `acts` is too short, if blocks do not divide `k`, or if `n_tokens` is above the limit.
+    ///
+    /// # Safety
+    /// `out` must be valid for these writes, and nobody else may use those elements during the call.
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn mat_vec(
+        &self,
+        dtype: DType,
+        w: &[u8],
+        n_rows: usize,
+        k: usize,
+        acts: &[u8],
+        n_tokens: usize,
+        out: *mut f32,
+        out_stride: usize,
+    ) {
+        assert!(n_tokens <= Self::MAT_VEC_TOKENS, "mat_vec takes up to {} tokens", Self::MAT_VEC_TOKENS);
+        let form = self.act_form(dtype, n_tokens);
+        let Some(job) = self.job(dtype, w, n_rows, k, form, acts, n_tokens, out, out_stride) else { return };
+        // SAFETY: the CPU has the instruction set; `job` has checked the operands; the caller vouches for `out`.
+        unsafe { self.mat_vec[dtype as usize](&job) }
+    }
+
+    /// Rows of W that one call of [`LinearKernels::mat_mat`] should take: a whole number of register tiles.
+    pub fn panel_rows(&self, dtype: DType, k: usize) -> usize {
+        let tile = self.tile_rows[usize::from(self.multiplies_bytes(dtype))];
+        // About 2¹⁷ weights: long enough to hide the call, short enough to share out a small matrix.
+        tile * ((1 << 17) / (tile * k).max(1)).clamp(1, 8)
+    }
+
+    /// Bytes of scratch that [`LinearKernels::mat_mat`] needs.
+    pub fn panel_bytes(&self, dtype: DType, k: usize) -> usize {
+        let bytes = self.multiplies_bytes(dtype);
+        let tile = self.tile_rows[usize::from(bytes)];
+        PANEL_ALIGN + if bytes { gemm_i8::panel_bytes(k, tile) } else { gemm_f32::panel_bytes(k, tile) }
+    }
+
+    /// As [`LinearKernels::mat_vec`], for any number of tokens and with activations in the form for more than
+    /// [`Self::MAT_VEC_TOKENS`]. Rows are best given [`LinearKernels::panel_rows`] at a time. `panel` is scratch.
+    ///
+    /// # Panics
+    /// If `w`, `acts` or `panel` is too short or blocks do not divide `k`.
+    ///
+    /// # Safety
+    /// As for [`LinearKernels::mat_vec`].
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn mat_mat(
+        &self,
+        dtype: DType,
+        w: &[u8],
+        n_rows: usize,
+        k: usize,
+        acts: &[u8],
+        n_tokens: usize,
+        out: *mut f32,
+        out_stride: usize,
+        panel: &mut [u8],
+    ) {
+        let form = self.act_form(dtype, usize::MAX);
+        let Some(mut job) = self.job(dtype, w, n_rows, k, form, acts, n_tokens, out, out_stride) else { return };
+        assert!(panel.len() >= self.panel_bytes(dtype, k), "mat_mat needs a larger panel");
+        let skip = panel.as_ptr().align_offset(PANEL_ALIGN);
+        job.panel = panel[skip..].as_mut_ptr();
+        // SAFETY: the CPU has the instruction set; `job` has checked the operands; the caller vouches for `out`.
+        unsafe { self.mat_mat[dtype as usize](&job) }
+    }
+
+    /// Checks the operands; `None` where there is nothing to do.
+    #[allow(clippy::too_many_arguments)]
+    fn job(
+        &self,
+        dtype: DType,
+        w: &[u8],
+        n_rows: usize,
+        k: usize,
+        form: ActForm,
+        acts: &[u8],
+        n_tokens: usize,
+        out: *mut f32,
+        out_stride: usize,
+    ) -> Option<Job> {
+        let row_bytes = dtype.row_bytes(k).expect("blocks divide the row");
+        let act_stride = self.act_row_bytes(form, k);
+        assert!(n_rows.checked_mul(row_bytes).is_some_and(|n| n <= w.len()), "w has fewer than {n_rows} rows of {k}");
+        assert!(
+            n_tokens.checked_mul(act_stride).is_some_and(|n| n <= acts.len()),
+            "acts has fewer than {n_tokens} rows"
+        );
+        if n_rows == 0 || n_tokens == 0 {
+            return None;
+        }
+        let (w, acts, panel) = (w.as_ptr(), acts.as_ptr(), std::ptr::null_mut());
+        Some(Job { w, n_rows, k, row_bytes, acts, act_stride, n_tokens, out, out_stride, panel })
+    }
+}
+
+/// Makes a module with every kernel compiled for one instruction set.
+macro_rules! instantiate {
+    ($(#[$meta:meta])* $module:ident, $isa:expr, $token:ty $(, $features:literal)?) => {
+        $(#[$meta])*
+        mod $module {
+            use super::*;
+
+            pub(super) static TABLE: LinearKernels = LinearKernels {
+                isa: $isa,
+                lanes: <$token as Simd>::LANES,
+                gemm_i8_bits: <$token as SimdBytes>::GEMM_I8_BITS,
+                tile_rows: [gemm_f32::tile_rows::<$token>(), gemm_i8::tile_rows::<$token>()],
+                mat_vec: [
+                    mat_vec_float::<F32>, mat_vec_float::<F16>, mat_vec_float::<BF16>,
+                    mat_vec_block::<Q4_0>, mat_vec_block::<Q4_1>, mat_vec_block::<Q5_0>, mat_vec_block::<Q5_1>,
+                    mat_vec_block::<Q8_0>,
+                    mat_vec_super::<Q4_K>, mat_vec_super::<Q5_K>, mat_vec_super::<Q6_K>,
+                ],
+                mat_mat: [
+                    mat_mat::<F32>, mat_mat::<F16>, mat_mat::<BF16>,
+                    mat_mat::<Q4_0>, mat_mat::<Q4_1>, mat_mat::<Q5_0>, mat_mat::<Q5_1>, mat_mat::<Q8_0>,
+                    mat_mat::<Q4_K>, mat_mat::<Q5_K>, mat_mat::<Q6_K>,
+                ],
+                quantize_groups,
+                quantize_chunks,
+            };
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mat_vec_float<W: mat_vec_float::FloatWeight>(job: &Job) {
+                // SAFETY: the table is handed out only where the CPU has the features; the job is checked.
+                unsafe { super::mat_vec_float::mat_vec::<_, W>(<$token>::new(), job) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mat_vec_block<W: mat_vec_block::Block32>(job: &Job) {
+                // SAFETY: as above.
+                unsafe { super::mat_vec_block::mat_vec::<_, W>(<$token>::new(), job) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mat_vec_super<W: mat_vec_super::Block256>(job: &Job) {
+                // SAFETY: as above.
+                unsafe { super::mat_vec_super::mat_vec::<_, W>(<$token>::new(), job) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mat_mat<W: super::super::unpack::Unpack>(job: &Job) {
+                // SAFETY: as above.
+                unsafe {
+                    if W::BITS <= <$token as SimdBytes>::GEMM_I8_BITS {
+                        gemm_i8::mat_mat::<_, W>(<$token>::new(), job)
+                    } else {
+                        gemm_f32::mat_mat::<_, W>(<$token>::new(), job)
+                    }
+                }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn quantize_groups(x: &[f32], out: &mut [u8]) {
+                // SAFETY: as above.
+                act::quantize_groups(unsafe { <$token>::new() }, x, out)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn quantize_chunks(x: &[f32], out: &mut [u8]) {
+                // SAFETY: as above.
+                act::quantize_chunks(unsafe { <$token>::new() }, x, out)
+            }
+        }
+    };
+}
+
+instantiate!(generic, Isa::Generic, crate::cpu::arch::Generic);
+instantiate!(
+    #[cfg(target_arch = "x86_64")]
+    avx2,
+    Isa::Avx2,
+    crate::cpu::arch::Avx2,
+    "avx2,fma,f16c"
+);
+instantiate!(
+    #[cfg(target_arch = "x86_64")]
+    avx512,
+    Isa::Avx512,
+    crate::cpu::arch::Avx512<false>,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
+);
+instantiate!(
+    #[cfg(target_arch = "x86_64")]
+    avx512vnni,
+    Isa::Avx512Vnni,
+    crate::cpu::arch::Avx512<true>,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"
+);
+instantiate!(
+    #[cfg(target_arch = "aarch64")]
+    neon,
+    Isa::Neon,
+    crate::cpu::arch::Neon<0>
+);
+instantiate!(
+    #[cfg(target_arch = "aarch64")]
+    neon_dotprod,
+    Isa::NeonDotprod,
+    crate::cpu::arch::Neon<1>
+);
+instantiate!(
+    #[cfg(target_arch = "aarch64")]
+    neon_i8mm,
+    Isa::NeonI8mm,
+    crate::cpu::arch::Neon<2>
+);

@@ -1,0 +1,264 @@
+//! Every format on every instruction set of this CPU, at shapes that fit no tile, against f64.
+//!
+//! Two references: the same product in f64 with activations quantised as the kernel's form says, which must agree to
+//! rounding, and with exact activations, which bounds what int8 costs. Weights end at a page that cannot be read, and
+//! outputs begin as NaN.
+
+use super::{ActForm, LinearKernels, linear_kernels};
+use crate::cpu::arch::Isa;
+use crate::quant::DType;
+use half::{bf16, f16};
+
+/// A small generator (xorshift*): tests must not depend on a crate's stream.
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+    /// Between −1 and 1.
+    fn float(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// Where the halves of a block lie, and how large they should be. Some come out subnormal.
+fn halves(dtype: DType) -> &'static [(usize, f32)] {
+    match dtype {
+        DType::Q4_0 | DType::Q5_0 => &[(0, 0.02)],
+        DType::Q4_1 | DType::Q5_1 => &[(0, 0.02), (2, 0.1)],
+        DType::Q8_0 => &[(0, 0.001)],
+        DType::Q4_K | DType::Q5_K => &[(0, 0.0005), (2, 0.0003)],
+        DType::Q6_K => &[(208, 0.00005)],
+        DType::F32 | DType::F16 | DType::BF16 => &[],
+    }
+}
+
+fn random_weights(random: &mut Random, dtype: DType, n: usize) -> Vec<u8> {
+    match dtype {
+        DType::F32 => (0..n).flat_map(|_| random.float().to_le_bytes()).collect(),
+        DType::F16 => (0..n).flat_map(|_| f16::from_f32(random.float()).to_le_bytes()).collect(),
+        DType::BF16 => (0..n).flat_map(|_| bf16::from_f32(random.float()).to_le_bytes()).collect(),
+        _ => {
+            let mut bytes: Vec<u8> = (0..dtype.row_bytes(n).unwrap()).map(|_| (random.bits() >> 33) as u8).collect();
+            for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+                for &(at, size) in halves(dtype) {
+                    block[at..at + 2].copy_from_slice(&f16::from_f32(random.float() * size).to_le_bytes());
+                }
+            }
+            bytes
+        }
+    }
+}
+
+/// A row by the format's scalar decode.
+fn decode(dtype: DType, row: &[u8], k: usize) -> Vec<f64> {
+    let mut out = vec![0f32; k];
+    dtype.decode_row(row, &mut out).unwrap();
+    out.into_iter().map(f64::from).collect()
+}
+
+/// What an int8 form keeps of the activations.
+fn quantised(form: ActForm, x: &[f32]) -> Vec<f64> {
+    if form == ActForm::F32 {
+        return x.iter().map(|&v| f64::from(v)).collect();
+    }
+    x.chunks(32)
+        .flat_map(|block| {
+            let peak = block.iter().fold(0f32, |m, v| m.max(v.abs()));
+            let (scale, inverse) = (peak / 127.0, if peak > 0.0 { 127.0 / peak } else { 0.0 });
+            block.iter().map(move |v| f64::from(scale) * f64::from((v * inverse).round_ties_even()))
+        })
+        .collect()
+}
+
+/// Bytes that end where the readable memory ends.
+struct Guarded {
+    map: memmap2::MmapMut,
+    start: usize,
+    len: usize,
+}
+
+impl Guarded {
+    fn new(bytes: &[u8]) -> Guarded {
+        let page = 65536;
+        let size = bytes.len().next_multiple_of(page);
+        let mut map = memmap2::MmapMut::map_anon(size + page).unwrap();
+        let start = size - bytes.len();
+        map[start..size].copy_from_slice(bytes);
+        #[cfg(unix)]
+        {
+            unsafe extern "C" {
+                fn mprotect(p: *mut std::ffi::c_void, len: usize, protection: i32) -> i32;
+            }
+            // SAFETY: the last pages of a mapping of our own; nothing refers to them.
+            assert_eq!(unsafe { mprotect(map.as_mut_ptr().add(size).cast(), page, 0) }, 0);
+        }
+        Guarded { map, start, len: bytes.len() }
+    }
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: this part of the mapping is readable.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(self.start), self.len) }
+    }
+}
+
+/// One product by the kernel that the number of tokens calls for.
+fn product(kernels: &LinearKernels, dtype: DType, w: &[u8], n_rows: usize, k: usize, x: &[Vec<f32>]) -> Vec<f32> {
+    let n_tokens = x.len();
+    let form = kernels.act_form(dtype, n_tokens);
+    let stride = kernels.act_row_bytes(form, k);
+    assert!(stride.is_multiple_of(64));
+    let mut acts = vec![0xffu8; stride * n_tokens];
+    for (x, out) in x.iter().zip(acts.chunks_exact_mut(stride)) {
+        kernels.quantize_row(form, x, out);
+    }
+    let out_stride = n_rows + 3;
+    let mut out = vec![f32::NAN; out_stride * n_tokens];
+    let row_bytes = dtype.row_bytes(k).unwrap();
+    if n_tokens <= LinearKernels::MAT_VEC_TOKENS {
+        // SAFETY: `out` has room for all rows of all tokens.
+        unsafe { kernels.mat_vec(dtype, w, n_rows, k, &acts, n_tokens, out.as_mut_ptr(), out_stride) };
+    } else {
+        let step = kernels.panel_rows(dtype, k);
+        let mut panel = vec![0xffu8; kernels.panel_bytes(dtype, k)];
+        for row in (0..n_rows).step_by(step) {
+            let n = step.min(n_rows - row);
+            let w = &w[row * row_bytes..(row + n) * row_bytes];
+            // SAFETY: `out` has room for all rows of all tokens.
+            unsafe {
+                let out = out.as_mut_ptr().add(row);
+                kernels.mat_mat(dtype, w, n, k, &acts, n_tokens, out, out_stride, &mut panel);
+            }
+        }
+    }
+    for row in out.chunks_exact(out_stride) {
+        assert!(row[n_rows..].iter().all(|v| v.is_nan()), "wrote beyond the rows");
+    }
+    out.chunks_exact(out_stride).flat_map(|row| row[..n_rows].to_vec()).collect()
+}
+
+fn check(isa: Isa, dtype: DType, n_rows: usize, k: usize, n_tokens: usize) {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (n_rows * 1_000_003 + k * 1009 + n_tokens) as u64);
+    let kernels = linear_kernels(isa);
+    let weights = Guarded::new(&random_weights(&mut random, dtype, n_rows * k));
+    let x: Vec<Vec<f32>> = (0..n_tokens).map(|_| (0..k).map(|_| random.float()).collect()).collect();
+    let got = product(kernels, dtype, weights.bytes(), n_rows, k, &x);
+    let form = kernels.act_form(dtype, n_tokens);
+    // The norm is ‖W‖·‖x‖ by element: a sum that happens to cancel must not count as a large relative error.
+    let (mut error, mut int8_error, mut norm) = (0f64, 0f64, 0f64);
+    let what = format!("{dtype} on {isa:?}: {n_rows} rows of {k}, {n_tokens} tokens");
+    for (r, row) in weights.bytes().chunks_exact(dtype.row_bytes(k).unwrap()).enumerate() {
+        let row = decode(dtype, row, k);
+        for (t, x) in x.iter().enumerate() {
+            let dot = |x: &[f64]| row.iter().zip(x).map(|(a, b)| a * b).sum::<f64>();
+            let magnitude: f64 = row.iter().zip(x).map(|(a, b)| (a * f64::from(*b)).abs()).sum();
+            let got = f64::from(got[t * n_rows + r]);
+            let want = dot(&quantised(form, x));
+            assert!((got - want).abs() <= 4e-6 * magnitude, "{what}: row {r} token {t}: {got} for {want}");
+            let exact = dot(&x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>());
+            error += (got - want).powi(2);
+            int8_error += (got - exact).powi(2);
+            norm += row.iter().map(|v| v * v).sum::<f64>() * x.iter().map(|&v| f64::from(v * v)).sum::<f64>();
+        }
+    }
+    assert!(error.sqrt() <= 2e-6 * norm.sqrt(), "{what}: {}", (error / norm).sqrt());
+    assert!(int8_error.sqrt() <= 2e-2 * norm.sqrt(), "{what}: int8 {}", (int8_error / norm).sqrt());
+}
+
+const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+const BLOCKS: [DType; 5] = [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0];
+const SUPER_BLOCKS: [DType; 3] = [DType::Q4_K, DType::Q5_K, DType::Q6_K];
+
+fn check_all(dtypes: &[DType], lengths: &[usize]) {
+    for isa in Isa::available() {
+        for &dtype in dtypes {
+            for &k in lengths {
+                for n_rows in [1, 2, 3, 4, 5, 6, 7, 17, 67] {
+                    for n_tokens in [1, 2, 3, 4, 5, 16, 33] {
+                        // The corner of many rows and many tokens once, with a middling length.
+                        if n_rows * n_tokens < 200 || k == lengths[1] {
+                            check(isa, dtype, n_rows, k, n_tokens);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn float_weights_match_f64() {
+    check_all(&FLOATS, &[1, 100, 3, 16, 63, 320]);
+}
+
+#[test]
+fn blocks_of_32_match_f64() {
+    check_all(&BLOCKS, &[32, 96, 64, 160, 576]);
+}
+
+#[test]
+fn blocks_of_256_match_f64() {
+    check_all(&SUPER_BLOCKS, &[256, 768]);
+}
+
+/// Executors split rows and batches as they like: it must not show.
+#[test]
+fn results_do_not_depend_on_rows_or_tokens_of_a_call() {
+    let mut random = Random(7);
+    for isa in Isa::available() {
+        let kernels = linear_kernels(isa);
+        for dtype in DType::ALL {
+            let (n_rows, k) = (37, 512);
+            let w = random_weights(&mut random, dtype, n_rows * k);
+            let x: Vec<Vec<f32>> = (0..23).map(|_| (0..k).map(|_| random.float()).collect()).collect();
+            let row_bytes = dtype.row_bytes(k).unwrap();
+            for (few, many) in [(1, LinearKernels::MAT_VEC_TOKENS), (LinearKernels::MAT_VEC_TOKENS + 1, 23)] {
+                let all = product(kernels, dtype, &w, n_rows, k, &x[..many]);
+                for (first, n) in [(0, 1), (5, 9), (36, 1)] {
+                    let part = product(kernels, dtype, &w[first * row_bytes..], n, k, &x[..few]);
+                    for t in 0..few {
+                        assert_eq!(part[t * n..][..n], all[t * n_rows + first..][..n], "{dtype} on {isa:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A NaN must not be quantised away.
+#[test]
+fn nan_and_infinity_in_activations_show_in_the_result() {
+    let mut random = Random(11);
+    for isa in Isa::available() {
+        for dtype in DType::ALL {
+            for bad in [f32::NAN, f32::INFINITY] {
+                for at in [0, 37, 255] {
+                    for n_tokens in [1, 5] {
+                        let w = random_weights(&mut random, dtype, 256);
+                        let mut x = vec![vec![0.5; 256]; n_tokens];
+                        x[0][at] = bad;
+                        let out = product(linear_kernels(isa), dtype, &w, 1, 256, &x);
+                        assert!(!out[0].is_finite(), "{dtype} on {isa:?}, {n_tokens} tokens");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn zero_activations_give_zero() {
+    let mut random = Random(13);
+    for isa in Isa::available() {
+        for dtype in DType::ALL {
+            for n_tokens in [1, 5] {
+                let w = random_weights(&mut random, dtype, 3 * 256);
+                let out = product(linear_kernels(isa), dtype, &w, 3, 256, &vec![vec![0.0; 256]; n_tokens]);
+                assert!(out.iter().all(|&v| v == 0.0), "{dtype} on {isa:?}");
+            }
+        }
+    }
+}

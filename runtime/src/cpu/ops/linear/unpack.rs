@@ -1,0 +1,224 @@
+//! Unpacking weights for the matrix product: blocks to one byte a quant with float scales and minima, and any format to
+//! floats.
+
+use super::mat_vec_block::{self as block, Block32};
+use super::mat_vec_float::{BF16, F16, F32, FloatWeight};
+use super::mat_vec_super::{self as super_block, Block256, unpack_scales};
+use crate::cpu::arch::SimdBytes;
+
+/// Most elements of a block.
+pub(super) const MAX_LEN: usize = 256;
+
+/// A block of quants, one byte each: element i is `scale[g] · (q[i] − zero) + min[g]` with g = i / GROUP.
+pub(super) struct Quants {
+    pub q: [u8; MAX_LEN],
+    pub scale: [f32; 16],
+    pub min: [f32; 16],
+}
+
+impl Quants {
+    /// All zero.
+    pub const EMPTY: Quants = Quants { q: [0; MAX_LEN], scale: [0.0; 16], min: [0.0; 16] };
+}
+
+/// A format that can be unpacked block by block.
+pub(super) trait Unpack {
+    /// Elements of a block; it divides every row.
+    const LEN: usize;
+    /// Bytes of a block.
+    const BYTES: usize;
+    /// Bits of a quant; 32 for floats, which have no quants.
+    const BITS: u32;
+    /// Elements that share a scale, 16 or 32.
+    const GROUP: usize = 32;
+    /// Whether there are minima.
+    const HAS_MIN: bool = false;
+
+    /// The quant that stands for zero: a power of two, or 0.
+    fn zero<S: SimdBytes>() -> i32;
+
+    /// Unpacks one block to quants, the first LEN of `out.q`, with as many scales and minima as it has groups.
+    /// # Safety
+    /// `p` must be readable for BYTES.
+    unsafe fn to_quants<S: SimdBytes>(s: S, p: *const u8, out: &mut Quants);
+
+    /// Unpacks one block to LEN floats.
+    /// # Safety
+    /// `p` must be readable for BYTES, `out` writable for LEN.
+    #[inline(always)]
+    unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, out: *mut f32) {
+        let mut quants = Quants::EMPTY;
+        // SAFETY: the contract is passed on.
+        unsafe { Self::to_quants(s, p, &mut quants) };
+        // Where zero is 0 and there are no minima, quants are signed.
+        let signed = Self::zero::<S>() == 0 && !Self::HAS_MIN;
+        for g in 0..Self::LEN / Self::GROUP {
+            let scale = quants.scale[g];
+            let min = if Self::HAS_MIN { quants.min[g] } else { 0.0 };
+            for i in g * Self::GROUP..(g + 1) * Self::GROUP {
+                let q = if signed { i32::from(quants.q[i] as i8) } else { i32::from(quants.q[i]) };
+                // SAFETY: i < LEN.
+                unsafe { *out.add(i) = (q - Self::zero::<S>()) as f32 * scale + min };
+            }
+        }
+    }
+}
+
+macro_rules! unpack_float {
+    ($($format:ty),*) => {$(
+        impl Unpack for $format {
+            const LEN: usize = 1;
+            const BYTES: usize = <$format as FloatWeight>::BYTES;
+            const BITS: u32 = 32;
+            fn zero<S: SimdBytes>() -> i32 {
+                0
+            }
+            // Floats never take the integer path, for their BITS are more than any instruction set's limit.
+            #[inline(always)]
+            unsafe fn to_quants<S: SimdBytes>(_: S, _: *const u8, _: &mut Quants) {}
+            #[inline(always)]
+            unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, out: *mut f32) {
+                // SAFETY: one element is read and written.
+                unsafe { s.store_partial(out, 1, <$format>::load_partial(s, p, 1)) }
+            }
+        }
+    )*};
+}
+unpack_float!(F32, F16, BF16);
+
+/// The half at `p`.
+#[inline(always)]
+unsafe fn half<S: SimdBytes>(s: S, p: *const u8) -> f32 {
+    // SAFETY: the caller vouches for two bytes.
+    s.f16_to_f32(u16::from_le(unsafe { p.cast::<u16>().read_unaligned() }))
+}
+
+/// N bytes at `p`.
+#[inline(always)]
+unsafe fn bytes<const N: usize>(p: *const u8) -> [u8; N] {
+    // SAFETY: the caller vouches for N bytes.
+    unsafe { p.cast::<[u8; N]>().read_unaligned() }
+}
+
+/// Sixteen bytes of nibbles: the low ones are the first 16 quants.
+#[inline(always)]
+fn nibbles(packed: [u8; 16], out: &mut Quants) {
+    for i in 0..16 {
+        out.q[i] = packed[i] & 15;
+        out.q[i + 16] = packed[i] >> 4;
+    }
+}
+
+/// Bit i of `bits` is bit 4 of quant i.
+#[inline(always)]
+fn fifth_bits(bits: u32, out: &mut Quants) {
+    for i in 0..32 {
+        out.q[i] |= ((bits >> i & 1) << 4) as u8;
+    }
+}
+
+macro_rules! unpack_blocks {
+    ($($format:ty, $bits:literal bits, zero $zero:expr, |$s:ident, $p:ident, $out:ident| $body:block)*) => {$(
+        impl Unpack for $format {
+            const LEN: usize = 32;
+            const BYTES: usize = <$format as Block32>::BYTES;
+            const BITS: u32 = $bits;
+            const HAS_MIN: bool = <$format as Block32>::HAS_MIN;
+            fn zero<S: SimdBytes>() -> i32 {
+                $zero
+            }
+            #[inline(always)]
+            unsafe fn to_quants<S: SimdBytes>($s: S, $p: *const u8, $out: &mut Quants) {
+                // SAFETY: all offsets are below the block's size.
+                unsafe {
+                    $out.scale[0] = half($s, $p);
+                    if <Self as Unpack>::HAS_MIN {
+                        $out.min[0] = half($s, $p.add(2));
+                    }
+                    $body
+                }
+            }
+        }
+    )*};
+}
+unpack_blocks! {
+    block::Q4_0, 4 bits, zero 8, |s, p, out| { nibbles(bytes(p.add(2)), out) }
+    block::Q4_1, 4 bits, zero 0, |s, p, out| { nibbles(bytes(p.add(4)), out) }
+    block::Q5_0, 5 bits, zero 16, |s, p, out| {
+        nibbles(bytes(p.add(6)), out);
+        fifth_bits(u32::from_le_bytes(bytes(p.add(2))), out);
+    }
+    block::Q5_1, 5 bits, zero 0, |s, p, out| {
+        nibbles(bytes(p.add(8)), out);
+        fifth_bits(u32::from_le_bytes(bytes(p.add(4))), out);
+    }
+    block::Q8_0, 8 bits, zero S::I8_BIAS, |s, p, out| {
+        let q: [u8; 32] = bytes(p.add(2));
+        for i in 0..32 {
+            out.q[i] = q[i] ^ S::I8_BIAS as u8;
+        }
+    }
+}
+
+/// Q4_K, and Q5_K with its 32 bytes of `fifth` bits.
+#[inline(always)]
+unsafe fn super_block_45<S: SimdBytes>(s: S, p: *const u8, fifth: Option<[u8; 32]>, q: *const u8, out: &mut Quants) {
+    // SAFETY: the caller vouches for the super-block, of which `q` is the 128 bytes of nibbles.
+    unsafe {
+        let (d, dmin) = (half(s, p), -half(s, p.add(2)));
+        let scales = unpack_scales(p.add(4));
+        for sub in 0..8 {
+            out.scale[sub] = d * f32::from(scales[sub]);
+            out.min[sub] = dmin * f32::from(scales[8 + sub]);
+            let packed: [u8; 32] = bytes(q.add(sub / 2 * 32));
+            for i in 0..32 {
+                let high = fifth.map_or(0, |fifth| (fifth[i] >> sub & 1) << 4);
+                out.q[32 * sub + i] = (packed[i] >> (sub % 2 * 4) & 15) | high;
+            }
+        }
+    }
+}
+
+macro_rules! unpack_super_blocks {
+    ($($format:ty, $bits:literal bits, zero $zero:literal, groups of $group:literal, min $min:literal,
+       |$s:ident, $p:ident, $out:ident| $body:block)*) => {$(
+        impl Unpack for $format {
+            const LEN: usize = 256;
+            const BYTES: usize = <$format as Block256>::BYTES;
+            const BITS: u32 = $bits;
+            const GROUP: usize = $group;
+            const HAS_MIN: bool = $min;
+            fn zero<S: SimdBytes>() -> i32 {
+                $zero
+            }
+            #[inline(always)]
+            unsafe fn to_quants<S: SimdBytes>($s: S, $p: *const u8, $out: &mut Quants) {
+                // SAFETY: all offsets are below the super-block's size.
+                unsafe { $body }
+            }
+        }
+    )*};
+}
+unpack_super_blocks! {
+    super_block::Q4_K, 4 bits, zero 0, groups of 32, min true, |s, p, out| {
+        super_block_45(s, p, None, p.add(16), out)
+    }
+    super_block::Q5_K, 5 bits, zero 0, groups of 32, min true, |s, p, out| {
+        super_block_45(s, p, Some(bytes(p.add(16))), p.add(48), out)
+    }
+    super_block::Q6_K, 6 bits, zero 32, groups of 16, min false, |s, p, out| {
+        let d = half(s, p.add(208));
+        for sub in 0..16 {
+            out.scale[sub] = d * f32::from(*p.add(192 + sub) as i8);
+        }
+        for part in 0..8 {
+            // Parts of 32 quants: nibbles from 32 of the half's 64 bytes, bit pairs from its 32.
+            let (h, j) = (part / 4, part % 4);
+            let low: [u8; 32] = bytes(p.add(64 * h + j % 2 * 32));
+            let high: [u8; 32] = bytes(p.add(128 + 32 * h));
+            for i in 0..32 {
+                out.q[32 * part + i] = (low[i] >> (j / 2 * 4) & 15) | (high[i] >> (2 * j) & 3) << 4;
+            }
+        }
+    }
+}
