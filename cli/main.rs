@@ -1,3 +1,49 @@
-//! The `handmill` command.
+//! The `handmill` command: one file per subcommand, results on standard output, everything else on standard error.
 
-fn main() {}
+mod args;
+mod bench;
+mod cache;
+mod detokenize;
+mod devices;
+mod error;
+mod fetch;
+mod input;
+mod inspect;
+mod interrupt;
+mod logits;
+mod memory;
+mod npy;
+mod out;
+mod perplexity;
+mod run;
+mod session;
+mod tokenize;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    interrupt::listen();
+    let global = &cli.global;
+    let done = global.check().and_then(|()| match &cli.command {
+        Command::Inspect(args) => inspect::run(global, args),
+        Command::Run(args) => run::run(global, args),
+        Command::Tokenize(args) => tokenize::run(global, args),
+        Command::Detokenize(args) => detokenize::run(global, args),
+        Command::Logits(args) => logits::run(global, args),
+        Command::Perplexity(args) => perplexity::run(global, args),
+        Command::Bench(args) => bench::run(global, args),
+        Command::Devices => devices::run(global),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !matches!(error, error::CliError::ClosedPipe) {
+                fetch::note(&format!("error: {}", error::one_line(&error)));
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

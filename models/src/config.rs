@@ -1,6 +1,6 @@
 //! A checkpoint's configuration, read alike from GGUF metadata and from `config.json`.
 
-use handmill_runtime::format::{Checkpoint, Gguf, Kind};
+use handmill_runtime::format::{Checkpoint, Gguf, Kind, gguf::Value};
 use serde_json::Value as Json;
 
 use crate::Error;
@@ -189,14 +189,10 @@ impl<'a> Config<'a> {
 
     /// For each of `n_layers` layers, whether it attends through a sliding window: from `layer_types`
     /// (`sliding_attention` or `full_attention`), a GGUF pattern array, or else from `default(layer)`.
-    pub fn sliding_layers(
-        &self,
-        n_layers: usize,
-        default: impl Fn(usize) -> bool,
-    ) -> Result<Vec<bool>, Error> {
+    pub fn sliding_layers(&self, n_layers: usize, default: impl Fn(usize) -> bool) -> Result<Vec<bool>, Error> {
         const TYPES: Key = key("attention.sliding_window_pattern", "layer_types");
         if let Some(g) = self.gguf()
-            && let Some(array) = g.get(&self.gguf_key(TYPES)).and_then(|v| v.as_array())
+            && let Some(Value::Array(array)) = g.get(&self.gguf_key(TYPES))
             && let Some(bools) = array.bools()
         {
             let pattern: Vec<bool> = bools.take(n_layers).collect();

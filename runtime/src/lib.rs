@@ -4,4 +4,5 @@
 pub mod cpu;
 pub mod format;
 pub mod graph;
+pub mod profile;
 pub mod quant;

@@ -34,7 +34,7 @@ pub fn attention(
     a: &Attention,
     last: bool,
 ) -> Result<ValueId, Error> {
-    let mut project = |b: &mut GraphBuilder, name: &str, gguf: &str, hf: &str, x| {
+    let project = |b: &mut GraphBuilder, name: &str, gguf: &str, hf: &str, x| {
         let weight = l.layer(b, layer, &format!("{gguf}.weight"), &format!("self_attn.{hf}.weight"))?;
         let bias = l.layer_if_present(b, layer, &format!("{gguf}.bias"), &format!("self_attn.{hf}.bias"))?;
         Ok::<_, Error>(b.linear(name, x, weight, bias)?)

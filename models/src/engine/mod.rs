@@ -31,8 +31,8 @@ pub enum KvChoice {
 pub struct EngineOptions {
     /// Threads; by default the physical cores that the process may use.
     pub threads: Option<usize>,
-    /// Tokens that all sequences together may hold; by default the model's context, at most
-    /// [`EngineOptions::DEFAULT_CTX`]. Memory is taken as they come.
+    /// Tokens that all sequences together may hold; by default the context that the model was made for, but no less
+    /// than [`EngineOptions::MIN_CTX`] and no more than [`EngineOptions::MAX_CTX`]. Memory is taken as they come.
     pub n_ctx: Option<usize>,
     /// Element type of the cache.
     pub kv: KvChoice,
@@ -43,8 +43,10 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
-    /// The longest context that is taken unasked.
-    pub const DEFAULT_CTX: usize = 32768;
+    /// The shortest context that is taken unasked: what a model does beyond its own is its rope scaling's affair.
+    pub const MIN_CTX: usize = 4096;
+    /// The longest.
+    pub const MAX_CTX: usize = 32768;
 }
 
 impl Default for EngineOptions {
@@ -101,7 +103,8 @@ impl Engine {
             KvChoice::Auto if model.is_f32() => KvType::F32,
             KvChoice::Auto | KvChoice::F16 => KvType::F16,
         };
-        let n_ctx = options.n_ctx.unwrap_or_else(|| model.info().context.min(EngineOptions::DEFAULT_CTX)).max(1);
+        let n_ctx =
+            options.n_ctx.unwrap_or(model.info().context.clamp(EngineOptions::MIN_CTX, EngineOptions::MAX_CTX)).max(1);
         let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu))?;
         let backend = CpuBackend::new(
             plan,

@@ -14,10 +14,10 @@ pub enum TextError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The path holds nothing a tokenizer can be made of.
-    #[error("{}: no tokenizer here; give a .gguf, a tokenizer.json, a sentencepiece .model, or a folder that holds one", path.display())]
+    /// A checkpoint folder without a tokenizer.
+    #[error("{}: the folder has no tokenizer.json and no tokenizer.model; fetch the whole repository, or give the path of one of them", path.display())]
     NoTokenizer {
-        /// The path as given.
+        /// The folder.
         path: PathBuf,
     },
     /// The file is a tokenizer but its content is broken.

@@ -30,8 +30,8 @@ pub(crate) struct Loaded {
 
 /// Reads a `tokenizer.json`; `what` names it in errors.
 pub(crate) fn load(what: &str, json: &[u8]) -> Result<Loaded> {
-    let tokenizer =
-        tokenizers::Tokenizer::from_bytes(json).map_err(|e| TextError::broken(what, format!("not a tokenizer.json: {e}")))?;
+    let tokenizer = tokenizers::Tokenizer::from_bytes(json)
+        .map_err(|e| TextError::broken(what, format!("not a tokenizer.json: {e}")))?;
     let style = decoder_style(what, &tokenizer)?;
     let vocab = token_table(what, &tokenizer, style)?;
     let (prefix, suffix) = around(what, &tokenizer)?;

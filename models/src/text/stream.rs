@@ -15,11 +15,15 @@ pub(crate) struct Decoding {
     pub(crate) strip_leading_space: bool,
 }
 
+/// Text waits for the end of its last character for this many bytes and no longer, so that a model that babbles bytes
+/// cannot make it wait for ever.
+const MAX_WAIT: usize = 64;
+
 /// The state of a decoding, apart from its tokenizer.
 #[derive(Clone, Debug)]
 pub(crate) struct DecodeState {
     decoding: Decoding,
-    /// The start of a character whose end has not come yet; at most 3 bytes between calls.
+    /// Text that ends with the start of a character whose end has not come yet.
     pending: Vec<u8>,
     /// No text has come yet.
     at_start: bool,
@@ -44,8 +48,10 @@ impl DecodeState {
         self.take_whole(out);
     }
 
-    /// Moves the characters that are complete, or can never be, from `pending` to `out`.
+    /// Moves the text in `pending` to `out` once it ends with a whole character. Text that a token brings together with
+    /// the start of a character waits for the rest of it (as Hugging Face's streams do), up to [`MAX_WAIT`].
     fn take_whole(&mut self, out: &mut String) {
+        let start = out.len();
         let mut done = 0;
         while done < self.pending.len() {
             match std::str::from_utf8(&self.pending[done..]) {
@@ -63,13 +69,21 @@ impl DecodeState {
                 }
             }
         }
-        self.pending.drain(..done);
+        if done < self.pending.len() && self.pending.len() <= MAX_WAIT {
+            out.truncate(start);
+        } else {
+            self.pending.drain(..done);
+        }
     }
 
     /// Appends what the bytes of an unfinished character read as.
     pub(crate) fn finish(&mut self, out: &mut String) {
-        let broken = if self.decoding.byte_level { self.pending.len().min(1) } else { self.pending.len() };
-        out.extend(std::iter::repeat_n(char::REPLACEMENT_CHARACTER, broken));
+        if !self.pending.is_empty() {
+            // A full stop ends the waiting; taken out again, what it leaves is the waiting text.
+            self.pending.push(b'.');
+            self.take_whole(out);
+            out.pop();
+        }
         self.pending.clear();
         self.at_start = true;
     }
@@ -154,6 +168,9 @@ mod tests {
         let (text, parts) = decode(&[b"\xF0\x9F", b"\x98", b"\x80!"], true);
         assert_eq!(text, "😀!");
         assert_eq!(parts, ["", "", "😀!", ""]);
+        assert_eq!(decode(&[b" \xF0\x9F", b"\x98\x80"], true).1, ["", " 😀", ""], "text before it waits with it");
+        let long = [vec![b'a'; MAX_WAIT], vec![0xF0]].concat();
+        assert_eq!(decode(&[&long], true).1, [&"a".repeat(MAX_WAIT), "\u{FFFD}"], "but not for ever");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use handmill_runtime::format::Gguf;
+use handmill_runtime::format::{Checkpoint, Gguf, Kind};
 use serde_json::Value;
 
 use super::bpe::BytePairs;
@@ -66,9 +66,10 @@ impl From<Parts> for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer at `path`: a `.gguf`, a `tokenizer.json` (any name that ends in `.json`), a sentencepiece
-    /// `.model`, or a folder with `tokenizer.json` or `tokenizer.model`. In a folder `tokenizer_config.json`,
-    /// `generation_config.json` and `config.json` say which tokens start and end a text.
+    /// Loads the tokenizer at `path`: a `tokenizer.json` (any name that ends in `.json`), a sentencepiece `.model`, a
+    /// folder with `tokenizer.json` or `tokenizer.model`, or anything that [`Checkpoint::open`] opens; of a GGUF file
+    /// the vocabulary is enough. In a folder `tokenizer_config.json`, `generation_config.json` and `config.json` say
+    /// which tokens start and end a text.
     ///
     /// # Errors
     /// Files that cannot be read or are broken; kinds that are not supported, by name.
@@ -76,12 +77,21 @@ impl Tokenizer {
         let path = path.as_ref();
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         match extension.as_str() {
-            _ if path.is_dir() => Self::from_folder(path),
-            "gguf" => Self::from_gguf(&Gguf::open(path)?),
+            _ if path.is_dir() && has_tokenizer(path) => Self::from_folder(path),
             "json" => Self::from_tokenizer_json(&path.display().to_string(), &read(path)?),
             "model" => Self::from_sentencepiece(&read(path)?),
-            _ if path.exists() => Err(TextError::NoTokenizer { path: path.to_owned() }),
-            _ => Err(TextError::Io { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() }),
+            _ => Self::from_checkpoint(&Checkpoint::open(path)?),
+        }
+    }
+
+    /// The tokenizer that belongs to an opened checkpoint.
+    ///
+    /// # Errors
+    /// As [`from_gguf`](Self::from_gguf) and [`from_folder`](Self::from_folder).
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
+        match checkpoint.kind() {
+            Kind::Gguf(gguf) => Self::from_gguf(gguf),
+            Kind::HuggingFace(folder) => Self::from_folder(folder.dir()),
         }
     }
 
@@ -109,10 +119,10 @@ impl Tokenizer {
         Ok(sentencepiece_parts(model)?.into())
     }
 
-    /// The tokenizer of a checkpoint folder.
+    /// The tokenizer of a checkpoint folder, from its `tokenizer.json` or else its `tokenizer.model`.
     ///
     /// # Errors
-    /// As [`from_path`](Self::from_path).
+    /// [`TextError::NoTokenizer`] if it has neither; else as [`from_path`](Self::from_path).
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let json = folder.join("tokenizer.json");
         let model = folder.join("tokenizer.model");
@@ -131,10 +141,11 @@ impl Tokenizer {
         let (bos, eos) = (named("bos_token").map(|t| t.0), named("eos_token").map(|t| t.0));
         let model_config = read_json(&folder.join("config.json"))?;
         let generation = read_json(&folder.join("generation_config.json"))?;
-        let ends = [&generation["eos_token_id"], &model_config["eos_token_id"], &model_config["text_config"]["eos_token_id"]]
-            .into_iter()
-            .map(hf::ids)
-            .find(|ids| !ids.is_empty());
+        let ends =
+            [&generation["eos_token_id"], &model_config["eos_token_id"], &model_config["text_config"]["eos_token_id"]]
+                .into_iter()
+                .map(hf::ids)
+                .find(|ids| !ids.is_empty());
         let config_bos = || hf::ids(&model_config["bos_token_id"]).first().copied();
         parts.bos = bos.or(parts.bos).or_else(config_bos);
         parts.ends.extend(eos.into_iter().chain(ends.into_iter().flatten()));
@@ -311,6 +322,10 @@ fn sentencepiece_parts(model: &[u8]) -> Result<Parts> {
     })
 }
 
+fn has_tokenizer(folder: &Path) -> bool {
+    folder.join("tokenizer.json").is_file() || folder.join("tokenizer.model").is_file()
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|source| TextError::Io { path: path.to_owned(), source })
 }
@@ -322,3 +337,7 @@ fn read_json(path: &Path) -> Result<Value> {
     }
     serde_json::from_slice(&read(path)?).map_err(|e| TextError::broken(path.display().to_string(), e.to_string()))
 }
+
+#[cfg(test)]
+#[path = "tokenizer_tests.rs"]
+mod tests;

@@ -52,7 +52,11 @@ pub(crate) struct Vocab {
 
 impl Vocab {
     pub(crate) fn with_capacity(tokens: usize) -> Self {
-        Self { bytes: Vec::with_capacity(tokens * 8), ends: Vec::with_capacity(tokens), kinds: Vec::with_capacity(tokens) }
+        Self {
+            bytes: Vec::with_capacity(tokens * 8),
+            ends: Vec::with_capacity(tokens),
+            kinds: Vec::with_capacity(tokens),
+        }
     }
 
     /// Adds the next id; `fill` appends the token's bytes. False if the table is full (4 GiB of text).

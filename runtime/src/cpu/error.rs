@@ -44,4 +44,7 @@ pub enum CpuError {
     /// The instruction set that was asked for.
     #[error("{0}")]
     Isa(String),
+    /// A weight whose bytes are not whole rows.
+    #[error("a weight cannot be decoded: {0}")]
+    Weight(#[from] crate::quant::RowError),
 }

@@ -126,7 +126,7 @@ impl KvPool {
                     capacity,
                 })
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, CpuError>>()?;
         Ok(Self { kv_type, groups, places })
     }
 
@@ -194,7 +194,9 @@ impl KvPool {
                 seq.dropped[g] = 0;
             }
             let keep = len.div_ceil(PAGE_TOKENS).saturating_sub(seq.dropped[g]);
-            for page in seq.pages[g].drain(keep.min(seq.pages[g].len())..) {
+            while seq.pages[g].len() > keep
+                && let Some(page) = seq.pages[g].pop()
+            {
                 group.give_back(page);
             }
         }
@@ -342,9 +344,7 @@ mod tests {
         let mut kv = pool(None, 1000);
         let mut a = SequenceKv::default();
         kv.extend(&mut a, 70).unwrap();
-        let row = |kv: &KvPool, s: &SequenceKv| {
-            kv.rows(CacheId(1), s).value(1, 69)
-        };
+        let row = |kv: &KvPool, s: &SequenceKv| kv.rows(CacheId(1), s).value(1, 69);
         // SAFETY: the row was just made and is four f32 long.
         unsafe { row(&kv, &a).cast::<[f32; 4]>().write_unaligned([1.0, 2.0, 3.0, 4.0]) };
         let mut b = kv.fork(&a);

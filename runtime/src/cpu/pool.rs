@@ -553,6 +553,25 @@ mod tests {
         }
     }
 
+    /// Worker 1 enters the phases only when worker 0 has left them all, which a pool of plain barriers would not survive.
+    #[test]
+    fn a_late_worker_holds_nobody_up() {
+        let pool = Pool::new(2).unwrap();
+        let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+        pool.run(&|worker| {
+            while worker.index() == 1 && !over.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            for _ in 0..100 {
+                worker.for_each(7, |_| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            over.store(true, Ordering::Release);
+        });
+        assert_eq!(count.into_inner(), 700);
+    }
+
     #[test]
     fn a_barrier_waits_for_every_worker() {
         let pool = Pool::new(4).unwrap();

@@ -9,6 +9,7 @@
 use super::Block;
 
 /// The value of a binary16.
+#[inline]
 pub fn f16_to_f32(bits: u16) -> f32 {
     let sign = u32::from(bits & 0x8000) << 16;
     let rest = u32::from(bits & 0x7fff);
@@ -24,6 +25,7 @@ pub fn f16_to_f32(bits: u16) -> f32 {
 }
 
 /// The nearest binary16, ties to even; from 65520 on it is infinite.
+#[inline]
 pub fn f32_to_f16(v: f32) -> u16 {
     let sign = (v.to_bits() >> 16) as u16 & 0x8000;
     let bits = v.abs().to_bits();
@@ -41,11 +43,13 @@ pub fn f32_to_f16(v: f32) -> u16 {
 }
 
 /// The value of a bfloat16.
+#[inline]
 pub fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
 /// The nearest bfloat16, ties to even.
+#[inline]
 pub fn f32_to_bf16(v: f32) -> u16 {
     let bits = v.to_bits();
     if v.is_nan() {
@@ -61,6 +65,7 @@ pub struct F16Le(pub [u8; 2]);
 
 impl F16Le {
     /// Its value.
+    #[inline]
     pub fn to_f32(self) -> f32 {
         f16_to_f32(u16::from_le_bytes(self.0))
     }

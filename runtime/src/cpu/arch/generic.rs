@@ -2,7 +2,7 @@
 //! target has those. No feature flag is needed.
 
 use super::Simd;
-use half::{bf16, f16};
+use crate::quant::{bf16_to_f32, f16_to_f32, f32_to_f16};
 use std::array::from_fn;
 
 /// Arrays that the compiler vectorises.
@@ -60,7 +60,7 @@ unsafe impl Simd for Generic {
     #[inline(always)]
     unsafe fn load_f16_partial(self, p: *const u16, n: usize) -> F {
         // SAFETY: lanes at or beyond n are not read.
-        from_fn(|i| if i < n { f16::from_bits(unsafe { p.add(i).read_unaligned() }).to_f32() } else { 0.0 })
+        from_fn(|i| if i < n { f16_to_f32(unsafe { p.add(i).read_unaligned() }) } else { 0.0 })
     }
 
     #[inline(always)]
@@ -73,7 +73,7 @@ unsafe impl Simd for Generic {
     unsafe fn store_f16_partial(self, p: *mut u16, n: usize, v: F) {
         for (i, &x) in v.iter().enumerate().take(n) {
             // SAFETY: i < n.
-            unsafe { p.add(i).write_unaligned(f16::from_f32(x).to_bits()) }
+            unsafe { p.add(i).write_unaligned(f32_to_f16(x)) }
         }
     }
 
@@ -86,7 +86,7 @@ unsafe impl Simd for Generic {
     #[inline(always)]
     unsafe fn load_bf16_partial(self, p: *const u16, n: usize) -> F {
         // SAFETY: lanes at or beyond n are not read.
-        from_fn(|i| if i < n { bf16::from_bits(unsafe { p.add(i).read_unaligned() }).to_f32() } else { 0.0 })
+        from_fn(|i| if i < n { bf16_to_f32(unsafe { p.add(i).read_unaligned() }) } else { 0.0 })
     }
 
     #[inline(always)]

@@ -1,7 +1,6 @@
 //! Byte vectors as arrays of 32.
 
 use super::{Generic, Simd, SimdBytes};
-use half::f16;
 use std::array::from_fn;
 
 const BYTES: usize = 32;
@@ -125,7 +124,7 @@ unsafe impl SimdBytes for Generic {
 
     #[inline(always)]
     fn f16_to_f32(self, h: u16) -> f32 {
-        f16::from_bits(h).to_f32_const()
+        crate::quant::f16_to_f32(h)
     }
     #[inline(always)]
     fn mul_add_lane<const R: i32>(self, a: F, s: F, c: F) -> F {

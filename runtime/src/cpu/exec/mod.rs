@@ -331,7 +331,7 @@ impl CpuBackend {
 }
 
 impl StepContext<'_> {
-    fn run(&self, worker: &Worker<'_>, mut times: Option<&mut Vec<u64>>) {
+    fn run(&self, worker: &Worker<'_>, mut times: Option<&mut [u64]>) {
         let mut last = times.is_some().then(Instant::now);
         for (i, step) in self.backend.plan.steps.iter().enumerate() {
             match &step.kind {

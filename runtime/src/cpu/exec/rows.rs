@@ -2,11 +2,7 @@
 
 use super::StepContext;
 use crate::{
-    cpu::{
-        buffer::Buffer,
-        ops::embed_row,
-        pool::Worker,
-    },
+    cpu::{buffer::Buffer, pool::Worker},
     graph::{NormKind, NormOp, RowOp, RowProgram, Rows, Src},
 };
 
@@ -90,7 +86,12 @@ impl StepContext<'_> {
                 let tensor = self.backend.plan.graph.weight(*table);
                 let bytes = tensor.row_bytes();
                 let id = self.backend.batch.tokens[token_row] as usize;
-                embed_row(tensor.dtype(), &tensor.bytes()[id * bytes..][..bytes], *scale, out);
+                let row = &tensor.bytes()[id * bytes..][..bytes];
+                // Ids and shapes were checked; see `admit` and the op's shape rule.
+                debug_assert_eq!(tensor.row_len(), width);
+                if tensor.dtype().decode_row(row, out).is_ok() && *scale != 1.0 {
+                    (ops.scale)(out, *scale);
+                }
             }
             RowOp::Norm { src: s, norm } => self.norm(norm, src(*s), out),
             RowOp::Add { a, b } => {

@@ -2,16 +2,8 @@
 
 use super::by_lanes;
 use crate::cpu::arch::Simd;
+use crate::graph::Act;
 use crate::simd_dispatch;
-
-/// The activation of the gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Act {
-    /// x · sigmoid(x), also called swish.
-    Silu,
-    /// ½x · (1 + tanh(√(2/π) · (x + 0.044715x³))): the GELU by its usual approximation.
-    GeluTanh,
-}
 
 simd_dispatch!(
     /// `out[i] = act(gate[i]) * up[i]`
@@ -48,7 +40,7 @@ fn gated_act_impl<S: Simd>(s: S, act: Act, gate: &[f32], up: &[f32], out: &mut [
 #[inline(always)]
 fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
     /// 2 · √(2/π)
-    const FACTOR: f32 = 1.595_769_1;
+    const FACTOR: f32 = 1.595_769;
     let inner = s.mul_add(s.mul(s.splat(0.044_715), s.mul(x, x)), x, x);
     s.mul(x, s.sigmoid(s.mul(s.splat(FACTOR), inner)))
 }

@@ -14,11 +14,13 @@ pub mod sample;
 
 use std::sync::OnceLock;
 
-use crate::cpu::arch::Isa;
+use crate::{
+    cpu::arch::Isa,
+    graph::{Act, RopeLayout},
+};
 
-pub use gated::Act;
 pub use linear::{ActForm, LinearKernels, linear_kernels};
-pub use rope::{RopeLayout, rope_cos_sin};
+pub use rope::rope_cos_sin;
 
 /// Runs `$body` for `0..$n` in steps of a vector: `$i` is the first element and `$m` how many lanes are in use. In all
 /// turns but the last `$m` is the constant `LANES`, for which partial accesses compile to whole ones.
@@ -40,6 +42,7 @@ macro_rules! by_lanes {
 pub(crate) use by_lanes;
 
 /// The kernels for one instruction set; each field is documented at the function of its name.
+#[allow(clippy::type_complexity)] // the fields' types say what their functions' docs say with names
 pub struct OpKernels {
     /// [`norm::rms_norm`]
     pub rms_norm: fn(&[f32], Option<&[f32]>, f32, f32, &mut [f32]),

@@ -3,16 +3,8 @@
 
 use super::by_lanes;
 use crate::cpu::arch::Simd;
+use crate::graph::RopeLayout;
 use crate::simd_dispatch;
-
-/// Which elements of a head form a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RopeLayout {
-    /// Element i with i + rotary_dims/2: what Hugging Face checkpoints have (GPT-NeoX).
-    Half,
-    /// Element 2i with 2i + 1: the original, and llama in GGUF, whose rows are permuted for it.
-    Interleaved,
-}
 
 /// Writes the cosines and sines of one position, times `attention_factor`; all slices have rotary_dims/2 elements.
 ///
@@ -104,12 +96,12 @@ mod tests {
                     let x = random(1, 3 * head_dim);
                     let mut expected: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
                     for head in expected.chunks_mut(head_dim) {
-                        for i in 0..half {
+                        for (i, freq) in inv_freq.iter().enumerate() {
                             let (a, b) = match layout {
                                 RopeLayout::Half => (i, i + half),
                                 RopeLayout::Interleaved => (2 * i, 2 * i + 1),
                             };
-                            let (s, c) = f64::from(777.0 * inv_freq[i]).sin_cos();
+                            let (s, c) = f64::from(777.0 * freq).sin_cos();
                             let (u, v) = (head[a] * 1.25, head[b] * 1.25);
                             (head[a], head[b]) = (u * c - v * s, u * s + v * c);
                         }

@@ -1,6 +1,5 @@
 //! Choosing from logits on the CPU: the greatest. (Sampling with temperature and the like is the engine's.)
 
-use super::by_lanes;
 use crate::cpu::arch::Simd;
 use crate::simd_dispatch;
 
@@ -16,21 +15,21 @@ simd_dispatch!(
 fn argmax_impl<S: Simd>(s: S, x: &[f32]) -> Option<usize> {
     let (mut best, mut best_block) = (f32::NEG_INFINITY, None);
     for (index, block) in x.chunks(BLOCK).enumerate() {
-        let mut max = s.splat(f32::NEG_INFINITY);
-        by_lanes!(block.len(), i, m => {
-            if m == S::LANES {
-                // SAFETY: i + LANES <= the block's length.
-                let v = unsafe { s.load(block.as_ptr().add(i)) };
-                max = s.select(s.gt(v, max), v, max);
-            } else {
-                // One by one: the unused lanes of a partial load are zeros, which could win.
-                for &v in &block[i..i + m] {
-                    let v = s.splat(v);
-                    max = s.select(s.gt(v, max), v, max);
-                }
+        // Four chains side by side, or the latency of compare and choose would be the speed.
+        let mut tops = [s.splat(f32::NEG_INFINITY); 4];
+        let strides = block.chunks_exact(4 * S::LANES);
+        let rest = strides.remainder();
+        for stride in strides {
+            for (j, top) in tops.iter_mut().enumerate() {
+                // SAFETY: vector j of the four in the stride.
+                let v = unsafe { s.load(stride.as_ptr().add(j * S::LANES)) };
+                *top = s.select(s.gt(v, *top), v, *top);
             }
-        });
-        let max = s.reduce_max(max);
+        }
+        let mut max = rest.iter().fold(f32::NEG_INFINITY, |max, &v| if v > max { v } else { max });
+        for top in tops {
+            max = max.max(s.reduce_max(top));
+        }
         if max > best {
             (best, best_block) = (max, Some(index));
         }

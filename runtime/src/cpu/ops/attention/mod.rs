@@ -16,8 +16,7 @@ mod tests;
 
 use std::ops::Range;
 
-use super::RopeLayout;
-use crate::cpu::arch::Simd;
+use crate::{cpu::arch::Simd, graph::RopeLayout};
 
 /// Keys of one decode item: long enough that merging costs nothing, short enough to spread 1000 keys over cores.
 pub const DECODE_PIECE: usize = 256;
@@ -285,8 +284,8 @@ fn exp2_negative<S: Simd>(s: S, x: S::F) -> S::F {
     let mut p = s.splat(1.540_353_1e-4);
     p = s.mul_add(p, r, s.splat(1.333_355_8e-3));
     p = s.mul_add(p, r, s.splat(9.618_129e-3));
-    p = s.mul_add(p, r, s.splat(5.550_410_9e-2));
-    p = s.mul_add(p, r, s.splat(2.402_265_1e-1));
+    p = s.mul_add(p, r, s.splat(5.550_411e-2));
+    p = s.mul_add(p, r, s.splat(2.402_265e-1));
     p = s.mul_add(p, r, s.splat(std::f32::consts::LN_2));
     p = s.mul_add(p, r, s.splat(1.0));
     s.mul(p, s.f32_from_bits(s.shl_i32::<23>(s.add_i32(n, s.splat_i32(127)))))

@@ -120,9 +120,12 @@ unsafe fn prompt_typed<S: Simd, const F16: bool, const KB: usize, const VB: usiz
     // The keys that some row sees, and for each strip those that all of its rows see.
     let (mut start, mut end) = (usize::MAX, 0);
     let mut seen_by_all = [(0, usize::MAX); QUERY_ROWS];
+    let mut visible = 0..0;
     for at in 0..strips * lanes {
         let row = (rows.start + at).min(rows.end - 1);
-        let visible = params.visible(item.first_position + row / group, item.kv.len);
+        if at == 0 || row % group == 0 {
+            visible = params.visible(item.first_position + row / group, item.kv.len);
+        }
         if !visible.is_empty() {
             (start, end) = (start.min(visible.start), end.max(visible.end));
         }
@@ -152,9 +155,8 @@ unsafe fn prompt_typed<S: Simd, const F16: bool, const KB: usize, const VB: usiz
             next.start += run.n;
         }
         let n = tile.len();
-        for strip in 0..strips {
+        for (strip, &(from, to)) in seen_by_all[..strips].iter().enumerate() {
             let first = strip * lanes;
-            let (from, to) = seen_by_all[strip];
             let masked = from > tile.start || to < tile.end;
             // SAFETY: all pointers are to the strip's part of scratch arrays, whose sizes `scratch_len` fixes; blocks of
             // keys and values end inside of the padded tile.
@@ -191,8 +193,8 @@ fn load_queries(item: &PromptItem<'_>, first: usize, rows: usize, lanes: usize, 
         let head = item.kv_head * group + row % group;
         let q = &item.q[row / group * item.q_stride + head * dim..][..dim];
         let strip = &mut qt[at / lanes * lanes * dim..][..lanes * dim];
-        for (d, &x) in q.iter().enumerate() {
-            strip[d * lanes + at % lanes] = x * factor;
+        for (column, &x) in strip.chunks_exact_mut(lanes).zip(q) {
+            column[at % lanes] = x * factor;
         }
     }
 }
@@ -214,8 +216,8 @@ unsafe fn store_rows(item: &PromptItem<'_>, first: usize, rows: usize, lanes: us
             let start = item.out.add(row / group * item.out_stride + head * params.v_dim);
             std::slice::from_raw_parts_mut(start, params.v_dim)
         };
-        for (d, out) in out.iter_mut().enumerate() {
-            *out = strip[d * lanes + at % lanes] * factor;
+        for (column, out) in strip.chunks_exact(lanes).zip(out) {
+            *out = column[at % lanes] * factor;
         }
     }
 }

@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""Times Handmill and llama.cpp in turn (A B A B ...) on the same files and writes medians and ratios.
+
+usage: compare_llama_cpp.py LLAMA_BIN_DIR MODEL.gguf... [--rounds 5] [--threads 2] [-p 512] [-n 64] [--busy] [--out DIR]
+
+LLAMA_BIN_DIR holds llama-bench, built natively (-DGGML_NATIVE=ON) on the machine at hand. A shared machine drifts by
+tens of per cent within minutes: only figures of the same round are divided by each other, and the medians of those
+ratios are what counts. --busy repeats the generation with another process spinning on one of the cores.
+Results go to DIR (default: benches/results/<date>-<machine>/) as compare_llama_cpp.json and .md.
+"""
+import argparse, datetime, json, os, re, statistics, subprocess, sys, time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_json(command, timeout):
+    """Runs `command` and returns the JSON that it prints."""
+    p = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout)
+    if p.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}: exit code {p.returncode}\n{p.stderr[-2000:]}")
+    return json.loads(p.stdout)
+
+
+def handmill(args, model, prompt, generate):
+    """One repetition of `handmill bench`; its whole JSON."""
+    return run_json([args.handmill, "bench", model, "-p", prompt, "-n", generate, "--threads", args.threads,
+                     "--reps", 1, "--json"], args.timeout)
+
+
+def llama_cpp(args, model, prompt, generate):
+    """One repetition of llama-bench: tokens/s of prompt and generation, and its build."""
+    out = {}
+    rows = run_json([args.llama / "llama-bench", "-m", model, "-p", prompt, "-n", generate, "-t", args.threads,
+                     "-r", 1, "-o", "json"], args.timeout)
+    for row in rows:
+        out["prompt" if row["n_prompt"] else "generation"] = row["avg_ts"]
+        out["build"] = row.get("build_commit", "unknown")
+    return out
+
+
+def speed(bench, part):
+    """Tokens/s of `part` ("prompt" or "generation") in what `handmill bench --json` printed."""
+    return bench[part]["tokens_per_second"]
+
+
+class BusyCore:
+    """Another process that spins on the last core that we may use."""
+
+    def __enter__(self):
+        core = max(os.sched_getaffinity(0))
+        self.child = subprocess.Popen([sys.executable, "-c", "while True: pass"],
+                                      preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+        time.sleep(0.5)
+        return self
+
+    def __exit__(self, *_):
+        self.child.kill()
+        self.child.wait()
+
+
+def measure(args, model):
+    rounds = []
+    for i in range(args.rounds):
+        ours = handmill(args, model, args.prompt, args.generate)
+        theirs = llama_cpp(args, model, args.prompt, args.generate)
+        row = {"handmill": ours, "llama_cpp": theirs}
+        if args.busy:
+            with BusyCore():
+                row["busy"] = {"handmill": speed(handmill(args, model, 16, args.generate), "generation"),
+                               "llama_cpp": llama_cpp(args, model, 16, args.generate)["generation"]}
+        rounds.append(row)
+        print(f"{model.name} round {i + 1}: prompt {speed(ours, 'prompt'):.1f} / {theirs['prompt']:.1f}, "
+              f"generation {speed(ours, 'generation'):.1f} / {theirs['generation']:.1f}"
+              + (f", busy {row['busy']['handmill']:.1f} / {row['busy']['llama_cpp']:.1f}" if args.busy else ""),
+              file=sys.stderr, flush=True)
+    return summarise(rounds)
+
+
+def summarise(rounds):
+    median = lambda values: statistics.median(list(values))
+    out = {"rounds": rounds}
+    for part in ("prompt", "generation"):
+        out[part] = {"handmill": median(speed(r["handmill"], part) for r in rounds),
+                     "llama_cpp": median(r["llama_cpp"][part] for r in rounds),
+                     "ratio": median(speed(r["handmill"], part) / r["llama_cpp"][part] for r in rounds)}
+        # Shares and ceilings are what the command itself measured in the same run.
+        for key, value in rounds[0]["handmill"][part].items():
+            if key != "tokens_per_second" and isinstance(value, (int, float)):
+                out[part][key] = median(r["handmill"][part][key] for r in rounds)
+    for key, value in rounds[0]["handmill"].items():
+        if isinstance(value, dict) and key not in ("prompt", "generation"):
+            numbers = {k: median(r["handmill"][key][k] for r in rounds) for k, v in value.items()
+                       if isinstance(v, (int, float)) and not isinstance(v, bool)}
+            if numbers:
+                out[key] = numbers
+    if "busy" in rounds[0]:
+        out["busy"] = {"handmill": median(r["busy"]["handmill"] for r in rounds),
+                       "llama_cpp": median(r["busy"]["llama_cpp"] for r in rounds),
+                       "kept": median(r["busy"]["handmill"] / speed(r["handmill"], "generation") for r in rounds),
+                       "kept_llama_cpp": median(r["busy"]["llama_cpp"] / r["llama_cpp"]["generation"] for r in rounds)}
+    return out
+
+
+def machine():
+    info = Path("/proc/cpuinfo").read_text()
+    name = re.search(r"model name\s*: (.*)", info)
+    flags = re.search(r"flags\s*: (.*)", info)
+    known = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx_vnni", "amx_int8")
+    cpu = name.group(1).strip() if name else os.uname().machine
+    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "kernel": os.uname().release,
+            "isa": [f for f in known if flags and f in flags.group(1).split()]}
+
+
+def git_commit():
+    p = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return p.stdout.strip() or "unknown"
+
+
+def markdown(result, command):
+    m = result["machine"]
+    lines = [f"# Handmill {result['handmill_commit']} beside llama.cpp {result['llama_cpp_commit']}", "",
+             f"{result['date']}, {m['cores']} × {m['cpu']} ({' '.join(m['isa'])}), {result['threads']} threads. "
+             f"Medians of {result['rounds']} rounds in turn; the ratio is the median of the rounds' ratios. Tokens/s.", "",
+             f"    {command}", "",
+             f"| model | pp{result['prompt']} | llama.cpp | ratio | tg{result['generate']} | llama.cpp | ratio |",
+             "|---|---|---|---|---|---|---|"]
+    for name, r in result["models"].items():
+        cell = lambda p: f"{r[p]['handmill']:.1f} | {r[p]['llama_cpp']:.1f} | {r[p]['ratio']:.2f}×"
+        lines.append(f"| {name} | {cell('prompt')} | {cell('generation')} |")
+    lines += ["", "What the command measured beside it in the same runs (medians):", ""]
+    for name, r in result["models"].items():
+        for part in ("prompt", "generation"):
+            extra = {k: v for k, v in r[part].items() if k not in ("handmill", "llama_cpp", "ratio")}
+            if extra:
+                lines.append(f"- {name}, {part}: " + ", ".join(f"{k} {v:.4g}" for k, v in extra.items()))
+        for key, numbers in r.items():
+            if key not in ("prompt", "generation", "rounds", "busy"):
+                lines.append(f"- {name}, {key}: " + ", ".join(f"{k} {v:.4g}" for k, v in numbers.items()))
+    if any("busy" in r for r in result["models"].values()):
+        lines += ["", "With another process spinning on one core (generation; share kept of the quiet figure):", "",
+                  "| model | busy | kept | llama.cpp busy | kept |", "|---|---|---|---|---|"]
+        for name, r in result["models"].items():
+            b = r["busy"]
+            lines.append(f"| {name} | {b['handmill']:.1f} | {b['kept']:.0%} | {b['llama_cpp']:.1f} | {b['kept_llama_cpp']:.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("llama", type=Path)
+    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("-p", "--prompt", type=int, default=512)
+    parser.add_argument("-n", "--generate", type=int, default=64)
+    parser.add_argument("--busy", action="store_true")
+    parser.add_argument("--handmill", type=Path, default=ROOT / "target/release/handmill")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds that one run may take")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    host = machine()
+    date = datetime.date.today().isoformat()
+    slug = re.sub(r"\(r\)|\(tm\)|cpu|processor|@.*", "", host["cpu"].lower())
+    slug = re.sub(r"[^a-z0-9]+", "-", slug).strip("-")
+    out = args.out or ROOT / "benches/results" / f"{date}-{host['cores']}x-{slug}"
+    models = {m.name: measure(args, m) for m in args.models}
+    result = {"date": date, "machine": host, "threads": args.threads, "prompt": args.prompt, "generate": args.generate,
+              "rounds": args.rounds, "handmill_commit": git_commit(),
+              "llama_cpp_commit": next(iter(models.values()))["rounds"][0]["llama_cpp"]["build"], "models": models}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "compare_llama_cpp.json").write_text(json.dumps(result, indent=1) + "\n")
+    command = "benches/compare_llama_cpp.py LLAMA_BIN_DIR " + " ".join(m.name for m in args.models)
+    command += f" --rounds {args.rounds} --threads {args.threads}" + (" --busy" if args.busy else "")
+    text = markdown(result, command)
+    (out / "compare_llama_cpp.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+//! `handmill bench`: how fast a model runs here, and how near that is to what the machine can do.
+//!
+//! The two walls are measured in the same run, one sample before the repetitions and one after each: machines drift.
+
+use crate::{
+    args::Global,
+    error::CliError,
+    fetch::{self, human_bytes},
+    interrupt, memory, out,
+    run::KvType,
+    session,
+};
+use handmill_models::{
+    Engine, Error, Model,
+    engine::{Sequence, Step},
+};
+use handmill_runtime::{
+    cpu::{Outputs, Pool, arch::Isa},
+    profile::{ReadBandwidth, measure_fma_peak},
+};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// Arguments of the subcommand.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Path, hf:owner/name[:file] or alias
+    #[arg(default_value = fetch::DEFAULT)]
+    model: String,
+    /// Tokens of the prompt
+    #[arg(short, long, value_name = "N", default_value_t = 512)]
+    prompt: usize,
+    /// Tokens to generate
+    #[arg(short = 'n', long = "generate", value_name = "N", default_value_t = 64)]
+    generate: usize,
+    /// Repetitions; the medians count
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    reps: usize,
+    /// Do not measure the machine's read bandwidth and FMA peak
+    #[arg(long)]
+    no_walls: bool,
+    /// Element type of cached keys and values
+    #[arg(long, value_enum, default_value_t = KvType::Auto)]
+    kv_type: KvType,
+}
+
+/// Runs the subcommand.
+pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+    if args.reps == 0 || args.prompt + args.generate == 0 {
+        return Err(CliError::Usage("nothing to measure: --reps and one of -p and -n must be above 0".to_owned()));
+    }
+    let threads = global.threads.map_or_else(Pool::default_threads, usize::from);
+    // Prompt and generation are measured apart, each from an empty context, as llama-bench does.
+    let n_ctx = global.ctx.map(usize::from).or(Some(args.prompt.max(args.generate)));
+    let (model, mut engine) = session::with_ctx(global, &args.model, args.kv_type.into(), n_ctx)?;
+    let info = model.info().clone();
+    let isa = Isa::from_env().map_err(|e| CliError::because("the CPU cannot be used as asked", e))?;
+
+    let failed = |e| CliError::because("the model could not be run", e);
+    let ids = |n: usize| -> Vec<u32> { (0..n).map(|i| (i * 7919 % info.vocab_size.max(1)) as u32).collect() };
+    let prompt = ids(args.prompt);
+    let mut rates = (Vec::new(), Vec::new());
+    // The first turn warms caches and clocks up and is not counted.
+    let mut walls = None;
+    let mut peak = None;
+    for turn in 0..=args.reps {
+        if interrupt::asked() {
+            return Err(CliError::Interrupted);
+        }
+        let prompt_time = time_prompt(&mut engine, &prompt).map_err(failed)?;
+        let generation_time = time_generation(&mut engine, &ids(args.generate)).map_err(failed)?;
+        if turn == 0 {
+            // Before the buffer that measures the bandwidth counts as well.
+            peak = memory::peak();
+            if !args.no_walls {
+                walls = Some(Walls::new(threads, isa)?);
+            }
+        } else {
+            rates.0.push(args.prompt as f64 / prompt_time);
+            rates.1.push(args.generate as f64 / generation_time);
+        }
+        if let Some(walls) = &mut walls {
+            walls.sample();
+        }
+    }
+    let generation = Rates::of(rates.1, args.generate);
+    let report = Report {
+        model: &args.model,
+        architecture: &info.architecture,
+        threads,
+        isa,
+        reps: args.reps,
+        prompt: Rates::of(rates.0, args.prompt),
+        // What a token reads of keys and values is little beside the weights at these lengths and is left out.
+        read: generation.median * info.bytes_per_token as f64,
+        flops_per_token: prompt_flops(&model),
+        bytes_per_token: info.bytes_per_token,
+        generation,
+        walls: walls.map(Walls::medians),
+        peak,
+    };
+    if global.json { out::json(&report.json()) } else { out::text(&report.text()) }
+}
+
+fn time_prompt(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
+    if tokens.is_empty() {
+        return Ok(f64::INFINITY);
+    }
+    let mut sequence = engine.sequence();
+    let start = Instant::now();
+    engine.prefill(&mut sequence, tokens)?;
+    let time = start.elapsed().as_secs_f64();
+    engine.release(sequence);
+    Ok(time)
+}
+
+fn time_generation(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
+    let mut sequence: Sequence = engine.sequence();
+    let start = Instant::now();
+    for token in tokens {
+        let step = Step { sequence: &mut sequence, tokens: std::slice::from_ref(token), outputs: Outputs::Last };
+        engine.step(&mut [step])?;
+    }
+    let time = start.elapsed().as_secs_f64();
+    engine.release(sequence);
+    Ok(time)
+}
+
+/// Operations of the matrix products for one prompt token. The head runs for the last token only and does not count.
+fn prompt_flops(model: &Model) -> f64 {
+    let info = model.info();
+    let head = 2 * info.vocab_size as u64 * info.width as u64;
+    model.graph().linear_flops_per_token().saturating_sub(head) as f64
+}
+
+/// Median, least and most of some rates.
+struct Rates {
+    tokens: usize,
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Rates {
+    fn of(mut rates: Vec<f64>, tokens: usize) -> Self {
+        let median = median(&mut rates);
+        Self { tokens, median, min: rates[0], max: rates[rates.len() - 1] }
+    }
+
+    fn json(&self) -> Value {
+        json!({ "tokens": self.tokens, "tokens_per_second": self.median, "min": self.min, "max": self.max })
+    }
+}
+
+/// Sorts the values; the middle one, or the mean of the middle two.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}
+
+/// Samples of what the machine can do.
+struct Walls {
+    threads: usize,
+    isa: Isa,
+    buffer: ReadBandwidth,
+    bandwidth: Vec<f64>,
+    peak: Vec<f64>,
+}
+
+impl Walls {
+    fn new(threads: usize, isa: Isa) -> Result<Self, CliError> {
+        let buffer = ReadBandwidth::new(threads, isa).map_err(|e| {
+            CliError::because("no memory to measure the bandwidth with (--no-walls leaves that out)", e)
+        })?;
+        Ok(Self { threads, isa, buffer, bandwidth: Vec::new(), peak: Vec::new() })
+    }
+
+    fn sample(&mut self) {
+        self.bandwidth.push(self.buffer.sample());
+        self.peak.push(measure_fma_peak(self.threads, self.isa, Duration::from_millis(60)));
+    }
+
+    /// Bytes and operations a second.
+    fn medians(mut self) -> (f64, f64) {
+        (median(&mut self.bandwidth), median(&mut self.peak))
+    }
+}
+
+/// Everything that was measured.
+struct Report<'a> {
+    model: &'a str,
+    architecture: &'a str,
+    threads: usize,
+    isa: Isa,
+    reps: usize,
+    prompt: Rates,
+    generation: Rates,
+    bytes_per_token: u64,
+    flops_per_token: f64,
+    /// Bytes of weights a second that generation reads.
+    read: f64,
+    walls: Option<(f64, f64)>,
+    peak: Option<u64>,
+}
+
+impl Report<'_> {
+    /// Operations a second of the prompt.
+    fn prompt_flops(&self) -> f64 {
+        self.prompt.median * self.flops_per_token
+    }
+
+    fn json(&self) -> Value {
+        let mut prompt = self.prompt.json();
+        prompt["flops_per_second"] = self.prompt_flops().into();
+        let mut generation = self.generation.json();
+        generation["bytes_per_second"] = self.read.into();
+        if let Some((bandwidth, peak)) = self.walls {
+            prompt["share_of_fma_peak"] = (self.prompt_flops() / peak).into();
+            generation["share_of_read_bandwidth"] = (self.read / bandwidth).into();
+        }
+        json!({
+            "model": self.model,
+            "architecture": self.architecture,
+            "threads": self.threads,
+            "isa": self.isa.name(),
+            "reps": self.reps,
+            "prompt": prompt,
+            "generation": generation,
+            "bytes_per_token": self.bytes_per_token,
+            "flops_per_token": self.flops_per_token,
+            "read_bandwidth": self.walls.map(|walls| walls.0),
+            "fma_peak": self.walls.map(|walls| walls.1),
+            "peak_memory_bytes": self.peak,
+        })
+    }
+
+    fn text(&self) -> String {
+        let isa = self.isa.name();
+        let mut text = format!("{} on {} threads, {isa}, medians of {}\n", self.model, self.threads, self.reps);
+        let mut line = |name: &str, rates: &Rates, unit: &str, per_second: f64, wall: Option<f64>| {
+            if rates.tokens == 0 {
+                return;
+            }
+            text += &format!(
+                "{name:<10} {:>5} tokens  {:8.1} tokens/s ({:.1} to {:.1})  {:7.1} {unit}",
+                rates.tokens,
+                rates.median,
+                rates.min,
+                rates.max,
+                per_second / 1e9
+            );
+            if let Some(wall) = wall {
+                text += &format!(" of {:.1}: {:.0} %", wall / 1e9, per_second / wall * 100.0);
+            }
+            text += "\n";
+        };
+        let (bandwidth, peak) = self.walls.unzip();
+        line("prompt", &self.prompt, "GFLOP/s", self.prompt_flops(), peak);
+        line("generation", &self.generation, "GB/s", self.read, bandwidth);
+        text += &format!("a token reads {} of weights", human_bytes(self.bytes_per_token));
+        if let Some(peak) = self.peak {
+            text += &format!("; peak memory {}", human_bytes(peak));
+        }
+        text + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}

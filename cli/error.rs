@@ -1,0 +1,67 @@
+//! What can end a command early, and the exit code and line that each way out gives.
+
+use crate::fetch::FetchError;
+
+/// Why a command ended before it was done.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The arguments do not fit together; exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// The model named on the command line could not be brought here.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// Something failed while the command worked; exit code 1.
+    #[error("{what}")]
+    Failed {
+        /// What was being done, in words that name the file or option.
+        what: String,
+        /// The error underneath.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The reader of standard output went away (`handmill … | head`): nothing is wrong, nothing is left to do.
+    #[error("standard output was closed")]
+    ClosedPipe,
+    /// Ctrl-C; exit code 130 as shells expect.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl CliError {
+    /// A failure without a deeper cause.
+    pub fn failed(what: impl Into<String>) -> Self {
+        Self::Failed { what: what.into(), source: None }
+    }
+
+    /// A failure that `source` caused.
+    pub fn because(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Failed { what: what.into(), source: Some(source.into()) }
+    }
+
+    /// The process's exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::ClosedPipe => 0,
+            Self::Interrupted | Self::Fetch(FetchError::Interrupted { .. }) => 130,
+            Self::Fetch(FetchError::Spelling { .. }) => 2,
+            Self::Fetch(_) | Self::Failed { .. } => 1,
+        }
+    }
+}
+
+/// The error and its causes in one line, each cause once.
+pub fn one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        // Many errors repeat their cause in their own text.
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = inner.source();
+    }
+    line.replace('\n', " ")
+}

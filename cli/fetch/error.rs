@@ -1,0 +1,116 @@
+//! What can go wrong on the way from a name to a file; each message says what to do next.
+
+use std::{io, path::Path, path::PathBuf};
+
+/// Why a model could not be found or fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The argument is neither a path, nor `hf:owner/name`, nor an alias.
+    #[error("{text}")]
+    Spelling {
+        /// The whole message.
+        text: String,
+    },
+    /// A path that does not exist.
+    #[error("{path} does not exist", path = path.display())]
+    Missing {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// No connection to the server.
+    #[error(
+        "could not reach {host} to fetch {what}: {reason}; check the network (HTTPS_PROXY is honoured) and run the \
+         command again: what has arrived is kept"
+    )]
+    Network {
+        /// What was being fetched.
+        what: String,
+        /// The server.
+        host: String,
+        /// What the connection said.
+        reason: String,
+    },
+    /// The server answered with an error.
+    #[error("{host} answered {status} for {what}{hint}")]
+    Status {
+        /// What was being fetched.
+        what: String,
+        /// The server.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+        /// What that status usually means there and what to do; begins with punctuation.
+        hint: String,
+    },
+    /// The answer does not have the form that it should.
+    #[error("{host} sent something unexpected for {what}: {reason}")]
+    Answer {
+        /// What was being fetched.
+        what: String,
+        /// The server.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The bytes that arrived are not the expected ones.
+    #[error("{what} arrived damaged: {reason}; it was deleted, nothing of it is used; run the command again")]
+    Corrupt {
+        /// What was fetched.
+        what: String,
+        /// How it was seen, with the expected and the found value.
+        reason: String,
+    },
+    /// The disk is full.
+    #[error(
+        "no space left on the disk of {path}; free {need} or set HANDMILL_CACHE to a folder on another disk, then run \
+         the command again: it goes on from what has arrived", path = path.display()
+    )]
+    DiskFull {
+        /// The file being written.
+        path: PathBuf,
+        /// How much is still needed, in words.
+        need: String,
+    },
+    /// The cache could not be read or written.
+    #[error("could not {action} {path}: {source}{hint}", path = path.display())]
+    Cache {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What to do; begins with punctuation, or is empty.
+        hint: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The repository has no file that could be run.
+    #[error("{text}")]
+    Repository {
+        /// The whole message.
+        text: String,
+    },
+    /// Ctrl-C.
+    #[error("interrupted{kept}")]
+    Interrupted {
+        /// What is kept; begins with punctuation, or is empty.
+        kept: String,
+    },
+}
+
+impl FetchError {
+    /// An error of the file system at `path`; a full disk and a folder that cannot be written get their own words.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { path: path.to_owned(), need: "some space".to_owned() }
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Cache {
+                action,
+                path: path.to_owned(),
+                hint: "; set HANDMILL_CACHE to a folder that you can write to",
+                source,
+            },
+            _ => Self::Cache { action, path: path.to_owned(), hint: "", source },
+        }
+    }
+}

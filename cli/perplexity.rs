@@ -1,0 +1,74 @@
+//! `handmill perplexity`: how well a model predicts a text.
+
+use crate::{
+    args::Global,
+    error::CliError,
+    fetch::{self, note},
+    input, interrupt, out,
+    run::KvType,
+    session,
+};
+use serde_json::json;
+use std::{io::IsTerminal, path::PathBuf, time::Instant};
+
+/// Arguments of the subcommand.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The text is cut into windows of --ctx tokens (512 unless given); of each window the second half \
+                        is scored. This is llama.cpp's definition."
+)]
+pub struct Args {
+    /// Path, hf:owner/name[:file] or alias
+    #[arg(default_value = fetch::DEFAULT)]
+    model: String,
+    /// The text
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Element type of cached keys and values
+    #[arg(long, value_enum, default_value_t = KvType::Auto)]
+    kv_type: KvType,
+}
+
+/// Tokens of a window where `--ctx` does not say.
+const WINDOW: usize = 512;
+
+/// Runs the subcommand.
+pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+    let text = input::text_file(&args.file)?;
+    let window = global.ctx.map_or(WINDOW, usize::from);
+    let (model, mut engine) = session::with_ctx(global, &args.model, args.kv_type.into(), Some(window))?;
+    let ids = model
+        .tokenizer()
+        .and_then(|tokenizer| Ok(tokenizer.encode(&text, true, false)?))
+        .map_err(|e| CliError::because("could not tokenize the text", e))?;
+    let start = Instant::now();
+    let live = std::io::stderr().is_terminal();
+    let result = engine
+        .perplexity(&ids, window, |so_far| {
+            if interrupt::asked() {
+                // Nothing has been computed that would be worth showing.
+                std::process::exit(130);
+            }
+            if live {
+                note(&format!("window {} of {}: {:.4}", so_far.windows, so_far.of, so_far.value()));
+            }
+        })
+        .map_err(|e| CliError::because("could not compute the perplexity", e))?;
+    let seconds = start.elapsed().as_secs_f64();
+    if global.json {
+        return out::json(&json!({
+            "perplexity": result.value(),
+            "nll": result.nll / result.scored.max(1) as f64,
+            "windows": result.windows,
+            "ctx": window,
+            "tokens": ids.len(),
+            "scored_tokens": result.scored,
+            "seconds": seconds,
+        }));
+    }
+    out::text(&format!(
+        "perplexity {:.4} ({} windows of {window} tokens, {seconds:.1} s)\n",
+        result.value(),
+        result.windows
+    ))
+}

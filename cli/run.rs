@@ -1,0 +1,210 @@
+//! `handmill run`: continues a prompt and streams the answer.
+
+use crate::{
+    args::Global,
+    error::CliError,
+    fetch::{self, human_bytes, note},
+    input, interrupt, memory, out, session,
+};
+use handmill_models::{GenerateOptions, GenerateStats, KvChoice, StopReason, engine::sampling::SamplingParams};
+use serde_json::json;
+use std::{ops::ControlFlow, path::PathBuf};
+
+/// Arguments of the subcommand.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Path, hf:owner/name[:file] or alias
+    #[arg(default_value = fetch::DEFAULT)]
+    model: String,
+    /// The prompt; @- reads it from standard input
+    #[arg(short, long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// Read the prompt from a file
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Turn names of special tokens in the prompt, like <|im_start|>, into these tokens
+    #[arg(long)]
+    parse_special: bool,
+    /// Generate at most this many tokens
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
+    max_tokens: usize,
+    /// Go on where the model would end its answer
+    #[arg(long)]
+    ignore_eos: bool,
+    /// End the answer before this text (may be given several times)
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Element type of cached keys and values
+    #[arg(long, value_enum, default_value_t = KvType::Auto)]
+    kv_type: KvType,
+    /// How tokens are chosen
+    #[command(flatten)]
+    sampling: Sampling,
+}
+
+/// Values of `--kv-type`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum KvType {
+    /// f32 for models stored as f32, else f16.
+    Auto,
+    /// 16 bits.
+    F16,
+    /// 32 bits.
+    F32,
+}
+
+impl From<KvType> for KvChoice {
+    fn from(kv: KvType) -> Self {
+        match kv {
+            KvType::Auto => Self::Auto,
+            KvType::F16 => Self::F16,
+            KvType::F32 => Self::F32,
+        }
+    }
+}
+
+/// How tokens are chosen.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Sampling")]
+struct Sampling {
+    /// Temperature; 0 takes the likeliest token each time
+    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    temp: f32,
+    /// Keep the K likeliest tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = 40)]
+    top_k: usize,
+    /// Keep the fewest tokens that together reach this probability; 1 keeps all
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    top_p: f32,
+    /// Keep tokens at least this times as likely as the likeliest; 0 keeps all
+    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    min_p: f32,
+    /// Make tokens of the last 64 less likely by this factor; 1 does nothing
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    repeat_penalty: f32,
+    /// Take this from the logits of tokens of the last 64
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    presence_penalty: f32,
+    /// Take this from the logits of tokens of the last 64, once for each time
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    frequency_penalty: f32,
+    /// Add X to the logit of token ID (may be given several times; -inf forbids it)
+    #[arg(long, value_name = "ID=X", value_parser = logit_bias)]
+    logit_bias: Vec<(u32, f32)>,
+    /// Where the random numbers start: the same seed gives the same answer
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+fn logit_bias(text: &str) -> Result<(u32, f32), String> {
+    let (id, bias) = text.split_once('=').ok_or("write it as ID=X, for example 42=-5")?;
+    let id = id.trim().parse().map_err(|_| format!("{id:?} is not a token id"))?;
+    let bias: f32 = bias.trim().parse().map_err(|_| format!("{bias:?} is not a number"))?;
+    if bias.is_nan() || bias == f32::INFINITY { Err(format!("{bias} is no bias")) } else { Ok((id, bias)) }
+}
+
+impl Sampling {
+    fn params(&self) -> SamplingParams {
+        SamplingParams {
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repeat_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: self.logit_bias.clone(),
+            seed: self.seed,
+            ..SamplingParams::default()
+        }
+    }
+}
+
+/// Runs the subcommand.
+pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+    let missing = "no prompt: give it with -p TEXT, --file FILE, or on standard input";
+    let prompt = input::text(args.prompt.as_deref(), args.file.as_deref(), missing)?;
+    if prompt.is_empty() {
+        return Err(CliError::Usage(missing.to_owned()));
+    }
+    let params = args.sampling.params();
+    params.validate().map_err(|e| CliError::Usage(e.to_string()))?;
+    let (model, mut engine) = session::open(global, &args.model, args.kv_type.into())?;
+    let ids = model
+        .tokenizer()
+        .and_then(|tokenizer| Ok(tokenizer.encode(&prompt, true, args.parse_special)?))
+        .map_err(|e| CliError::because("could not tokenize the prompt", e))?;
+    let options = GenerateOptions {
+        max_tokens: Some(args.max_tokens),
+        sampling: params,
+        stop: args.stop.clone(),
+        ignore_end_of_turn: args.ignore_eos,
+    };
+
+    let mut answer = String::new();
+    let mut failed = None;
+    let result = engine.generate(&ids, &options, |piece| {
+        answer.push_str(piece);
+        let written = if global.json { Ok(()) } else { out::text(piece) };
+        if let Err(error) = written {
+            failed = Some(error);
+            return ControlFlow::Break(());
+        }
+        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let stats = result.map_err(|e| CliError::because("the model could not go on", e))?;
+    if global.json {
+        out::json(&json!({
+            "text": answer,
+            "ids": stats.generated,
+            "stop": stats.stop.name(),
+            "prompt": { "tokens": stats.prompt_tokens, "tokens_per_second": stats.prompt_rate() },
+            "generation": { "tokens": stats.generated.len(), "tokens_per_second": stats.generation_rate() },
+            "time_to_first_token": stats.time_to_first_token,
+            "peak_memory_bytes": memory::peak(),
+        }))?;
+    } else {
+        out::text("\n")?;
+    }
+    note(&statistics(&stats));
+    if interrupt::asked() { Err(CliError::Interrupted) } else { Ok(()) }
+}
+
+/// The line at the end.
+fn statistics(stats: &GenerateStats) -> String {
+    let mut line = format!(
+        "prompt {} tokens, {:.1} tokens/s; first token after {:.0} ms; ",
+        stats.prompt_tokens,
+        stats.prompt_rate(),
+        stats.time_to_first_token * 1e3,
+    );
+    line += &match stats.generated.len() {
+        // One token comes with the prompt: there is no rate yet.
+        0 | 1 => format!("generated {} tokens", stats.generated.len()),
+        n => format!("generated {n} tokens, {:.1} tokens/s", stats.generation_rate()),
+    };
+    if let Some(peak) = memory::peak() {
+        line += &format!("; peak memory {}", human_bytes(peak));
+    }
+    if stats.stop == StopReason::ContextFull {
+        line += "; the context is full (--ctx)";
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logit_biases_are_read() {
+        assert_eq!(logit_bias("5=+1.5"), Ok((5, 1.5)));
+        assert_eq!(logit_bias("5=-inf"), Ok((5, f32::NEG_INFINITY)));
+        for wrong in ["5", "=1", "5=", "a=1", "5=x", "5=nan", "-1=2", "5=inf"] {
+            assert!(logit_bias(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! `handmill tokenize`: text to token ids.
+
+use crate::{args::Global, error::CliError, fetch, input, out};
+use handmill_models::text::Tokenizer;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Arguments of the subcommand.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Path, hf:owner/name[:file] or alias; also a bare tokenizer.json, tokenizer.model or vocabulary-only GGUF
+    model: String,
+    /// The text; without it and --file, standard input is read
+    text: Option<String>,
+    /// Read the text from a file
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Add no special tokens (like BOS) around the text
+    #[arg(long)]
+    no_special: bool,
+    /// Turn names of special tokens in the text, like <|im_end|>, into these tokens
+    #[arg(long)]
+    parse_special: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+    let missing = "no text: give it after the model, with --file FILE, or on standard input";
+    let text = input::text(args.text.as_deref(), args.file.as_deref(), missing)?;
+    let tokenizer = open(&args.model)?;
+    let ids = tokenizer.encode(&text, !args.no_special, args.parse_special).map_err(failed)?;
+    if global.json {
+        return out::json(&json!({ "ids": ids }));
+    }
+    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+    out::text(&(ids.join(" ") + "\n"))
+}
+
+/// The tokenizer of what the user calls a model.
+pub fn open(model: &str) -> Result<Tokenizer, CliError> {
+    Tokenizer::from_path(fetch::locate(model)?).map_err(failed)
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CliError {
+    CliError::because("the tokenizer does not work", error)
+}

@@ -1,0 +1,111 @@
+//! Paths as people give them: files, folders, and what is neither.
+
+use super::{Dir, ramp, small_gguf, values};
+use handmill_runtime::format::{Checkpoint, FormatError, Kind, gguf::GgufWriter};
+use std::path::Path;
+
+fn safetensors(name: &str) -> Vec<u8> {
+    let data: Vec<u8> = (0..4).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![4], &data).unwrap();
+    safetensors::tensor::serialize([(name, view)], None).unwrap()
+}
+
+fn error(path: &Path) -> String {
+    Checkpoint::open(path).unwrap_err().to_string()
+}
+
+#[test]
+fn a_gguf_file_under_any_name_or_alone_in_its_folder() {
+    let dir = Dir::new();
+    let file = dir.write("weights.bin", small_gguf().to_bytes());
+    let checkpoint = Checkpoint::open(&file).unwrap();
+    assert!(matches!(checkpoint.kind(), Kind::Gguf(gguf) if gguf.version() == 3));
+    assert_eq!(checkpoint.file_size(), file.metadata().unwrap().len());
+    assert_eq!(checkpoint.tensors().len(), 3);
+    assert_eq!(checkpoint.path(), file);
+    assert!(matches!(
+        checkpoint.tensor("absent"),
+        Err(FormatError::MissingTensor { tensor, path }) if tensor == "absent" && path == file
+    ));
+
+    let folder = Dir::new();
+    folder.write("README.md", "words");
+    folder.write("m.gguf", small_gguf().to_bytes());
+    assert_eq!(values(&Checkpoint::open(folder.path()).unwrap().tensor("norm.weight").unwrap()).len(), 5);
+    folder.write("n.gguf", small_gguf().to_bytes());
+    assert!(error(folder.path()).contains("several models (m.gguf, n.gguf)"));
+}
+
+#[test]
+fn a_split_gguf_is_one_model_of_its_folder() {
+    let dir = Dir::new();
+    for i in 0..2u16 {
+        let mut w = GgufWriter::new();
+        w.put("split.no", i).put("split.count", 2u16).tensor(&format!("t{i}"), &ramp(&[2]));
+        dir.write(&format!("m-{:05}-of-00002.gguf", i + 1), w.to_bytes());
+    }
+    assert_eq!(Checkpoint::open(dir.path()).unwrap().tensors().len(), 2);
+}
+
+#[test]
+fn a_hugging_face_folder() {
+    let dir = Dir::new();
+    dir.write("config.json", r#"{"model_type":"llama"}"#);
+    dir.write("generation_config.json", r#"{"eos_token_id":[1,2]}"#);
+    dir.write("tokenizer.json", "{}");
+    let file = dir.write("model.safetensors", safetensors("w"));
+    for path in [dir.path(), &file] {
+        let checkpoint = Checkpoint::open(path).unwrap();
+        assert_eq!(values(&checkpoint.tensor("w").unwrap()), [0.0, 1.0, 2.0, 3.0]);
+        let Kind::HuggingFace(folder) = checkpoint.kind() else { panic!("not a folder") };
+        assert_eq!(folder.config["model_type"], "llama");
+        assert_eq!(folder.generation_config.as_ref().unwrap()["eos_token_id"][1], 2);
+        assert!(folder.tokenizer_config.is_none());
+        assert_eq!(folder.file("tokenizer.json"), Some(dir.path().join("tokenizer.json")));
+        assert_eq!(folder.file("tokenizer.model"), None);
+        assert_eq!(folder.dir(), dir.path());
+    }
+}
+
+#[test]
+fn one_shard_stands_for_the_whole_checkpoint() {
+    let dir = Dir::new();
+    dir.write("config.json", "{}");
+    let first = dir.write("model-00001-of-00002.safetensors", safetensors("a"));
+    dir.write("model-00002-of-00002.safetensors", safetensors("b"));
+    assert!(error(dir.path()).contains("no model.safetensors.index.json"));
+    dir.write(
+        "model.safetensors.index.json",
+        r#"{"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}}"#,
+    );
+    for path in [dir.path(), &first] {
+        assert_eq!(Checkpoint::open(path).unwrap().tensors().len(), 2);
+    }
+}
+
+#[test]
+fn what_is_not_a_checkpoint_says_why() {
+    let dir = Dir::new();
+    assert!(error(&dir.path().join("gone")).contains("no such file"));
+    assert!(error(dir.path()).contains("no model.safetensors and no .gguf"));
+    assert!(error(&dir.write("empty.gguf", "")).contains("empty"));
+    assert!(error(&dir.write("page.gguf", "<!DOCTYPE html>")).contains("\"<!DOCTYP\""));
+    assert!(error(&dir.write("short.gguf", "abc")).contains("\"abc\""));
+
+    let dir = Dir::new();
+    dir.write("pytorch_model.bin", "x");
+    assert!(error(dir.path()).contains("convert to safetensors"));
+    let file = dir.write("model.safetensors", safetensors("w"));
+    assert!(error(dir.path()).contains("no config.json"));
+    assert!(error(&file).contains("no config.json"));
+    dir.write("config.json", "{");
+    assert!(error(&file).contains("config.json: not valid JSON"));
+    dir.write("config.json", "[]");
+    assert!(error(&file).contains("config.json: a JSON object was expected"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_device_is_refused_before_it_is_opened() {
+    assert!(error(Path::new("/dev/zero")).contains("not a regular file"));
+}

@@ -1,0 +1,140 @@
+//! Runs the built `handmill` and makes small files for it.
+#![allow(dead_code, reason = "each test file uses its own share")]
+
+pub mod server;
+
+use std::{
+    io::Write,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A command line of the program under test.
+pub struct Handmill {
+    command: Command,
+    stdin: Vec<u8>,
+}
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Handmill {
+    pub fn new() -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_handmill"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Nothing of the environment of whoever runs the tests decides here.
+        for name in ["HF_TOKEN", "HF_ENDPOINT", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HANDMILL_CPU"] {
+            command.env_remove(name);
+        }
+        Self { command, stdin: Vec::new() }
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn stdin(mut self, bytes: &[u8]) -> Self {
+        self.stdin = bytes.to_vec();
+        self
+    }
+
+    pub fn stdout(mut self, to: impl Into<Stdio>) -> Self {
+        self.command.stdout(to);
+        self
+    }
+
+    pub fn start(mut self, args: &[&str]) -> Running {
+        let mut child = self.command.args(args).spawn().expect("the built program starts");
+        // A program that does not read its input closes the pipe; that is its right.
+        let _ = child.stdin.take().expect("piped").write_all(&self.stdin);
+        Running { child }
+    }
+
+    pub fn run(self, args: &[&str]) -> Answer {
+        self.start(args).wait()
+    }
+}
+
+/// A run under way.
+pub struct Running {
+    pub child: Child,
+}
+
+impl Running {
+    /// Sends what Ctrl-C sends.
+    pub fn interrupt(&self) {
+        let sent = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()));
+    }
+
+    pub fn wait(self) -> Answer {
+        let output = self.child.wait_with_output().expect("the program ends");
+        Answer {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("UTF-8 on standard output"),
+            stderr: String::from_utf8(output.stderr).expect("UTF-8 on standard error"),
+        }
+    }
+}
+
+impl Answer {
+    #[track_caller]
+    pub fn assert_ok(&self) {
+        assert_eq!(self.code, Some(0), "stderr: {}", self.stderr);
+    }
+
+    /// The exit code, nothing on standard output, and one line `error: …` that contains `text`.
+    #[track_caller]
+    pub fn assert_failed(&self, code: i32, text: &str) {
+        assert_eq!(self.code, Some(code), "stderr: {}", self.stderr);
+        assert_eq!(self.stdout, "");
+        let errors: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert!(errors.len() == 1 && errors[0].contains(text), "wanted {text:?} in: {}", self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        self.assert_ok();
+        serde_json::from_str(&self.stdout).expect("JSON on standard output")
+    }
+}
+
+/// Waits until something is so, for at most 20 s.
+#[track_caller]
+pub fn wait_for(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it did not happen within 20 s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A GGUF file without tensors, of an architecture that nobody has heard of, with `padding` bytes of metadata.
+pub fn tiny_gguf(padding: usize) -> Vec<u8> {
+    let string = |text: &[u8]| [&(text.len() as u64).to_le_bytes(), text].concat();
+    let pair = |key: &str, value: &[u8]| [string(key.as_bytes()), 8u32.to_le_bytes().to_vec(), string(value)].concat();
+    let numbers: Vec<u8> = (0..padding).map(|i| b'a' + (i * i / 7 % 26) as u8).collect();
+    let mut file = b"GGUF".to_vec();
+    file.extend(3u32.to_le_bytes());
+    file.extend(0u64.to_le_bytes());
+    file.extend(2u64.to_le_bytes());
+    file.extend(pair("general.architecture", b"unheard-of"));
+    file.extend(pair("general.description", &numbers));
+    file
+}
+
+/// A safetensors file with one f32 tensor of two elements.
+pub fn tiny_safetensors(name: &str) -> Vec<u8> {
+    let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}}}"#);
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend([0; 8]);
+    file
+}

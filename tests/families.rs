@@ -1,0 +1,164 @@
+//! Every family fixture against transformers' float32 logits, from safetensors with both spellings of the config and
+//! from GGUF; and what must not change the answer: chunking, batching, threads, instruction set.
+
+mod support;
+
+use std::path::Path;
+
+use handmill_runtime::cpu::Isa;
+use support::{FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, fixtures_dir, write_gguf};
+
+/// Largest |Δlogit| allowed with f32 weights and f32 keys and values; logits have a standard deviation of about 2.
+const TOLERANCE: f32 = 2e-4;
+
+/// Fixtures that cannot be written as GGUF, with why.
+const NOT_IN_GGUF: &[(&str, &str)] = &[("llama-dynamic", "GGUF has no key for dynamic NTK scaling")];
+
+macro_rules! families {
+    ($($test:ident $name:literal,)*) => {
+        $(mod $test {
+            use super::*;
+
+            #[test]
+            fn safetensors() {
+                check_logits($name, Source::Safetensors(Spelling::V5));
+            }
+            #[test]
+            fn published_config() {
+                check_logits($name, Source::Safetensors(Spelling::Legacy));
+            }
+            #[test]
+            fn gguf() {
+                check_logits($name, Source::Gguf);
+            }
+            #[test]
+            fn invariance() {
+                check_invariance($name);
+            }
+        })*
+
+        #[test]
+        fn every_fixture_is_tested() {
+            let tested = [$($name),*];
+            assert_eq!(tested, FAMILIES);
+            let mut found: Vec<_> = std::fs::read_dir(fixtures_dir().join("families"))
+                .expect("fixtures")
+                .map(|e| e.expect("fixtures"))
+                .filter(|e| e.path().join("expected.json").exists())
+                .map(|e| e.file_name().into_string().expect("a plain name"))
+                .collect();
+            found.sort();
+            let mut tested = tested.map(String::from);
+            tested.sort();
+            assert_eq!(found, tested);
+        }
+    };
+}
+
+families! {
+    llama2 "llama2",
+    llama3 "llama3",
+    llama3_bf16 "llama3-bf16",
+    llama_linear "llama-linear",
+    llama_dynamic "llama-dynamic",
+    qwen2 "qwen2",
+    qwen3 "qwen3",
+    qwen3_sharded "qwen3-sharded",
+    gemma3 "gemma3",
+    mm_gemma3 "mm-gemma3",
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Safetensors(Spelling),
+    Gguf,
+}
+
+/// Prompt and greedy continuation of `name` as `source` has it.
+fn check_logits(name: &'static str, source: Source) {
+    let fixture = Fixture::load(name);
+    match source {
+        Source::Safetensors(spelling) => {
+            let (folder, _guard) = fixture.folder(spelling);
+            check_continuation(&fixture, &folder);
+        }
+        Source::Gguf => {
+            let temp = tempfile::TempDir::new().expect("temporary folder");
+            let path = temp.path().join("model.gguf");
+            let written = write_gguf(&fixture, &path);
+            let known = NOT_IN_GGUF.iter().find(|(n, _)| *n == name);
+            match (written, known) {
+                (Ok(()), None) => check_continuation(&fixture, &path),
+                (Err(why), Some((_, expected))) => assert_eq!(why, *expected),
+                (written, known) => panic!("{name}: written {written:?}, listed as not expressible: {known:?}"),
+            }
+        }
+    }
+}
+
+fn check_continuation(fixture: &Fixture, path: &Path) {
+    let mut session = Session::open(path, Options::default());
+    assert_close("prompt", &session.feed(&fixture.prompt_ids), &fixture.logits, TOLERANCE);
+    // The reference fed its own tokens back, so each of its steps is compared, whatever we would have chosen.
+    let mut steps = fixture.logits.row(fixture.prompt_ids.len() - 1).to_vec();
+    let mut ids = fixture.prompt_ids.clone();
+    for &id in &fixture.gen_ids[..fixture.gen_ids.len() - 1] {
+        ids.push(id);
+        let row = if fixture.length_dependent_rope {
+            let all = Session::open(path, Options::default()).feed(&ids);
+            all.row(ids.len() - 1).to_vec()
+        } else {
+            session.feed(&[id]).data
+        };
+        steps.extend(row);
+    }
+    let steps = Matrix::new(fixture.logits.cols, steps);
+    assert_close("generation", &steps, &fixture.gen_step_logits, TOLERANCE);
+    for (k, (&id, &margin)) in fixture.gen_ids.iter().zip(&fixture.gen_margins).enumerate() {
+        if margin > 2.0 * TOLERANCE {
+            assert_eq!(argmax(steps.row(k)) as u32, id, "greedy token {k}, margin {margin}");
+        }
+    }
+}
+
+/// One answer however the prompt is cut, whatever else is in the batch, on any number of threads and any ISA.
+fn check_invariance(name: &'static str) {
+    let fixture = Fixture::load(name);
+    let ids = &fixture.prompt_ids;
+    let open = |options: Options| Session::open(&fixture.dir, options);
+    let whole = open(Options::default()).feed(ids);
+
+    // Where RoPE depends on the length, what a chunk computed for the layers above it is not what a longer one does.
+    if !fixture.length_dependent_rope {
+        for size in [1, 3, 7, 16] {
+            let mut session = open(Options::default());
+            let rows = ids.chunks(size).flat_map(|chunk| session.feed(chunk).data).collect();
+            let chunked = Matrix::new(whole.cols, rows);
+            assert_close(&format!("chunks of {size}"), &chunked, &fixture.logits, TOLERANCE);
+            assert_close(&format!("chunks of {size} against the whole"), &chunked, &whole, TOLERANCE);
+        }
+    }
+
+    let other: Vec<u32> = ids.iter().rev().take(17).copied().collect();
+    let alone = open(Options::default()).feed(&other);
+    let both = open(Options::default()).feed_batch(&[ids, &other]);
+    assert_close("first of two in a batch", &both[0], &whole, TOLERANCE);
+    assert_close("second of two in a batch", &both[1], &alone, TOLERANCE);
+
+    for threads in [1, 2, 3] {
+        let got = open(Options { threads: Some(threads), ..Options::default() }).feed(ids);
+        assert_close(&format!("{threads} threads"), &got, &fixture.logits, TOLERANCE);
+        let same = got.data.iter().zip(&whole.data).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same, "{threads} threads give other bits than the default");
+    }
+
+    for isa in Isa::available() {
+        let mut session = open(Options { isa: Some(isa), ..Options::default() });
+        assert_close(&format!("{isa:?}"), &session.feed(ids), &fixture.logits, TOLERANCE);
+        if !fixture.length_dependent_rope {
+            // One token takes the mat-vec kernels, the prompt the mat-mat ones.
+            let step = session.feed(&fixture.gen_ids[..1]);
+            assert_close(&format!("{isa:?}, one token"), &step, &fixture.gen_step_logits.slice(1..2), TOLERANCE);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Real models against what llama.cpp computes with the same files: greedy tokens, log-probabilities, perplexity.
+//! SmolLM2 always; the larger models where `HANDMILL_TEST_FULL=1` asks for them.
+
+mod support;
+
+use support::{Golden, KvChoice, Options, Session, argmax, fixtures_dir, full, golden, handmill, model_path};
+
+/// Where llama.cpp's margin is smaller, the choice hangs on rounding: both quantise activations, differently.
+const MARGIN: f64 = 0.3;
+
+macro_rules! goldens {
+    ($($test:ident $alias:literal $needs_full:literal,)*) => {$(mod $test {
+        use super::*;
+
+        fn with_model(test: &str, check: impl FnOnce(Golden, std::path::PathBuf)) {
+            let test = format!("goldens::{}::{test}", stringify!($test));
+            if (!$needs_full || full(&test)) && let Some(path) = model_path(&test, $alias) {
+                check(golden($alias), path);
+            }
+        }
+
+        #[test]
+        fn greedy_tokens() {
+            with_model("greedy_tokens", |golden, path| super::greedy_tokens(&golden, &path));
+        }
+        #[test]
+        fn log_probabilities() {
+            with_model("log_probabilities", |golden, path| super::log_probabilities(&golden, &path));
+        }
+        #[test]
+        fn tokens_and_perplexity_by_command() {
+            with_model("tokens_and_perplexity_by_command", |golden, path| super::by_command(&golden, &path));
+        }
+    })*};
+}
+
+goldens! {
+    smollm2 "smollm2" false,
+    gemma3 "gemma3" true,
+    qwen05 "qwen05" true,
+}
+
+fn open(path: &std::path::Path) -> Session {
+    Session::open(path, Options { kv: KvChoice::F16, n_ctx: 512, ..Options::default() })
+}
+
+fn greedy_tokens(golden: &Golden, path: &std::path::Path) {
+    let mut compared = 0;
+    for g in &golden.greedy {
+        let mut session = open(path);
+        let mut row = session.feed_last(&g.prompt_ids);
+        for (k, (&id, &margin)) in g.gen_ids.iter().zip(&g.margins).enumerate() {
+            // The reference's own tokens are fed back, so that one close call does not end the comparison.
+            if margin > MARGIN {
+                let got = argmax(&row) as u32;
+                assert_eq!(got, id, "{:?}: token {k}, whose margin is {margin}", g.prompt);
+                compared += 1;
+            }
+            row = session.feed_last(&[id]);
+        }
+    }
+    assert!(compared > 100, "only {compared} tokens had a margin");
+}
+
+fn log_probabilities(golden: &Golden, path: &std::path::Path) {
+    let logits = open(path).feed(&golden.text_ids);
+    let (mut nll, mut expected_nll, mut off) = (0.0, 0.0, 0.0);
+    for (i, &expected) in golden.text_logprobs.iter().enumerate() {
+        let row = logits.row(i);
+        let max = row.iter().copied().fold(f32::MIN, f32::max);
+        let sum: f64 = row.iter().map(|&v| f64::from(v - max).exp()).sum();
+        let logprob = f64::from(row[golden.text_ids[i + 1] as usize] - max) - sum.ln();
+        nll -= logprob;
+        expected_nll -= expected;
+        off += (logprob - expected).abs();
+    }
+    let n = golden.text_logprobs.len() as f64;
+    let (ratio, off) = ((nll / n - expected_nll / n).exp(), off / n);
+    assert!((ratio - 1.0).abs() < 0.01, "perplexity of the first window is {ratio:.4} of llama.cpp's");
+    assert!(off < 0.1, "log-probabilities are {off:.4} off on average");
+}
+
+fn by_command(golden: &Golden, path: &std::path::Path) {
+    let text = fixtures_dir().join("goldens/text.txt");
+    let run = |args: &[&std::ffi::OsStr]| -> serde_json::Value {
+        let out = handmill().args(args).output().expect("running the command");
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        serde_json::from_slice(&out.stdout).expect("--json prints JSON")
+    };
+    let ids = |v: &serde_json::Value| -> Vec<u32> {
+        v["ids"].as_array().expect("ids").iter().map(|n| n.as_u64().expect("an id") as u32).collect()
+    };
+    for g in &golden.greedy {
+        // One of the prompts is a chat turn, spelled out.
+        let args = ["tokenize", "--json", "--parse-special"].map(AsRef::as_ref);
+        let out = run(&[&args[..], &[path.as_ref(), g.prompt.as_ref()]].concat());
+        assert_eq!(ids(&out), g.prompt_ids, "{:?}", g.prompt);
+    }
+    let file = text.as_os_str();
+    let out = run(&["tokenize".as_ref(), path.as_ref(), "--file".as_ref(), file, "--json".as_ref()]);
+    assert_eq!(ids(&out)[..golden.text_ids.len()], golden.text_ids);
+
+    let out = run(&["perplexity".as_ref(), path.as_ref(), "--file".as_ref(), file, "--json".as_ref()]);
+    let perplexity = out["perplexity"].as_f64().expect("perplexity");
+    let off = perplexity / golden.perplexity - 1.0;
+    assert!(off.abs() < 0.01, "perplexity {perplexity:.4}, llama.cpp's is {}", golden.perplexity);
+}

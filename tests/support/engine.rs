@@ -1,0 +1,94 @@
+//! A sequence on an engine of its own: tokens in, logits out.
+
+use std::path::Path;
+
+pub use handmill_models::engine::KvChoice;
+use handmill_models::{
+    Error, Model,
+    engine::{Engine, EngineOptions, Sequence, Step},
+};
+use handmill_runtime::cpu::{Isa, Outputs};
+
+use super::Matrix;
+
+/// How to run the model; by default with f32 keys and values and room for any fixture.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub threads: Option<usize>,
+    pub isa: Option<Isa>,
+    pub kv: KvChoice,
+    pub n_ctx: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { threads: None, isa: None, kv: KvChoice::F32, n_ctx: 256 }
+    }
+}
+
+/// An engine and the sequence that runs on it.
+pub struct Session {
+    engine: Engine,
+    sequence: Sequence,
+}
+
+impl Session {
+    /// Opens the file or folder `path`; panics with the error where that fails.
+    pub fn open(path: &Path, options: Options) -> Self {
+        Self::try_open(path, options).unwrap_or_else(|e| panic!("opening {}: {e}", path.display()))
+    }
+
+    /// Opens the file or folder `path`.
+    pub fn try_open(path: &Path, options: Options) -> Result<Self, Error> {
+        let model = Model::open(path)?;
+        let options = EngineOptions {
+            threads: options.threads,
+            isa: options.isa,
+            kv: options.kv,
+            n_ctx: Some(options.n_ctx),
+            ..EngineOptions::default()
+        };
+        let engine = Engine::new(&model, &options)?;
+        let sequence = engine.sequence();
+        Ok(Self { engine, sequence })
+    }
+
+    /// Continues the sequence in one step; logits of every token.
+    pub fn feed(&mut self, tokens: &[u32]) -> Matrix {
+        self.try_feed(tokens).unwrap_or_else(|e| panic!("{} tokens: {e}", tokens.len()))
+    }
+
+    /// Continues the sequence in one step; logits of every token.
+    pub fn try_feed(&mut self, tokens: &[u32]) -> Result<Matrix, Error> {
+        let vocab = self.engine.model().info().vocab_size;
+        let step = Step { sequence: &mut self.sequence, tokens, outputs: Outputs::All };
+        Ok(Matrix::new(vocab, self.engine.step(&mut [step])?.to_vec()))
+    }
+
+    /// Continues the sequence; logits of the last token.
+    pub fn feed_last(&mut self, tokens: &[u32]) -> Vec<f32> {
+        self.engine
+            .prefill(&mut self.sequence, tokens)
+            .unwrap_or_else(|e| panic!("{} tokens: {e}", tokens.len()))
+            .to_vec()
+    }
+
+    /// Runs each of `prompts` as a sequence of its own, all in one step; logits of every token.
+    pub fn feed_batch(&mut self, prompts: &[&[u32]]) -> Vec<Matrix> {
+        let vocab = self.engine.model().info().vocab_size;
+        let mut sequences: Vec<Sequence> = prompts.iter().map(|_| self.engine.sequence()).collect();
+        let mut steps: Vec<Step<'_>> = prompts
+            .iter()
+            .zip(&mut sequences)
+            .map(|(tokens, sequence)| Step { sequence, tokens, outputs: Outputs::All })
+            .collect();
+        let logits = Matrix::new(vocab, self.engine.step(&mut steps).expect("a batch").to_vec());
+        sequences.into_iter().for_each(|s| self.engine.release(s));
+        let mut start = 0;
+        let rows = prompts.iter().map(|tokens| {
+            start += tokens.len();
+            logits.slice(start - tokens.len()..start)
+        });
+        rows.collect()
+    }
+}

@@ -1,0 +1,178 @@
+//! The family fixtures of `tests/fixtures/families`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Every family fixture; the tests run all of them.
+pub const FAMILIES: &[&str] = &[
+    "llama2",
+    "llama3",
+    "llama3-bf16",
+    "llama-linear",
+    "llama-dynamic",
+    "qwen2",
+    "qwen3",
+    "qwen3-sharded",
+    "gemma3",
+    "mm-gemma3",
+];
+
+/// `tests/fixtures`.
+pub fn fixtures_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// A dense matrix, rows in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matrix {
+    pub rows: usize,
+    pub cols: usize,
+    pub data: Vec<f32>,
+}
+
+impl Matrix {
+    pub fn new(cols: usize, data: Vec<f32>) -> Self {
+        assert!(cols > 0 && data.len().is_multiple_of(cols), "{} values in rows of {cols}", data.len());
+        Self { rows: data.len() / cols, cols, data }
+    }
+
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.data[i * self.cols..(i + 1) * self.cols]
+    }
+
+    /// Rows `range` as a matrix of their own.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        Self::new(self.cols, self.data[range.start * self.cols..range.end * self.cols].to_vec())
+    }
+}
+
+/// How a config spells its RoPE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling {
+    /// `rope_parameters`, as transformers 5 writes it.
+    V5,
+    /// `rope_theta`, `rope_scaling`, … as in published checkpoints.
+    Legacy,
+}
+
+/// A checkpoint and what transformers computes with it.
+pub struct Fixture {
+    pub name: &'static str,
+    pub dir: PathBuf,
+    /// The text config (of a multimodal wrapper: the nested one).
+    pub config: Value,
+    pub prompt_ids: Vec<u32>,
+    pub gen_ids: Vec<u32>,
+    /// Top 1 − top 2 logit of each generated token.
+    pub gen_margins: Vec<f32>,
+    /// Whether RoPE of all positions depends on the current length, so that only full recomputation is defined.
+    pub length_dependent_rope: bool,
+    /// [prompt, vocab]
+    pub logits: Matrix,
+    /// [generated, vocab]; row k follows the prompt and k generated ids.
+    pub gen_step_logits: Matrix,
+}
+
+impl Fixture {
+    pub fn load(name: &'static str) -> Self {
+        let dir = fixtures_dir().join("families").join(name);
+        let expected = json(&dir.join("expected.json"));
+        let mut config = json(&dir.join("config.json"));
+        if let Some(text) = config.get_mut("text_config") {
+            config = text.take();
+        }
+        let ids = |key: &str| numbers(&expected[key]).map(|n| n as u32).collect();
+        let bytes = read(&dir.join("expected.safetensors"));
+        let tensors = SafeTensors::deserialize(&bytes).expect("expected.safetensors");
+        Self {
+            name,
+            config,
+            prompt_ids: ids("prompt_ids"),
+            gen_ids: ids("gen_ids"),
+            gen_margins: numbers(&expected["gen_margins"]).map(|n| n as f32).collect(),
+            length_dependent_rope: expected["length_dependent_rope"].as_bool().expect("length_dependent_rope"),
+            logits: matrix(&tensors, "logits"),
+            gen_step_logits: matrix(&tensors, "gen_step_logits"),
+            dir,
+        }
+    }
+
+    /// The checkpoint folder with its config in `spelling`; the guard keeps a temporary one alive.
+    pub fn folder(&self, spelling: Spelling) -> (PathBuf, Option<TempDir>) {
+        if spelling == Spelling::V5 {
+            return (self.dir.clone(), None);
+        }
+        let temp = TempDir::new().expect("temporary folder");
+        for entry in fs::read_dir(&self.dir).expect("fixture folder") {
+            let path = entry.expect("fixture folder").path();
+            let name = path.file_name().and_then(|n| n.to_str()).expect("file name");
+            let target = match name {
+                "config.json" => continue,
+                "config.legacy.json" => "config.json",
+                _ if name.starts_with("expected") => continue,
+                _ => name,
+            };
+            fs::copy(&path, temp.path().join(target)).expect("copying the fixture");
+        }
+        (temp.path().to_owned(), Some(temp))
+    }
+
+    /// All weights by name, as f32, with shape and whether the file has them as bfloat16.
+    pub fn weights(&self) -> Vec<Weight> {
+        let mut out = Vec::new();
+        for entry in fs::read_dir(&self.dir).expect("fixture folder") {
+            let path = entry.expect("fixture folder").path();
+            let name = path.file_name().and_then(|n| n.to_str()).expect("file name");
+            if name.starts_with("model") && name.ends_with(".safetensors") {
+                let bytes = read(&path);
+                let file = SafeTensors::deserialize(&bytes).expect("model.safetensors");
+                for (name, view) in file.iter() {
+                    let (shape, bf16) = (view.shape().to_vec(), view.dtype() == Dtype::BF16);
+                    out.push(Weight { name: name.to_owned(), shape, bf16, values: floats(view.dtype(), view.data()) });
+                }
+            }
+        }
+        out.sort_by(|a, b| a.name.cmp(&b.name));
+        out
+    }
+}
+
+/// A weight of a checkpoint.
+pub struct Weight {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub bf16: bool,
+    pub values: Vec<f32>,
+}
+
+fn matrix(file: &SafeTensors<'_>, name: &str) -> Matrix {
+    let view = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+    Matrix::new(*view.shape().last().expect("a matrix"), floats(view.dtype(), view.data()))
+}
+
+fn floats(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    match dtype {
+        Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Dtype::BF16 => bytes.chunks_exact(2).map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect(),
+        other => panic!("no fixture stores {other:?}"),
+    }
+}
+
+fn numbers(value: &Value) -> impl Iterator<Item = f64> + '_ {
+    value.as_array().expect("an array").iter().map(|v| v.as_f64().expect("a number"))
+}
+
+/// Parses the JSON file `path`.
+pub fn json(path: &Path) -> Value {
+    serde_json::from_slice(&read(path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}

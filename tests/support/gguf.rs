@@ -1,0 +1,221 @@
+//! Turns a fixture into the GGUF file that a converter would write of it: its keys, its tensor names, and what
+//! converters do to the weights of each architecture.
+
+use std::path::Path;
+
+use handmill_runtime::{
+    format::{Bytes, Tensor, gguf::GgufWriter},
+    quant::DType,
+};
+use serde_json::Value;
+
+use super::{
+    Fixture,
+    fixture::{Weight, fixtures_dir, json},
+};
+
+/// Writes `fixture` to `path` as GGUF; `Err` says what of it GGUF has no words for.
+pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
+    let config = &fixture.config;
+    let rope = config["rope_parameters"].get("full_attention").unwrap_or(&config["rope_parameters"]);
+    let arch = match config["model_type"].as_str().expect("model_type") {
+        "gemma3_text" => "gemma3",
+        other => other,
+    };
+    let mut out = GgufWriter::new();
+    out.put("general.architecture", arch);
+    out.put("general.name", fixture.name);
+    let int = |key: &str| config[key].as_u64().unwrap_or_else(|| panic!("config has no {key}")) as u32;
+    let head_dim = config["head_dim"].as_u64().map_or(int("hidden_size") / int("num_attention_heads"), |d| d as u32);
+    for (key, value) in [
+        ("block_count", int("num_hidden_layers")),
+        ("context_length", int("max_position_embeddings")),
+        ("embedding_length", int("hidden_size")),
+        ("feed_forward_length", int("intermediate_size")),
+        ("vocab_size", int("vocab_size")),
+        ("attention.head_count", int("num_attention_heads")),
+        ("attention.head_count_kv", int("num_key_value_heads")),
+        ("attention.key_length", head_dim),
+        ("attention.value_length", head_dim),
+        ("rope.dimension_count", head_dim),
+    ] {
+        out.put(&format!("{arch}.{key}"), value);
+    }
+    out.put(&format!("{arch}.attention.layer_norm_rms_epsilon"), float(&config["rms_norm_eps"]));
+    out.put(&format!("{arch}.rope.freq_base"), float(&rope["rope_theta"]));
+    windows(&mut out, arch, config);
+    let rope_freqs = rope_scaling(&mut out, arch, rope, head_dim as usize)?;
+    tokenizer(&mut out, fixture, int("vocab_size") as usize);
+    if let Some(divisors) = rope_freqs {
+        tensor(&mut out, "rope_freqs.weight", &[divisors.len()], &divisors, false);
+    }
+    for mut weight in fixture.weights() {
+        let Some(name) = gguf_name(arch, &weight.name) else { continue };
+        convert(arch, config, head_dim as usize, &mut weight);
+        tensor(&mut out, &name, &weight.shape, &weight.values, weight.bf16);
+    }
+    std::fs::write(path, out.to_bytes()).expect("writing GGUF");
+    Ok(())
+}
+
+/// Sliding windows; the pattern of gemma3 is the architecture's and stands in no key.
+fn windows(out: &mut GgufWriter, arch: &str, config: &Value) {
+    let Some(window) = config["sliding_window"].as_u64() else { return };
+    out.put(&format!("{arch}.attention.sliding_window"), window as u32);
+    if arch != "gemma3" {
+        let types = config["layer_types"].as_array().expect("layer_types");
+        let pattern: Vec<bool> = types.iter().map(|t| t == "sliding_attention").collect();
+        out.put(&format!("{arch}.attention.sliding_window_pattern"), pattern);
+    }
+}
+
+/// Keys of RoPE scaling; of llama3 scaling there is none, but a tensor of divisors.
+fn rope_scaling(
+    out: &mut GgufWriter,
+    arch: &str,
+    rope: &Value,
+    rotary_dims: usize,
+) -> Result<Option<Vec<f32>>, &'static str> {
+    let mut keys = |kind: &str| {
+        out.put(&format!("{arch}.rope.scaling.type"), kind);
+        out.put(&format!("{arch}.rope.scaling.factor"), float(&rope["factor"]));
+    };
+    match rope["rope_type"].as_str().expect("rope_type") {
+        "default" => {}
+        "linear" => keys("linear"),
+        "yarn" => {
+            keys("yarn");
+            let original = rope["original_max_position_embeddings"].as_u64().expect("original length");
+            out.put(&format!("{arch}.rope.scaling.original_context_length"), original as u32);
+        }
+        "llama3" => return Ok(Some(llama3_divisors(rope, rotary_dims))),
+        "dynamic" => return Err("GGUF has no key for dynamic NTK scaling"),
+        other => panic!("no fixture has rope_type {other}"),
+    }
+    Ok(None)
+}
+
+/// What llama3 scaling divides each frequency by.
+fn llama3_divisors(rope: &Value, rotary_dims: usize) -> Vec<f32> {
+    let get = |key: &str| rope[key].as_f64().unwrap_or_else(|| panic!("rope has no {key}"));
+    let (factor, low, high) = (get("factor"), get("low_freq_factor"), get("high_freq_factor"));
+    let original = get("original_max_position_embeddings");
+    (0..rotary_dims / 2)
+        .map(|j| {
+            let wavelength = std::f64::consts::TAU * get("rope_theta").powf(2.0 * j as f64 / rotary_dims as f64);
+            if wavelength < original / high {
+                1.0
+            } else if wavelength > original / low {
+                factor as f32
+            } else {
+                let smooth = (original / wavelength - low) / (high - low);
+                (1.0 / ((1.0 - smooth) / factor + smooth)) as f32
+            }
+        })
+        .collect()
+}
+
+/// The name that GGUF has for the tensor, none for those of other towers.
+fn gguf_name(arch: &str, name: &str) -> Option<String> {
+    let name = name.strip_prefix("language_model.").unwrap_or(name);
+    match name {
+        "model.embed_tokens.weight" => return Some("token_embd.weight".into()),
+        "model.norm.weight" => return Some("output_norm.weight".into()),
+        "lm_head.weight" => return Some("output.weight".into()),
+        _ => {}
+    }
+    let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (part, kind) = part.rsplit_once('.')?;
+    let sandwich = arch == "gemma3";
+    let part = match part {
+        "input_layernorm" => "attn_norm",
+        "post_attention_layernorm" if sandwich => "post_attention_norm",
+        "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
+        "post_feedforward_layernorm" => "post_ffw_norm",
+        "self_attn.q_proj" => "attn_q",
+        "self_attn.k_proj" => "attn_k",
+        "self_attn.v_proj" => "attn_v",
+        "self_attn.o_proj" => "attn_output",
+        "self_attn.q_norm" => "attn_q_norm",
+        "self_attn.k_norm" => "attn_k_norm",
+        "mlp.gate_proj" => "ffn_gate",
+        "mlp.up_proj" => "ffn_up",
+        "mlp.down_proj" => "ffn_down",
+        other => panic!("no GGUF name for {other}"),
+    };
+    Some(format!("blk.{layer}.{part}.{kind}"))
+}
+
+/// What converters do to the values.
+fn convert(arch: &str, config: &Value, head_dim: usize, weight: &mut Weight) {
+    if arch == "llama" && (weight.name.contains("q_proj") || weight.name.contains("k_proj")) {
+        weight.values = interleave_heads(&weight.values, weight.shape[0], head_dim);
+    }
+    if arch == "gemma3" && weight.name.ends_with("norm.weight") {
+        weight.values.iter_mut().for_each(|w| *w += 1.0);
+        if weight.name.ends_with("q_norm.weight") {
+            // The attention scale stands in no key: readers use head_dim^-0.5. The rest of query_pre_attn_scalar^-0.5
+            // goes into the norm of the queries, which is the same function.
+            let scalar = float(&config["query_pre_attn_scalar"]);
+            let rest = (head_dim as f32 / scalar).sqrt();
+            weight.values.iter_mut().for_each(|w| *w *= rest);
+        }
+    }
+}
+
+/// Reorders the rows of each head from (first half, second half) to pairs: [2, d/2] becomes [d/2, 2].
+fn interleave_heads(values: &[f32], rows: usize, head_dim: usize) -> Vec<f32> {
+    let width = values.len() / rows;
+    (0..rows)
+        .flat_map(|row| {
+            let (head, r) = (row / head_dim, row % head_dim);
+            let from = head * head_dim + r % 2 * (head_dim / 2) + r / 2;
+            &values[from * width..(from + 1) * width]
+        })
+        .copied()
+        .collect()
+}
+
+/// The fixtures' tokenizer as converters write a byte-level BPE; ids beyond it are unused.
+fn tokenizer(out: &mut GgufWriter, fixture: &Fixture, vocab_size: usize) {
+    let file = json(&fixtures_dir().join("families").join(fixture.name).join("tokenizer.json"));
+    let mut tokens: Vec<String> = (0..vocab_size).map(|i| format!("[PAD{i}]")).collect();
+    let mut types = vec![5i32; vocab_size];
+    for (token, id) in file["model"]["vocab"].as_object().expect("vocab") {
+        let id = id.as_u64().expect("id") as usize;
+        tokens[id] = token.clone();
+        types[id] = if id < 3 { 3 } else { 1 };
+    }
+    let merges: Vec<String> = file["model"]["merges"]
+        .as_array()
+        .expect("merges")
+        .iter()
+        .map(|m| match m {
+            Value::Array(pair) => pair.iter().map(|p| p.as_str().expect("merge")).collect::<Vec<_>>().join(" "),
+            other => other.as_str().expect("merge").to_owned(),
+        })
+        .collect();
+    out.put("tokenizer.ggml.model", "gpt2");
+    out.put("tokenizer.ggml.pre", "gpt-2");
+    out.put("tokenizer.ggml.tokens", tokens);
+    out.put("tokenizer.ggml.token_type", types);
+    out.put("tokenizer.ggml.merges", merges);
+    out.put("tokenizer.ggml.bos_token_id", 1u32);
+    out.put("tokenizer.ggml.eos_token_id", 2u32);
+    out.put("tokenizer.ggml.padding_token_id", 0u32);
+    out.put("tokenizer.ggml.add_bos_token", true);
+}
+
+/// Matrices of a bfloat16 checkpoint stay bfloat16; vectors are f32 in GGUF.
+fn tensor(out: &mut GgufWriter, name: &str, shape: &[usize], values: &[f32], bf16: bool) {
+    let (dtype, bytes): (_, Vec<u8>) = if bf16 && shape.len() > 1 {
+        (DType::BF16, values.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect())
+    } else {
+        (DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    };
+    out.tensor(name, &Tensor::new(dtype, shape.to_vec(), Bytes::heap(bytes)).expect("bytes fit the shape"));
+}
+
+fn float(value: &Value) -> f32 {
+    value.as_f64().expect("a number") as f32
+}

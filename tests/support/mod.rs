@@ -1,0 +1,17 @@
+//! What the integration tests share: fixtures, their GGUF twins, comparison with messages that say where, and skips
+//! that stay visible.
+
+// Every test file compiles this module for itself and uses a part of it.
+#![allow(dead_code, unused_imports)]
+
+mod compare;
+mod engine;
+mod fixture;
+mod gguf;
+mod models;
+
+pub use compare::{argmax, assert_close, worst};
+pub use engine::{KvChoice, Options, Session};
+pub use fixture::{FAMILIES, Fixture, Matrix, Spelling, fixtures_dir};
+pub use gguf::write_gguf;
+pub use models::{Golden, Skip, full, golden, handmill, model_path, skip};

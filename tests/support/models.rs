@@ -1,0 +1,108 @@
+//! The command, real models through its own fetch, and skips that stay visible.
+
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
+
+use serde_json::Value;
+
+use super::fixture::{fixtures_dir, json};
+
+/// Why a test did not run. `.ci/run` fails on the first kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skip {
+    /// Something that can be had was not: a model that could not be fetched.
+    Missing,
+    /// This machine cannot do it.
+    Hardware,
+    /// It is asked for by a variable that is not set.
+    OptIn,
+}
+
+/// Says on stderr, past the test harness's capture, that `test` was skipped and why.
+pub fn skip(kind: Skip, test: &str, why: &str) {
+    let kind = match kind {
+        Skip::Missing => "",
+        Skip::Hardware => " (hardware)",
+        Skip::OptIn => " (opt-in)",
+    };
+    // `eprintln!` would be captured and shown only where the test fails.
+    let _ = writeln!(std::io::stderr(), "SKIPPED{kind}: {test}: {}", why.trim().replace('\n', " | "));
+}
+
+/// Whether the tests of the larger models were asked for (`HANDMILL_TEST_FULL=1`, as `.ci/full` does); says so where
+/// they were not.
+pub fn full(test: &str) -> bool {
+    let asked = std::env::var_os("HANDMILL_TEST_FULL").is_some_and(|v| v == "1");
+    if !asked {
+        skip(Skip::OptIn, test, "set HANDMILL_TEST_FULL=1 to fetch and run the larger models");
+    }
+    asked
+}
+
+/// The command under test.
+pub fn handmill() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_handmill"))
+}
+
+/// The file of the model that the command knows as `alias`, fetched if need be; says visibly that `test` is skipped
+/// where it cannot be had.
+pub fn model_path(test: &str, alias: &str) -> Option<PathBuf> {
+    // One fetch at a time: the tests of a file run in parallel.
+    static FETCH: Mutex<()> = Mutex::new(());
+    let _guard = FETCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let out = handmill().args(["inspect", alias, "--json"]).output().expect("running the command");
+    if !out.status.success() {
+        skip(Skip::Missing, test, &format!("{alias}: {}", String::from_utf8_lossy(&out.stderr)));
+        return None;
+    }
+    let inspected: Value = serde_json::from_slice(&out.stdout).expect("`inspect --json` prints JSON");
+    Some(PathBuf::from(inspected["path"].as_str().expect("`inspect --json` names the file as `path`")))
+}
+
+/// What llama.cpp computes with a real model.
+pub struct Golden {
+    pub greedy: Vec<Greedy>,
+    pub perplexity: f64,
+    /// Perplexity after each window of 512, where recorded.
+    pub running_perplexity: Vec<f64>,
+    /// First tokens of `text.txt`, BOS included where the model adds one.
+    pub text_ids: Vec<u32>,
+    /// Log-probability of each of `text_ids` but the first, given those before it.
+    pub text_logprobs: Vec<f64>,
+}
+
+/// A greedy continuation.
+pub struct Greedy {
+    pub prompt: String,
+    pub prompt_ids: Vec<u32>,
+    pub gen_ids: Vec<u32>,
+    /// Top 1 − top 2 logit of each generated token.
+    pub margins: Vec<f64>,
+}
+
+/// The golden of the model `alias`.
+pub fn golden(alias: &str) -> Golden {
+    let file = json(&fixtures_dir().join("goldens").join(format!("{alias}.json")));
+    let floats =
+        |v: &Value| -> Vec<f64> { v.as_array().into_iter().flatten().map(|n| n.as_f64().expect("a number")).collect() };
+    let ids = |v: &Value| -> Vec<u32> { floats(v).into_iter().map(|n| n as u32).collect() };
+    let greedy = file["greedy"].as_array().expect("greedy").iter();
+    Golden {
+        greedy: greedy
+            .map(|g| Greedy {
+                prompt: g["prompt"].as_str().expect("prompt").to_owned(),
+                prompt_ids: ids(&g["prompt_ids"]),
+                gen_ids: ids(&g["gen_ids"]),
+                margins: floats(&g["margins"]),
+            })
+            .collect(),
+        perplexity: file["perplexity"]["value"].as_f64().expect("perplexity"),
+        running_perplexity: floats(&file["perplexity"]["running"]),
+        text_ids: ids(&file["text"]["first_ids"]),
+        text_logprobs: floats(&file["text"]["logprobs"]),
+    }
+}
