@@ -53,6 +53,11 @@ pub unsafe trait SimdBytes: Simd {
     /// `p + offsets[i]` must be readable for 16 bytes for `i < PIECES`.
     unsafe fn load_pieces(self, p: *const u8, offsets: [usize; 4]) -> Self::B;
 
+    /// Lane `4·i + r` is the 32-bit word at `rows[r] + offsets[i]`.
+    /// # Safety
+    /// Those words must be readable for `i < PIECES` and all `r`.
+    unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> Self::I;
+
     /// Lanes `4·i ..= 4·i + 3` are `p[i]`.
     /// # Safety
     /// `p` must be readable for `PIECES` floats.
@@ -122,10 +127,11 @@ pub unsafe trait SimdBytes: Simd {
     /// a | b
     fn or_bytes(self, a: Self::B, b: Self::B) -> Self::B;
 
-    /// Sets bit 4 of byte `j` of piece `i` of `v` where bit `j` of `p[i]` is set.
+    /// Sets bit 4 of byte `j` of piece `i` of `lo` where bit `j` of the word at `p + offsets[i]` is set, and of `hi`
+    /// where bit `16 + j` is.
     /// # Safety
-    /// `p` must be readable for [`SimdBytes::PIECES`] values.
-    unsafe fn or16_bits(self, v: Self::B, p: *const u16) -> Self::B;
+    /// The words must be readable for `i < PIECES`.
+    unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: Self::B, hi: Self::B) -> (Self::B, Self::B);
 
     /// Sets bit 4 of the bytes of `v` where `q & bits` is not zero.
     fn or16_where(self, v: Self::B, q: Self::B, bits: Self::B) -> Self::B;
@@ -157,7 +163,7 @@ pub unsafe trait SimdBytes: Simd {
     /// acc + w·x for weights of up to [`SimdBytes::GEMM_I8_BITS`] bits, unsigned but for 8-bit ones without bias.
     fn dot_add(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
 
-    /// acc + Σ w[i]·x[i], with weights of up to `BITS` bits.
+    /// acc + Σ w[i]·x[i], with weights of up to `BITS` bits, 5 or [`SimdBytes::GEMM_I8_BITS`].
     #[inline(always)]
     fn dot_add4<const BITS: u32>(self, acc: Self::I, w: [Self::B; 4], x: [Self::B; 4]) -> Self::I {
         let acc = self.dot_add(self.dot_add(acc, w[0], x[0]), w[1], x[1]);
@@ -166,6 +172,10 @@ pub unsafe trait SimdBytes: Simd {
 
     // ---- floats ----
 
+    /// The IEEE halves in the low 16 bits of every lane.
+    fn f16_low(self, v: Self::I) -> Self::F;
+    /// The IEEE halves in the high 16 bits of every lane.
+    fn f16_high(self, v: Self::I) -> Self::F;
     /// One IEEE half.
     fn f16_to_f32(self, h: u16) -> f32;
 

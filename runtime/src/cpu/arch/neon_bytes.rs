@@ -62,6 +62,15 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         unsafe { vld1q_u8(p.add(offsets[0])) }
     }
     #[inline(always)]
+    unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> int32x4_t {
+        unsafe {
+            let v = vdupq_n_s32(rows[0].add(offsets[0]).cast::<i32>().read_unaligned());
+            let v = vsetq_lane_s32::<1>(rows[1].add(offsets[0]).cast::<i32>().read_unaligned(), v);
+            let v = vsetq_lane_s32::<2>(rows[2].add(offsets[0]).cast::<i32>().read_unaligned(), v);
+            vsetq_lane_s32::<3>(rows[3].add(offsets[0]).cast::<i32>().read_unaligned(), v)
+        }
+    }
+    #[inline(always)]
     unsafe fn load_dup4(self, p: *const f32) -> float32x4_t {
         unsafe { vdupq_n_f32(p.read_unaligned()) }
     }
@@ -105,10 +114,18 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         unsafe { vorrq_u8(a, b) }
     }
     #[inline(always)]
-    unsafe fn or16_bits(self, v: uint8x16_t, p: *const u16) -> uint8x16_t {
+    unsafe fn or_fifth_bits(
+        self,
+        p: *const u8,
+        offsets: [usize; 4],
+        lo: uint8x16_t,
+        hi: uint8x16_t,
+    ) -> (uint8x16_t, uint8x16_t) {
         unsafe {
-            let p = p.cast::<u8>();
-            self.or16_where(v, self.splat_byte_halves(*p, *p.add(1)), each_bit())
+            let p = p.add(offsets[0]);
+            let lo_bits = self.splat_byte_halves(*p, *p.add(1));
+            let hi_bits = self.splat_byte_halves(*p.add(2), *p.add(3));
+            (self.or16_where(lo, lo_bits, each_bit()), self.or16_where(hi, hi_bits, each_bit()))
         }
     }
     #[inline(always)]
@@ -168,6 +185,14 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         unsafe { dot::<LEVEL>(acc, w, x) }
     }
 
+    #[inline(always)]
+    fn f16_low(self, v: int32x4_t) -> float32x4_t {
+        unsafe { widen_f16(vmovn_u32(vreinterpretq_u32_s32(v))) }
+    }
+    #[inline(always)]
+    fn f16_high(self, v: int32x4_t) -> float32x4_t {
+        unsafe { widen_f16(vshrn_n_u32::<16>(vreinterpretq_u32_s32(v))) }
+    }
     #[inline(always)]
     fn f16_to_f32(self, h: u16) -> f32 {
         unsafe { vgetq_lane_f32::<0>(widen_f16(vdup_n_u16(h))) }

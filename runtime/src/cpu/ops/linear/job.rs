@@ -33,14 +33,14 @@ impl Job {
         unsafe { self.w.add(r.min(self.n_rows - 1) * self.row_bytes) }
     }
 
-    /// The activations of token `t`.
+    /// The activations of token `t`, or of the last one where there is no such token: tiles may be partly empty.
     ///
     /// # Safety
-    /// `t < n_tokens`, and `acts` must be valid.
+    /// `acts` must be valid for `n_tokens` rows.
     #[inline(always)]
     pub unsafe fn act(&self, t: usize) -> *const u8 {
-        // SAFETY: t < n_tokens.
-        unsafe { self.acts.add(t * self.act_stride) }
+        // SAFETY: the token is one of the n_tokens ≥ 1.
+        unsafe { self.acts.add(t.min(self.n_tokens - 1) * self.act_stride) }
     }
 
     /// Asks for `n` bytes at `p`, which the stream will reach, unless they lie beyond this call's rows: what follows is
