@@ -104,8 +104,8 @@ impl Scaling {
             s.kind = if kind == "none" { "default".into() } else { kind.into() };
         }
         s.factor = f("rope.scaling.factor")?;
-        if let Some(v) = f("rope.scaling.original_context_length")? {
-            s.original = v;
+        if let Some(v) = c.usize(key("rope.scaling.original_context_length", ""))? {
+            s.original = v as f64;
         }
         if let Some(v) = f("rope.scaling.yarn_beta_fast")? {
             s.beta_fast = v;
