@@ -12,14 +12,6 @@ unsafe fn broadcast_word(p: *const u8) -> __m256i {
     unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
 }
 
-/// For byte j of every piece, byte `first + j / 8` of the piece.
-#[inline(always)]
-unsafe fn spread_bytes(v: __m256i, first: i64) -> __m256i {
-    let (a, b) = (first * 0x0101_0101_0101_0101, (first + 1) * 0x0101_0101_0101_0101);
-    // SAFETY: called only from methods of the token.
-    unsafe { _mm256_shuffle_epi8(v, _mm256_set_epi64x(b, a, b, a)) }
-}
-
 /// w·x by fours, where the pair sums fit 16 bits.
 #[inline(always)]
 unsafe fn maddubs(w: __m256i, x: __m256i) -> __m256i {
@@ -34,13 +26,6 @@ unsafe fn signed_maddubs(w: __m256i, x: __m256i) -> __m256i {
     unsafe { maddubs(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) }
 }
 
-/// The low 16 bits of every lane, side by side.
-#[inline(always)]
-unsafe fn pack_words(v: __m256i) -> __m128i {
-    // SAFETY: called only from methods of the token.
-    unsafe { _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v)) }
-}
-
 // SAFETY: every method touches only the memory of its contract; a token exists only where the CPU has the features.
 // In all methods: the token proves that the intrinsics' features are there.
 #[allow(clippy::undocumented_unsafe_blocks)]
@@ -49,8 +34,10 @@ unsafe impl SimdBytes for Avx2 {
     // Sixteen registers: twelve sums, two vectors of rows, an activation.
     const GEMM_VECTORS: usize = 2;
     const GEMM_I8_BITS: u32 = 6;
-    // Sixteen registers: six sums, six dot products, a vector of rows, an activation, the ones.
+    // Sixteen registers: four sums, four dot products, four vectors of rows, activations, the ones.
     const GEMM_I8_VECTORS: usize = 1;
+    const GEMM_I8_TOKENS: usize = 4;
+    const GEMM_I8_BY_FOUR: bool = true;
     const I8_BIAS: i32 = 0;
 
     #[inline(always)]
@@ -67,20 +54,6 @@ unsafe impl SimdBytes for Avx2 {
     #[inline(always)]
     unsafe fn load_pieces(self, p: *const u8, offsets: [usize; 4]) -> __m256i {
         unsafe { self.load_halves(p.add(offsets[0]), p.add(offsets[1])) }
-    }
-    #[inline(always)]
-    unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> __m256i {
-        // Broadcasts and blends: both run beside the shuffles, which an insertion of words would need.
-        unsafe {
-            let (a, b) = (offsets[0], offsets[1]);
-            let row0 = _mm256_blend_epi32::<0x10>(broadcast_word(rows[0].add(a)), broadcast_word(rows[0].add(b)));
-            let row1 = _mm256_blend_epi32::<0x20>(broadcast_word(rows[1].add(a)), broadcast_word(rows[1].add(b)));
-            let row2 = _mm256_blend_epi32::<0x40>(broadcast_word(rows[2].add(a)), broadcast_word(rows[2].add(b)));
-            let row3 = _mm256_blend_epi32::<0x80>(broadcast_word(rows[3].add(a)), broadcast_word(rows[3].add(b)));
-            let rows01 = _mm256_blend_epi32::<0x22>(row0, row1);
-            let rows23 = _mm256_blend_epi32::<0x88>(row2, row3);
-            _mm256_blend_epi32::<0xcc>(rows01, rows23)
-        }
     }
     #[inline(always)]
     unsafe fn load_dup4(self, p: *const f32) -> __m256 {
@@ -120,13 +93,12 @@ unsafe impl SimdBytes for Avx2 {
         unsafe { _mm256_or_si256(a, b) }
     }
     #[inline(always)]
-    unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: __m256i, hi: __m256i) -> (__m256i, __m256i) {
+    unsafe fn or16_bits(self, v: __m256i, p: *const u16) -> __m256i {
         unsafe {
-            // Byte j of a piece looks at bit j % 8 of byte j / 8 of its word, or of the two bytes after it.
-            let (a, b) = (broadcast_word(p.add(offsets[0])), broadcast_word(p.add(offsets[1])));
-            let words = _mm256_blend_epi32::<0xf0>(a, b);
-            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-            (self.or16_where(lo, spread_bytes(words, 0), bit), self.or16_where(hi, spread_bytes(words, 2), bit))
+            // Byte j of piece i looks at bit j % 8 of byte 2·i + j / 8.
+            let ones = 0x0101_0101_0101_0101;
+            let spread = _mm256_shuffle_epi8(broadcast_word(p.cast()), _mm256_set_epi64x(3 * ones, 2 * ones, ones, 0));
+            self.or16_where(v, spread, _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64))
         }
     }
     // Every byte of `bits` has one bit, so equality is the test for not zero.
@@ -188,14 +160,22 @@ unsafe impl SimdBytes for Avx2 {
         unsafe { _mm256_add_epi32(acc, maddubs(w, x)) }
     }
 
+    // Sums of products are kept in 16 bits as long as they fit: 8 · 31 · 127 < 2¹⁵ and 4 · 63 · 127 < 2¹⁵.
     #[inline(always)]
-    fn f16_low(self, v: __m256i) -> __m256 {
-        unsafe { _mm256_cvtph_ps(pack_words(_mm256_and_si256(v, _mm256_set1_epi32(0xffff)))) }
+    fn dot_add4<const BITS: u32>(self, acc: __m256i, w: [__m256i; 4], x: [__m256i; 4]) -> __m256i {
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            let a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], x[0]), _mm256_maddubs_epi16(w[1], x[1]));
+            let b = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], x[2]), _mm256_maddubs_epi16(w[3], x[3]));
+            if BITS <= 5 {
+                _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(a, b), ones))
+            } else {
+                let sum = _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones));
+                _mm256_add_epi32(acc, sum)
+            }
+        }
     }
-    #[inline(always)]
-    fn f16_high(self, v: __m256i) -> __m256 {
-        unsafe { _mm256_cvtph_ps(pack_words(_mm256_srli_epi32::<16>(v))) }
-    }
+
     #[inline(always)]
     fn f16_to_f32(self, h: u16) -> f32 {
         unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(h)))) }

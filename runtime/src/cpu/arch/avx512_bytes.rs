@@ -5,38 +5,11 @@
 use super::{Avx512, SimdBytes};
 use std::arch::x86_64::*;
 
-/// The words of pieces 1, 2 and 3.
-const PIECE: [__mmask16; 4] = [0x000f, 0x00f0, 0x0f00, 0xf000];
-/// The word of row r in every piece.
-const ROW: [__mmask16; 4] = [0x1111, 0x2222, 0x4444, 0x8888];
-
-/// Every piece of the result is the word at `p + offsets[i]`, four times.
-///
-/// Masked broadcasts, because a gather is an order of magnitude slower on CPUs with the microcode against GDS.
-#[inline(always)]
-unsafe fn broadcast_words(p: *const u8, offsets: [usize; 4]) -> __m512i {
-    // SAFETY: called only from methods of the token, with readable words.
-    unsafe {
-        let v = broadcast_word(p.add(offsets[0]));
-        let v = _mm512_mask_mov_epi32(v, PIECE[1], broadcast_word(p.add(offsets[1])));
-        let v = _mm512_mask_mov_epi32(v, PIECE[2], broadcast_word(p.add(offsets[2])));
-        _mm512_mask_mov_epi32(v, PIECE[3], broadcast_word(p.add(offsets[3])))
-    }
-}
-
 /// All lanes the word at `p`.
 #[inline(always)]
 unsafe fn broadcast_word(p: *const u8) -> __m512i {
     // SAFETY: called only from methods of the token, with a readable word.
     unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
-}
-
-/// For byte j of every piece, byte `first + j / 8` of the piece.
-#[inline(always)]
-unsafe fn spread_bytes(v: __m512i, first: i64) -> __m512i {
-    let (a, b) = (first * 0x0101_0101_0101_0101, (first + 1) * 0x0101_0101_0101_0101);
-    // SAFETY: called only from methods of the token.
-    unsafe { _mm512_shuffle_epi8(v, _mm512_set_epi64(b, a, b, a, b, a, b, a)) }
 }
 
 /// |w|·(x with the sign of w): 2 · 128 · 127 < 2¹⁵ does not saturate.
@@ -63,7 +36,11 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
     type B = __m512i;
     const GEMM_VECTORS: usize = 4;
     const GEMM_I8_BITS: u32 = if VNNI { 8 } else { 6 };
-    const GEMM_I8_VECTORS: usize = 2;
+    // VNNI: twelve sums, twelve dot products, two vectors of rows, an activation. Else eight sums, eight dot products,
+    // and four vectors of rows and of activations.
+    const GEMM_I8_VECTORS: usize = if VNNI { 2 } else { 1 };
+    const GEMM_I8_TOKENS: usize = if VNNI { 6 } else { 8 };
+    const GEMM_I8_BY_FOUR: bool = !VNNI;
     const I8_BIAS: i32 = if VNNI { 128 } else { 0 };
 
     #[inline(always)]
@@ -84,15 +61,6 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
             let v = _mm512_inserti32x4::<1>(v, _mm_loadu_si128(p.add(offsets[1]).cast()));
             let v = _mm512_inserti32x4::<2>(v, _mm_loadu_si128(p.add(offsets[2]).cast()));
             _mm512_inserti32x4::<3>(v, _mm_loadu_si128(p.add(offsets[3]).cast()))
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> __m512i {
-        unsafe {
-            let v = broadcast_words(rows[0], offsets);
-            let v = _mm512_mask_mov_epi32(v, ROW[1], broadcast_words(rows[1], offsets));
-            let v = _mm512_mask_mov_epi32(v, ROW[2], broadcast_words(rows[2], offsets));
-            _mm512_mask_mov_epi32(v, ROW[3], broadcast_words(rows[3], offsets))
         }
     }
     #[inline(always)]
@@ -136,19 +104,12 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         unsafe { _mm512_or_si512(a, b) }
     }
     #[inline(always)]
-    unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: __m512i, hi: __m512i) -> (__m512i, __m512i) {
-        unsafe {
-            // Byte j of a piece looks at bit j % 8 of byte j / 8 of its word, or of the two bytes after it.
-            let words = broadcast_words(p, offsets);
-            let bit = _mm512_set1_epi64(0x8040_2010_0804_0201_u64 as i64);
-            let lo_bits = spread_bytes(words, 0);
-            let hi_bits = spread_bytes(words, 2);
-            (self.or16_where(lo, lo_bits, bit), self.or16_where(hi, hi_bits, bit))
-        }
+    unsafe fn or16_bits(self, v: __m512i, p: *const u16) -> __m512i {
+        // Four words are a mask of bytes as they stand. An addition, for there is no masked or of bytes; bit 4 is clear.
+        unsafe { _mm512_mask_add_epi8(v, p.cast::<u64>().read_unaligned(), v, _mm512_set1_epi8(16)) }
     }
     #[inline(always)]
     fn or16_where(self, v: __m512i, q: __m512i, bits: __m512i) -> __m512i {
-        // An addition, for there is no masked or of bytes; bit 4 of v is clear.
         unsafe { _mm512_mask_add_epi8(v, _mm512_test_epi8_mask(q, bits), v, _mm512_set1_epi8(16)) }
     }
     #[inline(always)]
@@ -210,14 +171,26 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         unsafe { if VNNI { _mm512_dpbusd_epi32(acc, w, x) } else { _mm512_add_epi32(acc, maddubs(w, x)) } }
     }
 
+    // Sums of products are kept in 16 bits as long as they fit: 8 · 31 · 127 < 2¹⁵ and 4 · 63 · 127 < 2¹⁵.
     #[inline(always)]
-    fn f16_low(self, v: __m512i) -> __m512 {
-        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)) }
+    fn dot_add4<const BITS: u32>(self, acc: __m512i, w: [__m512i; 4], x: [__m512i; 4]) -> __m512i {
+        unsafe {
+            if VNNI {
+                let acc = self.dot_add(self.dot_add(acc, w[0], x[0]), w[1], x[1]);
+                return self.dot_add(self.dot_add(acc, w[2], x[2]), w[3], x[3]);
+            }
+            let ones = _mm512_set1_epi16(1);
+            let a = _mm512_add_epi16(_mm512_maddubs_epi16(w[0], x[0]), _mm512_maddubs_epi16(w[1], x[1]));
+            let b = _mm512_add_epi16(_mm512_maddubs_epi16(w[2], x[2]), _mm512_maddubs_epi16(w[3], x[3]));
+            if BITS <= 5 {
+                _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_add_epi16(a, b), ones))
+            } else {
+                let sum = _mm512_add_epi32(_mm512_madd_epi16(a, ones), _mm512_madd_epi16(b, ones));
+                _mm512_add_epi32(acc, sum)
+            }
+        }
     }
-    #[inline(always)]
-    fn f16_high(self, v: __m512i) -> __m512 {
-        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(v))) }
-    }
+
     #[inline(always)]
     fn f16_to_f32(self, h: u16) -> f32 {
         unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(h)))) }

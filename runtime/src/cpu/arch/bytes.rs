@@ -24,8 +24,14 @@ pub unsafe trait SimdBytes: Simd {
     /// Most bits of a weight for which a matrix product over bytes is faster than one over floats; 0 for never.
     const GEMM_I8_BITS: u32;
 
-    /// Vectors of rows in the register tile of a matrix product over bytes, beside six tokens: 1 or 2.
+    /// Vectors of rows in the register tile of a matrix product over bytes: 1 or 2.
     const GEMM_I8_VECTORS: usize;
+
+    /// Tokens in that tile: 4, 6 or 8.
+    const GEMM_I8_TOKENS: usize;
+
+    /// Whether four steps of that product at once ([`SimdBytes::dot_add4`]) are cheaper than one by one.
+    const GEMM_I8_BY_FOUR: bool;
 
     /// What [`SimdBytes::dot2_i8`] adds to every weight: its result is Σ (w + bias)·x.
     const I8_BIAS: i32;
@@ -46,11 +52,6 @@ pub unsafe trait SimdBytes: Simd {
     /// # Safety
     /// `p + offsets[i]` must be readable for 16 bytes for `i < PIECES`.
     unsafe fn load_pieces(self, p: *const u8, offsets: [usize; 4]) -> Self::B;
-
-    /// Lane `4·i + r` is the 32-bit word at `rows[r] + offsets[i]`.
-    /// # Safety
-    /// Those words must be readable for `i < PIECES` and all `r`.
-    unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> Self::I;
 
     /// Lanes `4·i ..= 4·i + 3` are `p[i]`.
     /// # Safety
@@ -121,11 +122,10 @@ pub unsafe trait SimdBytes: Simd {
     /// a | b
     fn or_bytes(self, a: Self::B, b: Self::B) -> Self::B;
 
-    /// Sets bit 4 of byte `j` of piece `i` of `lo` where bit `j` of the word at `p + offsets[i]` is set, and of `hi`
-    /// where bit `16 + j` is.
+    /// Sets bit 4 of byte `j` of piece `i` of `v` where bit `j` of `p[i]` is set.
     /// # Safety
-    /// The words must be readable for `i < PIECES`.
-    unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: Self::B, hi: Self::B) -> (Self::B, Self::B);
+    /// `p` must be readable for [`SimdBytes::PIECES`] values.
+    unsafe fn or16_bits(self, v: Self::B, p: *const u16) -> Self::B;
 
     /// Sets bit 4 of the bytes of `v` where `q & bits` is not zero.
     fn or16_where(self, v: Self::B, q: Self::B, bits: Self::B) -> Self::B;
@@ -157,12 +157,15 @@ pub unsafe trait SimdBytes: Simd {
     /// acc + w·x for weights of up to [`SimdBytes::GEMM_I8_BITS`] bits, unsigned but for 8-bit ones without bias.
     fn dot_add(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
 
+    /// acc + Σ w[i]·x[i], with weights of up to `BITS` bits.
+    #[inline(always)]
+    fn dot_add4<const BITS: u32>(self, acc: Self::I, w: [Self::B; 4], x: [Self::B; 4]) -> Self::I {
+        let acc = self.dot_add(self.dot_add(acc, w[0], x[0]), w[1], x[1]);
+        self.dot_add(self.dot_add(acc, w[2], x[2]), w[3], x[3])
+    }
+
     // ---- floats ----
 
-    /// The IEEE halves in the low 16 bits of every lane.
-    fn f16_low(self, v: Self::I) -> Self::F;
-    /// The IEEE halves in the high 16 bits of every lane.
-    fn f16_high(self, v: Self::I) -> Self::F;
     /// One IEEE half.
     fn f16_to_f32(self, h: u16) -> f32;
 

@@ -8,19 +8,14 @@ type B = [u8; BYTES];
 type F = [f32; 8];
 type I = [i32; 8];
 
-/// A 32-bit word from any address.
-#[inline(always)]
-unsafe fn word(p: *const u8) -> u32 {
-    // SAFETY: the caller vouches for four bytes.
-    unsafe { p.cast::<u32>().read_unaligned() }
-}
-
 // SAFETY: every method touches only the memory of its contract, and no instruction set is assumed.
 unsafe impl SimdBytes for Generic {
     type B = B;
     const GEMM_VECTORS: usize = 1;
     const GEMM_I8_BITS: u32 = 0;
     const GEMM_I8_VECTORS: usize = 1;
+    const GEMM_I8_TOKENS: usize = 4;
+    const GEMM_I8_BY_FOUR: bool = false;
     const I8_BIAS: i32 = 0;
 
     #[inline(always)]
@@ -38,11 +33,6 @@ unsafe impl SimdBytes for Generic {
     unsafe fn load_pieces(self, p: *const u8, offsets: [usize; 4]) -> B {
         // SAFETY: the caller vouches for 16 bytes at both offsets.
         unsafe { self.load_halves(p.add(offsets[0]), p.add(offsets[1])) }
-    }
-    #[inline(always)]
-    unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> I {
-        // SAFETY: the caller vouches for these words.
-        from_fn(|i| unsafe { word(rows[i % 4].add(offsets[i / 4])) } as i32)
     }
     #[inline(always)]
     unsafe fn load_dup4(self, p: *const f32) -> F {
@@ -89,11 +79,10 @@ unsafe impl SimdBytes for Generic {
         from_fn(|i| a[i] | b[i])
     }
     #[inline(always)]
-    unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: B, hi: B) -> (B, B) {
-        // SAFETY: the caller vouches for both words.
-        let words = unsafe { [word(p.add(offsets[0])), word(p.add(offsets[1]))] };
-        let bit = |i: usize, shift: usize| ((words[i / 16] >> (shift + i % 16)) as u8 & 1) << 4;
-        (from_fn(|i| lo[i] | bit(i, 0)), from_fn(|i| hi[i] | bit(i, 16)))
+    unsafe fn or16_bits(self, v: B, p: *const u16) -> B {
+        // SAFETY: the caller vouches for two values.
+        let words = unsafe { p.cast::<[u16; 2]>().read_unaligned() };
+        from_fn(|i| v[i] | ((words[i / 16] >> (i % 16)) as u8 & 1) << 4)
     }
     #[inline(always)]
     fn or16_where(self, v: B, q: B, bits: B) -> B {
@@ -133,14 +122,6 @@ unsafe impl SimdBytes for Generic {
         self.add_i32(acc, dot(w, x))
     }
 
-    #[inline(always)]
-    fn f16_low(self, v: I) -> F {
-        from_fn(|i| self.f16_to_f32(v[i] as u16))
-    }
-    #[inline(always)]
-    fn f16_high(self, v: I) -> F {
-        from_fn(|i| self.f16_to_f32((v[i] as u32 >> 16) as u16))
-    }
     #[inline(always)]
     fn f16_to_f32(self, h: u16) -> f32 {
         crate::quant::f16_to_f32(h)

@@ -45,6 +45,8 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
     const GEMM_I8_BITS: u32 = if LEVEL >= 1 { 8 } else { 0 };
     // Thirty-two registers: twelve sums, twelve dot products, two vectors of rows, an activation.
     const GEMM_I8_VECTORS: usize = 2;
+    const GEMM_I8_TOKENS: usize = 6;
+    const GEMM_I8_BY_FOUR: bool = false;
     const I8_BIAS: i32 = 0;
 
     #[inline(always)]
@@ -58,15 +60,6 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
     #[inline(always)]
     unsafe fn load_pieces(self, p: *const u8, offsets: [usize; 4]) -> uint8x16_t {
         unsafe { vld1q_u8(p.add(offsets[0])) }
-    }
-    #[inline(always)]
-    unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> int32x4_t {
-        unsafe {
-            let v = vdupq_n_s32(rows[0].add(offsets[0]).cast::<i32>().read_unaligned());
-            let v = vsetq_lane_s32::<1>(rows[1].add(offsets[0]).cast::<i32>().read_unaligned(), v);
-            let v = vsetq_lane_s32::<2>(rows[2].add(offsets[0]).cast::<i32>().read_unaligned(), v);
-            vsetq_lane_s32::<3>(rows[3].add(offsets[0]).cast::<i32>().read_unaligned(), v)
-        }
     }
     #[inline(always)]
     unsafe fn load_dup4(self, p: *const f32) -> float32x4_t {
@@ -112,18 +105,10 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         unsafe { vorrq_u8(a, b) }
     }
     #[inline(always)]
-    unsafe fn or_fifth_bits(
-        self,
-        p: *const u8,
-        offsets: [usize; 4],
-        lo: uint8x16_t,
-        hi: uint8x16_t,
-    ) -> (uint8x16_t, uint8x16_t) {
+    unsafe fn or16_bits(self, v: uint8x16_t, p: *const u16) -> uint8x16_t {
         unsafe {
-            let p = p.add(offsets[0]);
-            let lo_bits = self.splat_byte_halves(*p, *p.add(1));
-            let hi_bits = self.splat_byte_halves(*p.add(2), *p.add(3));
-            (self.or16_where(lo, lo_bits, each_bit()), self.or16_where(hi, hi_bits, each_bit()))
+            let p = p.cast::<u8>();
+            self.or16_where(v, self.splat_byte_halves(*p, *p.add(1)), each_bit())
         }
     }
     #[inline(always)]
@@ -183,14 +168,6 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         unsafe { dot::<LEVEL>(acc, w, x) }
     }
 
-    #[inline(always)]
-    fn f16_low(self, v: int32x4_t) -> float32x4_t {
-        unsafe { widen_f16(vmovn_u32(vreinterpretq_u32_s32(v))) }
-    }
-    #[inline(always)]
-    fn f16_high(self, v: int32x4_t) -> float32x4_t {
-        unsafe { widen_f16(vshrn_n_u32::<16>(vreinterpretq_u32_s32(v))) }
-    }
     #[inline(always)]
     fn f16_to_f32(self, h: u16) -> f32 {
         unsafe { vgetq_lane_f32::<0>(widen_f16(vdup_n_u16(h))) }

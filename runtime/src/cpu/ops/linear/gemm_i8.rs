@@ -4,9 +4,9 @@
 //! for each tile of R vectors of rows:                       W is unpacked once, whatever the number of tokens
 //!     panel: for each group of G = 16 or 32 elements
 //!         [G / 4][R vectors] quants, four of one row in a lane      then [R] scales and, if any, [R] minima
-//!     for each tile of 6 tokens:
-//!         for each group: int[6][R] = zero point's share; += four quants · four activations, G / 4 times
-//!                         sum[6][R] += int · activation scale · scale (+ min · activation scale · Σq)
+//!     for each tile of N tokens:
+//!         for each group: int[N][R] = zero point's share; += four quants · four activations, G / 4 times
+//!                         sum[N][R] += int · activation scale · scale (+ min · activation scale · Σq)
 //! ```
 //!
 //! The panel is about k·R·(4·LANES) bytes: L1 or L2. 2·rows·k·tokens operations; W is read once, the activations once per
@@ -97,9 +97,13 @@ unsafe fn multiply<S: SimdBytes, W: Unpack, const R: usize>(s: S, job: &Job, row
     let mut t = 0;
     // SAFETY: each tile takes tokens that exist.
     unsafe {
-        while t + 6 <= job.n_tokens {
-            tile::<S, W, R, 6>(s, job, row, t);
-            t += 6;
+        while t + S::GEMM_I8_TOKENS <= job.n_tokens {
+            match S::GEMM_I8_TOKENS {
+                4 => tile::<S, W, R, 4>(s, job, row, t),
+                6 => tile::<S, W, R, 6>(s, job, row, t),
+                _ => tile::<S, W, R, 8>(s, job, row, t),
+            }
+            t += S::GEMM_I8_TOKENS;
         }
         if t + 4 <= job.n_tokens {
             tile::<S, W, R, 4>(s, job, row, t);
@@ -141,17 +145,45 @@ unsafe fn tile<S: SimdBytes, W: Unpack, const R: usize, const N: usize>(s: S, jo
                         dots[n] = [zero_share::<S, W>(s, *sum); R];
                     }
                 }
-                for step in 0..W::GROUP / 4 {
-                    let mut w = [s.load_bytes(panel); R];
-                    for (r, w) in w.iter_mut().enumerate() {
-                        *w = s.load_bytes(panel.add(r * width));
-                    }
-                    panel = panel.add(R * width);
-                    for n in 0..N {
-                        let q = (&raw const (*x[n]).q).cast::<u8>();
-                        let q = s.splat_word(q.add(32 * i + W::GROUP * part + 4 * step));
+                let at = 32 * i + W::GROUP * part;
+                if S::GEMM_I8_BY_FOUR {
+                    for step in (0..W::GROUP / 4).step_by(4) {
                         for r in 0..R {
-                            dots[n][r] = s.dot_add(dots[n][r], w[r], q);
+                            let p = panel.add(r * width);
+                            let w = [
+                                s.load_bytes(p),
+                                s.load_bytes(p.add(R * width)),
+                                s.load_bytes(p.add(2 * R * width)),
+                                s.load_bytes(p.add(3 * R * width)),
+                            ];
+                            for n in 0..N {
+                                let q = (&raw const (*x[n]).q).cast::<u8>().add(at + 4 * step);
+                                let q = [
+                                    s.splat_word(q),
+                                    s.splat_word(q.add(4)),
+                                    s.splat_word(q.add(8)),
+                                    s.splat_word(q.add(12)),
+                                ];
+                                dots[n][r] = match W::BITS {
+                                    0..=5 => s.dot_add4::<5>(dots[n][r], w, q),
+                                    _ => s.dot_add4::<6>(dots[n][r], w, q),
+                                };
+                            }
+                        }
+                        panel = panel.add(4 * R * width);
+                    }
+                } else {
+                    for step in 0..W::GROUP / 4 {
+                        let mut w = [s.load_bytes(panel); R];
+                        for r in 1..R {
+                            w[r] = s.load_bytes(panel.add(r * width));
+                        }
+                        panel = panel.add(R * width);
+                        for n in 0..N {
+                            let q = s.splat_word((&raw const (*x[n]).q).cast::<u8>().add(at + 4 * step));
+                            for r in 0..R {
+                                dots[n][r] = s.dot_add(dots[n][r], w[r], q);
+                            }
                         }
                     }
                 }

@@ -101,9 +101,7 @@ unsafe fn mat_vec_n<S: SimdBytes, W: FloatWeight, const T: usize>(s: S, job: &Jo
                     W::load(s, rows[2].add(i * W::BYTES)),
                     W::load(s, rows[3].add(i * W::BYTES)),
                 ];
-                for line in 0..(4 * S::LANES * W::BYTES).div_ceil(64) {
-                    s.prefetch(cursor.wrapping_add(64 * line));
-                }
+                job.prefetch(s, cursor, 4 * S::LANES * W::BYTES);
                 cursor = cursor.wrapping_add(4 * S::LANES * W::BYTES);
                 for (t, sums) in sums.iter_mut().enumerate() {
                     let x = s.load(job.act(t).cast::<f32>().add(i));

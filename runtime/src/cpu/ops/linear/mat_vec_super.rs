@@ -229,9 +229,7 @@ unsafe fn mat_vec_n<S: SimdBytes, W: Block256, const T: usize>(s: S, job: &Job) 
             // SAFETY: the row has k / 256 super-blocks, and every token as many chunks.
             unsafe {
                 let block = job.row(row).add(i * W::BYTES);
-                for line in 0..W::BYTES.div_ceil(64) {
-                    s.prefetch(block.wrapping_add(2048 + 64 * line));
-                }
+                job.prefetch(s, block.wrapping_add(2048), W::BYTES);
                 let x: [*const ActChunk; T] = std::array::from_fn(|t| job.act(t).cast::<ActChunk>().add(i));
                 W::accumulate(s, block, x, &mut sums);
             }
