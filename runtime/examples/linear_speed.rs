@@ -7,9 +7,10 @@
 //! `mat_vec` streams a matrix far larger than the caches (default 512 MiB; HANDMILL_MIB) and prints GB/s on one thread and
 //! on all, next to a plain read of the same bytes. `cached` does the same from L2. `mat_mat` prints GFLOP/s for shapes of small models.
 
-use handmill_runtime::cpu::arch::Isa;
+use handmill_runtime::cpu::arch::{Isa, Simd, prefetch};
 use handmill_runtime::cpu::ops::linear::{LinearKernels, linear_kernels};
 use handmill_runtime::quant::DType;
+use handmill_runtime::simd_dispatch;
 use std::time::Instant;
 
 /// Fills with bytes that are no denormal or infinite scales anywhere: 0x2X2X is a half of about 0.01.
@@ -27,6 +28,7 @@ fn weights(n: usize) -> Vec<u8> {
 /// the caches. The rate is that of the fastest tenth of the pieces, for on a shared machine the others were interrupted.
 fn rates(w: &[u8], n_threads: usize, kernel: impl Fn(&[u8]) + Sync) -> (f64, f64) {
     const PIECE: usize = 4 << 20;
+    let read = read_all(Isa::detect());
     let part = w.len() / n_threads;
     let all: Vec<(f64, f64)> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..n_threads)
@@ -40,7 +42,7 @@ fn rates(w: &[u8], n_threads: usize, kernel: impl Fn(&[u8]) + Sync) -> (f64, f64
                             kernel(&pair[..PIECE]);
                             kernels.push(start.elapsed().as_secs_f64());
                             let start = Instant::now();
-                            std::hint::black_box(plain_read(&pair[PIECE..]));
+                            std::hint::black_box(read(bytemuck::cast_slice(&pair[PIECE..])));
                             reads.push(start.elapsed().as_secs_f64());
                         }
                     }
@@ -57,14 +59,20 @@ fn rates(w: &[u8], n_threads: usize, kernel: impl Fn(&[u8]) + Sync) -> (f64, f64
     all.iter().fold((0.0, 0.0), |(a, b), (c, d)| (a + c, b + d))
 }
 
-fn plain_read(bytes: &[u8]) -> u64 {
-    let mut sums = [0u64; 16];
-    for chunk in bytes.chunks_exact(128) {
-        for (sum, word) in sums.iter_mut().zip(chunk.chunks_exact(8)) {
-            *sum = sum.wrapping_add(u64::from_le_bytes(word.try_into().expect("8 bytes")));
+simd_dispatch!(fn read_all(words: &[f32]) -> f32 = read_all_impl);
+
+/// Reads everything once, as fast as this core can.
+#[inline(always)]
+fn read_all_impl<S: Simd>(s: S, words: &[f32]) -> f32 {
+    let mut peaks = [s.zero(); 4];
+    for i in (0..words.len() / (4 * S::LANES)).map(|i| i * 4 * S::LANES) {
+        prefetch(bytemuck::cast_slice(&words[(i + 2048).min(words.len() - 4 * S::LANES)..][..4 * S::LANES]));
+        for (j, peak) in peaks.iter_mut().enumerate() {
+            // SAFETY: four vectors are left.
+            *peak = s.max(*peak, unsafe { s.load(words.as_ptr().add(i + j * S::LANES)) });
         }
     }
-    sums.iter().fold(0, |a, b| a.wrapping_add(*b))
+    s.reduce_max(s.max(s.max(peaks[0], peaks[1]), s.max(peaks[2], peaks[3])))
 }
 
 fn activations(kernels: &LinearKernels, dtype: DType, k: usize, n_tokens: usize) -> Vec<u8> {

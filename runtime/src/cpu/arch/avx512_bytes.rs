@@ -124,7 +124,7 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
     }
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 
     #[inline(always)]

@@ -115,7 +115,8 @@ pub unsafe trait SimdBytes: Simd {
         }
     }
 
-    /// Asks for the cache line of `p`. Never faults, whatever the address.
+    /// Asks for the cache line of `p` to be brought into the second-level cache: its queue of misses is longer than the
+    /// first one's, and the last step is short. Never faults, whatever the address.
     fn prefetch(self, p: *const u8);
 
     // ---- unpacking ----

@@ -98,7 +98,7 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
     }
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) p, options(nostack, preserves_flags, readonly)) }
+        unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) p, options(nostack, preserves_flags, readonly)) }
     }
 
     #[inline(always)]

@@ -22,6 +22,10 @@ pub(super) struct Job {
     pub panel: *mut u8,
 }
 
+/// How far ahead of its use the stream of weights is asked for, beyond what is being read: on an Emerald Rapids core a
+/// read is at 12.2 GB/s without, 13.1 with 2 KiB, 13.7 from 4 KiB on.
+pub(super) const AHEAD: usize = 4096;
+
 impl Job {
     /// Row `r`, or the last row where there is no such row: tiles of rows may be partly empty, but never read beyond.
     ///

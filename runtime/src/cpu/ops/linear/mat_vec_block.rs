@@ -15,7 +15,7 @@
 //! tried instead of gathering them in registers: it is slower, for the vectors then wait for many small stores. A step on AVX-512 costs about 2.5 cycles a block, under the 4
 //! to 5 that memory takes to deliver one. 2·rows·k·tokens flops; W is read once.
 
-use super::job::Job;
+use super::job::{AHEAD, Job};
 use crate::cpu::arch::SimdBytes;
 
 /// A block of 32 quants with an f16 scale in its first two bytes.
@@ -165,8 +165,8 @@ unsafe fn mat_vec_n<S: SimdBytes, W: Block32, const T: usize>(s: S, job: &Job) {
     let (n_groups, rest) = (n_blocks / S::PIECES, n_blocks % S::PIECES);
     let whole = [0, W::BYTES, 2 * W::BYTES, 3 * W::BYTES];
     let partial: [usize; 4] = std::array::from_fn(|i| if i < rest { i * W::BYTES } else { 0 });
-    // The stream is prefetched in memory order, one set of four rows and two KiB ahead.
-    let ahead = 4 * job.row_bytes + 2048;
+    // The stream is prefetched in memory order, one set of four rows and a bit ahead.
+    let ahead = 4 * job.row_bytes + AHEAD;
     let group_bytes = S::PIECES * W::BYTES;
     let mut row = 0;
     while row < job.n_rows {

@@ -2,7 +2,7 @@
 //!
 //! Operands: W as f32, f16 or bf16 in rows of k, any k ≥ 1; x as f32. 2·rows·k·tokens flops; W is read once.
 
-use super::job::Job;
+use super::job::{AHEAD, Job};
 use crate::cpu::arch::{Simd, SimdBytes};
 
 /// How weights are read as floats.
@@ -83,8 +83,8 @@ pub(super) unsafe fn mat_vec<S: SimdBytes, W: FloatWeight>(s: S, job: &Job) {
 
 #[inline(always)]
 unsafe fn mat_vec_n<S: SimdBytes, W: FloatWeight, const T: usize>(s: S, job: &Job) {
-    // The stream is prefetched in memory order, one set of four rows and two KiB ahead.
-    let ahead = 4 * job.row_bytes + 2048;
+    // The stream is prefetched in memory order, one set of four rows and a bit ahead.
+    let ahead = 4 * job.row_bytes + AHEAD;
     let mut row = 0;
     while row < job.n_rows {
         let mut sums = [[s.zero(); 4]; T];

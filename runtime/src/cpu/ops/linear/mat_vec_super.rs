@@ -5,7 +5,7 @@
 //! one multiplication with the activations' sums. 2·rows·k·tokens flops; W is read once.
 
 use super::act::ActChunk;
-use super::job::Job;
+use super::job::{AHEAD, Job};
 use crate::cpu::arch::SimdBytes;
 
 /// Sums of one row for one token: two chains for the dot products, one for minima.
@@ -228,7 +228,7 @@ unsafe fn mat_vec_n<S: SimdBytes, W: Block256, const T: usize>(s: S, job: &Job) 
             // SAFETY: the row has k / 256 super-blocks, and every token as many chunks.
             unsafe {
                 let block = job.row(row).add(i * W::BYTES);
-                job.prefetch(s, block.wrapping_add(2048), W::BYTES);
+                job.prefetch(s, block.wrapping_add(AHEAD), W::BYTES);
                 let x: [*const ActChunk; T] = std::array::from_fn(|t| job.act(t).cast::<ActChunk>().add(i));
                 W::accumulate(s, block, x, &mut sums);
             }
