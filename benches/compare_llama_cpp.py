@@ -78,27 +78,24 @@ def measure(args, model):
 
 
 def summarise(rounds):
-    median = lambda values: statistics.median(list(values))
-    out = {"rounds": rounds}
-    for part in ("prompt", "generation"):
+    def median(values):
+        return statistics.median(list(values))
+
+    out = {}
+    for part, share in (("prompt", "share_of_fma_peak"), ("generation", "share_of_read_bandwidth")):
         out[part] = {"handmill": median(speed(r["handmill"], part) for r in rounds),
                      "llama_cpp": median(r["llama_cpp"][part] for r in rounds),
-                     "ratio": median(speed(r["handmill"], part) / r["llama_cpp"][part] for r in rounds)}
-        # Shares and ceilings are what the command itself measured in the same run.
-        for key, value in rounds[0]["handmill"][part].items():
-            if key != "tokens_per_second" and isinstance(value, (int, float)):
-                out[part][key] = median(r["handmill"][part][key] for r in rounds)
-    for key, value in rounds[0]["handmill"].items():
-        if isinstance(value, dict) and key not in ("prompt", "generation"):
-            numbers = {k: median(r["handmill"][key][k] for r in rounds) for k, v in value.items()
-                       if isinstance(v, (int, float)) and not isinstance(v, bool)}
-            if numbers:
-                out[key] = numbers
+                     "ratio": median(speed(r["handmill"], part) / r["llama_cpp"][part] for r in rounds),
+                     # Each share is of what the command measured in that very run.
+                     share: median(r["handmill"][part][share] for r in rounds)}
+    for key in ("read_bandwidth", "fma_peak", "bytes_per_token", "peak_memory_bytes"):
+        out[key] = median(r["handmill"][key] for r in rounds)
     if "busy" in rounds[0]:
         out["busy"] = {"handmill": median(r["busy"]["handmill"] for r in rounds),
                        "llama_cpp": median(r["busy"]["llama_cpp"] for r in rounds),
                        "kept": median(r["busy"]["handmill"] / speed(r["handmill"], "generation") for r in rounds),
                        "kept_llama_cpp": median(r["busy"]["llama_cpp"] / r["llama_cpp"]["generation"] for r in rounds)}
+    out["rounds"] = rounds
     return out
 
 
@@ -120,23 +117,21 @@ def git_commit():
 def markdown(result, command):
     m = result["machine"]
     lines = [f"# Handmill {result['handmill_commit']} beside llama.cpp {result['llama_cpp_commit']}", "",
-             f"{result['date']}, {m['cores']} × {m['cpu']} ({' '.join(m['isa'])}), {result['threads']} threads. "
-             f"Medians of {result['rounds']} rounds in turn; the ratio is the median of the rounds' ratios. Tokens/s.", "",
+             f"{result['date']}, {m['cores']} × {m['cpu']} ({' '.join(m['isa'])}), {result['threads']} threads. Tokens/s, "
+             f"medians of {result['rounds']} rounds in turn; ratios and shares are medians of the rounds' own.", "",
              f"    {command}", "",
-             f"| model | pp{result['prompt']} | llama.cpp | ratio | tg{result['generate']} | llama.cpp | ratio |",
-             "|---|---|---|---|---|---|---|"]
+             f"| model | pp{result['prompt']} | llama.cpp | ratio | of FMA peak | tg{result['generate']} | llama.cpp | ratio "
+             "| of read bandwidth | peak memory |",
+             "|---|---|---|---|---|---|---|---|---|---|"]
     for name, r in result["models"].items():
-        cell = lambda p: f"{r[p]['handmill']:.1f} | {r[p]['llama_cpp']:.1f} | {r[p]['ratio']:.2f}×"
-        lines.append(f"| {name} | {cell('prompt')} | {cell('generation')} |")
-    lines += ["", "What the command measured beside it in the same runs (medians):", ""]
+        p, g = r["prompt"], r["generation"]
+        lines.append(f"| {name} | {p['handmill']:.1f} | {p['llama_cpp']:.1f} | {p['ratio']:.2f}× | {p['share_of_fma_peak']:.0%} "
+                     f"| {g['handmill']:.1f} | {g['llama_cpp']:.1f} | {g['ratio']:.2f}× "
+                     f"| {g['share_of_read_bandwidth']:.0%} | {r['peak_memory_bytes'] / 2**20:.0f} MiB |")
+    lines += ["", "Measured in the same runs:", ""]
     for name, r in result["models"].items():
-        for part in ("prompt", "generation"):
-            extra = {k: v for k, v in r[part].items() if k not in ("handmill", "llama_cpp", "ratio")}
-            if extra:
-                lines.append(f"- {name}, {part}: " + ", ".join(f"{k} {v:.4g}" for k, v in extra.items()))
-        for key, numbers in r.items():
-            if key not in ("prompt", "generation", "rounds", "busy"):
-                lines.append(f"- {name}, {key}: " + ", ".join(f"{k} {v:.4g}" for k, v in numbers.items()))
+        lines.append(f"- {name}: read bandwidth {r['read_bandwidth'] / 1e9:.1f} GB/s, FMA peak {r['fma_peak'] / 1e9:.0f} GFLOP/s; "
+                     f"{r['bytes_per_token'] / 1e6:.1f} MB a token")
     if any("busy" in r for r in result["models"].values()):
         lines += ["", "With another process spinning on one core (generation; share kept of the quiet figure):", "",
                   "| model | busy | kept | llama.cpp busy | kept |", "|---|---|---|---|---|"]

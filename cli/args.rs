@@ -31,7 +31,7 @@ pub struct Global {
     /// CPU threads [default: the physical cores this process may use]
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
-    /// Context length in tokens [default: what the model was made for, at most 4096]
+    /// Context length in tokens [default: what the model was made for, within 4096 to 32768; perplexity: 512]
     #[arg(long, global = true, value_name = "N")]
     pub ctx: Option<NonZeroUsize>,
     /// Results as JSON

@@ -68,7 +68,7 @@ impl From<KvType> for KvChoice {
 #[command(next_help_heading = "Sampling")]
 struct Sampling {
     /// Temperature; 0 takes the likeliest token each time
-    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     temp: f32,
     /// Keep the K likeliest tokens; 0 keeps all
     #[arg(long, value_name = "K", default_value_t = 40)]

@@ -3,6 +3,7 @@
 
 mod support;
 
+use handmill_runtime::cpu::Isa;
 use support::{Golden, KvChoice, Options, Session, argmax, fixtures_dir, full, golden, handmill, model_path};
 
 /// Where llama.cpp's margin is smaller, the choice hangs on rounding: both quantise activations, differently.
@@ -40,8 +41,12 @@ goldens! {
     qwen05 "qwen05" true,
 }
 
+fn real_model() -> Options {
+    Options { kv: KvChoice::F16, n_ctx: 512, ..Options::default() }
+}
+
 fn open(path: &std::path::Path) -> Session {
-    Session::open(path, Options { kv: KvChoice::F16, n_ctx: 512, ..Options::default() })
+    Session::open(path, real_model())
 }
 
 fn greedy_tokens(golden: &Golden, path: &std::path::Path) {
@@ -63,21 +68,33 @@ fn greedy_tokens(golden: &Golden, path: &std::path::Path) {
 }
 
 fn log_probabilities(golden: &Golden, path: &std::path::Path) {
-    let logits = open(path).feed(&golden.text_ids);
-    let (mut nll, mut expected_nll, mut off) = (0.0, 0.0, 0.0);
-    for (i, &expected) in golden.text_logprobs.iter().enumerate() {
+    let all = golden.text_ids.len();
+    let (ratio, off) = against_reference(&mut open(path), golden, all);
+    println!("perplexity is {ratio:.4} of llama.cpp's, log-probabilities are {off:.4} off on average");
+    assert!((ratio - 1.0).abs() < 0.01, "perplexity of the first window is {ratio:.4} of llama.cpp's");
+    assert!(off < 0.1, "log-probabilities are {off:.4} off on average");
+    for isa in Isa::available() {
+        let mut session = Session::open(path, Options { isa: Some(isa), ..real_model() });
+        let (_, off) = against_reference(&mut session, golden, 48);
+        println!("{isa:?}: {off:.4} off on average");
+        assert!(off < 0.15, "{isa:?}: log-probabilities are {off:.4} off on average");
+    }
+}
+
+/// Perplexity of the first `n` tokens of the text as a share of llama.cpp's, and the mean |Δ log-probability|.
+fn against_reference(session: &mut Session, golden: &Golden, n: usize) -> (f64, f64) {
+    let logits = session.feed(&golden.text_ids[..n]);
+    let (mut drift, mut off) = (0.0, 0.0);
+    for (i, &expected) in golden.text_logprobs[..n - 1].iter().enumerate() {
         let row = logits.row(i);
         let max = row.iter().copied().fold(f32::MIN, f32::max);
         let sum: f64 = row.iter().map(|&v| f64::from(v - max).exp()).sum();
         let logprob = f64::from(row[golden.text_ids[i + 1] as usize] - max) - sum.ln();
-        nll -= logprob;
-        expected_nll -= expected;
-        off += (logprob - expected).abs();
+        drift += expected - logprob;
+        off += (expected - logprob).abs();
     }
-    let n = golden.text_logprobs.len() as f64;
-    let (ratio, off) = ((nll / n - expected_nll / n).exp(), off / n);
-    assert!((ratio - 1.0).abs() < 0.01, "perplexity of the first window is {ratio:.4} of llama.cpp's");
-    assert!(off < 0.1, "log-probabilities are {off:.4} off on average");
+    let scored = (n - 1) as f64;
+    ((drift / scored).exp(), off / scored)
 }
 
 fn by_command(golden: &Golden, path: &std::path::Path) {

@@ -5,9 +5,9 @@
 //! `<name>/<file>` in `$HANDMILL_TEST_VOCABS` and in `vocabs` in handmill's cache. A set whose vocabulary is not there
 //! says so and counts as skipped.
 
-mod support;
 #[path = "tokenizers/cases.rs"]
 mod cases;
+mod support;
 
 use cases::{Cases, Reference, check_llama_cpp, find_vocabulary};
 use handmill_models::text::Tokenizer;

@@ -126,8 +126,8 @@ impl Part {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(FetchError::Interrupted { .. }) => {
-                    let kept = format!("; the {} that have arrived are kept", human_bytes(self.len));
-                    return Err(FetchError::Interrupted { kept: kept + ", the same command goes on from there" });
+                    let kept = "; what has arrived is kept, and the same command goes on from there".to_owned();
+                    return Err(FetchError::Interrupted { kept });
                 }
                 Err(error) => return Err(error),
             }

@@ -189,11 +189,7 @@ impl<'a> Config<'a> {
 
     /// For each of `n_layers` layers, whether it attends through a sliding window: from `layer_types`
     /// (`sliding_attention` or `full_attention`), a GGUF pattern array, or else from `default(layer)`.
-    pub fn sliding_layers(
-        &self,
-        n_layers: usize,
-        default: impl Fn(usize) -> bool,
-    ) -> Result<Vec<bool>, Error> {
+    pub fn sliding_layers(&self, n_layers: usize, default: impl Fn(usize) -> bool) -> Result<Vec<bool>, Error> {
         const TYPES: Key = key("attention.sliding_window_pattern", "layer_types");
         if let Some(g) = self.gguf()
             && let Some(Value::Array(array)) = g.get(&self.gguf_key(TYPES))

@@ -27,3 +27,8 @@ pub mod text;
 pub use engine::{Engine, EngineOptions, GenerateOptions, GenerateStats, KvChoice, StopReason};
 pub use error::Error;
 pub use model::{Model, ModelInfo};
+
+/// The example of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

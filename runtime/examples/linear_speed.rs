@@ -1,15 +1,16 @@
 //! How fast the linear kernels are on this machine, beside what its memory gives.
 //!
 //! ```text
-//! cargo run --release -p handmill-runtime --example linear_speed -- [mat_vec|mat_mat] [isa|all] [format ...]
+//! cargo run --release -p handmill-runtime --example linear_speed -- [mat_vec|cached|mat_mat] [isa|all] [format ...]
 //! ```
 //!
 //! `mat_vec` streams a matrix far larger than the caches (default 512 MiB; HANDMILL_MIB) and prints GB/s on one thread and
-//! on all, next to a plain read of the same bytes. `mat_mat` prints GFLOP/s for shapes of small models.
+//! on all, next to a plain read of the same bytes. `cached` does the same from L2. `mat_mat` prints GFLOP/s for shapes of small models.
 
-use handmill_runtime::cpu::arch::Isa;
+use handmill_runtime::cpu::arch::{Isa, Simd, prefetch};
 use handmill_runtime::cpu::ops::linear::{LinearKernels, linear_kernels};
 use handmill_runtime::quant::DType;
+use handmill_runtime::simd_dispatch;
 use std::time::Instant;
 
 /// Fills with bytes that are no denormal or infinite scales anywhere: 0x2X2X is a half of about 0.01.
@@ -23,30 +24,11 @@ fn weights(n: usize) -> Vec<u8> {
     pattern.iter().copied().cycle().take(n).collect()
 }
 
-/// Runs `work(thread)` on `n` threads together and returns the seconds of the slowest: the best of `rounds`.
-fn best_of(rounds: usize, n_threads: usize, work: impl Fn(usize) + Sync) -> f64 {
-    let round = || {
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..n_threads)
-                .map(|t| {
-                    let work = &work;
-                    scope.spawn(move || {
-                        let start = Instant::now();
-                        work(t);
-                        start.elapsed().as_secs_f64()
-                    })
-                })
-                .collect();
-            workers.into_iter().map(|w| w.join().expect("worker")).fold(0.0, f64::max)
-        })
-    };
-    (0..rounds).map(|_| round()).fold(f64::INFINITY, f64::min)
-}
-
 /// GB/s of `kernel` and of a plain read, both on `n_threads`: pieces of 4 MiB in turn, from parts of `w` that are out of
 /// the caches. The rate is that of the fastest tenth of the pieces, for on a shared machine the others were interrupted.
 fn rates(w: &[u8], n_threads: usize, kernel: impl Fn(&[u8]) + Sync) -> (f64, f64) {
     const PIECE: usize = 4 << 20;
+    let read = read_all(Isa::detect());
     let part = w.len() / n_threads;
     let all: Vec<(f64, f64)> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..n_threads)
@@ -60,7 +42,7 @@ fn rates(w: &[u8], n_threads: usize, kernel: impl Fn(&[u8]) + Sync) -> (f64, f64
                             kernel(&pair[..PIECE]);
                             kernels.push(start.elapsed().as_secs_f64());
                             let start = Instant::now();
-                            std::hint::black_box(plain_read(&pair[PIECE..]));
+                            std::hint::black_box(read(bytemuck::cast_slice(&pair[PIECE..])));
                             reads.push(start.elapsed().as_secs_f64());
                         }
                     }
@@ -77,14 +59,20 @@ fn rates(w: &[u8], n_threads: usize, kernel: impl Fn(&[u8]) + Sync) -> (f64, f64
     all.iter().fold((0.0, 0.0), |(a, b), (c, d)| (a + c, b + d))
 }
 
-fn plain_read(bytes: &[u8]) -> u64 {
-    let mut sums = [0u64; 16];
-    for chunk in bytes.chunks_exact(128) {
-        for (sum, word) in sums.iter_mut().zip(chunk.chunks_exact(8)) {
-            *sum = sum.wrapping_add(u64::from_le_bytes(word.try_into().expect("8 bytes")));
+simd_dispatch!(fn read_all(words: &[f32]) -> f32 = read_all_impl);
+
+/// Reads everything once, as fast as this core can.
+#[inline(always)]
+fn read_all_impl<S: Simd>(s: S, words: &[f32]) -> f32 {
+    let mut peaks = [s.zero(); 4];
+    for i in (0..words.len() / (4 * S::LANES)).map(|i| i * 4 * S::LANES) {
+        prefetch(bytemuck::cast_slice(&words[(i + 2048).min(words.len() - 4 * S::LANES)..][..4 * S::LANES]));
+        for (j, peak) in peaks.iter_mut().enumerate() {
+            // SAFETY: four vectors are left.
+            *peak = s.max(*peak, unsafe { s.load(words.as_ptr().add(i + j * S::LANES)) });
         }
     }
-    sums.iter().fold(0, |a, b| a.wrapping_add(*b))
+    s.reduce_max(s.max(s.max(peaks[0], peaks[1]), s.max(peaks[2], peaks[3])))
 }
 
 fn activations(kernels: &LinearKernels, dtype: DType, k: usize, n_tokens: usize) -> Vec<u8> {
@@ -128,6 +116,32 @@ fn mat_vec(isas: &[Isa], dtypes: &[DType]) {
     }
 }
 
+/// GB/s where the matrix is in L2: what the instructions cost once memory does not.
+fn mat_vec_cached(isas: &[Isa], dtypes: &[DType]) {
+    let w = weights(512 << 10);
+    for &dtype in dtypes {
+        let k = 576usize.next_multiple_of(dtype.block_len());
+        let n_rows = w.len() / dtype.row_bytes(k).expect("whole blocks");
+        for &isa in isas {
+            let kernels = linear_kernels(isa);
+            for n_tokens in [1, LinearKernels::MAT_VEC_TOKENS] {
+                let acts = activations(kernels, dtype, k, n_tokens);
+                let mut out = vec![0f32; n_rows * n_tokens];
+                let mut times = vec![];
+                for _ in 0..1000 {
+                    let start = Instant::now();
+                    // SAFETY: `out` has room for all rows of all tokens.
+                    unsafe { kernels.mat_vec(dtype, &w, n_rows, k, &acts, n_tokens, out.as_mut_ptr(), n_rows) };
+                    times.push(start.elapsed().as_secs_f64());
+                }
+                times.sort_by(f64::total_cmp);
+                let rate = w.len() as f64 / 1e9 / times[times.len() / 10];
+                println!("{:10} {dtype:5} k {k:5}, {n_tokens} tokens: {rate:6.2} GB/s from L2", isa.name());
+            }
+        }
+    }
+}
+
 fn mat_mat(isas: &[Isa], dtypes: &[DType]) {
     let w = weights(64 << 20);
     for (n_rows, k, n_tokens) in [(1536usize, 576usize, 64usize), (576, 1536, 256), (4864, 896, 512)] {
@@ -139,19 +153,24 @@ fn mat_mat(isas: &[Isa], dtypes: &[DType]) {
                 let acts = activations(kernels, dtype, k, n_tokens);
                 let step = kernels.panel_rows(dtype, k);
                 let mut out = vec![0f32; n_rows * n_tokens];
-                let pointer = out.as_mut_ptr() as usize;
-                let seconds = best_of(5, 1, |_| {
-                    let mut panel = vec![0; kernels.panel_bytes(dtype, k)];
+                let mut panel = vec![0; kernels.panel_bytes(dtype, k)];
+                // Panel by panel: the time of a panel is that of the fastest tenth.
+                let mut times = vec![];
+                for _ in 0..200_000_000_000 / (n_rows * k * n_tokens * 40) {
                     for row in (0..n_rows).step_by(step) {
                         let n = step.min(n_rows - row);
-                        // SAFETY: `out` has room for all rows of all tokens, and one thread writes it.
+                        let w = &w[row * row_bytes..];
+                        let start = Instant::now();
+                        // SAFETY: `out` has room for all rows of all tokens.
                         unsafe {
-                            let out = (pointer as *mut f32).add(row);
-                            let w = &w[row * row_bytes..];
+                            let out = out.as_mut_ptr().add(row);
                             kernels.mat_mat(dtype, w, n, k, &acts, n_tokens, out, n_rows, &mut panel);
                         }
+                        times.push(start.elapsed().as_secs_f64() / n as f64);
                     }
-                });
+                }
+                times.sort_by(f64::total_cmp);
+                let seconds = times[times.len() / 10] * n_rows as f64;
                 let gflop = 2.0 * (n_rows * k * n_tokens) as f64 / 1e9;
                 println!(
                     "{:10} {dtype:5} {n_rows:5} x {k:5} x {n_tokens:4}: {:7.1} GFLOP/s",
@@ -175,6 +194,7 @@ fn main() {
     let chosen = |d: &DType| names.is_empty() || names.iter().any(|n| n == d.name());
     let dtypes: Vec<DType> = DType::ALL.into_iter().filter(chosen).collect();
     match what.as_str() {
+        "cached" => mat_vec_cached(&isas, &dtypes),
         "mat_mat" => mat_mat(&isas, &dtypes),
         _ => mat_vec(&isas, &dtypes),
     }

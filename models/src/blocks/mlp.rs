@@ -6,13 +6,7 @@ use super::{Attention, Loader, attention};
 use crate::Error;
 
 /// `down(act(gate(x)) * up(x))` for layer `layer`.
-pub fn gated_mlp(
-    b: &mut GraphBuilder,
-    l: &Loader<'_>,
-    layer: usize,
-    x: ValueId,
-    act: Act,
-) -> Result<ValueId, Error> {
+pub fn gated_mlp(b: &mut GraphBuilder, l: &Loader<'_>, layer: usize, x: ValueId, act: Act) -> Result<ValueId, Error> {
     let project = |b: &mut GraphBuilder, name: &str, x| {
         let weight = l.layer(b, layer, &format!("ffn_{name}.weight"), &format!("mlp.{name}_proj.weight"))?;
         let bias = l.layer_if_present(b, layer, &format!("ffn_{name}.bias"), &format!("mlp.{name}_proj.bias"))?;

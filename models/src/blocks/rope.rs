@@ -55,6 +55,7 @@ pub fn rope(c: &Config<'_>, d: &RopeDefaults, gguf_freqs: Option<Tensor>) -> Res
 struct Scaling {
     kind: String,
     theta: f64,
+    head_dim: usize,
     rotary_dims: usize,
     factor: Option<f64>,
     original: f64,
@@ -73,6 +74,7 @@ impl Scaling {
         Self {
             kind: "default".into(),
             theta: d.theta,
+            head_dim: d.head_dim,
             rotary_dims: d.head_dim,
             factor: None,
             original: d.context as f64,
@@ -104,8 +106,8 @@ impl Scaling {
             s.kind = if kind == "none" { "default".into() } else { kind.into() };
         }
         s.factor = f("rope.scaling.factor")?;
-        if let Some(v) = f("rope.scaling.original_context_length")? {
-            s.original = v;
+        if let Some(v) = c.usize(key("rope.scaling.original_context_length", ""))? {
+            s.original = v as f64;
         }
         if let Some(v) = f("rope.scaling.yarn_beta_fast")? {
             s.beta_fast = v;
@@ -187,8 +189,11 @@ impl Scaling {
 
     fn spec(&self, c: &Config<'_>, layout: RopeLayout) -> Result<RopeSpec, Error> {
         let r = self.rotary_dims;
-        if r < 2 || !r.is_multiple_of(2) || !(self.theta > 0.0 && self.theta.is_finite()) {
-            return Err(c.error(SCALING, format!("cannot rotate {r} dimensions with base {}", self.theta)));
+        if r < 2 || r > self.head_dim || !r.is_multiple_of(2) || !(self.theta > 0.0 && self.theta.is_finite()) {
+            return Err(c.error(
+                SCALING,
+                format!("cannot rotate {r} of {} dimensions with base {}", self.head_dim, self.theta),
+            ));
         }
         let need_factor = || match self.factor {
             Some(f) if f > 0.0 && f.is_finite() => Ok(f),

@@ -103,7 +103,8 @@ impl Engine {
             KvChoice::Auto if model.is_f32() => KvType::F32,
             KvChoice::Auto | KvChoice::F16 => KvType::F16,
         };
-        let n_ctx = options.n_ctx.unwrap_or(model.info().context.clamp(EngineOptions::MIN_CTX, EngineOptions::MAX_CTX)).max(1);
+        let n_ctx =
+            options.n_ctx.unwrap_or(model.info().context.clamp(EngineOptions::MIN_CTX, EngineOptions::MAX_CTX)).max(1);
         let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu))?;
         let backend = CpuBackend::new(
             plan,

@@ -41,11 +41,8 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
         qk_norm: true,
     };
     let window = c.usize(key("attention.sliding_window", "sliding_window"))?.unwrap_or(4096);
-    let local = Attention {
-        window: Some(window),
-        rope: Some(blocks::rope::rope(c, &sliding_rope, None)?),
-        ..full.clone()
-    };
+    let local =
+        Attention { window: Some(window), rope: Some(blocks::rope::rope(c, &sliding_rope, None)?), ..full.clone() };
     let period = match c.usize(key("", "sliding_window_pattern"))? {
         None => c.usize(key("", "_sliding_window_pattern"))?.unwrap_or(6),
         Some(period) => period,
@@ -90,7 +87,13 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
 /// `query_pre_attn_scalar^-0.5`. GGUF files lack it: it is the head's size but for the 27B model.
 fn query_scale(c: &Config<'_>, d: &Dims) -> Result<f32, Error> {
     let by_heads = c.is_gguf() && d.n_layers == 62;
-    let default = if by_heads { d.width / d.n_heads } else if c.is_gguf() { d.head_dim } else { 256 };
+    let default = if by_heads {
+        d.width / d.n_heads
+    } else if c.is_gguf() {
+        d.head_dim
+    } else {
+        256
+    };
     Ok(c.f32(key("", "query_pre_attn_scalar"))?.unwrap_or(default as f32).powf(-0.5))
 }
 

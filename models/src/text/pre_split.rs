@@ -168,10 +168,10 @@ impl PreSplit {
 
     /// Calls `word` with each word of `text` in order; joined they are the text.
     pub(crate) fn words<'t>(&self, text: &'t str, mut word: impl FnMut(&'t str)) {
-        self.from_stage(0, text, &mut word);
+        self.split_from(0, text, &mut word);
     }
 
-    fn from_stage<'t>(&self, stage: usize, text: &'t str, word: &mut impl FnMut(&'t str)) {
+    fn split_from<'t>(&self, stage: usize, text: &'t str, word: &mut impl FnMut(&'t str)) {
         match self.stages.get(stage) {
             None => word(text),
             Some(s) if stage + 1 == self.stages.len() => s.split(text, word),
@@ -180,7 +180,7 @@ impl PreSplit {
                 let mut pieces = Vec::new();
                 s.split(text, |p| pieces.push(p));
                 for piece in pieces {
-                    self.from_stage(stage + 1, piece, word);
+                    self.split_from(stage + 1, piece, word);
                 }
             }
         }

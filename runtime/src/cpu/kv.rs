@@ -344,9 +344,7 @@ mod tests {
         let mut kv = pool(None, 1000);
         let mut a = SequenceKv::default();
         kv.extend(&mut a, 70).unwrap();
-        let row = |kv: &KvPool, s: &SequenceKv| {
-            kv.rows(CacheId(1), s).value(1, 69)
-        };
+        let row = |kv: &KvPool, s: &SequenceKv| kv.rows(CacheId(1), s).value(1, 69);
         // SAFETY: the row was just made and is four f32 long.
         unsafe { row(&kv, &a).cast::<[f32; 4]>().write_unaligned([1.0, 2.0, 3.0, 4.0]) };
         let mut b = kv.fork(&a);

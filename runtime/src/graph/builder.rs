@@ -3,7 +3,7 @@
 use super::{
     error::GraphError,
     op::{AttentionOp, CacheId, CacheSpec, NormOp, Op, RopeId, Value, ValueId, WeightId},
-    rope::RopeSpec,
+    rope::{RopeFreqs, RopeSpec},
 };
 use crate::format::Tensor;
 
@@ -163,10 +163,30 @@ impl GraphBuilder {
         let name = self.scope.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".");
         let shapes: Vec<&Value> = inputs.iter().map(|i| &self.graph.values[i.0 as usize]).collect();
         let (rows, width) = op.output_shape(&name, &shapes, |w| self.graph.weight(w).shape().to_vec())?;
+        self.check_rope(&name, &op)?;
         let output = ValueId(self.graph.values.len() as u32);
         self.graph.values.push(Value { name: name.clone(), rows, width });
         self.graph.nodes.push(Node { name, op, inputs: inputs.to_vec(), output });
         Ok(output)
+    }
+
+    /// A rotation must fit the heads that it turns, and have a speed for each pair.
+    fn check_rope(&self, name: &str, op: &Op) -> Result<(), GraphError> {
+        let (rope, head_dim) = match op {
+            Op::Rope { rope, head_dim, .. } => (*rope, *head_dim),
+            Op::Attention(AttentionOp { rotate_on_read: Some(rope), head_dim, .. }) => (*rope, *head_dim),
+            _ => return Ok(()),
+        };
+        let spec = &self.graph.ropes[rope.0 as usize];
+        let pairs = match &spec.freqs {
+            RopeFreqs::Fixed(speeds) => speeds.len(),
+            RopeFreqs::Dynamic { .. } => spec.rotary_dims / 2,
+        };
+        if spec.rotary_dims > head_dim || pairs * 2 != spec.rotary_dims {
+            let what = format!("{pairs} pairs of {} rotary dimensions in a head of {head_dim}", spec.rotary_dims);
+            return Err(GraphError::Shape { op: op.kind(), name: name.to_owned(), what });
+        }
+        Ok(())
     }
 
     /// Embedding rows by token id, times `scale`.

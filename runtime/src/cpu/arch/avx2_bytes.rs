@@ -49,8 +49,10 @@ unsafe impl SimdBytes for Avx2 {
     // Sixteen registers: twelve sums, two vectors of rows, an activation.
     const GEMM_VECTORS: usize = 2;
     const GEMM_I8_BITS: u32 = 6;
-    // Sixteen registers: six sums, six dot products, a vector of rows, an activation, the ones.
+    // Sixteen registers: four sums, four dot products, four vectors of rows, activations, the ones.
     const GEMM_I8_VECTORS: usize = 1;
+    const GEMM_I8_TOKENS: usize = 4;
+    const GEMM_I8_BY_FOUR: bool = true;
     const I8_BIAS: i32 = 0;
 
     #[inline(always)]
@@ -99,8 +101,12 @@ unsafe impl SimdBytes for Avx2 {
         unsafe { broadcast_word(p) }
     }
     #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: __m256i) {
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 
     #[inline(always)]
@@ -116,13 +122,7 @@ unsafe impl SimdBytes for Avx2 {
         unsafe { _mm256_or_si256(a, b) }
     }
     #[inline(always)]
-    unsafe fn or_fifth_bits(
-        self,
-        p: *const u8,
-        offsets: [usize; 4],
-        lo: __m256i,
-        hi: __m256i,
-    ) -> (__m256i, __m256i) {
+    unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: __m256i, hi: __m256i) -> (__m256i, __m256i) {
         unsafe {
             // Byte j of a piece looks at bit j % 8 of byte j / 8 of its word, or of the two bytes after it.
             let (a, b) = (broadcast_word(p.add(offsets[0])), broadcast_word(p.add(offsets[1])));
@@ -156,6 +156,19 @@ unsafe impl SimdBytes for Avx2 {
             (_mm256_and_si256(lo, mask), _mm256_and_si256(hi, mask))
         }
     }
+    #[inline(always)]
+    fn transpose4(self, v: [__m256i; 4]) -> [__m256i; 4] {
+        unsafe {
+            let (a, b) = (_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
+            let (c, d) = (_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
+            [
+                _mm256_unpacklo_epi64(a, c),
+                _mm256_unpackhi_epi64(a, c),
+                _mm256_unpacklo_epi64(b, d),
+                _mm256_unpackhi_epi64(b, d),
+            ]
+        }
+    }
 
     #[inline(always)]
     fn dot2_u5(self, w0: __m256i, x0: __m256i, w1: __m256i, x1: __m256i) -> __m256i {
@@ -175,6 +188,22 @@ unsafe impl SimdBytes for Avx2 {
     #[inline(always)]
     fn dot_add(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
         unsafe { _mm256_add_epi32(acc, maddubs(w, x)) }
+    }
+
+    // Sums of products are kept in 16 bits as long as they fit: 8 · 31 · 127 < 2¹⁵ and 4 · 63 · 127 < 2¹⁵.
+    #[inline(always)]
+    fn dot_add4<const BITS: u32>(self, acc: __m256i, w: [__m256i; 4], x: [__m256i; 4]) -> __m256i {
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            let a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], x[0]), _mm256_maddubs_epi16(w[1], x[1]));
+            let b = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], x[2]), _mm256_maddubs_epi16(w[3], x[3]));
+            if BITS <= 5 {
+                _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(a, b), ones))
+            } else {
+                let sum = _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones));
+                _mm256_add_epi32(acc, sum)
+            }
+        }
     }
 
     #[inline(always)]

@@ -63,7 +63,11 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
     type B = __m512i;
     const GEMM_VECTORS: usize = 4;
     const GEMM_I8_BITS: u32 = if VNNI { 8 } else { 6 };
-    const GEMM_I8_VECTORS: usize = 2;
+    // VNNI: twelve sums, twelve dot products, two vectors of rows, an activation. Else eight sums, eight dot products,
+    // and four vectors of rows and of activations.
+    const GEMM_I8_VECTORS: usize = if VNNI { 2 } else { 1 };
+    const GEMM_I8_TOKENS: usize = if VNNI { 6 } else { 8 };
+    const GEMM_I8_BY_FOUR: bool = !VNNI;
     const I8_BIAS: i32 = if VNNI { 128 } else { 0 };
 
     #[inline(always)]
@@ -115,8 +119,12 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         unsafe { broadcast_word(p) }
     }
     #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: __m512i) {
+        unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+    #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 
     #[inline(always)]
@@ -161,6 +169,19 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
             (_mm512_and_si512(_mm512_sllv_epi64(q, up), mask), _mm512_and_si512(_mm512_srlv_epi64(q, down), mask))
         }
     }
+    #[inline(always)]
+    fn transpose4(self, v: [__m512i; 4]) -> [__m512i; 4] {
+        unsafe {
+            let (a, b) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+            let (c, d) = (_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+            [
+                _mm512_unpacklo_epi64(a, c),
+                _mm512_unpackhi_epi64(a, c),
+                _mm512_unpacklo_epi64(b, d),
+                _mm512_unpackhi_epi64(b, d),
+            ]
+        }
+    }
 
     #[inline(always)]
     fn dot2_u5(self, w0: __m512i, x0: __m512i, w1: __m512i, x1: __m512i) -> __m512i {
@@ -191,6 +212,26 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
     #[inline(always)]
     fn dot_add(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
         unsafe { if VNNI { _mm512_dpbusd_epi32(acc, w, x) } else { _mm512_add_epi32(acc, maddubs(w, x)) } }
+    }
+
+    // Sums of products are kept in 16 bits as long as they fit: 8 · 31 · 127 < 2¹⁵ and 4 · 63 · 127 < 2¹⁵.
+    #[inline(always)]
+    fn dot_add4<const BITS: u32>(self, acc: __m512i, w: [__m512i; 4], x: [__m512i; 4]) -> __m512i {
+        unsafe {
+            if VNNI {
+                let acc = self.dot_add(self.dot_add(acc, w[0], x[0]), w[1], x[1]);
+                return self.dot_add(self.dot_add(acc, w[2], x[2]), w[3], x[3]);
+            }
+            let ones = _mm512_set1_epi16(1);
+            let a = _mm512_add_epi16(_mm512_maddubs_epi16(w[0], x[0]), _mm512_maddubs_epi16(w[1], x[1]));
+            let b = _mm512_add_epi16(_mm512_maddubs_epi16(w[2], x[2]), _mm512_maddubs_epi16(w[3], x[3]));
+            if BITS <= 5 {
+                _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_add_epi16(a, b), ones))
+            } else {
+                let sum = _mm512_add_epi32(_mm512_madd_epi16(a, ones), _mm512_madd_epi16(b, ones));
+                _mm512_add_epi32(acc, sum)
+            }
+        }
     }
 
     #[inline(always)]

@@ -24,8 +24,14 @@ pub unsafe trait SimdBytes: Simd {
     /// Most bits of a weight for which a matrix product over bytes is faster than one over floats; 0 for never.
     const GEMM_I8_BITS: u32;
 
-    /// Vectors of rows in the register tile of a matrix product over bytes, beside six tokens: 1 or 2.
+    /// Vectors of rows in the register tile of a matrix product over bytes: 1 or 2.
     const GEMM_I8_VECTORS: usize;
+
+    /// Tokens in that tile: 4, 6 or 8.
+    const GEMM_I8_TOKENS: usize;
+
+    /// Whether four steps of that product at once ([`SimdBytes::dot_add4`]) are cheaper than one by one.
+    const GEMM_I8_BY_FOUR: bool;
 
     /// What [`SimdBytes::dot2_i8`] adds to every weight: its result is Σ (w + bias)·x.
     const I8_BIAS: i32;
@@ -72,20 +78,45 @@ pub unsafe trait SimdBytes: Simd {
     /// `p` must be readable for four bytes.
     unsafe fn splat_word(self, p: *const u8) -> Self::B;
 
+    /// Writes a whole vector; any alignment.
+    /// # Safety
+    /// `p` must be writable for `4 · LANES` bytes.
+    unsafe fn store_bytes(self, p: *mut u8, v: Self::B);
+
     /// Transposes `LANES` rows of `n` 32-bit words: word j of row i goes to `out[j · out_stride + i]`.
     /// # Safety
     /// `p + i · stride` must be readable for `4 · n` bytes for i < LANES, and `out` writable at those places.
     #[inline(always)]
     unsafe fn transpose_words(self, p: *const u8, stride: usize, out: *mut u32, out_stride: usize, n: usize) {
-        for i in 0..Self::LANES {
-            for j in 0..n {
-                // SAFETY: as the caller vouches.
-                unsafe { *out.add(j * out_stride + i) = p.add(i * stride + 4 * j).cast::<u32>().read_unaligned() };
+        let mut j = 0;
+        // SAFETY: as the caller vouches. Piece b of the i-th load is four words of row 4·b + i.
+        unsafe {
+            while j + 4 <= n {
+                let offsets = [0, 4 * stride, 8 * stride, 12 * stride];
+                let p = p.add(4 * j);
+                let columns = self.transpose4([
+                    self.load_pieces(p, offsets),
+                    self.load_pieces(p.add(stride), offsets),
+                    self.load_pieces(p.add(2 * stride), offsets),
+                    self.load_pieces(p.add(3 * stride), offsets),
+                ]);
+                let out = out.add(j * out_stride).cast::<u8>();
+                self.store_bytes(out, columns[0]);
+                self.store_bytes(out.add(4 * out_stride), columns[1]);
+                self.store_bytes(out.add(8 * out_stride), columns[2]);
+                self.store_bytes(out.add(12 * out_stride), columns[3]);
+                j += 4;
+            }
+            for j in j..n {
+                for i in 0..Self::LANES {
+                    *out.add(j * out_stride + i) = p.add(i * stride + 4 * j).cast::<u32>().read_unaligned();
+                }
             }
         }
     }
 
-    /// Asks for the cache line of `p`. Never faults, whatever the address.
+    /// Asks for the cache line of `p` to be brought into the second-level cache: its queue of misses is longer than the
+    /// first one's, and the last step is short. Never faults, whatever the address.
     fn prefetch(self, p: *const u8);
 
     // ---- unpacking ----
@@ -115,6 +146,10 @@ pub unsafe trait SimdBytes: Simd {
     /// `q` must be readable for 32 bytes.
     unsafe fn high2(self, q: *const u8, at: usize) -> (Self::B, Self::B);
 
+    /// Transposes the four words of four vectors, piece by piece: word j of piece b of `v[i]` becomes word i of piece b of
+    /// result j.
+    fn transpose4(self, v: [Self::B; 4]) -> [Self::B; 4];
+
     // ---- dot products of bytes into 32-bit lanes: lane i sums the products of bytes 4i ..= 4i + 3 ----
 
     /// w0·x0 + w1·x1 for weights ≤ 31 and |x| ≤ 127, exact.
@@ -128,6 +163,13 @@ pub unsafe trait SimdBytes: Simd {
 
     /// acc + w·x for weights of up to [`SimdBytes::GEMM_I8_BITS`] bits, unsigned but for 8-bit ones without bias.
     fn dot_add(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
+
+    /// acc + Σ w[i]·x[i], with weights of up to `BITS` bits, 5 or [`SimdBytes::GEMM_I8_BITS`].
+    #[inline(always)]
+    fn dot_add4<const BITS: u32>(self, acc: Self::I, w: [Self::B; 4], x: [Self::B; 4]) -> Self::I {
+        let acc = self.dot_add(self.dot_add(acc, w[0], x[0]), w[1], x[1]);
+        self.dot_add(self.dot_add(acc, w[2], x[2]), w[3], x[3])
+    }
 
     // ---- floats ----
 

@@ -21,6 +21,8 @@ unsafe impl SimdBytes for Generic {
     const GEMM_VECTORS: usize = 1;
     const GEMM_I8_BITS: u32 = 0;
     const GEMM_I8_VECTORS: usize = 1;
+    const GEMM_I8_TOKENS: usize = 4;
+    const GEMM_I8_BY_FOUR: bool = false;
     const I8_BIAS: i32 = 0;
 
     #[inline(always)]
@@ -69,6 +71,11 @@ unsafe impl SimdBytes for Generic {
         from_fn(|i| word[i % 4])
     }
     #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: B) {
+        // SAFETY: the caller vouches for 32 bytes.
+        unsafe { p.cast::<B>().write_unaligned(v) }
+    }
+    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
 
     #[inline(always)]
@@ -104,6 +111,10 @@ unsafe impl SimdBytes for Generic {
         let q = unsafe { self.load_bytes(q) };
         let shift = at / 32 * 2;
         (q.map(|x| (x >> shift & 3) << 4), q.map(|x| (x >> (shift + 4) & 3) << 4))
+    }
+    #[inline(always)]
+    fn transpose4(self, v: [B; 4]) -> [B; 4] {
+        from_fn(|j| from_fn(|i| v[i / 4 % 4][i / 16 * 16 + 4 * j + i % 4]))
     }
 
     #[inline(always)]

@@ -38,6 +38,7 @@ mod bytes;
 mod generic;
 mod generic_bytes;
 mod math;
+mod prefetch;
 mod simd;
 
 #[cfg(target_arch = "x86_64")]
@@ -61,6 +62,7 @@ pub use bytes::SimdBytes;
 pub use generic::Generic;
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
+pub use prefetch::prefetch;
 pub use simd::Simd;
 
 /// An instruction set that kernels are compiled for.

@@ -45,6 +45,8 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
     const GEMM_I8_BITS: u32 = if LEVEL >= 1 { 8 } else { 0 };
     // Thirty-two registers: twelve sums, twelve dot products, two vectors of rows, an activation.
     const GEMM_I8_VECTORS: usize = 2;
+    const GEMM_I8_TOKENS: usize = 6;
+    const GEMM_I8_BY_FOUR: bool = false;
     const I8_BIAS: i32 = 0;
 
     #[inline(always)]
@@ -91,8 +93,12 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         unsafe { vreinterpretq_u8_u32(vdupq_n_u32(p.cast::<u32>().read_unaligned())) }
     }
     #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: uint8x16_t) {
+        unsafe { vst1q_u8(p, v) }
+    }
+    #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) p, options(nostack, preserves_flags, readonly)) }
+        unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) p, options(nostack, preserves_flags, readonly)) }
     }
 
     #[inline(always)]
@@ -134,10 +140,30 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
     unsafe fn high2(self, q: *const u8, at: usize) -> (uint8x16_t, uint8x16_t) {
         unsafe {
             let q = vld1q_u8(q.add(at % 32));
-            let (lo, hi) =
-                if at < 32 { (vshlq_n_u8::<4>(q), q) } else { (vshlq_n_u8::<2>(q), vshrq_n_u8::<2>(q)) };
+            let (lo, hi) = if at < 32 { (vshlq_n_u8::<4>(q), q) } else { (vshlq_n_u8::<2>(q), vshrq_n_u8::<2>(q)) };
             let mask = vdupq_n_u8(0x30);
             (vandq_u8(lo, mask), vandq_u8(hi, mask))
+        }
+    }
+    #[inline(always)]
+    fn transpose4(self, v: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+        unsafe {
+            let v = [
+                vreinterpretq_u32_u8(v[0]),
+                vreinterpretq_u32_u8(v[1]),
+                vreinterpretq_u32_u8(v[2]),
+                vreinterpretq_u32_u8(v[3]),
+            ];
+            let a = vreinterpretq_u64_u32(vtrn1q_u32(v[0], v[1]));
+            let b = vreinterpretq_u64_u32(vtrn2q_u32(v[0], v[1]));
+            let c = vreinterpretq_u64_u32(vtrn1q_u32(v[2], v[3]));
+            let d = vreinterpretq_u64_u32(vtrn2q_u32(v[2], v[3]));
+            [
+                vreinterpretq_u8_u64(vtrn1q_u64(a, c)),
+                vreinterpretq_u8_u64(vtrn1q_u64(b, d)),
+                vreinterpretq_u8_u64(vtrn2q_u64(a, c)),
+                vreinterpretq_u8_u64(vtrn2q_u64(b, d)),
+            ]
         }
     }
 

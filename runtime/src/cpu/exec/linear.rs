@@ -1,8 +1,13 @@
 //! Linear steps: a row program, quantised activations, and the weights' rows cut into items.
 
-use super::{StepContext, rows::ROWS_PER_ITEM, schedule::{LinearSchedule, RowRange}};
+use super::{
+    StepContext,
+    rows::ROWS_PER_ITEM,
+    schedule::{LinearSchedule, RowRange},
+};
 use crate::{
     cpu::{
+        arch::prefetch,
         buffer::Buffer,
         ops::{ActForm, LinearKernels},
         pool::Worker,
@@ -31,14 +36,17 @@ impl StepContext<'_> {
         let forms = &schedule.mat_vec_forms;
         let mut prepared = false;
         worker.for_each(schedule.mat_vec.len(), |item| {
+            let range = schedule.mat_vec[item];
             if !prepared {
                 prepared = true;
+                // The first weights come from memory while the input is made.
+                let w = self.weight_rows(step, range);
+                prefetch(&w[..w.len().min(PREFETCH_BYTES)]);
                 for row in 0..n {
                     self.run_row(worker, &step.prologue, row, item == 0);
                     self.quantize(worker, step, forms, own, row);
                 }
             }
-            let range = schedule.mat_vec[item];
             // SAFETY: this worker's scratch, written above.
             let acts = unsafe { self.acts(step, forms, own, range) };
             self.multiply(step, range, acts, n, None);
@@ -87,13 +95,7 @@ impl StepContext<'_> {
     ///
     /// # Safety
     /// They were written, and nobody writes them in this phase.
-    unsafe fn acts<'a>(
-        &self,
-        step: &LinearStep,
-        forms: &[ActForm],
-        from: ActRows<'a>,
-        range: RowRange,
-    ) -> &'a [u8] {
+    unsafe fn acts<'a>(&self, step: &LinearStep, forms: &[ActForm], from: ActRows<'a>, range: RowRange) -> &'a [u8] {
         let kernels = self.backend.linear;
         let dtype = self.backend.plan.graph.weight(step.parts[range.part].weight).dtype();
         let wanted = kernels.act_form(dtype, from.n);
@@ -105,17 +107,22 @@ impl StepContext<'_> {
         unsafe { from.buffer.slice(start, kernels.act_row_bytes(wanted, step.k) * from.n) }
     }
 
+    /// The bytes of a range of a weight's rows.
+    fn weight_rows(&self, step: &LinearStep, range: RowRange) -> &[u8] {
+        let tensor = self.backend.plan.graph.weight(step.parts[range.part].weight);
+        let row_bytes = tensor.row_bytes();
+        &tensor.bytes()[range.start * row_bytes..][..range.len * row_bytes]
+    }
+
     /// Multiplies a range of a weight's rows with all `n` rows of `acts`, through `panel` where there are many.
     fn multiply(&self, step: &LinearStep, range: RowRange, acts: &[u8], n: usize, panel: Option<&mut [u8]>) {
         let kernels = self.backend.linear;
         let part = &step.parts[range.part];
-        let tensor = self.backend.plan.graph.weight(part.weight);
-        let row_bytes = tensor.row_bytes();
-        let w = &tensor.bytes()[range.start * row_bytes..][..range.len * row_bytes];
+        let w = self.weight_rows(step, range);
         let (buffer, first, stride) = self.place(part.output, 0);
         // The last row ends at its width, not at its stride.
         let out = buffer.element::<f32>(first + range.start, (n - 1) * stride + range.len);
-        let dtype = tensor.dtype();
+        let dtype = self.backend.plan.graph.weight(part.weight).dtype();
         // SAFETY: `out` has `n` rows, `stride` apart, of which this item alone writes columns `range`; `acts` has
         // `n` rows in the form that the kernel asked for.
         unsafe {
@@ -133,6 +140,9 @@ impl StepContext<'_> {
         }
     }
 }
+
+/// What a worker asks for ahead of its first item of a step: about what memory delivers during a norm.
+const PREFETCH_BYTES: usize = 4096;
 
 /// Where quantised rows lie: for each form of a step, `n` rows one after the other, from byte `start`.
 #[derive(Clone, Copy)]

@@ -46,7 +46,7 @@ pub(super) struct Schedule {
 /// Rows that a mat-vec item is a multiple of, so that kernels which take several rows at once have no remainders.
 const ROW_STEP: usize = 8;
 /// Weight bytes below which cutting an item further costs more than it evens out.
-const MIN_ITEM_BYTES: usize = 12 << 10;
+const MIN_ITEM_BYTES: usize = 8 << 10;
 
 impl Schedule {
     pub fn new(plan: &Plan, kernels: &LinearKernels, threads: usize) -> Self {
@@ -112,13 +112,14 @@ impl LinearSchedule {
                 }
             }
         }
-        // Guided: each range is a share of what is left, so that there are few of them and the last are small.
+        // Guided: each range is a thread's share of what is left. So there are few of them, the long streams that the
+        // prefetchers like, and the last are small.
         let mut left: usize = weights.iter().map(|w| w.bytes().len()).sum();
         for (part, w) in weights.iter().enumerate() {
             let (rows, row_bytes) = (w.rows(), w.row_bytes().max(1));
             let mut start = 0;
             while start < rows {
-                let bytes = if threads == 1 { left } else { (left / (2 * threads)).max(MIN_ITEM_BYTES) };
+                let bytes = if threads == 1 { left } else { (left / threads).max(MIN_ITEM_BYTES) };
                 let len = (bytes / row_bytes).next_multiple_of(ROW_STEP).max(ROW_STEP).min(rows - start);
                 s.mat_vec.push(RowRange { part, start, len });
                 start += len;

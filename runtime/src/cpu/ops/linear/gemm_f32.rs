@@ -23,82 +23,83 @@ pub(super) const fn panel_bytes(k: usize, tile_rows: usize) -> usize {
     4 * k * tile_rows
 }
 
-/// Mat-mat for any number of tokens.
+/// Mat-mat for any number of tokens. `multiply` is [`multiply`], compiled once for all formats.
 ///
 /// # Safety
 /// The job's pointers must be valid, with activations in the F32 form and a panel of [`panel_bytes`].
 #[inline(always)]
-pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
-    let panel = job.panel.cast::<f32>();
-    let mut row = 0;
-    while row < job.n_rows {
+pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job, multiply: unsafe fn(&Job, usize)) {
+    for row in (0..job.n_rows).step_by(tile_rows::<S>()) {
         // SAFETY: the contract is passed on; rows are clamped to those that exist.
         unsafe {
-            fill::<S, W>(s, job, row, panel);
-            match S::GEMM_VECTORS {
-                1 => multiply::<S, 1>(s, job, row, panel),
-                2 => multiply::<S, 2>(s, job, row, panel),
-                _ => multiply::<S, 4>(s, job, row, panel),
-            }
+            fill::<S, W>(s, job, row);
+            multiply(job, row);
         }
-        row += tile_rows::<S>();
     }
 }
 
 /// panel[i][r] = W[row + r][i]
 #[inline(always)]
-unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize, panel: *mut f32) {
+unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
+    let panel = job.panel.cast::<f32>();
     let tile = tile_rows::<S>();
-    // Pieces outside, rows inside: the lines of the panel that one piece touches stay in L1 for all rows. Single
-    // elements are taken 16 at a time for the same reason.
-    let step = if W::LEN == 1 { 16 } else { W::LEN };
-    let mut buffer = [0f32; MAX_LEN];
-    let mut i = 0;
-    while i < job.k {
-        let n = step.min(job.k - i);
-        for r in 0..tile {
-            // SAFETY: the row is clamped, and n elements of it are left.
+    // As many rows as a vector has lanes, a short stretch of each: small enough to be transposed from L1. The stretch is
+    // no power of two apart, or its rows would share few cache sets.
+    const STRETCH: usize = MAX_LEN;
+    let mut buffer = [[0f32; STRETCH + 16]; 16];
+    let stride = size_of_val(&buffer[0]);
+    for first in (0..tile).step_by(S::LANES) {
+        for i in (0..job.k).step_by(STRETCH) {
+            let n = STRETCH.min(job.k - i);
+            // SAFETY: rows are clamped to those that exist, and n elements of each are left.
             unsafe {
-                let p = job.row(row + r).add(i / W::LEN * W::BYTES);
-                for piece in 0..n / W::LEN {
-                    W::to_f32(s, p.add(piece * W::BYTES), buffer.as_mut_ptr().add(piece * W::LEN));
+                for r in 0..S::LANES {
+                    let p = job.row(row + first + r).add(i / W::LEN * W::BYTES);
+                    W::to_f32(s, p, n, buffer[r].as_mut_ptr());
                 }
-                for j in 0..n {
-                    *panel.add((i + j) * tile + r) = buffer[j];
-                }
+                let words = panel.add(i * tile + first).cast::<u32>();
+                s.transpose_words(buffer.as_ptr().cast(), stride, words, tile, n);
             }
         }
-        i += n;
     }
 }
 
-/// All tokens against one panel.
+/// All tokens against one panel, which holds the rows from `row` on.
+///
+/// # Safety
+/// As for [`mat_mat`]; the panel must be filled.
 #[inline(always)]
-unsafe fn multiply<S: SimdBytes, const R: usize>(s: S, job: &Job, row: usize, panel: *const f32) {
-    let mut t = 0;
-    // SAFETY: each tile takes tokens that exist.
+pub(super) unsafe fn multiply<S: SimdBytes>(s: S, job: &Job, row: usize) {
+    // SAFETY: the contract is passed on.
     unsafe {
-        while t + 6 <= job.n_tokens {
-            tile::<S, R, 6>(s, job, row, t, panel);
+        match S::GEMM_VECTORS {
+            1 => multiply_tiles::<S, 1>(s, job, row),
+            2 => multiply_tiles::<S, 2>(s, job, row),
+            _ => multiply_tiles::<S, 4>(s, job, row),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn multiply_tiles<S: SimdBytes, const R: usize>(s: S, job: &Job, row: usize) {
+    let mut t = 0;
+    // SAFETY: tiles may be partly empty.
+    unsafe {
+        while t + 2 < job.n_tokens {
+            tile::<S, R, 6>(s, job, row, t);
             t += 6;
         }
-        if t + 4 <= job.n_tokens {
-            tile::<S, R, 4>(s, job, row, t, panel);
-            t += 4;
-        }
-        if t + 2 <= job.n_tokens {
-            tile::<S, R, 2>(s, job, row, t, panel);
-            t += 2;
-        }
+        // One or two tokens are left.
         if t < job.n_tokens {
-            tile::<S, R, 1>(s, job, row, t, panel);
+            tile::<S, R, 2>(s, job, row, t);
         }
     }
 }
 
-/// R vectors of rows by N tokens.
+/// R vectors of rows by N tokens, of which some may not exist.
 #[inline(always)]
-unsafe fn tile<S: SimdBytes, const R: usize, const N: usize>(s: S, job: &Job, row: usize, t: usize, panel: *const f32) {
+unsafe fn tile<S: SimdBytes, const R: usize, const N: usize>(s: S, job: &Job, row: usize, t: usize) {
+    let panel = job.panel.cast_const().cast::<f32>();
     let mut sums = [[s.zero(); R]; N];
     // SAFETY: the panel has k rows of R vectors, every token k floats; rows that do not exist are not written.
     unsafe {
@@ -118,7 +119,7 @@ unsafe fn tile<S: SimdBytes, const R: usize, const N: usize>(s: S, job: &Job, ro
                 }
             }
         }
-        for n in 0..N {
+        for n in 0..N.min(job.n_tokens - t) {
             for r in 0..R {
                 let at = row + r * S::LANES;
                 if at < job.n_rows {

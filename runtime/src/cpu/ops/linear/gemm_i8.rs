@@ -4,9 +4,9 @@
 //! for each tile of R vectors of rows:                       W is unpacked once, whatever the number of tokens
 //!     panel: for each group of G = 16 or 32 elements
 //!         [G / 4][R vectors] quants, four of one row in a lane      then [R] scales and, if any, [R] minima
-//!     for each tile of 6 tokens:
-//!         for each group: int[6][R] = zero point's share; += four quants · four activations, G / 4 times
-//!                         sum[6][R] += int · activation scale · scale (+ min · activation scale · Σq)
+//!     for each tile of N tokens:
+//!         for each group: int[N][R] = zero point's share; += four quants · four activations, G / 4 times
+//!                         sum[N][R] += int · activation scale · scale (+ min · activation scale · Σq)
 //! ```
 //!
 //! The panel is about k·R·(4·LANES) bytes: L1 or L2. 2·rows·k·tokens operations; W is read once, the activations once per
@@ -14,7 +14,7 @@
 
 use super::act::ActChunk;
 use super::job::Job;
-use super::unpack::{Quants, Unpack};
+use super::unpack::{Quants, Shape, Unpack};
 use crate::cpu::arch::SimdBytes;
 
 /// Rows of a tile.
@@ -28,27 +28,22 @@ pub(super) const fn panel_bytes(k: usize, tile_rows: usize) -> usize {
 }
 
 /// Bytes of one group in the panel.
-const fn group_bytes<S: SimdBytes, W: Unpack>() -> usize {
+const fn group_bytes<S: SimdBytes, W: Shape>() -> usize {
     (W::GROUP / 4 + 1 + W::HAS_MIN as usize) * 4 * tile_rows::<S>()
 }
 
-/// Mat-mat for any number of tokens.
+/// Mat-mat for any number of tokens. `multiply` is [`multiply`] for the format's shape.
 ///
 /// # Safety
 /// The job's pointers must be valid, with activations in the Q8Chunks form and a panel of [`panel_bytes`].
 #[inline(always)]
-pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
-    let mut row = 0;
-    while row < job.n_rows {
+pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job, multiply: unsafe fn(&Job, usize)) {
+    for row in (0..job.n_rows).step_by(tile_rows::<S>()) {
         // SAFETY: the contract is passed on; rows are clamped to those that exist.
         unsafe {
             fill::<S, W>(s, job, row);
-            match S::GEMM_I8_VECTORS {
-                1 => multiply::<S, W, 1>(s, job, row),
-                _ => multiply::<S, W, 2>(s, job, row),
-            }
+            multiply(job, row);
         }
-        row += tile_rows::<S>();
     }
 }
 
@@ -56,7 +51,7 @@ pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
 #[inline(always)]
 unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
     let tile = tile_rows::<S>();
-    let groups_of_block = W::LEN / W::GROUP;
+    let groups_of_block = W::LEN / W::Shape::GROUP;
     // As many rows as a vector has lanes, one block wide: small enough to be transposed from L1.
     for first in (0..tile).step_by(S::LANES) {
         for block in 0..job.k / W::LEN {
@@ -67,20 +62,20 @@ unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
                     W::to_quants(s, job.row(row + first + r).add(block * W::BYTES), &mut quants[r]);
                 }
                 for g in 0..groups_of_block {
-                    let group = job.panel.add((block * groups_of_block + g) * group_bytes::<S, W>());
+                    let group = job.panel.add((block * groups_of_block + g) * group_bytes::<S, W::Shape>());
                     let words = group.cast::<u32>().add(first);
                     s.transpose_words(
-                        quants[0].q.as_ptr().add(g * W::GROUP),
+                        quants[0].q.as_ptr().add(g * W::Shape::GROUP),
                         size_of::<Quants>(),
                         words,
                         tile,
-                        W::GROUP / 4,
+                        W::Shape::GROUP / 4,
                     );
-                    let scales = group.cast::<f32>().add(W::GROUP / 4 * tile + first);
+                    let scales = group.cast::<f32>().add(W::Shape::GROUP / 4 * tile + first);
                     for r in 0..S::LANES {
                         *scales.add(r) = quants[r].scale[g];
                     }
-                    if W::HAS_MIN {
+                    if W::Shape::HAS_MIN {
                         for r in 0..S::LANES {
                             *scales.add(tile + r) = quants[r].min[g];
                         }
@@ -91,33 +86,41 @@ unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
     }
 }
 
-/// All tokens against one panel.
+/// All tokens against one panel, which holds the rows from `row` on.
+///
+/// # Safety
+/// As for [`mat_mat`]; the panel must be filled by a format of shape `W`.
 #[inline(always)]
-unsafe fn multiply<S: SimdBytes, W: Unpack, const R: usize>(s: S, job: &Job, row: usize) {
-    let mut t = 0;
-    // SAFETY: each tile takes tokens that exist.
+pub(super) unsafe fn multiply<S: SimdBytes, W: Shape>(s: S, job: &Job, row: usize) {
+    // SAFETY: the contract is passed on.
     unsafe {
-        while t + 6 <= job.n_tokens {
-            tile::<S, W, R, 6>(s, job, row, t);
-            t += 6;
-        }
-        if t + 4 <= job.n_tokens {
-            tile::<S, W, R, 4>(s, job, row, t);
-            t += 4;
-        }
-        if t + 2 <= job.n_tokens {
-            tile::<S, W, R, 2>(s, job, row, t);
-            t += 2;
-        }
-        if t < job.n_tokens {
-            tile::<S, W, R, 1>(s, job, row, t);
+        match (S::GEMM_I8_VECTORS, S::GEMM_I8_TOKENS) {
+            (1, 4) => multiply_tiles::<S, W, 1, 4>(s, job, row),
+            (1, _) => multiply_tiles::<S, W, 1, 8>(s, job, row),
+            _ => multiply_tiles::<S, W, 2, 6>(s, job, row),
         }
     }
 }
 
-/// R vectors of rows by N tokens.
 #[inline(always)]
-unsafe fn tile<S: SimdBytes, W: Unpack, const R: usize, const N: usize>(s: S, job: &Job, row: usize, t: usize) {
+unsafe fn multiply_tiles<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job: &Job, row: usize) {
+    let mut t = 0;
+    // SAFETY: tiles may be partly empty.
+    unsafe {
+        while t + 2 < job.n_tokens {
+            tile::<S, W, R, N>(s, job, row, t);
+            t += N;
+        }
+        // One or two tokens are left.
+        if t < job.n_tokens {
+            tile::<S, W, R, 2>(s, job, row, t);
+        }
+    }
+}
+
+/// R vectors of rows by N tokens, of which some may not exist.
+#[inline(always)]
+unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job: &Job, row: usize, t: usize) {
     let width = 4 * S::LANES;
     let mut sums = [[s.zero(); R]; N];
     let mut panel = job.panel.cast_const();
@@ -141,17 +144,45 @@ unsafe fn tile<S: SimdBytes, W: Unpack, const R: usize, const N: usize>(s: S, jo
                         dots[n] = [zero_share::<S, W>(s, *sum); R];
                     }
                 }
-                for step in 0..W::GROUP / 4 {
-                    let mut w = [s.load_bytes(panel); R];
-                    for (r, w) in w.iter_mut().enumerate() {
-                        *w = s.load_bytes(panel.add(r * width));
-                    }
-                    panel = panel.add(R * width);
-                    for n in 0..N {
-                        let q = (&raw const (*x[n]).q).cast::<u8>();
-                        let q = s.splat_word(q.add(32 * i + W::GROUP * part + 4 * step));
+                let at = 32 * i + W::GROUP * part;
+                if S::GEMM_I8_BY_FOUR {
+                    for step in (0..W::GROUP / 4).step_by(4) {
                         for r in 0..R {
-                            dots[n][r] = s.dot_add(dots[n][r], w[r], q);
+                            let p = panel.add(r * width);
+                            let w = [
+                                s.load_bytes(p),
+                                s.load_bytes(p.add(R * width)),
+                                s.load_bytes(p.add(2 * R * width)),
+                                s.load_bytes(p.add(3 * R * width)),
+                            ];
+                            for n in 0..N {
+                                let q = (&raw const (*x[n]).q).cast::<u8>().add(at + 4 * step);
+                                let q = [
+                                    s.splat_word(q),
+                                    s.splat_word(q.add(4)),
+                                    s.splat_word(q.add(8)),
+                                    s.splat_word(q.add(12)),
+                                ];
+                                dots[n][r] = match W::BITS {
+                                    0..=5 => s.dot_add4::<5>(dots[n][r], w, q),
+                                    _ => s.dot_add4::<6>(dots[n][r], w, q),
+                                };
+                            }
+                        }
+                        panel = panel.add(4 * R * width);
+                    }
+                } else {
+                    for step in 0..W::GROUP / 4 {
+                        let mut w = [s.load_bytes(panel); R];
+                        for r in 1..R {
+                            w[r] = s.load_bytes(panel.add(r * width));
+                        }
+                        panel = panel.add(R * width);
+                        for n in 0..N {
+                            let q = s.splat_word((&raw const (*x[n]).q).cast::<u8>().add(at + 4 * step));
+                            for r in 0..R {
+                                dots[n][r] = s.dot_add(dots[n][r], w[r], q);
+                            }
                         }
                     }
                 }
@@ -172,7 +203,7 @@ unsafe fn tile<S: SimdBytes, W: Unpack, const R: usize, const N: usize>(s: S, jo
                 panel = panel.add((1 + W::HAS_MIN as usize) * R * width);
             }
         }
-        for n in 0..N {
+        for n in 0..N.min(job.n_tokens - t) {
             for r in 0..R {
                 let at = row + r * S::LANES;
                 if at < job.n_rows {
@@ -186,7 +217,7 @@ unsafe fn tile<S: SimdBytes, W: Unpack, const R: usize, const N: usize>(s: S, jo
 
 /// All lanes −zero · Σq, from −Σq. A shift: the vector units have more room for it than the scalar ones have ports.
 #[inline(always)]
-fn zero_share<S: SimdBytes, W: Unpack>(s: S, neg_sum: i32) -> S::I {
+fn zero_share<S: SimdBytes, W: Shape>(s: S, neg_sum: i32) -> S::I {
     let sum = s.splat_i32(neg_sum);
     match W::zero::<S>() {
         8 => s.shl_i32::<3>(sum),

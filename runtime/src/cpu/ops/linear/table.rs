@@ -5,6 +5,7 @@ use super::job::{Job, Kernel};
 use super::mat_vec_block::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::mat_vec_float::{BF16, F16, F32};
 use super::mat_vec_super::{Q4_K, Q5_K, Q6_K};
+use super::unpack::{Shape, Unpack};
 use super::{gemm_f32, gemm_i8, mat_vec_block, mat_vec_float, mat_vec_super};
 use crate::cpu::arch::{Isa, Simd, SimdBytes};
 use crate::quant::DType;
@@ -249,15 +250,27 @@ macro_rules! instantiate {
             }
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn mat_mat<W: super::super::unpack::Unpack>(job: &Job) {
+            unsafe fn mat_mat<W: Unpack>(job: &Job) {
                 // SAFETY: as above.
                 unsafe {
-                    if W::BITS <= <$token as SimdBytes>::GEMM_I8_BITS {
-                        gemm_i8::mat_mat::<_, W>(<$token>::new(), job)
+                    if W::Shape::BITS <= <$token as SimdBytes>::GEMM_I8_BITS {
+                        gemm_i8::mat_mat::<_, W>(<$token>::new(), job, multiply_i8::<W::Shape>)
                     } else {
-                        gemm_f32::mat_mat::<_, W>(<$token>::new(), job)
+                        gemm_f32::mat_mat::<_, W>(<$token>::new(), job, multiply_f32)
                     }
                 }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn multiply_f32(job: &Job, row: usize) {
+                // SAFETY: as above.
+                unsafe { gemm_f32::multiply(<$token>::new(), job, row) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn multiply_i8<W: Shape>(job: &Job, row: usize) {
+                // SAFETY: as above.
+                unsafe { gemm_i8::multiply::<_, W>(<$token>::new(), job, row) }
             }
 
             $(#[target_feature(enable = $features)])?

@@ -21,44 +21,113 @@ impl Quants {
     pub const EMPTY: Quants = Quants { q: [0; MAX_LEN], scale: [0.0; 16], min: [0.0; 16] };
 }
 
-/// A format that can be unpacked block by block.
-pub(super) trait Unpack {
-    /// Elements of a block; it divides every row.
-    const LEN: usize;
-    /// Bytes of a block.
-    const BYTES: usize;
-    /// Bits of a quant; 32 for floats, which have no quants.
-    const BITS: u32;
+/// What a matrix product over quants must know of a format: formats that share it share the compiled product.
+pub(super) trait Shape {
     /// Elements that share a scale, 16 or 32.
     const GROUP: usize = 32;
     /// Whether there are minima.
     const HAS_MIN: bool = false;
+    /// Bits of a quant, at most.
+    const BITS: u32;
 
     /// The quant that stands for zero: a power of two, or 0.
     fn zero<S: SimdBytes>() -> i32;
+}
+
+/// Up to 5 bits with minima.
+pub(super) struct WithMin;
+/// 4 bits centred on 8.
+pub(super) struct Centred8;
+/// 5 bits centred on 16.
+pub(super) struct Centred16;
+/// 6 bits centred on 32, in groups of 16.
+pub(super) struct Centred32;
+/// 8 bits, signed, or centred on 128 where the instruction set wants that.
+pub(super) struct Signed8;
+/// Floats, which have no quants.
+pub(super) struct NoQuants;
+
+impl Shape for WithMin {
+    const HAS_MIN: bool = true;
+    const BITS: u32 = 5;
+    fn zero<S: SimdBytes>() -> i32 {
+        0
+    }
+}
+
+impl Shape for Centred8 {
+    const BITS: u32 = 4;
+    fn zero<S: SimdBytes>() -> i32 {
+        8
+    }
+}
+
+impl Shape for Centred16 {
+    const BITS: u32 = 5;
+    fn zero<S: SimdBytes>() -> i32 {
+        16
+    }
+}
+
+impl Shape for Centred32 {
+    const GROUP: usize = 16;
+    const BITS: u32 = 6;
+    fn zero<S: SimdBytes>() -> i32 {
+        32
+    }
+}
+
+impl Shape for Signed8 {
+    const BITS: u32 = 8;
+    fn zero<S: SimdBytes>() -> i32 {
+        S::I8_BIAS
+    }
+}
+
+impl Shape for NoQuants {
+    // More than any instruction set's limit: the product over quants is never taken.
+    const BITS: u32 = 32;
+    fn zero<S: SimdBytes>() -> i32 {
+        0
+    }
+}
+
+/// A format that can be unpacked block by block.
+pub(super) trait Unpack {
+    /// What its quants are like.
+    type Shape: Shape;
+    /// Elements of a block; it divides every row.
+    const LEN: usize;
+    /// Bytes of a block.
+    const BYTES: usize;
 
     /// Unpacks one block to quants, the first LEN of `out.q`, with as many scales and minima as it has groups.
     /// # Safety
     /// `p` must be readable for BYTES.
     unsafe fn to_quants<S: SimdBytes>(s: S, p: *const u8, out: &mut Quants);
 
-    /// Unpacks one block to LEN floats.
+    /// Unpacks `n` elements, whole blocks, to floats.
     /// # Safety
-    /// `p` must be readable for BYTES, `out` writable for LEN.
+    /// `p` must be readable for the blocks, `out` writable for `n` floats.
     #[inline(always)]
-    unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, out: *mut f32) {
+    unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, n: usize, out: *mut f32) {
         let mut quants = Quants::EMPTY;
-        // SAFETY: the contract is passed on.
-        unsafe { Self::to_quants(s, p, &mut quants) };
         // Where zero is 0 and there are no minima, quants are signed.
-        let signed = Self::zero::<S>() == 0 && !Self::HAS_MIN;
-        for g in 0..Self::LEN / Self::GROUP {
-            let scale = quants.scale[g];
-            let min = if Self::HAS_MIN { quants.min[g] } else { 0.0 };
-            for i in g * Self::GROUP..(g + 1) * Self::GROUP {
-                let q = if signed { i32::from(quants.q[i] as i8) } else { i32::from(quants.q[i]) };
-                // SAFETY: i < LEN.
-                unsafe { *out.add(i) = (q - Self::zero::<S>()) as f32 * scale + min };
+        let signed = Self::Shape::zero::<S>() == 0 && !Self::Shape::HAS_MIN;
+        for block in 0..n / Self::LEN {
+            // SAFETY: the block is one of those that the caller vouches for.
+            let out = unsafe {
+                Self::to_quants(s, p.add(block * Self::BYTES), &mut quants);
+                out.add(block * Self::LEN)
+            };
+            for g in 0..Self::LEN / Self::Shape::GROUP {
+                let scale = quants.scale[g];
+                let min = if Self::Shape::HAS_MIN { quants.min[g] } else { 0.0 };
+                for i in g * Self::Shape::GROUP..(g + 1) * Self::Shape::GROUP {
+                    let q = if signed { i32::from(quants.q[i] as i8) } else { i32::from(quants.q[i]) };
+                    // SAFETY: i < LEN.
+                    unsafe { *out.add(i) = (q - Self::Shape::zero::<S>()) as f32 * scale + min };
+                }
             }
         }
     }
@@ -69,17 +138,23 @@ macro_rules! unpack_float {
         impl Unpack for $format {
             const LEN: usize = 1;
             const BYTES: usize = <$format as FloatWeight>::BYTES;
-            const BITS: u32 = 32;
-            fn zero<S: SimdBytes>() -> i32 {
-                0
-            }
-            // Floats never take the integer path, for their BITS are more than any instruction set's limit.
+            type Shape = NoQuants;
+            // Never called: see the shape.
             #[inline(always)]
             unsafe fn to_quants<S: SimdBytes>(_: S, _: *const u8, _: &mut Quants) {}
             #[inline(always)]
-            unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, out: *mut f32) {
-                // SAFETY: one element is read and written.
-                unsafe { s.store_partial(out, 1, <$format>::load_partial(s, p, 1)) }
+            unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, n: usize, out: *mut f32) {
+                let mut i = 0;
+                // SAFETY: n elements are read and written.
+                unsafe {
+                    while i + S::LANES <= n {
+                        s.store(out.add(i), <$format>::load(s, p.add(i * <Self as Unpack>::BYTES)));
+                        i += S::LANES;
+                    }
+                    if i < n {
+                        s.store_partial(out.add(i), n - i, <$format>::load_partial(s, p.add(i * <Self as Unpack>::BYTES), n - i));
+                    }
+                }
             }
         }
     )*};
@@ -118,21 +193,17 @@ fn fifth_bits(bits: u32, out: &mut Quants) {
 }
 
 macro_rules! unpack_blocks {
-    ($($format:ty, $bits:literal bits, zero $zero:expr, |$s:ident, $p:ident, $out:ident| $body:block)*) => {$(
+    ($($format:ty, $shape:ty, |$s:ident, $p:ident, $out:ident| $body:block)*) => {$(
         impl Unpack for $format {
             const LEN: usize = 32;
             const BYTES: usize = <$format as Block32>::BYTES;
-            const BITS: u32 = $bits;
-            const HAS_MIN: bool = <$format as Block32>::HAS_MIN;
-            fn zero<S: SimdBytes>() -> i32 {
-                $zero
-            }
+            type Shape = $shape;
             #[inline(always)]
             unsafe fn to_quants<S: SimdBytes>($s: S, $p: *const u8, $out: &mut Quants) {
                 // SAFETY: all offsets are below the block's size.
                 unsafe {
                     $out.scale[0] = half($s, $p);
-                    if <Self as Unpack>::HAS_MIN {
+                    if <$shape>::HAS_MIN {
                         $out.min[0] = half($s, $p.add(2));
                     }
                     $body
@@ -142,17 +213,17 @@ macro_rules! unpack_blocks {
     )*};
 }
 unpack_blocks! {
-    block::Q4_0, 4 bits, zero 8, |s, p, out| { nibbles(bytes(p.add(2)), out) }
-    block::Q4_1, 4 bits, zero 0, |s, p, out| { nibbles(bytes(p.add(4)), out) }
-    block::Q5_0, 5 bits, zero 16, |s, p, out| {
+    block::Q4_0, Centred8, |s, p, out| { nibbles(bytes(p.add(2)), out) }
+    block::Q4_1, WithMin, |s, p, out| { nibbles(bytes(p.add(4)), out) }
+    block::Q5_0, Centred16, |s, p, out| {
         nibbles(bytes(p.add(6)), out);
         fifth_bits(u32::from_le_bytes(bytes(p.add(2))), out);
     }
-    block::Q5_1, 5 bits, zero 0, |s, p, out| {
+    block::Q5_1, WithMin, |s, p, out| {
         nibbles(bytes(p.add(8)), out);
         fifth_bits(u32::from_le_bytes(bytes(p.add(4))), out);
     }
-    block::Q8_0, 8 bits, zero S::I8_BIAS, |s, p, out| {
+    block::Q8_0, Signed8, |s, p, out| {
         let q: [u8; 32] = bytes(p.add(2));
         for i in 0..32 {
             out.q[i] = q[i] ^ S::I8_BIAS as u8;
@@ -180,17 +251,11 @@ unsafe fn super_block_45<S: SimdBytes>(s: S, p: *const u8, fifth: Option<[u8; 32
 }
 
 macro_rules! unpack_super_blocks {
-    ($($format:ty, $bits:literal bits, zero $zero:literal, groups of $group:literal, min $min:literal,
-       |$s:ident, $p:ident, $out:ident| $body:block)*) => {$(
+    ($($format:ty, $shape:ty, |$s:ident, $p:ident, $out:ident| $body:block)*) => {$(
         impl Unpack for $format {
+            type Shape = $shape;
             const LEN: usize = 256;
             const BYTES: usize = <$format as Block256>::BYTES;
-            const BITS: u32 = $bits;
-            const GROUP: usize = $group;
-            const HAS_MIN: bool = $min;
-            fn zero<S: SimdBytes>() -> i32 {
-                $zero
-            }
             #[inline(always)]
             unsafe fn to_quants<S: SimdBytes>($s: S, $p: *const u8, $out: &mut Quants) {
                 // SAFETY: all offsets are below the super-block's size.
@@ -200,13 +265,13 @@ macro_rules! unpack_super_blocks {
     )*};
 }
 unpack_super_blocks! {
-    super_block::Q4_K, 4 bits, zero 0, groups of 32, min true, |s, p, out| {
+    super_block::Q4_K, WithMin, |s, p, out| {
         super_block_45(s, p, None, p.add(16), out)
     }
-    super_block::Q5_K, 5 bits, zero 0, groups of 32, min true, |s, p, out| {
+    super_block::Q5_K, WithMin, |s, p, out| {
         super_block_45(s, p, Some(bytes(p.add(16))), p.add(48), out)
     }
-    super_block::Q6_K, 6 bits, zero 32, groups of 16, min false, |s, p, out| {
+    super_block::Q6_K, Centred32, |s, p, out| {
         let d = half(s, p.add(208));
         for sub in 0..16 {
             out.scale[sub] = d * f32::from(*p.add(192 + sub) as i8);
