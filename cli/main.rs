@@ -1,5 +1,8 @@
 //! The `handmill` command: one file per subcommand, results on standard output, everything else on standard error.
 
+// The doc comments of arguments are help texts, where brackets mean "optional".
+#![allow(rustdoc::broken_intra_doc_links)]
+
 mod args;
 mod bench;
 mod cache;

@@ -164,7 +164,7 @@ pub unsafe trait SimdBytes: Simd {
     /// acc + w·x for weights of up to [`SimdBytes::GEMM_I8_BITS`] bits, unsigned but for 8-bit ones without bias.
     fn dot_add(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
 
-    /// acc + Σ w[i]·x[i], with weights of up to `BITS` bits, 5 or [`SimdBytes::GEMM_I8_BITS`].
+    /// acc + Σ wᵢ·xᵢ, with weights of up to `BITS` bits, 5 or [`SimdBytes::GEMM_I8_BITS`].
     #[inline(always)]
     fn dot_add4<const BITS: u32>(self, acc: Self::I, w: [Self::B; 4], x: [Self::B; 4]) -> Self::I {
         let acc = self.dot_add(self.dot_add(acc, w[0], x[0]), w[1], x[1]);

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A key is broadcast from `kp` and multiplied with vectors of queries: per step KB broadcasts and RV loads feed KB · RV
-//! multiply-adds. Tiles of keys lie at multiples of [`KEY_TILE`] from position 0; keys that a lane does not see weigh an
+//! multiply-adds. Tiles of keys lie at multiples of `KEY_TILE` from position 0; keys that a lane does not see weigh an
 //! exact zero, so a row's result does not depend on the rows beside it.
 //!
 //! Per item and visible key: 2 · (head_dim + v_dim) elements read, 2 · rows · (head_dim + v_dim) flops.
