@@ -31,14 +31,6 @@ unsafe fn broadcast_word(p: *const u8) -> __m512i {
     unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
 }
 
-/// For byte j of every piece, byte `first + j / 8` of the piece.
-#[inline(always)]
-unsafe fn spread_bytes(v: __m512i, first: i64) -> __m512i {
-    let (a, b) = (first * 0x0101_0101_0101_0101, (first + 1) * 0x0101_0101_0101_0101);
-    // SAFETY: called only from methods of the token.
-    unsafe { _mm512_shuffle_epi8(v, _mm512_set_epi64(b, a, b, a, b, a, b, a)) }
-}
-
 /// |w|·(x with the sign of w): 2 · 128 · 127 < 2¹⁵ does not saturate.
 #[inline(always)]
 unsafe fn signed_maddubs(w: __m512i, x: __m512i) -> __m512i {
@@ -142,12 +134,16 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
     #[inline(always)]
     unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: __m512i, hi: __m512i) -> (__m512i, __m512i) {
         unsafe {
-            // Byte j of a piece looks at bit j % 8 of byte j / 8 of its word, or of the two bytes after it.
-            let words = broadcast_words(p, offsets);
-            let bit = _mm512_set1_epi64(0x8040_2010_0804_0201_u64 as i64);
-            let lo_bits = spread_bytes(words, 0);
-            let hi_bits = spread_bytes(words, 2);
-            (self.or16_where(lo, lo_bits, bit), self.or16_where(hi, hi_bits, bit))
+            // Four words side by side are a mask of bytes as they stand. They are put together by the scalar units: in
+            // vectors that would take eight shuffles a row, and there is one shuffle unit.
+            let word = |i: usize| u64::from(p.add(offsets[i]).cast::<u32>().read_unaligned());
+            let (a, b, c, d) = (word(0), word(1), word(2), word(3));
+            let low = |w: u64| w & 0xffff;
+            let lo_mask = low(a) | low(b) << 16 | low(c) << 32 | d << 48;
+            let hi_mask = a >> 16 | (b >> 16) << 16 | (c >> 16) << 32 | (d >> 16) << 48;
+            // Additions, for there is no masked or of bytes; bit 4 is clear.
+            let sixteen = _mm512_set1_epi8(16);
+            (_mm512_mask_add_epi8(lo, lo_mask, lo, sixteen), _mm512_mask_add_epi8(hi, hi_mask, hi, sixteen))
         }
     }
     #[inline(always)]
