@@ -15,12 +15,9 @@ pub struct Args {
     /// Read the text from a file
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Add no special tokens (like BOS) around the text
+    /// Add no special tokens (like BOS), and take text that looks like one, like <|im_end|>, as text
     #[arg(long)]
     no_special: bool,
-    /// Turn names of special tokens in the text, like <|im_end|>, into these tokens
-    #[arg(long)]
-    parse_special: bool,
 }
 
 /// Runs the subcommand.
@@ -28,7 +25,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let missing = "no text: give it after the model, with --file FILE, or on standard input";
     let text = input::text(args.text.as_deref(), args.file.as_deref(), missing)?;
     let tokenizer = open(&args.model)?;
-    let ids = tokenizer.encode(&text, !args.no_special, args.parse_special).map_err(failed)?;
+    let ids = tokenizer.encode(&text, !args.no_special, !args.no_special).map_err(failed)?;
     if global.json {
         return out::json(&json!({ "ids": ids }));
     }

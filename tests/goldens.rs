@@ -109,7 +109,7 @@ fn by_command(golden: &Golden, path: &std::path::Path) {
     };
     for g in &golden.greedy {
         // One of the prompts is a chat turn, spelled out.
-        let args = ["tokenize", "--json", "--parse-special"].map(AsRef::as_ref);
+        let args = ["tokenize", "--json"].map(AsRef::as_ref);
         let out = run(&[&args[..], &[path.as_ref(), g.prompt.as_ref()]].concat());
         assert_eq!(ids(&out), g.prompt_ids, "{:?}", g.prompt);
     }
