@@ -3,6 +3,8 @@
 
 pub mod cpu;
 pub mod format;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod graph;
 pub mod profile;
 pub mod quant;

@@ -1,0 +1,113 @@
+//! What an adapter can do, as far as kernels care.
+
+/// Capabilities that kernels are chosen by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Caps {
+    /// `f16` in shaders and storage.
+    pub f16: bool,
+    /// Subgroup operations; the sizes a subgroup may have.
+    pub subgroups: Option<(u32, u32)>,
+    /// 8×8 f32 or 16×16 f16 cooperative matrices with f32 accumulation.
+    pub cooperative: bool,
+    /// Timestamps inside a pass.
+    pub timestamps: bool,
+    /// Compiled pipelines can be kept on disk.
+    pub pipeline_cache: bool,
+    /// Host memory can be imported as a buffer.
+    pub host_import: bool,
+    /// Alignment of imported memory.
+    pub host_import_alignment: u64,
+    /// Bytes of one storage binding.
+    pub max_binding: u64,
+    /// Bytes of one buffer.
+    pub max_buffer: u64,
+    /// Invocations of a workgroup (also the limit of its x size).
+    pub max_invocations: u32,
+    /// Storage buffers of one kernel.
+    pub max_storage_buffers: u32,
+    /// Bytes of workgroup memory.
+    pub max_workgroup_memory: u32,
+    /// Workgroups in one dimension of a dispatch.
+    pub max_workgroups: u32,
+    /// Alignment of a storage binding's offset in bytes.
+    pub storage_alignment: u64,
+    /// Alignment of a uniform binding's offset in bytes.
+    pub uniform_alignment: u64,
+    /// The "GPU" is a CPU: lanes are vector lanes, workgroup memory and barriers cost more than they save.
+    pub software: bool,
+    /// Device memory is host memory.
+    pub unified_memory: bool,
+}
+
+/// Limits to pretend, for tests of what smaller adapters would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CapsOverride {
+    /// Does without f16.
+    pub no_f16: bool,
+    /// Does without subgroup operations.
+    pub no_subgroups: bool,
+    /// Copies weights instead of importing them.
+    pub no_host_import: bool,
+    /// Bytes of one storage binding.
+    pub max_binding: Option<u64>,
+    /// Invocations of a workgroup.
+    pub max_invocations: Option<u32>,
+    /// Storage buffers of one kernel.
+    pub max_storage_buffers: Option<u32>,
+    /// Kernels for a hardware GPU on a software one.
+    pub pretend_hardware: bool,
+}
+
+/// One adapter for a list.
+#[derive(Clone, Debug)]
+pub struct AdapterSummary {
+    /// Number for `--device`.
+    pub index: usize,
+    /// The adapter's name.
+    pub name: String,
+    /// `discrete`, `integrated`, `virtual`, `software` or `other`.
+    pub kind: &'static str,
+    /// `vulkan`, `metal`, `dx12`.
+    pub api: String,
+    /// Driver and version in its own words.
+    pub driver: String,
+    /// What it can do.
+    pub caps: Caps,
+}
+
+impl Caps {
+    /// Reads an adapter. Host import is found out on opening, so it is false here unless `host_import` says so.
+    pub(super) fn new(adapter: &wgpu::Adapter, host_import: Option<u64>, o: &CapsOverride) -> Self {
+        let (features, limits, info) = (adapter.features(), adapter.limits(), adapter.get_info());
+        let has = |f: wgpu::Features| features.contains(f);
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        Self {
+            f16: has(wgpu::Features::SHADER_F16) && !o.no_f16,
+            subgroups: (has(wgpu::Features::SUBGROUP) && !o.no_subgroups)
+                .then_some((info.subgroup_min_size, info.subgroup_max_size)),
+            cooperative: has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
+                && !adapter.cooperative_matrix_properties().is_empty(),
+            timestamps: has(wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
+            pipeline_cache: has(wgpu::Features::PIPELINE_CACHE),
+            host_import: host_import.is_some() && !o.no_host_import,
+            host_import_alignment: host_import.unwrap_or(4096),
+            max_binding: o.max_binding.unwrap_or(u64::MAX).min(limits.max_storage_buffer_binding_size),
+            max_buffer: limits.max_buffer_size,
+            max_invocations: o
+                .max_invocations
+                .unwrap_or(u32::MAX)
+                .min(limits.max_compute_invocations_per_workgroup)
+                .min(limits.max_compute_workgroup_size_x),
+            max_storage_buffers: o
+                .max_storage_buffers
+                .unwrap_or(u32::MAX)
+                .min(limits.max_storage_buffers_per_shader_stage),
+            max_workgroup_memory: limits.max_compute_workgroup_storage_size,
+            max_workgroups: limits.max_compute_workgroups_per_dimension,
+            storage_alignment: limits.min_storage_buffer_offset_alignment.into(),
+            uniform_alignment: limits.min_uniform_buffer_offset_alignment.into(),
+            software: software && !o.pretend_hardware,
+            unified_memory: software || info.device_type == wgpu::DeviceType::IntegratedGpu,
+        }
+    }
+}

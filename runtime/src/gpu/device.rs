@@ -1,0 +1,316 @@
+//! Adapters and opened devices.
+
+use std::{
+    collections::HashMap,
+    ffi::CStr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{
+    AdapterSummary, Caps, CapsOverride, GpuError,
+    kernel::{Kernel, Pipeline},
+};
+
+/// How to open a device.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Number in the list of adapters, or part of a name; by default the best.
+    pub device: Option<String>,
+    /// Limits to pretend.
+    pub caps: CapsOverride,
+    /// Injects bounds checks and loop bounding into every kernel. Tests run both ways.
+    pub checked: bool,
+}
+
+/// An opened device.
+pub struct Gpu {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    caps: Caps,
+    name: String,
+    summary: AdapterSummary,
+    checked: bool,
+    pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
+    /// The first error that nobody was waiting for.
+    failure: Arc<Mutex<Option<Failure>>>,
+}
+
+enum Failure {
+    Lost(String),
+    OutOfMemory(String),
+    Other(String),
+}
+
+impl Gpu {
+    /// All adapters, best first: discrete, integrated, virtual, software.
+    pub fn adapters() -> Vec<AdapterSummary> {
+        list(&instance()).into_iter().enumerate().map(|(i, a)| summary(i, &a, &CapsOverride::default())).collect()
+    }
+
+    /// Opens an adapter with all the limits that it has.
+    ///
+    /// # Errors
+    /// No adapter, none that matches, or a driver that refuses.
+    pub fn open(options: &GpuOptions) -> Result<Self, GpuError> {
+        let instance = instance();
+        let adapters = list(&instance);
+        let (index, adapter) = choose(&adapters, options.device.as_deref())?;
+        let summary = summary(index, adapter, &options.caps);
+        let name = summary.name.clone();
+        let caps = summary.caps.clone();
+        let (device, queue) =
+            request(adapter, &caps).map_err(|reason| GpuError::Open { adapter: name.clone(), reason })?;
+        let failure = Arc::new(Mutex::new(None));
+        let keep = |slot: &Mutex<Option<Failure>>, f: Failure| {
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            // A lost device explains whatever else is reported.
+            if slot.is_none() || matches!(f, Failure::Lost(_)) {
+                *slot = Some(f);
+            }
+        };
+        let slot = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            keep(
+                &slot,
+                match error {
+                    wgpu::Error::OutOfMemory { .. } => Failure::OutOfMemory(error.to_string()),
+                    _ => Failure::Other(error.to_string()),
+                },
+            );
+        }));
+        let slot = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            // Dropping the device calls this, too.
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                keep(&slot, Failure::Lost(message));
+            }
+        });
+        Ok(Self { device, queue, caps, name, summary, checked: options.checked, pipelines: Mutex::default(), failure })
+    }
+
+    /// What kernels may use.
+    pub fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    /// The adapter's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The adapter as [`Gpu::adapters`] lists it.
+    pub fn summary(&self) -> &AdapterSummary {
+        &self.summary
+    }
+
+    /// The wgpu device, for buffers and encoders.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// The wgpu queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
+    /// The compiled kernel, from the cache if it was asked for before.
+    ///
+    /// # Errors
+    /// A shader that cannot be composed or that the driver refuses.
+    pub fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>, GpuError> {
+        let cached = |map: &HashMap<Kernel, Arc<Pipeline>>| map.get(kernel).cloned();
+        if let Some(p) = cached(&self.pipelines.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(p);
+        }
+        // Compiled without the lock: several threads compile at once.
+        let compiled = Arc::new(Pipeline::new(self, kernel, self.checked)?);
+        let mut map = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(map.entry(kernel.clone()).or_insert(compiled).clone())
+    }
+
+    /// A buffer of `bytes` zeros (at least 16, a multiple of 4).
+    ///
+    /// # Errors
+    /// Where the device lacks the memory or allows no buffer of that size.
+    pub fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, GpuError> {
+        let size = bytes.next_multiple_of(4).max(16);
+        let out_of_memory = || GpuError::OutOfMemory { adapter: self.name.clone(), what: what.to_owned(), bytes: size };
+        if size > self.caps.max_buffer {
+            return Err(out_of_memory());
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(what),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        match pollster::block_on(scope.pop()) {
+            Some(_) => Err(out_of_memory()),
+            None => Ok(buffer),
+        }
+    }
+
+    /// Waits until everything that was submitted is done, and returns whatever went wrong since the last call.
+    ///
+    /// # Errors
+    /// A lost device, memory that ran out, validation errors.
+    pub fn wait(&self) -> Result<(), GpuError> {
+        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.check()?;
+        polled.map(|_| ()).map_err(|e| GpuError::Device { adapter: self.name.clone(), reason: e.to_string() })
+    }
+
+    /// Whatever went wrong since the last call.
+    ///
+    /// # Errors
+    /// As [`Gpu::wait`].
+    pub fn check(&self) -> Result<(), GpuError> {
+        let mut slot = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let adapter = self.name.clone();
+        match &*slot {
+            None => Ok(()),
+            // For good.
+            Some(Failure::Lost(reason)) => Err(GpuError::Lost { adapter, reason: reason.clone() }),
+            Some(_) => Err(match slot.take() {
+                Some(Failure::OutOfMemory(what)) => GpuError::OutOfMemory { adapter, what, bytes: 0 },
+                Some(Failure::Other(reason) | Failure::Lost(reason)) => GpuError::Device { adapter, reason },
+                None => return Ok(()),
+            }),
+        }
+    }
+}
+
+fn instance() -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::PRIMARY,
+        // Validation layers are for debugging wgpu itself.
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    })
+}
+
+fn list(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    let mut all = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
+    all.sort_by_key(|a| rank(a.get_info().device_type));
+    all
+}
+
+fn rank(kind: wgpu::DeviceType) -> u8 {
+    match kind {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+fn summary(index: usize, adapter: &wgpu::Adapter, o: &CapsOverride) -> AdapterSummary {
+    let info = adapter.get_info();
+    AdapterSummary {
+        index,
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete",
+            wgpu::DeviceType::IntegratedGpu => "integrated",
+            wgpu::DeviceType::VirtualGpu => "virtual",
+            wgpu::DeviceType::Cpu => "software",
+            wgpu::DeviceType::Other => "other",
+        },
+        api: info.backend.to_string(),
+        driver: [info.driver.as_str(), info.driver_info.as_str()].join(" ").trim().to_owned(),
+        caps: Caps::new(adapter, host_import_alignment(adapter), o),
+        name: info.name,
+    }
+}
+
+fn choose<'a>(adapters: &'a [wgpu::Adapter], wanted: Option<&str>) -> Result<(usize, &'a wgpu::Adapter), GpuError> {
+    let mut numbered = adapters.iter().enumerate();
+    if adapters.is_empty() {
+        return Err(GpuError::NoAdapter);
+    }
+    let found = match wanted {
+        None => numbered.next(),
+        Some(w) => match w.parse::<usize>() {
+            Ok(i) => numbered.nth(i),
+            Err(_) => numbered.find(|(_, a)| a.get_info().name.to_lowercase().contains(&w.to_lowercase())),
+        },
+    };
+    found.ok_or_else(|| GpuError::NoSuchAdapter {
+        wanted: wanted.unwrap_or_default().to_owned(),
+        available: adapters
+            .iter()
+            .enumerate()
+            .map(|(i, a)| format!("{i} ({})", a.get_info().name))
+            .collect::<Vec<_>>()
+            .join(", "),
+    })
+}
+
+const EXTERNAL_MEMORY_HOST: &CStr = ash::ext::external_memory_host::NAME;
+
+/// Alignment of host memory that the driver imports, where it does.
+fn host_import_alignment(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: the handles are only used for queries while `hal` keeps them alive.
+    unsafe {
+        let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        hal.physical_device_capabilities().supports_extension(EXTERNAL_MEMORY_HOST).then_some(())?;
+        let mut host = ash::vk::PhysicalDeviceExternalMemoryHostPropertiesEXT::default();
+        let mut properties = ash::vk::PhysicalDeviceProperties2::default().push_next(&mut host);
+        let instance = hal.shared_instance().raw_instance();
+        instance.get_physical_device_properties2(hal.raw_physical_device(), &mut properties);
+        Some(host.min_imported_host_pointer_alignment)
+    }
+}
+
+fn request(adapter: &wgpu::Adapter, caps: &Caps) -> Result<(wgpu::Device, wgpu::Queue), String> {
+    use wgpu::Features as F;
+    let mut features = F::empty();
+    features.set(F::SHADER_F16, caps.f16);
+    features.set(F::SUBGROUP, caps.subgroups.is_some());
+    features.set(F::EXPERIMENTAL_COOPERATIVE_MATRIX, caps.cooperative);
+    features.set(F::TIMESTAMP_QUERY | F::TIMESTAMP_QUERY_INSIDE_PASSES, caps.timestamps);
+    features.set(F::PIPELINE_CACHE, caps.pipeline_cache);
+    let mut limits = adapter.limits();
+    limits.max_storage_buffer_binding_size = caps.max_binding;
+    limits.max_compute_invocations_per_workgroup = caps.max_invocations;
+    limits.max_compute_workgroup_size_x = caps.max_invocations.min(limits.max_compute_workgroup_size_x);
+    limits.max_compute_workgroup_size_y = caps.max_invocations.min(limits.max_compute_workgroup_size_y);
+    limits.max_storage_buffers_per_shader_stage = caps.max_storage_buffers;
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("handmill"),
+        required_features: features,
+        required_limits: limits,
+        experimental_features: if caps.cooperative {
+            // SAFETY: the only experimental feature in use is cooperative matrices, in kernels of our own that are
+            // validated and run by the tests.
+            unsafe { wgpu::ExperimentalFeatures::enabled() }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
+        },
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        trace: wgpu::Trace::Off,
+    };
+    if caps.host_import
+        // SAFETY: the adapter outlives the guard.
+        && let Some(hal) = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }
+    {
+        // SAFETY: features and limits are the adapter's; the one extension added is one that it supports.
+        let open = unsafe {
+            hal.open_with_callback(
+                features,
+                &descriptor.required_limits,
+                &descriptor.memory_hints,
+                Some(Box::new(|args| {
+                    if !args.extensions.contains(&EXTERNAL_MEMORY_HOST) {
+                        args.extensions.push(EXTERNAL_MEMORY_HOST);
+                    }
+                })),
+            )
+        }
+        .map_err(|e| e.to_string())?;
+        // SAFETY: opened from this adapter with the same features and limits.
+        return unsafe { adapter.create_device_from_hal(open, &descriptor) }.map_err(|e| e.to_string());
+    }
+    pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| e.to_string())
+}

@@ -1,0 +1,109 @@
+//! What can go wrong on a GPU.
+
+/// Errors of the GPU backend.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GpuError {
+    /// No driver, or no adapter that the driver lists.
+    #[error(
+        "no GPU was found: install a Vulkan driver (or Metal, DX12 where the system has them), or use --backend cpu"
+    )]
+    NoAdapter,
+    /// `--device` names none, or several.
+    #[error("no GPU matches `{wanted}`; there are: {available}")]
+    NoSuchAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// The names and numbers of all adapters.
+        available: String,
+    },
+    /// The driver refused the device.
+    #[error("cannot open {adapter}: {reason}")]
+    Open {
+        /// The adapter.
+        adapter: String,
+        /// In the driver's words.
+        reason: String,
+    },
+    /// The adapter lacks something that cannot be done without.
+    #[error("{adapter} allows {what} of {has}, {op} needs {needs}; use --backend cpu")]
+    Limit {
+        /// The adapter.
+        adapter: String,
+        /// The limit.
+        what: &'static str,
+        /// Its value.
+        has: u64,
+        /// What needs more.
+        op: String,
+        /// How much.
+        needs: u64,
+    },
+    /// An op that the GPU backend does not run.
+    #[error("the GPU backend cannot run {op} `{name}`: {why}; use --backend cpu")]
+    Unsupported {
+        /// The kind of op.
+        op: &'static str,
+        /// Its name in the graph.
+        name: String,
+        /// Why not.
+        why: String,
+    },
+    /// Device memory ran out.
+    #[error(
+        "{adapter} is out of memory: {what} takes {bytes} bytes; a shorter --ctx, fewer --gpu-layers or --backend cpu would fit"
+    )]
+    OutOfMemory {
+        /// The adapter.
+        adapter: String,
+        /// What the memory was for.
+        what: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A shader could not be composed.
+    #[error("shader: {0}")]
+    Compose(#[from] handmill_shaders::ComposeError),
+    /// The driver or wgpu refused a shader.
+    #[error("{adapter} refuses the kernel `{kernel}`: {reason}")]
+    Pipeline {
+        /// The adapter.
+        adapter: String,
+        /// The kernel and its defines.
+        kernel: String,
+        /// In the driver's words.
+        reason: String,
+    },
+    /// The device went away: unplugged, reset by a time-out, or crashed.
+    #[error("{adapter} was lost: {reason}; a long prompt may have met the driver's time-out")]
+    Lost {
+        /// The adapter.
+        adapter: String,
+        /// In the driver's words.
+        reason: String,
+    },
+    /// Any other error that the device reports.
+    #[error("{adapter}: {reason}")]
+    Device {
+        /// The adapter.
+        adapter: String,
+        /// In the driver's words.
+        reason: String,
+    },
+    /// More new tokens than a step takes.
+    #[error("a step of {tokens} tokens is longer than {limit}")]
+    StepTooLong {
+        /// Tokens asked for.
+        tokens: usize,
+        /// Tokens that fit.
+        limit: usize,
+    },
+    /// An id that the vocabulary lacks.
+    #[error("token {id} is outside the vocabulary of {vocab}")]
+    TokenOutOfRange {
+        /// The id.
+        id: u32,
+        /// Tokens that there are.
+        vocab: usize,
+    },
+}

@@ -1,0 +1,17 @@
+//! The GPU backend on wgpu: Vulkan, Metal, DX12.
+//!
+//! [`Gpu`] is an opened device with its limits as [`Caps`]; a [`Kernel`] is a shader with its defines; pipelines are
+//! compiled once and cached. Nothing here asks for a vendor: kernels are chosen by capabilities alone.
+
+mod caps;
+mod device;
+mod error;
+mod kernel;
+pub mod ops;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use caps::{AdapterSummary, Caps, CapsOverride};
+pub use device::{Gpu, GpuOptions};
+pub use error::GpuError;
+pub use kernel::{Access, Binding, Kernel, Pipeline};

@@ -1,0 +1,54 @@
+//! One file per shader family: its parameters, the choice of a kernel by capabilities, and how large a dispatch is.
+//!
+//! What all kernels share (see `shaders/wgsl/lib/batch.wgsl`): values lie in one `arena` of f32, small f32 vectors
+//! (norm scales, biases, sinks) in `vectors`, the rows of the current step in `batch`. Parameters that stay the same
+//! from step to step are a uniform buffer of the dispatch's own; everything that changes is read from `batch`, so that
+//! the stream of commands does not change from token to token.
+
+use super::kernel::Kernel;
+use crate::graph::Rows;
+
+/// Where a value lies in the arena: row `r` starts at element `base + offset * rows + r * stride`, where `rows` is how
+/// many rows of its kind the step has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// First element of the region of its kind of rows.
+    pub base: u32,
+    /// Elements a row before it.
+    pub offset: u32,
+    /// Elements from one row to the next.
+    pub stride: u32,
+    /// A row per token, or per output.
+    pub rows: Rows,
+}
+
+impl Place {
+    /// As `lib/batch.wgsl` reads it: a `vec4<u32>`.
+    pub fn words(&self) -> [u32; 4] {
+        [self.base, self.offset, self.stride, u32::from(self.rows == Rows::Output)]
+    }
+}
+
+/// Workgroups in one dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dim {
+    /// Always as many.
+    Fixed(u32),
+    /// The step's rows (of the dispatch's kind) divided by this, rounded up.
+    RowsOver(u32),
+    /// One a sequence of the step.
+    Sequences,
+}
+
+/// One call of a kernel.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// What runs.
+    pub kernel: Kernel,
+    /// Contents of the uniform binding 0.
+    pub params: Vec<u8>,
+    /// Workgroups.
+    pub grid: [Dim; 3],
+    /// The rows that [`Dim::RowsOver`] counts.
+    pub rows: Rows,
+}

@@ -1,0 +1,48 @@
+//! What the tests of kernels share: every adapter of the machine, and smaller ones pretended.
+
+use std::sync::OnceLock;
+
+use super::{CapsOverride, Gpu, GpuOptions};
+
+/// All devices to test on: each adapter with and without injected checks, and the first one with the least limits that
+/// WebGPU guarantees. Empty, with a visible line, where there is no adapter.
+pub(crate) fn gpus() -> &'static [Gpu] {
+    static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
+    GPUS.get_or_init(|| {
+        let adapters = Gpu::adapters();
+        if adapters.is_empty() {
+            println!("SKIPPED: GPU kernels: no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)");
+        }
+        let least = CapsOverride {
+            no_f16: true,
+            no_subgroups: true,
+            no_host_import: true,
+            max_binding: None,
+            max_invocations: Some(256),
+            max_storage_buffers: Some(8),
+            pretend_hardware: false,
+        };
+        let open = |index: usize, caps: CapsOverride, checked: bool| {
+            Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked }).unwrap()
+        };
+        let mut all = Vec::new();
+        for a in &adapters {
+            all.push(open(a.index, CapsOverride::default(), false));
+            all.push(open(a.index, CapsOverride { pretend_hardware: true, ..CapsOverride::default() }, true));
+        }
+        if let Some(first) = adapters.first() {
+            all.push(open(first.index, least, true));
+            all.push(open(first.index, CapsOverride { pretend_hardware: true, ..least }, false));
+        }
+        all
+    })
+}
+
+#[test]
+fn devices_open_and_name_themselves() {
+    for gpu in gpus() {
+        assert!(!gpu.name().is_empty());
+        assert!(gpu.caps().max_binding >= 1 << 27, "{:?}", gpu.caps());
+        gpu.wait().unwrap();
+    }
+}

@@ -1,0 +1,32 @@
+// The rows of the current step, and the places of values.
+//
+// batch: array<u32>, binding 1 of every kernel
+//   0 tokens   1 outputs   2 sequences
+//   3 positions_at   u32 position of each token row in its sequence
+//   4 sequence_of_row_at   u32 sequence of each token row
+//   5 outputs_at   u32 token row of each output row
+//   6 sequences_at   records of `sequence_stride` words:
+//        first row, rows, cached tokens (this step's included), 0,
+//        then for each group of caches: pages_at (page numbers, oldest first), first_page (pages dropped before it)
+//   7 sequence_stride
+//   8 ropes_at   records of 4 words: rows_at (in `rope`: for each token row rotary_dims/2 cos, then as many sin),
+//        keys_at (cos of every cached position, rotary_dims/2 each, sequences one after the other; then the sines),
+//        keys (cached positions of all sequences together), 0
+//   9 first_keys_at   u32 for each sequence: its first position in a rope's key table
+
+@group(0) @binding(1) var<storage, read> batch: array<u32>;
+
+// A value's place: base, offset, stride, 1 for a row per output. Row r starts at base + offset * rows + r * stride.
+alias Place = vec4<u32>;
+
+fn at(place: Place, row: u32) -> u32 {
+    return place.x + place.y * batch[place.w] + row * place.z;
+}
+
+// As `at`, for a dispatch whose rows are outputs: a value with a row per token is read at the output's token.
+fn at_output(place: Place, row: u32) -> u32 {
+    if place.w == 0u {
+        return at(place, batch[batch[5] + row]);
+    }
+    return at(place, row);
+}
