@@ -28,6 +28,9 @@ pub struct Global {
     /// Where to compute
     #[arg(long, global = true, value_enum, default_value_t = Backend::Auto)]
     pub backend: Backend,
+    /// GPU to use: its number in `handmill devices`, or part of its name [default: the best]
+    #[arg(long, global = true, value_name = "GPU")]
+    pub device: Option<String>,
     /// CPU threads [default: the physical cores this process may use]
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -53,10 +56,10 @@ pub enum Backend {
 impl Global {
     /// Refuses what this build cannot do.
     pub fn check(&self) -> Result<(), CliError> {
-        match self.backend {
-            Backend::Auto | Backend::Cpu => Ok(()),
-            Backend::Gpu => Err(CliError::failed("this build has no GPU backend yet; use --backend cpu")),
+        if cfg!(feature = "gpu") || (self.backend != Backend::Gpu && self.device.is_none()) {
+            return Ok(());
         }
+        Err(CliError::failed("this build has no GPU backend (it was built without the feature `gpu`); use --backend cpu"))
     }
 }
 

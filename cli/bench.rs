@@ -15,8 +15,9 @@ use handmill_models::{
     engine::{Sequence, Step},
 };
 use handmill_runtime::{
-    cpu::{Outputs, Pool, arch::Isa},
+    cpu::{Pool, arch::Isa},
     profile::{ReadBandwidth, measure_fma_peak},
+    step::Outputs,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 
 use crate::{args::Global, error::CliError, out};
 use handmill_runtime::cpu::arch::Isa;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 
 /// Runs the subcommand.
@@ -13,6 +13,7 @@ pub fn run(global: &Global) -> Result<(), CliError> {
     let name = cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let memory = meminfo("MemTotal");
     let free = meminfo("MemAvailable");
+    let gpus = Gpu::all();
     if global.json {
         return out::json(&json!({
             "cpu": {
@@ -23,7 +24,7 @@ pub fn run(global: &Global) -> Result<(), CliError> {
                 "memory_bytes": memory,
                 "memory_available_bytes": free,
             },
-            "gpus": [],
+            "gpus": gpus.iter().map(Gpu::json).collect::<Vec<_>>(),
         }));
     }
     let mut text = format!("cpu     {name}\n        {logical} logical cores for this process\n");
@@ -32,7 +33,102 @@ pub fn run(global: &Global) -> Result<(), CliError> {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         text += &format!("        {:.1} GiB of memory, {:.1} GiB of it available\n", gib(memory), gib(free));
     }
-    out::text(&(text + "gpu     none: this build has no GPU backend yet\n"))
+    for gpu in &gpus {
+        text += &gpu.text();
+    }
+    if gpus.is_empty() {
+        text += if cfg!(feature = "gpu") {
+            "gpu     none: no Vulkan, Metal or DX12 driver lists one\n"
+        } else {
+            "gpu     none: this build has no GPU backend\n"
+        };
+    }
+    out::text(&text)
+}
+
+#[cfg(not(feature = "gpu"))]
+struct Gpu;
+
+#[cfg(feature = "gpu")]
+struct Gpu(handmill_runtime::gpu::AdapterSummary);
+
+#[cfg(not(feature = "gpu"))]
+impl Gpu {
+    fn all() -> Vec<Self> {
+        Vec::new()
+    }
+
+    fn json(&self) -> Value {
+        Value::Null
+    }
+
+    fn text(&self) -> String {
+        String::new()
+    }
+}
+
+#[cfg(feature = "gpu")]
+impl Gpu {
+    fn all() -> Vec<Self> {
+        handmill_runtime::gpu::Gpu::adapters().into_iter().map(Self).collect()
+    }
+
+    fn features(&self) -> Vec<String> {
+        let caps = &self.0.caps;
+        let mut names: Vec<String> = [
+            ("f16", caps.f16),
+            ("cooperative matrices", caps.cooperative),
+            ("timestamps", caps.timestamps),
+            ("pipeline cache", caps.pipeline_cache),
+            ("host memory import", caps.host_import),
+        ]
+        .into_iter()
+        .filter_map(|(name, has)| has.then(|| name.to_owned()))
+        .collect();
+        if let Some((least, most)) = caps.subgroups {
+            names.push(if least == most { format!("subgroups of {least}") } else { format!("subgroups of {least} to {most}") });
+        }
+        names
+    }
+
+    fn json(&self) -> Value {
+        let Self(gpu) = self;
+        json!({
+            "index": gpu.index,
+            "name": gpu.name,
+            "kind": gpu.kind,
+            "api": gpu.api,
+            "driver": gpu.driver,
+            "features": self.features(),
+            "limits": {
+                "storage_binding_bytes": gpu.caps.max_binding,
+                "buffer_bytes": gpu.caps.max_buffer,
+                "workgroup_invocations": gpu.caps.max_invocations,
+                "workgroup_memory_bytes": gpu.caps.max_workgroup_memory,
+                "storage_buffers": gpu.caps.max_storage_buffers,
+            },
+        })
+    }
+
+    fn text(&self) -> String {
+        let Self(gpu) = self;
+        let mib = |bytes: u64| bytes >> 20;
+        format!(
+            "gpu {}   {} ({}, {})\n        driver {}\n        {}\n        buffers up to {} MiB, bindings {} MiB, \
+             workgroups of {}, {} KiB of workgroup memory, {} storage buffers\n",
+            gpu.index,
+            gpu.name,
+            gpu.kind,
+            gpu.api,
+            gpu.driver,
+            self.features().join(", "),
+            mib(gpu.caps.max_buffer),
+            mib(gpu.caps.max_binding),
+            gpu.caps.max_invocations,
+            gpu.caps.max_workgroup_memory >> 10,
+            gpu.caps.max_storage_buffers,
+        )
+    }
 }
 
 /// What the system calls the CPU, where it says.

@@ -4,6 +4,8 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 mod args;
+#[cfg(feature = "gpu")]
+mod auto;
 mod bench;
 mod cache;
 mod detokenize;

@@ -1,6 +1,6 @@
 //! What can go wrong with a model.
 
-use handmill_runtime::{cpu::CpuError, format::FormatError, graph::GraphError};
+use handmill_runtime::{BackendError, format::FormatError, graph::GraphError};
 
 use crate::{engine::sampling::SamplingError, text::TextError};
 
@@ -15,7 +15,7 @@ pub enum Error {
     Graph(#[from] GraphError),
     /// The backend.
     #[error(transparent)]
-    Cpu(#[from] CpuError),
+    Backend(#[from] BackendError),
     /// The tokenizer.
     #[error(transparent)]
     Text(#[from] TextError),

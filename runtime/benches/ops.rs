@@ -7,8 +7,9 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use handmill_runtime::cpu::arch::{Isa, Simd};
-use handmill_runtime::cpu::ops::attention::{AttentionParams, DecodeItem, KvPages, KvType, PromptItem};
+use handmill_runtime::cpu::ops::attention::{AttentionParams, DecodeItem, KvPages, PromptItem};
 use handmill_runtime::cpu::ops::{OpKernels, op_kernels, rope_cos_sin};
+use handmill_runtime::step::KvType;
 use handmill_runtime::graph::{Act, RopeLayout};
 use handmill_runtime::simd_dispatch;
 

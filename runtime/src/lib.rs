@@ -1,6 +1,7 @@
 //! The tensor runtime: bytes of memory-mapped files become typed views, graphs of ops over them become plans, and a
 //! backend executes the plans. Nothing here knows what a language model is.
 
+mod backend;
 pub mod cpu;
 pub mod format;
 #[cfg(feature = "gpu")]
@@ -8,3 +9,6 @@ pub mod gpu;
 pub mod graph;
 pub mod profile;
 pub mod quant;
+pub mod step;
+
+pub use backend::{Backend, BackendError};

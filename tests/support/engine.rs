@@ -7,7 +7,7 @@ use handmill_models::{
     Error, Model,
     engine::{Engine, EngineOptions, Sequence, Step},
 };
-use handmill_runtime::cpu::{Isa, Outputs};
+use handmill_runtime::{cpu::Isa, step::Outputs};
 
 use super::Matrix;
 

@@ -2,7 +2,7 @@
 
 use std::{ops::ControlFlow, time::Instant};
 
-use handmill_runtime::cpu::Outputs;
+use handmill_runtime::step::Outputs;
 
 use super::{
     Engine, Sequence, Step,

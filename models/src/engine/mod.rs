@@ -5,9 +5,14 @@ mod perplexity;
 pub mod sampling;
 
 use handmill_runtime::{
-    cpu::{CpuBackend, CpuError, CpuOptions, Isa, IsaError, KvType, Outputs, Pool, SequenceKv, SequenceStep},
+    Backend, BackendError,
+    cpu::{CpuBackend, CpuError, CpuOptions, Isa, IsaError, Pool},
     graph::{Device, Plan},
+    step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
+
+#[cfg(feature = "gpu")]
+use handmill_runtime::gpu::{Gpu, GpuBackend, GpuBackendOptions};
 
 use crate::{Error, Model};
 
@@ -26,9 +31,22 @@ pub enum KvChoice {
     F32,
 }
 
+/// Where a model runs.
+#[derive(Clone, Default)]
+pub enum DeviceChoice {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// An opened GPU.
+    #[cfg(feature = "gpu")]
+    Gpu(std::sync::Arc<Gpu>),
+}
+
 /// How to run a model.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EngineOptions {
+    /// Where.
+    pub device: DeviceChoice,
     /// Threads; by default the physical cores that the process may use.
     pub threads: Option<usize>,
     /// Tokens that all sequences together may hold; by default the context that the model was made for, but no less
@@ -51,14 +69,14 @@ impl EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { threads: None, n_ctx: None, kv: KvChoice::Auto, isa: None, max_step_tokens: 512 }
+        Self { device: DeviceChoice::Cpu, threads: None, n_ctx: None, kv: KvChoice::Auto, isa: None, max_step_tokens: 512 }
     }
 }
 
 /// A model with threads, memory and cache. One engine runs any number of sequences.
 pub struct Engine {
     model: Model,
-    backend: CpuBackend,
+    backend: Box<dyn Backend>,
     n_ctx: usize,
 }
 
@@ -97,7 +115,6 @@ impl Engine {
     /// # Errors
     /// Where memory, threads or the instruction set cannot be had.
     pub fn new(model: &Model, options: &EngineOptions) -> Result<Self, Error> {
-        let isa = options.isa.map_or_else(Isa::from_env, Ok).map_err(|e: IsaError| CpuError::Isa(e.to_string()))?;
         let kv_type = match options.kv {
             KvChoice::F32 => KvType::F32,
             KvChoice::Auto if model.is_f32() => KvType::F32,
@@ -105,17 +122,24 @@ impl Engine {
         };
         let n_ctx =
             options.n_ctx.unwrap_or(model.info().context.clamp(EngineOptions::MIN_CTX, EngineOptions::MAX_CTX)).max(1);
-        let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu))?;
-        let backend = CpuBackend::new(
-            plan,
-            &CpuOptions {
-                isa,
-                threads: options.threads.unwrap_or_else(Pool::default_threads),
-                kv_type,
-                max_cached_tokens: n_ctx,
-                max_step_tokens: options.max_step_tokens.clamp(1, n_ctx),
-            },
-        )?;
+        let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
+        let backend: Box<dyn Backend> = match &options.device {
+            DeviceChoice::Cpu => {
+                let isa = options.isa.map_or_else(Isa::from_env, Ok);
+                let isa = isa.map_err(|e: IsaError| BackendError::from(CpuError::Isa(e.to_string())))?;
+                let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu))?;
+                let threads = options.threads.unwrap_or_else(Pool::default_threads);
+                let cpu = CpuOptions { isa, threads, kv_type, max_cached_tokens: n_ctx, max_step_tokens };
+                Box::new(CpuBackend::new(plan, &cpu).map_err(BackendError::from)?)
+            }
+            #[cfg(feature = "gpu")]
+            DeviceChoice::Gpu(gpu) => {
+                let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Gpu))?;
+                let options = GpuBackendOptions { kv_type, max_cached_tokens: n_ctx, max_step_tokens };
+                let backend = GpuBackend::new(gpu.clone(), plan, &options, &mut |_, _| {});
+                Box::new(backend.map_err(BackendError::from)?)
+            }
+        };
         Ok(Self { model: model.clone(), backend, n_ctx })
     }
 
@@ -125,8 +149,8 @@ impl Engine {
     }
 
     /// The backend, for its profile and its cache's size.
-    pub fn backend(&mut self) -> &mut CpuBackend {
-        &mut self.backend
+    pub fn backend(&mut self) -> &mut dyn Backend {
+        &mut *self.backend
     }
 
     /// Tokens that all sequences together may hold.
@@ -141,18 +165,18 @@ impl Engine {
 
     /// Another sequence with the same tokens; pages are shared until one of the two writes.
     pub fn fork(&mut self, sequence: &Sequence) -> Sequence {
-        Sequence { kv: self.backend.kv().fork(&sequence.kv) }
+        Sequence { kv: self.backend.pages().fork(&sequence.kv) }
     }
 
     /// Forgets all but the first `len` tokens. False, and nothing is changed, where a sliding window has already
     /// dropped what would be needed.
     pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) -> bool {
-        self.backend.kv().truncate(&mut sequence.kv, len)
+        self.backend.pages().truncate(&mut sequence.kv, len)
     }
 
     /// Gives the sequence's cache back.
     pub fn release(&mut self, sequence: Sequence) {
-        self.backend.kv().release(sequence.kv);
+        self.backend.pages().release(sequence.kv);
     }
 
     /// Runs new tokens of one or more sequences together. Returns logits `[outputs, vocab]` in the order of the steps.
@@ -209,6 +233,7 @@ impl Engine {
     /// Rows of logits that are worth having in memory at once: about 64 MiB, and all of a short prompt's.
     fn output_rows_per_step(&self) -> usize {
         let row = self.model.info().vocab_size.max(1) * 4;
-        ((64 << 20) / row).clamp(16, self.backend.max_step_tokens().max(16)).min(self.backend.max_step_tokens())
+        let most = self.backend.max_step_tokens();
+        ((64 << 20) / row).clamp(16, most.max(16)).min(most).min(self.backend.max_outputs()).max(1)
     }
 }

@@ -2,7 +2,7 @@
 //! its own, and the tokens of its second half are scored. A tokenizer that begins texts with a BOS token has each
 //! window's first token replaced by it.
 
-use handmill_runtime::cpu::Outputs;
+use handmill_runtime::step::Outputs;
 
 use super::{Engine, Step};
 use crate::Error;

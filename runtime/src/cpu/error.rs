@@ -11,28 +11,9 @@ pub enum CpuError {
         /// Its size.
         bytes: usize,
     },
-    /// More tokens than the key/value pages hold.
-    #[error("the key/value cache is full: it holds {tokens} tokens; ask for a longer context")]
-    CacheFull {
-        /// Its capacity.
-        tokens: usize,
-    },
-    /// A step with more tokens than the backend was made for.
-    #[error("a step of {tokens} tokens; this backend takes at most {limit}")]
-    StepTooLong {
-        /// Tokens asked for.
-        tokens: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// A token id outside the embedding table.
-    #[error("token id {id} is outside the vocabulary of {vocab}")]
-    TokenOutOfRange {
-        /// The id.
-        id: u32,
-        /// Rows of the table.
-        vocab: usize,
-    },
+    /// A step that cannot run.
+    #[error(transparent)]
+    Step(#[from] crate::step::StepError),
     /// A thread could not be started.
     #[error("cannot start {threads} threads: {source}")]
     Threads {

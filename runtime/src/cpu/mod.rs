@@ -10,7 +10,5 @@ pub mod pool;
 
 pub use arch::{Isa, IsaError};
 pub use error::CpuError;
-pub use exec::{CpuBackend, CpuOptions, Outputs, SequenceStep};
-pub use kv::{KvPool, PAGE_TOKENS, SequenceKv};
-pub use ops::attention::KvType;
+pub use exec::{CpuBackend, CpuOptions};
 pub use pool::Pool;

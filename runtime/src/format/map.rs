@@ -6,6 +6,7 @@ use std::{fs::File, ops::Deref, ops::Range, path::Path, sync::Arc};
 #[derive(Debug)]
 pub struct Mapping {
     map: memmap2::Mmap,
+    file: File,
 }
 
 impl Mapping {
@@ -15,7 +16,18 @@ impl Mapping {
         // SAFETY: the map is read-only and private to this process. As with every reader of mapped model files, a
         // writer that truncates the file while it is mapped is outside what can be guarded against.
         let map = unsafe { memmap2::Mmap::map(&file)? };
-        Ok(Arc::new(Self { map }))
+        Ok(Arc::new(Self { map, file }))
+    }
+
+    /// The same file mapped once more, writable and private (copied on write): what a device wants that imports host
+    /// memory. Nothing is read until it is used.
+    ///
+    /// # Errors
+    /// Where the address space cannot be had.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn private_copy(&self) -> std::io::Result<memmap2::MmapMut> {
+        // SAFETY: as in `open`; writes, of which there are none, would stay in this process.
+        unsafe { memmap2::MmapOptions::new().map_copy(&self.file) }
     }
 }
 
@@ -44,6 +56,15 @@ impl Bytes {
     pub fn mapped(map: &Arc<Mapping>, range: Range<usize>) -> Option<Self> {
         map.get(range.clone())?;
         Some(Self { owner: Owner::Mapped(map.clone()), range })
+    }
+
+    /// The map that the bytes lie in and where, unless they are on the heap.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn mapping(&self) -> Option<(&Arc<Mapping>, usize)> {
+        match &self.owner {
+            Owner::Mapped(map) => Some((map, self.range.start)),
+            Owner::Heap(_) => None,
+        }
     }
 
     /// Bytes on the heap.

@@ -90,20 +90,10 @@ pub enum GpuError {
         /// In the driver's words.
         reason: String,
     },
-    /// More new tokens than a step takes.
-    #[error("a step of {tokens} tokens is longer than {limit}")]
-    StepTooLong {
-        /// Tokens asked for.
-        tokens: usize,
-        /// Tokens that fit.
-        limit: usize,
-    },
-    /// An id that the vocabulary lacks.
-    #[error("token {id} is outside the vocabulary of {vocab}")]
-    TokenOutOfRange {
-        /// The id.
-        id: u32,
-        /// Tokens that there are.
-        vocab: usize,
-    },
+    /// A step that cannot run.
+    #[error(transparent)]
+    Step(#[from] crate::step::StepError),
+    /// A weight whose bytes are not whole rows.
+    #[error("a weight cannot be decoded: {0}")]
+    Weight(#[from] crate::quant::RowError),
 }

@@ -3,15 +3,20 @@
 //! [`Gpu`] is an opened device with its limits as [`Caps`]; a [`Kernel`] is a shader with its defines; pipelines are
 //! compiled once and cached. Nothing here asks for a vendor: kernels are chosen by capabilities alone.
 
+mod bandwidth;
 mod caps;
 mod device;
 mod error;
+mod exec;
+mod import;
 mod kernel;
 pub mod ops;
 #[cfg(test)]
 pub(crate) mod testing;
+mod weights;
 
 pub use caps::{AdapterSummary, Caps, CapsOverride};
 pub use device::{Gpu, GpuOptions};
 pub use error::GpuError;
+pub use exec::{GpuBackend, GpuBackendOptions, GpuStats};
 pub use kernel::{Access, Binding, Kernel, Pipeline};

@@ -181,6 +181,8 @@ pub enum StepKind {
 pub enum Device {
     /// The CPU backend.
     Cpu,
+    /// The GPU backend.
+    Gpu,
 }
 
 impl Device {
@@ -188,6 +190,7 @@ impl Device {
     pub fn name(self) -> &'static str {
         match self {
             Device::Cpu => "cpu",
+            Device::Gpu => "gpu",
         }
     }
 }
@@ -348,6 +351,14 @@ impl StepKind {
 }
 
 impl RowOp {
+    /// The embedding table that it looks rows up in.
+    pub fn table(&self) -> Option<WeightId> {
+        match self {
+            RowOp::Embed { table, .. } => Some(*table),
+            _ => None,
+        }
+    }
+
     /// The rows read.
     pub fn srcs(&self) -> [Option<Src>; 2] {
         match *self {

@@ -37,7 +37,7 @@ impl ReadBandwidth {
     ///
     /// # Errors
     /// Where the memory cannot be had.
-    pub(super) fn with_bytes(threads: usize, bytes: usize, isa: Isa) -> io::Result<Self> {
+    pub fn with_bytes(threads: usize, bytes: usize, isa: Isa) -> io::Result<Self> {
         let threads = threads.max(1);
         let mut buffer = MmapMut::map_anon(bytes)?;
         #[cfg(target_os = "linux")]

@@ -4,15 +4,16 @@
 //! it is one phase: whoever claims a key/value head writes its key and value and then attends. Longer sequences take
 //! three phases: write, attend piece by piece, merge. All other steps write first and then attend tile by tile.
 
-use super::{SequenceRows, StepContext};
+use super::StepContext;
 use crate::{
     cpu::{
         buffer::Buffer,
-        kv::{KvRows, SequenceKv},
-        ops::attention::{AttentionParams, DecodeItem, KeyRope, KvType, PromptItem},
+        kv::KvRows,
+        ops::attention::{AttentionParams, DecodeItem, KeyRope, PromptItem},
         pool::Worker,
     },
     graph::{AttentionOp, AttentionStep, HeadOp, ValueId},
+    step::{KvType, SequenceKv, SequenceRows},
 };
 
 /// The kernels' view of an op.
@@ -92,7 +93,7 @@ impl StepContext<'_> {
             scratch.query[own.clone()].copy_from_slice(from);
             self.head_ops(&step.head_ops[0], &mut scratch.query[own], step.op.head_dim, seq.first_row);
             let q = &*scratch.query;
-            let pages = self.backend.kv.pages(step.op.cache, kv);
+            let pages = self.backend.kv.pages(&self.backend.book, step.op.cache, kv);
             let position = seq.cached - 1;
             let piece = params.pieces(position, seq.cached).start;
             let item = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece };
@@ -125,7 +126,7 @@ impl StepContext<'_> {
                 return;
             }
             let q = self.query_rows(step.inputs[0], seq.first_row, 1);
-            let pages = self.backend.kv.pages(step.op.cache, kv);
+            let pages = self.backend.kv.pages(&self.backend.book, step.op.cache, kv);
             let (position, piece) = (seq.cached - 1, pieces.start + piece);
             let decode = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece };
             let scratch = self.attention_scratch(worker, &step.op);
@@ -174,7 +175,7 @@ impl StepContext<'_> {
                 seq = sequences[s];
             }
             let params = self.params(step, &seq);
-            let pages = self.backend.kv.pages(step.op.cache, self.kvs[s]);
+            let pages = self.backend.kv.pages(&self.backend.book, step.op.cache, self.kvs[s]);
             let (_, _, q_stride) = self.place(step.inputs[0], 0);
             let (out, out_first, out_stride) = self.place(step.output, seq.first_row);
             let width = step.op.n_heads * step.op.v_dim;
@@ -229,7 +230,7 @@ impl StepContext<'_> {
     /// Writes the key and value of one head of one row into their pages.
     fn write_head(&self, step: &AttentionStep, kv: &SequenceKv, row: usize, head: usize, scratch: &mut [f32]) {
         let op = &step.op;
-        let rows: KvRows<'_> = self.backend.kv.rows(op.cache, kv);
+        let rows: KvRows<'_> = self.backend.kv.rows(&self.backend.book, op.cache, kv);
         let position = self.backend.batch.positions[row] as usize;
         let targets = [rows.key(head, position), rows.value(head, position)];
         for (i, (dim, to)) in [op.head_dim, op.v_dim].into_iter().zip(targets).enumerate() {
@@ -239,7 +240,7 @@ impl StepContext<'_> {
             let x = &mut scratch[..dim];
             x.copy_from_slice(from);
             self.head_ops(&step.head_ops[1 + i], x, dim, row);
-            match self.backend.kv.kv_type() {
+            match self.backend.book.kv_type() {
                 KvType::F16 => {
                     // SAFETY: the row has `dim` halves; only this item writes it, and it is read later or by this
                     // item alone.

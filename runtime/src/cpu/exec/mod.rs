@@ -20,38 +20,15 @@ use super::{
     CpuError,
     arch::Isa,
     buffer::Buffer,
-    kv::{KvPool, SequenceKv},
-    ops::{
-        LinearKernels, OpKernels,
-        attention::{DECODE_PIECE, KvType},
-        linear_kernels, op_kernels, rope_cos_sin,
-    },
+    kv::KvMemory,
+    ops::{LinearKernels, OpKernels, attention::DECODE_PIECE, linear_kernels, op_kernels, rope_cos_sin},
     pool::{Pool, Worker},
 };
-use crate::graph::{Plan, Rows, StepKind, ValueId, WeightId};
+use crate::{
+    graph::{Plan, Rows, StepKind, ValueId, WeightId},
+    step::{Batch, KvType, PageBook, SequenceKv, SequenceStep},
+};
 use schedule::Schedule;
-
-/// Which tokens of a step get an output row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outputs {
-    /// None: the step only fills the cache.
-    None,
-    /// The last.
-    Last,
-    /// Every token.
-    All,
-}
-
-/// New tokens of one sequence.
-#[derive(Debug)]
-pub struct SequenceStep<'a> {
-    /// What the sequence has cached; the tokens continue it.
-    pub kv: &'a mut SequenceKv,
-    /// The new tokens.
-    pub tokens: &'a [u32],
-    /// Which of them get an output row.
-    pub outputs: Outputs,
-}
 
 /// How to make a backend.
 #[derive(Clone, Debug)]
@@ -72,7 +49,8 @@ pub struct CpuOptions {
 pub struct CpuBackend {
     plan: Plan,
     pool: Pool,
-    kv: KvPool,
+    book: PageBook,
+    kv: KvMemory,
     isa: Isa,
     ops: &'static OpKernels,
     linear: &'static LinearKernels,
@@ -93,31 +71,9 @@ pub struct CpuBackend {
     /// Results of attention over pieces of long sequences.
     partials: Buffer,
     max_step_tokens: usize,
+    vocab: usize,
     batch: Batch,
     profile: Option<Vec<u64>>,
-}
-
-/// The rows of the current step.
-#[derive(Debug, Default)]
-struct Batch {
-    tokens: Vec<u32>,
-    positions: Vec<u32>,
-    /// By sequence: first row, rows, tokens cached including this step's.
-    sequences: Vec<SequenceRows>,
-    /// Tokens cached by all sequences together.
-    cached: usize,
-    /// Rows that have an output.
-    outputs: Vec<u32>,
-}
-
-/// One sequence's part of a step.
-#[derive(Clone, Copy, Debug)]
-struct SequenceRows {
-    first_row: usize,
-    n_rows: usize,
-    cached: usize,
-    /// First row of the sequence in `key_rope_tables`.
-    first_key: usize,
 }
 
 /// What the workers share during a step.
@@ -136,7 +92,9 @@ impl CpuBackend {
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
         let (ops, linear) = (op_kernels(options.isa), linear_kernels(options.isa));
         let graph = &plan.graph;
-        let kv = KvPool::new(graph.caches(), options.kv_type, options.max_cached_tokens)?;
+        let book = PageBook::new(graph.caches(), options.kv_type, options.max_cached_tokens);
+        let kv = KvMemory::new(&book)?;
+        let vocab = plan.vocab();
         let vectors = decode_vectors(&plan)?;
         let schedule = Schedule::new(&plan, linear, threads);
         let max_tokens = options.max_step_tokens.max(1);
@@ -159,7 +117,9 @@ impl CpuBackend {
             profile: None,
             isa: options.isa,
             pool,
+            book,
             kv,
+            vocab,
             ops,
             linear,
             vectors,
@@ -173,9 +133,9 @@ impl CpuBackend {
         &self.plan
     }
 
-    /// The pages of keys and values.
-    pub fn kv(&mut self) -> &mut KvPool {
-        &mut self.kv
+    /// The users of the pages of keys and values.
+    pub fn pages(&mut self) -> &mut PageBook {
+        &mut self.book
     }
 
     /// The instruction set in use.
@@ -209,7 +169,8 @@ impl CpuBackend {
     /// # Errors
     /// Token ids outside the vocabulary, more tokens than fit a step or the cache. The sequences are then unchanged.
     pub fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], CpuError> {
-        self.admit(steps)?;
+        self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab)?;
+        self.kv.copy(&self.book, &self.batch.copies);
         let n_outputs = self.batch.outputs.len();
         let n_tokens = self.batch.tokens.len();
         let output_bytes = self.plan.output_elements * n_outputs * 4;
@@ -240,7 +201,7 @@ impl CpuBackend {
             self.profile = profile;
         }
         for step in steps.iter_mut() {
-            self.kv.drop_passed(step.kv);
+            self.book.drop_passed(step.kv);
         }
         let slot = self.plan.slot(self.plan.output);
         debug_assert_eq!(slot.rows, Rows::Output);
@@ -252,50 +213,6 @@ impl CpuBackend {
             }
         }
         Ok(&rows[..n_outputs * slot.width])
-    }
-
-    /// Checks the step, makes room in the cache and writes down its rows.
-    fn admit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
-        let total: usize = steps.iter().map(|s| s.tokens.len()).sum();
-        if total > self.max_step_tokens {
-            return Err(CpuError::StepTooLong { tokens: total, limit: self.max_step_tokens });
-        }
-        let vocab = self.schedule.vocab;
-        if let Some(&id) = steps.iter().flat_map(|s| s.tokens).find(|id| **id as usize >= vocab) {
-            return Err(CpuError::TokenOutOfRange { id, vocab });
-        }
-        for i in 0..steps.len() {
-            let more = steps[i].tokens.len();
-            if let Err(error) = self.kv.extend(steps[i].kv, more) {
-                for step in &mut steps[..i] {
-                    let len = step.kv.len() - step.tokens.len();
-                    // Only tokens added just now are taken back, so no window has passed them.
-                    self.kv.truncate(step.kv, len);
-                }
-                return Err(error);
-            }
-        }
-        let batch = &mut self.batch;
-        batch.tokens.clear();
-        batch.positions.clear();
-        batch.sequences.clear();
-        batch.outputs.clear();
-        let mut first_key = 0;
-        for step in steps {
-            let (first_row, n_rows, cached) = (batch.tokens.len(), step.tokens.len(), step.kv.len());
-            batch.tokens.extend_from_slice(step.tokens);
-            batch.positions.extend((cached - n_rows..cached).map(|p| p as u32));
-            batch.sequences.push(SequenceRows { first_row, n_rows, cached, first_key });
-            first_key += cached;
-            batch.cached = first_key;
-            let rows = first_row as u32..(first_row + n_rows) as u32;
-            match step.outputs {
-                Outputs::None => {}
-                Outputs::Last => batch.outputs.extend(rows.last()),
-                Outputs::All => batch.outputs.extend(rows),
-            }
-        }
-        Ok(())
     }
 
     /// Cosines and sines of every row of the step, once per way of rotating.
@@ -349,10 +266,7 @@ impl StepContext<'_> {
 
     /// Rows of that kind in this step.
     fn count(&self, rows: Rows) -> usize {
-        match rows {
-            Rows::Token => self.backend.batch.tokens.len(),
-            Rows::Output => self.backend.batch.outputs.len(),
-        }
+        self.backend.batch.count(rows)
     }
 
     /// The buffer and element where row `row` of `value` starts, and the elements to the next row.

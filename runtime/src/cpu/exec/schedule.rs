@@ -3,7 +3,7 @@
 use super::attention;
 use crate::{
     cpu::ops::{ActForm, LinearKernels},
-    graph::{LinearStep, Op, Plan, StepKind},
+    graph::{LinearStep, Plan, StepKind},
 };
 
 /// A range of rows of one part of a linear step.
@@ -39,8 +39,6 @@ pub(super) struct Schedule {
     pub program_bytes: usize,
     /// Elements of partial attention results, over all key/value heads, for one piece of a sequence.
     pub partial_len: usize,
-    /// Rows of the smallest embedding table: ids must be below.
-    pub vocab: usize,
 }
 
 /// Rows that a mat-vec item is a multiple of, so that kernels which take several rows at once have no remainders.
@@ -63,11 +61,6 @@ impl Schedule {
             mat_vec_act_bytes = mat_vec_act_bytes.max(bytes(&s.mat_vec_forms));
             linear.push(s);
         }
-        let tables = plan.graph.nodes().iter().filter_map(|n| match n.op {
-            Op::Embed { table, .. } => Some(plan.graph.weight(table).rows()),
-            _ => None,
-        });
-        let vocab = tables.min().unwrap_or(usize::MAX);
         let program_len = |kind: &StepKind| match kind {
             StepKind::Rows(p) => p.scratch_len(),
             StepKind::Linear(l) => l.prologue.scratch_len(),
@@ -79,7 +72,7 @@ impl Schedule {
             _ => 0,
         };
         let partial_len = plan.steps.iter().map(|s| partial_len(&s.kind)).max().unwrap_or(0);
-        Self { linear, act_bytes_per_row, mat_vec_act_bytes, program_bytes, partial_len, vocab }
+        Self { linear, act_bytes_per_row, mat_vec_act_bytes, program_bytes, partial_len }
     }
 
     /// Bytes of scratch for one worker: rows of a program, and then one of: quantised rows, a panel, attention's.

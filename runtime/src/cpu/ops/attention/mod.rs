@@ -16,7 +16,7 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::{cpu::arch::Simd, graph::RopeLayout};
+use crate::{cpu::arch::Simd, graph::RopeLayout, step::KvType};
 
 /// Keys of one decode item: long enough that merging costs nothing, short enough to spread 1000 keys over cores.
 pub const DECODE_PIECE: usize = 256;
@@ -33,25 +33,6 @@ pub type DecodeKernel = unsafe fn(&DecodeItem<'_>, &mut [f32], &mut [f32]);
 pub type MergeKernel = fn(&AttentionParams<'_>, usize, &[f32], &mut [f32]);
 /// [`prompt::attention_prompt`]'s kernels.
 pub type PromptKernel = unsafe fn(&PromptItem<'_>, &mut [f32]);
-
-/// How cached keys and values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KvType {
-    /// IEEE binary16.
-    F16,
-    /// IEEE binary32.
-    F32,
-}
-
-impl KvType {
-    /// Bytes of one element.
-    pub const fn bytes(self) -> usize {
-        match self {
-            KvType::F16 => 2,
-            KvType::F32 => 4,
-        }
-    }
-}
 
 /// Where one sequence's keys and values of one layer lie.
 ///

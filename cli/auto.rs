@@ -1,0 +1,45 @@
+//! `--backend auto`: the CPU or a GPU, by measurement.
+
+use crate::fetch::note;
+use handmill_models::engine::DeviceChoice;
+use handmill_runtime::{
+    cpu::{Isa, Pool},
+    gpu::{Gpu, GpuOptions},
+    profile::ReadBandwidth,
+};
+
+/// The device whose memory is read faster. A GPU that is a CPU in disguise is never taken. Where there is none
+/// but such, nothing is said.
+pub fn choose() -> DeviceChoice {
+    let best = Gpu::adapters().into_iter().next();
+    if best.is_none_or(|a| a.kind == "software") {
+        return DeviceChoice::Cpu;
+    }
+    let gpu = match Gpu::open(&GpuOptions::default()) {
+        Ok(gpu) => gpu,
+        Err(e) => {
+            note(&format!("using the CPU: {e}"));
+            return DeviceChoice::Cpu;
+        }
+    };
+    match (gpu.read_bandwidth(), cpu_bandwidth()) {
+        (Ok(there), Some(here)) if there > here => {
+            note(&format!("using {}: it reads {:.0} GB/s, the CPU {:.0}", gpu.name(), there / 1e9, here / 1e9));
+            DeviceChoice::Gpu(gpu.into())
+        }
+        (Ok(there), Some(here)) => {
+            note(&format!("using the CPU: it reads {:.0} GB/s, {} {:.0}", here / 1e9, gpu.name(), there / 1e9));
+            DeviceChoice::Cpu
+        }
+        (Ok(_), None) => DeviceChoice::Gpu(gpu.into()),
+        (Err(e), _) => {
+            note(&format!("using the CPU: {e}"));
+            DeviceChoice::Cpu
+        }
+    }
+}
+
+fn cpu_bandwidth() -> Option<f64> {
+    let mut buffer = ReadBandwidth::with_bytes(Pool::default_threads(), 128 << 20, Isa::from_env().ok()?).ok()?;
+    Some(buffer.sample())
+}

@@ -1,0 +1,78 @@
+//! The wall: how fast a device reads its memory and copies it.
+
+use std::time::Instant;
+
+use handmill_shaders::Defines;
+
+use super::{
+    Access, Binding, Gpu, GpuError, Kernel,
+};
+
+impl Gpu {
+    /// Bytes a second that a kernel reads from device memory: the best of three runs over 256 MiB (64 on software
+    /// devices), each of several dispatches in one submit.
+    ///
+    /// # Errors
+    /// As [`Gpu::buffer`] and [`Gpu::wait`].
+    pub fn read_bandwidth(&self) -> Result<f64, GpuError> {
+        use wgpu::BufferUsages as U;
+        let kernel = Kernel {
+            name: "read",
+            defines: Defines::new(),
+            constants: vec![("WORKGROUP", 256)],
+            bindings: vec![Access::Read, Access::ReadWrite],
+        };
+        let pipeline = self.pipeline(&kernel)?;
+        let bytes = if self.caps().software { 64 << 20 } else { 256 << 20 }.min(self.caps().max_binding);
+        let buffer = self.buffer("bandwidth", bytes, U::STORAGE | U::COPY_DST)?;
+        let sums = self.buffer("bandwidth", 16, U::STORAGE)?;
+        let group = pipeline.bind(self, &[Binding::from(&buffer), Binding::from(&sums)]);
+        let repeats = if self.caps().software { 1 } else { 16 };
+        let run = |n: u32| {
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                pass.set_pipeline(&pipeline.pipeline);
+                pass.set_bind_group(0, &group, &[]);
+                (0..n).for_each(|_| pass.dispatch_workgroups(4096, 1, 1));
+            }
+            let start = Instant::now();
+            self.queue.submit([encoder.finish()]);
+            self.wait().map(|()| start.elapsed().as_secs_f64())
+        };
+        run(1)?;
+        // A submit's own cost is taken off by the difference of a long and a short one.
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            let (short, long) = (run(1)?, run(1 + repeats)?);
+            best = best.min((long - short).max(long / f64::from(4 * (1 + repeats))) / f64::from(repeats));
+        }
+        Ok(bytes as f64 / best)
+    }
+
+    /// Bytes a second (read and written, together) of a copy within device memory.
+    ///
+    /// # Errors
+    /// As [`Gpu::read_bandwidth`].
+    pub fn copy_bandwidth(&self) -> Result<f64, GpuError> {
+        use wgpu::BufferUsages as U;
+        let bytes = (if self.caps().software { 64 << 20 } else { 256 << 20 }).min(self.caps().max_buffer);
+        let from = self.buffer("bandwidth", bytes, U::COPY_SRC | U::COPY_DST)?;
+        let to = self.buffer("bandwidth", bytes, U::COPY_SRC | U::COPY_DST)?;
+        let repeats = if self.caps().software { 2 } else { 16 };
+        let run = |n: u32| {
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            (0..n).for_each(|_| encoder.copy_buffer_to_buffer(&from, 0, &to, 0, Some(bytes)));
+            let start = Instant::now();
+            self.queue.submit([encoder.finish()]);
+            self.wait().map(|()| start.elapsed().as_secs_f64())
+        };
+        run(1)?;
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            let (short, long) = (run(1)?, run(1 + repeats)?);
+            best = best.min((long - short).max(long / f64::from(4 * (1 + repeats))) / f64::from(repeats));
+        }
+        Ok(2.0 * bytes as f64 / best)
+    }
+}

@@ -1,0 +1,293 @@
+//! The buffers of a backend, beside its weights.
+
+use wgpu::BufferUsages as U;
+
+use crate::{
+    cpu::ops::rope_cos_sin,
+    gpu::{Gpu, GpuError, kernel::Binding, weights::GpuWeights},
+    graph::Plan,
+    step::{Batch, PAGE_TOKENS, PageBook, SequenceKv},
+};
+
+/// What a binding of a call shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The call's own parameters: offset and length in the buffer of all parameters.
+    Params { offset: u64, len: u64 },
+    /// Rows of the step.
+    Batch,
+    /// All values.
+    Arena,
+    /// Norm scales, biases, sinks.
+    Vectors,
+    /// A window of a buffer of weights.
+    Weights { buffer: usize, offset: u64, len: u64 },
+    /// Token ids of the step.
+    Tokens,
+    /// Keys and values of one layer.
+    Kv(usize),
+    /// Cosines and sines.
+    Rope,
+    /// Attention over parts of long sequences.
+    Partials,
+}
+
+/// Elements of the arena and its two regions.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ArenaLayout {
+    /// Elements a token row, scratch included.
+    pub token_elements: usize,
+    /// Elements an output row, scratch included.
+    pub output_elements: usize,
+    /// Token rows that there is room for.
+    pub max_tokens: usize,
+}
+
+impl ArenaLayout {
+    /// First element of the output rows.
+    pub fn output_base(&self) -> usize {
+        self.token_elements * self.max_tokens
+    }
+
+    /// Bytes with room for `outputs` output rows.
+    pub fn bytes(&self, outputs: usize) -> u64 {
+        (self.output_base() + self.output_elements * outputs) as u64 * 4
+    }
+}
+
+/// Buffers that grow with use. Whoever makes one grow must bind anew.
+pub(super) struct Memory {
+    pub params: wgpu::Buffer,
+    pub vectors: wgpu::Buffer,
+    pub arena: wgpu::Buffer,
+    /// Output rows that the arena has room for.
+    pub max_outputs: usize,
+    pub batch: wgpu::Buffer,
+    pub tokens: wgpu::Buffer,
+    pub rope: wgpu::Buffer,
+    pub partials: wgpu::Buffer,
+    /// By cache.
+    kv: Vec<wgpu::Buffer>,
+    /// By group: pages that the buffers of its layers have room for.
+    pages: Vec<usize>,
+    /// For results on their way to the host.
+    pub staging: wgpu::Buffer,
+}
+
+const DEVICE: U = U::STORAGE.union(U::COPY_DST).union(U::COPY_SRC);
+
+impl Memory {
+    pub fn new(
+        gpu: &Gpu,
+        layout: &ArenaLayout,
+        book: &PageBook,
+        n_caches: usize,
+        params: &[u8],
+        vectors: &[f32],
+    ) -> Result<Self, GpuError> {
+        let filled = |what: &str, bytes: &[u8], usage: U| -> Result<wgpu::Buffer, GpuError> {
+            let buffer = gpu.buffer(what, bytes.len() as u64, usage | U::COPY_DST)?;
+            gpu.queue.write_buffer(&buffer, 0, bytes);
+            Ok(buffer)
+        };
+        let max_outputs = 1;
+        let kv = (0..n_caches).map(|_| gpu.buffer("keys and values", 0, DEVICE)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            params: filled("parameters", params, U::UNIFORM)?,
+            vectors: filled("vectors", bytemuck::cast_slice(vectors), U::STORAGE)?,
+            arena: gpu.buffer("activations", layout.bytes(max_outputs), DEVICE)?,
+            max_outputs,
+            batch: gpu.buffer("batch", 4096, DEVICE)?,
+            tokens: gpu.buffer("tokens", layout.max_tokens as u64 * 4, DEVICE)?,
+            rope: gpu.buffer("rotation tables", 4096, DEVICE)?,
+            partials: gpu.buffer("partial attention", 4096, DEVICE)?,
+            kv,
+            pages: vec![0; book.groups.len()],
+            staging: gpu.buffer("results", 4096, U::MAP_READ | U::COPY_DST)?,
+        })
+    }
+
+    /// The buffer and range behind `source`.
+    pub fn binding<'a>(&'a self, source: Source, weights: &'a GpuWeights) -> Binding<'a> {
+        match source {
+            Source::Params { offset, len } => Binding { buffer: &self.params, offset, size: Some(len) },
+            Source::Weights { buffer, offset, len } => {
+                Binding { buffer: &weights.buffers[buffer], offset, size: Some(len) }
+            }
+            Source::Batch => (&self.batch).into(),
+            Source::Arena => (&self.arena).into(),
+            Source::Vectors => (&self.vectors).into(),
+            Source::Tokens => (&self.tokens).into(),
+            Source::Kv(cache) => (&self.kv[cache]).into(),
+            Source::Rope => (&self.rope).into(),
+            Source::Partials => (&self.partials).into(),
+        }
+    }
+
+    /// Makes room for `outputs` output rows; true where the arena is a new one.
+    pub fn reserve_outputs(&mut self, gpu: &Gpu, layout: &ArenaLayout, outputs: usize) -> Result<bool, GpuError> {
+        if outputs <= self.max_outputs {
+            return Ok(false);
+        }
+        // The values of a step do not outlive it.
+        let rounded = outputs.next_power_of_two();
+        let outputs = if layout.bytes(rounded) <= gpu.caps().max_binding { rounded } else { outputs };
+        self.arena = gpu.buffer("activations", layout.bytes(outputs), DEVICE)?;
+        self.max_outputs = outputs;
+        Ok(true)
+    }
+
+    /// Makes room for every page that `book` has handed out, keeping what is cached; true where buffers are new.
+    pub fn reserve_pages(&mut self, gpu: &Gpu, plan: &Plan, book: &PageBook) -> Result<bool, GpuError> {
+        let mut grown = false;
+        for g in 0..book.groups.len() {
+            let need = book.pages_made(g);
+            if need <= self.pages[g] {
+                continue;
+            }
+            let layer_bytes = book.groups[g].layer_bytes(book.kv_type()) as u64;
+            let most = (gpu.caps().max_binding / layer_bytes.max(1)) as usize;
+            let pages = need.next_power_of_two().max(4).min(book.groups[g].capacity).min(most.max(need));
+            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            for cache in 0..plan.graph.caches().len() {
+                if book.place(crate::graph::CacheId(cache as u32)).0 != g {
+                    continue;
+                }
+                let bytes = layer_bytes * pages as u64;
+                if bytes > gpu.caps().max_binding {
+                    return Err(GpuError::Limit {
+                        adapter: gpu.name().to_owned(),
+                        what: "storage bindings",
+                        has: gpu.caps().max_binding,
+                        op: format!("a cache of {} tokens", pages * PAGE_TOKENS),
+                        needs: bytes,
+                    });
+                }
+                let new = gpu.buffer("keys and values", bytes, DEVICE)?;
+                let old = self.pages[g] as u64 * layer_bytes;
+                if old > 0 {
+                    encoder.copy_buffer_to_buffer(&self.kv[cache], 0, &new, 0, Some(old));
+                }
+                self.kv[cache] = new;
+            }
+            gpu.queue.submit([encoder.finish()]);
+            self.pages[g] = pages;
+            grown = true;
+        }
+        Ok(grown)
+    }
+
+    /// Copies the pages that `batch` asks for, of all layers.
+    pub fn copy_pages(&self, gpu: &Gpu, plan: &Plan, book: &PageBook, batch: &Batch) -> Result<(), GpuError> {
+        for copy in &batch.copies {
+            let bytes = book.groups[copy.group].layer_bytes(book.kv_type()) as u64;
+            // A buffer cannot be copied onto itself.
+            let between = gpu.buffer("a copied page", bytes, U::COPY_SRC | U::COPY_DST)?;
+            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            for (cache, buffer) in self.kv.iter().enumerate().take(plan.graph.caches().len()) {
+                if book.place(crate::graph::CacheId(cache as u32)).0 == copy.group {
+                    encoder.copy_buffer_to_buffer(buffer, u64::from(copy.from) * bytes, &between, 0, Some(bytes));
+                    encoder.copy_buffer_to_buffer(&between, 0, buffer, u64::from(copy.to) * bytes, Some(bytes));
+                }
+            }
+            gpu.queue.submit([encoder.finish()]);
+        }
+        Ok(())
+    }
+
+    /// Makes `buffer` at least `bytes` long, without keeping its contents; true where it is new.
+    pub fn reserve(
+        gpu: &Gpu,
+        buffer: &mut wgpu::Buffer,
+        what: &str,
+        bytes: u64,
+        usage: Option<U>,
+    ) -> Result<bool, GpuError> {
+        if bytes <= buffer.size() {
+            return Ok(false);
+        }
+        *buffer = gpu.buffer(what, bytes.next_power_of_two(), usage.unwrap_or(DEVICE))?;
+        Ok(true)
+    }
+
+    /// Bytes of all keys and values.
+    pub fn kv_bytes(&self) -> u64 {
+        self.kv.iter().map(wgpu::Buffer::size).sum()
+    }
+}
+
+/// Words of `batch.wgsl`'s header.
+const HEADER: usize = 16;
+
+/// Writes the step down as `lib/batch.wgsl` reads it, and the rotation tables as f32 into `rope`.
+pub(super) fn pack(
+    plan: &Plan,
+    batch: &Batch,
+    kvs: &[&SequenceKv],
+    n_groups: usize,
+    words: &mut Vec<u32>,
+    rope: &mut Vec<f32>,
+) {
+    words.clear();
+    rope.clear();
+    words.resize(HEADER, 0);
+    let n = batch.tokens.len();
+    words[0] = n as u32;
+    words[1] = batch.outputs.len() as u32;
+    words[2] = batch.sequences.len() as u32;
+    words[3] = words.len() as u32;
+    words.extend_from_slice(&batch.positions);
+    words[4] = words.len() as u32;
+    for (s, sequence) in batch.sequences.iter().enumerate() {
+        words.extend(std::iter::repeat_n(s as u32, sequence.n_rows));
+    }
+    words[5] = words.len() as u32;
+    words.extend_from_slice(&batch.outputs);
+    words[7] = (4 + 2 * n_groups) as u32;
+    words[6] = words.len() as u32;
+    let records = words.len();
+    words.resize(records + batch.sequences.len() * (4 + 2 * n_groups), 0);
+    for (s, (sequence, kv)) in batch.sequences.iter().zip(kvs).enumerate() {
+        let record = records + s * (4 + 2 * n_groups);
+        words[record] = sequence.first_row as u32;
+        words[record + 1] = sequence.n_rows as u32;
+        words[record + 2] = sequence.cached as u32;
+        for g in 0..n_groups {
+            words[record + 4 + 2 * g] = words.len() as u32;
+            words[record + 5 + 2 * g] = kv.dropped.get(g).copied().unwrap_or(0) as u32;
+            words.extend_from_slice(kv.pages.get(g).map_or(&[], Vec::as_slice));
+        }
+    }
+    words[9] = words.len() as u32;
+    words.extend(batch.sequences.iter().map(|s| s.first_key as u32));
+    words[8] = words.len() as u32;
+    let records = words.len();
+    words.resize(records + 4 * plan.graph.ropes().len(), 0);
+    for (r, spec) in plan.graph.ropes().iter().enumerate() {
+        let half = spec.rotary_dims / 2;
+        words[records + 4 * r] = rope.len() as u32;
+        let mut at = rope.len();
+        rope.resize(at + n * 2 * half, 0.0);
+        let keys_at = rope.len();
+        if spec.length_dependent() {
+            words[records + 4 * r + 1] = keys_at as u32;
+            words[records + 4 * r + 2] = batch.cached as u32;
+            rope.resize(keys_at + 2 * half * batch.cached, 0.0);
+        }
+        for sequence in &batch.sequences {
+            let inv_freq = spec.inv_freq(sequence.cached);
+            for row in sequence.first_row..sequence.first_row + sequence.n_rows {
+                let (cos, sin) = rope[at..at + 2 * half].split_at_mut(half);
+                rope_cos_sin(&inv_freq, spec.attention_factor, batch.positions[row] as usize, cos, sin);
+                at += 2 * half;
+            }
+            if spec.length_dependent() {
+                let (cos, sin) = rope[keys_at..].split_at_mut(half * batch.cached);
+                for position in 0..sequence.cached {
+                    let key = (sequence.first_key + position) * half..(sequence.first_key + position + 1) * half;
+                    rope_cos_sin(&inv_freq, spec.attention_factor, position, &mut cos[key.clone()], &mut sin[key]);
+                }
+            }
+        }
+    }
+}

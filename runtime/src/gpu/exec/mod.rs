@@ -1,0 +1,302 @@
+//! Executes plans on the GPU.
+//!
+//! On loading, every step of the plan becomes a few calls: a compiled kernel, a bind group, a grid that depends on how
+//! many rows the step has. A step of the model is then one upload of its rows, one command encoder, one compute pass
+//! and one submit; what differs from token to token lies in buffers, so that nothing is bound or compiled anew. Only
+//! when a buffer had to grow are the bind groups made again.
+
+mod lower;
+mod memory;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Gpu, GpuError,
+    kernel::{Binding, Kernel, Pipeline},
+    ops::{Dim, Dispatch},
+    weights::GpuWeights,
+};
+use crate::{
+    graph::{Plan, Rows},
+    step::{Batch, KvType, PageBook, SequenceKv, SequenceStep, StepError},
+};
+use lower::{Lowering, StepCalls};
+use memory::{ArenaLayout, Memory, Source};
+
+/// How to make a backend.
+#[derive(Clone, Debug)]
+pub struct GpuBackendOptions {
+    /// Element type of cached keys and values.
+    pub kv_type: KvType,
+    /// Tokens that all sequences together may hold.
+    pub max_cached_tokens: usize,
+    /// Tokens that one step may have over all sequences; fewer where their values would not fit a binding.
+    pub max_step_tokens: usize,
+}
+
+/// A plan ready to run on a device, with its memory.
+pub struct GpuBackend {
+    gpu: Arc<Gpu>,
+    plan: Plan,
+    book: PageBook,
+    weights: GpuWeights,
+    layout: ArenaLayout,
+    memory: Memory,
+    steps: Vec<StepCalls>,
+    batch: Batch,
+    vocab: usize,
+    words: Vec<u32>,
+    rope: Vec<f32>,
+    results: Vec<f32>,
+    stats: GpuStats,
+}
+
+/// What the steps so far cost on the host's side.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GpuStats {
+    /// Steps run.
+    pub steps: u64,
+    /// Kernels dispatched.
+    pub dispatches: u64,
+    /// Command buffers submitted.
+    pub submits: u64,
+    /// Bytes written to the device.
+    pub uploaded: u64,
+    /// Time spent preparing and recording, without waiting for the device.
+    pub host: Duration,
+}
+
+/// One call of a compiled kernel.
+struct Call {
+    pipeline: Arc<Pipeline>,
+    sources: Vec<Source>,
+    group: wgpu::BindGroup,
+    grid: [Dim; 3],
+    rows: Rows,
+}
+
+/// Operations in one submit. A driver's time-out is a second or two, so even a slow device must be well below it.
+const FLOPS_PER_SUBMIT: u64 = 100_000_000_000;
+
+impl GpuBackend {
+    /// Prepares `plan`: uploads or imports weights, compiles kernels, lays out memory. `progress` hears of bytes of
+    /// weights uploaded and bytes in all.
+    ///
+    /// # Errors
+    /// Where an op is not supported, device memory runs out, or the driver refuses a kernel.
+    pub fn new(
+        gpu: Arc<Gpu>,
+        plan: Plan,
+        options: &GpuBackendOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, GpuError> {
+        let weights = GpuWeights::new(&gpu, &plan, progress)?;
+        let book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens);
+        let lowering = Lowering::new(&gpu, &plan, &weights, &book, options.max_step_tokens)?;
+        let layout = lowering.layout;
+        let memory =
+            Memory::new(&gpu, &layout, &book, plan.graph.caches().len(), &lowering.params, &lowering.vectors)?;
+        let steps = lowering.compile(&gpu, &memory, &weights)?;
+        gpu.check()?;
+        Ok(Self {
+            vocab: plan.vocab(),
+            gpu,
+            plan,
+            book,
+            weights,
+            layout,
+            memory,
+            steps,
+            batch: Batch::default(),
+            words: Vec::new(),
+            rope: Vec::new(),
+            results: Vec::new(),
+            stats: GpuStats::default(),
+        })
+    }
+
+    /// The plan that runs.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The users of the pages of keys and values.
+    pub fn pages(&mut self) -> &mut PageBook {
+        &mut self.book
+    }
+
+    /// Tokens that one step may have.
+    pub fn max_step_tokens(&self) -> usize {
+        self.layout.max_tokens
+    }
+
+    /// Output rows that one step may have.
+    pub fn max_outputs(&self) -> usize {
+        let row = self.layout.output_elements.max(1) as u64 * 4;
+        ((self.gpu.caps().max_binding - self.layout.bytes(0)) / row) as usize
+    }
+
+    /// Costs of all steps since the start.
+    pub fn stats(&self) -> GpuStats {
+        self.stats
+    }
+
+    /// Bytes of weights copied to the device, and bytes that it reads where they lie in host memory.
+    pub fn weight_bytes(&self) -> (u64, u64) {
+        (self.weights.copied, self.weights.imported)
+    }
+
+    /// Bytes of keys and values on the device.
+    pub fn kv_bytes(&self) -> u64 {
+        self.memory.kv_bytes()
+    }
+
+    /// Runs the model over new tokens of one or more sequences and returns the output rows
+    /// `[outputs, width]`, in the order of the sequences.
+    ///
+    /// # Errors
+    /// Token ids outside the vocabulary, more tokens than fit a step or the cache (the sequences are then unchanged);
+    /// whatever the device reports.
+    pub fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], GpuError> {
+        let start = Instant::now();
+        self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab)?;
+        let n_outputs = self.batch.outputs.len();
+        if n_outputs > self.max_outputs() {
+            return Err(StepError::TooLong { tokens: n_outputs, limit: self.max_outputs() }.into());
+        }
+        if self.batch.tokens.is_empty() {
+            return Ok(&[]);
+        }
+        self.upload(steps)?;
+        let slot = self.plan.slot(self.plan.output);
+        let first = self.layout.output_base() + slot.offset * n_outputs;
+        let bytes = (slot.stride * n_outputs) as u64 * 4;
+        Memory::reserve(
+            &self.gpu,
+            &mut self.memory.staging,
+            "results",
+            bytes,
+            Some(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
+        )?;
+        let mut encoder = self.encode();
+        if n_outputs > 0 {
+            encoder.copy_buffer_to_buffer(&self.memory.arena, first as u64 * 4, &self.memory.staging, 0, Some(bytes));
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        self.stats.submits += 1;
+        self.stats.steps += 1;
+        self.stats.host += start.elapsed();
+        for step in steps.iter_mut() {
+            self.book.drop_passed(step.kv);
+        }
+        if n_outputs == 0 {
+            self.gpu.check()?;
+            return Ok(&[]);
+        }
+        self.memory.staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
+        self.gpu.wait()?;
+        let lost = |e: wgpu::MapRangeError| GpuError::Device { adapter: self.gpu.name().to_owned(), reason: e.to_string() };
+        let view = self.memory.staging.get_mapped_range(..bytes).map_err(lost)?;
+        self.results.clear();
+        let rows: &[f32] = bytemuck::cast_slice(&view);
+        for row in rows.chunks_exact(slot.stride) {
+            self.results.extend_from_slice(&row[..slot.width]);
+        }
+        drop(view);
+        self.memory.staging.unmap();
+        Ok(&self.results)
+    }
+
+    /// Writes the step's rows to the device, after making room for them.
+    fn upload(&mut self, steps: &[SequenceStep<'_>]) -> Result<(), GpuError> {
+        let gpu = self.gpu.clone();
+        let memory = &mut self.memory;
+        let mut grown = memory.reserve_outputs(&gpu, &self.layout, self.batch.outputs.len())?;
+        grown |= memory.reserve_pages(&gpu, &self.plan, &self.book)?;
+        memory.copy_pages(&gpu, &self.plan, &self.book, &self.batch)?;
+        let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
+        memory::pack(&self.plan, &self.batch, &kvs, self.book.groups.len(), &mut self.words, &mut self.rope);
+        grown |= Memory::reserve(&gpu, &mut memory.batch, "batch", self.words.len() as u64 * 4, None)?;
+        grown |= Memory::reserve(&gpu, &mut memory.rope, "rotation tables", self.rope.len() as u64 * 4, None)?;
+        if grown {
+            for call in self.steps.iter_mut().flat_map(StepCalls::calls_mut) {
+                call.bind(&gpu, memory, &self.weights);
+            }
+        }
+        for (buffer, bytes) in [
+            (&memory.batch, bytemuck::cast_slice::<u32, u8>(&self.words)),
+            (&memory.rope, bytemuck::cast_slice(&self.rope)),
+            (&memory.tokens, bytemuck::cast_slice(&self.batch.tokens)),
+        ] {
+            if !bytes.is_empty() {
+                gpu.queue.write_buffer(buffer, 0, bytes);
+                self.stats.uploaded += bytes.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records all calls of a step. Long ones are submitted in parts; the last part is returned.
+    fn encode(&mut self) -> wgpu::CommandEncoder {
+        let begin = || self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut encoder = begin();
+        let mut steps = self.steps.iter().peekable();
+        while steps.peek().is_some() {
+            let mut flops = 0;
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                while flops < FLOPS_PER_SUBMIT
+                    && let Some(step) = steps.next()
+                {
+                    let n = self.batch.count(step.rows);
+                    if n == 0 {
+                        continue;
+                    }
+                    flops += step.flops_per_row * n as u64;
+                    for call in step.calls(n) {
+                        pass.set_pipeline(&call.pipeline.pipeline);
+                        pass.set_bind_group(0, &call.group, &[]);
+                        let [x, y, z] = call.grid.map(|dim| match dim {
+                            Dim::Fixed(n) => n,
+                            Dim::RowsOver(n) => (self.batch.count(call.rows) as u32).div_ceil(n),
+                            Dim::Sequences => self.batch.sequences.len() as u32,
+                        });
+                        pass.dispatch_workgroups(x, y, z);
+                        self.stats.dispatches += 1;
+                    }
+                }
+            }
+            if steps.peek().is_some() {
+                self.gpu.queue.submit([encoder.finish()]);
+                self.stats.submits += 1;
+                encoder = begin();
+            }
+        }
+        encoder
+    }
+}
+
+impl Call {
+    fn bind(&mut self, gpu: &Gpu, memory: &Memory, weights: &GpuWeights) {
+        self.group = bind(gpu, &self.pipeline, &self.sources, memory, weights);
+    }
+}
+
+fn bind(
+    gpu: &Gpu,
+    pipeline: &Pipeline,
+    sources: &[Source],
+    memory: &Memory,
+    weights: &GpuWeights,
+) -> wgpu::BindGroup {
+    let bindings: Vec<Binding<'_>> = sources.iter().map(|s| memory.binding(*s, weights)).collect();
+    pipeline.bind(gpu, &bindings)
+}

@@ -1,0 +1,219 @@
+//! Weights on the device: the mapped file itself where the driver imports host memory and device memory is host
+//! memory, else one copy through a bounded staging path.
+
+use std::sync::Arc;
+
+use super::{Gpu, GpuError};
+use crate::{
+    format::{Mapping, Tensor},
+    graph::{Plan, StepKind, WeightId},
+};
+
+/// Where a weight lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WeightPlace {
+    /// Which buffer.
+    pub buffer: usize,
+    /// First byte in it; a multiple of 4.
+    pub byte: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// All weights that kernels read as they are in the file.
+pub(super) struct GpuWeights {
+    /// Dropped before the memory that they were imported from.
+    pub buffers: Vec<wgpu::Buffer>,
+    /// By weight; none for those that only exist as f32 vectors.
+    places: Vec<Option<WeightPlace>>,
+    /// Bytes copied to the device.
+    pub copied: u64,
+    /// Bytes read where they lie.
+    pub imported: u64,
+    maps: Vec<memmap2::MmapMut>,
+    gpu: Arc<Gpu>,
+}
+
+/// Bytes in one submit of the staging path; the queue keeps a few of them at a time.
+const STAGING: usize = 16 << 20;
+/// Alignment of a copied weight within its buffer: any device's binding alignment.
+const ALIGN: u64 = 256;
+
+impl GpuWeights {
+    /// Places every weight that a linear or an embedding of `plan` reads, in the order of the steps, so that the
+    /// weights of one step lie in one binding. `progress` hears of bytes done and bytes in all.
+    ///
+    /// # Errors
+    /// Device memory that runs out, a weight larger than a buffer.
+    pub fn new(gpu: &Arc<Gpu>, plan: &Plan, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, GpuError> {
+        let mut weights = Self {
+            buffers: Vec::new(),
+            places: vec![None; plan.graph.weights().count()],
+            copied: 0,
+            imported: 0,
+            maps: Vec::new(),
+            gpu: gpu.clone(),
+        };
+        let wanted = in_order(plan);
+        if gpu.caps().unified_memory && gpu.caps().host_import {
+            weights.import(plan, &wanted);
+        }
+        weights.copy(plan, &wanted, progress)?;
+        Ok(weights)
+    }
+
+    /// Where `id` lies.
+    pub fn place(&self, id: WeightId) -> Option<WeightPlace> {
+        self.places[id.0 as usize]
+    }
+
+    /// Imports the files that the weights lie in, in stretches no longer than a buffer may be. Weights that are not
+    /// aligned to words, and files that the driver refuses, are left to be copied.
+    fn import(&mut self, plan: &Plan, wanted: &[WeightId]) {
+        let page = self.gpu.caps().host_import_alignment.max(1);
+        let mut files: Vec<(Arc<Mapping>, Vec<(WeightId, u64, u64)>)> = Vec::new();
+        for &id in wanted {
+            let bytes = plan.graph.weight(id).shared_bytes();
+            let Some((map, start)) = bytes.mapping() else { continue };
+            if start % 4 != 0 {
+                continue;
+            }
+            let item = (id, start as u64, bytes.len() as u64);
+            match files.iter_mut().find(|(m, _)| Arc::ptr_eq(m, map)) {
+                Some((_, items)) => items.push(item),
+                None => files.push((map.clone(), vec![item])),
+            }
+        }
+        for (map, mut items) in files {
+            let Ok(mut private) = map.private_copy() else { continue };
+            items.sort_by_key(|(_, start, _)| *start);
+            let base = private.as_mut_ptr();
+            if base.align_offset(page as usize) != 0 {
+                continue;
+            }
+            let mut rest = &items[..];
+            while let Some((_, first, _)) = rest.first() {
+                let from = first / page * page;
+                let fits = |(_, s, l): &&(WeightId, u64, u64)| {
+                    (s + l - from).next_multiple_of(page) <= self.gpu.caps().max_buffer
+                };
+                let n = rest.iter().take_while(fits).count();
+                if n == 0 {
+                    rest = &rest[1..];
+                    continue;
+                }
+                let (stretch, after) = rest.split_at(n);
+                rest = after;
+                let end = stretch.iter().map(|(_, s, l)| s + l).max().unwrap_or(from);
+                let bytes = (end - from).next_multiple_of(page);
+                // SAFETY: the map is private and kept until the buffers are gone and the device is idle (see `drop`);
+                // its last page is mapped as a whole.
+                let Some(buffer) = (unsafe { self.gpu.import(base.add(from as usize), bytes) }) else { continue };
+                self.buffers.push(buffer);
+                for (id, start, len) in stretch {
+                    let place = WeightPlace { buffer: self.buffers.len() - 1, byte: start - from, len: *len };
+                    self.places[id.0 as usize] = Some(place);
+                    self.imported += len;
+                }
+            }
+            self.maps.push(private);
+        }
+    }
+
+    /// Copies all that has no place yet.
+    fn copy(
+        &mut self,
+        plan: &Plan,
+        wanted: &[WeightId],
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), GpuError> {
+        let wanted: Vec<WeightId> = wanted.iter().copied().filter(|id| self.place(*id).is_none()).collect();
+        let len = |id: &WeightId| plan.graph.weight(*id).bytes().len() as u64;
+        let total: u64 = wanted.iter().map(len).sum();
+        // Buffers as large as allowed, but not so large that a driver has trouble finding them.
+        let most = self.gpu.caps().max_buffer.min(1 << 30);
+        let mut rest = &wanted[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let mut n = 0;
+            while n < rest.len() && (n == 0 || bytes + len(&rest[n]) <= most) {
+                bytes = (bytes + len(&rest[n])).next_multiple_of(ALIGN);
+                n += 1;
+            }
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+            let buffer = self.gpu.buffer("weights", bytes, usage)?;
+            let mut at = 0;
+            for id in &rest[..n] {
+                self.places[id.0 as usize] =
+                    Some(WeightPlace { buffer: self.buffers.len(), byte: at, len: len(id) });
+                self.write(&buffer, at, plan.graph.weight(*id), total, progress)?;
+                at = (at + len(id)).next_multiple_of(ALIGN);
+            }
+            self.buffers.push(buffer);
+            rest = &rest[n..];
+        }
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        buffer: &wgpu::Buffer,
+        at: u64,
+        tensor: &Tensor,
+        total: u64,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), GpuError> {
+        let mut at = at;
+        for chunk in tensor.bytes().chunks(STAGING) {
+            let whole = chunk.len() / 4 * 4;
+            self.gpu.queue.write_buffer(buffer, at, &chunk[..whole]);
+            if whole < chunk.len() {
+                let mut word = [0; 4];
+                word[..chunk.len() - whole].copy_from_slice(&chunk[whole..]);
+                self.gpu.queue.write_buffer(buffer, at + whole as u64, &word);
+            }
+            self.gpu.queue.submit([]);
+            at += chunk.len() as u64;
+            self.copied += chunk.len() as u64;
+            // Staging memory is given back when its copy is done.
+            if self.copied / (4 * STAGING as u64) != (self.copied - chunk.len() as u64) / (4 * STAGING as u64) {
+                self.gpu.wait()?;
+            }
+            progress(self.copied, total);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for GpuWeights {
+    fn drop(&mut self) {
+        if !self.maps.is_empty() {
+            self.buffers.clear();
+            // Whatever went wrong has been reported by whoever ran into it.
+            let _ = self.gpu.wait();
+        }
+    }
+}
+
+/// The matrices of all steps, each once, in the order in which they are first used.
+fn in_order(plan: &Plan) -> Vec<WeightId> {
+    let mut order = Vec::new();
+    for step in &plan.steps {
+        let program = match &step.kind {
+            StepKind::Rows(p) => p,
+            StepKind::Linear(l) => &l.prologue,
+            StepKind::Attention(_) => continue,
+        };
+        let tables = program.instrs.iter().filter_map(|i| i.op.table());
+        let parts = match &step.kind {
+            StepKind::Linear(l) => l.parts.as_slice(),
+            _ => &[],
+        };
+        for id in tables.chain(parts.iter().map(|p| p.weight)) {
+            if !order.contains(&id) {
+                order.push(id);
+            }
+        }
+    }
+    order
+}

@@ -1,0 +1,123 @@
+//! The rows of a step.
+
+use super::{PageBook, PageCopy, SequenceKv, StepError};
+use crate::graph::{Op, Plan, Rows};
+
+/// Which tokens of a step get an output row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outputs {
+    /// None: the step only fills the cache.
+    None,
+    /// The last.
+    Last,
+    /// Every token.
+    All,
+}
+
+/// New tokens of one sequence.
+#[derive(Debug)]
+pub struct SequenceStep<'a> {
+    /// What the sequence has cached; the tokens continue it.
+    pub kv: &'a mut SequenceKv,
+    /// The new tokens.
+    pub tokens: &'a [u32],
+    /// Which of them get an output row.
+    pub outputs: Outputs,
+}
+
+/// The rows of the current step. Kept from step to step, so that nothing is allocated.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub tokens: Vec<u32>,
+    pub positions: Vec<u32>,
+    pub sequences: Vec<SequenceRows>,
+    /// Tokens cached by all sequences together, this step's included.
+    pub cached: usize,
+    /// Token rows that have an output.
+    pub outputs: Vec<u32>,
+    /// Pages to copy before the step runs.
+    pub copies: Vec<PageCopy>,
+}
+
+/// One sequence's part of a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SequenceRows {
+    pub first_row: usize,
+    pub n_rows: usize,
+    /// Tokens cached, this step's included.
+    pub cached: usize,
+    /// Cached tokens of the sequences before this one.
+    pub first_key: usize,
+}
+
+impl Batch {
+    /// Checks the step, makes room for it in the cache and writes down its rows.
+    ///
+    /// # Errors
+    /// Token ids outside the vocabulary, more tokens than `max_tokens` or the cache takes. Nothing has changed then.
+    pub fn admit(
+        &mut self,
+        book: &mut PageBook,
+        steps: &mut [SequenceStep<'_>],
+        max_tokens: usize,
+        vocab: usize,
+    ) -> Result<(), StepError> {
+        let tokens: usize = steps.iter().map(|s| s.tokens.len()).sum();
+        if tokens > max_tokens {
+            return Err(StepError::TooLong { tokens, limit: max_tokens });
+        }
+        if let Some(&id) = steps.iter().flat_map(|s| s.tokens).find(|id| **id as usize >= vocab) {
+            return Err(StepError::TokenOutOfRange { id, vocab });
+        }
+        self.copies.clear();
+        for i in 0..steps.len() {
+            let more = steps[i].tokens.len();
+            if let Err(error) = book.extend(steps[i].kv, more, &mut self.copies) {
+                for step in &mut steps[..i] {
+                    let len = step.kv.len() - step.tokens.len();
+                    // Only tokens added just now are taken back, so no window has passed them.
+                    book.truncate(step.kv, len);
+                }
+                return Err(error);
+            }
+        }
+        self.tokens.clear();
+        self.positions.clear();
+        self.sequences.clear();
+        self.outputs.clear();
+        self.cached = 0;
+        for step in steps {
+            let (first_row, n_rows, cached) = (self.tokens.len(), step.tokens.len(), step.kv.len());
+            self.tokens.extend_from_slice(step.tokens);
+            self.positions.extend((cached - n_rows..cached).map(|p| p as u32));
+            self.sequences.push(SequenceRows { first_row, n_rows, cached, first_key: self.cached });
+            self.cached += cached;
+            let rows = first_row as u32..(first_row + n_rows) as u32;
+            match step.outputs {
+                Outputs::None => {}
+                Outputs::Last => self.outputs.extend(rows.last()),
+                Outputs::All => self.outputs.extend(rows),
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of that kind in this step.
+    pub fn count(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Token => self.tokens.len(),
+            Rows::Output => self.outputs.len(),
+        }
+    }
+}
+
+impl Plan {
+    /// Rows of the smallest embedding table: token ids must be below.
+    pub(crate) fn vocab(&self) -> usize {
+        let tables = self.graph.nodes().iter().filter_map(|n| match n.op {
+            Op::Embed { table, .. } => Some(self.graph.weight(table).rows()),
+            _ => None,
+        });
+        tables.min().unwrap_or(usize::MAX)
+    }
+}

@@ -1,0 +1,36 @@
+//! A step of a model: new tokens of one or more sequences, whatever the backend that runs them.
+
+mod batch;
+mod pages;
+
+pub use batch::{Outputs, SequenceStep};
+pub(crate) use batch::{Batch, SequenceRows};
+pub use pages::{KvType, PAGE_TOKENS, PageBook, SequenceKv};
+pub(crate) use pages::{Group, PageCopy};
+
+/// Why a step cannot run. The sequences are then as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// More tokens than the key/value pages hold.
+    #[error("the key/value cache is full: it holds {tokens} tokens; ask for a longer context")]
+    CacheFull {
+        /// Its capacity.
+        tokens: usize,
+    },
+    /// A step with more tokens than the backend was made for.
+    #[error("a step of {tokens} tokens; this backend takes at most {limit}")]
+    TooLong {
+        /// Tokens asked for.
+        tokens: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A token id outside the embedding table.
+    #[error("token id {id} is outside the vocabulary of {vocab}")]
+    TokenOutOfRange {
+        /// The id.
+        id: u32,
+        /// Rows of the table.
+        vocab: usize,
+    },
+}

@@ -1,0 +1,263 @@
+//! Pages of cached keys and values: who uses which. The memory itself belongs to the backend.
+//!
+//! Layers that cache alike (same heads, same dimensions, same window) form a *group*. A page of a group holds
+//! [`PAGE_TOKENS`] tokens of all its layers: for each layer the keys `[n_kv_heads][PAGE_TOKENS][head_dim]`, then the
+//! values `[n_kv_heads][PAGE_TOKENS][v_dim]`. A sequence is, per group, a list of page numbers, so that a fork copies
+//! lists, a sliding window drops pages, and a batch mixes sequences freely. Pages are counted: a shared page is copied
+//! before the first write to it.
+
+use super::StepError;
+use crate::graph::{CacheId, CacheSpec};
+
+/// Tokens in a page.
+pub const PAGE_TOKENS: usize = 64;
+
+/// How cached keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvType {
+    /// IEEE binary16.
+    F16,
+    /// IEEE binary32.
+    F32,
+}
+
+impl KvType {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            KvType::F16 => 2,
+            KvType::F32 => 4,
+        }
+    }
+}
+
+/// One group of layers that cache alike.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub spec: CacheSpec,
+    pub layers: usize,
+    /// Users of each page ever handed out.
+    counts: Vec<u32>,
+    free: Vec<u32>,
+    /// Pages that there may be.
+    pub capacity: usize,
+}
+
+/// A page that must be copied before the step that was admitted runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageCopy {
+    pub group: usize,
+    pub from: u32,
+    pub to: u32,
+}
+
+/// The users of all pages of a backend.
+#[derive(Debug)]
+pub struct PageBook {
+    kv_type: KvType,
+    pub(crate) groups: Vec<Group>,
+    /// Group and layer within it, by [`CacheId`].
+    places: Vec<(usize, usize)>,
+}
+
+/// What one sequence has cached.
+#[derive(Debug, Default)]
+pub struct SequenceKv {
+    /// By group: page numbers, oldest first.
+    pub(crate) pages: Vec<Vec<u32>>,
+    /// By group: pages dropped from the front because a window has passed them.
+    pub(crate) dropped: Vec<usize>,
+    /// Tokens cached.
+    len: usize,
+}
+
+impl SequenceKv {
+    /// Tokens cached.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is cached.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl PageBook {
+    /// Pages for the caches of a graph. `max_tokens` bounds the tokens that all sequences together may hold.
+    pub fn new(caches: &[CacheSpec], kv_type: KvType, max_tokens: usize) -> Self {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut places = Vec::new();
+        // Half a page a sequence is lost to rounding; a few sequences more than one must fit.
+        let capacity = max_tokens.div_ceil(PAGE_TOKENS) + 8;
+        for spec in caches {
+            let group = groups.iter().position(|g| g.spec == *spec).unwrap_or_else(|| {
+                groups.push(Group { spec: *spec, layers: 0, counts: Vec::new(), free: Vec::new(), capacity });
+                groups.len() - 1
+            });
+            places.push((group, groups[group].layers));
+            groups[group].layers += 1;
+        }
+        Self { kv_type, groups, places }
+    }
+
+    /// Element type of keys and values.
+    pub fn kv_type(&self) -> KvType {
+        self.kv_type
+    }
+
+    /// Bytes that one more token takes, over all layers.
+    pub fn bytes_per_token(&self) -> usize {
+        self.groups.iter().map(|g| g.page_bytes(self.kv_type) / PAGE_TOKENS).sum()
+    }
+
+    /// Bytes of the pages in use.
+    pub fn bytes_in_use(&self) -> usize {
+        self.groups.iter().map(|g| (g.counts.len() - g.free.len()) * g.page_bytes(self.kv_type)).sum()
+    }
+
+    /// Group of `cache`, and which of the group's layers it is.
+    pub(crate) fn place(&self, cache: CacheId) -> (usize, usize) {
+        self.places[cache.0 as usize]
+    }
+
+    /// Makes room for `n` more tokens at the end of `seq`. Pages that the backend must copy first are added to `copies`.
+    ///
+    /// # Errors
+    /// Where the pages run out; the sequence is then unchanged.
+    pub(crate) fn extend(
+        &mut self,
+        seq: &mut SequenceKv,
+        n: usize,
+        copies: &mut Vec<PageCopy>,
+    ) -> Result<(), StepError> {
+        seq.pages.resize_with(self.groups.len(), Vec::new);
+        seq.dropped.resize(self.groups.len(), 0);
+        let need = (seq.len + n).div_ceil(PAGE_TOKENS);
+        for (g, group) in self.groups.iter().enumerate() {
+            let shared_tail = !seq.len.is_multiple_of(PAGE_TOKENS)
+                && seq.pages[g].last().is_some_and(|p| group.counts[*p as usize] > 1);
+            let more = need.saturating_sub(seq.dropped[g] + seq.pages[g].len()) + usize::from(shared_tail);
+            if group.free.len() + (group.capacity - group.counts.len()) < more {
+                return Err(StepError::CacheFull { tokens: group.capacity * PAGE_TOKENS });
+            }
+        }
+        for (g, group) in self.groups.iter_mut().enumerate() {
+            if !seq.len.is_multiple_of(PAGE_TOKENS)
+                && let Some(tail) = seq.pages[g].last_mut()
+                && group.counts[*tail as usize] > 1
+            {
+                let to = group.take();
+                copies.push(PageCopy { group: g, from: *tail, to });
+                group.give_back(*tail);
+                *tail = to;
+            }
+            while seq.dropped[g] + seq.pages[g].len() < need {
+                seq.pages[g].push(group.take());
+            }
+        }
+        seq.len += n;
+        Ok(())
+    }
+
+    /// Forgets all but the first `len` tokens of `seq`. Returns false, and changes nothing, where a sliding window
+    /// has already dropped keys that a continuation from there would read.
+    pub fn truncate(&mut self, seq: &mut SequenceKv, len: usize) -> bool {
+        if len >= seq.len {
+            return true;
+        }
+        let reaches = |(g, group): (usize, &Group)| {
+            let needed = group.spec.window.map_or(0, |w| (len + 1).saturating_sub(w));
+            seq.dropped.get(g).is_none_or(|d| d * PAGE_TOKENS <= needed)
+        };
+        if len > 0 && !self.groups.iter().enumerate().all(reaches) {
+            return false;
+        }
+        for (g, group) in self.groups.iter_mut().enumerate() {
+            if len == 0 {
+                seq.dropped[g] = 0;
+            }
+            let keep = len.div_ceil(PAGE_TOKENS).saturating_sub(seq.dropped[g]);
+            while seq.pages[g].len() > keep
+                && let Some(page) = seq.pages[g].pop()
+            {
+                group.give_back(page);
+            }
+        }
+        seq.len = len;
+        true
+    }
+
+    /// Drops the pages that no later token of `seq` can see through its layers' windows.
+    pub fn drop_passed(&mut self, seq: &mut SequenceKv) {
+        for (g, group) in self.groups.iter_mut().enumerate() {
+            let Some(window) = group.spec.window else { continue };
+            // The next token stands at `len` and sees keys above `len - window`.
+            let first_needed = (seq.len + 1).saturating_sub(window) / PAGE_TOKENS;
+            let n = first_needed.saturating_sub(seq.dropped[g]).min(seq.pages[g].len());
+            for page in seq.pages[g].drain(..n) {
+                group.give_back(page);
+            }
+            seq.dropped[g] += n;
+        }
+    }
+
+    /// Another sequence with the same tokens, sharing all pages.
+    pub fn fork(&mut self, seq: &SequenceKv) -> SequenceKv {
+        for (group, pages) in self.groups.iter_mut().zip(&seq.pages) {
+            pages.iter().for_each(|p| group.counts[*p as usize] += 1);
+        }
+        SequenceKv { pages: seq.pages.clone(), dropped: seq.dropped.clone(), len: seq.len }
+    }
+
+    /// Gives all pages of `seq` back.
+    pub fn release(&mut self, mut seq: SequenceKv) {
+        for (group, pages) in self.groups.iter_mut().zip(&mut seq.pages) {
+            pages.drain(..).for_each(|p| group.give_back(p));
+        }
+    }
+
+    /// Pages of `group` that were ever in use: what its memory must hold.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn pages_made(&self, group: usize) -> usize {
+        self.groups[group].counts.len()
+    }
+}
+
+impl Group {
+    /// Bytes of one layer within a page.
+    pub fn layer_bytes(&self, kv: KvType) -> usize {
+        self.spec.n_kv_heads * (self.spec.head_dim + self.spec.v_dim) * PAGE_TOKENS * kv.bytes()
+    }
+
+    /// Bytes of a page: all layers.
+    pub fn page_bytes(&self, kv: KvType) -> usize {
+        self.layer_bytes(kv) * self.layers
+    }
+
+    /// Bytes of a layer's keys within a page; its values follow.
+    pub fn key_bytes(&self, kv: KvType) -> usize {
+        self.spec.n_kv_heads * self.spec.head_dim * PAGE_TOKENS * kv.bytes()
+    }
+
+    /// A page with one user. The caller has checked that there is one.
+    fn take(&mut self) -> u32 {
+        if let Some(page) = self.free.pop() {
+            self.counts[page as usize] = 1;
+            return page;
+        }
+        self.counts.push(1);
+        self.counts.len() as u32 - 1
+    }
+
+    fn give_back(&mut self, page: u32) {
+        let count = &mut self.counts[page as usize];
+        *count -= 1;
+        if *count == 0 {
+            self.free.push(page);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
