@@ -11,8 +11,9 @@ use crate::{
         Gpu, GpuError,
         ops::{
             Place,
+            attention::{self, AttentionPlaces},
             linear::{self, LinearCall, LinearPart},
-            rows,
+            rows::{self, Extra, RowDispatch},
         },
         weights::GpuWeights,
     },
@@ -27,14 +28,53 @@ pub(super) struct StepCalls {
     pub flops_per_row: u64,
     /// For any number of rows.
     before: Vec<Call>,
-    /// Then, by the most rows that they serve.
-    variants: Vec<(u32, Vec<Call>)>,
+    /// Then the first of these that suits.
+    variants: Vec<(When, Vec<Call>)>,
+}
+
+/// What a variant of a step's calls is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// At most so many rows.
+    RowsUpTo(u32),
+    /// Sequences of many new tokens.
+    Prompt,
+    /// The keys of this group of caches are divided into parts.
+    Split(usize),
+    /// Any step.
+    Always,
+}
+
+/// What a step is like, as far as the choice of calls goes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shape {
+    pub tokens: usize,
+    pub outputs: usize,
+    pub sequences: usize,
+    /// No sequence has more than a few new tokens.
+    pub decode: bool,
+    /// By group of caches: the parts that a row's keys are divided into.
+    pub splits: Vec<u32>,
+}
+
+impl Shape {
+    pub fn count(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Token => self.tokens,
+            Rows::Output => self.outputs,
+        }
+    }
 }
 
 impl StepCalls {
-    /// The calls for a step of `n` rows.
-    pub fn calls(&self, n: usize) -> impl Iterator<Item = &Call> {
-        let fits = |(most, _): &&(u32, Vec<Call>)| n as u64 <= u64::from(*most);
+    /// The calls for a step of that shape.
+    pub fn calls(&self, shape: &Shape) -> impl Iterator<Item = &Call> {
+        let fits = |(when, _): &&(When, Vec<Call>)| match when {
+            When::RowsUpTo(most) => shape.count(self.rows) as u64 <= u64::from(*most),
+            When::Prompt => !shape.decode,
+            When::Split(group) => shape.splits[*group] > 1,
+            When::Always => true,
+        };
         let variant = self.variants.iter().find(fits).map_or(&[][..], |(_, calls)| calls);
         self.before.iter().chain(variant)
     }
@@ -57,7 +97,7 @@ struct StepDraft {
     rows: Rows,
     flops_per_row: u64,
     before: Vec<Draft>,
-    variants: Vec<(u32, Vec<Draft>)>,
+    variants: Vec<(When, Vec<Draft>)>,
 }
 
 /// All that must be known before memory is allocated.
@@ -91,11 +131,11 @@ impl<'a> Lowering<'a> {
         for step in &plan.steps {
             let draft = match &step.kind {
                 StepKind::Rows(program) => {
-                    let before = lowering.program(program)?;
+                    let before = lowering.program(program, None)?;
                     StepDraft { rows: program.rows, flops_per_row: 0, before, variants: Vec::new() }
                 }
                 StepKind::Linear(linear) => lowering.linear(linear)?,
-                StepKind::Attention(attention) => lowering.attention(attention)?,
+                StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
             };
             lowering.steps.push(draft);
         }
@@ -196,34 +236,40 @@ impl<'a> Lowering<'a> {
 }
 
 impl Lowering<'_> {
-    /// A row program's calls.
-    fn program(&mut self, program: &RowProgram) -> Result<Vec<Draft>, GpuError> {
-        let place = |src: Src| self.source(program, src);
-        let vector = |id: WeightId| self.vector_at[id.0 as usize];
-        let dispatches = rows::lower(self.gpu.caps(), self.plan, program, &place, &vector)?;
-        let mut drafts = Vec::new();
-        for d in dispatches {
-            let Some(id) = d.table else {
-                drafts.push(self.draft(d.dispatch, &[]));
-                continue;
-            };
+    /// A row program's calls. `result` is what the step goes on with, if it does.
+    fn program(&mut self, program: &RowProgram, result: Option<Src>) -> Result<Vec<Draft>, GpuError> {
+        let places = rows::Places {
+            place: &|src| self.source(program, src),
+            vector: &|id| self.vector_at[id.0 as usize],
             // A table that no binding holds is looked up window by window; each leaves alone what it does not have.
-            let table = self.plan.graph.weight(id);
-            let windows = self.windows(id, 0..table.rows() as u32)?;
-            for window in windows {
-                let dispatch = rows::embed_window(&d.dispatch, window.rows.clone(), window.byte);
-                drafts.push(self.draft(dispatch, &[window.source, Source::Tokens]));
-            }
+            table: &|id| {
+                let windows = self.windows(id, 0..self.plan.graph.weight(id).rows() as u32)?;
+                Ok(windows.into_iter().map(|w| (w.rows, w.byte)).collect())
+            },
+        };
+        let dispatches = rows::lower(self.gpu.caps(), &self.plan.graph, program, result, &places)?;
+        let mut drafts = Vec::new();
+        for RowDispatch { dispatch, extra } in dispatches {
+            let draft = match extra {
+                Extra::None => self.draft(dispatch, &[]),
+                Extra::Rope => self.draft(dispatch, &[Source::Rope]),
+                Extra::Table { weight, rows } => {
+                    let windows = self.windows(weight, rows)?;
+                    let sources: Vec<Source> = windows.iter().map(|w| w.source).collect();
+                    self.draft(dispatch, &[sources[0], Source::Tokens])
+                }
+            };
+            drafts.push(draft);
         }
         Ok(drafts)
     }
 
     fn linear(&mut self, step: &LinearStep) -> Result<StepDraft, GpuError> {
         let rows = step.prologue.rows;
-        let before = self.program(&step.prologue)?;
+        let before = self.program(&step.prologue, Some(step.input))?;
         let input = self.source(&step.prologue, step.input);
         let behind: usize = step.prologue.instrs.iter().map(|i| i.width.next_multiple_of(16)).sum();
-        let mut variants: Vec<(u32, Vec<Draft>)> = Vec::new();
+        let mut variants: Vec<(When, Vec<Draft>)> = Vec::new();
         for (source, parts) in self.bindings_of(step)? {
             let call = LinearCall { input, k: step.k as u32, parts, rows };
             let stride = linear::scratch_stride(self.gpu.caps(), &call);
@@ -236,7 +282,7 @@ impl Lowering<'_> {
                 }
                 match variants.get_mut(i) {
                     Some((_, all)) => all.extend(drafts),
-                    None => variants.push((variant.max_rows, drafts)),
+                    None => variants.push((When::RowsUpTo(variant.max_rows), drafts)),
                 }
             }
         }
@@ -379,8 +425,27 @@ fn decode_vectors(plan: &Plan) -> Result<(Vec<f32>, Vec<u32>), GpuError> {
     Ok((all, at))
 }
 
+
 impl Lowering<'_> {
-    fn attention(&mut self, _: &AttentionStep) -> Result<StepDraft, GpuError> {
-        todo!()
+    fn attention(&mut self, name: &str, step: &AttentionStep) -> Result<StepDraft, GpuError> {
+        let (group, _) = self.book.place(step.op.cache);
+        let places = AttentionPlaces {
+            inputs: step.inputs.map(|v| self.value(v)),
+            output: self.value(step.output),
+            cache_group: group as u32,
+            kv: self.book.kv_type(),
+            vector: &|id| self.vector_at[id.0 as usize],
+        };
+        let made = attention::dispatches(self.gpu.caps(), &self.plan.graph, name, step, &places)?;
+        let cache = [Source::Rope, Source::Kv(step.op.cache.0 as usize)];
+        let parts = [cache[0], cache[1], Source::Partials];
+        let before = vec![self.draft(made.heads, &cache)];
+        let split = vec![self.draft(made.split, &parts), self.draft(made.merge, &parts)];
+        let variants = vec![
+            (When::Prompt, vec![self.draft(made.prompt, &cache)]),
+            (When::Split(group), split),
+            (When::Always, vec![self.draft(made.single, &cache)]),
+        ];
+        Ok(StepDraft { rows: Rows::Token, flops_per_row: 0, before, variants })
     }
 }

@@ -219,15 +219,17 @@ impl Memory {
 /// Words of `batch.wgsl`'s header.
 const HEADER: usize = 16;
 
-/// Writes the step down as `lib/batch.wgsl` reads it, and the rotation tables as f32 into `rope`.
+/// Writes the step down as `lib/batch.wgsl` reads it, and the rotation tables as f32 into `rope`. `splits` are the
+/// parts that attention divides a row's keys into, by group of caches.
 pub(super) fn pack(
     plan: &Plan,
     batch: &Batch,
     kvs: &[&SequenceKv],
-    n_groups: usize,
+    splits: &[u32],
     words: &mut Vec<u32>,
     rope: &mut Vec<f32>,
 ) {
+    let n_groups = splits.len();
     words.clear();
     rope.clear();
     words.resize(HEADER, 0);
@@ -260,6 +262,8 @@ pub(super) fn pack(
     }
     words[9] = words.len() as u32;
     words.extend(batch.sequences.iter().map(|s| s.first_key as u32));
+    words[10] = words.len() as u32;
+    words.extend_from_slice(splits);
     words[8] = words.len() as u32;
     let records = words.len();
     words.resize(records + 4 * plan.graph.ropes().len(), 0);

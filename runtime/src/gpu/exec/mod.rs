@@ -16,14 +16,17 @@ use std::{
 use super::{
     Gpu, GpuError,
     kernel::{Binding, Kernel, Pipeline},
-    ops::{Dim, Dispatch},
+    ops::{
+        Dim, Dispatch,
+        attention::{self, AttentionDispatches},
+    },
     weights::GpuWeights,
 };
 use crate::{
-    graph::{Plan, Rows},
+    graph::{AttentionOp, Plan, Rows, StepKind},
     step::{Batch, KvType, PageBook, SequenceKv, SequenceStep, StepError},
 };
-use lower::{Lowering, StepCalls};
+use lower::{Lowering, Shape, StepCalls};
 use memory::{ArenaLayout, Memory, Source};
 
 /// How to make a backend.
@@ -48,6 +51,9 @@ pub struct GpuBackend {
     steps: Vec<StepCalls>,
     batch: Batch,
     vocab: usize,
+    shape: Shape,
+    /// By group of caches: an op of one of its layers.
+    group_ops: Vec<AttentionOp>,
     words: Vec<u32>,
     rope: Vec<f32>,
     results: Vec<f32>,
@@ -78,6 +84,9 @@ struct Call {
     rows: Rows,
 }
 
+/// New tokens a sequence up to which attention takes them one by one.
+const DECODE_ROWS: usize = 4;
+
 /// Operations in one submit. A driver's time-out is a second or two, so even a slow device must be well below it.
 const FLOPS_PER_SUBMIT: u64 = 100_000_000_000;
 
@@ -103,6 +112,8 @@ impl GpuBackend {
         gpu.check()?;
         Ok(Self {
             vocab: plan.vocab(),
+            shape: Shape::default(),
+            group_ops: group_ops(&plan, &book),
             gpu,
             plan,
             book,
@@ -222,8 +233,21 @@ impl GpuBackend {
         let mut grown = memory.reserve_outputs(&gpu, &self.layout, self.batch.outputs.len())?;
         grown |= memory.reserve_pages(&gpu, &self.plan, &self.book)?;
         memory.copy_pages(&gpu, &self.plan, &self.book, &self.batch)?;
+        let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
+        let tokens = self.batch.tokens.len();
+        let shape = &mut self.shape;
+        (shape.tokens, shape.outputs, shape.sequences) = (tokens, self.batch.outputs.len(), self.batch.sequences.len());
+        shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS);
+        shape.splits.clear();
+        let mut partials = 0;
+        for op in &self.group_ops {
+            let splits = if shape.decode { attention::splits(gpu.caps(), op, longest, tokens) } else { 1 };
+            partials = partials.max(AttentionDispatches::partials_len(op, tokens, splits) as u64 * u64::from(splits > 1));
+            shape.splits.push(splits);
+        }
+        grown |= Memory::reserve(&gpu, &mut memory.partials, "partial attention", partials * 4, None)?;
         let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
-        memory::pack(&self.plan, &self.batch, &kvs, self.book.groups.len(), &mut self.words, &mut self.rope);
+        memory::pack(&self.plan, &self.batch, &kvs, &self.shape.splits, &mut self.words, &mut self.rope);
         grown |= Memory::reserve(&gpu, &mut memory.batch, "batch", self.words.len() as u64 * 4, None)?;
         grown |= Memory::reserve(&gpu, &mut memory.rope, "rotation tables", self.rope.len() as u64 * 4, None)?;
         if grown {
@@ -256,18 +280,19 @@ impl GpuBackend {
                 while flops < FLOPS_PER_SUBMIT
                     && let Some(step) = steps.next()
                 {
-                    let n = self.batch.count(step.rows);
+                    let n = self.shape.count(step.rows);
                     if n == 0 {
                         continue;
                     }
                     flops += step.flops_per_row * n as u64;
-                    for call in step.calls(n) {
+                    for call in step.calls(&self.shape) {
                         pass.set_pipeline(&call.pipeline.pipeline);
                         pass.set_bind_group(0, &call.group, &[]);
                         let [x, y, z] = call.grid.map(|dim| match dim {
                             Dim::Fixed(n) => n,
-                            Dim::RowsOver(n) => (self.batch.count(call.rows) as u32).div_ceil(n),
-                            Dim::Sequences => self.batch.sequences.len() as u32,
+                            Dim::RowsOver(n) => (self.shape.count(call.rows) as u32).div_ceil(n),
+                            Dim::Sequences => self.shape.sequences as u32,
+                            Dim::Splits(group) => self.shape.splits[group as usize],
                         });
                         pass.dispatch_workgroups(x, y, z);
                         self.stats.dispatches += 1;
@@ -299,4 +324,15 @@ fn bind(
 ) -> wgpu::BindGroup {
     let bindings: Vec<Binding<'_>> = sources.iter().map(|s| memory.binding(*s, weights)).collect();
     pipeline.bind(gpu, &bindings)
+}
+
+/// For each group of caches an op of one of its layers; they only differ in what does not matter to memory.
+fn group_ops(plan: &Plan, book: &PageBook) -> Vec<AttentionOp> {
+    let op = |group: usize| {
+        plan.steps.iter().find_map(|s| match &s.kind {
+            StepKind::Attention(a) if book.place(a.op.cache).0 == group => Some(a.op.clone()),
+            _ => None,
+        })
+    };
+    (0..book.groups.len()).filter_map(op).collect()
 }
