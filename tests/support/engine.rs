@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-pub use handmill_models::engine::KvChoice;
+pub use handmill_models::engine::{DeviceChoice, KvChoice};
 use handmill_models::{
     Error, Model,
     engine::{Engine, EngineOptions, Sequence, Step},
@@ -12,8 +12,9 @@ use handmill_runtime::{cpu::Isa, step::Outputs};
 use super::Matrix;
 
 /// How to run the model; by default with f32 keys and values and room for any fixture.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
+    pub device: DeviceChoice,
     pub threads: Option<usize>,
     pub isa: Option<Isa>,
     pub kv: KvChoice,
@@ -22,7 +23,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { threads: None, isa: None, kv: KvChoice::F32, n_ctx: 256 }
+        Self { device: DeviceChoice::Cpu, threads: None, isa: None, kv: KvChoice::F32, n_ctx: 256 }
     }
 }
 
@@ -42,6 +43,7 @@ impl Session {
     pub fn try_open(path: &Path, options: Options) -> Result<Self, Error> {
         let model = Model::open(path)?;
         let options = EngineOptions {
+            device: options.device,
             threads: options.threads,
             isa: options.isa,
             kv: options.kv,

@@ -11,7 +11,7 @@ mod gguf;
 mod models;
 
 pub use compare::{argmax, assert_close, worst};
-pub use engine::{KvChoice, Options, Session};
+pub use engine::{DeviceChoice, KvChoice, Options, Session};
 pub use fixture::{FAMILIES, Fixture, Matrix, Spelling, fixtures_dir};
 pub use gguf::write_gguf;
 pub use models::{Golden, Skip, full, golden, handmill, model_path, skip};

@@ -268,13 +268,10 @@ impl Lowering<'_> {
         let rows = step.prologue.rows;
         let before = self.program(&step.prologue, Some(step.input))?;
         let input = self.source(&step.prologue, step.input);
-        let behind: usize = step.prologue.instrs.iter().map(|i| i.width.next_multiple_of(16)).sum();
         let mut variants: Vec<(When, Vec<Draft>)> = Vec::new();
         for (source, parts) in self.bindings_of(step)? {
-            let call = LinearCall { input, k: step.k as u32, parts, rows };
-            let stride = linear::scratch_stride(self.gpu.caps(), &call);
-            let scratch = (stride > 0).then(|| self.scratch(rows, behind, stride as usize));
-            let made = linear::dispatches(self.gpu.caps(), &call, scratch)?;
+            let call = LinearCall { input, k: step.k as u32, parts, rows, residual: None, gated: None };
+            let made = linear::dispatches(self.gpu.caps(), &call, None)?;
             for (i, variant) in made.into_iter().enumerate() {
                 let mut drafts = Vec::new();
                 for dispatch in variant.dispatches {
@@ -380,14 +377,14 @@ struct Window {
 fn lay_out(gpu: &Gpu, plan: &Plan, max_step_tokens: usize) -> Result<ArenaLayout, GpuError> {
     let mut scratch = [0, 0];
     for step in &plan.steps {
-        let (program, linear) = match &step.kind {
-            StepKind::Rows(p) => (p, 0),
-            StepKind::Linear(l) => (&l.prologue, linear::max_scratch_stride(l.k)),
+        let program = match &step.kind {
+            StepKind::Rows(p) => p,
+            StepKind::Linear(l) => &l.prologue,
             StepKind::Attention(_) => continue,
         };
         let temps: usize = program.instrs.iter().map(|i| i.width.next_multiple_of(16)).sum();
         let kind = &mut scratch[usize::from(program.rows == Rows::Output)];
-        *kind = (*kind).max(temps + linear.next_multiple_of(16));
+        *kind = (*kind).max(temps);
     }
     let mut layout = ArenaLayout {
         token_elements: plan.token_elements + scratch[0],

@@ -5,7 +5,9 @@
 //! from step to step are a uniform buffer of the dispatch's own; everything that changes is read from `batch`, so that
 //! the stream of commands does not change from token to token.
 
+pub mod attention;
 pub mod linear;
+mod params;
 pub mod rows;
 
 use super::kernel::Kernel;
@@ -41,6 +43,8 @@ pub enum Dim {
     RowsOver(u32),
     /// One a sequence of the step.
     Sequences,
+    /// The parts that the keys of a row are divided into, for this group of caches: what the step's batch says.
+    Splits(u32),
 }
 
 /// One call of a kernel.
@@ -55,3 +59,10 @@ pub struct Dispatch {
     /// The rows that [`Dim::RowsOver`] counts.
     pub rows: Rows,
 }
+
+#[cfg(test)]
+mod formats_tests;
+#[cfg(test)]
+mod rows_tests;
+#[cfg(test)]
+mod step_tests;

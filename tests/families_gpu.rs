@@ -1,0 +1,134 @@
+//! Every family fixture on every GPU that the machine has, software ones included, and with the least limits that
+//! WebGPU guarantees: logits as transformers computed them, however the prompt is cut and whatever else is in the batch.
+#![cfg(feature = "gpu")]
+
+mod support;
+
+use std::sync::{Arc, OnceLock};
+
+use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
+use support::{DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, argmax, assert_close, skip};
+
+/// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
+const TOLERANCE: f32 = 1e-3;
+/// With f16 keys and values.
+const F16_TOLERANCE: f32 = 0.02;
+
+struct Device {
+    name: String,
+    gpu: Arc<Gpu>,
+    /// Pipelines compile slowly there, so only a few families run.
+    slow: bool,
+}
+
+/// Each adapter, and the first one pretending to have little.
+fn devices() -> &'static [Device] {
+    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
+    DEVICES.get_or_init(|| {
+        let open = |index: usize, caps: CapsOverride, checked: bool| {
+            Arc::new(Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked }).expect("a device"))
+        };
+        let mut all = Vec::new();
+        for adapter in Gpu::adapters() {
+            let slow = adapter.name.contains("SwiftShader");
+            let gpu = open(adapter.index, CapsOverride::default(), false);
+            all.push(Device { name: adapter.name.clone(), gpu, slow });
+            if adapter.index == 0 {
+                let hardware = CapsOverride { pretend_hardware: true, ..CapsOverride::default() };
+                let name = format!("{} with kernels for hardware", adapter.name);
+                all.push(Device { name, gpu: open(0, hardware, true), slow: false });
+                let least = CapsOverride {
+                    no_f16: true,
+                    no_subgroups: true,
+                    no_host_import: true,
+                    max_binding: Some(4 << 20),
+                    max_invocations: Some(256),
+                    max_storage_buffers: Some(8),
+                    pretend_hardware: true,
+                };
+                let name = format!("{} with the least limits", adapter.name);
+                all.push(Device { name, gpu: open(0, least, true), slow: false });
+            }
+        }
+        all
+    })
+}
+
+fn on_each(test: &str, mut check: impl FnMut(&Device)) {
+    if devices().is_empty() {
+        return skip(test, "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)");
+    }
+    devices().iter().for_each(|device| check(device));
+}
+
+fn options(device: &Device) -> Options {
+    Options { device: DeviceChoice::Gpu(device.gpu.clone()), ..Options::default() }
+}
+
+#[test]
+fn logits_of_every_family() {
+    on_each("families_gpu::logits_of_every_family", |device| {
+        for name in FAMILIES {
+            if device.slow && !["llama3", "qwen2", "gemma3"].contains(&name) {
+                continue;
+            }
+            let fixture = Fixture::load(name);
+            let mut session = Session::open(&fixture.dir, options(device));
+            let what = |part: &str| format!("{name}, {part} on {}", device.name);
+            assert_close(&what("prompt"), &session.feed(&fixture.prompt_ids), &fixture.logits, TOLERANCE);
+            if fixture.length_dependent_rope {
+                continue;
+            }
+            let mut steps = fixture.logits.row(fixture.prompt_ids.len() - 1).to_vec();
+            for &id in &fixture.gen_ids[..fixture.gen_ids.len() - 1] {
+                steps.extend(session.feed(&[id]).data);
+            }
+            let steps = Matrix::new(fixture.logits.cols, steps);
+            assert_close(&what("generation"), &steps, &fixture.gen_step_logits, TOLERANCE);
+            for (k, (&id, &margin)) in fixture.gen_ids.iter().zip(&fixture.gen_margins).enumerate() {
+                if margin > 2.0 * TOLERANCE {
+                    assert_eq!(argmax(steps.row(k)) as u32, id, "{}: token {k}, margin {margin}", what("greedy"));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn chunks_and_batches_give_the_same_logits() {
+    on_each("families_gpu::chunks_and_batches_give_the_same_logits", |device| {
+        for name in ["llama3", "qwen3", "gemma3"] {
+            if device.slow && name != "gemma3" {
+                continue;
+            }
+            let fixture = Fixture::load(name);
+            let ids = &fixture.prompt_ids;
+            for size in [1, 3, 16] {
+                let mut session = Session::open(&fixture.dir, options(device));
+                let rows = ids.chunks(size).flat_map(|chunk| session.feed(chunk).data).collect();
+                let chunked = Matrix::new(fixture.logits.cols, rows);
+                assert_close(
+                    &format!("{name}, chunks of {size} on {}", device.name),
+                    &chunked,
+                    &fixture.logits,
+                    TOLERANCE,
+                );
+            }
+            let mut session = Session::open(&fixture.dir, options(device));
+            let prompts: [&[u32]; 3] = [&ids[..5], ids, &ids[..1]];
+            for (prompt, logits) in prompts.iter().zip(session.feed_batch(&prompts)) {
+                let what = format!("{name}, {} tokens in a batch on {}", prompt.len(), device.name);
+                assert_close(&what, &logits, &fixture.logits.slice(0..prompt.len()), TOLERANCE);
+            }
+        }
+    });
+}
+
+#[test]
+fn half_precision_keys_and_values() {
+    on_each("families_gpu::half_precision_keys_and_values", |device| {
+        let fixture = Fixture::load("llama3");
+        let mut session = Session::open(&fixture.dir, Options { kv: KvChoice::F16, ..options(device) });
+        assert_close(&device.name, &session.feed(&fixture.prompt_ids), &fixture.logits, F16_TOLERANCE);
+    });
+}
