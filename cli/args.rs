@@ -59,7 +59,9 @@ impl Global {
         if cfg!(feature = "gpu") || (self.backend != Backend::Gpu && self.device.is_none()) {
             return Ok(());
         }
-        Err(CliError::failed("this build has no GPU backend (it was built without the feature `gpu`); use --backend cpu"))
+        Err(CliError::failed(
+            "this build has no GPU backend (it was built without the feature `gpu`); use --backend cpu",
+        ))
     }
 }
 

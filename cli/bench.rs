@@ -17,7 +17,7 @@ use handmill_models::{
 use handmill_runtime::{
     cpu::{Pool, arch::Isa},
     profile::{ReadBandwidth, measure_fma_peak},
-    step::Outputs,
+    step::{GpuStats, Outputs},
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -61,6 +61,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let ids = |n: usize| -> Vec<u32> { (0..n).map(|i| (i * 7919 % info.vocab_size.max(1)) as u32).collect() };
     let prompt = ids(args.prompt);
     let mut rates = (Vec::new(), Vec::new());
+    let mut costs = None;
     // The first turn warms caches and clocks up and is not counted.
     let mut walls = None;
     let mut peak = None;
@@ -69,7 +70,9 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
             return Err(CliError::Interrupted);
         }
         let prompt_time = time_prompt(&mut engine, &prompt).map_err(failed)?;
+        let before = gpu_stats(&mut engine);
         let generation_time = time_generation(&mut engine, &ids(args.generate)).map_err(failed)?;
+        let gpu = before.zip(gpu_stats(&mut engine)).map(|(before, after)| after.since(before));
         if turn == 0 {
             // Before the buffer that measures the bandwidth counts as well.
             peak = memory::peak();
@@ -79,6 +82,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         } else {
             rates.0.push(args.prompt as f64 / prompt_time);
             rates.1.push(args.generate as f64 / generation_time);
+            costs = gpu;
         }
         if let Some(walls) = &mut walls {
             walls.sample();
@@ -99,8 +103,21 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         generation,
         walls: walls.map(Walls::medians),
         peak,
+        device: engine.backend().describe(),
+        costs,
     };
     if global.json { out::json(&report.json()) } else { out::text(&report.text()) }
+}
+
+/// What the engine's GPU has cost so far; none on the CPU.
+#[cfg(feature = "gpu")]
+fn gpu_stats(engine: &mut Engine) -> Option<GpuStats> {
+    engine.backend().as_gpu().map(|gpu| gpu.stats())
+}
+
+#[cfg(not(feature = "gpu"))]
+fn gpu_stats(_: &mut Engine) -> Option<GpuStats> {
+    None
 }
 
 fn time_prompt(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
@@ -203,6 +220,9 @@ struct Report<'a> {
     read: f64,
     walls: Option<(f64, f64)>,
     peak: Option<u64>,
+    device: String,
+    /// What the generated tokens cost on the host's side of a GPU.
+    costs: Option<GpuStats>,
 }
 
 impl Report<'_> {
@@ -220,8 +240,16 @@ impl Report<'_> {
             prompt["share_of_fma_peak"] = (self.prompt_flops() / peak).into();
             generation["share_of_read_bandwidth"] = (self.read / bandwidth).into();
         }
+        if let Some(costs) = &self.costs {
+            let a_token = |n: u64| n as f64 / costs.steps.max(1) as f64;
+            generation["dispatches_per_token"] = a_token(costs.dispatches).into();
+            generation["submits_per_token"] = a_token(costs.submits).into();
+            generation["bytes_uploaded_per_token"] = a_token(costs.uploaded).into();
+            generation["host_ms_per_token"] = (costs.host.as_secs_f64() * 1e3 / costs.steps.max(1) as f64).into();
+        }
         json!({
             "model": self.model,
+            "device": self.device,
             "architecture": self.architecture,
             "threads": self.threads,
             "isa": self.isa.name(),
@@ -237,8 +265,7 @@ impl Report<'_> {
     }
 
     fn text(&self) -> String {
-        let isa = self.isa.name();
-        let mut text = format!("{} on {} threads, {isa}, medians of {}\n", self.model, self.threads, self.reps);
+        let mut text = format!("{} on {}, medians of {}\n", self.model, self.device, self.reps);
         let mut line = |name: &str, rates: &Rates, unit: &str, per_second: f64, wall: Option<f64>| {
             if rates.tokens == 0 {
                 return;
@@ -259,6 +286,16 @@ impl Report<'_> {
         let (bandwidth, peak) = self.walls.unzip();
         line("prompt", &self.prompt, "GFLOP/s", self.prompt_flops(), peak);
         line("generation", &self.generation, "GB/s", self.read, bandwidth);
+        if let Some(costs) = &self.costs {
+            let steps = costs.steps.max(1);
+            text += &format!(
+                "a token takes {} dispatches in {} submit(s), {} bytes uploaded, {:.2} ms of the host\n",
+                costs.dispatches / steps,
+                costs.submits.div_ceil(steps),
+                costs.uploaded / steps,
+                costs.host.as_secs_f64() * 1e3 / steps as f64,
+            );
+        }
         text += &format!("a token reads {} of weights", human_bytes(self.bytes_per_token));
         if let Some(peak) = self.peak {
             text += &format!("; peak memory {}", human_bytes(peak));

@@ -86,7 +86,11 @@ impl Gpu {
         .filter_map(|(name, has)| has.then(|| name.to_owned()))
         .collect();
         if let Some((least, most)) = caps.subgroups {
-            names.push(if least == most { format!("subgroups of {least}") } else { format!("subgroups of {least} to {most}") });
+            names.push(if least == most {
+                format!("subgroups of {least}")
+            } else {
+                format!("subgroups of {least} to {most}")
+            });
         }
         names
     }

@@ -26,7 +26,11 @@ pub fn with_ctx(global: &Global, name: &str, kv: KvChoice, n_ctx: Option<usize>)
     let start = Instant::now();
     let mut engine = Engine::new(&model, &options).map_err(|e| CliError::because("could not set the model up", e))?;
     if on_gpu {
-        note(&format!("running on {}, ready after {:.1} s", engine.backend().describe(), start.elapsed().as_secs_f64()));
+        note(&format!(
+            "running on {}, ready after {:.1} s",
+            engine.backend().describe(),
+            start.elapsed().as_secs_f64()
+        ));
     }
     Ok((model, engine))
 }

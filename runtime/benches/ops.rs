@@ -9,9 +9,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use handmill_runtime::cpu::arch::{Isa, Simd};
 use handmill_runtime::cpu::ops::attention::{AttentionParams, DecodeItem, KvPages, PromptItem};
 use handmill_runtime::cpu::ops::{OpKernels, op_kernels, rope_cos_sin};
-use handmill_runtime::step::KvType;
 use handmill_runtime::graph::{Act, RopeLayout};
 use handmill_runtime::simd_dispatch;
+use handmill_runtime::step::KvType;
 
 /// A row of the size of small models' MLPs.
 const ROW: usize = 1536;

@@ -69,7 +69,14 @@ impl EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { device: DeviceChoice::Cpu, threads: None, n_ctx: None, kv: KvChoice::Auto, isa: None, max_step_tokens: 512 }
+        Self {
+            device: DeviceChoice::Cpu,
+            threads: None,
+            n_ctx: None,
+            kv: KvChoice::Auto,
+            isa: None,
+            max_step_tokens: 512,
+        }
     }
 }
 

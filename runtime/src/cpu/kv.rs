@@ -99,7 +99,6 @@ mod tests {
     use super::*;
     use crate::step::KvType;
 
-
     #[test]
     fn a_copied_page_has_the_rows_of_the_one_before() {
         let spec = CacheSpec { n_kv_heads: 2, head_dim: 4, v_dim: 4, window: None };
@@ -108,7 +107,9 @@ mod tests {
         let (mut a, mut copies) = (SequenceKv::default(), Vec::new());
         book.extend(&mut a, 70, &mut copies).unwrap();
         // SAFETY: the row was just made and is four f32 long.
-        unsafe { memory.rows(&book, CacheId(1), &a).value(1, 69).cast::<[f32; 4]>().write_unaligned([1.0, 2.0, 3.0, 4.0]) };
+        unsafe {
+            memory.rows(&book, CacheId(1), &a).value(1, 69).cast::<[f32; 4]>().write_unaligned([1.0, 2.0, 3.0, 4.0])
+        };
         let mut b = book.fork(&a);
         book.extend(&mut b, 1, &mut copies).unwrap();
         memory.copy(&book, &copies);

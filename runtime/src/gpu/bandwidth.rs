@@ -4,9 +4,7 @@ use std::time::Instant;
 
 use handmill_shaders::Defines;
 
-use super::{
-    Access, Binding, Gpu, GpuError, Kernel,
-};
+use super::{Access, Binding, Gpu, GpuError, Kernel};
 
 impl Gpu {
     /// Bytes a second that a kernel reads from device memory: the best of three runs over 256 MiB (64 on software

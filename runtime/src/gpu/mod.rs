@@ -18,5 +18,5 @@ mod weights;
 pub use caps::{AdapterSummary, Caps, CapsOverride};
 pub use device::{Gpu, GpuOptions};
 pub use error::GpuError;
-pub use exec::{GpuBackend, GpuBackendOptions, GpuStats};
+pub use exec::{GpuBackend, GpuBackendOptions};
 pub use kernel::{Access, Binding, Kernel, Pipeline};

@@ -121,12 +121,7 @@ impl GpuWeights {
     }
 
     /// Copies all that has no place yet.
-    fn copy(
-        &mut self,
-        plan: &Plan,
-        wanted: &[WeightId],
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), GpuError> {
+    fn copy(&mut self, plan: &Plan, wanted: &[WeightId], progress: &mut dyn FnMut(u64, u64)) -> Result<(), GpuError> {
         let wanted: Vec<WeightId> = wanted.iter().copied().filter(|id| self.place(*id).is_none()).collect();
         let len = |id: &WeightId| plan.graph.weight(*id).bytes().len() as u64;
         let total: u64 = wanted.iter().map(len).sum();
@@ -144,8 +139,7 @@ impl GpuWeights {
             let buffer = self.gpu.buffer("weights", bytes, usage)?;
             let mut at = 0;
             for id in &rest[..n] {
-                self.places[id.0 as usize] =
-                    Some(WeightPlace { buffer: self.buffers.len(), byte: at, len: len(id) });
+                self.places[id.0 as usize] = Some(WeightPlace { buffer: self.buffers.len(), byte: at, len: len(id) });
                 self.write(&buffer, at, plan.graph.weight(*id), total, progress)?;
                 at = (at + len(id)).next_multiple_of(ALIGN);
             }

@@ -374,6 +374,24 @@ impl RowOp {
     }
 }
 
+#[cfg(feature = "gpu")]
+impl RowOp {
+    /// As [`RowOp::srcs`], to be changed.
+    pub(crate) fn srcs_mut(&mut self) -> impl Iterator<Item = &mut Src> {
+        let both = match self {
+            RowOp::Embed { .. } => [None, None],
+            RowOp::Add { a, b } => [Some(a), Some(b)],
+            RowOp::GatedAct { gate, up, .. } => [Some(gate), Some(up)],
+            RowOp::Norm { src, .. }
+            | RowOp::Scale { src, .. }
+            | RowOp::Softcap { src, .. }
+            | RowOp::Rope { src, .. }
+            | RowOp::Copy { src } => [Some(src), None],
+        };
+        both.into_iter().flatten()
+    }
+}
+
 struct Planner<'g> {
     graph: &'g Graph,
     output: ValueId,

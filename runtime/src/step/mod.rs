@@ -2,11 +2,13 @@
 
 mod batch;
 mod pages;
+mod stats;
 
-pub use batch::{Outputs, SequenceStep};
 pub(crate) use batch::{Batch, SequenceRows};
-pub use pages::{KvType, PAGE_TOKENS, PageBook, SequenceKv};
+pub use batch::{Outputs, SequenceStep};
 pub(crate) use pages::{Group, PageCopy};
+pub use pages::{KvType, PAGE_TOKENS, PageBook, SequenceKv};
+pub use stats::GpuStats;
 
 /// Why a step cannot run. The sequences are then as they were.
 #[derive(Debug, thiserror::Error)]

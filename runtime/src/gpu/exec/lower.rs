@@ -17,7 +17,9 @@ use crate::{
         },
         weights::GpuWeights,
     },
-    graph::{AttentionStep, LinearStep, Plan, RowProgram, Rows, Src, StepKind, ValueId, WeightId},
+    graph::{
+        Act, AttentionStep, LinearStep, Plan, RowInstr, RowOp, RowProgram, Rows, Src, StepKind, ValueId, WeightId,
+    },
     step::PageBook,
 };
 
@@ -128,13 +130,23 @@ impl<'a> Lowering<'a> {
         let layout = lay_out(gpu, plan, max_step_tokens)?;
         let mut lowering =
             Self { plan, gpu, weights, book, layout, params: Vec::new(), vectors, vector_at, steps: Vec::new() };
-        for step in &plan.steps {
+        // Set where the step before has made this step's gated activation.
+        let mut gated = None;
+        for (i, step) in plan.steps.iter().enumerate() {
+            let made = gated.take();
             let draft = match &step.kind {
                 StepKind::Rows(program) => {
                     let before = lowering.program(program, None)?;
                     StepDraft { rows: program.rows, flops_per_row: 0, before, variants: Vec::new() }
                 }
-                StepKind::Linear(linear) => lowering.linear(linear)?,
+                StepKind::Linear(linear) => {
+                    gated = lowering.gated_with_next(i, linear)?;
+                    let act = gated.map(|(act, _)| act);
+                    match made {
+                        Some((_, value)) => lowering.linear(&without_first(linear, value), act)?,
+                        None => lowering.linear(linear, act)?,
+                    }
+                }
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
             };
             lowering.steps.push(draft);
@@ -211,12 +223,7 @@ impl<'a> Lowering<'a> {
             Rows::Token => (0, self.plan.token_elements),
             Rows::Output => (self.layout.output_base(), self.plan.output_elements),
         };
-        Place {
-            base: base as u32,
-            offset: (first + offset) as u32,
-            stride: width.next_multiple_of(16) as u32,
-            rows,
-        }
+        Place { base: base as u32, offset: (first + offset) as u32, stride: width.next_multiple_of(16) as u32, rows }
     }
 
     /// Adds a dispatch's parameters to all parameters and names its buffers.
@@ -264,13 +271,13 @@ impl Lowering<'_> {
         Ok(drafts)
     }
 
-    fn linear(&mut self, step: &LinearStep) -> Result<StepDraft, GpuError> {
+    fn linear(&mut self, step: &LinearStep, gated: Option<Act>) -> Result<StepDraft, GpuError> {
         let rows = step.prologue.rows;
         let before = self.program(&step.prologue, Some(step.input))?;
         let input = self.source(&step.prologue, step.input);
         let mut variants: Vec<(When, Vec<Draft>)> = Vec::new();
         for (source, parts) in self.bindings_of(step)? {
-            let call = LinearCall { input, k: step.k as u32, parts, rows, residual: None, gated: None };
+            let call = LinearCall { input, k: step.k as u32, parts, rows, residual: None, gated };
             let made = linear::dispatches(self.gpu.caps(), &call, None)?;
             for (i, variant) in made.into_iter().enumerate() {
                 let mut drafts = Vec::new();
@@ -286,6 +293,28 @@ impl Lowering<'_> {
         let weights = step.parts.iter().map(|p| self.plan.graph.weight(p.weight));
         let flops_per_row = weights.map(|w| 2 * (w.rows() * w.row_len()) as u64).sum();
         Ok(StepDraft { rows, flops_per_row, before, variants })
+    }
+
+    /// The gated activation that step `i`'s kernel can apply to its two outputs, and the place of the first of them,
+    /// where the result goes: where the next step begins with it, nothing else reads them, and one binding shows both
+    /// weights.
+    fn gated_with_next(&self, i: usize, step: &LinearStep) -> Result<Option<(Act, ValueId)>, GpuError> {
+        let [a, b] = &step.parts[..] else { return Ok(None) };
+        let Some(StepKind::Linear(next)) = self.plan.steps.get(i + 1).map(|s| &s.kind) else { return Ok(None) };
+        let first = next.prologue.instrs.first();
+        let Some(RowInstr { op: RowOp::GatedAct { act, gate, up }, store: None, .. }) = first else { return Ok(None) };
+        let readers =
+            |v: ValueId| self.plan.steps.iter().flat_map(|s| s.kind.reads_and_writes().0).filter(move |r| *r == v);
+        let fits = *gate == Src::Value(a.output)
+            && *up == Src::Value(b.output)
+            && readers(a.output).chain(readers(b.output)).count() == 2
+            && next.prologue.rows == step.prologue.rows;
+        if !fits {
+            return Ok(None);
+        }
+        let groups = self.bindings_of(step)?;
+        let whole = groups.len() == 1 && groups[0].1.len() == 2 && groups[0].1[0].rows == groups[0].1[1].rows;
+        Ok(whole.then_some((*act, a.output)))
     }
 
     /// The parts of a step by the binding that shows their weights: as few as possible, parts cut by rows where no
@@ -334,11 +363,8 @@ impl Lowering<'_> {
     /// Bindings that together show the rows `range` of a weight.
     fn windows(&self, id: WeightId, range: std::ops::Range<u32>) -> Result<Vec<Window>, GpuError> {
         let tensor = self.plan.graph.weight(id);
-        let unsupported = |why: String| GpuError::Unsupported {
-            op: "linear",
-            name: self.plan.graph.weight_name(id).to_owned(),
-            why,
-        };
+        let unsupported =
+            |why: String| GpuError::Unsupported { op: "linear", name: self.plan.graph.weight_name(id).to_owned(), why };
         let place = self.weights.place(id).ok_or_else(|| unsupported("the weight is not on the device".to_owned()))?;
         let row = tensor.row_bytes() as u64;
         let align = self.gpu.caps().storage_alignment;
@@ -362,6 +388,20 @@ impl Lowering<'_> {
         }
         Ok(windows)
     }
+}
+
+/// `step` without its program's first instruction, whose result is already at `value`.
+fn without_first(step: &LinearStep, value: ValueId) -> LinearStep {
+    let moved = |src: &mut Src| match *src {
+        Src::Temp(0) => *src = Src::Value(value),
+        Src::Temp(t) => *src = Src::Temp(t - 1),
+        Src::Value(_) => {}
+    };
+    let mut step = step.clone();
+    step.prologue.instrs.remove(0);
+    step.prologue.instrs.iter_mut().flat_map(|i| i.op.srcs_mut()).for_each(moved);
+    moved(&mut step.input);
+    step
 }
 
 /// Rows of a weight as one binding shows them.
@@ -421,7 +461,6 @@ fn decode_vectors(plan: &Plan) -> Result<(Vec<f32>, Vec<u32>), GpuError> {
     }
     Ok((all, at))
 }
-
 
 impl Lowering<'_> {
     fn attention(&mut self, name: &str, step: &AttentionStep) -> Result<StepDraft, GpuError> {

@@ -8,10 +8,7 @@
 mod lower;
 mod memory;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use super::{
     Gpu, GpuError,
@@ -24,7 +21,7 @@ use super::{
 };
 use crate::{
     graph::{AttentionOp, Plan, Rows, StepKind},
-    step::{Batch, KvType, PageBook, SequenceKv, SequenceStep, StepError},
+    step::{Batch, GpuStats, KvType, PageBook, SequenceKv, SequenceStep, StepError},
 };
 use lower::{Lowering, Shape, StepCalls};
 use memory::{ArenaLayout, Memory, Source};
@@ -60,21 +57,6 @@ pub struct GpuBackend {
     stats: GpuStats,
 }
 
-/// What the steps so far cost on the host's side.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct GpuStats {
-    /// Steps run.
-    pub steps: u64,
-    /// Kernels dispatched.
-    pub dispatches: u64,
-    /// Command buffers submitted.
-    pub submits: u64,
-    /// Bytes written to the device.
-    pub uploaded: u64,
-    /// Time spent preparing and recording, without waiting for the device.
-    pub host: Duration,
-}
-
 /// One call of a compiled kernel.
 struct Call {
     pipeline: Arc<Pipeline>,
@@ -106,8 +88,7 @@ impl GpuBackend {
         let book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens);
         let lowering = Lowering::new(&gpu, &plan, &weights, &book, options.max_step_tokens)?;
         let layout = lowering.layout;
-        let memory =
-            Memory::new(&gpu, &layout, &book, plan.graph.caches().len(), &lowering.params, &lowering.vectors)?;
+        let memory = Memory::new(&gpu, &layout, &book, plan.graph.caches().len(), &lowering.params, &lowering.vectors)?;
         let steps = lowering.compile(&gpu, &memory, &weights)?;
         gpu.check()?;
         Ok(Self {
@@ -214,7 +195,8 @@ impl GpuBackend {
         }
         self.memory.staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
         self.gpu.wait()?;
-        let lost = |e: wgpu::MapRangeError| GpuError::Device { adapter: self.gpu.name().to_owned(), reason: e.to_string() };
+        let lost =
+            |e: wgpu::MapRangeError| GpuError::Device { adapter: self.gpu.name().to_owned(), reason: e.to_string() };
         let view = self.memory.staging.get_mapped_range(..bytes).map_err(lost)?;
         self.results.clear();
         let rows: &[f32] = bytemuck::cast_slice(&view);
@@ -242,7 +224,8 @@ impl GpuBackend {
         let mut partials = 0;
         for op in &self.group_ops {
             let splits = if shape.decode { attention::splits(gpu.caps(), op, longest, tokens) } else { 1 };
-            partials = partials.max(AttentionDispatches::partials_len(op, tokens, splits) as u64 * u64::from(splits > 1));
+            partials =
+                partials.max(AttentionDispatches::partials_len(op, tokens, splits) as u64 * u64::from(splits > 1));
             shape.splits.push(splits);
         }
         grown |= Memory::reserve(&gpu, &mut memory.partials, "partial attention", partials * 4, None)?;
@@ -315,13 +298,7 @@ impl Call {
     }
 }
 
-fn bind(
-    gpu: &Gpu,
-    pipeline: &Pipeline,
-    sources: &[Source],
-    memory: &Memory,
-    weights: &GpuWeights,
-) -> wgpu::BindGroup {
+fn bind(gpu: &Gpu, pipeline: &Pipeline, sources: &[Source], memory: &Memory, weights: &GpuWeights) -> wgpu::BindGroup {
     let bindings: Vec<Binding<'_>> = sources.iter().map(|s| memory.binding(*s, weights)).collect();
     pipeline.bind(gpu, &bindings)
 }
