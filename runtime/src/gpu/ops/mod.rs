@@ -52,3 +52,6 @@ pub struct Dispatch {
     /// The rows that [`Dim::RowsOver`] counts.
     pub rows: Rows,
 }
+
+#[cfg(test)]
+mod formats_tests;

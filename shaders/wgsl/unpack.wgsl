@@ -1,0 +1,44 @@
+// Unpacks weights to f32: each element once by itself and once through its group of 32, which tests compare with the
+// host's scalar decode. No step of a model runs this.
+//
+// One invocation an element. out: elements by FORMAT_at, then the same by groups.
+#import ${FORMAT}
+
+struct Params {
+    row_byte: u32,
+    elements: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> weights: array<u32>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let i = id.x;
+    if i >= params.elements {
+        return;
+    }
+    out[i] = ${FORMAT}_at(params.row_byte, i);
+#if FLOAT
+    // Groups of four; the last elements of a row that four does not divide are not in one.
+    let four = i & ~3u;
+    if four + 4u <= params.elements {
+        var w = ${FORMAT}_4(params.row_byte, four);
+        out[params.elements + i] = w[i & 3u];
+    } else {
+        out[params.elements + i] = out[i];
+    }
+#else
+    let group = ${FORMAT}_group(params.row_byte, i >> 5u);
+    var quants = group.q;
+    let word = quants[(i >> 2u) & 7u];
+#if FORMAT == q8_0
+    var q = signed_bytes_to_f32(word);
+#else
+    var q = bytes_to_f32(word);
+#endif
+    let scale = select(group.scale.zw, group.scale.xy, (i & 31u) < 16u);
+    out[params.elements + i] = scale.x * q[i & 3u] + scale.y;
+#endif
+}
