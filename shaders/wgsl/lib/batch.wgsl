@@ -13,6 +13,7 @@
 //        keys_at (cos of every cached position, rotary_dims/2 each, sequences one after the other; then the sines),
 //        keys (cached positions of all sequences together), 0
 //   9 first_keys_at   u32 for each sequence: its first position in a rope's key table
+//  10 splits_at   u32 for each group of caches: the parts that attention divides a row's keys into, where it does
 
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
 

@@ -5,6 +5,10 @@
 //! from step to step are a uniform buffer of the dispatch's own; everything that changes is read from `batch`, so that
 //! the stream of commands does not change from token to token.
 
+pub mod attention;
+mod params;
+pub mod rows;
+
 use super::kernel::Kernel;
 use crate::graph::Rows;
 
@@ -38,6 +42,8 @@ pub enum Dim {
     RowsOver(u32),
     /// One a sequence of the step.
     Sequences,
+    /// The parts that the keys of a row are divided into, for this group of caches: what the step's batch says.
+    Splits(u32),
 }
 
 /// One call of a kernel.
@@ -54,4 +60,10 @@ pub struct Dispatch {
 }
 
 #[cfg(test)]
+mod attention_tests;
+#[cfg(test)]
 mod formats_tests;
+#[cfg(test)]
+mod rows_tests;
+#[cfg(test)]
+mod step_tests;

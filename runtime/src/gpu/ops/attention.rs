@@ -1,0 +1,286 @@
+//! Attention steps as dispatches: heads into place, then attention by the kernel that suits the step.
+
+use handmill_shaders::Defines;
+
+use super::{
+    Dim, Dispatch, Place,
+    params::{NONE, Params, reduction, workgroup},
+};
+use crate::{
+    cpu::ops::attention::KvType,
+    gpu::{Access, Caps, GpuError, Kernel},
+    graph::{AttentionOp, AttentionStep, Graph, HeadOp, NormKind, RopeId, RopeLayout, Rows, WeightId},
+};
+
+/// Keys that a part of a row's keys has at least: fewer would cost more to join than they save.
+const PART_KEYS: u32 = 256;
+
+/// Where the values and vectors of an attention step lie.
+pub struct AttentionPlaces<'a> {
+    /// q, k, v.
+    pub inputs: [Place; 3],
+    /// The result.
+    pub output: Place,
+    /// The group of caches in the batch's sequence records.
+    pub cache_group: u32,
+    /// How keys and values are stored.
+    pub kv: KvType,
+    /// The first element of a small vector in `vectors`.
+    pub vector: &'a dyn Fn(WeightId) -> u32,
+}
+
+/// The dispatches of an attention step. All of them bind `ropes` (f32) as 4 and the layer's pages as 5, which `heads`
+/// writes; `split` and `merge` bind `partials` (f32) as 6.
+///
+/// Run `heads`, then one of `single`, `split` with `merge`, `prompt`. Each of the three is right for any step: `single`
+/// and `split` take a row at a time, `prompt` tiles of a sequence's rows.
+#[derive(Clone, Debug)]
+pub struct AttentionDispatches {
+    /// Norms and rotations of q, k and v; k and v into their pages.
+    pub heads: Dispatch,
+    /// For few rows over few keys.
+    pub single: Dispatch,
+    /// For few rows over many keys: [`Dim::Splits`] parts a row, into `partials`.
+    pub split: Dispatch,
+    /// Joins the parts.
+    pub merge: Dispatch,
+    /// For many rows a sequence.
+    pub prompt: Dispatch,
+}
+
+impl AttentionDispatches {
+    /// Floats of `partials` that `rows` rows in `splits` parts need.
+    pub fn partials_len(op: &AttentionOp, rows: usize, splits: u32) -> usize {
+        rows * op.n_heads * splits as usize * (op.v_dim + 4)
+    }
+}
+
+/// Into how many parts the keys of a row of a decode step should be divided: enough workgroups to fill a device, and no
+/// part too short. `longest` is the longest sequence's length (this step's tokens included), `rows` the rows of the
+/// step. All layers of a cache group share the number: it is word 10 of the batch.
+pub fn splits(caps: &Caps, op: &AttentionOp, longest: usize, rows: usize) -> u32 {
+    let keys = op.window.map_or(longest, |w| w.min(longest)) as u32;
+    // Some hundreds of workgroups fill any device; a software one has as many cores as it has.
+    let enough = if caps.software { 8 } else { 512 };
+    let (_, tiles) = decode_tiles(caps, op);
+    let wanted = enough / (tiles * rows.max(1) as u32).max(1);
+    keys.div_ceil(PART_KEYS).min(wanted.max(1)).max(1)
+}
+
+/// The dispatches of `step`.
+///
+/// # Errors
+/// Heads that four does not divide, and orders of norms and rotations that no kernel has.
+pub fn dispatches(
+    caps: &Caps,
+    graph: &Graph,
+    name: &str,
+    step: &AttentionStep,
+    places: &AttentionPlaces<'_>,
+) -> Result<AttentionDispatches, GpuError> {
+    let op = &step.op;
+    let fail = |why: String| GpuError::Unsupported { op: "attention", name: name.to_owned(), why };
+    if !op.head_dim.is_multiple_of(4) || !op.v_dim.is_multiple_of(4) || op.head_dim == 0 || op.v_dim == 0 {
+        return Err(fail(format!("heads of {} and {} elements are not multiples of four", op.head_dim, op.v_dim)));
+    }
+    if op.head_dim > 1024 || op.v_dim > 1024 {
+        return Err(fail(format!("heads of {} and {} elements are too long", op.head_dim, op.v_dim)));
+    }
+    let lowering = Lowering { caps, graph, step, places };
+    Ok(AttentionDispatches {
+        heads: lowering.heads().map_err(fail)?,
+        single: lowering.decode(false),
+        split: lowering.decode(true),
+        merge: lowering.merge(),
+        prompt: lowering.prompt(),
+    })
+}
+
+/// Query heads of a decode workgroup's tile, and tiles of a row.
+fn decode_tiles(caps: &Caps, op: &AttentionOp) -> (usize, u32) {
+    let group = op.n_heads / op.n_kv_heads;
+    if caps.software {
+        return (SOLO, op.n_heads.div_ceil(SOLO) as u32);
+    }
+    let heads = group.min(8).min(1024 / op.head_dim).max(1).min(decode_workgroup(caps) as usize / 16);
+    (heads, (op.n_kv_heads * group.div_ceil(heads)) as u32)
+}
+
+fn decode_workgroup(caps: &Caps) -> u32 {
+    workgroup(caps, 256, 256)
+}
+
+/// Invocations of a workgroup whose lanes are a CPU's.
+const SOLO: usize = 8;
+
+struct Lowering<'a> {
+    caps: &'a Caps,
+    graph: &'a Graph,
+    step: &'a AttentionStep,
+    places: &'a AttentionPlaces<'a>,
+}
+
+/// One of q, k, v in the parameters of `heads`.
+struct Part {
+    norms: [Option<(u32, f32, f32)>; 2],
+    rope: Option<RopeId>,
+}
+
+impl Lowering<'_> {
+    fn heads(&self) -> Result<Dispatch, String> {
+        let op = &self.step.op;
+        let mut params = Params::default();
+        for place in &self.places.inputs {
+            params = params.place(place);
+        }
+        let mut params = self.cache(params);
+        let mut layout = None;
+        for ops in &self.step.head_ops {
+            let part = self.part(ops)?;
+            let norm = |i: usize| part.norms[i].unwrap_or((NONE, 0.0, 0.0));
+            let mut half = 0;
+            if let Some(rope) = part.rope {
+                let spec = &self.graph.ropes()[rope.0 as usize];
+                half = (spec.rotary_dims / 2) as u32;
+                if layout.is_some_and(|l| l != spec.layout) {
+                    return Err("queries and keys rotate pairs of different layouts".to_owned());
+                }
+                layout = Some(spec.layout);
+            }
+            params = params
+                .u(&[u32::from(part.norms[0].is_some()), u32::from(part.norms[1].is_some()), norm(0).0, norm(1).0])
+                .f(&[norm(0).1, norm(1).1, norm(0).2, norm(1).2])
+                .u(&[part.rope.map_or(NONE, |r| r.0), half, 0, 0]);
+        }
+        let q_heads = if self.step.head_ops[0].is_empty() { 0 } else { op.n_heads };
+        params = params.u(&[q_heads as u32]);
+        let heads = (q_heads + 2 * op.n_kv_heads) as u32;
+        let longest = op.head_dim.max(op.v_dim);
+        let invocations = if self.caps.software { SOLO as u32 } else { workgroup(self.caps, longest / 2, 256) };
+        let defines = reduction(self.caps, invocations)
+            .with("DIM", longest)
+            .flag("SOLO", self.caps.software)
+            .flag("INTERLEAVED", layout == Some(RopeLayout::Interleaved));
+        let y = if self.caps.software { heads.div_ceil(invocations) } else { heads };
+        let grid = [Dim::RowsOver(1), Dim::Fixed(y), Dim::Fixed(1)];
+        Ok(self.dispatch("heads", defines, params, grid, &[Access::Read, Access::ReadWrite]))
+    }
+
+    /// At most a norm, a rotation and another norm.
+    fn part(&self, ops: &[HeadOp]) -> Result<Part, String> {
+        let mut part = Part { norms: [None, None], rope: None };
+        for op in ops {
+            match op {
+                HeadOp::Norm(n) => {
+                    let slot = &mut part.norms[usize::from(part.rope.is_some())];
+                    if slot.is_some() || n.kind != NormKind::Rms || n.bias.is_some() {
+                        return Err("its heads are normalised in a way that no kernel has".to_owned());
+                    }
+                    *slot = Some((n.weight.map_or(NONE, self.places.vector), n.weight_offset, n.eps));
+                }
+                HeadOp::Rope(rope) if part.rope.is_none() => part.rope = Some(*rope),
+                HeadOp::Rope(_) => return Err("its heads are rotated twice".to_owned()),
+            }
+        }
+        Ok(part)
+    }
+
+    fn cache(&self, params: Params) -> Params {
+        let op = &self.step.op;
+        params.u(&[self.places.cache_group, op.n_kv_heads as u32, op.head_dim as u32, op.v_dim as u32])
+    }
+
+    fn params(&self) -> Params {
+        let op = &self.step.op;
+        let (scale, cap) = match op.softcap {
+            Some(cap) => (op.scale / cap, cap * std::f32::consts::LOG2_E),
+            None => (op.scale * std::f32::consts::LOG2_E, 0.0),
+        };
+        let limit = |n: Option<usize>| n.map_or(NONE, |n| u32::try_from(n).unwrap_or(NONE));
+        let (rope, half) = op
+            .rotate_on_read
+            .map_or((NONE, 0), |rope| (rope.0, (self.graph.ropes()[rope.0 as usize].rotary_dims / 2) as u32));
+        self.cache(Params::default().place(&self.places.inputs[0]).place(&self.places.output))
+            .u(&[(op.n_heads / op.n_kv_heads) as u32, op.sinks.map_or(NONE, self.places.vector)])
+            .u(&[limit(op.window), limit(op.chunk)])
+            .f(&[scale, cap])
+            .u(&[rope, half])
+    }
+
+    fn defines(&self, invocations: usize) -> Defines {
+        let op = &self.step.op;
+        let layout = op.rotate_on_read.map(|rope| self.graph.ropes()[rope.0 as usize].layout);
+        Defines::new()
+            .with("WG", invocations)
+            .with("D4", op.head_dim / 4)
+            .with("V4", op.v_dim / 4)
+            .flag("ROTATE", layout.is_some())
+            .flag("INTERLEAVED", layout == Some(RopeLayout::Interleaved))
+    }
+
+    fn decode(&self, split: bool) -> Dispatch {
+        let (heads, tiles) = decode_tiles(self.caps, &self.step.op);
+        let z = if split { Dim::Splits(self.places.cache_group) } else { Dim::Fixed(1) };
+        let grid = [Dim::RowsOver(1), Dim::Fixed(tiles), z];
+        let more: &[Access] =
+            if split { &[Access::Read, Access::Read, Access::ReadWrite] } else { &[Access::Read, Access::Read] };
+        let (name, defines) = if self.caps.software {
+            ("attention_solo", self.defines(SOLO))
+        } else {
+            ("attention_decode", self.defines(decode_workgroup(self.caps) as usize).with("HEADS", heads))
+        };
+        self.dispatch(name, defines.flag("SPLIT", split), self.params(), grid, more)
+    }
+
+    fn merge(&self) -> Dispatch {
+        let op = &self.step.op;
+        let invocations = if self.caps.software { SOLO as u32 } else { workgroup(self.caps, op.v_dim, 256) };
+        let grid = [Dim::RowsOver(1), Dim::Fixed(op.n_heads as u32), Dim::Fixed(1)];
+        let more = [Access::Read, Access::Read, Access::Read];
+        self.dispatch("attention_merge", self.defines(invocations as usize), self.params(), grid, &more)
+    }
+
+    fn prompt(&self) -> Dispatch {
+        let op = &self.step.op;
+        let more = [Access::Read, Access::Read];
+        // The tiled kernel wants its 16 x 16 invocations, and memory for the least tile.
+        if self.caps.software || self.caps.max_invocations < 256 || self.caps.max_workgroup_memory < 16384 {
+            let defines = self.defines(SOLO).flag("PROMPT", true);
+            let grid = [Dim::RowsOver(SOLO as u32), Dim::Fixed(op.n_heads as u32), Dim::Sequences];
+            return self.dispatch("attention_solo", defines, self.params(), grid, &more);
+        }
+        let keys = if self.caps.max_workgroup_memory >= 32768 { 4 } else { 2 };
+        let rows = match op.v_dim {
+            0..=128 if keys == 4 => 4,
+            0..=256 => 2,
+            _ => 1,
+        };
+        let group = op.n_heads / op.n_kv_heads;
+        let heads = group.min(16 * rows);
+        let defines = self
+            .defines(256)
+            .with("D", op.head_dim)
+            .with("V", op.v_dim)
+            .with("HEADS", heads)
+            .with("RPT", rows)
+            .with("KPT", keys);
+        let tiles = op.n_kv_heads * group.div_ceil(heads);
+        let grid = [Dim::RowsOver((16 * rows / heads) as u32), Dim::Fixed(tiles as u32), Dim::Sequences];
+        self.dispatch("attention_prompt", defines, self.params(), grid, &more)
+    }
+
+    fn dispatch(
+        &self,
+        name: &'static str,
+        defines: Defines,
+        params: Params,
+        grid: [Dim; 3],
+        more: &[Access],
+    ) -> Dispatch {
+        let mut bindings = vec![Access::Uniform, Access::Read, Access::ReadWrite, Access::Read];
+        bindings.extend(more);
+        let defines = defines.flag("KV_F16", self.places.kv == KvType::F16);
+        let kernel = Kernel { name, defines, constants: Vec::new(), bindings };
+        Dispatch { kernel, params: params.finish(), grid, rows: Rows::Token }
+    }
+}

@@ -1,0 +1,54 @@
+//! Contents of uniform buffers, word by word, and the defines that kernels share.
+
+use handmill_shaders::Defines;
+
+use super::{super::Caps, Place};
+
+/// Where a vector would begin that there is not: `NONE` in the shaders.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Builds a uniform buffer in the order of the shader's struct.
+#[derive(Default)]
+pub(super) struct Params(Vec<u8>);
+
+impl Params {
+    pub fn u(mut self, words: &[u32]) -> Self {
+        words.iter().for_each(|w| self.0.extend(w.to_le_bytes()));
+        self
+    }
+
+    pub fn f(self, words: &[f32]) -> Self {
+        words.iter().fold(self, |p, w| p.u(&[w.to_bits()]))
+    }
+
+    pub fn place(self, place: &Place) -> Self {
+        self.u(&place.words())
+    }
+
+    /// Padded as WGSL pads structs in uniform buffers.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.0.resize(self.0.len().next_multiple_of(16), 0);
+        self.0
+    }
+}
+
+/// The invocations that suit `work` items: a power of two from 32 up to `most` and what the device allows.
+pub(super) fn workgroup(caps: &Caps, work: usize, most: u32) -> u32 {
+    let fits = most.min(caps.max_invocations).max(1);
+    let wanted = u32::try_from(work).unwrap_or(u32::MAX / 4).min(fits).next_power_of_two().max(32);
+    // The limit itself need not be a power of two.
+    wanted.min((fits + 1).next_power_of_two() / 2)
+}
+
+/// For kernels that import `lib/reduce.wgsl`.
+pub(super) fn reduction(caps: &Caps, invocations: u32) -> Defines {
+    Defines::new().with("WG", invocations).flag("SUBGROUPS", caps.subgroups.is_some() && !caps.software)
+}
+
+/// Whether rows of `width` at `places` and vectors at `vectors` may be read four elements at a time.
+pub(super) fn by_fours(width: usize, places: &[&Place], vectors: &[u32]) -> bool {
+    let fits = |n: u32| n.is_multiple_of(4);
+    width.is_multiple_of(4)
+        && places.iter().all(|p| fits(p.base) && fits(p.offset) && fits(p.stride))
+        && vectors.iter().all(|v| *v == NONE || fits(*v))
+}

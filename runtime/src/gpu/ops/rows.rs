@@ -1,0 +1,368 @@
+//! Row programs as dispatches: as few as their instructions can be gathered into.
+
+use handmill_shaders::Defines;
+
+use super::{
+    Dim, Dispatch, Place,
+    params::{NONE, Params, by_fours, reduction, workgroup},
+};
+use crate::{
+    gpu::{Access, Caps, GpuError, Kernel},
+    graph::{Act, Graph, NormKind, NormOp, RopeId, RopeLayout, RowOp, RowProgram, Rows, Src, WeightId},
+};
+
+/// A dispatch with what it wants bound behind binding 3.
+#[derive(Clone, Debug)]
+pub struct RowDispatch {
+    /// What runs.
+    pub dispatch: Dispatch,
+    /// What more it reads.
+    pub extra: Extra,
+}
+
+/// What a row dispatch reads besides values and vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extra {
+    /// Nothing.
+    None,
+    /// Binding 4: the `rope` buffer.
+    Rope,
+    /// Binding 4: rows `first..first + rows` of the table; binding 5: `tokens`, an id a token row.
+    Table {
+        /// The table.
+        weight: WeightId,
+        /// First row that is bound.
+        first: u32,
+        /// Rows that are bound.
+        rows: u32,
+    },
+}
+
+/// Where values and vectors lie.
+pub struct Places<'a> {
+    /// The place of a value or temp. A temp's is its store's, or scratch that no other value of the program overlaps.
+    pub place: &'a dyn Fn(Src) -> Place,
+    /// The first element of a small vector in `vectors`.
+    pub vector: &'a dyn Fn(WeightId) -> u32,
+}
+
+/// The dispatches of `program`, in order. `result` is the source that the step's linear reads, if any: its temp is
+/// written, too. Temps that nothing reads from memory have no dispatch of their own, and their places are not asked for.
+///
+/// # Errors
+/// A table row that no binding can hold.
+pub fn lower(
+    caps: &Caps,
+    graph: &Graph,
+    program: &RowProgram,
+    result: Option<Src>,
+    places: &Places<'_>,
+) -> Result<Vec<RowDispatch>, GpuError> {
+    let lowering = Lowering { caps, graph, program, result, places };
+    let mut out = Vec::new();
+    let mut i = 0;
+    while i < program.instrs.len() {
+        i = lowering.gather(i, &mut out)?;
+    }
+    Ok(out)
+}
+
+struct Lowering<'a> {
+    caps: &'a Caps,
+    graph: &'a Graph,
+    program: &'a RowProgram,
+    result: Option<Src>,
+    places: &'a Places<'a>,
+}
+
+/// What a row is read from, and its factor.
+#[derive(Clone, Copy)]
+struct Operand {
+    src: Src,
+    factor: f32,
+}
+
+/// A norm kernel's work.
+struct NormParts<'a> {
+    a: Operand,
+    pre: Option<&'a NormOp>,
+    b: Option<Operand>,
+    /// The instruction whose result is the value before the last norm, where it is kept.
+    keep: Option<usize>,
+    /// The last norm, and its instruction.
+    post: Option<(&'a NormOp, usize)>,
+    width: usize,
+}
+
+impl Lowering<'_> {
+    /// Makes one dispatch (for a table, perhaps several) of the instructions from `i` on; returns the next one to do.
+    fn gather(&self, i: usize, out: &mut Vec<RowDispatch>) -> Result<usize, GpuError> {
+        let instr = &self.program.instrs[i];
+        if self.folds(i) {
+            return Ok(i + 1);
+        }
+        let next = |at: usize| self.program.instrs.get(at).map(|instr| &instr.op);
+        let reads = |src: &Src, at: usize| *src == Src::Temp(at as u16);
+        let width = instr.width;
+        match &instr.op {
+            RowOp::Norm { src, norm } => {
+                // The norm, an add that alone reads it, a norm of the sum.
+                if norm.group == width
+                    && self.private(i)
+                    && let Some(RowOp::Add { a, b }) = next(i + 1)
+                    && (reads(a, i) != reads(b, i))
+                {
+                    let other = if reads(a, i) { *b } else { *a };
+                    let a = Operand { src: self.operand(*src).src, factor: 1.0 };
+                    let (parts, end) = self.sum(i + 1, a, Some(norm), self.operand(other));
+                    out.push(self.norm(&parts));
+                    return Ok(end);
+                }
+                let a = Operand { src: self.operand(*src).src, factor: 1.0 };
+                let parts = NormParts { a, pre: None, b: None, keep: None, post: Some((norm, i)), width };
+                out.push(self.norm(&parts));
+            }
+            RowOp::Add { a, b } => {
+                let (a, b) = (self.operand(*a), self.operand(*b));
+                let (parts, end) = self.sum(i, a, None, b);
+                if parts.post.is_some() {
+                    out.push(self.norm(&parts));
+                    return Ok(end);
+                }
+                out.push(self.elementwise(i, a, Some(b), None));
+            }
+            RowOp::Scale { src, factor } => {
+                let a = self.operand(*src);
+                out.push(self.elementwise(i, Operand { factor: a.factor * factor, ..a }, None, None));
+            }
+            RowOp::Copy { src } => out.push(self.elementwise(i, self.operand(*src), None, None)),
+            RowOp::Softcap { src, cap } => out.push(self.elementwise(i, self.operand(*src), None, Some(*cap))),
+            RowOp::GatedAct { act, gate, up } => out.push(self.gated(i, *act, *gate, *up)),
+            RowOp::Rope { src, rope, head_dim } => out.push(self.rope(i, *src, *rope, *head_dim)),
+            RowOp::Embed { table, scale } => self.embed(i, *table, *scale, out)?,
+        }
+        Ok(i + 1)
+    }
+
+    /// The add at `at`, and a norm of its result right behind it.
+    fn sum<'p>(&'p self, at: usize, a: Operand, pre: Option<&'p NormOp>, b: Operand) -> (NormParts<'p>, usize) {
+        let width = self.program.instrs[at].width;
+        let mut parts = NormParts { a, pre, b: Some(b), keep: Some(at), post: None, width };
+        if let Some(RowOp::Norm { src, norm }) = self.program.instrs.get(at + 1).map(|i| &i.op)
+            && *src == Src::Temp(at as u16)
+            && norm.group == width
+        {
+            parts.post = Some((norm, at + 1));
+            parts.keep = (!self.private(at)).then_some(at);
+            return (parts, at + 2);
+        }
+        (parts, at + 1)
+    }
+
+    /// How often a temp is read, by the linear included.
+    fn uses(&self, t: usize) -> usize {
+        let temp = Src::Temp(t as u16);
+        let reads = self.program.instrs.iter().flat_map(|i| i.op.srcs()).flatten().filter(|s| *s == temp).count();
+        reads + usize::from(self.result == Some(temp))
+    }
+
+    /// Whether only one instruction of the program reads the temp.
+    fn private(&self, t: usize) -> bool {
+        self.program.instrs[t].store.is_none() && self.uses(t) == 1 && self.result != Some(Src::Temp(t as u16))
+    }
+
+    /// Whether the instruction disappears in those that read it.
+    fn folds(&self, t: usize) -> bool {
+        let instr = &self.program.instrs[t];
+        if instr.store.is_some() || self.result == Some(Src::Temp(t as u16)) {
+            return false;
+        }
+        match instr.op {
+            RowOp::Copy { .. } => true,
+            RowOp::Scale { .. } => self
+                .program
+                .instrs
+                .iter()
+                .filter(|i| i.op.srcs().contains(&Some(Src::Temp(t as u16))))
+                .all(|i| matches!(i.op, RowOp::Add { .. } | RowOp::Scale { .. })),
+            // What nobody reads need not be computed.
+            _ => self.uses(t) == 0,
+        }
+    }
+
+    /// Where a source's row is really read, through the instructions that fold.
+    fn operand(&self, src: Src) -> Operand {
+        match src {
+            Src::Temp(t) if self.folds(t as usize) => match self.program.instrs[t as usize].op {
+                RowOp::Copy { src } => self.operand(src),
+                RowOp::Scale { src, factor } => {
+                    let inner = self.operand(src);
+                    Operand { factor: inner.factor * factor, ..inner }
+                }
+                _ => Operand { src, factor: 1.0 },
+            },
+            _ => Operand { src, factor: 1.0 },
+        }
+    }
+
+    fn place(&self, src: Src) -> Place {
+        (self.places.place)(src)
+    }
+
+    fn target(&self, instr: usize) -> Place {
+        self.place(Src::Temp(instr as u16))
+    }
+
+    fn vector(&self, id: Option<WeightId>) -> u32 {
+        id.map_or(NONE, self.places.vector)
+    }
+
+    fn defines(&self, defines: Defines) -> Defines {
+        defines.flag("OUTPUTS", self.program.rows == Rows::Output)
+    }
+
+    fn dispatch(
+        &self,
+        name: &'static str,
+        defines: Defines,
+        params: Params,
+        grid: [Dim; 3],
+        more: &[Access],
+    ) -> Dispatch {
+        let mut bindings = vec![Access::Uniform, Access::Read, Access::ReadWrite, Access::Read];
+        bindings.extend(more);
+        let kernel = Kernel { name, defines: self.defines(defines), constants: Vec::new(), bindings };
+        Dispatch { kernel, params: params.finish(), grid, rows: self.program.rows }
+    }
+
+    fn norm(&self, n: &NormParts<'_>) -> RowDispatch {
+        let last = n.post.map(|(norm, _)| norm).or(n.pre);
+        let group = last.map_or(n.width, |norm| norm.group);
+        let a = self.place(n.a.src);
+        let b = n.b.map(|b| (self.place(b.src), b.factor));
+        let kept = n.keep.map(|i| self.target(i));
+        let result = n.post.map(|(_, i)| self.target(i));
+        let norms = [n.pre, n.post.map(|(norm, _)| norm)];
+        let vectors: Vec<u32> =
+            norms.iter().flatten().flat_map(|m| [self.vector(m.weight), self.vector(m.bias)]).collect();
+        let used: Vec<&Place> =
+            [Some(&a), b.as_ref().map(|b| &b.0), kept.as_ref(), result.as_ref()].into_iter().flatten().collect();
+        let wide = by_fours(group, &used, &vectors);
+        let step = if wide { 4 } else { 1 };
+        let part = |v: u32| if v == NONE { NONE } else { v / step };
+        let most = if self.caps.software { 32 } else { 1024 };
+        let invocations = workgroup(self.caps, group / step as usize, most);
+        let defines = reduction(self.caps, invocations)
+            .flag("PRE", n.pre.is_some())
+            .flag("ADD", b.is_some())
+            .flag("STORE", kept.is_some())
+            .flag("POST", n.post.is_some())
+            .flag("LAYER", norms.iter().flatten().any(|m| m.kind == NormKind::Layer))
+            .flag("VEC", wide);
+        let mut params = Params::default()
+            .place(&a)
+            .place(&b.map_or(a, |b| b.0))
+            .place(&kept.unwrap_or(a))
+            .place(&result.unwrap_or(a))
+            .u(&[group as u32 / step])
+            .f(&[n.a.factor, b.map_or(0.0, |b| b.1)])
+            .u(&[0]);
+        for norm in norms {
+            params = match norm {
+                None => params.u(&[NONE, NONE, 0, 0]).f(&[0.0, 0.0, 0.0, 0.0]),
+                Some(m) => params
+                    .u(&[part(self.vector(m.weight)), part(self.vector(m.bias))])
+                    .u(&[u32::from(m.kind == NormKind::Layer), 0])
+                    .f(&[m.weight_offset, m.eps, 1.0 / m.group as f32, 0.0]),
+            };
+        }
+        let grid = [Dim::RowsOver(1), Dim::Fixed((n.width / group) as u32), Dim::Fixed(1)];
+        RowDispatch { dispatch: self.dispatch("norm", defines, params, grid, &[]), extra: Extra::None }
+    }
+
+    fn elementwise(&self, i: usize, a: Operand, b: Option<Operand>, cap: Option<f32>) -> RowDispatch {
+        let (pa, result) = (self.place(a.src), self.target(i));
+        let pb = b.map(|b| self.place(b.src));
+        let (wide, elements, defines, grid) = self.flat(i, &[&pa, &pb.unwrap_or(pa), &result]);
+        let defines = defines.flag("ADD", b.is_some()).flag("SOFTCAP", cap.is_some()).flag("VEC", wide);
+        let params = Params::default().place(&pa).place(&pb.unwrap_or(pa)).place(&result).u(&[elements]);
+        let params = params.f(&[cap.unwrap_or(a.factor), b.map_or(0.0, |b| b.factor)]);
+        RowDispatch { dispatch: self.dispatch("elementwise", defines, params, grid, &[]), extra: Extra::None }
+    }
+
+    fn gated(&self, i: usize, act: Act, gate: Src, up: Src) -> RowDispatch {
+        let [gate, up] = [gate, up].map(|s| self.place(self.operand(s).src));
+        let result = self.target(i);
+        let (wide, elements, defines, grid) = self.flat(i, &[&gate, &up, &result]);
+        let name = match act {
+            Act::Silu => "SILU",
+            Act::GeluTanh => "GELU_TANH",
+        };
+        let params = Params::default().place(&gate).place(&up).place(&result).u(&[elements]);
+        let defines = defines.flag(name, true).flag("VEC", wide);
+        RowDispatch { dispatch: self.dispatch("gated_act", defines, params, grid, &[]), extra: Extra::None }
+    }
+
+    /// For kernels with an invocation an E: whether by fours, E's of a row, the size of a workgroup, and the grid.
+    fn flat(&self, i: usize, places: &[&Place]) -> (bool, u32, Defines, [Dim; 3]) {
+        let width = self.program.instrs[i].width;
+        let wide = by_fours(width, places, &[]);
+        let elements = (if wide { width / 4 } else { width }) as u32;
+        let invocations = workgroup(self.caps, elements as usize, 64);
+        let grid = [Dim::Fixed(elements.div_ceil(invocations)), Dim::RowsOver(1), Dim::Fixed(1)];
+        (wide, elements, Defines::new().with("WG", invocations), grid)
+    }
+
+    fn rope(&self, i: usize, src: Src, rope: RopeId, head_dim: usize) -> RowDispatch {
+        let spec = &self.graph.ropes()[rope.0 as usize];
+        let width = self.program.instrs[i].width;
+        let pairs = width / head_dim * head_dim.div_ceil(2);
+        let invocations = workgroup(self.caps, pairs, 64);
+        let defines =
+            Defines::new().with("WG", invocations).flag("INTERLEAVED", spec.layout == RopeLayout::Interleaved);
+        let params = Params::default().place(&self.place(self.operand(src).src)).place(&self.target(i));
+        let params = params.u(&[rope.0, (spec.rotary_dims / 2) as u32, head_dim as u32, width as u32]);
+        let grid = [Dim::Fixed((pairs as u32).div_ceil(invocations)), Dim::RowsOver(1), Dim::Fixed(1)];
+        RowDispatch { dispatch: self.dispatch("rope", defines, params, grid, &[Access::Read]), extra: Extra::Rope }
+    }
+
+    fn embed(&self, i: usize, table: WeightId, scale: f32, out: &mut Vec<RowDispatch>) -> Result<(), GpuError> {
+        let tensor = self.graph.weight(table);
+        let (rows, row_bytes) = (tensor.rows(), tensor.row_bytes());
+        let windows = row_windows(self.caps, rows, row_bytes);
+        if windows.is_empty() {
+            return Err(GpuError::Limit {
+                adapter: "the device".to_owned(),
+                what: "bindings",
+                has: self.caps.max_binding,
+                op: format!("a row of `{}`", self.graph.weight_name(table)),
+                needs: row_bytes as u64,
+            });
+        }
+        let width = self.program.instrs[i].width;
+        let invocations = workgroup(self.caps, width, 64);
+        for (first, n) in windows {
+            let defines = Defines::new().with("WG", invocations).with("FORMAT", tensor.dtype().name());
+            let params = Params::default()
+                .place(&self.target(i))
+                .u(&[width as u32, row_bytes as u32, first, first + n])
+                .f(&[scale]);
+            let grid = [Dim::Fixed((width as u32).div_ceil(invocations)), Dim::RowsOver(1), Dim::Fixed(1)];
+            let dispatch = self.dispatch("embed", defines, params, grid, &[Access::Read, Access::Read]);
+            out.push(RowDispatch { dispatch, extra: Extra::Table { weight: table, first, rows: n } });
+        }
+        Ok(())
+    }
+}
+
+/// Rows of a table that one binding holds, window after window: first row and rows. Windows begin at offsets that a
+/// binding may have, if the table does. Empty where not even the fewest such rows fit.
+pub fn row_windows(caps: &Caps, rows: usize, row_bytes: usize) -> Vec<(u32, u32)> {
+    // 256 rows are a multiple of every alignment that WebGPU allows.
+    let fit = usize::try_from(caps.max_binding).unwrap_or(usize::MAX) / row_bytes.max(1);
+    let most = if fit >= rows { rows } else { fit / 256 * 256 };
+    if most == 0 {
+        return Vec::new();
+    }
+    (0..rows).step_by(most).map(|first| (first as u32, most.min(rows - first) as u32)).collect()
+}

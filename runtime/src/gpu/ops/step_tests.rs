@@ -1,0 +1,165 @@
+//! What the tests of row and attention kernels share: a step's batch, and running dispatches over it.
+
+use super::{Dim, Dispatch};
+use crate::{
+    cpu::ops::rope_cos_sin,
+    gpu::{Access, Gpu},
+    graph::{RopeSpec, Rows},
+};
+
+/// Tokens of a page.
+pub(super) const PAGE: usize = 64;
+
+/// One sequence's part of a step.
+#[derive(Clone, Copy)]
+pub(super) struct Sequence {
+    pub rows: usize,
+    pub cached: usize,
+    pub dropped_pages: usize,
+}
+
+/// A step with its batch. There are two groups of caches, of which group 1 has pages.
+pub(super) struct TestStep {
+    pub sequences: Vec<Sequence>,
+    pub outputs: Vec<u32>,
+    pub batch: Vec<u32>,
+    pub ropes: Vec<f32>,
+    pub splits: u32,
+    /// By sequence, by page from the first.
+    pub pages: Vec<Vec<u32>>,
+    pub n_pages: usize,
+}
+
+impl TestStep {
+    pub fn new(sequences: &[Sequence], outputs: &[u32], specs: &[RopeSpec], splits: u32) -> Self {
+        let tokens: usize = sequences.iter().map(|s| s.rows).sum();
+        let mut batch = vec![0xdead_beefu32; 16];
+        batch[0] = tokens as u32;
+        batch[1] = outputs.len() as u32;
+        batch[2] = sequences.len() as u32;
+        let section = |batch: &mut Vec<u32>, header: usize, words: Vec<u32>| {
+            // Sections lie apart, so that a wrong offset shows.
+            batch.push(0xdead_beef);
+            batch[header] = batch.len() as u32;
+            batch.extend(words);
+        };
+        let positions = sequences.iter().flat_map(|s| s.cached - s.rows..s.cached).map(|p| p as u32).collect();
+        section(&mut batch, 3, positions);
+        let owner = sequences.iter().enumerate().flat_map(|(i, s)| vec![i as u32; s.rows]).collect();
+        section(&mut batch, 4, owner);
+        section(&mut batch, 5, outputs.to_vec());
+        let mut pages = Vec::new();
+        let mut n_pages = 0;
+        let mut records = Vec::new();
+        let mut first_row = 0;
+        let mut first_keys = Vec::new();
+        let mut keys = 0;
+        for s in sequences {
+            let n = s.cached.div_ceil(PAGE);
+            // Page numbers count down, and a page lies between the sequences' ones.
+            let own: Vec<u32> = (0..n).map(|i| (n_pages + n - 1 - i) as u32).collect();
+            n_pages += n + 1;
+            let at = batch.len() as u32;
+            batch.extend(&own[s.dropped_pages..]);
+            records.extend([first_row as u32, s.rows as u32, s.cached as u32, 0, 0xdead_beef, 0xdead_beef]);
+            records.extend([at, s.dropped_pages as u32]);
+            pages.push(own);
+            first_row += s.rows;
+            first_keys.push(keys as u32);
+            keys += s.cached;
+        }
+        section(&mut batch, 6, records);
+        batch[7] = 8;
+        section(&mut batch, 9, first_keys);
+        section(&mut batch, 10, vec![0xdead_beef, splits]);
+        let mut ropes = vec![f32::NAN];
+        let mut records = Vec::new();
+        for spec in specs {
+            let half = spec.rotary_dims / 2;
+            records.push(ropes.len() as u32);
+            let (mut cos, mut sin) = (vec![0.0; half], vec![0.0; half]);
+            let mut angles = |s: &Sequence, position: usize| {
+                rope_cos_sin(&spec.inv_freq(s.cached), spec.attention_factor, position, &mut cos, &mut sin);
+                (cos.clone(), sin.clone())
+            };
+            for s in sequences {
+                for position in s.cached - s.rows..s.cached {
+                    let (cos, sin) = angles(s, position);
+                    ropes.extend(cos);
+                    ropes.extend(sin);
+                }
+            }
+            records.push(ropes.len() as u32);
+            let all: Vec<_> = sequences.iter().flat_map(|s| (0..s.cached).map(move |p| (s, p))).collect();
+            let tables: Vec<_> = all.into_iter().map(|(s, p)| angles(s, p)).collect();
+            tables.iter().for_each(|(cos, _)| ropes.extend(cos));
+            tables.iter().for_each(|(_, sin)| ropes.extend(sin));
+            records.extend([keys as u32, 0]);
+        }
+        section(&mut batch, 8, records);
+        Self { sequences: sequences.to_vec(), outputs: outputs.to_vec(), batch, ropes, splits, pages, n_pages }
+    }
+
+    pub fn tokens(&self) -> usize {
+        self.sequences.iter().map(|s| s.rows).sum()
+    }
+
+    pub fn count(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Token => self.tokens(),
+            Rows::Output => self.outputs.len(),
+        }
+    }
+
+    /// Sequence and position of each token row.
+    pub fn positions(&self) -> Vec<(usize, usize)> {
+        let each = |(i, s): (usize, &Sequence)| (s.cached - s.rows..s.cached).map(move |p| (i, p)).collect::<Vec<_>>();
+        self.sequences.iter().enumerate().flat_map(each).collect()
+    }
+
+    /// Runs a dispatch; what it may write of `arena` and `more` (bindings 4 and on) is updated.
+    pub fn run(&self, gpu: &Gpu, dispatch: &Dispatch, arena: &mut [f32], vectors: &[f32], more: &mut [&mut Vec<u8>]) {
+        let size = |d: Dim| match d {
+            Dim::Fixed(n) => n,
+            Dim::RowsOver(n) => (self.count(dispatch.rows) as u32).div_ceil(n),
+            Dim::Sequences => self.sequences.len() as u32,
+            Dim::Splits(group) => {
+                assert_eq!(group, 1);
+                self.splits
+            }
+        };
+        // The poisoned element behind the vectors makes the buffer a multiple of four.
+        let vectors: Vec<f32> = vectors.iter().copied().chain([f32::NAN; 4]).collect();
+        let before = arena.to_vec();
+        let mut data: Vec<&[u8]> = vec![
+            &dispatch.params,
+            bytemuck::cast_slice(&self.batch),
+            bytemuck::cast_slice(&before),
+            bytemuck::cast_slice(&vectors),
+        ];
+        let copies: Vec<Vec<u8>> = more.iter().map(|m| m.to_vec()).collect();
+        data.extend(copies.iter().map(|m| &m[..]));
+        assert_eq!(data.len(), dispatch.kernel.bindings.len());
+        let out = gpu.dispatch_once(&dispatch.kernel, &data, dispatch.grid.map(size)).unwrap();
+        let mut out = out.into_iter();
+        arena.copy_from_slice(&bytemuck::pod_collect_to_vec::<u8, f32>(&out.next().unwrap()));
+        for (access, bytes) in dispatch.kernel.bindings[4..].iter().zip(more) {
+            if *access == Access::ReadWrite {
+                **bytes = out.next().unwrap();
+            }
+        }
+    }
+}
+
+/// Largest difference relative to the largest element.
+pub(super) fn error(out: impl IntoIterator<Item = f32>, expected: &[f64]) -> f64 {
+    let peak = expected.iter().fold(1e-30, |m: f64, x| m.max(x.abs()));
+    let mut n = 0;
+    let worst = out.into_iter().zip(expected).fold(0.0, |m: f64, (a, b)| {
+        n += 1;
+        let e = (f64::from(a) - b).abs();
+        if e.is_nan() { f64::INFINITY } else { m.max(e) }
+    });
+    assert_eq!(n, expected.len());
+    worst / peak
+}

@@ -1,0 +1,42 @@
+// Embedding rows:  out[i] = scale · table[token][i]
+//
+//   FORMAT: the table's element format   OUTPUTS: rows are outputs (lib/batch.wgsl)
+//
+// One invocation an element; x counts blocks of a row, y rows. The tokens come from a buffer of their own, which the
+// sampling kernels of the step before may have written. A table over the binding limit comes in windows of rows
+// row_lo .. row_hi, a dispatch each: rows of other tokens are left alone. Bytes: a row of the table in its format
+// (neighbours share its words) and 4 an element written; too little a step to tile.
+
+#import batch
+#import ${FORMAT}
+
+struct Params {
+    result: Place,
+    width: u32,
+    row_bytes: u32,
+    row_lo: u32,
+    row_hi: u32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read_write> arena: array<f32>;
+@group(0) @binding(4) var<storage, read> weights: array<u32>;
+@group(0) @binding(5) var<storage, read> tokens: array<u32>;
+
+@compute @workgroup_size(${WG})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= params.width {
+        return;
+    }
+    var row = id.y;
+#if OUTPUTS
+    row = batch[batch[5] + id.y];
+#endif
+    let token = tokens[row];
+    if token < params.row_lo || token >= params.row_hi {
+        return;
+    }
+    let x = ${FORMAT}_at((token - params.row_lo) * params.row_bytes, id.x);
+    arena[at(params.result, id.y) + id.x] = params.scale * x;
+}

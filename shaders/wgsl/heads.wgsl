@@ -1,0 +1,177 @@
+// What happens between the q/k/v linears and attention, head by head and for all rows in one dispatch: an RMS norm over
+// the head, the rotation by position, another norm (some models norm after rotating); then q goes back to its place and
+// k and v go to their pages.
+//
+//   KV_F16: pages hold halves, else floats   INTERLEAVED: the rotation's pairs are neighbours
+//   SOLO: one invocation a head, in place and without barriers, for devices whose lanes are a CPU's; else one workgroup
+//   a head, which lies in workgroup memory (DIM floats) meanwhile
+//
+// x counts rows; y counts heads (WG of them a workgroup where SOLO): q's, unless nothing happens to them, k's, v's.
+// Bytes: the heads read once and written once, 2 or 4 bytes an element into the pages; flops: about 8 an element.
+// All of it hides behind the linears around it: what counts is that it is one dispatch.
+
+#import arena
+#import reduce
+#import rope
+#import kv
+
+struct Params {
+    // q, k, v
+    places: array<vec4<u32>, 3>,
+    kv: KvLayout,
+    parts: array<Part, 3>,
+    // 0 where q stays as it is.
+    q_heads: u32,
+}
+
+struct Part {
+    // Norms before and after the rotation: whether they are there, the weight's place in `vectors` or NONE.
+    norm: vec2<u32>,
+    weight: vec2<u32>,
+    offset: vec2<f32>,
+    eps: vec2<f32>,
+    // NONE for no rotation.
+    rope: u32,
+    half: u32,
+    unused: vec2<u32>,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(5) var<storage, read_write> kv: array<u32>;
+
+fn store(at: u32, a: f32, b: f32) {
+#if KV_F16
+    // Beyond the largest half a conversion may give anything.
+    kv[at / 2u] = pack2x16float(clamp(vec2(a, b), vec2(-65504.0), vec2(65504.0)));
+#else
+    kv[at] = bitcast<u32>(a);
+    kv[at + 1u] = bitcast<u32>(b);
+#endif
+}
+
+// First element of the head in its page.
+fn page_row(row: u32, part: u32, head: u32) -> u32 {
+    let position = batch[batch[3] + row];
+    let start = page_start(params.kv, sequence_record(batch[batch[4] + row]), position);
+    if part == 1u {
+        return keys_of(params.kv, start, head) + position % PAGE * params.kv.head_dim;
+    }
+    return values_of(params.kv, start, head) + position % PAGE * params.kv.v_dim;
+}
+
+#if SOLO
+fn normalise(a: u32, dim: u32, part: u32, which: u32) {
+    var squares = 0.0;
+    for (var i = 0u; i < dim; i++) {
+        squares += arena[a + i] * arena[a + i];
+    }
+    let factor = inverseSqrt(squares / f32(dim) + params.parts[part].eps[which]);
+    let weight = params.parts[part].weight[which];
+    for (var i = 0u; i < dim; i++) {
+        var y = arena[a + i] * factor;
+        if weight != NONE {
+            y *= vectors[weight + i] + params.parts[part].offset[which];
+        }
+        arena[a + i] = y;
+    }
+}
+#else
+var<workgroup> values: array<f32, ${DIM}>;
+
+fn normalise(dim: u32, part: u32, which: u32, who: Who) {
+    var squares = 0.0;
+    for (var i = who.lane; i < dim; i += WG) {
+        squares += values[i] * values[i];
+    }
+    let factor = inverseSqrt(workgroup_sum(squares, who) / f32(dim) + params.parts[part].eps[which]);
+    let weight = params.parts[part].weight[which];
+    for (var i = who.lane; i < dim; i += WG) {
+        var y = values[i] * factor;
+        if weight != NONE {
+            y *= vectors[weight + i] + params.parts[part].offset[which];
+        }
+        values[i] = y;
+    }
+    workgroupBarrier();
+}
+#endif
+
+@compute @workgroup_size(${WG})
+fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
+    let row = group.x;
+#if SOLO
+    var head = group.y * WG + who.lane;
+#else
+    var head = group.y;
+#endif
+    var part = 0u;
+    var dim = params.kv.head_dim;
+    if head >= params.q_heads {
+        head -= params.q_heads;
+        part = 1u;
+        if head >= params.kv.n_kv_heads {
+            head -= params.kv.n_kv_heads;
+            part = 2u;
+            dim = params.kv.v_dim;
+        }
+    }
+    let a = at(params.places[part], row) + head * dim;
+    let half = params.parts[part].half;
+#if SOLO
+    if part == 2u && head >= params.kv.n_kv_heads {
+        return;
+    }
+    if params.parts[part].norm.x != 0u {
+        normalise(a, dim, part, 0u);
+    }
+    if params.parts[part].rope != NONE {
+        let angles = row_angles(params.parts[part].rope, half, row);
+        for (var j = 0u; j < half; j++) {
+            let to = pair(j, half);
+            let y = turned(vec2(arena[a + to.x], arena[a + to.y]), ropes[angles + j], ropes[angles + half + j]);
+            arena[a + to.x] = y.x;
+            arena[a + to.y] = y.y;
+        }
+    }
+    if params.parts[part].norm.y != 0u {
+        normalise(a, dim, part, 1u);
+    }
+    if part != 0u {
+        let to = page_row(row, part, head);
+        for (var i = 0u; i < dim; i += 2u) {
+            store(to + i, arena[a + i], arena[a + i + 1u]);
+        }
+    }
+#else
+    for (var i = who.lane; i < dim; i += WG) {
+        values[i] = arena[a + i];
+    }
+    workgroupBarrier();
+    if params.parts[part].norm.x != 0u {
+        normalise(dim, part, 0u, who);
+    }
+    if params.parts[part].rope != NONE {
+        let angles = row_angles(params.parts[part].rope, half, row);
+        for (var j = who.lane; j < half; j += WG) {
+            let to = pair(j, half);
+            let y = turned(vec2(values[to.x], values[to.y]), ropes[angles + j], ropes[angles + half + j]);
+            values[to.x] = y.x;
+            values[to.y] = y.y;
+        }
+        workgroupBarrier();
+    }
+    if params.parts[part].norm.y != 0u {
+        normalise(dim, part, 1u, who);
+    }
+    if part == 0u {
+        for (var i = who.lane; i < dim; i += WG) {
+            arena[a + i] = values[i];
+        }
+    } else {
+        let to = page_row(row, part, head);
+        for (var i = 2u * who.lane; i < dim; i += 2u * WG) {
+            store(to + i, values[i], values[i + 1u]);
+        }
+    }
+#endif
+}

@@ -1,0 +1,41 @@
+// The values of the step, and the small vectors of the model, one element at a time or (VEC) four.
+//
+// VEC needs widths, places and vector offsets that four divides. It is worth having wherever it can be had: loads of 16
+// bytes reach the bandwidth that loads of 4 do not.
+
+#import batch
+
+#if VEC
+alias E = vec4<f32>;
+const WIDE = 4u;
+
+fn sum_of(x: E) -> f32 {
+    return (x.x + x.y) + (x.z + x.w);
+}
+#else
+alias E = f32;
+const WIDE = 1u;
+
+fn sum_of(x: E) -> f32 {
+    return x;
+}
+#endif
+
+@group(0) @binding(2) var<storage, read_write> arena: array<E>;
+@group(0) @binding(3) var<storage, read> vectors: array<E>;
+
+// Where a vector would begin that there is not.
+const NONE = 0xffffffffu;
+
+// First E of a row that is read, and of one that is written.
+fn source(place: Place, row: u32) -> u32 {
+#if OUTPUTS
+    return at_output(place, row) / WIDE;
+#else
+    return at(place, row) / WIDE;
+#endif
+}
+
+fn target_row(place: Place, row: u32) -> u32 {
+    return at(place, row) / WIDE;
+}
