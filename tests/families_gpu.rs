@@ -7,7 +7,7 @@ mod support;
 use std::sync::{Arc, OnceLock};
 
 use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
-use support::{DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, argmax, assert_close, skip};
+use support::{DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, skip};
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
 const TOLERANCE: f32 = 1e-3;
@@ -56,7 +56,7 @@ fn devices() -> &'static [Device] {
 
 fn on_each(test: &str, mut check: impl FnMut(&Device)) {
     if devices().is_empty() {
-        return skip(test, "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)");
+        return skip(Skip::Missing, test, "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)");
     }
     devices().iter().for_each(|device| check(device));
 }

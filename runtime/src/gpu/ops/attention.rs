@@ -7,9 +7,9 @@ use super::{
     params::{NONE, Params, reduction, workgroup},
 };
 use crate::{
-    cpu::ops::attention::KvType,
     gpu::{Access, Caps, GpuError, Kernel},
     graph::{AttentionOp, AttentionStep, Graph, HeadOp, NormKind, RopeId, RopeLayout, Rows, WeightId},
+    step::KvType,
 };
 
 /// Keys that a part of a row's keys has at least: fewer would cost more to join than they save.
