@@ -125,6 +125,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("bmi2")
             };
             match self {
                 Isa::Generic => true,
@@ -216,7 +217,7 @@ macro_rules! simd_dispatch {
             }
             #[cfg(target_arch = "x86_64")]
             $($fn)+ avx512($($arg: $ty),*) $($ret)* {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi2")]
                 unsafe fn shell($($arg: $ty),*) $($ret)* {
                     // SAFETY: the features are enabled here; the kernel's own contract is the caller's.
                     unsafe { $kernel($crate::cpu::arch::Avx512::<false>::new(), $($arg),*) }
