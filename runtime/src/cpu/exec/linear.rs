@@ -37,11 +37,12 @@ impl StepContext<'_> {
         let mut prepared = false;
         worker.for_each(schedule.mat_vec.len(), |item| {
             let range = schedule.mat_vec[item];
+            // The kernels run ahead of their reads from there on. Before a worker's first item of a step, these come while
+            // the input is made.
+            let w = self.weight_rows(step, range);
+            prefetch(&w[..w.len().min(PREFETCH_BYTES)]);
             if !prepared {
                 prepared = true;
-                // The first weights come from memory while the input is made.
-                let w = self.weight_rows(step, range);
-                prefetch(&w[..w.len().min(PREFETCH_BYTES)]);
                 for row in 0..n {
                     self.run_row(worker, &step.prologue, row, item == 0);
                     self.quantize(worker, step, forms, own, row);
@@ -141,7 +142,7 @@ impl StepContext<'_> {
     }
 }
 
-/// What a worker asks for ahead of its first item of a step: about what memory delivers during a norm.
+/// What a worker asks for ahead of an item: about what memory delivers during a norm, and as much as kernels run ahead.
 const PREFETCH_BYTES: usize = 4096;
 
 /// Where quantised rows lie: for each form of a step, `n` rows one after the other, from byte `start`.

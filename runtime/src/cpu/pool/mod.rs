@@ -14,21 +14,18 @@
 
 mod cores;
 mod gate;
-mod shared_mut;
 #[cfg(test)]
 mod tests;
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::io;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use gate::Gate;
-pub use shared_mut::SharedMut;
 
 thread_local! {
     /// Set while this thread runs a pool's closure, so that a nested run does not wait for itself.
@@ -153,12 +150,6 @@ impl Worker<'_> {
             self.phase(shared, part, |item| f(base + item as usize));
             base += part as usize;
         }
-    }
-
-    /// [`Worker::for_each`] over `0..n` in ranges of `grain` items (the last may be shorter).
-    pub fn for_each_range(&self, n: usize, grain: usize, mut f: impl FnMut(Range<usize>)) {
-        let grain = grain.max(1);
-        self.for_each(n.div_ceil(grain), |i| f(i * grain..((i + 1) * grain).min(n)));
     }
 
     /// Calls `f` on one worker, whichever comes first; the others wait for it.

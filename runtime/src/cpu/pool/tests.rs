@@ -4,7 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Pool, SharedMut};
+use super::Pool;
+use crate::cpu::buffer::Buffer;
 
 /// Every item of every phase exactly once, and each phase sees the whole of the one before.
 #[test]
@@ -36,21 +37,23 @@ fn phases_run_each_item_once_and_in_order() {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let compute = |threads| {
-        let (mut a, mut b) = (vec![1.0f32; 1000], vec![0.0f32; 1000]);
-        let (left, right) = (SharedMut::new(&mut a), SharedMut::new(&mut b));
+        let (left, right) = (Buffer::new(4000, "a").unwrap(), Buffer::new(4000, "b").unwrap());
         Pool::new(threads).unwrap().run(&|worker| {
             for phase in 0..100 {
                 let (from, to) = if phase % 2 == 0 { (&left, &right) } else { (&right, &left) };
-                worker.for_each_range(1000, 37, |range| {
-                    // SAFETY: `from` is only read in this phase, and the ranges of `to` are disjoint.
-                    let (x, y) = unsafe { (from.slice(0..1000), to.slice_mut(range.clone())) };
-                    for (y, i) in y.iter_mut().zip(range) {
-                        *y = 0.5 * x[i] + 0.3 * x[(i * 7 + 1) % 1000] + i as f32 * 1e-3;
+                worker.for_each(1000usize.div_ceil(37), |item| {
+                    let start = item * 37;
+                    // SAFETY: `from` is only read in this phase, and the items' parts of `to` are disjoint.
+                    let (x, y) =
+                        unsafe { (from.slice::<f32>(0, 1000), to.slice_mut::<f32>(start, 37.min(1000 - start))) };
+                    for (i, y) in (start..).zip(y) {
+                        *y = 1.0 + 0.5 * x[i] + 0.3 * x[(i * 7 + 1) % 1000] + i as f32 * 1e-3;
                     }
                 });
             }
         });
-        a
+        // SAFETY: the run is over.
+        unsafe { left.slice::<f32>(0, 1000) }.to_vec()
     };
     let alone = compute(1);
     for threads in [2, 3, 5] {

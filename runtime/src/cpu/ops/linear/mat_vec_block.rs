@@ -28,10 +28,20 @@ pub(super) trait Block32 {
     /// What must be added to every quant (after [`Block32::dot`]'s own reading of it) where there is no minimum.
     fn offset<S: SimdBytes>() -> f32;
 
-    /// The quants of P blocks at `p + offsets[i]` times the activations.
+    /// The quants of P blocks at `p + offsets[i]`: the first 16 of each, the last 16.
     /// # Safety
     /// The blocks must be readable.
     unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B);
+
+    /// The same for P blocks side by side.
+    /// # Safety
+    /// The blocks must be readable.
+    unsafe fn load_group<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B);
+
+    /// The first words of P blocks side by side, of four rows.
+    /// # Safety
+    /// The blocks must be readable.
+    unsafe fn load_group_headers<S: SimdBytes>(s: S, rows: [*const u8; 4]) -> S::I;
 
     /// lo·x_lo + hi·x_hi
     #[inline(always)]
@@ -50,6 +60,27 @@ pub(super) struct Q5_0;
 pub(super) struct Q5_1;
 /// See [`crate::quant::DType::Q8_0`].
 pub(super) struct Q8_0;
+
+/// The methods for groups, for a format of `$bytes` bytes a block with quants from byte `$skip` on.
+macro_rules! nibble_group {
+    ($bytes:literal, $skip:literal $(, $fifth:literal)?) => {
+        #[inline(always)]
+        unsafe fn load_group<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B) {
+            // SAFETY: the caller vouches for the blocks.
+            unsafe {
+                let packed = s.load_group::<$bytes, $skip>(p);
+                let (lo, hi) = (s.low4(packed), s.high4(packed));
+                $(let (lo, hi) = s.or_fifth_bits(p.add($fifth), [0, $bytes, 2 * $bytes, 3 * $bytes], lo, hi);)?
+                (lo, hi)
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_group_headers<S: SimdBytes>(s: S, rows: [*const u8; 4]) -> S::I {
+            // SAFETY: the caller vouches for the blocks.
+            unsafe { s.load_group_headers::<$bytes>(rows) }
+        }
+    };
+}
 
 /// Sixteen bytes of nibbles a block: the low ones are the first 16 quants.
 #[inline(always)]
@@ -70,6 +101,7 @@ impl Block32 for Q4_0 {
         // SAFETY: quants follow the scale.
         unsafe { load_nibbles(s, p.add(2), offsets) }
     }
+    nibble_group!(18, 2);
 }
 
 impl Block32 for Q4_1 {
@@ -84,6 +116,7 @@ impl Block32 for Q4_1 {
         // SAFETY: quants follow the scale and the minimum.
         unsafe { load_nibbles(s, p.add(4), offsets) }
     }
+    nibble_group!(20, 4);
 }
 
 impl Block32 for Q5_0 {
@@ -100,6 +133,7 @@ impl Block32 for Q5_0 {
             s.or_fifth_bits(p.add(2), offsets, lo, hi)
         }
     }
+    nibble_group!(22, 6, 2);
 }
 
 impl Block32 for Q5_1 {
@@ -117,6 +151,7 @@ impl Block32 for Q5_1 {
             s.or_fifth_bits(p.add(4), offsets, lo, hi)
         }
     }
+    nibble_group!(24, 8, 4);
 }
 
 impl Block32 for Q8_0 {
@@ -129,6 +164,16 @@ impl Block32 for Q8_0 {
     unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
         // SAFETY: 32 quants follow the scale.
         unsafe { (s.load_pieces(p.add(2), offsets), s.load_pieces(p.add(18), offsets)) }
+    }
+    #[inline(always)]
+    unsafe fn load_group<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B) {
+        // SAFETY: the caller vouches for the blocks.
+        unsafe { s.load_group_pairs::<34, 2>(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_group_headers<S: SimdBytes>(s: S, rows: [*const u8; 4]) -> S::I {
+        // SAFETY: the caller vouches for the blocks.
+        unsafe { s.load_group_headers::<34>(rows) }
     }
     #[inline(always)]
     fn dot<S: SimdBytes>(s: S, quants: (S::B, S::B), x_lo: S::B, x_hi: S::B) -> S::I {
@@ -163,36 +208,45 @@ struct Sums<F> {
 unsafe fn mat_vec_n<S: SimdBytes, W: Block32, const T: usize>(s: S, job: &Job) {
     let n_blocks = job.k / 32;
     let (n_groups, rest) = (n_blocks / S::PIECES, n_blocks % S::PIECES);
-    let whole = [0, W::BYTES, 2 * W::BYTES, 3 * W::BYTES];
     let partial: [usize; 4] = std::array::from_fn(|i| if i < rest { i * W::BYTES } else { 0 });
-    // The stream is prefetched in memory order, one set of four rows and a bit ahead.
-    let ahead = 4 * job.row_bytes + AHEAD;
+    // The stream is prefetched in memory order, one set of four rows and a bit ahead. During the first set it runs at
+    // twice the pace, to get there from what the caller has asked for.
     let group_bytes = S::PIECES * W::BYTES;
     let mut row = 0;
     while row < job.n_rows {
         let mut sums = [Sums { rows: [s.zero(); 4], mins: s.zero() }; T];
-        let mut cursor = job.w.wrapping_add(row * job.row_bytes + ahead);
+        let mut cursor = job.w.wrapping_add(if row == 0 { AHEAD } else { (row + 4) * job.row_bytes + AHEAD });
         // SAFETY: rows are clamped to those that exist, and groups to the blocks of a row.
         unsafe {
             let mut rows = [job.row(row), job.row(row + 1), job.row(row + 2), job.row(row + 3)];
             for group in 0..n_groups {
                 job.prefetch(s, cursor, 4 * group_bytes);
                 cursor = cursor.wrapping_add(4 * group_bytes);
-                step::<S, W, T>(s, job, rows, whole, group, &mut sums);
+                if row == 0 {
+                    job.prefetch(s, cursor, 4 * group_bytes);
+                    cursor = cursor.wrapping_add(4 * group_bytes);
+                }
+                step::<S, W, T>(s, job, rows, None, group, &mut sums);
                 rows = rows.map(|p| p.add(group_bytes));
             }
             if rest > 0 {
-                step::<S, W, T>(s, job, rows, partial, n_groups, &mut sums);
+                step::<S, W, T>(s, job, rows, Some(partial), n_groups, &mut sums);
             }
             for (t, sums) in sums.into_iter().enumerate().take(job.n_tokens) {
-                job.write4(row, t, s.reduce_pieces(s.add(s.sum4(sums.rows), sums.mins)));
+                let all = s.sum4(sums.rows);
+                let all = if W::HAS_MIN {
+                    s.add(all, sums.mins)
+                } else {
+                    s.mul_add(sums.mins, s.splat(W::offset::<S>()), all)
+                };
+                job.write4(row, t, s.reduce_pieces(all));
             }
         }
         row += 4;
     }
 }
 
-/// One group of P blocks of four rows.
+/// One group of P blocks of four rows, side by side unless there are `offsets`.
 ///
 /// # Safety
 /// The blocks at `rows[r] + offsets[i]` must be readable, and the group must be one of the activations'.
@@ -201,22 +255,25 @@ unsafe fn step<S: SimdBytes, W: Block32, const T: usize>(
     s: S,
     job: &Job,
     rows: [*const u8; 4],
-    offsets: [usize; 4],
+    offsets: Option<[usize; 4]>,
     group: usize,
     sums: &mut [Sums<S::F>; T],
 ) {
     let width = 4 * S::LANES;
     // SAFETY: as the caller vouches.
     unsafe {
-        let headers = s.load_headers(rows, offsets);
+        let headers = match offsets {
+            None => W::load_group_headers(s, rows),
+            Some(offsets) => s.load_headers(rows, offsets),
+        };
         let scales = s.f16_low(headers);
-        let mins = if W::HAS_MIN { s.f16_high(headers) } else { s.mul(scales, s.splat(W::offset::<S>())) };
-        let quants = [
-            W::load(s, rows[0], offsets),
-            W::load(s, rows[1], offsets),
-            W::load(s, rows[2], offsets),
-            W::load(s, rows[3], offsets),
-        ];
+        // The offset, where there is one, is the same for all blocks and comes in at the end.
+        let mins = if W::HAS_MIN { s.f16_high(headers) } else { scales };
+        let load = |row: *const u8| match offsets {
+            None => W::load_group(s, row),
+            Some(offsets) => W::load(s, row, offsets),
+        };
+        let quants = [load(rows[0]), load(rows[1]), load(rows[2]), load(rows[3])];
         for (t, sums) in sums.iter_mut().enumerate() {
             let x = job.act(t).add(4 * width * group);
             let (x_lo, x_hi) = (s.load_bytes(x), s.load_bytes(x.add(width)));

@@ -301,14 +301,14 @@ instantiate!(
     avx512,
     Isa::Avx512,
     crate::cpu::arch::Avx512<false>,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi2"
 );
 instantiate!(
     #[cfg(target_arch = "x86_64")]
     avx512vnni,
     Isa::Avx512Vnni,
     crate::cpu::arch::Avx512<true>,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi2"
 );
 instantiate!(
     #[cfg(target_arch = "aarch64")]
