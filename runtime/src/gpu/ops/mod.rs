@@ -8,6 +8,7 @@
 pub mod attention;
 mod params;
 pub mod rows;
+pub mod sample;
 
 use super::kernel::Kernel;
 use crate::graph::Rows;
@@ -65,5 +66,7 @@ mod attention_tests;
 mod formats_tests;
 #[cfg(test)]
 mod rows_tests;
+#[cfg(test)]
+mod sample_tests;
 #[cfg(test)]
 mod step_tests;
