@@ -14,6 +14,7 @@
 //        keys (cached positions of all sequences together), 0
 //   9 first_keys_at   u32 for each sequence: its first position in a rope's key table
 //  10 splits_at   u32 for each group of caches: the parts that attention divides a row's keys into, where it does
+//  11 chosen_at   where in `chosen` the tokens that this step chooses begin (see sample.wgsl)
 
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
 

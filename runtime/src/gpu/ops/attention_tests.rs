@@ -38,6 +38,8 @@ struct Case {
     rotary: usize,
     sequences: Vec<(usize, usize)>,
     head_ops: [Vec<HeadOp>; 3],
+    /// On every device, or on the first adapter's.
+    everywhere: bool,
 }
 
 fn case(op: AttentionOp, sequences: &[(usize, usize)]) -> Case {
@@ -48,6 +50,7 @@ fn case(op: AttentionOp, sequences: &[(usize, usize)]) -> Case {
         rotary: 8,
         sequences: sequences.to_vec(),
         head_ops: Default::default(),
+        everywhere: false,
     }
 }
 
@@ -232,7 +235,10 @@ impl Case {
         let data = self.data(parts);
         let expected = self.reference(&data);
         let n = data.step.tokens();
-        for gpu in testing::gpus() {
+        let gpus = testing::gpus();
+        // Other drivers than the first take seconds for each of these pipelines.
+        let first = |gpu: &&Gpu| self.everywhere || gpu.name() == gpus[0].name();
+        for gpu in gpus.iter().filter(first) {
             let d = self.lower(gpu, &data);
             let mut ropes: Vec<u8> = bytemuck::cast_slice(&data.step.ropes).to_vec();
             let mut pages = data.pages.clone();
@@ -370,7 +376,7 @@ fn shapes_match_f64() {
     ] {
         let op = AttentionOp { n_heads, n_kv_heads, head_dim, v_dim, ..BASE };
         let what = format!("{n_heads}/{n_kv_heads} of {head_dim}/{v_dim} {kv:?}");
-        Case { kv, ..case(op, &sequences) }.check(&what);
+        Case { kv, everywhere: n_heads == 9, ..case(op, &sequences) }.check(&what);
     }
 }
 

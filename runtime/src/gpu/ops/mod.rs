@@ -9,6 +9,7 @@ pub mod attention;
 pub mod linear;
 mod params;
 pub mod rows;
+pub mod sample;
 
 use super::kernel::Kernel;
 use crate::graph::Rows;
@@ -66,5 +67,7 @@ mod attention_tests;
 mod formats_tests;
 #[cfg(test)]
 mod rows_tests;
+#[cfg(test)]
+mod sample_tests;
 #[cfg(test)]
 mod step_tests;

@@ -1,0 +1,44 @@
+// What the two kernels that choose tokens share.
+//
+// chunks, binding 4: [output row][chunk] of four words: the largest logit of CHUNK consecutive ones as `order` has it, its
+// index, the sum of exp(logit - largest) as a float's bits, unused. Logits that are no numbers count as nothing.
+
+#import batch
+
+struct Params {
+    logits: Place,
+    vocab: u32,
+    // Chunks of a row.
+    chunks: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read_write> arena: array<f32>;
+
+const CHUNK = ${CHUNK}u;
+const NONE = 0xffffffffu;
+// The key of -inf; what is no number has the key 0.
+const NO_LOGIT = 0x007fffffu;
+const INFINITE = 0xff800000u;
+
+// Maps a logit to an integer in the same order. Works on bits alone: compilers may assume that there is no NaN.
+fn order(x: f32) -> u32 {
+    let bits = bitcast<u32>(x);
+    let size = bits & 0x7fffffffu;
+    if size > 0x7f800000u {
+        return 0u;
+    }
+    if size == 0u {
+        return 0x80000000u;
+    }
+    return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+}
+
+fn value_of(key: u32) -> f32 {
+    return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u));
+}
+
+// The larger of two (key, index), of equals the one with the lower index.
+fn better(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+    return select(a, b, b.x > a.x || (b.x == a.x && b.y < a.y));
+}
