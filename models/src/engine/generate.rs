@@ -2,12 +2,7 @@
 
 use std::{ops::ControlFlow, time::Instant};
 
-use handmill_runtime::step::Outputs;
-
-use super::{
-    Engine, Sequence, Step,
-    sampling::{Sampler, SamplingParams},
-};
+use super::{Engine, Sequence, chooser::Chooser, sampling::SamplingParams};
 use crate::{
     Error,
     text::{StopStrings, StreamDecoder},
@@ -121,12 +116,12 @@ impl Engine {
     ) -> Result<GenerateStats, Error> {
         let start = Instant::now();
         let tokenizer = self.model().tokenizer()?.clone();
-        let mut sampler = Sampler::new(options.sampling.clone())?;
         let mut decoder = StreamDecoder::continuing(tokenizer.clone(), true);
         let mut stops = StopStrings::new(options.stop.iter().cloned());
-        prompt.iter().for_each(|t| sampler.accept(*t));
-
-        let mut logits = self.prefill(sequence, prompt)?.to_vec();
+        // The last token is chosen, but nothing reads it.
+        let longest = |n: usize| (sequence.len() + prompt.len()).saturating_add(n).saturating_sub(1);
+        let end = options.max_tokens.map_or(self.n_ctx(), |n| self.n_ctx().min(longest(n)));
+        let mut tokens = Chooser::new(self, &options.sampling, sequence, prompt, end)?;
         let prompt_seconds = start.elapsed().as_secs_f64();
         let mut stats = GenerateStats {
             prompt_tokens: prompt.len(),
@@ -140,8 +135,7 @@ impl Engine {
         let mut text = String::new();
         let max_tokens = options.max_tokens.unwrap_or(usize::MAX);
         while stats.generated.len() < max_tokens {
-            let token = sampler.sample(&mut logits)?;
-            sampler.accept(token);
+            let token = tokens.next(self, sequence)?;
             stats.generated.push(token);
             if stats.generated.len() == 1 {
                 stats.time_to_first_token = start.elapsed().as_secs_f64();
@@ -163,13 +157,13 @@ impl Engine {
             if stats.generated.len() == max_tokens {
                 break;
             }
-            if sequence.len() >= self.n_ctx() {
+            if tokens.len(sequence) >= self.n_ctx() {
                 stats.stop = StopReason::ContextFull;
                 break;
             }
-            let step = Step { sequence, tokens: &[token], outputs: Outputs::Last };
-            logits.copy_from_slice(self.step(&mut [step])?);
+            tokens.go_on(self, sequence, token)?;
         }
+        tokens.finish(self, sequence)?;
         stats.generation_seconds = first.elapsed().as_secs_f64();
         if matches!(stats.stop, StopReason::EndOfTurn | StopReason::MaxTokens | StopReason::ContextFull) {
             text.clear();

@@ -1,5 +1,6 @@
 //! Runs models: sessions over key/value pages, generation, perplexity.
 
+mod chooser;
 mod generate;
 mod perplexity;
 pub mod sampling;
@@ -203,6 +204,12 @@ impl Engine {
     /// # Errors
     /// As [`Engine::step`]; parts that fitted before the error stay in the sequence.
     pub fn prefill(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<&[f32], Error> {
+        let rest = self.prefill_but_last(sequence, tokens)?;
+        self.step(&mut [Step { sequence, tokens: rest, outputs: Outputs::Last }])
+    }
+
+    /// Appends all of `tokens` but the last part that one step takes, and returns that.
+    fn prefill_but_last<'t>(&mut self, sequence: &mut Sequence, tokens: &'t [u32]) -> Result<&'t [u32], Error> {
         let Some(last) = tokens.len().checked_sub(1) else { return Err(Error::EmptyPrompt) };
         let total = sequence.len() + tokens.len();
         if total > self.n_ctx {
@@ -213,7 +220,7 @@ impl Engine {
         for tokens in first.chunks(part) {
             self.step(&mut [Step { sequence, tokens, outputs: Outputs::None }])?;
         }
-        self.step(&mut [Step { sequence, tokens: rest, outputs: Outputs::Last }])
+        Ok(rest)
     }
 
     /// Logits `[tokens, vocab]` of every token of `tokens` as a sequence of its own, handed to `each` part by part.

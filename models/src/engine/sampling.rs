@@ -87,7 +87,7 @@ impl SamplingParams {
         Ok(())
     }
 
-    fn penalises(&self) -> bool {
+    pub(super) fn penalises(&self) -> bool {
         self.penalty_last_n > 0
             && (self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0)
     }

@@ -161,6 +161,11 @@ impl Gpu {
         polled.map(|_| ()).map_err(|e| GpuError::Device { adapter: self.name.clone(), reason: e.to_string() })
     }
 
+    /// An error of the device in its own words.
+    pub(super) fn failed(&self, reason: &dyn std::fmt::Display) -> GpuError {
+        GpuError::Device { adapter: self.name.clone(), reason: reason.to_string() }
+    }
+
     /// Whatever went wrong since the last call.
     ///
     /// # Errors

@@ -20,3 +20,4 @@ pub use device::{Gpu, GpuOptions};
 pub use error::GpuError;
 pub use exec::{GpuBackend, GpuBackendOptions};
 pub use kernel::{Access, Binding, Kernel, Pipeline};
+pub use ops::sample::Choice;

@@ -188,12 +188,13 @@ impl PageBook {
         true
     }
 
-    /// Drops the pages that no later token of `seq` can see through its layers' windows.
-    pub fn drop_passed(&mut self, seq: &mut SequenceKv) {
+    /// Drops the pages that no later token of `seq` can see through its layers' windows, not even when its last `back`
+    /// tokens are taken back.
+    pub fn drop_passed(&mut self, seq: &mut SequenceKv, back: usize) {
         for (g, group) in self.groups.iter_mut().enumerate() {
             let Some(window) = group.spec.window else { continue };
             // The next token stands at `len` and sees keys above `len - window`.
-            let first_needed = (seq.len + 1).saturating_sub(window) / PAGE_TOKENS;
+            let first_needed = (seq.len + 1).saturating_sub(window + back) / PAGE_TOKENS;
             let n = first_needed.saturating_sub(seq.dropped[g]).min(seq.pages[g].len());
             for page in seq.pages[g].drain(..n) {
                 group.give_back(page);

@@ -201,7 +201,7 @@ impl CpuBackend {
             self.profile = profile;
         }
         for step in steps.iter_mut() {
-            self.book.drop_passed(step.kv);
+            self.book.drop_passed(step.kv, 0);
         }
         let slot = self.plan.slot(self.plan.output);
         debug_assert_eq!(slot.rows, Rows::Output);

@@ -66,6 +66,16 @@ impl Shape {
             Rows::Output => self.outputs,
         }
     }
+
+    /// Workgroups in a dimension of a dispatch over `rows`.
+    pub fn workgroups(&self, dim: Dim, rows: Rows) -> u32 {
+        match dim {
+            Dim::Fixed(n) => n,
+            Dim::RowsOver(n) => (self.count(rows) as u32).div_ceil(n),
+            Dim::Sequences => self.sequences as u32,
+            Dim::Splits(group) => self.splits[group as usize],
+        }
+    }
 }
 
 impl StepCalls {

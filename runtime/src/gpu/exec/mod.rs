@@ -5,6 +5,7 @@
 //! and one submit; what differs from token to token lies in buffers, so that nothing is bound or compiled anew. Only
 //! when a buffer had to grow are the bind groups made again.
 
+mod ahead;
 mod lower;
 mod memory;
 
@@ -21,8 +22,9 @@ use super::{
 };
 use crate::{
     graph::{AttentionOp, Plan, Rows, StepKind},
-    step::{Batch, GpuStats, KvType, PageBook, SequenceKv, SequenceStep, StepError},
+    step::{Batch, GpuStats, KvType, Outputs, PageBook, SequenceKv, SequenceStep, StepError},
 };
+use ahead::Ahead;
 use lower::{Lowering, Shape, StepCalls};
 use memory::{ArenaLayout, Memory, Source};
 
@@ -55,6 +57,8 @@ pub struct GpuBackend {
     rope: Vec<f32>,
     results: Vec<f32>,
     stats: GpuStats,
+    /// Made when tokens are first chosen on the device.
+    ahead: Option<Ahead>,
 }
 
 /// One call of a compiled kernel.
@@ -65,6 +69,9 @@ struct Call {
     grid: [Dim; 3],
     rows: Rows,
 }
+
+/// A call behind those of the plan: kernel, buffers, workgroups.
+type Tail = (Arc<Pipeline>, wgpu::BindGroup, [u32; 3]);
 
 /// New tokens a sequence up to which attention takes them one by one.
 const DECODE_ROWS: usize = 4;
@@ -107,6 +114,7 @@ impl GpuBackend {
             rope: Vec::new(),
             results: Vec::new(),
             stats: GpuStats::default(),
+            ahead: None,
         })
     }
 
@@ -159,15 +167,8 @@ impl GpuBackend {
     /// whatever the device reports.
     pub fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], GpuError> {
         let start = Instant::now();
-        self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab)?;
+        let mut encoder = self.begin(steps, true, false)?;
         let n_outputs = self.batch.outputs.len();
-        if n_outputs > self.max_outputs() {
-            return Err(StepError::TooLong { tokens: n_outputs, limit: self.max_outputs() }.into());
-        }
-        if self.batch.tokens.is_empty() {
-            return Ok(&[]);
-        }
-        self.upload(steps)?;
         let slot = self.plan.slot(self.plan.output);
         let first = self.layout.output_base() + slot.offset * n_outputs;
         let bytes = (slot.stride * n_outputs) as u64 * 4;
@@ -178,16 +179,12 @@ impl GpuBackend {
             bytes,
             Some(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
         )?;
-        let mut encoder = self.encode();
         if n_outputs > 0 {
             encoder.copy_buffer_to_buffer(&self.memory.arena, first as u64 * 4, &self.memory.staging, 0, Some(bytes));
         }
-        self.gpu.queue.submit([encoder.finish()]);
-        self.stats.submits += 1;
-        self.stats.steps += 1;
-        self.stats.host += start.elapsed();
+        self.submit(encoder, start);
         for step in steps.iter_mut() {
-            self.book.drop_passed(step.kv);
+            self.book.drop_passed(step.kv, 0);
         }
         if n_outputs == 0 {
             self.gpu.check()?;
@@ -195,9 +192,7 @@ impl GpuBackend {
         }
         self.memory.staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
         self.gpu.wait()?;
-        let lost =
-            |e: wgpu::MapRangeError| GpuError::Device { adapter: self.gpu.name().to_owned(), reason: e.to_string() };
-        let view = self.memory.staging.get_mapped_range(..bytes).map_err(lost)?;
+        let view = self.memory.staging.get_mapped_range(..bytes).map_err(|e| self.gpu.failed(&e))?;
         self.results.clear();
         let rows: &[f32] = bytemuck::cast_slice(&view);
         for row in rows.chunks_exact(slot.stride) {
@@ -208,24 +203,59 @@ impl GpuBackend {
         Ok(&self.results)
     }
 
-    /// Writes the step's rows to the device, after making room for them.
-    fn upload(&mut self, steps: &[SequenceStep<'_>]) -> Result<(), GpuError> {
+    /// Admits the step, writes its rows to the device and records all of its calls. `tokens` says whether the token ids
+    /// are the host's; else the device has written them itself. `choose` has it choose the next ones, too.
+    fn begin(
+        &mut self,
+        steps: &mut [SequenceStep<'_>],
+        tokens: bool,
+        choose: bool,
+    ) -> Result<wgpu::CommandEncoder, GpuError> {
+        let outputs = |s: &SequenceStep<'_>| match s.outputs {
+            Outputs::None => 0,
+            Outputs::Last => s.tokens.len().min(1),
+            Outputs::All => s.tokens.len(),
+        };
+        let n_outputs: usize = steps.iter().map(outputs).sum();
+        if n_outputs > self.max_outputs() {
+            return Err(StepError::TooLong { tokens: n_outputs, limit: self.max_outputs() }.into());
+        }
+        self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab)?;
+        let grown = self.upload(steps, tokens)?;
+        let tail = match &mut self.ahead {
+            Some(ahead) => {
+                ahead.bind(&self.gpu, &self.memory, &self.weights, grown);
+                if choose { ahead.calls(&self.shape) } else { Vec::new() }
+            }
+            None => Vec::new(),
+        };
+        Ok(self.encode(&tail))
+    }
+
+    fn submit(&mut self, encoder: wgpu::CommandEncoder, start: Instant) {
+        self.gpu.queue.submit([encoder.finish()]);
+        self.stats.submits += 1;
+        self.stats.steps += 1;
+        self.stats.host += start.elapsed();
+    }
+
+    /// Writes the step's rows to the device, after making room for them; true where a buffer had to grow.
+    fn upload(&mut self, steps: &[SequenceStep<'_>], tokens: bool) -> Result<bool, GpuError> {
         let gpu = self.gpu.clone();
         let memory = &mut self.memory;
         let mut grown = memory.reserve_outputs(&gpu, &self.layout, self.batch.outputs.len())?;
         grown |= memory.reserve_pages(&gpu, &self.plan, &self.book)?;
         memory.copy_pages(&gpu, &self.plan, &self.book, &self.batch)?;
         let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
-        let tokens = self.batch.tokens.len();
+        let n = self.batch.tokens.len();
         let shape = &mut self.shape;
-        (shape.tokens, shape.outputs, shape.sequences) = (tokens, self.batch.outputs.len(), self.batch.sequences.len());
+        (shape.tokens, shape.outputs, shape.sequences) = (n, self.batch.outputs.len(), self.batch.sequences.len());
         shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS);
         shape.splits.clear();
         let mut partials = 0;
         for op in &self.group_ops {
-            let splits = if shape.decode { attention::splits(gpu.caps(), op, longest, tokens) } else { 1 };
-            partials =
-                partials.max(AttentionDispatches::partials_len(op, tokens, splits) as u64 * u64::from(splits > 1));
+            let splits = if shape.decode { attention::splits(gpu.caps(), op, longest, n) } else { 1 };
+            partials = partials.max(AttentionDispatches::partials_len(op, n, splits) as u64 * u64::from(splits > 1));
             shape.splits.push(splits);
         }
         grown |= Memory::reserve(&gpu, &mut memory.partials, "partial attention", partials * 4, None)?;
@@ -238,21 +268,25 @@ impl GpuBackend {
                 call.bind(&gpu, memory, &self.weights);
             }
         }
+        let ids: &[u32] = if tokens { &self.batch.tokens } else { &[] };
+        if let Some(ahead) = &self.ahead {
+            self.words[11] = ahead.slot() as u32;
+        }
         for (buffer, bytes) in [
             (&memory.batch, bytemuck::cast_slice::<u32, u8>(&self.words)),
             (&memory.rope, bytemuck::cast_slice(&self.rope)),
-            (&memory.tokens, bytemuck::cast_slice(&self.batch.tokens)),
+            (&memory.tokens, bytemuck::cast_slice(ids)),
         ] {
             if !bytes.is_empty() {
                 gpu.queue.write_buffer(buffer, 0, bytes);
                 self.stats.uploaded += bytes.len() as u64;
             }
         }
-        Ok(())
+        Ok(grown)
     }
 
-    /// Records all calls of a step. Long ones are submitted in parts; the last part is returned.
-    fn encode(&mut self) -> wgpu::CommandEncoder {
+    /// Records all calls of a step, and `tail` behind them. Long ones are submitted in parts; the last part is returned.
+    fn encode(&mut self, tail: &[Tail]) -> wgpu::CommandEncoder {
         let begin = || self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut encoder = begin();
         let mut steps = self.steps.iter().peekable();
@@ -271,13 +305,16 @@ impl GpuBackend {
                     for call in step.calls(&self.shape) {
                         pass.set_pipeline(&call.pipeline.pipeline);
                         pass.set_bind_group(0, &call.group, &[]);
-                        let [x, y, z] = call.grid.map(|dim| match dim {
-                            Dim::Fixed(n) => n,
-                            Dim::RowsOver(n) => (self.shape.count(call.rows) as u32).div_ceil(n),
-                            Dim::Sequences => self.shape.sequences as u32,
-                            Dim::Splits(group) => self.shape.splits[group as usize],
-                        });
+                        let [x, y, z] = call.grid.map(|dim| self.shape.workgroups(dim, call.rows));
                         pass.dispatch_workgroups(x, y, z);
+                        self.stats.dispatches += 1;
+                    }
+                }
+                if steps.peek().is_none() {
+                    for (pipeline, group, [x, y, z]) in tail {
+                        pass.set_pipeline(&pipeline.pipeline);
+                        pass.set_bind_group(0, group, &[]);
+                        pass.dispatch_workgroups(*x, *y, *z);
                         self.stats.dispatches += 1;
                     }
                 }

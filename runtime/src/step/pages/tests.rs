@@ -39,7 +39,7 @@ fn windows_drop_pages_and_refuse_to_go_back() {
     let mut book = book(Some(10), 10_000);
     let mut seq = SequenceKv::default();
     extend(&mut book, &mut seq, 1000).unwrap();
-    book.drop_passed(&mut seq);
+    book.drop_passed(&mut seq, 0);
     // Token 1000 sees keys 991..=1000, which begin in page 15.
     assert_eq!((seq.dropped[0], seq.pages[0].len()), (15, 1));
     assert!(!book.truncate(&mut seq, 500));
