@@ -5,6 +5,8 @@
 //! from step to step are a uniform buffer of the dispatch's own; everything that changes is read from `batch`, so that
 //! the stream of commands does not change from token to token.
 
+pub mod linear;
+
 use super::kernel::Kernel;
 use crate::graph::Rows;
 
