@@ -2,7 +2,7 @@
 //
 //   x   rows of k f32 in the arena    W   rows of blocks as in the file (lib/<format>.wgsl)    y   f32 in the arena
 //   FORMAT0 .. 3, KIND0 .. 3   formats of the parts, and how their groups are read: float, bytes or signed
-//   SUB   the size of all subgroups     k is a multiple of 32
+//   SUB   the size of all subgroups     k is a multiple of 32     EMULATED   see lib/matrix16.wgsl
 //
 // Products of 16 x 16 matrices of f16, added up in f32: sums in f16 overflow on real models. Elements beyond the range of
 // f16 become its ends.
@@ -24,15 +24,12 @@ const WG = 4u * SUB;
 // vec4 from one row of a tile to the next.
 const STRIDE = 10u;
 
-alias Left = coop_mat16x16<f16, A>;
-alias Right = coop_mat16x16<f16, B>;
-alias Product = coop_mat16x16<f32, C>;
 // [16 tokens][16 rows]: four by two.
 alias Sums = array<Product, 8>;
 
 var<workgroup> w_tile: array<vec4<f16>, ROWS * STRIDE>;
 var<workgroup> x_tile: array<vec4<f16>, TOKENS * STRIDE>;
-var<workgroup> out_tile: array<f32, 4u * 256u>;
+#import matrix16
 
 fn half4(v: vec4<f32>) -> vec4<f16> {
     return vec4<f16>(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
@@ -41,12 +38,12 @@ fn half4(v: vec4<f32>) -> vec4<f16> {
 fn add_products(first_row: u32, sums: ptr<function, Sums>) {
     for (var step = 0u; step < 2u; step++) {
         let k = 4u * step;
-        let w0 = coopLoad<Right>(&w_tile[first_row * STRIDE + k], STRIDE);
-        let w1 = coopLoad<Right>(&w_tile[(first_row + 16u) * STRIDE + k], STRIDE);
+        let w0 = load_right(first_row * STRIDE + k);
+        let w1 = load_right((first_row + 16u) * STRIDE + k);
         for (var t = 0u; t < 4u; t++) {
-            let x = coopLoadT<Left>(&x_tile[16u * t * STRIDE + k], STRIDE);
-            (*sums)[2u * t] = coopMultiplyAdd(x, w0, (*sums)[2u * t]);
-            (*sums)[2u * t + 1u] = coopMultiplyAdd(x, w1, (*sums)[2u * t + 1u]);
+            let x = load_left(16u * t * STRIDE + k);
+            (*sums)[2u * t] = multiply_add(x, w0, (*sums)[2u * t]);
+            (*sums)[2u * t + 1u] = multiply_add(x, w1, (*sums)[2u * t + 1u]);
         }
     }
 }
@@ -70,6 +67,9 @@ fn main(
     @builtin(subgroup_id) sub: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
+#if EMULATED
+    own_lane = lane;
+#endif
     let group = id.x + id.z * count.x;
     let first_token = id.y * TOKENS;
     let p = part_of(group);
@@ -109,7 +109,7 @@ fn main(
     let tokens = row_count();
     for (var m = 0u; m < 8u; m++) {
         workgroupBarrier();
-        coopStoreT(sums[m], &out_tile[256u * sub], 16u);
+        store_product(sums[m], 256u * sub);
         workgroupBarrier();
 #if GATED
         var gates: array<f32, 256u / SUB>;
@@ -117,7 +117,7 @@ fn main(
             gates[i] = out_tile[256u * sub + i * SUB + lane];
         }
         workgroupBarrier();
-        coopStoreT(ups[m], &out_tile[256u * sub], 16u);
+        store_product(ups[m], 256u * sub);
         workgroupBarrier();
 #endif
         for (var i = 0u; i < 256u / SUB; i++) {

@@ -3,13 +3,14 @@
 //   x   rows of k f32 in the arena    W   rows of blocks as in the file (lib/<format>.wgsl)    y   f32 in the arena
 //   FORMAT0 .. 3, KIND0 .. 3   formats of the parts, and how their groups are read: float, bytes or signed
 //   ROWS   rows of W of an invocation     TOKENS   rows of x     WG   invocations
-//   LANES   invocations of a subgroup (4, 8 or more): all subgroups are of that size
+//   LANES   4 or 8: invocations of the smallest subgroup that may be met, at most 8; 1 without subgroups
 //   TAIL   32 does not divide k, which only float formats allow
 //
 // An invocation computes whole sums: ROWS rows of W times TOKENS rows of x, without a reduction at the end. Loads are
 // what such devices are slow at (each lane in turn, with its own bounds check), so few are made: a group of 32 weights
 // with the loads its block has words, once for all TOKENS; 32 elements of x with one load of 16 bytes a lane, from
-// where broadcasts hand every element to all lanes. No workgroup memory, no barrier.
+// where broadcasts hand every element to all lanes (without subgroups each lane reads all of x itself). No workgroup
+// memory, no barrier.
 //
 // Bytes: W once for every TOKENS rows of x. Flops: 2 a weight and token. One workgroup does WG * ROWS rows; x and z
 // count workgroups of all parts, y blocks of TOKENS rows of x.
@@ -39,8 +40,13 @@ fn main(
     @builtin(workgroup_id) id: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
+#if LANES != 1
     @builtin(subgroup_invocation_id) lane: u32,
+#endif
 ) {
+#if LANES == 1
+    let lane = 0u;
+#endif
     let group = id.x + id.z * count.x;
     let first_token = id.y * TOKENS;
     let p = part_of(group);

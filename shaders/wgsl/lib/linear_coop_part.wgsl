@@ -3,7 +3,7 @@
 
 fn sums_${N}(index: u32, sub: u32, first_row: u32, first_token: u32, sums: ptr<function, Sums>) {
     for (var i = 0u; i < 8u; i++) {
-        (*sums)[i] = Product();
+        (*sums)[i] = no_product();
     }
     for (var g = 0u; g < params.groups; g++) {
         workgroupBarrier();

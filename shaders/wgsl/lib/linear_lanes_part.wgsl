@@ -9,18 +9,20 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
     }
     var x_at: array<u32, TOKENS>;
     for (var t = 0u; t < TOKENS; t++) {
-        x_at[t] = source(params.input, min(first_token + t, row_count() - 1u)) + 4u * (lane & 7u);
+        x_at[t] = source(params.input, min(first_token + t, row_count() - 1u)) + 4u * (lane & (LANES - 1u));
     }
     var total: Sums;
     for (var i = 0u; i < SUMS; i++) {
         total[i] = 0.0;
     }
     for (var g = 0u; g < params.groups; g++) {
+#if LANES != 1
         // Four elements of each lane; where there are but four lanes, the other four of a group come from a second load.
         var x_low: array<vec4<f32>, TOKENS>;
         for (var t = 0u; t < TOKENS; t++) {
             x_low[t] = load4(x_at[t] + 32u * g);
         }
+#endif
 #if LANES == 4
         var x_high: array<vec4<f32>, TOKENS>;
         for (var t = 0u; t < TOKENS; t++) {
@@ -58,7 +60,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
         for (var r = 0u; r < ROWS; r++) {
             let w = ${FORMAT}_at(row_byte[r], i);
             for (var t = 0u; t < TOKENS; t++) {
-                total[r * TOKENS + t] += w * load1(x_at[t] - 4u * (lane & 7u) + i);
+                total[r * TOKENS + t] += w * load1(x_at[t] - 4u * (lane & (LANES - 1u)) + i);
             }
         }
     }

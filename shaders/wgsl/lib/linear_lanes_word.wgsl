@@ -11,7 +11,11 @@
 #endif
         }
         for (var t = 0u; t < TOKENS; t++) {
+#if LANES == 1
+            x = load4(x_at[t] + 32u * g + 4u * ${J}u);
+#else
             x = subgroupBroadcast(${X}[t], ${L}u);
+#endif
             for (var r = 0u; r < ROWS; r++) {
                 let i = r * TOKENS + t;
                 total[i] = fma(w[r].w, x.w, fma(w[r].z, x.z, fma(w[r].y, x.y, fma(w[r].x, x.x, total[i]))));

@@ -69,12 +69,15 @@ pub fn scratch_stride(_caps: &Caps, _call: &LinearCall) -> u32 {
 /// A call that does not fit the kernels: too many parts, a binding over 4 GiB, places that blocks cannot begin at.
 pub fn dispatches(caps: &Caps, call: &LinearCall, _scratch: Option<Place>) -> Result<Vec<Variant>, GpuError> {
     check(call)?;
-    let vec = |tokens: u32| mat_vec(caps, call, tokens);
-    Ok(vec![
-        Variant { max_rows: 1, dispatches: vec![vec(1)] },
-        Variant { max_rows: 8, dispatches: vec![vec(4)] },
-        Variant { max_rows: u32::MAX, dispatches: vec![mat_mat(caps, call)] },
-    ])
+    let variant = |max_rows, dispatch| Variant { max_rows, dispatches: vec![dispatch] };
+    if caps.software {
+        return Ok(vec![variant(1, lanes(caps, call, 1)), variant(u32::MAX, lanes(caps, call, 8))]);
+    }
+    let many = match cooperative_subgroup(caps, call) {
+        Some(sub) => cooperative(caps, call, sub),
+        None => mat_mat(caps, call),
+    };
+    Ok(vec![variant(1, mat_vec(caps, call, 1)), variant(8, mat_vec(caps, call, 4)), variant(u32::MAX, many)])
 }
 
 fn check(call: &LinearCall) -> Result<(), GpuError> {
@@ -206,6 +209,36 @@ fn team(call: &LinearCall) -> u32 {
     let teams = [8, 16, 32, 64, 128];
     let best = teams.iter().map(|&t| busy(t)).fold(0.0, f64::max);
     teams.into_iter().rev().find(|&t| busy(t) >= 0.9 * best).unwrap_or(8)
+}
+
+/// Two rows of W an invocation: fewer load x more often, more leave too few workgroups for the rows of keys and values.
+fn lanes(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
+    const WG: u32 = 32;
+    const ROWS: u32 = 2;
+    let lanes = match caps.subgroups {
+        Some((8.., _)) => 8,
+        Some((4.., _)) => 4,
+        _ => 1,
+    };
+    let defines = defines(call)
+        .with("WG", WG)
+        .with("ROWS", ROWS)
+        .with("TOKENS", tokens)
+        .with("LANES", lanes)
+        .flag("SUBGROUPS", lanes > 1);
+    dispatch(caps, call, "linear_lanes", defines, WG * ROWS, tokens)
+}
+
+/// The size of subgroups, where the cooperative kernel can run: one size alone, room for its tiles, whole groups.
+fn cooperative_subgroup(caps: &Caps, call: &LinearCall) -> Option<u32> {
+    let (min, max) = caps.subgroups?;
+    let fits = caps.max_workgroup_memory >= 19 << 10 && 4 * max <= caps.max_invocations;
+    (caps.cooperative && caps.f16 && min == max && max <= 256 && fits && call.k.is_multiple_of(32)).then_some(max)
+}
+
+fn cooperative(caps: &Caps, call: &LinearCall, sub: u32) -> Dispatch {
+    let defines = defines(call).with("SUB", sub).flag("SUBGROUPS", true).flag("F16", true).flag("COOPERATIVE", true);
+    dispatch(caps, call, "linear_coop", defines, 128, 64)
 }
 
 fn mat_mat(caps: &Caps, call: &LinearCall) -> Dispatch {
