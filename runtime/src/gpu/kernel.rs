@@ -7,7 +7,7 @@ use super::{Gpu, GpuError};
 /// How a kernel uses the buffer behind a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// `var<uniform>`: parameters that stay the same from step to step.
+    /// `var<uniform>`: parameters that stay the same from step to step. On software devices `var<storage, read>`.
     Uniform,
     /// `var<storage, read>`.
     Read,
@@ -53,7 +53,12 @@ impl<'a> From<&'a wgpu::Buffer> for Binding<'a> {
 
 impl Pipeline {
     pub(super) fn new(gpu: &Gpu, kernel: &Kernel, checked: bool) -> Result<Self, GpuError> {
-        let source = handmill_shaders::compose(kernel.name, &kernel.defines)?;
+        let mut source = handmill_shaders::compose(kernel.name, &kernel.defines)?;
+        if gpu.caps().software {
+            // A software driver may compile the values of uniforms into the kernel, anew for each dispatch. Most of a
+            // token's time went there.
+            source = source.replace("var<uniform>", "var<storage, read>");
+        }
         let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
@@ -73,7 +78,8 @@ impl Pipeline {
                 visibility: wgpu::ShaderStages::COMPUTE,
                 ty: wgpu::BindingType::Buffer {
                     ty: match access {
-                        Access::Uniform => wgpu::BufferBindingType::Uniform,
+                        Access::Uniform if !gpu.caps().software => wgpu::BufferBindingType::Uniform,
+                        Access::Uniform => wgpu::BufferBindingType::Storage { read_only: true },
                         Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
                         Access::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
                     },
@@ -147,7 +153,7 @@ impl Gpu {
         let pipeline = self.pipeline(kernel)?;
         let mut buffers = Vec::new();
         for (access, bytes) in kernel.bindings.iter().zip(data) {
-            let usage = if *access == Access::Uniform { U::UNIFORM } else { U::STORAGE };
+            let usage = if *access == Access::Uniform { U::UNIFORM | U::STORAGE } else { U::STORAGE };
             let buffer = self.buffer(kernel.name, bytes.len() as u64, usage | U::COPY_DST | U::COPY_SRC)?;
             let mut padded = bytes.to_vec();
             padded.resize(bytes.len().next_multiple_of(4), 0);

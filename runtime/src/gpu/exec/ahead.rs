@@ -66,7 +66,8 @@ impl Ahead {
         let samplers = gpu.buffer("samplers", 32, storage)?;
         let chosen = gpu.buffer("chosen tokens", SLOTS as u64 * 4, storage)?;
         let call = |dispatch: Dispatch, more: Vec<wgpu::Buffer>, chooses: bool| -> Result<SampleCall, GpuError> {
-            let params = gpu.buffer("parameters", dispatch.params.len() as u64, U::UNIFORM | U::COPY_DST)?;
+            let params =
+                gpu.buffer("parameters", dispatch.params.len() as u64, U::UNIFORM | U::STORAGE | U::COPY_DST)?;
             gpu.queue.write_buffer(&params, 0, &dispatch.params);
             let pipeline = gpu.pipeline(&dispatch.kernel)?;
             Ok(SampleCall { pipeline, params, grid: dispatch.grid, group: None, more, chooses })

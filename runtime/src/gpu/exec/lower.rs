@@ -238,7 +238,8 @@ impl<'a> Lowering<'a> {
 
     /// Adds a dispatch's parameters to all parameters and names its buffers.
     fn draft(&mut self, dispatch: Dispatch, others: &[Source]) -> Draft {
-        let align = self.gpu.caps().uniform_alignment.max(16) as usize;
+        let caps = self.gpu.caps();
+        let align = caps.uniform_alignment.max(caps.storage_alignment).max(16) as usize;
         self.params.resize(self.params.len().next_multiple_of(align), 0);
         let offset = self.params.len() as u64;
         // Uniform structs are multiples of 16 bytes.

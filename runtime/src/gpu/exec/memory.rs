@@ -93,7 +93,7 @@ impl Memory {
         let max_outputs = 1;
         let kv = (0..n_caches).map(|_| gpu.buffer("keys and values", 0, DEVICE)).collect::<Result<_, _>>()?;
         Ok(Self {
-            params: filled("parameters", params, U::UNIFORM)?,
+            params: filled("parameters", params, U::UNIFORM | U::STORAGE)?,
             vectors: filled("vectors", bytemuck::cast_slice(vectors), U::STORAGE)?,
             arena: gpu.buffer("activations", layout.bytes(max_outputs), DEVICE)?,
             max_outputs,
