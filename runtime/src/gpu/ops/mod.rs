@@ -61,6 +61,8 @@ pub struct Dispatch {
 }
 
 #[cfg(test)]
+mod attention_case_tests;
+#[cfg(test)]
 mod attention_tests;
 #[cfg(test)]
 mod formats_tests;
