@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! #import NAME            the file lib/NAME.wgsl, the first time that it is asked for
+//! #import NAME A=1 B=2    the same with these defines besides, every time: a template
 //! #if A   #if !A          lines for when A is (not) defined; also A == VALUE and A != VALUE
 //! #else   #endif
 //! ```
@@ -109,11 +110,21 @@ fn expand(file: &str, defines: &Defines, imported: &mut Vec<String>, out: &mut S
                 None => return Err(fail("#else without #if".to_owned())),
             },
             ("endif", "") if active.pop().is_some() => {}
-            ("import", name) => {
-                let mut path = String::new();
-                substitute(&format!("lib/{name}"), defines, &mut path).map_err(&fail)?;
-                let path = path.trim().to_owned();
-                if on && !imported.contains(&path) {
+            ("import", _) if !on => {}
+            ("import", what) => {
+                let mut line = String::new();
+                substitute(what, defines, &mut line).map_err(&fail)?;
+                let mut words = line.split_whitespace();
+                let path = format!("lib/{}", words.next().unwrap_or_default());
+                let mut inner = defines.clone();
+                for word in words {
+                    let (name, value) =
+                        word.split_once('=').ok_or_else(|| fail(format!("`{word}` is no NAME=VALUE")))?;
+                    inner = inner.with(name, value);
+                }
+                if inner != *defines {
+                    expand(&path, &inner, imported, out)?;
+                } else if !imported.contains(&path) {
                     imported.push(path.clone());
                     expand(&path, defines, imported, out)?;
                 }

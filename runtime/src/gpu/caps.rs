@@ -7,7 +7,7 @@ pub struct Caps {
     pub f16: bool,
     /// Subgroup operations; the sizes a subgroup may have.
     pub subgroups: Option<(u32, u32)>,
-    /// 8×8 f32 or 16×16 f16 cooperative matrices with f32 accumulation.
+    /// Cooperative matrices: products of 16×16 matrices of f16, added up in f32.
     pub cooperative: bool,
     /// Timestamps inside a pass.
     pub timestamps: bool,
@@ -86,7 +86,11 @@ impl Caps {
             subgroups: (has(wgpu::Features::SUBGROUP) && !o.no_subgroups)
                 .then_some((info.subgroup_min_size, info.subgroup_max_size)),
             cooperative: has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
-                && !adapter.cooperative_matrix_properties().is_empty(),
+                && adapter.cooperative_matrix_properties().iter().any(|p| {
+                    use wgpu::CooperativeScalarType as T;
+                    let square = [p.m_size, p.n_size, p.k_size] == [16; 3];
+                    square && p.ab_type == T::F16 && p.cr_type == T::F32
+                }),
             timestamps: has(wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
             pipeline_cache: has(wgpu::Features::PIPELINE_CACHE),
             host_import: host_import.is_some() && !o.no_host_import,

@@ -11,8 +11,8 @@ use crate::{
     cpu::ops::{attention::KvType, testing::random},
     gpu::{Gpu, testing},
     graph::{
-        AttentionOp, AttentionStep, CacheId, Graph, GraphBuilder, HeadOp, RopeFreqs, RopeId, RopeLayout, RopeSpec,
-        Rows, ValueId,
+        AttentionOp, AttentionStep, CacheId, Graph, GraphBuilder, HeadOp, RopeFreqs, RopeLayout, RopeSpec, Rows,
+        ValueId,
     },
     quant::{f16_to_f32, f32_to_f16},
 };

@@ -1,0 +1,249 @@
+//! y = x · Wᵀ: which kernel runs, on how many workgroups.
+//!
+//! Bindings: 0 parameters, 1 batch, 2 arena, 3 vectors, 4 weights. All parts of a call lie in one weights binding. The
+//! arena's and the weights' sizes are rounded up to whole vectors of 16 bytes and whole words.
+
+use handmill_shaders::Defines;
+
+use super::{Dim, Dispatch, Place};
+use crate::gpu::{Access, Caps, GpuError, Kernel};
+use crate::graph::{Act, Rows};
+use crate::quant::DType;
+
+/// Parts that a call may have.
+pub const MAX_PARTS: usize = 4;
+
+/// One weight of a call, or some rows of one.
+#[derive(Clone, Debug)]
+pub struct LinearPart {
+    /// Its format.
+    pub dtype: DType,
+    /// Rows of the weight: elements of the output.
+    pub rows: u32,
+    /// Where the output goes.
+    pub out: Place,
+    /// Element of the output's row that the first of `rows` is.
+    pub out_first: u32,
+    /// First element of the bias in `vectors`.
+    pub bias: Option<u32>,
+    /// First byte in the weights binding.
+    pub weight_byte: u64,
+    /// Bytes from one row to the next.
+    pub row_bytes: u64,
+}
+
+/// Weights with one input, in one dispatch.
+#[derive(Clone, Debug)]
+pub struct LinearCall {
+    /// The input.
+    pub input: Place,
+    /// Elements of its rows.
+    pub k: u32,
+    /// The weights, up to [`MAX_PARTS`].
+    pub parts: Vec<LinearPart>,
+    /// Which rows of the input: an input with a row per token is read at the outputs' tokens where this says so.
+    pub rows: Rows,
+    /// Added to part 0's output (element `out_first + i` to row i of the weight). It may be the output's own place.
+    pub residual: Option<Place>,
+    /// Of two parts of equally many rows: `act(part 0) · part 1` is written to part 0's place, and nothing else.
+    pub gated: Option<Act>,
+}
+
+/// What to run for up to `max_rows` rows.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// The most rows that it is meant for; `u32::MAX` in the last.
+    pub max_rows: u32,
+    /// One after the other.
+    pub dispatches: Vec<Dispatch>,
+}
+
+/// Elements that the call wants in the arena for each row, besides its values; 0 for none.
+pub fn scratch_stride(_caps: &Caps, _call: &LinearCall) -> u32 {
+    0
+}
+
+/// The kernels for `call`, for few rows first.
+///
+/// # Errors
+/// A call that does not fit the kernels: too many parts, a binding over 4 GiB, places that blocks cannot begin at.
+pub fn dispatches(caps: &Caps, call: &LinearCall, _scratch: Option<Place>) -> Result<Vec<Variant>, GpuError> {
+    check(call)?;
+    let variant = |max_rows, dispatch| Variant { max_rows, dispatches: vec![dispatch] };
+    if caps.software {
+        return Ok(vec![variant(1, lanes(caps, call, 1)), variant(u32::MAX, lanes(caps, call, 8))]);
+    }
+    let many = match cooperative_subgroup(caps, call) {
+        Some(sub) => cooperative(caps, call, sub),
+        None => mat_mat(caps, call),
+    };
+    Ok(vec![variant(1, mat_vec(caps, call, 1)), variant(8, mat_vec(caps, call, 4)), variant(u32::MAX, many)])
+}
+
+fn check(call: &LinearCall) -> Result<(), GpuError> {
+    let fail = |why: String| {
+        let name = call.parts.iter().map(|p| format!("{} [{}, {}]", p.dtype, p.rows, call.k)).collect::<Vec<_>>();
+        Err(GpuError::Unsupported { op: "linear", name: name.join(", "), why })
+    };
+    if call.parts.is_empty() || call.parts.len() > MAX_PARTS || call.k == 0 {
+        return fail(format!("{} parts of {} elements", call.parts.len(), call.k));
+    }
+    if call.gated.is_some() && (call.parts.len() != 2 || call.parts[0].rows != call.parts[1].rows) {
+        return fail("gate and up differ in their rows".to_owned());
+    }
+    for p in &call.parts {
+        let align = alignment(p.dtype);
+        let row = p.dtype.row_bytes(call.k as usize).map(|b| b as u64);
+        if p.rows == 0 || row.is_none_or(|row| row > p.row_bytes) {
+            return fail(format!("rows of {} bytes", p.row_bytes));
+        }
+        if p.weight_byte % align != 0 || p.row_bytes % align != 0 {
+            return fail(format!("weights at byte {} in rows of {}", p.weight_byte, p.row_bytes));
+        }
+        if p.row_bytes.checked_mul(p.rows.into()).is_none_or(|b| b + p.weight_byte > 1 << 32) {
+            return fail("a binding of more than 4 GiB".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// What a block's first byte is a multiple of.
+fn alignment(dtype: DType) -> u64 {
+    match dtype {
+        DType::F32 | DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => 4,
+        DType::F16 | DType::BF16 | DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::Q6_K => 2,
+    }
+}
+
+/// Whether all values are at multiples of four elements.
+fn aligned(call: &LinearCall) -> bool {
+    let p = call.input;
+    [p.base, p.offset, p.stride].iter().all(|v| v.is_multiple_of(4))
+}
+
+/// Defines that all kernels have.
+fn defines(call: &LinearCall) -> Defines {
+    let mut d = Defines::new()
+        .with("PARTS", if call.gated.is_some() { 1 } else { call.parts.len() })
+        .flag("RESIDUAL", call.residual.is_some())
+        .flag("OUTPUTS", call.rows == Rows::Output)
+        .flag("VEC", aligned(call))
+        .flag("TAIL", !call.k.is_multiple_of(32));
+    for (i, p) in call.parts.iter().enumerate() {
+        let kind = match p.dtype {
+            d if d.is_float() => "float",
+            DType::Q8_0 => "signed",
+            _ => "bytes",
+        };
+        d = d.with(&format!("FORMAT{i}"), p.dtype.name()).with(&format!("KIND{i}"), kind);
+    }
+    match call.gated {
+        Some(Act::Silu) => d.with("GATED", "silu"),
+        Some(Act::GeluTanh) => d.with("GATED", "gelu_tanh"),
+        None => d,
+    }
+}
+
+/// A dispatch of workgroups that compute `rows_each` rows of a weight for `tokens_each` rows of the input.
+fn dispatch(
+    caps: &Caps,
+    call: &LinearCall,
+    name: &'static str,
+    defines: Defines,
+    rows_each: u32,
+    tokens_each: u32,
+) -> Dispatch {
+    let none = Place { base: 0, offset: 0, stride: 0, rows: call.rows };
+    let mut words = Vec::with_capacity(60);
+    words.extend(call.input.words());
+    words.extend(call.residual.unwrap_or(none).words());
+    words.extend([call.k, call.k / 32, 0, 0]);
+    let mut groups = 0u32;
+    for p in &call.parts {
+        words.extend(p.out.words());
+        words.extend([p.weight_byte as u32, p.row_bytes as u32, p.rows, groups]);
+        words.extend([p.out_first, p.bias.unwrap_or(u32::MAX), 0, 0]);
+        if call.gated.is_none() || groups == 0 {
+            groups += p.rows.div_ceil(rows_each);
+        }
+    }
+    words.resize(12 + 12 * MAX_PARTS, 0);
+    if call.gated.is_some() {
+        words[12 + 12 + 7] = 0;
+    }
+    let x = groups.min(caps.max_workgroups);
+    Dispatch {
+        kernel: Kernel {
+            name,
+            defines,
+            constants: Vec::new(),
+            bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite, Access::Read, Access::Read],
+        },
+        params: bytemuck::cast_slice(&words).to_vec(),
+        grid: [Dim::Fixed(x), Dim::RowsOver(tokens_each), Dim::Fixed(groups.div_ceil(x))],
+        rows: call.rows,
+    }
+}
+
+fn mat_vec(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
+    const WG: u32 = 128;
+    let rows = if tokens == 1 { 4 } else { 2 };
+    let team = team(call);
+    let sub = caps.subgroups.map_or(1, |(min, _)| min.min(team));
+    let defines = defines(call)
+        .with("WG", WG)
+        .with("TEAM", team)
+        .with("SUB", sub)
+        .with("ROWS", rows)
+        .with("TOKENS", tokens)
+        .flag("SUBGROUPS", sub > 1)
+        .flag("PARTIALS", team > sub);
+    dispatch(caps, call, "linear_vec", defines, WG / team * rows, tokens)
+}
+
+/// Invocations that share rows: as many as can be without more of them idle in the last round than need be.
+fn team(call: &LinearCall) -> u32 {
+    let float = call.parts.iter().any(|p| p.dtype.is_float());
+    let pieces = if float { call.k.div_ceil(4) } else { call.k / 32 };
+    let busy = |team: u32| f64::from(pieces) / f64::from(pieces.next_multiple_of(team));
+    let teams = [8, 16, 32, 64, 128];
+    let best = teams.iter().map(|&t| busy(t)).fold(0.0, f64::max);
+    teams.into_iter().rev().find(|&t| busy(t) >= 0.9 * best).unwrap_or(8)
+}
+
+/// Two rows of W an invocation: fewer load x more often, more leave too few workgroups for the rows of keys and values.
+fn lanes(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
+    const WG: u32 = 32;
+    const ROWS: u32 = 2;
+    let lanes = match caps.subgroups {
+        Some((8.., _)) => 8,
+        Some((4.., _)) => 4,
+        _ => 1,
+    };
+    let defines = defines(call)
+        .with("WG", WG)
+        .with("ROWS", ROWS)
+        .with("TOKENS", tokens)
+        .with("LANES", lanes)
+        .flag("SUBGROUPS", lanes > 1);
+    dispatch(caps, call, "linear_lanes", defines, WG * ROWS, tokens)
+}
+
+/// The size of subgroups, where the cooperative kernel can run: one size alone, room for its tiles, whole groups.
+fn cooperative_subgroup(caps: &Caps, call: &LinearCall) -> Option<u32> {
+    let (min, max) = caps.subgroups?;
+    let fits = caps.max_workgroup_memory >= 19 << 10 && 4 * max <= caps.max_invocations;
+    (caps.cooperative && caps.f16 && min == max && max <= 256 && fits && call.k.is_multiple_of(32)).then_some(max)
+}
+
+fn cooperative(caps: &Caps, call: &LinearCall, sub: u32) -> Dispatch {
+    let defines = defines(call).with("SUB", sub).flag("SUBGROUPS", true).flag("F16", true).flag("COOPERATIVE", true);
+    dispatch(caps, call, "linear_coop", defines, 128, 64)
+}
+
+fn mat_mat(caps: &Caps, call: &LinearCall) -> Dispatch {
+    dispatch(caps, call, "linear_mat", defines(call), 64, 64)
+}
+
+#[cfg(test)]
+mod tests;

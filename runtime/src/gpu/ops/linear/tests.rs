@@ -1,0 +1,317 @@
+//! Every format on every device, at shapes that fit no tile, against f64 sums of the scalar decode.
+//!
+//! Outputs begin as NaN, and so do the elements around inputs: what is read by mistake shows.
+
+use super::*;
+use crate::gpu::{Gpu, testing};
+use crate::quant::DType;
+use testing::Random;
+
+/// A call with its data.
+struct Case {
+    call: LinearCall,
+    tokens: u32,
+    outputs: u32,
+    batch: Vec<u32>,
+    arena: Vec<f32>,
+    vectors: Vec<f32>,
+    weights: Vec<u8>,
+    /// For each part and output row: f64 sums, bias included.
+    sums: Vec<Vec<Vec<f64>>>,
+}
+
+/// What a case is made of.
+#[derive(Clone, Default)]
+struct Shape {
+    k: u32,
+    /// Format and rows of each part.
+    parts: Vec<(DType, u32)>,
+    rows: u32,
+    /// Rows are outputs, fewer than tokens; the input has a row per token.
+    outputs: bool,
+    residual: bool,
+    bias: bool,
+    gated: Option<Act>,
+    /// Elements by which places miss multiples of four.
+    skew: u32,
+}
+
+impl Case {
+    fn new(random: &mut Random, shape: &Shape) -> Self {
+        let Shape { k, rows, skew, .. } = *shape;
+        let kind = if shape.outputs { Rows::Output } else { Rows::Token };
+        let (tokens, outputs) = if shape.outputs { (rows + 3, rows) } else { (rows, 1) };
+        // Output r is token r + 2, or 0 for the last.
+        let token_of = |r: u32| {
+            if !shape.outputs {
+                r
+            } else if r + 1 == rows {
+                0
+            } else {
+                r + 2
+            }
+        };
+        let mut batch = vec![tokens, outputs, 1, 0, 0, 10, 0, 0, 0, 0];
+        batch.extend((0..outputs).map(token_of));
+        let mut arena = Vec::new();
+        let mut place = |width: u32, rows: Rows| {
+            let base = arena.len() as u32 + skew;
+            let stride = width.next_multiple_of(4) + 4 + skew;
+            let count = if rows == Rows::Token { tokens } else { outputs };
+            arena.resize((base + stride * count).next_multiple_of(4) as usize, f32::NAN);
+            Place { base, offset: 0, stride, rows }
+        };
+        let input = place(k, Rows::Token);
+        let residual = shape.residual.then(|| place(shape.parts[0].1 + 5, kind));
+        let outs: Vec<Place> = shape.parts.iter().map(|(_, n)| place(n + 5, kind)).collect();
+        let mut fill = |p: Place, count: u32, width: u32| {
+            for r in 0..count {
+                let row = (p.base + r * p.stride) as usize;
+                arena[row..row + width as usize].fill_with(|| random.float());
+            }
+        };
+        fill(input, tokens, k);
+        if let Some(p) = residual {
+            fill(p, rows, shape.parts[0].1 + 5);
+        }
+        let mut vectors = vec![f32::NAN; 3];
+        let mut weights = vec![0xff; 64];
+        let mut parts = Vec::new();
+        let mut sums = Vec::new();
+        for ((dtype, n), out) in shape.parts.iter().copied().zip(outs) {
+            // Some part begins at an odd half word where its format allows that.
+            weights.resize(weights.len().next_multiple_of(4) + if alignment(dtype) == 2 { 2 } else { 0 }, 0xff);
+            let weight_byte = weights.len() as u64;
+            let row_bytes = dtype.row_bytes(k as usize).unwrap();
+            weights.extend(testing::random_weights(random, dtype, (k * n) as usize));
+            let bias = shape.bias.then_some(vectors.len() as u32);
+            if shape.bias {
+                vectors.extend((0..n).map(|_| random.float()));
+            }
+            let mut part = vec![vec![0f64; n as usize]; rows as usize];
+            let mut w = vec![0f32; k as usize];
+            for i in 0..n as usize {
+                let at = weight_byte as usize + i * row_bytes;
+                dtype.decode_row(&weights[at..at + row_bytes], &mut w).unwrap();
+                for r in 0..rows {
+                    let x = &arena[(input.base + token_of(r) * input.stride) as usize..][..k as usize];
+                    let dot: f64 = x.iter().zip(&w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+                    part[r as usize][i] = dot + bias.map_or(0.0, |b| f64::from(vectors[b as usize + i]));
+                }
+            }
+            sums.push(part);
+            parts.push(LinearPart {
+                dtype,
+                rows: n,
+                out,
+                out_first: 3,
+                bias,
+                weight_byte,
+                row_bytes: row_bytes as u64,
+            });
+        }
+        let call = LinearCall { input, k, parts, rows: kind, residual, gated: shape.gated };
+        Self { call, tokens, outputs, batch, arena, vectors, weights, sums }
+    }
+
+    fn rows(&self) -> u32 {
+        if self.call.rows == Rows::Output { self.outputs } else { self.tokens }
+    }
+
+    /// What is wanted of part p, row r, element i.
+    fn expected(&self, p: usize, r: usize, i: usize) -> f64 {
+        let sum = self.sums[p][r][i];
+        let y = match self.call.gated {
+            Some(Act::Silu) => sum / (1.0 + (-sum).exp()) * self.sums[1][r][i],
+            Some(Act::GeluTanh) => {
+                let inner = 0.7978845608028654 * (sum + 0.044715 * sum.powi(3));
+                0.5 * sum * (1.0 + inner.tanh()) * self.sums[1][r][i]
+            }
+            None => sum,
+        };
+        match self.call.residual {
+            Some(place) if p == 0 => y + f64::from(self.arena[place.base as usize + r * place.stride as usize + 3 + i]),
+            _ => y,
+        }
+    }
+
+    /// Runs `variant` and returns the largest relative error of its parts.
+    fn error(&self, gpu: &Gpu, variant: &Variant) -> f64 {
+        let mut arena = bytemuck::cast_slice::<f32, u8>(&self.arena).to_vec();
+        for d in &variant.dispatches {
+            let rows = if d.rows == Rows::Output { self.outputs } else { self.tokens };
+            let grid = d.grid.map(|g| match g {
+                Dim::Fixed(n) => n,
+                Dim::RowsOver(n) => rows.div_ceil(n),
+                Dim::Sequences | Dim::Splits(_) => 1,
+            });
+            let data: [&[u8]; 5] = [
+                &d.params,
+                bytemuck::cast_slice(&self.batch),
+                &arena,
+                bytemuck::cast_slice(&self.vectors),
+                &self.weights,
+            ];
+            arena = gpu.dispatch_once(&d.kernel, &data, grid).unwrap().swap_remove(0);
+        }
+        let arena: Vec<f32> = bytemuck::pod_collect_to_vec(&arena);
+        let mut worst = 0f64;
+        let parts = if self.call.gated.is_some() { 1 } else { self.call.parts.len() };
+        for (p, part) in self.call.parts[..parts].iter().enumerate() {
+            let (mut wrong, mut right) = (0f64, 0f64);
+            for r in 0..self.rows() as usize {
+                let row = part.out.base as usize + r * part.out.stride as usize;
+                for (i, got) in arena[row..row + part.out.stride as usize].iter().enumerate() {
+                    if (3..3 + part.rows as usize).contains(&i) {
+                        let want = self.expected(p, r, i - 3);
+                        wrong += (f64::from(*got) - want).powi(2);
+                        right += want * want;
+                    } else {
+                        assert!(got.is_nan(), "row {r}: element {i} outside of the output was written");
+                    }
+                }
+            }
+            let error = (wrong / right.max(1e-30)).sqrt();
+            worst = if error.is_nan() { f64::INFINITY } else { worst.max(error) };
+        }
+        worst
+    }
+}
+
+/// Runs `shape` with the variant that its rows call for.
+fn run(gpu: &Gpu, random: &mut Random, shape: &Shape) {
+    let case = Case::new(random, shape);
+    let variants = dispatches(gpu.caps(), &case.call, None).unwrap();
+    let variant = variants.iter().find(|v| v.max_rows >= shape.rows).unwrap();
+    let error = case.error(gpu, variant);
+    let what = format!("{:?} x {} rows of {} on {}", shape.parts, shape.rows, shape.k, gpu.name());
+    assert!(error < 1e-5, "{what}: {error:e} with {:?}", variant.dispatches[0].kernel);
+}
+
+#[test]
+fn every_format_gives_the_sums_of_the_scalar_decode() {
+    for (g, gpu) in testing::gpus().iter().enumerate() {
+        let mut random = Random::new(0x11aea4 + g as u64);
+        for (f, dtype) in DType::ALL.into_iter().enumerate() {
+            let widths: &[u32] = match dtype.block_len() {
+                1 => &[576, 35],
+                32 => &[32, 96, 576],
+                _ => &[256, 768],
+            };
+            for &k in widths {
+                for (rows, n) in [(1, 130), (2, 7), (3, 33), (5, 1), (8, 130), (9, 33), (33, 70), (70, 130)] {
+                    // Every format on every adapter, but all cases only on the first device: pipelines compile slowly
+                    // on some.
+                    let chosen = k == *widths.last().unwrap() && [1, 5, 70].contains(&rows) && (f + g) % 3 == 0;
+                    if g == 0 || chosen {
+                        run(gpu, &mut random, &Shape { k, parts: vec![(dtype, n)], rows, ..Shape::default() });
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_bias_residual_gates_and_output_rows() {
+    let base = Shape { k: 256, rows: 3, ..Shape::default() };
+    let shapes = [
+        Shape {
+            parts: vec![(DType::Q4_1, 70), (DType::Q4_1, 33), (DType::Q8_0, 130)],
+            bias: true,
+            residual: true,
+            ..base.clone()
+        },
+        Shape {
+            parts: vec![(DType::Q4_K, 7), (DType::F16, 33), (DType::Q6_K, 2), (DType::BF16, 129)],
+            outputs: true,
+            skew: 1,
+            ..base.clone()
+        },
+        Shape { parts: vec![(DType::Q5_0, 130); 2], gated: Some(Act::Silu), bias: true, ..base.clone() },
+        Shape {
+            parts: vec![(DType::Q5_1, 33), (DType::Q6_K, 33)],
+            gated: Some(Act::GeluTanh),
+            residual: true,
+            outputs: true,
+            ..base
+        },
+    ];
+    for (g, gpu) in testing::gpus().iter().enumerate() {
+        let mut random = Random::new(0xba5e + g as u64);
+        for shape in shapes.iter().skip(g.min(1) * (g % 4)).take(if g == 0 { 4 } else { 1 }) {
+            for rows in [1, 3, 66] {
+                run(gpu, &mut random, &Shape { rows, ..shape.clone() });
+            }
+        }
+    }
+}
+
+#[test]
+fn the_cooperative_kernel_reads_and_writes_what_it_should() {
+    let base = Shape { k: 256, rows: 70, ..Shape::default() };
+    let shapes = [
+        Shape { parts: vec![(DType::Q4_K, 130), (DType::F32, 33)], residual: true, bias: true, ..base.clone() },
+        Shape { parts: vec![(DType::Q8_0, 130), (DType::Q6_K, 130)], gated: Some(Act::Silu), outputs: true, ..base },
+    ];
+    // Matrix units are emulated: no software adapter has any.
+    for gpu in testing::gpus().iter().filter(|gpu| gpu.caps().f16 && gpu.caps().subgroups.is_some()) {
+        let caps = Caps { software: false, cooperative: true, ..gpu.caps().clone() };
+        let mut random = Random::new(0xc009);
+        for shape in &shapes {
+            let case = Case::new(&mut random, shape);
+            let mut variant = dispatches(&caps, &case.call, None).unwrap().pop().unwrap();
+            let kernel = &mut variant.dispatches[0].kernel;
+            assert_eq!(kernel.name, "linear_coop");
+            let mut defines = Defines::new();
+            for name in ["PARTS", "RESIDUAL", "OUTPUTS", "VEC", "GATED", "SUB", "SUBGROUPS", "F16"] {
+                defines = kernel.defines.get(name).map_or(defines.clone(), |v| defines.with(name, v));
+            }
+            for i in 0..MAX_PARTS {
+                for name in [format!("FORMAT{i}"), format!("KIND{i}")] {
+                    defines = kernel.defines.get(&name).map_or(defines.clone(), |v| defines.with(&name, v));
+                }
+            }
+            kernel.defines = defines.flag("EMULATED", true);
+            let error = case.error(gpu, &variant);
+            // Factors are rounded to f16, each by up to 2^-12 of itself.
+            assert!(error < 5e-4, "{:?}: {error:e}", variant.dispatches[0].kernel);
+        }
+    }
+}
+
+#[test]
+fn grids_fold_where_a_dimension_is_short() {
+    for gpu in testing::gpus() {
+        let caps = Caps { max_workgroups: 3, ..gpu.caps().clone() };
+        let mut random = Random::new(0xf01d);
+        let shape = Shape { k: 64, parts: vec![(DType::Q4_0, 470), (DType::Q8_0, 300)], rows: 2, ..Shape::default() };
+        let case = Case::new(&mut random, &shape);
+        for variant in dispatches(&caps, &case.call, None).unwrap() {
+            assert!(variant.dispatches.iter().all(|d| matches!(d.grid[0], Dim::Fixed(n) if n <= 3)));
+            assert!(case.error(gpu, &variant) < 1e-5, "{:?}", variant.dispatches[0].kernel);
+        }
+    }
+}
+
+#[test]
+fn calls_that_do_not_fit_are_refused() {
+    let mut random = Random::new(0xbad);
+    let shape = Shape { k: 64, parts: vec![(DType::Q4_1, 7)], rows: 1, ..Shape::default() };
+    let good = Case::new(&mut random, &shape).call;
+    let caps = match testing::gpus().first() {
+        Some(gpu) => gpu.caps().clone(),
+        None => return,
+    };
+    let refused = |change: fn(&mut LinearCall)| {
+        let mut call = good.clone();
+        change(&mut call);
+        assert!(matches!(dispatches(&caps, &call, None), Err(GpuError::Unsupported { .. })), "{call:?}");
+    };
+    refused(|c| c.parts.clear());
+    refused(|c| c.parts = vec![c.parts[0].clone(); 5]);
+    refused(|c| c.k = 48);
+    refused(|c| c.parts[0].weight_byte += 2);
+    refused(|c| c.parts[0].weight_byte += 1 << 32);
+    refused(|c| c.gated = Some(Act::Silu));
+}

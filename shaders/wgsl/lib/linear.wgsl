@@ -1,0 +1,142 @@
+// What the kernels of the linear op share: parameters, values and the end of a row.
+//
+//   PARTS   weights with an input in common: workgroups first_group .. of the x (and z) direction are a part's
+//   GATED   silu or gelu_tanh: both parts are computed by the same workgroup, and act(part 0) * part 1 is written to
+//           part 0's place. PARTS is 1 then, as far as the search for a workgroup's part goes.
+//   RESIDUAL   a value is added to part 0's output
+//   OUTPUTS   rows are outputs, else tokens
+//   VEC   all places are multiples of four elements, so that values are read four at a time
+#import batch
+
+struct Part {
+    out: Place,
+    weight_byte: u32,
+    row_bytes: u32,
+    // Rows of the weight: elements of the output.
+    rows: u32,
+    first_group: u32,
+    // Where in the output's row the part begins.
+    out_first: u32,
+    // First element of the bias in `vectors`, or NONE.
+    bias: u32,
+    pad0: u32,
+    pad1: u32,
+}
+
+struct Params {
+    input: Place,
+    residual: Place,
+    // Elements of a row of the input.
+    k: u32,
+    // Whole groups of 32 in it.
+    groups: u32,
+    // Where quantised activations lie in the arena.
+    scratch: u32,
+    scratch_stride: u32,
+    parts: array<Part, 4>,
+}
+
+const NONE = 0xffffffffu;
+
+@group(0) @binding(0) var<uniform> params: Params;
+#if VEC
+@group(0) @binding(2) var<storage, read_write> arena: array<vec4<f32>>;
+#else
+@group(0) @binding(2) var<storage, read_write> arena: array<f32>;
+#endif
+@group(0) @binding(3) var<storage, read> vectors: array<f32>;
+@group(0) @binding(4) var<storage, read> weights: array<u32>;
+
+#if VEC
+fn load1(i: u32) -> f32 {
+    return arena[i >> 2u][i & 3u];
+}
+
+// Elements i .. i + 3; VEC: i is a multiple of four.
+fn load4(i: u32) -> vec4<f32> {
+    return arena[i >> 2u];
+}
+
+fn store1(i: u32, v: f32) {
+    arena[i >> 2u][i & 3u] = v;
+}
+#else
+fn load1(i: u32) -> f32 {
+    return arena[i];
+}
+
+fn load4(i: u32) -> vec4<f32> {
+    return vec4<f32>(arena[i], arena[i + 1u], arena[i + 2u], arena[i + 3u]);
+}
+
+fn store1(i: u32, v: f32) {
+    arena[i] = v;
+}
+#endif
+
+fn row_count() -> u32 {
+#if OUTPUTS
+    return batch[1];
+#else
+    return batch[0];
+#endif
+}
+
+fn source(place: Place, row: u32) -> u32 {
+#if OUTPUTS
+    return at_output(place, row);
+#else
+    return at(place, row);
+#endif
+}
+
+fn part_of(group: u32) -> u32 {
+    var p = 0u;
+#if PARTS != 1
+    for (var i = 1u; i < ${PARTS}u; i++) {
+        if group >= params.parts[i].first_group {
+            p = i;
+        }
+    }
+#endif
+    return p;
+}
+
+// The sum of a weight's row over one input row, with its bias.
+fn biased(p: u32, row: u32, sum: f32) -> f32 {
+    let bias = params.parts[p].bias;
+    if bias == NONE {
+        return sum;
+    }
+    return sum + vectors[bias + row];
+}
+
+// Writes element `row` of part p (its bias is in `y`) for the input row `token`.
+fn finish(p: u32, row: u32, token: u32, y: f32) {
+    let i = params.parts[p].out_first + row;
+#if RESIDUAL
+    var sum = y;
+    if p == 0u {
+        sum += load1(source(params.residual, token) + i);
+    }
+    store1(at(params.parts[p].out, token) + i, sum);
+#else
+    store1(at(params.parts[p].out, token) + i, y);
+#endif
+}
+
+#if GATED
+// act(gate) * up. Exponents are bounded: drivers differ in what they make of infinities.
+fn gate(g: f32, up: f32) -> f32 {
+#if GATED == silu
+    let y = g;
+#else
+    let y = 1.5957691 * (g + 0.044715 * g * g * g);
+#endif
+    return g / (1.0 + exp(min(-y, 80.0))) * up;
+}
+#endif
+
+fn sum4(v: vec4<f32>) -> f32 {
+    return (v.x + v.y) + (v.z + v.w);
+}

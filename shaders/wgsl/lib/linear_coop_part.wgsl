@@ -1,0 +1,41 @@
+#import ${FORMAT}
+// Template of linear_coop: sums of part N, whose format is FORMAT.
+
+fn sums_${N}(index: u32, sub: u32, first_row: u32, first_token: u32, sums: ptr<function, Sums>) {
+    for (var i = 0u; i < 8u; i++) {
+        (*sums)[i] = no_product();
+    }
+    for (var g = 0u; g < params.groups; g++) {
+        workgroupBarrier();
+        for (var i = index; i < ROWS + TOKENS; i += WG) {
+            if i < ROWS {
+                let row = min(first_row + i, params.parts[${N}].rows - 1u);
+                let row_byte = params.parts[${N}].weight_byte + row * params.parts[${N}].row_bytes;
+#if KIND == float
+                for (var j = 0u; j < 8u; j++) {
+                    w_tile[i * STRIDE + j] = half4(${FORMAT}_4(row_byte, 32u * g + 4u * j));
+                }
+#else
+                let group = ${FORMAT}_group(row_byte, g);
+                for (var j = 0u; j < 8u; j++) {
+                    let scale = select(group.scale.zw, group.scale.xy, j < 4u);
+#if KIND == signed
+                    let q = signed_bytes_to_f32(group.q[j]);
+#else
+                    let q = bytes_to_f32(group.q[j]);
+#endif
+                    w_tile[i * STRIDE + j] = half4(scale.x * q + vec4<f32>(scale.y));
+                }
+#endif
+            } else {
+                let token = min(first_token + i - ROWS, row_count() - 1u);
+                let x_at = source(params.input, token) + 32u * g;
+                for (var j = 0u; j < 8u; j++) {
+                    x_tile[(i - ROWS) * STRIDE + j] = half4(load4(x_at + 4u * j));
+                }
+            }
+        }
+        workgroupBarrier();
+        add_products(32u * sub, sums);
+    }
+}

@@ -1,0 +1,63 @@
+#import ${FORMAT}
+// Template of linear_mat: sums of part N, whose format is FORMAT.
+
+fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, Sums>) {
+    let lane = index % TILE;
+    let row = min(first_row + lane, params.parts[${N}].rows - 1u);
+    let row_byte = params.parts[${N}].weight_byte + row * params.parts[${N}].row_bytes;
+    let x_at = source(params.input, min(first_token + lane, row_count() - 1u));
+    for (var i = 0u; i < R * T; i++) {
+        (*sums)[i] = 0.0;
+    }
+    for (var g = 0u; g < params.groups; g++) {
+        workgroupBarrier();
+        if index < TILE {
+#if KIND == float
+            for (var j = 0u; j < 8u; j++) {
+                w_tile[j * TILE + lane] = ${FORMAT}_4(row_byte, 32u * g + 4u * j);
+            }
+#else
+            let group = ${FORMAT}_group(row_byte, g);
+            for (var j = 0u; j < 8u; j++) {
+                let scale = select(group.scale.zw, group.scale.xy, j < 4u);
+#if KIND == signed
+                let q = signed_bytes_to_f32(group.q[j]);
+#else
+                let q = bytes_to_f32(group.q[j]);
+#endif
+                w_tile[j * TILE + lane] = scale.x * q + vec4<f32>(scale.y);
+            }
+#endif
+        } else {
+            for (var j = 0u; j < 8u; j++) {
+                x_tile[j * TILE + lane] = load4(x_at + 32u * g + 4u * j);
+            }
+        }
+        workgroupBarrier();
+        add_products(index, sums);
+    }
+#if TAIL
+    // The last elements, one by one, and zeros up to 32.
+    workgroupBarrier();
+    for (var j = 0u; j < 8u; j++) {
+        var v = vec4<f32>(0.0);
+        for (var c = 0u; c < 4u; c++) {
+            let i = 32u * params.groups + 4u * j + c;
+            if i < params.k {
+                if index < TILE {
+                    v[c] = ${FORMAT}_at(row_byte, i);
+                } else {
+                    v[c] = load1(x_at + i);
+                }
+            }
+        }
+        if index < TILE {
+            w_tile[j * TILE + lane] = v;
+        } else {
+            x_tile[j * TILE + lane] = v;
+        }
+    }
+    workgroupBarrier();
+    add_products(index, sums);
+#endif
+}

@@ -1,0 +1,82 @@
+#import ${FORMAT}
+// Template of linear_vec: sums of part N, whose format is FORMAT.
+
+fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Sums>) {
+    var row_byte: array<u32, ROWS>;
+    for (var r = 0u; r < ROWS; r++) {
+        let row = min(first_row + r, params.parts[${N}].rows - 1u);
+        row_byte[r] = params.parts[${N}].weight_byte + row * params.parts[${N}].row_bytes;
+    }
+    var x_at: array<u32, TOKENS>;
+    for (var t = 0u; t < TOKENS; t++) {
+        x_at[t] = source(params.input, min(first_token + t, row_count() - 1u));
+    }
+    var total: Sums;
+    for (var i = 0u; i < SUMS; i++) {
+        total[i] = 0.0;
+    }
+#if KIND == float
+    for (var i = 4u * lane; i + 4u <= params.k; i += 4u * TEAM) {
+        var x: array<vec4<f32>, TOKENS>;
+        for (var t = 0u; t < TOKENS; t++) {
+            x[t] = load4(x_at[t] + i);
+        }
+        for (var r = 0u; r < ROWS; r++) {
+            let w = ${FORMAT}_4(row_byte[r], i);
+            for (var t = 0u; t < TOKENS; t++) {
+                total[r * TOKENS + t] += dot(w, x[t]);
+            }
+        }
+    }
+#if TAIL
+    for (var i = (params.k & ~3u) + lane; i < params.k; i += TEAM) {
+        for (var r = 0u; r < ROWS; r++) {
+            for (var t = 0u; t < TOKENS; t++) {
+                total[r * TOKENS + t] += ${FORMAT}_at(row_byte[r], i) * load1(x_at[t] + i);
+            }
+        }
+    }
+#endif
+#else
+    for (var g = lane; g < params.groups; g += TEAM) {
+        var groups: array<Group, ROWS>;
+        for (var r = 0u; r < ROWS; r++) {
+            groups[r] = ${FORMAT}_group(row_byte[r], g);
+        }
+        for (var h = 0u; h < 2u; h++) {
+            var dots: Sums;
+            for (var i = 0u; i < SUMS; i++) {
+                dots[i] = 0.0;
+            }
+            var x_sum: array<f32, TOKENS>;
+            for (var t = 0u; t < TOKENS; t++) {
+                x_sum[t] = 0.0;
+            }
+            for (var j = 4u * h; j < 4u * h + 4u; j++) {
+                var x: array<vec4<f32>, TOKENS>;
+                for (var t = 0u; t < TOKENS; t++) {
+                    x[t] = load4(x_at[t] + 32u * g + 4u * j);
+                    x_sum[t] += sum4(x[t]);
+                }
+                for (var r = 0u; r < ROWS; r++) {
+#if KIND == signed
+                    let w = signed_bytes_to_f32(groups[r].q[j]);
+#else
+                    let w = bytes_to_f32(groups[r].q[j]);
+#endif
+                    for (var t = 0u; t < TOKENS; t++) {
+                        dots[r * TOKENS + t] += dot(w, x[t]);
+                    }
+                }
+            }
+            for (var r = 0u; r < ROWS; r++) {
+                let scale = select(groups[r].scale.xy, groups[r].scale.zw, h == 1u);
+                for (var t = 0u; t < TOKENS; t++) {
+                    total[r * TOKENS + t] += scale.x * dots[r * TOKENS + t] + scale.y * x_sum[t];
+                }
+            }
+        }
+    }
+#endif
+    *sums = total;
+}

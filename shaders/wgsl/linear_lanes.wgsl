@@ -1,0 +1,99 @@
+// y = x Wᵀ where a GPU is a CPU: lanes are those of its vector unit, and every load costs a loop over them.
+//
+//   x   rows of k f32 in the arena    W   rows of blocks as in the file (lib/<format>.wgsl)    y   f32 in the arena
+//   FORMAT0 .. 3, KIND0 .. 3   formats of the parts, and how their groups are read: float, bytes or signed
+//   ROWS   rows of W of an invocation     TOKENS   rows of x     WG   invocations
+//   LANES   4 or 8: invocations of the smallest subgroup that may be met, at most 8; 1 without subgroups
+//   TAIL   32 does not divide k, which only float formats allow
+//
+// An invocation computes whole sums: ROWS rows of W times TOKENS rows of x, without a reduction at the end. Loads are
+// what such devices are slow at (each lane in turn, with its own bounds check), so few are made: a group of 32 weights
+// with the loads its block has words, once for all TOKENS; 32 elements of x with one load of 16 bytes a lane, from
+// where broadcasts hand every element to all lanes (without subgroups each lane reads all of x itself). No workgroup
+// memory, no barrier.
+//
+// Bytes: W once for every TOKENS rows of x. Flops: 2 a weight and token. One workgroup does WG * ROWS rows; x and z
+// count workgroups of all parts, y blocks of TOKENS rows of x.
+#import linear
+
+const ROWS = ${ROWS}u;
+const TOKENS = ${TOKENS}u;
+const SUMS = ROWS * TOKENS;
+const WG = ${WG}u;
+const LANES = ${LANES}u;
+
+alias Sums = array<f32, SUMS>;
+
+#import linear_lanes_part N=0 FORMAT=${FORMAT0} KIND=${KIND0}
+#if FORMAT1
+#import linear_lanes_part N=1 FORMAT=${FORMAT1} KIND=${KIND1}
+#endif
+#if FORMAT2
+#import linear_lanes_part N=2 FORMAT=${FORMAT2} KIND=${KIND2}
+#endif
+#if FORMAT3
+#import linear_lanes_part N=3 FORMAT=${FORMAT3} KIND=${KIND3}
+#endif
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+#if LANES != 1
+    @builtin(subgroup_invocation_id) lane: u32,
+#endif
+) {
+#if LANES == 1
+    let lane = 0u;
+#endif
+    let group = id.x + id.z * count.x;
+    let first_token = id.y * TOKENS;
+    let p = part_of(group);
+    // Rows of an invocation are WG apart.
+    let first_row = (group - params.parts[p].first_group) * (WG * ROWS) + index;
+    var sums: Sums;
+#if PARTS == 1
+    sums_0(lane, first_row, first_token, &sums);
+#else
+    switch p {
+        case 0u: {
+            sums_0(lane, first_row, first_token, &sums);
+        }
+#if FORMAT1
+        case 1u: {
+            sums_1(lane, first_row, first_token, &sums);
+        }
+#endif
+#if FORMAT2
+        case 2u: {
+            sums_2(lane, first_row, first_token, &sums);
+        }
+#endif
+#if FORMAT3
+        case 3u: {
+            sums_3(lane, first_row, first_token, &sums);
+        }
+#endif
+        default: {
+        }
+    }
+#endif
+#if GATED
+    var ups: Sums;
+    sums_1(lane, first_row, first_token, &ups);
+#endif
+    let rows = params.parts[p].rows;
+    let tokens = row_count();
+    for (var i = 0u; i < SUMS; i++) {
+        let row = first_row + i / TOKENS * WG;
+        let token = first_token + i % TOKENS;
+        if row < rows && token < tokens {
+#if GATED
+            finish(0u, row, token, gate(biased(0u, row, sums[i]), biased(1u, row, ups[i])));
+#else
+            finish(p, row, token, biased(p, row, sums[i]));
+#endif
+        }
+    }
+}

@@ -1,0 +1,111 @@
+// y = x Wᵀ for many rows of x: prompts.
+//
+//   x   rows of k f32 in the arena    W   rows of blocks as in the file (lib/<format>.wgsl)    y   f32 in the arena
+//   FORMAT0 .. 3, KIND0 .. 3   formats of the parts, and how their groups are read: float, bytes or signed
+//   TAIL   32 does not divide k, which only float formats allow
+//
+// A workgroup of 128 computes 64 rows of W times 64 rows of x. In each round half of the invocations unpack a group of
+// 32 weights each and the other half copy 32 elements of x each into workgroup memory: 2 x 64 x 32 f32, the 16 KiB that
+// every adapter has. Weights are unpacked once for 64 rows of x. Then each invocation adds up 8 x 4 products from four
+// elements of 8 rows and 4 tokens at a time: 12 reads of 16 bytes for 128 fused multiply-adds. Tiles lie as [four
+// elements][row], and rows of an invocation are 8 apart (tokens 16), so that neighbours read neighbouring words.
+//
+// Bytes: W once for every 64 rows of x, x once for every 64 rows of W. Flops: 2 a weight and token.
+// x and z count workgroups of all parts, y blocks of 64 rows of x.
+#import linear
+
+const TILE = 64u;
+// Rows and tokens of an invocation.
+const R = 8u;
+const T = 4u;
+
+alias Sums = array<f32, R * T>;
+
+// [element / 4][row], [element / 4][token]
+var<workgroup> w_tile: array<vec4<f32>, 8u * TILE>;
+var<workgroup> x_tile: array<vec4<f32>, 8u * TILE>;
+
+fn add_products(index: u32, sums: ptr<function, Sums>) {
+    for (var j = 0u; j < 8u; j++) {
+        var w: array<vec4<f32>, R>;
+        for (var r = 0u; r < R; r++) {
+            w[r] = w_tile[j * TILE + r * (TILE / R) + index % (TILE / R)];
+        }
+        for (var t = 0u; t < T; t++) {
+            let x = x_tile[j * TILE + t * (TILE / T) + index / (TILE / R)];
+            for (var r = 0u; r < R; r++) {
+                (*sums)[r * T + t] += dot(w[r], x);
+            }
+        }
+    }
+}
+
+#import linear_mat_part N=0 FORMAT=${FORMAT0} KIND=${KIND0}
+#if FORMAT1
+#import linear_mat_part N=1 FORMAT=${FORMAT1} KIND=${KIND1}
+#endif
+#if FORMAT2
+#import linear_mat_part N=2 FORMAT=${FORMAT2} KIND=${KIND2}
+#endif
+#if FORMAT3
+#import linear_mat_part N=3 FORMAT=${FORMAT3} KIND=${KIND3}
+#endif
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
+    let group = id.x + id.z * count.x;
+    let first_token = id.y * TILE;
+    let p = part_of(group);
+    let first_row = (group - params.parts[p].first_group) * TILE;
+    var sums: Sums;
+#if PARTS == 1
+    sums_0(index, first_row, first_token, &sums);
+#else
+    switch p {
+        case 0u: {
+            sums_0(index, first_row, first_token, &sums);
+        }
+#if FORMAT1
+        case 1u: {
+            sums_1(index, first_row, first_token, &sums);
+        }
+#endif
+#if FORMAT2
+        case 2u: {
+            sums_2(index, first_row, first_token, &sums);
+        }
+#endif
+#if FORMAT3
+        case 3u: {
+            sums_3(index, first_row, first_token, &sums);
+        }
+#endif
+        default: {
+        }
+    }
+#endif
+#if GATED
+    var ups: Sums;
+    sums_1(index, first_row, first_token, &ups);
+#endif
+    let rows = params.parts[p].rows;
+    let tokens = row_count();
+    for (var t = 0u; t < T; t++) {
+        let token = first_token + t * (TILE / T) + index / (TILE / R);
+        for (var r = 0u; r < R; r++) {
+            let row = first_row + r * (TILE / R) + index % (TILE / R);
+            if row < rows && token < tokens {
+                let i = r * T + t;
+#if GATED
+                finish(0u, row, token, gate(biased(0u, row, sums[i]), biased(1u, row, ups[i])));
+#else
+                finish(p, row, token, biased(p, row, sums[i]));
+#endif
+            }
+        }
+    }
+}

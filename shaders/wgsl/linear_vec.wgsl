@@ -1,0 +1,142 @@
+// y = x Wᵀ for few rows of x: generation, and small batches.
+//
+//   x   rows of k f32 in the arena    W   rows of blocks as in the file (lib/<format>.wgsl)    y   f32 in the arena
+//   FORMAT0 .. 3, KIND0 .. 3   formats of the parts, and how their groups are read: float, bytes or signed
+//   ROWS   rows of W that a team computes     TOKENS   rows of x     WG   invocations     TEAM   invocations a team
+//   SUB   invocations whose sums subgroup shuffles add up: the smallest subgroup that may be met, at most TEAM;
+//         1 without subgroups     TAIL   32 does not divide k, which only float formats allow
+//
+// A team of TEAM consecutive invocations goes along ROWS rows of W together, a group of 32 elements each at a time, so
+// that neighbours read neighbouring blocks and every word of W is read once for all TOKENS. Each piece of x is read
+// once for all ROWS. Long rows get large teams, which keeps many reads in flight when W has few rows; short rows get
+// small ones, so that few invocations idle in the last round. Sums are added by shuffles within SUB invocations, then
+// through workgroup memory (WG / SUB * ROWS * TOKENS words).
+//
+// Bytes: W once, ROWS-fold fewer reads of x from cache. Flops: 2 a weight and token. One workgroup does
+// WG / TEAM * ROWS rows; x and z count workgroups of all parts, y blocks of TOKENS rows of x.
+#import linear
+
+const ROWS = ${ROWS}u;
+const TOKENS = ${TOKENS}u;
+const SUMS = ROWS * TOKENS;
+const WG = ${WG}u;
+const TEAM = ${TEAM}u;
+const SUB = ${SUB}u;
+
+alias Sums = array<f32, SUMS>;
+
+#if PARTIALS
+// A team's partial sums of each output lie together.
+var<workgroup> partial: array<f32, WG / SUB * SUMS>;
+#endif
+
+#import linear_vec_part N=0 FORMAT=${FORMAT0} KIND=${KIND0}
+#if FORMAT1
+#import linear_vec_part N=1 FORMAT=${FORMAT1} KIND=${KIND1}
+#endif
+#if FORMAT2
+#import linear_vec_part N=2 FORMAT=${FORMAT2} KIND=${KIND2}
+#endif
+#if FORMAT3
+#import linear_vec_part N=3 FORMAT=${FORMAT3} KIND=${KIND3}
+#endif
+
+// Adds up the sums of a team's invocations. Its first SUMS invocations (all of them several times over, where SUMS is
+// more than TEAM) find the totals in `totals`.
+fn add_up(index: u32, sums: ptr<function, Sums>) {
+#if SUBGROUPS
+    for (var i = 0u; i < SUMS; i++) {
+        var v = (*sums)[i];
+        for (var d = 1u; d < SUB; d <<= 1u) {
+            v += subgroupShuffleXor(v, d);
+        }
+        (*sums)[i] = v;
+    }
+#endif
+#if PARTIALS
+    workgroupBarrier();
+    if index % SUB == 0u {
+        for (var i = 0u; i < SUMS; i++) {
+            partial[index / SUB * SUMS + i] = (*sums)[i];
+        }
+    }
+    workgroupBarrier();
+    let first = index / TEAM * (TEAM / SUB) * SUMS;
+    for (var i = index % TEAM; i < SUMS; i += TEAM) {
+        var v = 0.0;
+        for (var j = 0u; j < TEAM / SUB; j++) {
+            v += partial[first + j * SUMS + i];
+        }
+        (*sums)[i] = v;
+    }
+#endif
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+#if SUBGROUPS
+    @builtin(subgroup_invocation_id) sub_lane: u32,
+    @builtin(subgroup_id) sub: u32,
+    @builtin(subgroup_size) sub_size: u32,
+#else
+    @builtin(local_invocation_index) index: u32,
+#endif
+) {
+#if SUBGROUPS
+    // Shuffles go by the place in the subgroup, so the place in the team has to as well.
+    let index = sub * sub_size + sub_lane;
+#endif
+    let lane = index % TEAM;
+    let group = id.x + id.z * count.x;
+    let first_token = id.y * TOKENS;
+    let p = part_of(group);
+    let first_row = (group - params.parts[p].first_group) * (WG / TEAM * ROWS) + index / TEAM * ROWS;
+    var sums: Sums;
+#if PARTS == 1
+    sums_0(lane, first_row, first_token, &sums);
+#else
+    switch p {
+        case 0u: {
+            sums_0(lane, first_row, first_token, &sums);
+        }
+#if FORMAT1
+        case 1u: {
+            sums_1(lane, first_row, first_token, &sums);
+        }
+#endif
+#if FORMAT2
+        case 2u: {
+            sums_2(lane, first_row, first_token, &sums);
+        }
+#endif
+#if FORMAT3
+        case 3u: {
+            sums_3(lane, first_row, first_token, &sums);
+        }
+#endif
+        default: {
+        }
+    }
+#endif
+    add_up(index, &sums);
+#if GATED
+    var ups: Sums;
+    sums_1(lane, first_row, first_token, &ups);
+    add_up(index, &ups);
+#endif
+    let rows = params.parts[p].rows;
+    let tokens = row_count();
+    for (var i = lane; i < SUMS; i += TEAM) {
+        let row = first_row + i / TOKENS;
+        let token = first_token + i % TOKENS;
+        if row < rows && token < tokens {
+#if GATED
+            finish(0u, row, token, gate(biased(0u, row, sums[i]), biased(1u, row, ups[i])));
+#else
+            finish(p, row, token, biased(p, row, sums[i]));
+#endif
+        }
+    }
+}
