@@ -5,11 +5,8 @@
 // once; flops: one exponential a logit. The layout of the result is in lib/logits.wgsl.
 
 #import logits
-#import reduce
 
 @group(0) @binding(4) var<storage, read_write> chunks: array<u32>;
-
-var<workgroup> bests: array<vec2<u32>, WG>;
 
 @compute @workgroup_size(${WG})
 fn main(@builtin(workgroup_id) wg: vec3<u32>, who: Who) {
@@ -20,11 +17,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, who: Who) {
     for (var i = first + who.lane; i < end; i += WG) {
         best = better(best, vec2(order(arena[row + i]), i));
     }
-    bests[who.lane] = best;
-    workgroupBarrier();
-    for (var i = 0u; i < WG; i++) {
-        best = better(best, bests[i]);
-    }
+    best = best_of_all(best, who);
     let top = value_of(best.x);
     var sum = 0.0;
     if best.x > NO_LOGIT && best.x < INFINITE {

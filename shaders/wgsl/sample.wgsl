@@ -16,7 +16,6 @@
 // Bytes: the row's chunks, and 4 KiB for each chunk with candidates (the row once for each pass where there are too many).
 
 #import logits
-#import reduce
 
 @group(0) @binding(4) var<storage, read> chunks: array<u32>;
 @group(0) @binding(5) var<storage, read> samplers: array<u32>;
@@ -28,7 +27,6 @@ const LIST = 1024u;
 // Candidates in no order, as keys and ids.
 var<workgroup> list: array<vec2<u32>, LIST>;
 var<workgroup> listed: atomic<u32>;
-var<workgroup> bests: array<vec2<u32>, WG>;
 var<workgroup> shared_word: u32;
 
 // Where candidates come from: 0 the row's chunks, 1 the list, 2 the whole row.
@@ -141,17 +139,6 @@ fn luck(seed: u32, id: u32) -> f32 {
     let u = (f32(pcg(seed ^ pcg(id))) + 0.5) * 2.3283064e-10;
     let e = select(-log(max(1.0 - u, 1e-9)), u + u * u * (0.5 + u * (1.0 / 3.0)), u < 0.01);
     return -log(e);
-}
-
-fn best_of_all(best: vec2<u32>, who: Who) -> vec2<u32> {
-    bests[who.lane] = best;
-    workgroupBarrier();
-    var result = vec2(0u, NONE);
-    for (var i = 0u; i < WG; i++) {
-        result = better(result, bests[i]);
-    }
-    workgroupBarrier();
-    return result;
 }
 
 fn draw(source: Source, bound: Bound, top: f32, temperature: f32, seed: u32, who: Who) -> u32 {

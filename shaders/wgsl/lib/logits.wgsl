@@ -4,6 +4,7 @@
 // index, the sum of exp(logit - largest) as a float's bits, unused. Logits that are no numbers count as nothing.
 
 #import batch
+#import reduce
 
 struct Params {
     logits: Place,
@@ -41,4 +42,28 @@ fn value_of(key: u32) -> f32 {
 // The larger of two (key, index), of equals the one with the lower index.
 fn better(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
     return select(a, b, b.x > a.x || (b.x == a.x && b.y < a.y));
+}
+
+var<workgroup> bests: array<vec2<u32>, WG>;
+
+// The best of the workgroup, for all of it; in two steps as the sums in lib/reduce.wgsl.
+fn best_of_all(own: vec2<u32>, who: Who) -> vec2<u32> {
+    bests[who.lane] = own;
+    workgroupBarrier();
+    var best = own;
+    if who.lane < LAST {
+        for (var i = who.lane; i < WG; i += LAST) {
+            best = better(best, bests[i]);
+        }
+    }
+    workgroupBarrier();
+    if who.lane < LAST {
+        bests[who.lane] = best;
+    }
+    workgroupBarrier();
+    for (var i = 0u; i < LAST; i++) {
+        best = better(best, bests[i]);
+    }
+    workgroupBarrier();
+    return best;
 }

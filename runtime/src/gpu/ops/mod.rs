@@ -62,6 +62,8 @@ pub struct Dispatch {
 }
 
 #[cfg(test)]
+mod attention_case_tests;
+#[cfg(test)]
 mod attention_tests;
 #[cfg(test)]
 mod formats_tests;

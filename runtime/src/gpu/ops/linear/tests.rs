@@ -143,7 +143,7 @@ impl Case {
             let grid = d.grid.map(|g| match g {
                 Dim::Fixed(n) => n,
                 Dim::RowsOver(n) => rows.div_ceil(n),
-                Dim::Sequences => 1,
+                Dim::Sequences | Dim::Splits(_) => 1,
             });
             let data: [&[u8]; 5] = [
                 &d.params,

@@ -1,0 +1,344 @@
+//! One case of an attention step, run on every device against f64, over random pages with poison wherever nothing was
+//! cached.
+
+use super::{
+    Dispatch, Place,
+    attention::{AttentionDispatches, AttentionPlaces, dispatches},
+    rows_tests::rotate,
+    step_tests::{PAGE, Sequence, TestStep, error},
+};
+use crate::{
+    cpu::ops::{attention::KvType, testing::random},
+    gpu::{Gpu, testing},
+    graph::{
+        AttentionOp, AttentionStep, CacheId, Graph, GraphBuilder, HeadOp, RopeFreqs, RopeLayout, RopeSpec, Rows,
+        ValueId,
+    },
+    quant::{f16_to_f32, f32_to_f16},
+};
+
+pub(super) const BASE: AttentionOp = AttentionOp {
+    cache: CacheId(0),
+    n_heads: 6,
+    n_kv_heads: 2,
+    head_dim: 16,
+    v_dim: 16,
+    scale: 0.25,
+    softcap: None,
+    window: None,
+    chunk: None,
+    sinks: None,
+    rotate_on_read: None,
+};
+
+pub(super) struct Case {
+    pub op: AttentionOp,
+    pub kv: KvType,
+    pub layout: RopeLayout,
+    /// Rotated elements.
+    pub rotary: usize,
+    pub sequences: Vec<(usize, usize)>,
+    pub head_ops: [Vec<HeadOp>; 3],
+    /// On every device, or on the last adapter's.
+    pub everywhere: bool,
+}
+
+pub(super) fn case(op: AttentionOp, sequences: &[(usize, usize)]) -> Case {
+    Case {
+        op,
+        kv: KvType::F16,
+        layout: RopeLayout::Half,
+        rotary: 8,
+        sequences: sequences.to_vec(),
+        head_ops: Default::default(),
+        everywhere: false,
+    }
+}
+
+/// Keys and values of one sequence: by head, position, element.
+struct Cached {
+    k: Vec<Vec<Vec<f32>>>,
+    v: Vec<Vec<Vec<f32>>>,
+}
+
+/// Everything a dispatch works on.
+struct Data {
+    graph: Graph,
+    step: TestStep,
+    attention: AttentionStep,
+    places: [Place; 4],
+    arena: Vec<f32>,
+    vectors: Vec<f32>,
+    cached: Vec<Cached>,
+    pages: Vec<u8>,
+}
+
+const POISON: f32 = f32::NAN;
+
+impl Case {
+    fn data(&self, splits: u32) -> Data {
+        let op = &self.op;
+        let mut g = GraphBuilder::new();
+        // Rope 0 is there to be confused with rope 1.
+        let fixed = |n| RopeFreqs::Fixed(RopeSpec::base_inv_freq(100.0, n));
+        g.rope_spec(RopeSpec { layout: self.layout, rotary_dims: 2, freqs: fixed(2), attention_factor: 9.0 });
+        let freqs = match op.rotate_on_read {
+            None => fixed(self.rotary),
+            Some(_) => RopeFreqs::Dynamic { theta: 100.0, factor: 2.0, max_position: 50 },
+        };
+        g.rope_spec(RopeSpec { layout: self.layout, rotary_dims: self.rotary, freqs, attention_factor: 1.1 });
+        let graph = g.finish(ValueId(0));
+        let sequences: Vec<Sequence> = self
+            .sequences
+            .iter()
+            .map(|&(rows, cached)| {
+                // As the cache does it: pages that the first of these rows cannot see are gone.
+                let first = op.window.map_or(0, |w| (cached - rows + 1).saturating_sub(w));
+                Sequence { rows, cached, dropped_pages: first / PAGE }
+            })
+            .collect();
+        let step = TestStep::new(&sequences, &[], graph.ropes(), splits);
+        let n = step.tokens();
+        let widths =
+            [op.n_heads * op.head_dim, op.n_kv_heads * op.head_dim, op.n_kv_heads * op.v_dim, op.n_heads * op.v_dim];
+        let mut offset = 3;
+        let places = widths.map(|width| {
+            let place = Place { base: 8, offset, stride: width as u32 + 5, rows: Rows::Token };
+            offset += place.stride;
+            place
+        });
+        let mut arena = vec![POISON; 8 + offset as usize * n];
+        for (i, width) in widths.iter().enumerate().take(3) {
+            for row in 0..n {
+                let x = random((i * 1000 + row) as u64, *width);
+                let at = at(&places[i], n, row);
+                arena[at..at + width].iter_mut().zip(x).for_each(|(to, x)| *to = 3.0 * x);
+            }
+        }
+        let round = |x: f32| if self.kv == KvType::F16 { f16_to_f32(f32_to_f16(x)) } else { x };
+        let cached: Vec<Cached> = (0..sequences.len())
+            .map(|s| {
+                let all = |seed: usize, dim: usize| {
+                    let position = |h: usize, p: usize| {
+                        let x = random((((seed * 7 + s) * 11 + h) * 100_003 + p) as u64, dim);
+                        x.into_iter().map(|x| round(2.0 * x)).collect::<Vec<f32>>()
+                    };
+                    (0..op.n_kv_heads).map(|h| (0..sequences[s].cached).map(|p| position(h, p)).collect()).collect()
+                };
+                Cached { k: all(1, op.head_dim), v: all(2, op.v_dim) }
+            })
+            .collect();
+        let attention = AttentionStep {
+            op: op.clone(),
+            inputs: [ValueId(0), ValueId(1), ValueId(2)],
+            head_ops: self.head_ops.clone(),
+            output: ValueId(3),
+        };
+        let pages = vec![0xff; step.n_pages * self.page_elements() * self.kv.bytes()];
+        let vectors = random(55, 200);
+        let mut data = Data { graph, step, attention, places, arena, vectors, cached, pages };
+        self.fill(&mut data);
+        data
+    }
+
+    fn page_elements(&self) -> usize {
+        PAGE * self.op.n_kv_heads * (self.op.head_dim + self.op.v_dim)
+    }
+
+    /// First elements of a key and a value in the pages.
+    fn slots(&self, step: &TestStep, s: usize, head: usize, position: usize) -> [usize; 2] {
+        let op = &self.op;
+        let page = step.pages[s][position / PAGE] as usize * self.page_elements();
+        let row = head * PAGE + position % PAGE;
+        [page + row * op.head_dim, page + op.n_kv_heads * PAGE * op.head_dim + row * op.v_dim]
+    }
+
+    fn fill(&self, data: &mut Data) {
+        for (s, sequence) in data.step.sequences.iter().enumerate() {
+            for head in 0..self.op.n_kv_heads {
+                for position in sequence.dropped_pages * PAGE..sequence.cached {
+                    let rows = [&data.cached[s].k[head][position], &data.cached[s].v[head][position]];
+                    for (slot, x) in self.slots(&data.step, s, head, position).into_iter().zip(rows) {
+                        x.iter().enumerate().for_each(|(i, x)| self.put(&mut data.pages, slot + i, *x));
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&self, pages: &mut [u8], element: usize, x: f32) {
+        match self.kv {
+            KvType::F16 => pages[2 * element..][..2].copy_from_slice(&f32_to_f16(x).to_le_bytes()),
+            KvType::F32 => pages[4 * element..][..4].copy_from_slice(&x.to_le_bytes()),
+        }
+    }
+
+    fn get(&self, pages: &[u8], element: usize) -> f32 {
+        match self.kv {
+            KvType::F16 => f16_to_f32(u16::from_le_bytes([pages[2 * element], pages[2 * element + 1]])),
+            KvType::F32 => bytemuck::pod_read_unaligned(&pages[4 * element..][..4]),
+        }
+    }
+
+    fn lower(&self, gpu: &Gpu, data: &Data) -> AttentionDispatches {
+        let places = AttentionPlaces {
+            inputs: [data.places[0], data.places[1], data.places[2]],
+            output: data.places[3],
+            cache_group: 1,
+            kv: self.kv,
+            vector: &|w| w.0,
+        };
+        dispatches(gpu.caps(), &data.graph, "test", &data.attention, &places).unwrap()
+    }
+
+    /// `[rows][n_heads * v_dim]`
+    fn reference(&self, data: &Data) -> Vec<Vec<f64>> {
+        let op = &self.op;
+        let n = data.step.tokens();
+        let row = |(row, (s, position)): (usize, &(usize, usize))| {
+            let q = &data.arena[at(&data.places[0], n, row)..];
+            let head = |head: usize| {
+                let q = &q[head * op.head_dim..][..op.head_dim];
+                let kv_head = head / (op.n_heads / op.n_kv_heads);
+                let len = data.step.sequences[*s].cached;
+                let first = op.window.map_or(0, |w| (position + 1).saturating_sub(w));
+                let first = first.max(op.chunk.map_or(0, |c| position / c * c));
+                let scores: Vec<f64> = (first..=*position)
+                    .map(|p| {
+                        let mut k: Vec<f64> = data.cached[*s].k[kv_head][p].iter().map(|x| f64::from(*x)).collect();
+                        if let Some(rope) = op.rotate_on_read {
+                            let spec = &data.graph.ropes()[rope.0 as usize];
+                            rotate(&mut k, spec, &spec.inv_freq(len), p);
+                        }
+                        let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * k).sum();
+                        let s = dot * f64::from(op.scale);
+                        op.softcap.map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh())
+                    })
+                    .collect();
+                let sink = op.sinks.map(|w| f64::from(data.vectors[w.0 as usize + head]));
+                let top = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
+                let total: f64 = scores.iter().copied().chain(sink).map(|s| (s - top).exp()).sum();
+                let mut out = vec![0.0; op.v_dim];
+                for (s_, p) in scores.iter().zip(first..) {
+                    let v = &data.cached[*s].v[kv_head][p];
+                    out.iter_mut().zip(v).for_each(|(o, v)| *o += (s_ - top).exp() / total * f64::from(*v));
+                }
+                out
+            };
+            (0..op.n_heads).flat_map(head).collect()
+        };
+        data.step.positions().iter().enumerate().map(row).collect()
+    }
+
+    /// Every kernel that attends, on every device.
+    pub fn check(&self, what: &str) {
+        let parts = 3;
+        let data = self.data(parts);
+        let expected = self.reference(&data);
+        let n = data.step.tokens();
+        let gpus = testing::gpus();
+        // One driver sees all cases, the others some: a pipeline can take a second to compile.
+        let most = gpus.iter().map(|gpu| gpu.summary().index).max();
+        for gpu in gpus.iter().filter(|gpu| self.everywhere || Some(gpu.summary().index) == most) {
+            let d = self.lower(gpu, &data);
+            let mut ropes: Vec<u8> = bytemuck::cast_slice(&data.step.ropes).to_vec();
+            let mut pages = data.pages.clone();
+            let partials = AttentionDispatches::partials_len(&self.op, n, parts);
+            let mut partials: Vec<u8> = bytemuck::cast_slice(&vec![POISON; partials]).to_vec();
+            let mut run = |kernels: &[&Dispatch]| {
+                let mut arena = data.arena.clone();
+                for k in kernels {
+                    let mut more = vec![&mut ropes, &mut pages, &mut partials];
+                    more.truncate(k.kernel.bindings.len() - 4);
+                    data.step.run(gpu, k, &mut arena, &data.vectors, &mut more);
+                }
+                let width = self.op.n_heads * self.op.v_dim;
+                for (row, expected) in expected.iter().enumerate() {
+                    let at = at(&data.places[3], n, row);
+                    let e = error(arena[at..at + width].iter().copied(), expected);
+                    let name = kernels[0].kernel.name;
+                    assert!(e < 2e-5, "{what}, {name} on {}, row {row}: {e:e}", gpu.name());
+                    // Nothing is written between rows.
+                    assert!(arena[at + width..].iter().take(5).all(|x| x.is_nan()), "{what}, {name}");
+                }
+            };
+            run(&[&d.single]);
+            run(&[&d.split, &d.merge]);
+            run(&[&d.prompt]);
+        }
+    }
+
+    /// The kernel before attention, on every device.
+    pub fn check_heads(&self, what: &str) {
+        let op = &self.op;
+        let data = self.data(1);
+        let n = data.step.tokens();
+        let input = |i: usize, dim: usize, row: usize, head: usize| {
+            let x = &data.arena[at(&data.places[i], n, row) + head * dim..][..dim];
+            let mut x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+            let (s, position) = data.step.positions()[row];
+            for op in &self.head_ops[i] {
+                match op {
+                    HeadOp::Norm(norm) => {
+                        let squares = x.iter().map(|x| x * x).sum::<f64>() / dim as f64;
+                        for (i, x) in x.iter_mut().enumerate() {
+                            let w = norm.weight.map_or(1.0, |w| f64::from(data.vectors[w.0 as usize + i]));
+                            *x = *x / (squares + f64::from(norm.eps)).sqrt() * (w + f64::from(norm.weight_offset));
+                        }
+                    }
+                    HeadOp::Rope(rope) => {
+                        let spec = &data.graph.ropes()[rope.0 as usize];
+                        rotate(&mut x, spec, &spec.inv_freq(data.step.sequences[s].cached), position);
+                    }
+                }
+            }
+            x
+        };
+        for gpu in testing::gpus() {
+            let d = self.lower(gpu, &data);
+            let mut arena = data.arena.clone();
+            // The rows of this step are still poison.
+            let mut pages = data.pages.clone();
+            let mut poisoned = vec![false; pages.len() / self.kv.bytes()];
+            for (s, position) in data.step.positions() {
+                for head in 0..op.n_kv_heads {
+                    for (slot, dim) in
+                        self.slots(&data.step, s, head, position).into_iter().zip([op.head_dim, op.v_dim])
+                    {
+                        (slot..slot + dim).for_each(|i| self.put(&mut pages, i, POISON));
+                        poisoned[slot..slot + dim].fill(true);
+                    }
+                }
+            }
+            let before = pages.clone();
+            let mut ropes: Vec<u8> = bytemuck::cast_slice(&data.step.ropes).to_vec();
+            data.step.run(gpu, &d.heads, &mut arena, &data.vectors, &mut [&mut ropes, &mut pages]);
+            for row in 0..n {
+                for head in 0..op.n_heads {
+                    let x = arena[at(&data.places[0], n, row) + head * op.head_dim..][..op.head_dim].iter().copied();
+                    let e = error(x, &input(0, op.head_dim, row, head));
+                    assert!(e < 3e-6, "{what}, q, {}: {e:e}", gpu.name());
+                }
+                let (s, position) = data.step.positions()[row];
+                for head in 0..op.n_kv_heads {
+                    let slots = self.slots(&data.step, s, head, position);
+                    for (i, (slot, dim)) in slots.into_iter().zip([op.head_dim, op.v_dim]).enumerate() {
+                        let x = (slot..slot + dim).map(|i| self.get(&pages, i));
+                        let e = error(x, &input(1 + i, dim, row, head));
+                        // Drivers may round to halves towards zero.
+                        let limit = if self.kv == KvType::F16 { 1e-3 } else { 3e-6 };
+                        assert!(e < limit, "{what}, kv {i}, {}: {e:e}", gpu.name());
+                    }
+                }
+            }
+            for (i, poisoned) in poisoned.into_iter().enumerate() {
+                let bytes = i * self.kv.bytes()..(i + 1) * self.kv.bytes();
+                assert!(poisoned || before[bytes.clone()] == pages[bytes], "{what}: something else was written");
+            }
+        }
+    }
+}
+
+fn at(place: &Place, rows: usize, row: usize) -> usize {
+    place.base as usize + place.offset as usize * rows + row * place.stride as usize
+}
