@@ -5,12 +5,18 @@
 //   ROWS   rows of W that a team computes     TOKENS   rows of x     WG   invocations     TEAM   invocations a team
 //   SUB   invocations whose sums subgroup shuffles add up: the smallest subgroup that may be met, at most TEAM;
 //         1 without subgroups     TAIL   32 does not divide k, which only float formats allow
+//   INT8   weights in blocks are multiplied as bytes by elements of x rounded to bytes, 32 of them to a scale
 //
 // A team of TEAM consecutive invocations goes along ROWS rows of W together, a group of 32 elements each at a time, so
 // that neighbours read neighbouring blocks and every word of W is read once for all TOKENS. Each piece of x is read
 // once for all ROWS. Long rows get large teams, which keeps many reads in flight when W has few rows; short rows get
 // small ones, so that few invocations idle in the last round. Sums are added by shuffles within SUB invocations, then
 // through workgroup memory (WG / SUB * ROWS * TOKENS words).
+//
+// INT8 is for adapters that multiply four bytes at once. Unpacking 4 weights to f32 and adding up their products takes
+// about 16 operations, which are more than the memory leaves time for on wide adapters; with bytes it takes 2. Rounding
+// x costs about 4 an element, shared by ROWS, and needs no dispatch and no memory of its own: every invocation rounds
+// what it has just read.
 //
 // Bytes: W once, ROWS-fold fewer reads of x from cache. Flops: 2 a weight and token. One workgroup does
 // WG / TEAM * ROWS rows; x and z count workgroups of all parts, y blocks of TOKENS rows of x.
@@ -28,6 +34,36 @@ alias Sums = array<f32, SUMS>;
 #if PARTIALS
 // A team's partial sums of each output lie together.
 var<workgroup> partial: array<f32, WG / SUB * SUMS>;
+#endif
+
+#if INT8
+// 32 elements of x: scale times bytes. The sums are those of the first and of the last 16 bytes.
+struct Bytes {
+    q: array<u32, 8>,
+    scale: f32,
+    sums: vec2<i32>,
+}
+
+fn bytes_of(at: u32) -> Bytes {
+    var x: array<vec4<f32>, 8>;
+    var peak = vec4<f32>(0.0);
+    for (var j = 0u; j < 8u; j++) {
+        x[j] = load4(at + 4u * j);
+        peak = max(peak, abs(x[j]));
+    }
+    let top = max(max(peak.x, peak.y), max(peak.z, peak.w));
+    let inverse = select(0.0, 127.0 / top, top > 1e-30);
+    var out: Bytes;
+    out.scale = top / 127.0;
+    out.sums = vec2<i32>(0);
+    for (var j = 0u; j < 8u; j++) {
+        // Beside 1.5 * 2^23 a float has no room for fractions: the sum's low byte is the rounded number.
+        let b = bitcast<vec4<u32>>(fma(x[j], vec4<f32>(inverse), vec4<f32>(12582912.0))) & vec4<u32>(255u);
+        out.q[j] = b.x | (b.y << 8u) | (b.z << 16u) | (b.w << 24u);
+        out.sums[j / 4u] += dot4I8Packed(out.q[j], 0x01010101u);
+    }
+    return out;
+}
 #endif
 
 #import linear_vec_part N=0 FORMAT=${FORMAT0} KIND=${KIND0}

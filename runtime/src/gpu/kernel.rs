@@ -120,6 +120,11 @@ impl Pipeline {
         }
     }
 
+    /// The pipeline for passes that others encode.
+    pub fn raw(&self) -> &wgpu::ComputePipeline {
+        &self.pipeline
+    }
+
     /// A bind group of `bindings`, in the order of the kernel's.
     pub fn bind(&self, gpu: &Gpu, bindings: &[Binding<'_>]) -> wgpu::BindGroup {
         let entries: Vec<_> = bindings

@@ -43,6 +43,22 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
         for (var r = 0u; r < ROWS; r++) {
             groups[r] = ${FORMAT}_group(row_byte[r], g);
         }
+#if INT8
+        for (var t = 0u; t < TOKENS; t++) {
+            let x = bytes_of(x_at[t] + 32u * g);
+            for (var r = 0u; r < ROWS; r++) {
+                var low = 0;
+                var high = 0;
+                for (var j = 0u; j < 4u; j++) {
+                    low += dot4I8Packed(groups[r].q[j], x.q[j]);
+                    high += dot4I8Packed(groups[r].q[j + 4u], x.q[j + 4u]);
+                }
+                let s = groups[r].scale;
+                let y = dot(s, vec4<f32>(vec4<i32>(low, x.sums.x, high, x.sums.y)));
+                total[r * TOKENS + t] += x.scale * y;
+            }
+        }
+#else
         for (var h = 0u; h < 2u; h++) {
             var dots: Sums;
             for (var i = 0u; i < SUMS; i++) {
@@ -76,6 +92,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
                 }
             }
         }
+#endif
     }
 #endif
     *sums = total;

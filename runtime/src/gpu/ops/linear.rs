@@ -197,7 +197,8 @@ fn mat_vec(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
         .with("ROWS", rows)
         .with("TOKENS", tokens)
         .flag("SUBGROUPS", sub > 1)
-        .flag("PARTIALS", team > sub);
+        .flag("PARTIALS", team > sub)
+        .flag("INT8", caps.int8_dot);
     dispatch(caps, call, "linear_vec", defines, WG / team * rows, tokens)
 }
 
