@@ -83,7 +83,8 @@ impl Gpu {
             ("host memory import", caps.host_import),
         ]
         .into_iter()
-        .filter_map(|(name, has)| has.then(|| name.to_owned()))
+        .filter(|(_, has)| *has)
+        .map(|(name, _)| name.to_owned())
         .collect();
         if let Some((least, most)) = caps.subgroups {
             names.push(if least == most {

@@ -58,7 +58,7 @@ fn on_each(test: &str, mut check: impl FnMut(&Device)) {
     if devices().is_empty() {
         return skip(Skip::Missing, test, "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)");
     }
-    devices().iter().for_each(|device| check(device));
+    devices().iter().for_each(check);
 }
 
 fn options(device: &Device) -> Options {
@@ -69,7 +69,7 @@ fn options(device: &Device) -> Options {
 fn logits_of_every_family() {
     on_each("families_gpu::logits_of_every_family", |device| {
         for name in FAMILIES {
-            if device.slow && !["llama3", "qwen2", "gemma3"].contains(&name) {
+            if device.slow && !["llama3", "qwen2", "gemma3"].contains(name) {
                 continue;
             }
             let fixture = Fixture::load(name);

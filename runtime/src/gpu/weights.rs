@@ -20,6 +20,9 @@ pub(super) struct WeightPlace {
     pub len: u64,
 }
 
+/// A weight, its first byte in a file, its length.
+type InFile = (WeightId, u64, u64);
+
 /// All weights that kernels read as they are in the file.
 pub(super) struct GpuWeights {
     /// Dropped before the memory that they were imported from.
@@ -71,14 +74,14 @@ impl GpuWeights {
     /// aligned to words, and files that the driver refuses, are left to be copied.
     fn import(&mut self, plan: &Plan, wanted: &[WeightId]) {
         let page = self.gpu.caps().host_import_alignment.max(1);
-        let mut files: Vec<(Arc<Mapping>, Vec<(WeightId, u64, u64)>)> = Vec::new();
+        let mut files: Vec<(Arc<Mapping>, Vec<InFile>)> = Vec::new();
         for &id in wanted {
             let bytes = plan.graph.weight(id).shared_bytes();
             let Some((map, start)) = bytes.mapping() else { continue };
             if start % 4 != 0 {
                 continue;
             }
-            let item = (id, start as u64, bytes.len() as u64);
+            let item: InFile = (id, start as u64, bytes.len() as u64);
             match files.iter_mut().find(|(m, _)| Arc::ptr_eq(m, map)) {
                 Some((_, items)) => items.push(item),
                 None => files.push((map.clone(), vec![item])),
@@ -94,9 +97,7 @@ impl GpuWeights {
             let mut rest = &items[..];
             while let Some((_, first, _)) = rest.first() {
                 let from = first / page * page;
-                let fits = |(_, s, l): &&(WeightId, u64, u64)| {
-                    (s + l - from).next_multiple_of(page) <= self.gpu.caps().max_buffer
-                };
+                let fits = |(_, s, l): &&InFile| (s + l - from).next_multiple_of(page) <= self.gpu.caps().max_buffer;
                 let n = rest.iter().take_while(fits).count();
                 if n == 0 {
                     rest = &rest[1..];

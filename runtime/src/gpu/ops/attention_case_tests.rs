@@ -8,13 +8,14 @@ use super::{
     step_tests::{PAGE, Sequence, TestStep, error},
 };
 use crate::{
-    cpu::ops::{attention::KvType, testing::random},
+    cpu::ops::testing::random,
     gpu::{Gpu, testing},
     graph::{
         AttentionOp, AttentionStep, CacheId, Graph, GraphBuilder, HeadOp, RopeFreqs, RopeLayout, RopeSpec, Rows,
         ValueId,
     },
     quant::{f16_to_f32, f32_to_f16},
+    step::KvType,
 };
 
 pub(super) const BASE: AttentionOp = AttentionOp {

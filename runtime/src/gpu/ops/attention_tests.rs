@@ -5,9 +5,9 @@ use super::{
     attention_case_tests::{BASE, Case, case},
 };
 use crate::{
-    cpu::ops::attention::KvType,
     gpu::testing,
     graph::{AttentionOp, HeadOp, NormKind, NormOp, RopeId, RopeLayout, WeightId},
+    step::KvType,
 };
 
 fn norm(weight: Option<u32>, group: usize) -> HeadOp {
