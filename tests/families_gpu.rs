@@ -54,7 +54,7 @@ fn devices() -> &'static [Device] {
     })
 }
 
-fn on_each(test: &str, mut check: impl FnMut(&Device)) {
+fn on_each(test: &str, check: impl Fn(&Device)) {
     if devices().is_empty() {
         return skip(Skip::Missing, test, "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)");
     }

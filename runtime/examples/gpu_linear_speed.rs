@@ -178,13 +178,13 @@ fn linear_time(
         for d in &variant.dispatches {
             name = d.kernel.name;
             let pipeline = gpu.pipeline(&d.kernel)?;
-            let params = gpu.buffer("params", d.params.len() as u64, U::UNIFORM | U::COPY_DST)?;
+            let params = gpu.buffer("params", d.params.len() as u64, U::UNIFORM | U::STORAGE | U::COPY_DST)?;
             gpu.queue().write_buffer(&params, 0, &d.params);
             let bindings = [&params, &batch, &arena, &vectors, &weights].map(Binding::from);
             let grid = d.grid.map(|g| match g {
                 Dim::Fixed(n) => n,
                 Dim::RowsOver(n) => tokens.div_ceil(n),
-                Dim::Sequences => 1,
+                Dim::Sequences | Dim::Splits(_) => 1,
             });
             calls.push((pipeline.clone(), pipeline.bind(gpu, &bindings), grid));
         }

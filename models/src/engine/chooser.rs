@@ -76,7 +76,7 @@ impl Chooser {
     pub fn next(&mut self, engine: &mut Engine, sequence: &mut Sequence) -> Result<u32, Error> {
         match self {
             Self::Host { sampler, logits } => {
-                let _ = sequence;
+                let _ = (engine, sequence);
                 let token = sampler.sample(logits)?;
                 sampler.accept(token);
                 Ok(token)

@@ -6,6 +6,8 @@ use std::{fs::File, ops::Deref, ops::Range, path::Path, sync::Arc};
 #[derive(Debug)]
 pub struct Mapping {
     map: memmap2::Mmap,
+    /// To be mapped once more.
+    #[cfg(feature = "gpu")]
     file: File,
 }
 
@@ -20,7 +22,11 @@ impl Mapping {
         // this map then lies in them, and its weights need far fewer address translations a token.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(Arc::new(Self { map, file }))
+        Ok(Arc::new(Self {
+            map,
+            #[cfg(feature = "gpu")]
+            file,
+        }))
     }
 
     /// The same file mapped once more, writable and private (copied on write): what a device wants that imports host
