@@ -44,8 +44,13 @@ fn device(_: &Global) -> Result<DeviceChoice, CliError> {
 /// reads its own: generation, where most time goes, is bound by that.
 #[cfg(feature = "gpu")]
 fn device(global: &Global) -> Result<DeviceChoice, CliError> {
-    use handmill_runtime::gpu::{Gpu, GpuOptions};
-    let options = GpuOptions { device: global.device.clone(), ..GpuOptions::default() };
+    use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
+    let caps = CapsOverride::from_env().map_err(|name| {
+        CliError::Usage(format!(
+            "HANDMILL_GPU_WITHOUT names `{name}`; it may name f16, subgroups, cooperative and host-import"
+        ))
+    })?;
+    let options = GpuOptions { device: global.device.clone(), caps, ..GpuOptions::default() };
     let open = || Gpu::open(&options).map(|gpu| DeviceChoice::Gpu(gpu.into()));
     match global.backend {
         Backend::Cpu => Ok(DeviceChoice::Cpu),

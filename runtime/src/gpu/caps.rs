@@ -48,6 +48,8 @@ pub struct CapsOverride {
     pub no_f16: bool,
     /// Does without subgroup operations.
     pub no_subgroups: bool,
+    /// Does without cooperative matrices.
+    pub no_cooperative: bool,
     /// Copies weights instead of importing them.
     pub no_host_import: bool,
     /// Bytes of one storage binding.
@@ -77,6 +79,28 @@ pub struct AdapterSummary {
     pub caps: Caps,
 }
 
+impl CapsOverride {
+    /// What `HANDMILL_GPU_WITHOUT` names, by commas: `f16`, `subgroups`, `cooperative`, `host-import`. To tell what a
+    /// feature gains, and to get round a driver's bug.
+    ///
+    /// # Errors
+    /// The first name that is none of these.
+    pub fn from_env() -> Result<Self, String> {
+        let mut caps = Self::default();
+        let Ok(list) = std::env::var("HANDMILL_GPU_WITHOUT") else { return Ok(caps) };
+        for name in list.split(',').map(str::trim).filter(|n| !n.is_empty()) {
+            match name {
+                "f16" => caps.no_f16 = true,
+                "subgroups" => caps.no_subgroups = true,
+                "cooperative" => caps.no_cooperative = true,
+                "host-import" => caps.no_host_import = true,
+                other => return Err(other.to_owned()),
+            }
+        }
+        Ok(caps)
+    }
+}
+
 impl Caps {
     /// Reads an adapter. Host import is found out on opening, so it is false here unless `host_import` says so.
     pub(super) fn new(adapter: &wgpu::Adapter, host_import: Option<u64>, o: &CapsOverride) -> Self {
@@ -87,7 +111,8 @@ impl Caps {
             f16: has(wgpu::Features::SHADER_F16) && !o.no_f16,
             subgroups: (has(wgpu::Features::SUBGROUP) && !o.no_subgroups)
                 .then_some((info.subgroup_min_size, info.subgroup_max_size)),
-            cooperative: has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
+            cooperative: !o.no_cooperative
+                && has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
                 && adapter.cooperative_matrix_properties().iter().any(|p| {
                     use wgpu::CooperativeScalarType as T;
                     let square = [p.m_size, p.n_size, p.k_size] == [16; 3];
