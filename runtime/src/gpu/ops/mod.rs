@@ -66,3 +66,5 @@ mod formats_tests;
 mod rows_tests;
 #[cfg(test)]
 mod step_tests;
+#[cfg(all(test, not(all(target_arch = "aarch64", target_os = "linux"))))]
+mod translate_tests;
