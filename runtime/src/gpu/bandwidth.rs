@@ -7,6 +7,16 @@ use handmill_shaders::Defines;
 use super::{Access, Binding, Gpu, GpuError, Kernel};
 
 impl Gpu {
+    /// The kernel that reads a buffer and does nothing else.
+    pub(super) fn read_kernel() -> Kernel {
+        Kernel {
+            name: "read",
+            defines: Defines::new(),
+            constants: vec![("WORKGROUP", 256)],
+            bindings: vec![Access::Read, Access::ReadWrite],
+        }
+    }
+
     /// Bytes a second that a kernel reads from device memory: the best of three runs over 256 MiB (64 on software
     /// devices), each of several dispatches in one submit.
     ///
@@ -14,13 +24,7 @@ impl Gpu {
     /// As [`Gpu::buffer`] and [`Gpu::wait`].
     pub fn read_bandwidth(&self) -> Result<f64, GpuError> {
         use wgpu::BufferUsages as U;
-        let kernel = Kernel {
-            name: "read",
-            defines: Defines::new(),
-            constants: vec![("WORKGROUP", 256)],
-            bindings: vec![Access::Read, Access::ReadWrite],
-        };
-        let pipeline = self.pipeline(&kernel)?;
+        let pipeline = self.pipeline(&Self::read_kernel())?;
         let bytes = if self.caps().software { 64 << 20 } else { 256 << 20 }.min(self.caps().max_binding);
         let buffer = self.buffer("bandwidth", bytes, U::STORAGE | U::COPY_DST)?;
         let sums = self.buffer("bandwidth", 16, U::STORAGE)?;

@@ -2,12 +2,11 @@
 
 use std::{
     collections::HashMap,
-    ffi::CStr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{
-    AdapterSummary, Caps, CapsOverride, GpuError,
+    AdapterSummary, Caps, CapsOverride, GpuError, import,
     kernel::{Kernel, Pipeline},
 };
 
@@ -224,7 +223,7 @@ fn summary(index: usize, adapter: &wgpu::Adapter, o: &CapsOverride) -> AdapterSu
         },
         api: info.backend.to_string(),
         driver: [info.driver.as_str(), info.driver_info.as_str()].join(" ").trim().to_owned(),
-        caps: Caps::new(adapter, host_import_alignment(adapter), o),
+        caps: Caps::new(adapter, import::alignment(adapter), o),
         name: info.name,
     }
 }
@@ -250,22 +249,6 @@ fn choose<'a>(adapters: &'a [wgpu::Adapter], wanted: Option<&str>) -> Result<(us
             .collect::<Vec<_>>()
             .join(", "),
     })
-}
-
-const EXTERNAL_MEMORY_HOST: &CStr = ash::ext::external_memory_host::NAME;
-
-/// Alignment of host memory that the driver imports, where it does.
-fn host_import_alignment(adapter: &wgpu::Adapter) -> Option<u64> {
-    // SAFETY: the handles are only used for queries while `hal` keeps them alive.
-    unsafe {
-        let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
-        hal.physical_device_capabilities().supports_extension(EXTERNAL_MEMORY_HOST).then_some(())?;
-        let mut host = ash::vk::PhysicalDeviceExternalMemoryHostPropertiesEXT::default();
-        let mut properties = ash::vk::PhysicalDeviceProperties2::default().push_next(&mut host);
-        let instance = hal.shared_instance().raw_instance();
-        instance.get_physical_device_properties2(hal.raw_physical_device(), &mut properties);
-        Some(host.min_imported_host_pointer_alignment)
-    }
 }
 
 fn request(adapter: &wgpu::Adapter, caps: &Caps) -> Result<(wgpu::Device, wgpu::Queue), String> {
@@ -297,25 +280,9 @@ fn request(adapter: &wgpu::Adapter, caps: &Caps) -> Result<(wgpu::Device, wgpu::
         trace: wgpu::Trace::Off,
     };
     if caps.host_import
-        // SAFETY: the adapter outlives the guard.
-        && let Some(hal) = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }
+        && let Some(opened) = import::open(adapter, &descriptor)
     {
-        // SAFETY: features and limits are the adapter's; the one extension added is one that it supports.
-        let open = unsafe {
-            hal.open_with_callback(
-                features,
-                &descriptor.required_limits,
-                &descriptor.memory_hints,
-                Some(Box::new(|args| {
-                    if !args.extensions.contains(&EXTERNAL_MEMORY_HOST) {
-                        args.extensions.push(EXTERNAL_MEMORY_HOST);
-                    }
-                })),
-            )
-        }
-        .map_err(|e| e.to_string())?;
-        // SAFETY: opened from this adapter with the same features and limits.
-        return unsafe { adapter.create_device_from_hal(open, &descriptor) }.map_err(|e| e.to_string());
+        return opened;
     }
     pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| e.to_string())
 }

@@ -1,8 +1,53 @@
 //! Host memory as a device buffer, without a copy: `VK_EXT_external_memory_host`.
 
+use std::ffi::CStr;
+
 use ash::vk;
 
 use super::Gpu;
+
+const EXTENSION: &CStr = ash::ext::external_memory_host::NAME;
+
+/// Alignment of host memory that the driver imports, where it does.
+pub(super) fn alignment(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: the handles are only used for queries while `hal` keeps them alive.
+    unsafe {
+        let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        hal.physical_device_capabilities().supports_extension(EXTENSION).then_some(())?;
+        let mut host = vk::PhysicalDeviceExternalMemoryHostPropertiesEXT::default();
+        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut host);
+        let instance = hal.shared_instance().raw_instance();
+        instance.get_physical_device_properties2(hal.raw_physical_device(), &mut properties);
+        Some(host.min_imported_host_pointer_alignment)
+    }
+}
+
+/// Opens `adapter` with the extension that imports host memory; `None` where it is no Vulkan adapter.
+pub(super) fn open(
+    adapter: &wgpu::Adapter,
+    descriptor: &wgpu::DeviceDescriptor<'_>,
+) -> Option<Result<(wgpu::Device, wgpu::Queue), String>> {
+    // SAFETY: the adapter outlives the guard.
+    let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
+    // SAFETY: features and limits are the adapter's; the one extension added is one that it supports.
+    let opened = unsafe {
+        hal.open_with_callback(
+            descriptor.required_features,
+            &descriptor.required_limits,
+            &descriptor.memory_hints,
+            Some(Box::new(|args| {
+                if !args.extensions.contains(&EXTENSION) {
+                    args.extensions.push(EXTENSION);
+                }
+            })),
+        )
+    };
+    Some(match opened {
+        // SAFETY: opened from this adapter with the same features and limits.
+        Ok(opened) => unsafe { adapter.create_device_from_hal(opened, descriptor) }.map_err(|e| e.to_string()),
+        Err(e) => Err(e.to_string()),
+    })
+}
 
 impl Gpu {
     /// A storage buffer over `bytes` bytes of host memory at `address`, or `None` where the driver refuses.

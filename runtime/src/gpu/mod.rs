@@ -8,6 +8,11 @@ mod caps;
 mod device;
 mod error;
 mod exec;
+// Where wgpu has Vulkan.
+#[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
+mod import;
+#[cfg(not(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd")))]
+#[path = "no_import.rs"]
 mod import;
 mod kernel;
 pub mod ops;

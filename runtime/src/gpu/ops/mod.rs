@@ -73,3 +73,5 @@ mod rows_tests;
 mod sample_tests;
 #[cfg(test)]
 mod step_tests;
+#[cfg(all(test, not(all(target_arch = "aarch64", target_os = "linux"))))]
+mod translate_tests;

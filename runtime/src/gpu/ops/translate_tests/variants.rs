@@ -1,0 +1,335 @@
+//! Calls that together reach every path from an op to a kernel, on adapters of every kind.
+
+use handmill_shaders::Defines;
+
+use crate::{
+    format::{Bytes, Tensor},
+    gpu::{
+        Access, Caps, Kernel,
+        ops::{
+            Place,
+            attention::{self, AttentionPlaces},
+            linear::{self, LinearCall, LinearPart},
+            rows::{self, Places},
+        },
+    },
+    graph::{
+        Act, AttentionOp, AttentionStep, CacheId, Graph, GraphBuilder, HeadOp, NormKind, NormOp, RopeFreqs, RopeId,
+        RopeLayout, RopeSpec, RowInstr, RowOp, RowProgram, Rows, Src, ValueId, WeightId,
+    },
+    quant::DType,
+    step::KvType,
+};
+
+/// Hands every kernel that some host function makes to `found`, with an adapter that it is for; most come often.
+pub fn all(found: &mut dyn FnMut(&Caps, &Kernel)) {
+    let linear = linear_calls();
+    let rows: Vec<_> = [(256, 64, 0), (5120, 128, 0), (256, 64, 1), (35, 7, 0)]
+        .map(|(width, head, skew)| (row_graph(width, head), width, head, skew))
+        .into_iter()
+        .map(|(graph, width, head, skew)| (row_programs(&graph, width, head), graph, skew))
+        .collect();
+    for caps in adapters() {
+        // Some hundred combinations of formats and defines say no more for every size of subgroups.
+        let typical = matches!(caps.subgroups, None | Some((8, 8) | (32, 32)));
+        for call in linear.iter().filter(|call| typical || is_plain(call)) {
+            linear_kernels(&caps, call, found);
+        }
+        for (programs, graph, skew) in &rows {
+            programs.iter().for_each(|(program, result)| row_kernels(&caps, graph, program, *result, *skew, found));
+        }
+        attention_kernels(&caps, found);
+        for kernel in others() {
+            found(&caps, &kernel);
+        }
+    }
+}
+
+/// Kernels that belong to no op: the one that measures bandwidth, and the one that tests the formats.
+fn others() -> Vec<Kernel> {
+    let unpack = |dtype: DType| Kernel {
+        name: "unpack",
+        defines: Defines::new().with("FORMAT", dtype.name()).flag("FLOAT", dtype.is_float()),
+        constants: Vec::new(),
+        bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite],
+    };
+    DType::ALL.into_iter().map(unpack).chain([crate::gpu::Gpu::read_kernel()]).collect()
+}
+
+/// Adapters that differ in all that kernels are chosen by.
+fn adapters() -> Vec<Caps> {
+    let mut all = Vec::new();
+    for software in [false, true] {
+        for f16 in [true, false] {
+            for subgroups in [None, Some((4, 4)), Some((8, 8)), Some((32, 32)), Some((64, 64)), Some((8, 32))] {
+                for cooperative in [false, true] {
+                    for (max_invocations, max_workgroup_memory) in
+                        [(256, 16384), (256, 32768), (1024, 16384), (1024, 32768)]
+                    {
+                        all.push(Caps {
+                            f16,
+                            subgroups,
+                            cooperative,
+                            timestamps: false,
+                            pipeline_cache: false,
+                            host_import: false,
+                            host_import_alignment: 4096,
+                            max_binding: 1 << 27,
+                            max_buffer: 1 << 31,
+                            max_invocations,
+                            max_storage_buffers: 8,
+                            max_workgroup_memory,
+                            max_workgroups: 65535,
+                            storage_alignment: 256,
+                            uniform_alignment: 256,
+                            software,
+                            unified_memory: software,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+fn place(stride: usize, skew: u32, rows: Rows) -> Place {
+    Place { base: 4096 + skew, offset: 0, stride: (stride.next_multiple_of(16)) as u32 + skew, rows }
+}
+
+/// A call of `parts` (format and rows) over `k` elements, plain but for what `change` does to it.
+fn linear_call(parts: &[(DType, u32)], k: u32, skew: u32, change: impl Fn(&mut LinearCall)) -> LinearCall {
+    let part = |&(dtype, rows): &(DType, u32)| LinearPart {
+        dtype,
+        rows,
+        out: place(rows as usize, skew, Rows::Token),
+        out_first: 0,
+        bias: None,
+        weight_byte: 0,
+        row_bytes: dtype.row_bytes(k as usize).unwrap() as u64,
+    };
+    let input = place(k as usize, skew, Rows::Token);
+    let parts = parts.iter().map(part).collect();
+    let mut call = LinearCall { input, k, parts, rows: Rows::Token, residual: None, gated: None };
+    change(&mut call);
+    call
+}
+
+/// One part, and nothing else to do.
+fn is_plain(call: &LinearCall) -> bool {
+    call.parts.len() == 1 && call.residual.is_none() && call.rows == Rows::Token && call.input.stride % 4 == 0
+}
+
+fn linear_calls() -> Vec<LinearCall> {
+    let mut calls = Vec::new();
+    let residual = |c: &mut LinearCall| c.residual = Some(c.parts[0].out);
+    let outputs = |c: &mut LinearCall| {
+        c.rows = Rows::Output;
+        c.parts.iter_mut().for_each(|p| p.out.rows = Rows::Output);
+    };
+    for dtype in DType::ALL {
+        // Of as many lengths as there are sizes of teams, some of which no power of two divides.
+        for k in [1, 35, 64, 96, 256, 576, 768, 896, 2048, 2304, 4864, 8192] {
+            if (k as usize).is_multiple_of(dtype.block_len()) {
+                for n in [3, 576, 49152] {
+                    calls.push(linear_call(&[(dtype, n)], k, 0, |_| {}));
+                }
+            }
+        }
+        // Places that are multiples of four elements, and others.
+        let mut push = |parts: &[(DType, u32)], skews: &[u32], change: &dyn Fn(&mut LinearCall)| {
+            calls.extend(skews.iter().map(|skew| linear_call(parts, 2048, *skew, change)));
+        };
+        let (one, two) = ([(dtype, 576)], [(dtype, 1536); 2]);
+        push(&one, &[1], &|_| {});
+        push(&one, &[0, 1], &residual);
+        push(&one, &[0], &outputs);
+        push(&one, &[0, 1], &|c| {
+            residual(c);
+            outputs(c);
+        });
+        push(&two, &[0], &|_| {});
+        push(&[(dtype, 576), (dtype, 192), (dtype, 192)], &[0], &|_| {});
+        push(&[(dtype, 576), (dtype, 192), (dtype, 192), (dtype, 8)], &[1], &residual);
+        push(&two, &[0, 1], &|c| c.gated = Some(Act::Silu));
+        push(&two, &[0], &|c| c.gated = Some(Act::GeluTanh));
+        push(&two, &[1], &|c| {
+            c.gated = Some(Act::GeluTanh);
+            residual(c);
+            outputs(c);
+        });
+        // Files mix formats within a layer.
+        let other = |by: usize| {
+            let at = DType::ALL.iter().position(|d| *d == dtype).unwrap_or_default();
+            DType::ALL[(at + by) % DType::ALL.len()]
+        };
+        push(&[(dtype, 576), (dtype, 192), (other(1), 192)], &[0], &|_| {});
+        push(&[(dtype, 576), (other(5), 192)], &[0], &residual);
+        push(&[(dtype, 1536), (other(3), 1536)], &[0], &|c| c.gated = Some(Act::Silu));
+        push(&[(dtype, 576), (other(2), 192), (other(4), 192), (other(7), 5)], &[1], &outputs);
+    }
+    calls
+}
+
+fn linear_kernels(caps: &Caps, call: &LinearCall, found: &mut dyn FnMut(&Caps, &Kernel)) {
+    let stride = linear::scratch_stride(caps, call);
+    let scratch = (stride > 0).then_some(Place { base: 1 << 20, offset: 0, stride, rows: call.rows });
+    for variant in linear::dispatches(caps, call, scratch).unwrap() {
+        variant.dispatches.iter().for_each(|d| found(caps, &d.kernel));
+    }
+}
+
+/// Weights: 0 and 1 vectors of the row's width, 2 and 3 of a head's, the rest tables in all formats that fit.
+/// Ropes: 0 and 1 of both layouts, over part of a head.
+fn row_graph(width: usize, head: usize) -> Graph {
+    let mut g = GraphBuilder::new();
+    for (i, n) in [width, width, head, head].into_iter().enumerate() {
+        g.weight(&format!("vector {i}"), Tensor::from_f32(vec![n], &vec![0.0; n]).unwrap());
+    }
+    for dtype in DType::ALL {
+        if let Some(bytes) = dtype.row_bytes(width) {
+            g.weight(dtype.name(), Tensor::new(dtype, vec![1, width], Bytes::heap(vec![0; bytes])).unwrap());
+        }
+    }
+    for layout in [RopeLayout::Half, RopeLayout::Interleaved] {
+        let rotary_dims = head / 4 * 2;
+        let freqs = RopeFreqs::Fixed(RopeSpec::base_inv_freq(1000.0, rotary_dims));
+        g.rope_spec(RopeSpec { layout, rotary_dims, freqs, attention_factor: 1.0 });
+    }
+    g.finish(ValueId(0))
+}
+
+/// Row programs that no dispatch gathers as another does, each with what its linear reads.
+fn row_programs(graph: &Graph, width: usize, head: usize) -> Vec<(RowProgram, Option<Src>)> {
+    let (v0, v1) = (Src::Value(ValueId(0)), Src::Value(ValueId(1)));
+    let temp = Src::Temp;
+    let norm = |src: Src, kind: NormKind, group: usize, bias: bool| {
+        let first = if group == width { 0 } else { 2 };
+        let bias = bias.then_some(WeightId(first + 1));
+        let norm = NormOp { kind, weight: Some(WeightId(first)), weight_offset: 0.0, bias, eps: 1e-5, group };
+        RowOp::Norm { src, norm }
+    };
+    let add = |a: Src, b: Src| RowOp::Add { a, b };
+    let keep = Some(ValueId(2));
+    let mut lists: Vec<Vec<(RowOp, Option<ValueId>)>> = Vec::new();
+    for kind in [NormKind::Rms, NormKind::Layer] {
+        for bias in [false, true] {
+            for group in [width, head] {
+                lists.push(vec![(norm(v0, kind, group, bias), None)]);
+            }
+            for store in [None, keep] {
+                let after = |src| norm(src, kind, width, bias);
+                lists.push(vec![(add(v0, v1), store), (after(temp(0)), None)]);
+                lists.push(vec![(after(v1), None), (add(v0, temp(0)), store), (after(temp(1)), None)]);
+                lists.push(vec![(after(v1), None), (add(v0, temp(0)), store)]);
+                let scale = (RowOp::Scale { src: v1, factor: 0.5 }, None);
+                lists.push(vec![scale, (add(v0, temp(0)), store), (after(temp(1)), None)]);
+            }
+        }
+    }
+    lists.push(vec![(add(v0, v1), keep)]);
+    lists.push(vec![(RowOp::Scale { src: v0, factor: 0.5 }, keep)]);
+    lists.push(vec![(RowOp::Copy { src: v0 }, keep)]);
+    lists.push(vec![(RowOp::Softcap { src: v0, cap: 30.0 }, keep)]);
+    for act in [Act::Silu, Act::GeluTanh] {
+        lists.push(vec![(RowOp::GatedAct { act, gate: v0, up: v1 }, keep)]);
+    }
+    for rope in [RopeId(0), RopeId(1)] {
+        lists.push(vec![(RowOp::Rope { src: v0, rope, head_dim: head }, keep)]);
+    }
+    for table in 4..graph.weights().count() as u32 {
+        lists.push(vec![(RowOp::Embed { table: WeightId(table), scale: 1.0 }, keep)]);
+    }
+    let mut programs = Vec::new();
+    for list in lists {
+        let result = list.last().filter(|(_, store)| store.is_none()).map(|_| temp(list.len() as u16 - 1));
+        let instrs: Vec<_> = list.into_iter().map(|(op, store)| RowInstr { op, width, store }).collect();
+        for rows in [Rows::Token, Rows::Output] {
+            programs.push((RowProgram { rows, instrs: instrs.clone() }, result));
+        }
+    }
+    programs
+}
+
+fn row_kernels(
+    caps: &Caps,
+    graph: &Graph,
+    program: &RowProgram,
+    result: Option<Src>,
+    skew: u32,
+    found: &mut dyn FnMut(&Caps, &Kernel),
+) {
+    let width = program.instrs[0].width;
+    let places = Places {
+        place: &|_| place(width, skew, program.rows),
+        vector: &|id| 4 * id.0 + skew,
+        table: &|_| Ok(vec![(0..1, 0)]),
+    };
+    for made in rows::lower(caps, graph, program, result, &places).unwrap() {
+        found(caps, &made.dispatch.kernel);
+    }
+}
+
+fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
+    let heads = [(9, 3), (32, 32), (16, 1), (71, 1), (12, 4)];
+    let lengths = [(64, 64), (80, 80), (128, 128), (256, 256), (96, 96), (192, 128), (576, 512), (4, 4)];
+    for (i, (head_dim, v_dim)) in lengths.into_iter().enumerate() {
+        let graph = row_graph(64, head_dim);
+        for (j, (n_heads, n_kv_heads)) in heads.into_iter().enumerate() {
+            for (kv, rotate_on_read) in [
+                (KvType::F16, None),
+                (KvType::F32, None),
+                (KvType::F16, Some(RopeId(0))),
+                (KvType::F32, Some(RopeId(1))),
+            ] {
+                let op = AttentionOp {
+                    cache: CacheId(0),
+                    n_heads,
+                    n_kv_heads,
+                    head_dim,
+                    v_dim,
+                    scale: 0.125,
+                    softcap: (i % 2 == 1).then_some(50.0),
+                    window: (j % 3 == 1).then_some(512),
+                    chunk: (j % 3 == 2).then_some(8192),
+                    sinks: (i % 3 == 1).then_some(WeightId(0)),
+                    rotate_on_read,
+                };
+                for head_ops in head_ops(head_dim, rotate_on_read.is_none()) {
+                    let inputs = [ValueId(0), ValueId(1), ValueId(2)];
+                    let step = AttentionStep { op: op.clone(), inputs, head_ops, output: ValueId(3) };
+                    let places = AttentionPlaces {
+                        inputs: [n_heads * head_dim, n_kv_heads * head_dim, n_kv_heads * v_dim]
+                            .map(|n| place(n, 0, Rows::Token)),
+                        output: place(n_heads * v_dim, 0, Rows::Token),
+                        cache_group: 0,
+                        kv,
+                        vector: &|id| 4 * id.0,
+                    };
+                    let made = attention::dispatches(caps, &graph, "attention", &step, &places).unwrap();
+                    for d in [&made.heads, &made.single, &made.split, &made.merge, &made.prompt] {
+                        found(caps, &d.kernel);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What families do to the heads of q, k and v.
+fn head_ops(head_dim: usize, rotate: bool) -> Vec<[Vec<HeadOp>; 3]> {
+    let norm = || {
+        let weight = Some(WeightId(2));
+        HeadOp::Norm(NormOp { kind: NormKind::Rms, weight, weight_offset: 0.0, bias: None, eps: 1e-6, group: head_dim })
+    };
+    let mut all = vec![[vec![], vec![], vec![]], [vec![norm()], vec![norm()], vec![]]];
+    if rotate {
+        for rope in [RopeId(0), RopeId(1)] {
+            let rope = || HeadOp::Rope(rope);
+            all.push([vec![rope()], vec![rope()], vec![]]);
+            all.push([vec![norm(), rope()], vec![norm(), rope()], vec![norm()]]);
+            all.push([vec![rope(), norm()], vec![rope(), norm()], vec![]]);
+        }
+    }
+    all
+}
