@@ -178,7 +178,7 @@ fn linear_time(
         for d in &variant.dispatches {
             name = d.kernel.name;
             let pipeline = gpu.pipeline(&d.kernel)?;
-            let params = gpu.buffer("params", d.params.len() as u64, U::UNIFORM | U::COPY_DST)?;
+            let params = gpu.buffer("params", d.params.len() as u64, U::UNIFORM | U::STORAGE | U::COPY_DST)?;
             gpu.queue().write_buffer(&params, 0, &d.params);
             let bindings = [&params, &batch, &arena, &vectors, &weights].map(Binding::from);
             let grid = d.grid.map(|g| match g {
