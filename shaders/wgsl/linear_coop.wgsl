@@ -105,7 +105,14 @@ fn main(
     var ups: Sums;
     sums_1(index, sub, first_row, first_token, &ups);
 #endif
-    let rows = params.parts[p].rows;
+#if GATED
+    let gate_target = target_of(0u);
+    let up_target = target_of(1u);
+    let rows = gate_target.rows;
+#else
+    let result = target_of(p);
+    let rows = result.rows;
+#endif
     let tokens = row_count();
     for (var m = 0u; m < 8u; m++) {
         workgroupBarrier();
@@ -127,9 +134,9 @@ fn main(
             let row = first_row + 32u * sub + 16u * (m % 2u) + e % 16u;
             if row < rows && token < tokens {
 #if GATED
-                finish(0u, row, token, gate(biased(0u, row, gates[i]), biased(1u, row, y)));
+                finish(gate_target, row, token, gate(biased(gate_target, row, gates[i]), biased(up_target, row, y)));
 #else
-                finish(p, row, token, biased(p, row, y));
+                finish(result, row, token, biased(result, row, y));
 #endif
             }
         }

@@ -83,16 +83,23 @@ fn main(
     var ups: Sums;
     sums_1(lane, first_row, first_token, &ups);
 #endif
-    let rows = params.parts[p].rows;
+#if GATED
+    let gate_target = target_of(0u);
+    let up_target = target_of(1u);
+    let rows = gate_target.rows;
+#else
+    let result = target_of(p);
+    let rows = result.rows;
+#endif
     let tokens = row_count();
     for (var i = 0u; i < SUMS; i++) {
         let row = first_row + i / TOKENS * WG;
         let token = first_token + i % TOKENS;
         if row < rows && token < tokens {
 #if GATED
-            finish(0u, row, token, gate(biased(0u, row, sums[i]), biased(1u, row, ups[i])));
+            finish(gate_target, row, token, gate(biased(gate_target, row, sums[i]), biased(up_target, row, ups[i])));
 #else
-            finish(p, row, token, biased(p, row, sums[i]));
+            finish(result, row, token, biased(result, row, sums[i]));
 #endif
         }
     }

@@ -5,7 +5,8 @@
 //           part 0's place. PARTS is 1 then, as far as the search for a workgroup's part goes.
 //   RESIDUAL   a value is added to part 0's output
 //   OUTPUTS   rows are outputs, else tokens
-//   VEC   all places are multiples of four elements, so that values are read four at a time
+//   SOFTWARE   parameters are a storage buffer
+//   VEC   the input's place is made of multiples of four elements: it is read four at a time
 #import batch
 
 struct Part {
@@ -38,7 +39,13 @@ struct Params {
 
 const NONE = 0xffffffffu;
 
+#if SOFTWARE
+// Not a uniform buffer: a driver may compile a kernel anew for every set of uniform values that loops and conditions
+// depend on, which costs a millisecond or more a dispatch.
+@group(0) @binding(0) var<storage, read> params: Params;
+#else
 @group(0) @binding(0) var<uniform> params: Params;
+#endif
 #if VEC
 @group(0) @binding(2) var<storage, read_write> arena: array<vec4<f32>>;
 #else
@@ -102,27 +109,56 @@ fn part_of(group: u32) -> u32 {
     return p;
 }
 
-// The sum of a weight's row over one input row, with its bias.
-fn biased(p: u32, row: u32, sum: f32) -> f32 {
-    let bias = params.parts[p].bias;
-    if bias == NONE {
-        return sum;
-    }
-    return sum + vectors[bias + row];
+// Where a part's results go. Found once: every read of a parameter costs as much as one of data on some adapters.
+struct Target {
+    // Element of the part's first row for row 0 of the input, and the step to the next row.
+    out: u32,
+    out_stride: u32,
+    bias: u32,
+    rows: u32,
+    // As `out`; rows of outputs are found one by one.
+    residual: u32,
+    residual_stride: u32,
 }
 
-// Writes element `row` of part p (its bias is in `y`) for the input row `token`.
-fn finish(p: u32, row: u32, token: u32, y: f32) {
-    let i = params.parts[p].out_first + row;
+fn target_of(p: u32) -> Target {
+    let out = params.parts[p].out;
+    let first = params.parts[p].out_first;
+    var t = Target(at(out, 0u) + first, out.z, params.parts[p].bias, params.parts[p].rows, NONE, 0u);
 #if RESIDUAL
-    var sum = y;
     if p == 0u {
-        sum += load1(source(params.residual, token) + i);
-    }
-    store1(at(params.parts[p].out, token) + i, sum);
+#if OUTPUTS
+        t.residual = first;
 #else
-    store1(at(params.parts[p].out, token) + i, y);
+        t.residual = at(params.residual, 0u) + first;
+        t.residual_stride = params.residual.z;
 #endif
+    }
+#endif
+    return t;
+}
+
+// The sum of a weight's row over one input row, with its bias.
+fn biased(t: Target, row: u32, sum: f32) -> f32 {
+    if t.bias == NONE {
+        return sum;
+    }
+    return sum + vectors[t.bias + row];
+}
+
+// Writes element `row` of a part (its bias is in `y`) for the input row `token`.
+fn finish(t: Target, row: u32, token: u32, y: f32) {
+    var sum = y;
+#if RESIDUAL
+    if t.residual != NONE {
+#if OUTPUTS
+        sum += load1(source(params.residual, token) + t.residual + row);
+#else
+        sum += load1(t.residual + token * t.residual_stride + row);
+#endif
+    }
+#endif
+    store1(t.out + token * t.out_stride + row, sum);
 }
 
 #if GATED

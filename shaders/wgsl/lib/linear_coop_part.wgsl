@@ -2,10 +2,11 @@
 // Template of linear_coop: sums of part N, whose format is FORMAT.
 
 fn sums_${N}(index: u32, sub: u32, first_row: u32, first_token: u32, sums: ptr<function, Sums>) {
+    let groups_of_k = params.groups;
     for (var i = 0u; i < 8u; i++) {
         (*sums)[i] = no_product();
     }
-    for (var g = 0u; g < params.groups; g++) {
+    for (var g = 0u; g < groups_of_k; g++) {
         workgroupBarrier();
         for (var i = index; i < ROWS + TOKENS; i += WG) {
             if i < ROWS {

@@ -2,6 +2,8 @@
 // Template of linear_lanes: sums of part N, whose format is FORMAT.
 
 fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Sums>) {
+    let groups_of_k = params.groups;
+    let k = params.k;
     var row_byte: array<u32, ROWS>;
     for (var r = 0u; r < ROWS; r++) {
         let row = min(first_row + r * WG, params.parts[${N}].rows - 1u);
@@ -15,7 +17,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
     for (var i = 0u; i < SUMS; i++) {
         total[i] = 0.0;
     }
-    for (var g = 0u; g < params.groups; g++) {
+    for (var g = 0u; g < groups_of_k; g++) {
 #if LANES != 1
         // Four elements of each lane; where there are but four lanes, the other four of a group come from a second load.
         var x_low: array<vec4<f32>, TOKENS>;
@@ -56,7 +58,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
 #endif
     }
 #if TAIL
-    for (var i = 32u * params.groups; i < params.k; i++) {
+    for (var i = 32u * groups_of_k; i < k; i++) {
         for (var r = 0u; r < ROWS; r++) {
             let w = ${FORMAT}_at(row_byte[r], i);
             for (var t = 0u; t < TOKENS; t++) {

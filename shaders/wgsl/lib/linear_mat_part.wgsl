@@ -2,6 +2,8 @@
 // Template of linear_mat: sums of part N, whose format is FORMAT.
 
 fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, Sums>) {
+    let groups_of_k = params.groups;
+    let k = params.k;
     let lane = index % TILE;
     let row = min(first_row + lane, params.parts[${N}].rows - 1u);
     let row_byte = params.parts[${N}].weight_byte + row * params.parts[${N}].row_bytes;
@@ -9,7 +11,7 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
     for (var i = 0u; i < R * T; i++) {
         (*sums)[i] = 0.0;
     }
-    for (var g = 0u; g < params.groups; g++) {
+    for (var g = 0u; g < groups_of_k; g++) {
         workgroupBarrier();
         if index < TILE {
 #if KIND == float
@@ -42,8 +44,8 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
     for (var j = 0u; j < 8u; j++) {
         var v = vec4<f32>(0.0);
         for (var c = 0u; c < 4u; c++) {
-            let i = 32u * params.groups + 4u * j + c;
-            if i < params.k {
+            let i = 32u * groups_of_k + 4u * j + c;
+            if i < k {
                 if index < TILE {
                     v[c] = ${FORMAT}_at(row_byte, i);
                 } else {

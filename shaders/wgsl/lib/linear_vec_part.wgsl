@@ -2,6 +2,8 @@
 // Template of linear_vec: sums of part N, whose format is FORMAT.
 
 fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Sums>) {
+    let groups_of_k = params.groups;
+    let k = params.k;
     var row_byte: array<u32, ROWS>;
     for (var r = 0u; r < ROWS; r++) {
         let row = min(first_row + r, params.parts[${N}].rows - 1u);
@@ -16,7 +18,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
         total[i] = 0.0;
     }
 #if KIND == float
-    for (var i = 4u * lane; i + 4u <= params.k; i += 4u * TEAM) {
+    for (var i = 4u * lane; i + 4u <= k; i += 4u * TEAM) {
         var x: array<vec4<f32>, TOKENS>;
         for (var t = 0u; t < TOKENS; t++) {
             x[t] = load4(x_at[t] + i);
@@ -29,7 +31,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
         }
     }
 #if TAIL
-    for (var i = (params.k & ~3u) + lane; i < params.k; i += TEAM) {
+    for (var i = (k & ~3u) + lane; i < k; i += TEAM) {
         for (var r = 0u; r < ROWS; r++) {
             for (var t = 0u; t < TOKENS; t++) {
                 total[r * TOKENS + t] += ${FORMAT}_at(row_byte[r], i) * load1(x_at[t] + i);
@@ -38,7 +40,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
     }
 #endif
 #else
-    for (var g = lane; g < params.groups; g += TEAM) {
+    for (var g = lane; g < groups_of_k; g += TEAM) {
         var groups: array<Group, ROWS>;
         for (var r = 0u; r < ROWS; r++) {
             groups[r] = ${FORMAT}_group(row_byte[r], g);
