@@ -5,7 +5,6 @@
 //           part 0's place. PARTS is 1 then, as far as the search for a workgroup's part goes.
 //   RESIDUAL   a value is added to part 0's output
 //   OUTPUTS   rows are outputs, else tokens
-//   SOFTWARE   parameters are a storage buffer
 //   VEC   the input's place is made of multiples of four elements: it is read four at a time
 #import batch
 
@@ -39,13 +38,7 @@ struct Params {
 
 const NONE = 0xffffffffu;
 
-#if SOFTWARE
-// Not a uniform buffer: a driver may compile a kernel anew for every set of uniform values that loops and conditions
-// depend on, which costs a millisecond or more a dispatch.
-@group(0) @binding(0) var<storage, read> params: Params;
-#else
 @group(0) @binding(0) var<uniform> params: Params;
-#endif
 #if VEC
 @group(0) @binding(2) var<storage, read_write> arena: array<vec4<f32>>;
 #else

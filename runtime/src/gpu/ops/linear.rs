@@ -177,13 +177,7 @@ fn dispatch(
             name,
             defines,
             constants: Vec::new(),
-            bindings: vec![
-                if caps.software { Access::Read } else { Access::Uniform },
-                Access::Read,
-                Access::ReadWrite,
-                Access::Read,
-                Access::Read,
-            ],
+            bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite, Access::Read, Access::Read],
         },
         params: bytemuck::cast_slice(&words).to_vec(),
         grid: [Dim::Fixed(x), Dim::RowsOver(tokens_each), Dim::Fixed(groups.div_ceil(x))],
@@ -232,7 +226,6 @@ fn lanes(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
         .with("ROWS", ROWS)
         .with("TOKENS", tokens)
         .with("LANES", lanes)
-        .flag("SOFTWARE", true)
         .flag("SUBGROUPS", lanes > 1);
     dispatch(caps, call, "linear_lanes", defines, WG * ROWS, tokens)
 }
