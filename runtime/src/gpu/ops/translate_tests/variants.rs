@@ -70,6 +70,7 @@ fn adapters() -> Vec<Caps> {
                             f16,
                             subgroups,
                             cooperative,
+                            int8_dot: !software && f16,
                             timestamps: false,
                             pipeline_cache: false,
                             host_import: false,
