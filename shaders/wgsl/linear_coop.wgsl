@@ -66,9 +66,13 @@ fn main(
     @builtin(local_invocation_index) index: u32,
     @builtin(subgroup_id) sub: u32,
     @builtin(subgroup_invocation_id) lane: u32,
+#if EMULATED
+    @builtin(subgroup_size) sub_size: u32,
+#endif
 ) {
 #if EMULATED
     own_lane = lane;
+    own_elements = 256u / sub_size;
 #endif
     let group = id.x + id.z * count.x;
     let first_token = id.y * TOKENS;

@@ -7,15 +7,26 @@
 var<workgroup> out_tile: array<f32, 4u * 256u>;
 
 #if EMULATED
-// Places of the matrices in their tiles. A lane has elements lane, lane + SUB, .. of a product.
+// Matrices are known by their places, products by their numbers. A lane has elements lane, lane + SUB, .. of a product.
 alias Left = u32;
 alias Right = u32;
-alias Product = array<f32, 256u / SUB>;
+alias Product = u32;
 
+const ELEMENTS = 256u / SUB;
+
+var<private> own: array<f32, 16u * ELEMENTS>;
+var<private> own_products: u32;
 var<private> own_lane: u32;
+// ELEMENTS, but not a constant: unrolled, the loops over them would take minutes to compile.
+var<private> own_elements: u32;
 
 fn no_product() -> Product {
-    return Product();
+    let p = own_products;
+    own_products += 1u;
+    for (var i = 0u; i < own_elements; i++) {
+        own[p * ELEMENTS + i] = 0.0;
+    }
+    return p;
 }
 
 fn load_left(at: u32) -> Left {
@@ -26,22 +37,22 @@ fn load_right(at: u32) -> Right {
     return at;
 }
 
-fn multiply_add(x: Left, w: Right, sum: Product) -> Product {
-    var out = sum;
-    for (var i = 0u; i < 256u / SUB; i++) {
+fn multiply_add(x: Left, w: Right, p: Product) -> Product {
+    for (var i = 0u; i < own_elements; i++) {
         let e = i * SUB + own_lane;
+        var sum = own[p * ELEMENTS + i];
         for (var j = 0u; j < 4u; j++) {
             let a = vec4<f32>(x_tile[x + e / 16u * STRIDE + j]);
-            out[i] += dot(a, vec4<f32>(w_tile[w + e % 16u * STRIDE + j]));
+            sum += dot(a, vec4<f32>(w_tile[w + e % 16u * STRIDE + j]));
         }
+        own[p * ELEMENTS + i] = sum;
     }
-    return out;
+    return p;
 }
 
 fn store_product(p: Product, at: u32) {
-    var values = p;
-    for (var i = 0u; i < 256u / SUB; i++) {
-        out_tile[at + i * SUB + own_lane] = values[i];
+    for (var i = 0u; i < own_elements; i++) {
+        out_tile[at + i * SUB + own_lane] = own[p * ELEMENTS + i];
     }
 }
 #else
