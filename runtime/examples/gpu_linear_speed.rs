@@ -173,7 +173,7 @@ fn linear_time(
             residual: None,
             gated: None,
         };
-        let variants = dispatches(caps, &call, None)?;
+        let variants = dispatches(caps, &call)?;
         let Some(variant) = variants.iter().find(|v| v.max_rows >= tokens) else { continue };
         for d in &variant.dispatches {
             name = d.kernel.name;

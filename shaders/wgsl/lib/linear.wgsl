@@ -30,9 +30,8 @@ struct Params {
     k: u32,
     // Whole groups of 32 in it.
     groups: u32,
-    // Where quantised activations lie in the arena.
-    scratch: u32,
-    scratch_stride: u32,
+    pad0: u32,
+    pad1: u32,
     parts: array<Part, 4>,
 }
 

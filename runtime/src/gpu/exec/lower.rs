@@ -289,7 +289,7 @@ impl Lowering<'_> {
         let mut variants: Vec<(When, Vec<Draft>)> = Vec::new();
         for (source, parts) in self.bindings_of(step)? {
             let call = LinearCall { input, k: step.k as u32, parts, rows, residual: None, gated };
-            let made = linear::dispatches(self.gpu.caps(), &call, None)?;
+            let made = linear::dispatches(self.gpu.caps(), &call)?;
             for (i, variant) in made.into_iter().enumerate() {
                 let mut drafts = Vec::new();
                 for dispatch in variant.dispatches {

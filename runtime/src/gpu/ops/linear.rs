@@ -58,16 +58,11 @@ pub struct Variant {
     pub dispatches: Vec<Dispatch>,
 }
 
-/// Elements that the call wants in the arena for each row, besides its values; 0 for none.
-pub fn scratch_stride(_caps: &Caps, _call: &LinearCall) -> u32 {
-    0
-}
-
 /// The kernels for `call`, for few rows first.
 ///
 /// # Errors
 /// A call that does not fit the kernels: too many parts, a binding over 4 GiB, places that blocks cannot begin at.
-pub fn dispatches(caps: &Caps, call: &LinearCall, _scratch: Option<Place>) -> Result<Vec<Variant>, GpuError> {
+pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuError> {
     check(call)?;
     let variant = |max_rows, dispatch| Variant { max_rows, dispatches: vec![dispatch] };
     if caps.software {

@@ -181,7 +181,7 @@ impl Case {
 /// Runs `shape` with the variant that its rows call for.
 fn run(gpu: &Gpu, random: &mut Random, shape: &Shape) {
     let case = Case::new(random, shape);
-    let variants = dispatches(gpu.caps(), &case.call, None).unwrap();
+    let variants = dispatches(gpu.caps(), &case.call).unwrap();
     let variant = variants.iter().find(|v| v.max_rows >= shape.rows).unwrap();
     let error = case.error(gpu, variant);
     let what = format!("{:?} x {} rows of {} on {}", shape.parts, shape.rows, shape.k, gpu.name());
@@ -259,7 +259,7 @@ fn bytes_cost_no_more_than_their_rounding() {
                 }
                 let case =
                     Case::new(&mut random, &Shape { k: 512, parts: vec![(dtype, 33)], rows, ..Shape::default() });
-                let variants = dispatches(&caps, &case.call, None).unwrap();
+                let variants = dispatches(&caps, &case.call).unwrap();
                 let variant = variants.iter().find(|v| v.max_rows >= rows).unwrap();
                 assert!(variant.dispatches[0].kernel.defines.get("INT8").is_some());
                 let error = case.error(gpu, variant);
@@ -284,7 +284,7 @@ fn the_cooperative_kernel_reads_and_writes_what_it_should() {
         let mut random = Random::new(0xc009);
         for shape in &shapes {
             let case = Case::new(&mut random, shape);
-            let mut variant = dispatches(&caps, &case.call, None).unwrap().pop().unwrap();
+            let mut variant = dispatches(&caps, &case.call).unwrap().pop().unwrap();
             let kernel = &mut variant.dispatches[0].kernel;
             assert_eq!(kernel.name, "linear_coop");
             let mut defines = Defines::new();
@@ -312,7 +312,7 @@ fn grids_fold_where_a_dimension_is_short() {
         let mut random = Random::new(0xf01d);
         let shape = Shape { k: 64, parts: vec![(DType::Q4_0, 470), (DType::Q8_0, 300)], rows: 2, ..Shape::default() };
         let case = Case::new(&mut random, &shape);
-        for variant in dispatches(&caps, &case.call, None).unwrap() {
+        for variant in dispatches(&caps, &case.call).unwrap() {
             assert!(variant.dispatches.iter().all(|d| matches!(d.grid[0], Dim::Fixed(n) if n <= 3)));
             assert!(case.error(gpu, &variant) < 1e-5, "{:?}", variant.dispatches[0].kernel);
         }
@@ -331,7 +331,7 @@ fn calls_that_do_not_fit_are_refused() {
     let refused = |change: fn(&mut LinearCall)| {
         let mut call = good.clone();
         change(&mut call);
-        assert!(matches!(dispatches(&caps, &call, None), Err(GpuError::Unsupported { .. })), "{call:?}");
+        assert!(matches!(dispatches(&caps, &call), Err(GpuError::Unsupported { .. })), "{call:?}");
     };
     refused(|c| c.parts.clear());
     refused(|c| c.parts = vec![c.parts[0].clone(); 5]);

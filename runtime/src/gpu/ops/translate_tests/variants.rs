@@ -118,7 +118,7 @@ fn linear_call(parts: &[(DType, u32)], k: u32, skew: u32, change: impl Fn(&mut L
 
 /// One part, and nothing else to do.
 fn is_plain(call: &LinearCall) -> bool {
-    call.parts.len() == 1 && call.residual.is_none() && call.rows == Rows::Token && call.input.stride % 4 == 0
+    call.parts.len() == 1 && call.residual.is_none() && call.rows == Rows::Token && call.input.stride.is_multiple_of(4)
 }
 
 fn linear_calls() -> Vec<LinearCall> {
@@ -173,9 +173,7 @@ fn linear_calls() -> Vec<LinearCall> {
 }
 
 fn linear_kernels(caps: &Caps, call: &LinearCall, found: &mut dyn FnMut(&Caps, &Kernel)) {
-    let stride = linear::scratch_stride(caps, call);
-    let scratch = (stride > 0).then_some(Place { base: 1 << 20, offset: 0, stride, rows: call.rows });
-    for variant in linear::dispatches(caps, call, scratch).unwrap() {
+    for variant in linear::dispatches(caps, call).unwrap() {
         variant.dispatches.iter().for_each(|d| found(caps, &d.kernel));
     }
 }
