@@ -38,8 +38,10 @@ def busy_seconds():
 
 def handmill(args, model, prompt, generate):
     """One repetition of `handmill bench`; its whole JSON."""
-    return run_json([args.handmill, "bench", model, "-p", prompt, "-n", generate, "--threads", args.threads,
-                     "--reps", 1, "--json"], args.timeout)
+    out = run_json([args.handmill, "bench", model, "-p", prompt, "-n", generate, "--threads", args.threads,
+                    "--reps", 1, "--json"], args.timeout)
+    # Where a model lies is nobody's business but this machine's.
+    return {**out, "model": Path(model).name}
 
 
 def llama_cpp(args, model, prompt, generate):
