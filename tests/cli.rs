@@ -250,11 +250,53 @@ fn bench_has_its_steady_names() {
 fn devices_names_the_cpu_and_what_is_not_there_says_so() {
     let value = run(&["devices", "--json"]).json();
     assert!(value["cpu"]["isa"].is_string());
-    assert_eq!(value["gpus"], serde_json::json!([]));
-    run(&["devices", "--backend", "gpu"]).assert_failed(1, "this build has no GPU backend yet");
+    assert!(value["gpus"].is_array());
     Handmill::new().env("HANDMILL_CPU", "mmx").run(&["devices"]).assert_failed(1, "mmx");
     let generic = Handmill::new().env("HANDMILL_CPU", "generic").run(&["devices", "--json"]).json();
     assert_eq!(generic["cpu"]["isa"], "generic");
+}
+
+#[cfg(all(feature = "gpu", target_os = "linux"))]
+#[test]
+fn without_a_driver_there_is_no_gpu_and_the_cpu_answers() {
+    let blind = || Handmill::new().env("VK_DRIVER_FILES", "/none.json").env("VK_ICD_FILENAMES", "/none.json");
+    assert_eq!(blind().run(&["devices", "--json"]).json()["gpus"], serde_json::json!([]));
+    let model = fixture("llama2");
+    let asked = ["run", &model, "-p", "ab", "-n", "2", "--json"];
+    blind().run(&[&asked[..], &["--backend", "gpu"]].concat()).assert_failed(1, "no GPU was found");
+    assert_eq!(blind().run(&asked).json()["generation"]["tokens"], 2);
+}
+
+#[cfg(feature = "gpu")]
+#[test]
+fn a_gpu_answers_and_says_what_a_token_costs() {
+    if run(&["devices", "--json"]).json()["gpus"] == serde_json::json!([]) {
+        return skip(Skip::Missing, "cli::a_gpu_answers_and_says_what_a_token_costs", "no Vulkan driver");
+    }
+    let model = fixture("llama3");
+    let args = ["bench", &model, "-p", "16", "-n", "4", "--reps", "1", "--no-walls", "--json", "--backend", "gpu"];
+    let value = run(&args).json();
+    let generation = &value["generation"];
+    let layers = run(&["inspect", &model, "--json"]).json()["layers"].as_f64().unwrap();
+    // Beside the layers: embedding, last norm, head.
+    assert!(generation["dispatches_per_token"].as_f64().unwrap() <= 10.0 * layers + 5.0, "{generation}");
+    assert_eq!(generation["submits_per_token"], 1.0);
+    assert!(generation["host_ms_per_token"].as_f64().unwrap() > 0.0);
+    // Greedy answers: the same tokens chosen on the device as by the CPU, and as with penalties, which the host knows.
+    let answer = |more: &[&str]| {
+        let args = ["run", &model, "-p", "ab", "-n", "12", "--temp", "0", "--ignore-eos", "--kv-type", "f32", "--json"];
+        run(&[&args[..], more].concat()).json()["ids"].clone()
+    };
+    let cpu = answer(&["--backend", "cpu"]);
+    assert_eq!(answer(&["--backend", "gpu"]), cpu);
+    assert_eq!(answer(&["--backend", "gpu", "--logit-bias", "3=0"]), cpu);
+    let drawn = |seed: &str| run(&["run", &model, "-p", "ab", "-n", "12", "--seed", seed, "--backend", "gpu", "--json"]);
+    assert_eq!(drawn("5").json()["ids"], drawn("5").json()["ids"]);
+    run(&["run", &model, "-p", "ab", "--device", "no such"]).assert_failed(1, "no GPU matches `no such`");
+    Handmill::new()
+        .env("HANDMILL_GPU_WITHOUT", "wheels")
+        .run(&["run", &model, "-p", "ab", "--backend", "gpu"])
+        .assert_failed(2, "wheels");
 }
 
 #[cfg(unix)]

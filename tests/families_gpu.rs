@@ -29,14 +29,17 @@ fn devices() -> &'static [Device] {
             Arc::new(Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked }).expect("a device"))
         };
         let mut all = Vec::new();
-        for adapter in Gpu::adapters() {
-            let slow = adapter.name.contains("SwiftShader");
+        let slow = |name: &str| name.contains("SwiftShader");
+        let adapters = Gpu::adapters();
+        let first = adapters.iter().find(|a| !slow(&a.name)).or(adapters.first()).map(|a| a.index);
+        for adapter in adapters {
+            let slow = slow(&adapter.name);
             let gpu = open(adapter.index, CapsOverride::default(), false);
             all.push(Device { name: adapter.name.clone(), gpu, slow });
-            if adapter.index == 0 {
+            if Some(adapter.index) == first {
                 let hardware = CapsOverride { pretend_hardware: true, ..CapsOverride::default() };
                 let name = format!("{} with kernels for hardware", adapter.name);
-                all.push(Device { name, gpu: open(0, hardware, true), slow: false });
+                all.push(Device { name, gpu: open(adapter.index, hardware, true), slow: false });
                 let least = CapsOverride {
                     no_f16: true,
                     no_subgroups: true,
@@ -48,7 +51,7 @@ fn devices() -> &'static [Device] {
                     pretend_hardware: true,
                 };
                 let name = format!("{} with the least limits", adapter.name);
-                all.push(Device { name, gpu: open(0, least, true), slow: false });
+                all.push(Device { name, gpu: open(adapter.index, least, true), slow: false });
             }
         }
         all

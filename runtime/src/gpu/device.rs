@@ -196,7 +196,9 @@ fn instance() -> wgpu::Instance {
 
 fn list(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
     let mut all = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
-    all.sort_by_key(|a| rank(a.get_info().device_type));
+    // Of two of a kind the one with the larger workgroups.
+    let size = |a: &wgpu::Adapter| std::cmp::Reverse(a.limits().max_compute_invocations_per_workgroup);
+    all.sort_by_key(|a| (rank(a.get_info().device_type), size(a)));
     all
 }
 
