@@ -6,7 +6,7 @@ use crate::{
     args::Global,
     error::CliError,
     fetch::{self, human_bytes},
-    interrupt, memory, out,
+    interrupt, memory, out, profile,
     run::KvType,
     session,
 };
@@ -43,6 +43,9 @@ pub struct Args {
     /// Element type of cached keys and values
     #[arg(long, value_enum, default_value_t = KvType::Auto)]
     kv_type: KvType,
+    /// Where the time goes, in a turn of its own behind the measured ones
+    #[command(flatten)]
+    profile: profile::Args,
 }
 
 /// Runs the subcommand.
@@ -88,6 +91,11 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
             walls.sample();
         }
     }
+    if args.profile.wanted() {
+        args.profile.begin(&mut engine)?;
+        time_prompt(&mut engine, &prompt).map_err(failed)?;
+        time_generation(&mut engine, &ids(args.generate)).map_err(failed)?;
+    }
     let generation = Rates::of(rates.1, args.generate);
     let report = Report {
         model: &args.model,
@@ -106,7 +114,8 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         device: engine.backend().describe(),
         costs,
     };
-    if global.json { out::json(&report.json()) } else { out::text(&report.text()) }
+    if global.json { out::json(&report.json()) } else { out::text(&report.text()) }?;
+    args.profile.end(&mut engine, global.threads.map(usize::from))
 }
 
 /// What the engine's GPU has cost so far; none on the CPU.

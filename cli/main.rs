@@ -20,6 +20,7 @@ mod memory;
 mod npy;
 mod out;
 mod perplexity;
+mod profile;
 mod run;
 mod session;
 mod tokenize;

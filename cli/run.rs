@@ -4,7 +4,7 @@ use crate::{
     args::Global,
     error::CliError,
     fetch::{self, human_bytes, note},
-    input, interrupt, memory, out, session,
+    input, interrupt, memory, out, profile, session,
 };
 use handmill_models::{GenerateOptions, GenerateStats, KvChoice, StopReason, engine::sampling::SamplingParams};
 use serde_json::json;
@@ -37,6 +37,9 @@ pub struct Args {
     /// Element type of cached keys and values
     #[arg(long, value_enum, default_value_t = KvType::Auto)]
     kv_type: KvType,
+    /// Where the time goes
+    #[command(flatten)]
+    profile: profile::Args,
     /// How tokens are chosen
     #[command(flatten)]
     sampling: Sampling,
@@ -141,6 +144,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         ignore_end_of_turn: args.ignore_eos,
     };
 
+    args.profile.begin(&mut engine)?;
     let mut answer = String::new();
     let mut failed = None;
     let result = engine.generate(&ids, &options, |piece| {
@@ -170,6 +174,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         out::text("\n")?;
     }
     note(&statistics(&stats));
+    args.profile.end(&mut engine, global.threads.map(usize::from))?;
     if interrupt::asked() { Err(CliError::Interrupted) } else { Ok(()) }
 }
 

@@ -2,6 +2,8 @@
 
 use crate::{
     cpu::{CpuBackend, CpuError},
+    graph::{Act, Plan, ValueId},
+    profile::Trace,
     step::{PageBook, SequenceStep},
 };
 
@@ -15,6 +17,33 @@ pub enum BackendError {
     #[cfg(feature = "gpu")]
     #[error(transparent)]
     Gpu(#[from] crate::gpu::GpuError),
+}
+
+/// What a step of the plan has computed, for [`Backend::forward_observed`].
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The step of the plan.
+    pub step: usize,
+    /// The value.
+    pub value: ValueId,
+    /// Its rows.
+    pub rows: usize,
+    /// Elements of a row.
+    pub width: usize,
+    /// Set where the backend has put the gated activation of `value` and this other one here at once.
+    pub gated: Option<(Act, ValueId)>,
+    /// `[rows, width]`.
+    pub data: Vec<f32>,
+}
+
+impl Observed {
+    /// The values that a step writes.
+    pub(crate) fn of_step(plan: &Plan, step: usize) -> Vec<ValueId> {
+        let mut values = plan.steps[step].kind.reads_and_writes().1;
+        values.sort_unstable();
+        values.dedup();
+        values
+    }
 }
 
 /// Runs the steps of one model.
@@ -38,6 +67,29 @@ pub trait Backend: Send {
 
     /// Where it runs, for people: the instruction set and threads, or the adapter.
     fn describe(&self) -> String;
+
+    /// The plan that runs.
+    fn plan(&self) -> &Plan;
+
+    /// Starts anew (or stops) measuring where time goes. Steps are slower meanwhile.
+    ///
+    /// # Errors
+    /// Whatever a device reports.
+    fn set_tracing(&mut self, on: bool) -> Result<(), BackendError>;
+
+    /// What was measured since tracing began; none where it is off.
+    fn trace(&self) -> Option<&Trace>;
+
+    /// As [`Backend::forward`], but one step of the plan after the other. `look` sees each value that a step has
+    /// computed; on a GPU the steps behind go on with whatever it leaves in [`Observed::data`].
+    ///
+    /// # Errors
+    /// As [`Backend::forward`].
+    fn forward_observed(
+        &mut self,
+        steps: &mut [SequenceStep<'_>],
+        look: &mut dyn FnMut(&mut Observed),
+    ) -> Result<(), BackendError>;
 
     /// The GPU behind it, where there is one.
     #[cfg(feature = "gpu")]
@@ -63,6 +115,27 @@ impl Backend for CpuBackend {
         self.max_step_tokens()
     }
 
+    fn plan(&self) -> &Plan {
+        CpuBackend::plan(self)
+    }
+
+    fn set_tracing(&mut self, on: bool) -> Result<(), BackendError> {
+        CpuBackend::set_tracing(self, on);
+        Ok(())
+    }
+
+    fn trace(&self) -> Option<&Trace> {
+        CpuBackend::trace(self)
+    }
+
+    fn forward_observed(
+        &mut self,
+        steps: &mut [SequenceStep<'_>],
+        look: &mut dyn FnMut(&mut Observed),
+    ) -> Result<(), BackendError> {
+        Ok(CpuBackend::forward_observed(self, steps, look)?)
+    }
+
     fn describe(&self) -> String {
         format!("cpu ({}, {} threads)", self.isa().name(), self.threads())
     }
@@ -84,6 +157,26 @@ impl Backend for crate::gpu::GpuBackend {
 
     fn max_outputs(&self) -> usize {
         crate::gpu::GpuBackend::max_outputs(self)
+    }
+
+    fn plan(&self) -> &Plan {
+        crate::gpu::GpuBackend::plan(self)
+    }
+
+    fn set_tracing(&mut self, on: bool) -> Result<(), BackendError> {
+        Ok(crate::gpu::GpuBackend::set_tracing(self, on)?)
+    }
+
+    fn trace(&self) -> Option<&Trace> {
+        crate::gpu::GpuBackend::trace(self)
+    }
+
+    fn forward_observed(
+        &mut self,
+        steps: &mut [SequenceStep<'_>],
+        look: &mut dyn FnMut(&mut Observed),
+    ) -> Result<(), BackendError> {
+        Ok(crate::gpu::GpuBackend::forward_observed(self, steps, look)?)
     }
 
     fn describe(&self) -> String {

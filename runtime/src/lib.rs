@@ -11,4 +11,4 @@ pub mod profile;
 pub mod quant;
 pub mod step;
 
-pub use backend::{Backend, BackendError};
+pub use backend::{Backend, BackendError, Observed};

@@ -30,6 +30,7 @@ pub struct Kernel {
 
 /// A compiled kernel.
 pub struct Pipeline {
+    pub(super) name: &'static str,
     pub(super) pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
 }
@@ -116,7 +117,7 @@ impl Pipeline {
                 kernel: format!("{} {:?}", kernel.name, kernel.defines),
                 reason: error.to_string(),
             }),
-            None => Ok(Self { pipeline, layout }),
+            None => Ok(Self { name: kernel.name, pipeline, layout }),
         }
     }
 

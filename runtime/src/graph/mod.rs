@@ -8,6 +8,7 @@
 //! and a device for every step.
 
 mod builder;
+mod cost;
 mod dump;
 mod error;
 mod op;
@@ -15,6 +16,7 @@ mod plan;
 mod rope;
 
 pub use builder::{Graph, GraphBuilder, Node};
+pub use cost::{Cost, Load, StepCost};
 pub use error::GraphError;
 pub use op::{Act, AttentionOp, CacheId, CacheSpec, NormKind, NormOp, Op, RopeId, Rows, Value, ValueId, WeightId};
 pub use plan::{

@@ -1,13 +1,17 @@
-//! What the machine can do at best: the walls that kernels are measured against.
+//! What the machine can do at best: the walls that kernels are measured against. And where the time of a model's steps
+//! goes.
 //!
 //! Both walls are measured by code of this crate on the machine and in the minute of the comparison: data sheets do
 //! not know about virtual machines, neighbours and clock limits.
 
 mod bandwidth;
 mod fma;
+mod trace;
 
 pub use bandwidth::ReadBandwidth;
 pub use fma::measure_fma_peak;
+pub(crate) use trace::RawCall;
+pub use trace::{CallTrace, Clock, Phase, RunTrace, Total, Trace};
 
 use std::{
     sync::Barrier,

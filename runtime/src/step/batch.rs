@@ -1,7 +1,7 @@
 //! The rows of a step.
 
-use super::{PageBook, PageCopy, SequenceKv, StepError};
-use crate::graph::{Op, Plan, Rows};
+use super::{KvType, PageBook, PageCopy, SequenceKv, StepError};
+use crate::graph::{Load, Op, Plan, Rows};
 
 /// Which tokens of a step get an output row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,16 @@ impl Batch {
             }
         }
         Ok(())
+    }
+
+    /// Its rows and cached tokens, for what it costs.
+    pub fn load(&self, kv: KvType) -> Load {
+        Load {
+            tokens: self.tokens.len(),
+            outputs: self.outputs.len(),
+            sequences: self.sequences.iter().map(|s| (s.cached, s.n_rows)).collect(),
+            kv_bytes: kv.bytes(),
+        }
     }
 
     /// Rows of that kind in this step.

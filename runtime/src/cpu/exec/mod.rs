@@ -11,6 +11,7 @@
 
 mod attention;
 mod linear;
+mod observe;
 mod rows;
 mod schedule;
 
@@ -73,7 +74,8 @@ pub struct CpuBackend {
     max_step_tokens: usize,
     vocab: usize,
     batch: Batch,
-    profile: Option<Vec<u64>>,
+    /// Set while somebody wants to know where time goes.
+    tracing: Option<observe::Tracing>,
 }
 
 /// What the workers share during a step.
@@ -114,7 +116,7 @@ impl CpuBackend {
             partials: Buffer::new(0, "partial attention")?,
             max_step_tokens: max_tokens,
             batch: Batch::default(),
-            profile: None,
+            tracing: None,
             isa: options.isa,
             pool,
             book,
@@ -153,41 +155,21 @@ impl CpuBackend {
         self.max_step_tokens
     }
 
-    /// Starts (or stops) measuring the time of each step.
-    pub fn set_profiling(&mut self, on: bool) {
-        self.profile = on.then(|| vec![0; self.plan.steps.len()]);
-    }
-
-    /// Nanoseconds spent in each step of the plan since profiling began.
-    pub fn profile(&self) -> Option<&[u64]> {
-        self.profile.as_deref()
-    }
-
     /// Runs the model over new tokens of one or more sequences and returns the output rows
     /// `[outputs, width]`, in the order of the sequences.
     ///
     /// # Errors
     /// Token ids outside the vocabulary, more tokens than fit a step or the cache. The sequences are then unchanged.
     pub fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], CpuError> {
-        self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab)?;
-        self.kv.copy(&self.book, &self.batch.copies);
+        let start = Instant::now();
+        self.admit(steps)?;
         let n_outputs = self.batch.outputs.len();
-        let n_tokens = self.batch.tokens.len();
-        let output_bytes = self.plan.output_elements * n_outputs * 4;
-        if self.output_values.len() < output_bytes {
-            self.output_values = Buffer::new(output_bytes, "the outputs")?;
-        }
-        self.fill_rope_tables()?;
-        let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
-        let partials = self.schedule.partial_len * longest.div_ceil(DECODE_PIECE) * steps.len() * 4;
-        if self.partials.len() < partials {
-            self.partials = Buffer::new(partials.next_power_of_two(), "partial attention")?;
-        }
-        if n_tokens > 0 {
-            let mut profile = self.profile.take();
+        if !self.batch.tokens.is_empty() {
+            let mut times = self.step_times();
             let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
             let context = StepContext { backend: self, kvs: &kvs };
-            let clock = std::sync::Mutex::new(&mut profile);
+            let run = Instant::now();
+            let clock = std::sync::Mutex::new(&mut times);
             self.pool.run(&|worker| {
                 if worker.index() == 0
                     && let Ok(mut guard) = clock.lock()
@@ -198,7 +180,9 @@ impl CpuBackend {
                     context.run(worker, None);
                 }
             });
-            self.profile = profile;
+            if let Some(times) = times {
+                self.add_trace(start, run, &times);
+            }
         }
         for step in steps.iter_mut() {
             self.book.drop_passed(step.kv, 0);
@@ -213,6 +197,24 @@ impl CpuBackend {
             }
         }
         Ok(&rows[..n_outputs * slot.width])
+    }
+
+    /// Admits a step: pages for its tokens, room for its values, tables for its positions.
+    fn admit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
+        self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab)?;
+        self.kv.copy(&self.book, &self.batch.copies);
+        let n_outputs = self.batch.outputs.len();
+        let output_bytes = self.plan.output_elements * n_outputs * 4;
+        if self.output_values.len() < output_bytes {
+            self.output_values = Buffer::new(output_bytes, "the outputs")?;
+        }
+        self.fill_rope_tables()?;
+        let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
+        let partials = self.schedule.partial_len * longest.div_ceil(DECODE_PIECE) * steps.len() * 4;
+        if self.partials.len() < partials {
+            self.partials = Buffer::new(partials.next_power_of_two(), "partial attention")?;
+        }
+        Ok(())
     }
 
     /// Cosines and sines of every row of the step, once per way of rotating.
@@ -250,17 +252,22 @@ impl CpuBackend {
 impl StepContext<'_> {
     fn run(&self, worker: &Worker<'_>, mut times: Option<&mut [u64]>) {
         let mut last = times.is_some().then(Instant::now);
-        for (i, step) in self.backend.plan.steps.iter().enumerate() {
-            match &step.kind {
-                StepKind::Rows(program) => self.rows(worker, program),
-                StepKind::Linear(linear) => self.linear(worker, linear, &self.backend.schedule.linear[i]),
-                StepKind::Attention(attention) => self.attention(worker, attention),
-            }
+        for i in 0..self.backend.plan.steps.len() {
+            self.step(worker, i);
             if let (Some(times), Some(last)) = (times.as_deref_mut(), last.as_mut()) {
                 let now = Instant::now();
                 times[i] += (now - *last).as_nanos() as u64;
                 *last = now;
             }
+        }
+    }
+
+    /// One step of the plan.
+    fn step(&self, worker: &Worker<'_>, i: usize) {
+        match &self.backend.plan.steps[i].kind {
+            StepKind::Rows(program) => self.rows(worker, program),
+            StepKind::Linear(linear) => self.linear(worker, linear, &self.backend.schedule.linear[i]),
+            StepKind::Attention(attention) => self.attention(worker, attention),
         }
     }
 

@@ -154,6 +154,7 @@ impl GpuBackend {
         encoder.copy_buffer_to_buffer(&ahead.chosen, ahead.slot() as u64 * 4, &buffer, 0, Some(4));
         ahead.begun += 1;
         self.submit(encoder, start);
+        self.finish_trace(start)?;
         there.store(false, Ordering::Release);
         buffer.map_async(wgpu::MapMode::Read, ..4, move |_| there.store(true, Ordering::Release));
         // The steps that are ahead may be taken back.

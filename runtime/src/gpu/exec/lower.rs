@@ -28,6 +28,8 @@ pub(super) struct StepCalls {
     /// The rows that choose the variant.
     pub rows: Rows,
     pub flops_per_row: u64,
+    /// Set where the step's kernel applies the gated activation of its two outputs.
+    pub gated: Option<Act>,
     /// For any number of rows.
     before: Vec<Call>,
     /// Then the first of these that suits.
@@ -108,6 +110,7 @@ struct Draft {
 struct StepDraft {
     rows: Rows,
     flops_per_row: u64,
+    gated: Option<Act>,
     before: Vec<Draft>,
     variants: Vec<(When, Vec<Draft>)>,
 }
@@ -147,7 +150,7 @@ impl<'a> Lowering<'a> {
             let draft = match &step.kind {
                 StepKind::Rows(program) => {
                     let before = lowering.program(program, None)?;
-                    StepDraft { rows: program.rows, flops_per_row: 0, before, variants: Vec::new() }
+                    StepDraft { rows: program.rows, flops_per_row: 0, gated: None, before, variants: Vec::new() }
                 }
                 StepKind::Linear(linear) => {
                     gated = lowering.gated_with_next(i, linear)?;
@@ -198,6 +201,7 @@ impl<'a> Lowering<'a> {
         let steps = self.steps.iter().map(|step| StepCalls {
             rows: step.rows,
             flops_per_row: step.flops_per_row,
+            gated: step.gated,
             before: step.before.iter().map(call).collect(),
             variants: step.variants.iter().map(|(n, calls)| (*n, calls.iter().map(call).collect())).collect(),
         });
@@ -303,7 +307,7 @@ impl Lowering<'_> {
         }
         let weights = step.parts.iter().map(|p| self.plan.graph.weight(p.weight));
         let flops_per_row = weights.map(|w| 2 * (w.rows() * w.row_len()) as u64).sum();
-        Ok(StepDraft { rows, flops_per_row, before, variants })
+        Ok(StepDraft { rows, flops_per_row, gated, before, variants })
     }
 
     /// The gated activation that step `i`'s kernel can apply to its two outputs, and the place of the first of them,
@@ -493,6 +497,6 @@ impl Lowering<'_> {
             (When::Split(group), split),
             (When::Always, vec![self.draft(made.single, &cache)]),
         ];
-        Ok(StepDraft { rows: Rows::Token, flops_per_row: 0, before, variants })
+        Ok(StepDraft { rows: Rows::Token, flops_per_row: 0, gated: None, before, variants })
     }
 }

@@ -8,6 +8,7 @@
 mod ahead;
 mod lower;
 mod memory;
+mod observe;
 
 use std::{sync::Arc, time::Instant};
 
@@ -59,6 +60,8 @@ pub struct GpuBackend {
     stats: GpuStats,
     /// Made when tokens are first chosen on the device.
     ahead: Option<Ahead>,
+    /// Set while somebody wants to know where time goes.
+    tracing: Option<Box<observe::Tracing>>,
 }
 
 /// One call of a compiled kernel.
@@ -115,6 +118,7 @@ impl GpuBackend {
             results: Vec::new(),
             stats: GpuStats::default(),
             ahead: None,
+            tracing: None,
         })
     }
 
@@ -183,6 +187,7 @@ impl GpuBackend {
             encoder.copy_buffer_to_buffer(&self.memory.arena, first as u64 * 4, &self.memory.staging, 0, Some(bytes));
         }
         self.submit(encoder, start);
+        self.finish_trace(start)?;
         for step in steps.iter_mut() {
             self.book.drop_passed(step.kv, 0);
         }
@@ -211,6 +216,25 @@ impl GpuBackend {
         tokens: bool,
         choose: bool,
     ) -> Result<wgpu::CommandEncoder, GpuError> {
+        let start = Instant::now();
+        self.admit(steps)?;
+        let grown = self.upload(steps, tokens)?;
+        let tail = match &mut self.ahead {
+            Some(ahead) => {
+                ahead.bind(&self.gpu, &self.memory, &self.weights, grown);
+                if choose { ahead.calls(&self.shape) } else { Vec::new() }
+            }
+            None => Vec::new(),
+        };
+        if self.tracing.as_ref().is_some_and(|t| t.by_host()) {
+            self.run_timed(start, &tail)?;
+            return Ok(self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()));
+        }
+        Ok(self.encode(&tail))
+    }
+
+    /// Admits the step: pages for its tokens, and the list of its rows.
+    fn admit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), GpuError> {
         let outputs = |s: &SequenceStep<'_>| match s.outputs {
             Outputs::None => 0,
             Outputs::Last => s.tokens.len().min(1),
@@ -220,16 +244,7 @@ impl GpuBackend {
         if n_outputs > self.max_outputs() {
             return Err(StepError::TooLong { tokens: n_outputs, limit: self.max_outputs() }.into());
         }
-        self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab)?;
-        let grown = self.upload(steps, tokens)?;
-        let tail = match &mut self.ahead {
-            Some(ahead) => {
-                ahead.bind(&self.gpu, &self.memory, &self.weights, grown);
-                if choose { ahead.calls(&self.shape) } else { Vec::new() }
-            }
-            None => Vec::new(),
-        };
-        Ok(self.encode(&tail))
+        Ok(self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab)?)
     }
 
     fn submit(&mut self, encoder: wgpu::CommandEncoder, start: Instant) {
@@ -289,13 +304,17 @@ impl GpuBackend {
     fn encode(&mut self, tail: &[Tail]) -> wgpu::CommandEncoder {
         let begin = || self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut encoder = begin();
-        let mut steps = self.steps.iter().peekable();
+        let mut steps = self.steps.iter().enumerate().peekable();
+        let mut tracing = self.tracing.as_deref_mut();
         while steps.peek().is_some() {
             let mut flops = 0;
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                if let Some(tracing) = &mut tracing {
+                    tracing.stamp(&mut pass, None);
+                }
                 while flops < FLOPS_PER_SUBMIT
-                    && let Some(step) = steps.next()
+                    && let Some((i, step)) = steps.next()
                 {
                     let n = self.shape.count(step.rows);
                     if n == 0 {
@@ -307,6 +326,9 @@ impl GpuBackend {
                         pass.set_bind_group(0, &call.group, &[]);
                         let [x, y, z] = call.grid.map(|dim| self.shape.workgroups(dim, call.rows));
                         pass.dispatch_workgroups(x, y, z);
+                        if let Some(tracing) = &mut tracing {
+                            tracing.stamp(&mut pass, Some((Some(i), call.pipeline.name)));
+                        }
                         self.stats.dispatches += 1;
                     }
                 }
@@ -315,6 +337,9 @@ impl GpuBackend {
                         pass.set_pipeline(&pipeline.pipeline);
                         pass.set_bind_group(0, group, &[]);
                         pass.dispatch_workgroups(*x, *y, *z);
+                        if let Some(tracing) = &mut tracing {
+                            tracing.stamp(&mut pass, Some((None, pipeline.name)));
+                        }
                         self.stats.dispatches += 1;
                     }
                 }
@@ -324,6 +349,9 @@ impl GpuBackend {
                 self.stats.submits += 1;
                 encoder = begin();
             }
+        }
+        if let Some(tracing) = tracing {
+            tracing.resolve(&mut encoder);
         }
         encoder
     }

@@ -1,0 +1,83 @@
+//! Looking on: where the time of a step goes, and what each step of the plan computes.
+
+use std::time::{Duration, Instant};
+
+use super::{CpuBackend, StepContext};
+use crate::{
+    backend::Observed,
+    cpu::CpuError,
+    profile::{Clock, RawCall, Trace},
+    step::{SequenceKv, SequenceStep},
+};
+
+/// A trace, and the clock that its times count from.
+pub(super) struct Tracing {
+    trace: Trace,
+    since: Instant,
+}
+
+impl CpuBackend {
+    /// Starts anew (or stops) measuring where time goes.
+    pub fn set_tracing(&mut self, on: bool) {
+        self.tracing = on.then(|| Tracing { trace: Trace::new(Clock::Thread, &self.plan), since: Instant::now() });
+    }
+
+    /// What was measured since tracing began.
+    pub fn trace(&self) -> Option<&Trace> {
+        self.tracing.as_ref().map(|t| &t.trace)
+    }
+
+    /// Room for the times of a step, where they are wanted.
+    pub(super) fn step_times(&self) -> Option<Vec<u64>> {
+        self.tracing.as_ref().map(|_| vec![0; self.plan.steps.len()])
+    }
+
+    /// Adds the times of the step that began at `start`.
+    pub(super) fn add_trace(&mut self, start: Instant, run: Instant, times: &[u64]) {
+        let Some(Tracing { trace, since }) = &mut self.tracing else { return };
+        let mut at = run - start;
+        let calls: Vec<RawCall> = times
+            .iter()
+            .enumerate()
+            .map(|(step, nanos)| {
+                let time = Duration::from_nanos(*nanos);
+                at += time;
+                (Some(step), "", at - time, time)
+            })
+            .collect();
+        let load = self.batch.load(self.book.kv_type());
+        trace.add(&self.plan, &load, (start - *since, start.elapsed()), &calls);
+    }
+
+    /// As [`CpuBackend::forward`], but one step of the plan after the other; `look` sees what each has computed. What
+    /// it changes is not written back.
+    ///
+    /// # Errors
+    /// As [`CpuBackend::forward`].
+    pub fn forward_observed(
+        &mut self,
+        steps: &mut [SequenceStep<'_>],
+        look: &mut dyn FnMut(&mut Observed),
+    ) -> Result<(), CpuError> {
+        self.admit(steps)?;
+        let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
+        let context = StepContext { backend: self, kvs: &kvs };
+        for i in 0..self.plan.steps.len() {
+            self.pool.run(&|worker| context.step(worker, i));
+            for value in Observed::of_step(&self.plan, i) {
+                let slot = self.plan.slot(value);
+                let rows = self.batch.count(slot.rows);
+                let mut seen = Observed { step: i, value, rows, width: slot.width, gated: None, data: Vec::new() };
+                for row in 0..rows {
+                    // SAFETY: the run is over, so nobody writes.
+                    seen.data.extend_from_slice(unsafe { context.row(value, row, slot.width) });
+                }
+                look(&mut seen);
+            }
+        }
+        for step in steps.iter_mut() {
+            self.book.drop_passed(step.kv, 0);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+//! Looking on: where the time of a step goes, and what each step of the plan computes.
+//!
+//! Kernels are timed by a timestamp behind each of them; a timestamp waits for what was recorded before it, so that the
+//! difference of two is the kernel between them. Where a device has none, each kernel is submitted and awaited on its
+//! own. Either way the host waits for the end of every step: nothing runs ahead.
+
+use std::time::{Duration, Instant};
+
+use super::{Call, GpuBackend, Tail, memory::Memory};
+use crate::{
+    backend::Observed,
+    gpu::{Gpu, GpuError},
+    graph::{Act, LinearStep, Rows, StepKind},
+    profile::{Clock, RawCall, Trace},
+    step::SequenceStep,
+};
+
+/// Timestamps of one step of a model. What comes behind the last of them goes untimed; no model here has so many calls.
+const TIMESTAMPS: u32 = wgpu::QUERY_SET_MAX_QUERIES;
+
+/// A trace, and what its times are taken with.
+pub(super) struct Tracing {
+    trace: Trace,
+    since: Instant,
+    queries: Option<Queries>,
+    /// The calls of the step under way, in the order of their timestamps; none where a pass begins.
+    marks: Vec<Option<Mark>>,
+    /// The same with times, where the host takes them.
+    timed: Vec<RawCall>,
+}
+
+/// Step of the plan and kernel.
+type Mark = (Option<usize>, &'static str);
+
+struct Queries {
+    set: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    staging: wgpu::Buffer,
+    /// Nanoseconds a tick.
+    period: f64,
+}
+
+impl Queries {
+    fn new(gpu: &Gpu) -> Result<Self, GpuError> {
+        use wgpu::BufferUsages as U;
+        let bytes = u64::from(TIMESTAMPS) * 8;
+        let set = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("timestamps"),
+            ty: wgpu::QueryType::Timestamp,
+            count: TIMESTAMPS,
+        });
+        Ok(Self {
+            set,
+            resolved: gpu.buffer("timestamps", bytes, U::QUERY_RESOLVE | U::COPY_SRC)?,
+            staging: gpu.buffer("timestamps", bytes, U::MAP_READ | U::COPY_DST)?,
+            period: f64::from(gpu.queue.get_timestamp_period()),
+        })
+    }
+
+    fn read(&self, gpu: &Gpu, n: usize) -> Result<Vec<u64>, GpuError> {
+        let bytes = n as u64 * 8;
+        self.staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
+        gpu.wait()?;
+        let view = self.staging.get_mapped_range(..bytes).map_err(|e| gpu.failed(&e))?;
+        let ticks = bytemuck::pod_collect_to_vec(&view[..]);
+        drop(view);
+        self.staging.unmap();
+        Ok(ticks)
+    }
+}
+
+impl Tracing {
+    /// Puts a timestamp behind a call, or in front of a pass's first.
+    pub fn stamp(&mut self, pass: &mut wgpu::ComputePass<'_>, mark: Option<Mark>) {
+        let Some(queries) = &self.queries else { return };
+        if self.marks.len() < TIMESTAMPS as usize {
+            pass.write_timestamp(&queries.set, self.marks.len() as u32);
+            self.marks.push(mark);
+        }
+    }
+
+    /// Brings the timestamps to where the host can read them.
+    pub fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
+        let n = self.marks.len() as u32;
+        if let Some(queries) = self.queries.as_ref().filter(|_| n > 0) {
+            encoder.resolve_query_set(&queries.set, 0..n, &queries.resolved, 0);
+            encoder.copy_buffer_to_buffer(&queries.resolved, 0, &queries.staging, 0, Some(u64::from(n) * 8));
+        }
+    }
+
+    /// Whether the host takes the times.
+    pub fn by_host(&self) -> bool {
+        self.queries.is_none()
+    }
+
+    fn calls(&mut self, gpu: &Gpu) -> Result<Vec<RawCall>, GpuError> {
+        let marks = std::mem::take(&mut self.marks);
+        let Some(queries) = self.queries.as_ref().filter(|_| !marks.is_empty()) else {
+            return Ok(std::mem::take(&mut self.timed));
+        };
+        let ticks = queries.read(gpu, marks.len())?;
+        // A device may count from anywhere, and some count backwards now and then.
+        let since = |from: u64, to: u64| Duration::from_nanos((to.saturating_sub(from) as f64 * queries.period) as u64);
+        let calls = marks.iter().zip(&ticks).zip(&ticks[1..]).zip(&marks[1..]).filter_map(|(((_, from), to), mark)| {
+            mark.map(|(step, kernel)| (step, kernel, since(ticks[0], *from), since(*from, *to)))
+        });
+        Ok(calls.collect())
+    }
+}
+
+impl GpuBackend {
+    /// Starts anew (or stops) measuring where time goes.
+    ///
+    /// # Errors
+    /// Where there is no memory for timestamps.
+    pub fn set_tracing(&mut self, on: bool) -> Result<(), GpuError> {
+        self.tracing = None;
+        if on {
+            let queries = self.gpu.caps().timestamps.then(|| Queries::new(&self.gpu)).transpose()?;
+            let clock = if queries.is_some() { Clock::Timestamps } else { Clock::Submits };
+            let trace = Trace::new(clock, &self.plan);
+            let tracing = Tracing { trace, since: Instant::now(), queries, marks: Vec::new(), timed: Vec::new() };
+            self.tracing = Some(Box::new(tracing));
+        }
+        Ok(())
+    }
+
+    /// What was measured since tracing began.
+    pub fn trace(&self) -> Option<&Trace> {
+        self.tracing.as_ref().map(|t| &t.trace)
+    }
+
+    /// Waits for the step that began at `start` and adds its times, where they are wanted.
+    pub(super) fn finish_trace(&mut self, start: Instant) -> Result<(), GpuError> {
+        let Some(tracing) = &mut self.tracing else { return Ok(()) };
+        self.gpu.wait()?;
+        let wall = start.elapsed();
+        let calls = tracing.calls(&self.gpu)?;
+        let load = self.batch.load(self.book.kv_type());
+        tracing.trace.add(&self.plan, &load, (start - tracing.since, wall), &calls);
+        Ok(())
+    }
+
+    /// Runs all calls of a step one by one and takes their times.
+    pub(super) fn run_timed(&mut self, start: Instant, tail: &[Tail]) -> Result<(), GpuError> {
+        // What was written for the step is part of no kernel.
+        self.gpu.wait()?;
+        let mut timed = Vec::new();
+        let mut run = |mark: Mark, pipeline: &wgpu::ComputePipeline, group: &wgpu::BindGroup, grid: [u32; 3]| {
+            let begun = Instant::now();
+            submit(&self.gpu, |pass| dispatch(pass, pipeline, group, grid), |_| {});
+            self.stats.dispatches += 1;
+            self.stats.submits += 1;
+            self.gpu.wait()?;
+            timed.push((mark.0, mark.1, begun - start, begun.elapsed()));
+            Ok::<(), GpuError>(())
+        };
+        for (i, step) in self.steps.iter().enumerate().filter(|(_, s)| self.shape.count(s.rows) > 0) {
+            for call in step.calls(&self.shape) {
+                let grid = call.grid.map(|dim| self.shape.workgroups(dim, call.rows));
+                run((Some(i), call.pipeline.name), &call.pipeline.pipeline, &call.group, grid)?;
+            }
+        }
+        for (pipeline, group, grid) in tail {
+            run((None, pipeline.name), &pipeline.pipeline, group, *grid)?;
+        }
+        if let Some(tracing) = &mut self.tracing {
+            tracing.timed = timed;
+        }
+        Ok(())
+    }
+
+    /// As [`GpuBackend::forward`], but one step of the plan after the other. `look` sees each value that a step has
+    /// computed, and the steps behind go on with whatever it leaves there.
+    ///
+    /// # Errors
+    /// As [`GpuBackend::forward`].
+    pub fn forward_observed(
+        &mut self,
+        steps: &mut [SequenceStep<'_>],
+        look: &mut dyn FnMut(&mut Observed),
+    ) -> Result<(), GpuError> {
+        self.admit(steps)?;
+        let grown = self.upload(steps, true)?;
+        if let Some(ahead) = &mut self.ahead {
+            ahead.bind(&self.gpu, &self.memory, &self.weights, grown);
+        }
+        for i in 0..self.steps.len() {
+            let step = &self.steps[i];
+            if self.shape.count(step.rows) == 0 {
+                continue;
+            }
+            let run = |pass: &mut wgpu::ComputePass<'_>| {
+                step.calls(&self.shape).for_each(|call: &Call| {
+                    let grid = call.grid.map(|dim| self.shape.workgroups(dim, call.rows));
+                    dispatch(pass, &call.pipeline.pipeline, &call.group, grid);
+                });
+            };
+            submit(&self.gpu, run, |_| {});
+            let gated = step.gated;
+            self.gpu.wait()?;
+            self.look_at(i, gated, look)?;
+        }
+        for step in steps.iter_mut() {
+            self.book.drop_passed(step.kv, 0);
+        }
+        Ok(())
+    }
+
+    /// Reads what step `i` has computed, shows it to `look`, and writes back what it leaves.
+    fn look_at(&mut self, i: usize, gated: Option<Act>, look: &mut dyn FnMut(&mut Observed)) -> Result<(), GpuError> {
+        let pair = match (&self.plan.steps[i].kind, gated) {
+            (StepKind::Linear(LinearStep { parts, .. }), Some(act)) => Some((act, parts[0].output, parts[1].output)),
+            _ => None,
+        };
+        for value in Observed::of_step(&self.plan, i) {
+            // The other factor of a gated activation is never written.
+            if pair.is_some_and(|(_, _, up)| up == value) {
+                continue;
+            }
+            let slot = self.plan.slot(value);
+            let rows = self.batch.count(slot.rows);
+            if rows == 0 {
+                continue;
+            }
+            let base = match slot.rows {
+                Rows::Token => 0,
+                Rows::Output => self.layout.output_base(),
+            };
+            let first = (base + slot.offset * rows) as u64 * 4;
+            let bytes = (slot.stride * rows) as u64 * 4;
+            let mut all = self.read_arena(first, bytes)?;
+            let data = all.chunks_exact(slot.stride).flat_map(|row| &row[..slot.width]).copied().collect();
+            let gated = pair.filter(|(_, gate, _)| *gate == value).map(|(act, _, up)| (act, up));
+            let mut seen = Observed { step: i, value, rows, width: slot.width, gated, data };
+            look(&mut seen);
+            for (row, new) in all.chunks_exact_mut(slot.stride).zip(seen.data.chunks_exact(slot.width)) {
+                row[..slot.width].copy_from_slice(new);
+            }
+            self.gpu.queue.write_buffer(&self.memory.arena, first, bytemuck::cast_slice(&all));
+        }
+        Ok(())
+    }
+
+    fn read_arena(&mut self, first: u64, bytes: u64) -> Result<Vec<f32>, GpuError> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        Memory::reserve(&self.gpu, &mut self.memory.staging, "results", bytes, Some(usage))?;
+        let staging = &self.memory.staging;
+        submit(
+            &self.gpu,
+            |_| {},
+            |encoder| {
+                encoder.copy_buffer_to_buffer(&self.memory.arena, first, staging, 0, Some(bytes));
+            },
+        );
+        staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
+        self.gpu.wait()?;
+        let view = staging.get_mapped_range(..bytes).map_err(|e| self.gpu.failed(&e))?;
+        let values = bytemuck::pod_collect_to_vec(&view[..]);
+        drop(view);
+        staging.unmap();
+        Ok(values)
+    }
+}
+
+fn dispatch(
+    pass: &mut wgpu::ComputePass<'_>,
+    pipeline: &wgpu::ComputePipeline,
+    group: &wgpu::BindGroup,
+    [x, y, z]: [u32; 3],
+) {
+    pass.set_pipeline(pipeline);
+    pass.set_bind_group(0, group, &[]);
+    pass.dispatch_workgroups(x, y, z);
+}
+
+/// Submits a pass and what follows it.
+fn submit(gpu: &Gpu, pass: impl FnOnce(&mut wgpu::ComputePass<'_>), then: impl FnOnce(&mut wgpu::CommandEncoder)) {
+    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    pass(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+    then(&mut encoder);
+    gpu.queue.submit([encoder.finish()]);
+}

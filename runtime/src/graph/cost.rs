@@ -1,0 +1,136 @@
+//! What a step of a plan must move and compute at least, for profiles.
+//!
+//! Bytes are those of weights, of keys and values, and of the values that cross steps, each counted once: a kernel that
+//! reads something twice, or passes something through memory within a step, shows less of the wall than it uses.
+//! Operations are those of matrix products and attention; row programs count none.
+
+use super::{
+    op::{AttentionOp, Rows},
+    plan::{AttentionStep, Plan, RowProgram, Src, StepKind},
+};
+
+/// Rows and cached tokens of one step of a model.
+#[derive(Clone, Debug, Default)]
+pub struct Load {
+    /// New tokens.
+    pub tokens: usize,
+    /// Output rows.
+    pub outputs: usize,
+    /// By sequence: tokens cached, the new ones included, and new tokens.
+    pub sequences: Vec<(usize, usize)>,
+    /// Bytes of a cached key's or value's element.
+    pub kv_bytes: usize,
+}
+
+impl Load {
+    fn rows(&self, rows: Rows) -> u64 {
+        match rows {
+            Rows::Token => self.tokens as u64,
+            Rows::Output => self.outputs as u64,
+        }
+    }
+}
+
+/// Bytes and operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Bytes read and written.
+    pub bytes: u64,
+    /// Floating-point operations.
+    pub flops: u64,
+}
+
+impl std::ops::Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, flops: self.flops + other.flops }
+    }
+}
+
+/// The cost of a step of a plan, by what GPUs run as kernels of their own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StepCost {
+    /// The row program; of attention, what happens to heads before it.
+    pub rows: Cost,
+    /// The linears, or attention itself.
+    pub main: Cost,
+}
+
+impl Plan {
+    /// What the step does, with the formats of its weights: `linear q4_1`.
+    pub fn op_label(&self, step: usize) -> String {
+        match &self.steps[step].kind {
+            StepKind::Rows(p) if p.instrs.iter().any(|i| i.op.table().is_some()) => "embed".to_owned(),
+            StepKind::Rows(_) => "rows".to_owned(),
+            StepKind::Attention(_) => "attention".to_owned(),
+            StepKind::Linear(linear) => {
+                let mut formats: Vec<&str> = Vec::new();
+                for part in &linear.parts {
+                    let name = self.graph.weight(part.weight).dtype().name();
+                    if !formats.contains(&name) {
+                        formats.push(name);
+                    }
+                }
+                format!("linear {}", formats.join("+"))
+            }
+        }
+    }
+
+    /// What the step costs under `load`.
+    pub fn cost(&self, step: usize, load: &Load) -> StepCost {
+        match &self.steps[step].kind {
+            StepKind::Rows(program) => StepCost { rows: self.program_cost(program, load), main: Cost::default() },
+            StepKind::Linear(linear) => {
+                let n = load.rows(linear.prologue.rows);
+                let mut main = Cost { bytes: n * linear.k as u64 * 4, flops: 0 };
+                for part in linear.parts.iter().filter(|_| n > 0) {
+                    let tensor = self.graph.weight(part.weight);
+                    main.bytes += tensor.bytes().len() as u64 + n * tensor.rows() as u64 * 4;
+                    main.flops += 2 * n * (tensor.rows() * tensor.row_len()) as u64;
+                }
+                StepCost { rows: self.program_cost(&linear.prologue, load), main }
+            }
+            StepKind::Attention(attention) => attention_cost(attention, load),
+        }
+    }
+
+    fn program_cost(&self, program: &RowProgram, load: &Load) -> Cost {
+        let mut row = 0;
+        for instr in &program.instrs {
+            for src in instr.op.srcs().into_iter().flatten() {
+                if let Src::Value(v) = src {
+                    row += self.graph.value(v).width as u64 * 4;
+                }
+            }
+            row += instr.op.table().map_or(0, |t| self.graph.weight(t).row_bytes() as u64);
+            row += instr.store.map_or(0, |_| instr.width as u64 * 4);
+        }
+        Cost { bytes: row * load.rows(program.rows), flops: 0 }
+    }
+}
+
+fn attention_cost(step: &AttentionStep, load: &Load) -> StepCost {
+    let op = &step.op;
+    let (n, kv) = (load.tokens as u64, load.kv_bytes as u64);
+    let key = (op.n_kv_heads * (op.head_dim + op.v_dim)) as u64;
+    let query = (op.n_heads * op.head_dim) as u64;
+    let mut main = Cost { bytes: n * (query + (op.n_heads * op.v_dim) as u64) * 4, flops: 0 };
+    for &(cached, new) in &load.sequences {
+        let first = cached - new;
+        let reach = (first..cached).map(|p| visible(op, p));
+        let span = reach.clone().next().map_or(0, |r| r + new.saturating_sub(1)).min(cached);
+        main.bytes += span as u64 * key * kv;
+        let pairs: u64 = reach.map(|r| r as u64).sum();
+        main.flops += 2 * pairs * (op.n_heads * (op.head_dim + op.v_dim)) as u64;
+    }
+    // Queries, keys and values are read; queries are written again, keys and values go to the cache.
+    let rows = Cost { bytes: n * (2 * query * 4 + key * (4 + kv)), flops: 0 };
+    StepCost { rows, main }
+}
+
+/// Keys that the query at `position` sees.
+fn visible(op: &AttentionOp, position: usize) -> usize {
+    let all = op.chunk.map_or(position + 1, |chunk| position % chunk.max(1) + 1);
+    op.window.map_or(all, |window| all.min(window))
+}
