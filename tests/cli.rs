@@ -1,9 +1,13 @@
 //! The command as a stranger meets it: wrong usage, wrong files, closed pipes, Ctrl-C.
 
 mod cli_support;
+#[cfg(feature = "gpu")]
+mod support;
 
 use cli_support::{Handmill, tiny_gguf};
 use std::{fs, path::PathBuf, process::Stdio};
+#[cfg(feature = "gpu")]
+use support::{Skip, skip};
 
 /// A small checkpoint of the repository's own.
 fn fixture(name: &str) -> String {
@@ -290,7 +294,8 @@ fn a_gpu_answers_and_says_what_a_token_costs() {
     let cpu = answer(&["--backend", "cpu"]);
     assert_eq!(answer(&["--backend", "gpu"]), cpu);
     assert_eq!(answer(&["--backend", "gpu", "--logit-bias", "3=0"]), cpu);
-    let drawn = |seed: &str| run(&["run", &model, "-p", "ab", "-n", "12", "--seed", seed, "--backend", "gpu", "--json"]);
+    let drawn =
+        |seed: &str| run(&["run", &model, "-p", "ab", "-n", "12", "--seed", seed, "--backend", "gpu", "--json"]);
     assert_eq!(drawn("5").json()["ids"], drawn("5").json()["ids"]);
     run(&["run", &model, "-p", "ab", "--device", "no such"]).assert_failed(1, "no GPU matches `no such`");
     Handmill::new()
