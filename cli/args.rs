@@ -82,6 +82,9 @@ pub enum Command {
     Perplexity(perplexity::Args),
     /// Measure how fast a model runs, and what the machine could do
     Bench(bench::Args),
+    /// Check each step of a model on the GPU against the CPU
+    #[cfg(feature = "gpu")]
+    Verify(crate::verify::Args),
     /// Show the devices that models can run on
     Devices,
 }

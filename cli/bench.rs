@@ -45,7 +45,7 @@ pub struct Args {
     kv_type: KvType,
     /// Where the time goes, in a turn of its own behind the measured ones
     #[command(flatten)]
-    profile: profile::Args,
+    profile: profile::Profile,
 }
 
 /// Runs the subcommand.

@@ -24,6 +24,8 @@ mod profile;
 mod run;
 mod session;
 mod tokenize;
+#[cfg(feature = "gpu")]
+mod verify;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(global, args),
         Command::Perplexity(args) => perplexity::run(global, args),
         Command::Bench(args) => bench::run(global, args),
+        #[cfg(feature = "gpu")]
+        Command::Verify(args) => verify::run(global, args),
         Command::Devices => devices::run(global),
     });
     match done {

@@ -12,7 +12,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 /// The option, as several subcommands have it.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct Profile {
     /// Show where the time went, by kind of op, on standard error; with FILE.json also write a trace of the last steps
     /// for Perfetto or chrome://tracing
     #[arg(long, value_name = "FILE.json", num_args = 0..=1, default_missing_value = "", value_parser = file)]
@@ -32,7 +32,7 @@ fn file(text: &str) -> Result<File, String> {
     }
 }
 
-impl Args {
+impl Profile {
     /// Whether a profile is wanted.
     pub fn wanted(&self) -> bool {
         self.profile.is_some()

@@ -39,7 +39,7 @@ pub struct Args {
     kv_type: KvType,
     /// Where the time goes
     #[command(flatten)]
-    profile: profile::Args,
+    profile: profile::Profile,
     /// How tokens are chosen
     #[command(flatten)]
     sampling: Sampling,

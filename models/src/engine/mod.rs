@@ -4,6 +4,7 @@ mod chooser;
 mod generate;
 mod perplexity;
 pub mod sampling;
+pub mod verify;
 
 use handmill_runtime::{
     Backend, BackendError,
