@@ -11,6 +11,9 @@ use handmill_runtime::{
 /// The device whose memory is read faster. A GPU that is a CPU in disguise is never taken. Where there is none
 /// but such, nothing is said.
 pub fn choose() -> DeviceChoice {
+    if !hardware_may_be_there() {
+        return DeviceChoice::Cpu;
+    }
     let best = Gpu::adapters().into_iter().next();
     if best.is_none_or(|a| a.kind == "software") {
         return DeviceChoice::Cpu;
@@ -37,6 +40,15 @@ pub fn choose() -> DeviceChoice {
             DeviceChoice::Cpu
         }
     }
+}
+
+/// Whether the system shows a graphics device at all. Asking the drivers would load them, and a software one brings a
+/// compiler along: tens of milliseconds and of megabytes that an answer on the CPU need not pay.
+fn hardware_may_be_there() -> bool {
+    !cfg!(target_os = "linux")
+        || ["/dev/dri", "/dev/nvidia0", "/dev/dxg", "/dev/kgsl-3d0", "/dev/mali0"]
+            .iter()
+            .any(|path| std::path::Path::new(path).exists())
 }
 
 fn cpu_bandwidth() -> Option<f64> {
