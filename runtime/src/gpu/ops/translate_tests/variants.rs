@@ -11,6 +11,7 @@ use crate::{
             attention::{self, AttentionPlaces},
             linear::{self, LinearCall, LinearPart},
             rows::{self, Places},
+            sample,
         },
     },
     graph::{
@@ -39,6 +40,8 @@ pub fn all(found: &mut dyn FnMut(&Caps, &Kernel)) {
             programs.iter().for_each(|(program, result)| row_kernels(&caps, graph, program, *result, *skew, found));
         }
         attention_kernels(&caps, found);
+        let choosing = sample::dispatches(&caps, place(49152, 0, Rows::Output), 49152);
+        [choosing.chunks, choosing.choose].iter().for_each(|d| found(&caps, &d.kernel));
         for kernel in others() {
             found(&caps, &kernel);
         }
