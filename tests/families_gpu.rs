@@ -40,6 +40,7 @@ fn devices() -> &'static [Device] {
                 let least = CapsOverride {
                     no_f16: true,
                     no_subgroups: true,
+                    no_timestamps: true,
                     no_host_import: true,
                     max_binding: Some(4 << 20),
                     max_invocations: Some(256),
