@@ -30,7 +30,9 @@ pub fn skip(kind: Skip, test: &str, why: &str) {
         Skip::OptIn => " (opt-in)",
     };
     // `eprintln!` would be captured and shown only where the test fails.
-    let _ = writeln!(std::io::stderr(), "SKIPPED{kind}: {test}: {}", why.trim().replace('\n', " | "));
+    // In one piece: the harness writes its own lines meanwhile.
+    let line = format!("SKIPPED{kind}: {test}: {}\n", why.trim().replace('\n', " | "));
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Whether the tests of the larger models were asked for (`HANDMILL_TEST_FULL=1`, as `.ci/full` does); says so where

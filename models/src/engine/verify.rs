@@ -96,6 +96,9 @@ fn compare_step(
         .collect();
     let mut steps = [SequenceStep { kv: theirs, tokens, outputs: Outputs::Last }];
     other.backend.forward_observed(&mut steps, &mut |seen| {
+        if seen.step >= checks.len() {
+            return;
+        }
         let mut right = want.remove(&seen.value).unwrap_or_default();
         if let Some((act, up)) = seen.gated {
             let gate = std::mem::take(&mut right);

@@ -50,6 +50,8 @@ pub struct CapsOverride {
     pub no_subgroups: bool,
     /// Does without cooperative matrices.
     pub no_cooperative: bool,
+    /// Does without timestamps.
+    pub no_timestamps: bool,
     /// Copies weights instead of importing them.
     pub no_host_import: bool,
     /// Bytes of one storage binding.
@@ -119,7 +121,8 @@ impl Caps {
                     square && p.ab_type == T::F16 && p.cr_type == T::F32
                 }),
             int8_dot: !software && info.backend != wgpu::Backend::Metal,
-            timestamps: has(wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
+            timestamps: has(wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
+                && !o.no_timestamps,
             pipeline_cache: has(wgpu::Features::PIPELINE_CACHE),
             host_import: host_import.is_some() && !o.no_host_import,
             host_import_alignment: host_import.unwrap_or(4096),

@@ -20,6 +20,7 @@ pub(crate) fn gpus() -> &'static [Gpu] {
             no_f16: true,
             no_subgroups: true,
             no_cooperative: true,
+            no_timestamps: false,
             no_host_import: true,
             max_binding: None,
             max_invocations: Some(256),

@@ -15,8 +15,9 @@ pub enum Clock {
     Timestamps,
     /// The host's clock around each kernel, submitted and awaited on its own: the submit's cost is in every figure.
     Submits,
-    /// The clock of the first CPU thread, by step of the plan: the row program before a linear counts with it.
-    Thread,
+    /// The host's clock around each step of the plan on the CPU, started on its own: the row program before a linear
+    /// counts with it.
+    Runs,
 }
 
 impl Clock {
@@ -27,7 +28,7 @@ impl Clock {
             Clock::Submits => {
                 "no device timestamps: each kernel submitted on its own and timed by the host, submits included"
             }
-            Clock::Thread => "host clock, by step of the plan; norms and the like count with the linear behind them",
+            Clock::Runs => "host clock, by step of the plan; norms and the like count with the linear behind them",
         }
     }
 }

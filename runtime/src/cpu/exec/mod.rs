@@ -165,23 +165,13 @@ impl CpuBackend {
         self.admit(steps)?;
         let n_outputs = self.batch.outputs.len();
         if !self.batch.tokens.is_empty() {
-            let mut times = self.step_times();
             let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
             let context = StepContext { backend: self, kvs: &kvs };
-            let run = Instant::now();
-            let clock = std::sync::Mutex::new(&mut times);
-            self.pool.run(&|worker| {
-                if worker.index() == 0
-                    && let Ok(mut guard) = clock.lock()
-                    && let Some(times) = guard.as_deref_mut()
-                {
-                    context.run(worker, Some(times));
-                } else {
-                    context.run(worker, None);
-                }
-            });
-            if let Some(times) = times {
-                self.add_trace(start, run, &times);
+            if self.tracing.is_some() {
+                let calls = context.run_timed(start);
+                self.add_trace(start, &calls);
+            } else {
+                self.pool.run(&|worker| (0..self.plan.steps.len()).for_each(|i| context.step(worker, i)));
             }
         }
         for step in steps.iter_mut() {
@@ -250,18 +240,6 @@ impl CpuBackend {
 }
 
 impl StepContext<'_> {
-    fn run(&self, worker: &Worker<'_>, mut times: Option<&mut [u64]>) {
-        let mut last = times.is_some().then(Instant::now);
-        for i in 0..self.backend.plan.steps.len() {
-            self.step(worker, i);
-            if let (Some(times), Some(last)) = (times.as_deref_mut(), last.as_mut()) {
-                let now = Instant::now();
-                times[i] += (now - *last).as_nanos() as u64;
-                *last = now;
-            }
-        }
-    }
-
     /// One step of the plan.
     fn step(&self, worker: &Worker<'_>, i: usize) {
         match &self.backend.plan.steps[i].kind {

@@ -1,6 +1,6 @@
 //! Looking on: where the time of a step goes, and what each step of the plan computes.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{CpuBackend, StepContext};
 use crate::{
@@ -19,7 +19,7 @@ pub(super) struct Tracing {
 impl CpuBackend {
     /// Starts anew (or stops) measuring where time goes.
     pub fn set_tracing(&mut self, on: bool) {
-        self.tracing = on.then(|| Tracing { trace: Trace::new(Clock::Thread, &self.plan), since: Instant::now() });
+        self.tracing = on.then(|| Tracing { trace: Trace::new(Clock::Runs, &self.plan), since: Instant::now() });
     }
 
     /// What was measured since tracing began.
@@ -27,26 +27,11 @@ impl CpuBackend {
         self.tracing.as_ref().map(|t| &t.trace)
     }
 
-    /// Room for the times of a step, where they are wanted.
-    pub(super) fn step_times(&self) -> Option<Vec<u64>> {
-        self.tracing.as_ref().map(|_| vec![0; self.plan.steps.len()])
-    }
-
     /// Adds the times of the step that began at `start`.
-    pub(super) fn add_trace(&mut self, start: Instant, run: Instant, times: &[u64]) {
+    pub(super) fn add_trace(&mut self, start: Instant, calls: &[RawCall]) {
         let Some(Tracing { trace, since }) = &mut self.tracing else { return };
-        let mut at = run - start;
-        let calls: Vec<RawCall> = times
-            .iter()
-            .enumerate()
-            .map(|(step, nanos)| {
-                let time = Duration::from_nanos(*nanos);
-                at += time;
-                (Some(step), "", at - time, time)
-            })
-            .collect();
         let load = self.batch.load(self.book.kv_type());
-        trace.add(&self.plan, &load, (start - *since, start.elapsed()), &calls);
+        trace.add(&self.plan, &load, (start - *since, start.elapsed()), calls);
     }
 
     /// As [`CpuBackend::forward`], but one step of the plan after the other; `look` sees what each has computed. What
@@ -79,5 +64,18 @@ impl CpuBackend {
             self.book.drop_passed(step.kv, 0);
         }
         Ok(())
+    }
+}
+
+impl StepContext<'_> {
+    /// Runs each step of the plan on its own. Within one run of the pool no thread sees when a step ends: one that the
+    /// system has put aside skips what the others have done.
+    pub(super) fn run_timed(&self, start: Instant) -> Vec<RawCall> {
+        let timed = |i: usize| {
+            let begun = Instant::now();
+            self.backend.pool.run(&|worker| self.step(worker, i));
+            (Some(i), "", begun - start, begun.elapsed())
+        };
+        (0..self.backend.plan.steps.len()).map(timed).collect()
     }
 }

@@ -1,0 +1,142 @@
+//! `verify` and `--profile` as users meet them, on the best adapter there is.
+#![cfg(feature = "gpu")]
+
+mod cli_support;
+mod support;
+
+use std::sync::Arc;
+
+use cli_support::Handmill;
+use handmill_models::{
+    Engine, EngineOptions, Model,
+    engine::{DeviceChoice, verify::compare},
+};
+use handmill_runtime::{
+    gpu::{CapsOverride, Gpu, GpuOptions},
+    profile::Clock,
+};
+use serde_json::Value;
+use support::{Skip, fixtures_dir, skip};
+
+fn fixture() -> String {
+    fixtures_dir().join("families/llama3").to_str().expect("UTF-8").to_owned()
+}
+
+/// Whether there is an adapter; says so where there is none.
+fn gpu(test: &str) -> bool {
+    let any = !Gpu::adapters().is_empty();
+    if !any {
+        skip(Skip::Missing, test, "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)");
+    }
+    any
+}
+
+#[test]
+fn verify_lists_every_step() {
+    if !gpu("cli_gpu::verify_lists_every_step") {
+        return;
+    }
+    let answer = Handmill::new().run(&["verify", &fixture(), "--json"]).json();
+    assert_eq!(answer["passed"], true, "{answer}");
+    let steps = answer["steps"].as_array().expect("steps");
+    for phase in ["prompt", "generation"] {
+        let names: Vec<&str> =
+            steps.iter().filter(|s| s["phase"] == phase).filter_map(|s| s["name"].as_str()).collect();
+        // Five steps a layer of three, and the head.
+        assert_eq!(names.len(), 16, "{phase}: {names:?}");
+        for name in ["layer.0.q", "layer.1.attention", "layer.2.down", "head"] {
+            assert!(names.contains(&name), "{phase}: {name} in {names:?}");
+        }
+    }
+    for step in steps {
+        assert!(step["rows"].as_u64() > Some(0), "{step}");
+        // f32 on both sides: rounding alone.
+        assert!(step["error"].as_f64().is_some_and(|e| e < 1e-3), "{step}");
+    }
+    let table = Handmill::new().run(&["verify", &fixture()]);
+    table.assert_ok();
+    assert!(table.stdout.contains("layer.1.attention") && table.stdout.contains("32 of 32"), "{}", table.stdout);
+}
+
+#[test]
+fn wrong_steps_are_seen() {
+    let model = Model::open(fixture().as_ref()).expect("the fixture");
+    let engine = || Engine::new(&model, &EngineOptions::default()).expect("an engine");
+    let other = Model::open(&fixtures_dir().join("families/llama2")).expect("the fixture");
+    let mut wrong = Engine::new(&other, &EngineOptions::default()).expect("an engine");
+    let [prompt, generation] = compare(&mut engine(), &mut engine(), &[1, 2, 3]).expect("steps");
+    assert!(prompt.iter().chain(&generation).all(|c| c.passed() && c.error == 0.0));
+    // Other weights.
+    let [prompt, _] = compare(&mut engine(), &mut wrong, &[1, 2, 3]).expect("steps");
+    assert!(prompt.iter().any(|c| !c.passed()));
+}
+
+#[test]
+fn profiles_name_kernels() {
+    if !gpu("cli_gpu::profiles_name_kernels") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("trace.json");
+    let path = file.to_str().expect("UTF-8");
+    let args = ["run", &fixture(), "--backend", "gpu", "-p", "Hello there", "-n", "3", "--ignore-eos"];
+    let answer = Handmill::new().run(&[&args[..], &["--profile", path]].concat());
+    answer.assert_ok();
+    assert!(answer.stderr.contains("linear f32") && answer.stderr.contains("attention"), "{}", answer.stderr);
+    let names = names(&std::fs::read_to_string(&file).expect("the trace"));
+    assert!(names.iter().any(|n| n.starts_with("linear_")), "{names:?}");
+    assert!(names.iter().any(|n| n.starts_with("attention_")), "{names:?}");
+    assert!(names.iter().any(|n| n == "norm"), "{names:?}");
+
+    // The CPU, by step of the plan.
+    let args = ["bench", &fixture(), "--backend", "cpu", "-p", "5", "-n", "2", "--reps", "1", "--no-walls", "--json"];
+    let answer = Handmill::new().run(&[&args[..], &["--profile", path]].concat());
+    answer.assert_ok();
+    assert!(answer.stderr.contains("prompt: 1 step(s), 5 token(s)"), "{}", answer.stderr);
+    let names = self::names(&std::fs::read_to_string(&file).expect("the trace"));
+    assert!(names.contains(&"linear f32".to_owned()) && names.contains(&"attention".to_owned()), "{names:?}");
+    // A model is never taken for the trace's file.
+    assert_eq!(Handmill::new().run(&["run", "-p", "x", "--profile", "smollm2"]).code, Some(2));
+}
+
+/// The names of a trace's timed events.
+fn names(trace: &str) -> Vec<String> {
+    let events: Vec<Value> = serde_json::from_str(trace).expect("a JSON array");
+    let timed = events.iter().filter(|e| e["ph"] == "X");
+    timed
+        .map(|e| {
+            assert!(e["ts"].is_number() && e["dur"].is_number() && e["pid"].is_number(), "{e}");
+            e["name"].as_str().expect("a name").to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn devices_without_timestamps_are_timed_by_the_host() {
+    if !gpu("cli_gpu::devices_without_timestamps_are_timed_by_the_host") {
+        return;
+    }
+    let caps = CapsOverride { no_timestamps: true, ..CapsOverride::default() };
+    let gpu = Gpu::open(&GpuOptions { caps, ..GpuOptions::default() }).expect("a device");
+    let model = Model::open(fixture().as_ref()).expect("the fixture");
+    let options = EngineOptions { device: DeviceChoice::Gpu(Arc::new(gpu)), ..EngineOptions::default() };
+    let mut engine = Engine::new(&model, &options).expect("an engine");
+    let run = |engine: &mut Engine| {
+        let mut sequence = engine.sequence();
+        let logits = engine.prefill(&mut sequence, &[1, 2, 3, 4]).expect("logits").to_vec();
+        engine.release(sequence);
+        logits
+    };
+    let plain = run(&mut engine);
+    engine.backend().set_tracing(true).expect("tracing");
+    assert_eq!(run(&mut engine), plain);
+    let trace = engine.backend().trace().expect("a trace").clone();
+    assert_eq!(trace.clock, Clock::Submits);
+    let calls = &trace.last[0].calls;
+    assert!(calls.iter().any(|c| c.kernel.starts_with("linear") && !c.time.is_zero() && c.cost.flops > 0));
+    // Every step of the plan has a call.
+    let steps = engine.backend().plan().steps.len();
+    assert!((0..steps).all(|i| calls.iter().any(|c| c.step == Some(i))));
+    engine.backend().set_tracing(false).expect("no tracing");
+    assert_eq!(run(&mut engine), plain);
+}
