@@ -42,6 +42,18 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// A tensor whose shape is not what the configuration says.
+    #[error("{path}: tensor `{tensor}` has the shape {found:?}, and the configuration makes it {expected:?}")]
+    Shape {
+        /// The checkpoint.
+        path: String,
+        /// The tensor's name.
+        tensor: String,
+        /// The file's shape.
+        found: Vec<usize>,
+        /// The configuration's.
+        expected: Vec<usize>,
+    },
     /// More tokens than the context holds.
     #[error("{tokens} tokens do not fit the context of {n_ctx}; ask for a longer one (--ctx)")]
     ContextFull {

@@ -34,14 +34,16 @@ pub fn attention(
     a: &Attention,
     last: bool,
 ) -> Result<ValueId, Error> {
-    let project = |b: &mut GraphBuilder, name: &str, gguf: &str, hf: &str, x| {
-        let weight = l.layer(b, layer, &format!("{gguf}.weight"), &format!("self_attn.{hf}.weight"))?;
-        let bias = l.layer_if_present(b, layer, &format!("{gguf}.bias"), &format!("self_attn.{hf}.bias"))?;
+    let width = b.graph().value(x).width;
+    let project = |b: &mut GraphBuilder, name: &str, gguf: &str, hf: &str, x, out: usize| {
+        let shape = [out, b.graph().value(x).width];
+        let weight = l.layer(b, layer, &format!("{gguf}.weight"), &format!("self_attn.{hf}.weight"), &shape)?;
+        let bias = l.layer_if_present(b, layer, &format!("{gguf}.bias"), &format!("self_attn.{hf}.bias"), &[out])?;
         Ok::<_, Error>(b.linear(name, x, weight, bias)?)
     };
-    let mut q = project(b, "q", "attn_q", "q_proj", x)?;
-    let mut k = project(b, "k", "attn_k", "k_proj", x)?;
-    let v = project(b, "v", "attn_v", "v_proj", x)?;
+    let mut q = project(b, "q", "attn_q", "q_proj", x, a.n_heads * a.head_dim)?;
+    let mut k = project(b, "k", "attn_k", "k_proj", x, a.n_kv_heads * a.head_dim)?;
+    let v = project(b, "v", "attn_v", "v_proj", x, a.n_kv_heads * a.head_dim)?;
     if a.qk_norm {
         let norm = l.layer_rms(b, layer, "attn_q_norm.weight", "self_attn.q_norm.weight", a.head_dim)?;
         q = b.norm("q_norm", q, norm)?;
@@ -77,5 +79,5 @@ pub fn attention(
     if last {
         y = b.op("select", Op::SelectOutputs, &[y])?;
     }
-    project(b, "o", "attn_output", "o_proj", y)
+    project(b, "o", "attn_output", "o_proj", y, width)
 }

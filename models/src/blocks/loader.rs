@@ -60,10 +60,28 @@ impl<'a> Loader<'a> {
         if self.gguf { format!("blk.{layer}.{gguf}") } else { format!("{}layers.{layer}.{hf}", self.prefix) }
     }
 
-    /// A weight outside the layers; `hf` without the prefix.
-    pub fn global(&self, b: &mut GraphBuilder, gguf: &str, hf: &str) -> Result<WeightId, Error> {
-        let name = self.name(gguf, hf);
-        Ok(b.weight(&name, self.checkpoint.tensor(&name)?))
+    /// The tensor `name`, which must have that shape.
+    fn required(&self, b: &mut GraphBuilder, name: &str, shape: &[usize]) -> Result<WeightId, Error> {
+        let tensor = self.checkpoint.tensor(name)?;
+        self.check_shape(name, &tensor, shape)?;
+        Ok(b.weight(name, tensor))
+    }
+
+    fn check_shape(&self, name: &str, tensor: &Tensor, expected: &[usize]) -> Result<(), Error> {
+        if tensor.shape() == expected {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            path: self.checkpoint.path().display().to_string(),
+            tensor: name.to_owned(),
+            found: tensor.shape().to_vec(),
+            expected: expected.to_vec(),
+        })
+    }
+
+    /// A weight of that shape outside the layers; `hf` without the prefix.
+    pub fn global(&self, b: &mut GraphBuilder, gguf: &str, hf: &str, shape: &[usize]) -> Result<WeightId, Error> {
+        self.required(b, &self.name(gguf, hf), shape)
     }
 
     /// A GGUF tensor that other files do not have.
@@ -71,10 +89,16 @@ impl<'a> Loader<'a> {
         if self.gguf { Ok(self.checkpoint.find(name)?) } else { Ok(None) }
     }
 
-    /// A layer's weight.
-    pub fn layer(&self, b: &mut GraphBuilder, layer: usize, gguf: &str, hf: &str) -> Result<WeightId, Error> {
-        let name = self.layer_name(layer, gguf, hf);
-        Ok(b.weight(&name, self.checkpoint.tensor(&name)?))
+    /// A layer's weight of that shape, `[out, in]` for matrices.
+    pub fn layer(
+        &self,
+        b: &mut GraphBuilder,
+        layer: usize,
+        gguf: &str,
+        hf: &str,
+        shape: &[usize],
+    ) -> Result<WeightId, Error> {
+        self.required(b, &self.layer_name(layer, gguf, hf), shape)
     }
 
     /// A layer's weight, if the file has it.
@@ -84,9 +108,12 @@ impl<'a> Loader<'a> {
         layer: usize,
         gguf: &str,
         hf: &str,
+        shape: &[usize],
     ) -> Result<Option<WeightId>, Error> {
         let name = self.layer_name(layer, gguf, hf);
-        Ok(self.checkpoint.find(&name)?.map(|t| b.weight(&name, t)))
+        let Some(tensor) = self.checkpoint.find(&name)? else { return Ok(None) };
+        self.check_shape(&name, &tensor, shape)?;
+        Ok(Some(b.weight(&name, tensor)))
     }
 
     /// The output head: its own weight, or the embedding table where the file has none.
@@ -117,16 +144,19 @@ impl<'a> Loader<'a> {
         hf: &str,
         group: usize,
     ) -> Result<NormOp, Error> {
-        Ok(self.rms(self.layer(b, layer, gguf, hf)?, group))
+        Ok(self.rms(self.layer(b, layer, gguf, hf, &[group])?, group))
     }
 
     /// The norm before the head.
     pub fn final_rms(&self, b: &mut GraphBuilder, group: usize) -> Result<NormOp, Error> {
-        Ok(self.rms(self.global(b, "output_norm.weight", "norm.weight")?, group))
+        Ok(self.rms(self.global(b, "output_norm.weight", "norm.weight", &[group])?, group))
     }
 
-    /// The embedding table, `[vocab, width]`.
-    pub fn embedding(&self, b: &mut GraphBuilder) -> Result<WeightId, Error> {
-        self.global(b, "token_embd.weight", "embed_tokens.weight")
+    /// The embedding table, `[vocab, width]`. Its rows may be more or fewer than the configuration says.
+    pub fn embedding(&self, b: &mut GraphBuilder, width: usize) -> Result<WeightId, Error> {
+        let name = self.name("token_embd.weight", "embed_tokens.weight");
+        let tensor = self.checkpoint.tensor(&name)?;
+        self.check_shape(&name, &tensor, &[tensor.rows(), width])?;
+        Ok(b.weight(&name, tensor))
     }
 }

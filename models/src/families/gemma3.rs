@@ -50,7 +50,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let sliding = c.sliding_layers(d.n_layers, |i| period == 0 || !(i + 1).is_multiple_of(period))?;
 
     let mut b = GraphBuilder::new();
-    let embedding = l.embedding(&mut b)?;
+    let embedding = l.embedding(&mut b, d.width)?;
     // The reference rounds the scale to the checkpoint's type.
     let scale = (d.width as f32).sqrt();
     let scale = match b.graph().weight(embedding).dtype() {
@@ -72,7 +72,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
             let residual = if last { b.op("select_residual", Op::SelectOutputs, &[h])? } else { h };
             let x = b.add("attention_residual", residual, y)?;
             let n = norm(b, "pre_feedforward_layernorm", "ffn_norm", x)?;
-            let y = blocks::gated_mlp(b, &l, i, n, Act::GeluTanh)?;
+            let y = blocks::gated_mlp(b, &l, i, n, d.inner, Act::GeluTanh)?;
             let y = norm(b, "post_feedforward_layernorm", "post_ffw_norm", y)?;
             Ok::<_, Error>(b.add("mlp_residual", x, y)?)
         })?;
@@ -80,7 +80,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let tied = c.bool(key("", "tie_word_embeddings"))?.unwrap_or(true);
     let cap = key("final_logit_softcapping", "final_logit_softcapping");
     refuse_unless(c, cap, c.f32(cap)?.is_none(), "a cap on the logits")?;
-    let graph = blocks::head(b, &l, h, d.width, embedding, tied)?;
+    let graph = blocks::head(b, &l, h, embedding, tied)?;
     Ok(Built { graph, n_layers: d.n_layers, width: d.width, context: d.context })
 }
 

@@ -60,6 +60,8 @@ pub fn build(checkpoint: &Checkpoint) -> Result<Built, Error> {
 struct Dims {
     n_layers: usize,
     width: usize,
+    /// Width between the two halves of a dense feed-forward.
+    inner: usize,
     n_heads: usize,
     n_kv_heads: usize,
     head_dim: usize,
@@ -89,6 +91,7 @@ impl Dims {
         Ok(Self {
             n_layers: c.require_usize(key("block_count", "num_hidden_layers"))?,
             width,
+            inner: c.usize(key("feed_forward_length", "intermediate_size"))?.unwrap_or(0),
             n_heads,
             n_kv_heads,
             head_dim,

@@ -43,13 +43,13 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let sliding = c.sliding_layers(d.n_layers, |i| window.is_some() && i >= first_sliding)?;
 
     let mut b = GraphBuilder::new();
-    let embedding = l.embedding(&mut b)?;
+    let embedding = l.embedding(&mut b, d.width)?;
     let mut h = b.embed("embed", embedding, 1.0)?;
     for (i, sliding) in sliding.iter().enumerate() {
         let attention = Attention { window: window.filter(|_| *sliding), ..full.clone() };
-        h = blocks::pre_norm_layer(&mut b, &l, i, h, &attention, d.width, i + 1 == d.n_layers)?;
+        h = blocks::pre_norm_layer(&mut b, &l, i, h, &attention, d.inner, i + 1 == d.n_layers)?;
     }
     let tied = c.bool(key("", "tie_word_embeddings"))?.unwrap_or(false);
-    let graph = blocks::head(b, &l, h, d.width, embedding, tied)?;
+    let graph = blocks::head(b, &l, h, embedding, tied)?;
     Ok(Built { graph, n_layers: d.n_layers, width: d.width, context: d.context })
 }
