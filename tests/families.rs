@@ -162,3 +162,28 @@ fn check_invariance(name: &'static str) {
         }
     }
 }
+
+#[test]
+fn a_raised_flag_ends_an_answer_and_a_prompt() {
+    use handmill_models::{Engine, EngineOptions, GenerateOptions, Model, engine::StopReason};
+    use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
+    let fixture = Fixture::load("llama2");
+    let model = Model::open(&fixture.dir).expect("a model");
+    let mut engine = Engine::new(&model, &EngineOptions::default()).expect("an engine");
+    let flag = Arc::new(AtomicBool::new(false));
+    let options =
+        GenerateOptions { ignore_end_of_turn: true, cancel: Some(flag.clone()), ..GenerateOptions::default() };
+    let mut pieces = 0;
+    let stats = engine.generate(&fixture.prompt_ids, &options, |_| {
+        pieces += 1;
+        flag.store(true, Ordering::Relaxed);
+        std::ops::ControlFlow::Continue(())
+    });
+    let stats = stats.expect("an answer");
+    assert_eq!((pieces, stats.stop), (1, StopReason::Cancelled));
+    assert!(!stats.generated.is_empty());
+
+    let stats = engine.generate(&fixture.prompt_ids, &options, |_| panic!("text after the flag"));
+    let stats = stats.expect("no answer");
+    assert_eq!((stats.generated.len(), stats.stop), (0, StopReason::Cancelled));
+}
