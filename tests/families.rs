@@ -139,6 +139,18 @@ fn check_invariance(name: &'static str) {
         }
     }
 
+    // A prefix out of the cache, taken up by two sequences that go on differently.
+    if !fixture.length_dependent_rope {
+        let mut session = open(Options::default());
+        session.feed(&ids[..21]);
+        let last: Vec<u32> = ids[21..].iter().rev().copied().collect();
+        session.feed_fork(&last);
+        let forked = session.feed_fork(&ids[21..]);
+        assert_close("a forked prefix", &forked, &fixture.logits.slice(21..ids.len()), TOLERANCE);
+        let rest = session.feed(&ids[21..]);
+        assert_close("the prefix itself", &rest, &fixture.logits.slice(21..ids.len()), TOLERANCE);
+    }
+
     let other: Vec<u32> = ids.iter().rev().take(17).copied().collect();
     let alone = open(Options::default()).feed(&other);
     let both = open(Options::default()).feed_batch(&[ids, &other]);
