@@ -211,7 +211,7 @@ impl Scaling {
             "dynamic" => {
                 let freqs =
                     RopeFreqs::Dynamic { theta: self.theta, factor: need_factor()?, max_position: self.context };
-                return Ok(RopeSpec { layout, rotary_dims: r, freqs, attention_factor: 1.0 });
+                return Ok(RopeSpec { layout, first_dim: 0, rotary_dims: r, freqs, attention_factor: 1.0 });
             }
             "llama3" => {
                 let factor = need_factor()?;
@@ -232,6 +232,7 @@ impl Scaling {
         };
         Ok(RopeSpec {
             layout,
+            first_dim: 0,
             rotary_dims: r,
             freqs: RopeFreqs::Fixed(freqs.into_iter().map(|f| f as f32).collect()),
             attention_factor: attention_factor as f32,

@@ -89,9 +89,15 @@ fn attributes(op: &Op) -> Json {
             "cache": a.cache.0, "n_heads": a.n_heads, "n_kv_heads": a.n_kv_heads, "head_dim": a.head_dim,
             "v_dim": a.v_dim, "scale": a.scale, "softcap": a.softcap, "window": a.window, "chunk": a.chunk,
         }),
-        Op::GatedAct { act } => json!({"act": format!("{act:?}").to_lowercase()}),
+        Op::GatedAct { act } | Op::Act { act } => match act.parameters() {
+            (_, f32::INFINITY) => json!({"act": act.name()}),
+            (alpha, limit) => json!({"act": act.name(), "alpha": alpha, "limit": limit}),
+        },
+        Op::Columns { period, offset, len } => json!({"period": period, "offset": offset, "len": len}),
+        Op::Join { a, b } => json!({"a": a, "b": b}),
+        Op::PositionScale(s) => json!({"beta": s.beta, "length": s.length, "offset": s.offset}),
         Op::Scale { factor } => json!({"factor": factor}),
         Op::Softcap { cap } => json!({"cap": cap}),
-        Op::Linear { .. } | Op::Add | Op::SelectOutputs => json!({}),
+        Op::Linear { .. } | Op::Add | Op::Mul | Op::SelectOutputs => json!({}),
     }
 }

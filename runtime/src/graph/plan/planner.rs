@@ -95,6 +95,8 @@ impl<'g> Planner<'g> {
                     match &before.op {
                         Op::Norm(n) if n.group == dim && n.kind == NormKind::Rms => ops.push(HeadOp::Norm(n.clone())),
                         Op::Rope { rope, head_dim, .. } if *head_dim == dim => ops.push(HeadOp::Rope(*rope)),
+                        // The last op is the first that is found.
+                        Op::PositionScale(scale) if ops.is_empty() => ops.push(HeadOp::PositionScale(*scale)),
                         _ => break,
                     }
                     self.folded.insert(p);
@@ -150,6 +152,16 @@ impl<'g> Planner<'g> {
                 Op::Norm(norm) => RowOp::Norm { src: src(0), norm: norm.clone() },
                 Op::Add => RowOp::Add { a: src(0), b: src(1) },
                 Op::GatedAct { act } => RowOp::GatedAct { act: *act, gate: src(0), up: src(1) },
+                Op::Act { act } => RowOp::Act { act: *act, src: src(0) },
+                Op::Mul => {
+                    let [a, b] = [0, 1].map(|n| self.graph.value(node.inputs[n]).width);
+                    RowOp::Mul { a: src(0), b: src(1), group: a / b.max(1) }
+                }
+                Op::Columns { period, offset, len } => {
+                    RowOp::Columns { src: src(0), period: *period, offset: *offset, len: *len }
+                }
+                Op::Join { a, b } => RowOp::Join { a: src(0), b: src(1), lens: [*a, *b] },
+                Op::PositionScale(scale) => RowOp::PositionScale { src: src(0), scale: *scale },
                 Op::Scale { factor } => RowOp::Scale { src: src(0), factor: *factor },
                 Op::Softcap { cap } => RowOp::Softcap { src: src(0), cap: *cap },
                 Op::Rope { rope, head_dim, .. } => RowOp::Rope { src: src(0), rope: *rope, head_dim: *head_dim },

@@ -1,6 +1,6 @@
 //! Row programs: what is computed row by row, in registers and scratch.
 
-use crate::graph::op::{Act, NormOp, RopeId, Rows, ValueId, WeightId};
+use crate::graph::op::{Act, NormOp, PositionScale, RopeId, Rows, ValueId, WeightId};
 
 /// Where a row program's instruction reads a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,49 @@ pub enum RowOp {
         gate: Src,
         /// The other factor.
         up: Src,
+    },
+    /// `act(x)`.
+    Act {
+        /// The activation.
+        act: Act,
+        /// Input row.
+        src: Src,
+    },
+    /// Product of two rows.
+    Mul {
+        /// One row.
+        a: Src,
+        /// The other, `group` times as narrow.
+        b: Src,
+        /// Elements of `a` that each of `b`'s multiplies.
+        group: usize,
+    },
+    /// Of every `period` elements, those from `offset` to `offset + len`.
+    Columns {
+        /// Input row.
+        src: Src,
+        /// Elements from one group to the next.
+        period: usize,
+        /// First element kept of a group.
+        offset: usize,
+        /// Elements kept of a group.
+        len: usize,
+    },
+    /// Groups of two rows in turn.
+    Join {
+        /// One row.
+        a: Src,
+        /// The other.
+        b: Src,
+        /// Elements of a group of each.
+        lens: [usize; 2],
+    },
+    /// Times a factor that depends on the token's position.
+    PositionScale {
+        /// Input row.
+        src: Src,
+        /// The factor.
+        scale: PositionScale,
     },
     /// Times a constant.
     Scale {
@@ -119,9 +162,12 @@ impl RowOp {
     pub(crate) fn srcs_mut(&mut self) -> [Option<&mut Src>; 2] {
         match self {
             RowOp::Embed { .. } => [None, None],
-            RowOp::Add { a, b } => [Some(a), Some(b)],
+            RowOp::Add { a, b } | RowOp::Mul { a, b, .. } | RowOp::Join { a, b, .. } => [Some(a), Some(b)],
             RowOp::GatedAct { gate, up, .. } => [Some(gate), Some(up)],
             RowOp::Norm { src, .. }
+            | RowOp::Act { src, .. }
+            | RowOp::Columns { src, .. }
+            | RowOp::PositionScale { src, .. }
             | RowOp::Scale { src, .. }
             | RowOp::Softcap { src, .. }
             | RowOp::Rope { src, .. }

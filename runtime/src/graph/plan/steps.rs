@@ -1,7 +1,7 @@
 //! The kinds of step.
 
 use super::{RowProgram, Src};
-use crate::graph::op::{AttentionOp, NormOp, RopeId, ValueId, WeightId};
+use crate::graph::op::{AttentionOp, NormOp, PositionScale, RopeId, ValueId, WeightId};
 
 /// One weight of a linear step.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub enum HeadOp {
     Norm(NormOp),
     /// Rotation by position.
     Rope(RopeId),
+    /// A factor that depends on the position; the last of a list.
+    PositionScale(PositionScale),
 }
 
 /// Attention with what precedes it head by head.
