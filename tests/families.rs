@@ -139,6 +139,18 @@ fn check_invariance(name: &'static str) {
         }
     }
 
+    // A prefix out of the cache, taken up by two sequences that go on differently.
+    if !fixture.length_dependent_rope {
+        let mut session = open(Options::default());
+        session.feed(&ids[..21]);
+        let last: Vec<u32> = ids[21..].iter().rev().copied().collect();
+        session.feed_fork(&last);
+        let forked = session.feed_fork(&ids[21..]);
+        assert_close("a forked prefix", &forked, &fixture.logits.slice(21..ids.len()), TOLERANCE);
+        let rest = session.feed(&ids[21..]);
+        assert_close("the prefix itself", &rest, &fixture.logits.slice(21..ids.len()), TOLERANCE);
+    }
+
     let other: Vec<u32> = ids.iter().rev().take(17).copied().collect();
     let alone = open(Options::default()).feed(&other);
     let both = open(Options::default()).feed_batch(&[ids, &other]);
@@ -161,4 +173,29 @@ fn check_invariance(name: &'static str) {
             assert_close(&format!("{isa:?}, one token"), &step, &fixture.gen_step_logits.slice(1..2), TOLERANCE);
         }
     }
+}
+
+#[test]
+fn a_raised_flag_ends_an_answer_and_a_prompt() {
+    use handmill_models::{Engine, EngineOptions, GenerateOptions, Model, engine::StopReason};
+    use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
+    let fixture = Fixture::load("llama2");
+    let model = Model::open(&fixture.dir).expect("a model");
+    let mut engine = Engine::new(&model, &EngineOptions::default()).expect("an engine");
+    let flag = Arc::new(AtomicBool::new(false));
+    let options =
+        GenerateOptions { ignore_end_of_turn: true, cancel: Some(flag.clone()), ..GenerateOptions::default() };
+    let mut pieces = 0;
+    let stats = engine.generate(&fixture.prompt_ids, &options, |_| {
+        pieces += 1;
+        flag.store(true, Ordering::Relaxed);
+        std::ops::ControlFlow::Continue(())
+    });
+    let stats = stats.expect("an answer");
+    assert_eq!((pieces, stats.stop), (1, StopReason::Cancelled));
+    assert!(!stats.generated.is_empty());
+
+    let stats = engine.generate(&fixture.prompt_ids, &options, |_| panic!("text after the flag"));
+    let stats = stats.expect("no answer");
+    assert_eq!((stats.generated.len(), stats.stop), (0, StopReason::Cancelled));
 }
