@@ -60,8 +60,7 @@ pub fn attention(
             k = b.rope("k_rope", k, rope, a.head_dim)?;
         }
     }
-    let cache =
-        b.cache(CacheSpec { n_kv_heads: a.n_kv_heads, head_dim: a.head_dim, v_dim: a.head_dim, window: a.window });
+    let cache = b.cache(CacheSpec { window: a.window, ..CacheSpec::new(a.n_kv_heads, a.head_dim, a.head_dim) });
     let op = AttentionOp {
         cache,
         n_heads: a.n_heads,
@@ -74,6 +73,7 @@ pub fn attention(
         chunk: None,
         sinks: None,
         rotate_on_read,
+        v_in_k: false,
     };
     let mut y = b.attention("attention", [q, k, v], op)?;
     if last {

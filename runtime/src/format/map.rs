@@ -68,6 +68,13 @@ impl Bytes {
         Some(Self { owner: Owner::Mapped(map.clone()), range })
     }
 
+    /// A part of them, sharing what keeps them alive; `None` where the range leaves them.
+    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
+        self.get(range.clone())?;
+        let range = self.range.start + range.start..self.range.start + range.end;
+        Some(Self { owner: self.owner.clone(), range })
+    }
+
     /// The map that the bytes lie in and where, unless they are on the heap.
     #[cfg(feature = "gpu")]
     pub(crate) fn mapping(&self) -> Option<(&Arc<Mapping>, usize)> {
@@ -75,12 +82,6 @@ impl Bytes {
             Owner::Mapped(map) => Some((map, self.range.start)),
             Owner::Heap(_) => None,
         }
-    }
-
-    /// The bytes `range` of these; `None` where the range leaves them. Nothing is copied.
-    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
-        self.get(range.clone())?;
-        Some(Self { owner: self.owner.clone(), range: self.range.start + range.start..self.range.start + range.end })
     }
 
     /// Bytes on the heap.

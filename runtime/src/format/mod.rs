@@ -15,4 +15,4 @@ pub use gguf::Gguf;
 pub use map::{Bytes, Mapping};
 pub use safetensors::SafeTensors;
 pub use table::TensorInfo;
-pub use tensor::Tensor;
+pub use tensor::{ScaleType, Scales, Tensor};

@@ -10,6 +10,7 @@
 //! [`Worker::for_each`](super::pool::Worker::for_each) demands.
 
 mod attention;
+mod heads;
 mod linear;
 mod observe;
 mod rows;

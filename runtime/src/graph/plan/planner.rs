@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{AttentionStep, HeadOp, LinearPart, LinearStep, RowInstr, RowOp, RowProgram, Src, StepKind};
 use crate::graph::{
     builder::{Graph, Node},
-    op::{NormKind, Op, ValueId},
+    op::{HeadLinearOp, NormKind, Op, ValueId},
 };
 
 pub(super) struct Planner<'g> {
@@ -56,6 +56,7 @@ impl<'g> Planner<'g> {
                     }
                     self.linear(x, &group);
                 }
+                Op::HeadLinear(op) => self.head_linear(at, *op),
                 Op::Attention(_) => {
                     self.flush();
                     self.steps.push((node.name.clone(), StepKind::Attention(attention[&at].clone())));
@@ -81,10 +82,12 @@ impl<'g> Planner<'g> {
         let mut steps = HashMap::new();
         for (i, node) in self.graph.nodes.iter().enumerate() {
             let Op::Attention(op) = &node.op else { continue };
-            let mut inputs = [node.inputs[0], node.inputs[1], node.inputs[2]];
+            // Values within keys have no input of their own.
+            let v = node.inputs.get(2).copied();
+            let mut inputs = [node.inputs[0], node.inputs[1], v.unwrap_or(node.inputs[1])];
             let mut head_ops = [const { Vec::new() }; 3];
-            for (x, (ops, dim)) in inputs.iter_mut().zip(head_ops.iter_mut().zip([op.head_dim, op.head_dim, op.v_dim]))
-            {
+            let dims = [op.head_dim, op.head_dim, op.v_dim].into_iter().take(node.inputs.len());
+            for (x, (ops, dim)) in inputs.iter_mut().zip(head_ops.iter_mut().zip(dims)) {
                 while self.users[x.0 as usize].len() == 1 {
                     let Some(&p) = producer.get(x) else { break };
                     let before = &self.graph.nodes[p];
@@ -103,6 +106,9 @@ impl<'g> Planner<'g> {
                     *x = before.inputs[0];
                 }
                 ops.reverse();
+            }
+            if v.is_none() {
+                inputs[2] = inputs[1];
             }
             steps.insert(i, AttentionStep { op: op.clone(), inputs, head_ops, output: node.output });
         }
@@ -123,7 +129,18 @@ impl<'g> Planner<'g> {
             .collect();
         let k = self.graph.value(x).width;
         let name = self.graph.nodes[group[0]].name.clone();
-        self.steps.push((name, StepKind::Linear(LinearStep { prologue, input, k, parts })));
+        self.steps.push((name, StepKind::Linear(LinearStep { prologue, input, k, parts, heads: None })));
+    }
+
+    fn head_linear(&mut self, at: usize, op: HeadLinearOp) {
+        let Node { name, inputs, output, .. } = &self.graph.nodes[at];
+        let (x, rows) = (inputs[0], self.graph.value(inputs[0]).rows);
+        let (prologue, temps) = self.program(&[at]);
+        let input = temps.get(&x).map_or(Src::Value(x), |t| Src::Temp(*t));
+        let prologue = prologue.unwrap_or(RowProgram { rows, instrs: Vec::new() });
+        let parts = vec![LinearPart { weight: op.weight, bias: None, output: *output }];
+        let step = LinearStep { prologue, input, k: op.input, parts, heads: Some(op) };
+        self.steps.push((name.clone(), StepKind::Linear(step)));
     }
 
     fn flush(&mut self) {
@@ -166,7 +183,7 @@ impl<'g> Planner<'g> {
                 Op::Softcap { cap } => RowOp::Softcap { src: src(0), cap: *cap },
                 Op::Rope { rope, head_dim, .. } => RowOp::Rope { src: src(0), rope: *rope, head_dim: *head_dim },
                 Op::SelectOutputs => RowOp::Copy { src: src(0) },
-                Op::Linear { .. } | Op::Attention(_) => continue, // never pending
+                Op::Linear { .. } | Op::HeadLinear(_) | Op::Attention(_) => continue, // never pending
             };
             let outside = |u: &usize| !pending.contains(u) && !consumers.contains(u);
             let stored = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;

@@ -1,7 +1,7 @@
 //! The kinds of step.
 
 use super::{RowProgram, Src};
-use crate::graph::op::{AttentionOp, NormOp, PositionScale, RopeId, ValueId, WeightId};
+use crate::graph::op::{AttentionOp, HeadLinearOp, NormOp, PositionScale, RopeId, ValueId, WeightId};
 
 /// One weight of a linear step.
 #[derive(Clone, Debug)]
@@ -21,10 +21,12 @@ pub struct LinearStep {
     pub prologue: RowProgram,
     /// The input.
     pub input: Src,
-    /// Its width.
+    /// Its width; of a head where there are heads.
     pub k: usize,
     /// The weights that multiply it.
     pub parts: Vec<LinearPart>,
+    /// Set where the only part is one matrix for each head of the input.
+    pub heads: Option<HeadLinearOp>,
 }
 
 /// What happens to a head of q, k or v before attention.
@@ -43,7 +45,7 @@ pub enum HeadOp {
 pub struct AttentionStep {
     /// Geometry and mask.
     pub op: AttentionOp,
-    /// Query, key and value rows as the linears made them.
+    /// Query, key and value rows as the linears made them; the key twice where values are parts of keys.
     pub inputs: [ValueId; 3],
     /// Applied in order to each head of q, k, v. A non-empty list for q says that q may be overwritten.
     pub head_ops: [Vec<HeadOp>; 3],
