@@ -193,19 +193,22 @@ impl Drop for GpuWeights {
 /// The matrices of all steps, each once, in the order in which they are first used.
 fn in_order(plan: &Plan) -> Vec<WeightId> {
     let mut order = Vec::new();
+    let mut seen = vec![false; plan.graph.weights().count()];
     for step in &plan.steps {
         let program = match &step.kind {
             StepKind::Rows(p) => p,
             StepKind::Linear(l) => &l.prologue,
+            StepKind::Experts(e) => &e.prologue,
             StepKind::Attention(_) => continue,
         };
         let tables = program.instrs.iter().filter_map(|i| i.op.table());
-        let parts = match &step.kind {
-            StepKind::Linear(l) => l.parts.as_slice(),
-            _ => &[],
+        let parts: Vec<WeightId> = match &step.kind {
+            StepKind::Linear(l) => l.parts.iter().map(|p| p.weight).collect(),
+            StepKind::Experts(e) => e.parts.iter().flat_map(|p| p.op.experts.iter().copied()).collect(),
+            _ => Vec::new(),
         };
-        for id in tables.chain(parts.iter().map(|p| p.weight)) {
-            if !order.contains(&id) {
+        for id in tables.chain(parts) {
+            if !std::mem::replace(&mut seen[id.0 as usize], true) {
                 order.push(id);
             }
         }

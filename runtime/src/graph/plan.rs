@@ -1,10 +1,11 @@
 //! Plans: what a backend executes.
 //!
-//! The planner turns the ops of a [`Graph`] into three kinds of step:
+//! The planner turns the ops of a [`Graph`] into four kinds of step:
 //!
 //! - **linear**: all linears of one input, behind a *row program* that makes that input (norms, residual adds,
 //!   gated activations, the embedding look-up: everything that works row by row). The program's values that are
 //!   needed later are stored; the rest lives in a worker's scratch.
+//! - **experts**: all linears by experts of one input and route, likewise behind a row program.
 //! - **attention**, with the per-head norms and rotations of q, k and v folded in.
 //! - **rows**: a row program that no linear follows.
 //!
@@ -17,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     builder::{Graph, Node},
     error::GraphError,
-    op::{Act, AttentionOp, NormKind, NormOp, Op, RopeId, Rows, ValueId, WeightId},
+    op::{Act, AttentionOp, ExpertLinearOp, NormKind, NormOp, Op, RopeId, RouteOp, Rows, ValueId, WeightId},
 };
 
 /// Where a row program's instruction reads a row.
@@ -85,6 +86,24 @@ pub enum RowOp {
         /// Elements of a head.
         head_dim: usize,
     },
+    /// The choice of experts.
+    Route {
+        /// Logits.
+        src: Src,
+        /// How.
+        route: RouteOp,
+    },
+    /// Sum over the experts of a route.
+    ExpertSum {
+        /// The experts' rows, one after the other.
+        src: Src,
+        /// The route.
+        route: Src,
+        /// Experts of the route.
+        k: usize,
+        /// Whether rows are multiplied by the weights of the route.
+        weighted: bool,
+    },
     /// The row as it is.
     Copy {
         /// Input row.
@@ -113,9 +132,20 @@ pub struct RowProgram {
 }
 
 impl RowProgram {
-    /// Elements of scratch that the results of all instructions need, each padded to 16.
+    /// Elements of scratch that all instructions need.
     pub fn scratch_len(&self) -> usize {
-        self.instrs.iter().map(|i| i.width.next_multiple_of(16)).sum()
+        self.instrs.iter().map(RowInstr::scratch_len).sum()
+    }
+}
+
+impl RowInstr {
+    /// Elements of scratch that it needs: its result, padded to 16, and behind that whatever it works with.
+    pub fn scratch_len(&self) -> usize {
+        let more = match &self.op {
+            RowOp::Route { route, .. } => 2 * route.n_experts,
+            _ => 0,
+        };
+        self.width.next_multiple_of(16) + more.next_multiple_of(16)
     }
 }
 
@@ -141,6 +171,45 @@ pub struct LinearStep {
     pub k: usize,
     /// The weights that multiply it.
     pub parts: Vec<LinearPart>,
+}
+
+/// One weight of an experts step.
+#[derive(Clone, Debug)]
+pub struct ExpertPart {
+    /// The weights.
+    pub op: ExpertLinearOp,
+    /// Elements that an expert makes.
+    pub out: usize,
+    /// Where the results go: `[rows, slots * out]`.
+    pub output: ValueId,
+}
+
+/// Linears by experts over one input.
+#[derive(Clone, Debug)]
+pub struct ExpertStep {
+    /// Runs before; makes input and route unless they lie in the arena.
+    pub prologue: RowProgram,
+    /// The input.
+    pub input: Src,
+    /// The route. Where the program makes it, it is stored, too.
+    pub route: Src,
+    /// Elements of an expert's input.
+    pub k: usize,
+    /// Experts that the route chooses.
+    pub slots: usize,
+    /// Whether each of them has an input of its own.
+    pub per_slot: bool,
+    /// Experts that there are.
+    pub n_experts: usize,
+    /// The weights that multiply it.
+    pub parts: Vec<ExpertPart>,
+}
+
+impl ExpertStep {
+    /// Inputs that a row has.
+    pub fn inputs(&self) -> usize {
+        if self.per_slot { self.slots } else { 1 }
+    }
 }
 
 /// What happens to a head of q, k or v before attention.
@@ -172,6 +241,8 @@ pub enum StepKind {
     Rows(RowProgram),
     /// Linears with their row program.
     Linear(LinearStep),
+    /// Linears by experts with their row program.
+    Experts(ExpertStep),
     /// Attention.
     Attention(AttentionStep),
 }
@@ -332,6 +403,14 @@ impl StepKind {
                 }
                 writes.extend(l.parts.iter().map(|p| p.output));
             }
+            StepKind::Experts(e) => {
+                program(&e.prologue);
+                reads.extend([e.input, e.route].into_iter().filter_map(|s| match s {
+                    Src::Value(v) => Some(v),
+                    Src::Temp(_) => None,
+                }));
+                writes.extend(e.parts.iter().map(|p| p.output));
+            }
             StepKind::Attention(a) => {
                 reads.extend(a.inputs);
                 writes.push(a.output);
@@ -345,6 +424,7 @@ impl StepKind {
         match self {
             StepKind::Rows(_) => "rows",
             StepKind::Linear(_) => "linear",
+            StepKind::Experts(_) => "experts",
             StepKind::Attention(_) => "attention",
         }
     }
@@ -364,11 +444,13 @@ impl RowOp {
         match *self {
             RowOp::Embed { .. } => [None, None],
             RowOp::Add { a, b } => [Some(a), Some(b)],
+            RowOp::ExpertSum { src, route, .. } => [Some(src), Some(route)],
             RowOp::GatedAct { gate, up, .. } => [Some(gate), Some(up)],
             RowOp::Norm { src, .. }
             | RowOp::Scale { src, .. }
             | RowOp::Softcap { src, .. }
             | RowOp::Rope { src, .. }
+            | RowOp::Route { src, .. }
             | RowOp::Copy { src } => [Some(src), None],
         }
     }
@@ -381,11 +463,13 @@ impl RowOp {
         let both = match self {
             RowOp::Embed { .. } => [None, None],
             RowOp::Add { a, b } => [Some(a), Some(b)],
+            RowOp::ExpertSum { src, route, .. } => [Some(src), Some(route)],
             RowOp::GatedAct { gate, up, .. } => [Some(gate), Some(up)],
             RowOp::Norm { src, .. }
             | RowOp::Scale { src, .. }
             | RowOp::Softcap { src, .. }
             | RowOp::Rope { src, .. }
+            | RowOp::Route { src, .. }
             | RowOp::Copy { src } => [Some(src), None],
         };
         both.into_iter().flatten()
@@ -439,6 +523,20 @@ impl<'g> Planner<'g> {
                         i += 1;
                     }
                     self.linear(x, &group);
+                }
+                Op::ExpertLinear(_) => {
+                    let mut group = vec![at];
+                    while i < nodes.len() {
+                        let same = nodes[i].inputs == node.inputs && self.same_experts(&nodes[i].op, &node.op);
+                        if !same && !self.folded.contains(&i) {
+                            break;
+                        }
+                        if same {
+                            group.push(i);
+                        }
+                        i += 1;
+                    }
+                    self.experts([node.inputs[0], node.inputs[1]], &group);
                 }
                 Op::Attention(_) => {
                     self.flush();
@@ -508,6 +606,44 @@ impl<'g> Planner<'g> {
         self.steps.push((name, StepKind::Linear(LinearStep { prologue, input, k, parts })));
     }
 
+    /// Whether two ops are linears by equally many experts over inputs of equally many elements.
+    fn same_experts(&self, a: &Op, b: &Op) -> bool {
+        let (Op::ExpertLinear(a), Op::ExpertLinear(b)) = (a, b) else { return false };
+        let inner = |op: &ExpertLinearOp| self.graph.weight(op.experts[0]).shape()[usize::from(!op.input_major)];
+        a.experts.len() == b.experts.len() && inner(a) == inner(b)
+    }
+
+    fn experts(&mut self, [x, route]: [ValueId; 2], group: &[usize]) {
+        let (prologue, temps) = self.program(group);
+        let src = |v: ValueId| temps.get(&v).map_or(Src::Value(v), |t| Src::Temp(*t));
+        let rows = self.graph.value(x).rows;
+        let slots = self.graph.value(route).width / 2;
+        let parts: Vec<ExpertPart> = group
+            .iter()
+            .filter_map(|i| match &self.graph.nodes[*i] {
+                Node { op: Op::ExpertLinear(op), output, .. } => {
+                    let out = self.graph.value(*output).width / slots;
+                    Some(ExpertPart { op: op.clone(), out, output: *output })
+                }
+                _ => None,
+            })
+            .collect();
+        // The shape rule has seen that there are experts, and that their weights are matrices.
+        let first = &parts[0].op;
+        let k = self.graph.weight(first.experts[0]).shape()[usize::from(!first.input_major)];
+        let step = ExpertStep {
+            input: src(x),
+            route: src(route),
+            prologue: prologue.unwrap_or(RowProgram { rows, instrs: Vec::new() }),
+            k,
+            slots,
+            per_slot: self.graph.value(x).width != k,
+            n_experts: first.experts.len(),
+            parts,
+        };
+        self.steps.push((self.graph.nodes[group[0]].name.clone(), StepKind::Experts(step)));
+    }
+
     fn flush(&mut self) {
         let name = self.pending.last().map(|i| self.graph.nodes[*i].name.clone());
         if let (Some(program), Some(name)) = (self.program(&[]).0, name) {
@@ -537,11 +673,18 @@ impl<'g> Planner<'g> {
                 Op::Scale { factor } => RowOp::Scale { src: src(0), factor: *factor },
                 Op::Softcap { cap } => RowOp::Softcap { src: src(0), cap: *cap },
                 Op::Rope { rope, head_dim, .. } => RowOp::Rope { src: src(0), rope: *rope, head_dim: *head_dim },
+                Op::Route(route) => RowOp::Route { src: src(0), route: route.clone() },
+                Op::ExpertSum { weighted } => {
+                    let k = self.graph.value(node.inputs[1]).width / 2;
+                    RowOp::ExpertSum { src: src(0), route: src(1), k, weighted: *weighted }
+                }
                 Op::SelectOutputs => RowOp::Copy { src: src(0) },
-                Op::Linear { .. } | Op::Attention(_) => continue, // never pending
+                Op::Linear { .. } | Op::ExpertLinear(_) | Op::Attention(_) => continue, // never pending
             };
             let outside = |u: &usize| !pending.contains(u) && !consumers.contains(u);
-            let stored = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;
+            let needed = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;
+            // Devices group the rows of a step by expert, so that a route is read by others than its own row.
+            let stored = needed || matches!(node.op, Op::Route(_));
             let width = self.graph.value(node.output).width;
             temps.insert(node.output, instrs.len() as u16);
             instrs.push(RowInstr { op, width, store: stored.then_some(node.output) });

@@ -160,6 +160,10 @@ impl<'a> Lowering<'a> {
                         None => lowering.linear(linear, act)?,
                     }
                 }
+                StepKind::Experts(_) => {
+                    let why = "experts run on the CPU alone".to_owned();
+                    return Err(GpuError::Unsupported { op: "expert_linear", name: step.name.clone(), why });
+                }
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
             };
             lowering.steps.push(draft);
@@ -435,6 +439,7 @@ fn lay_out(gpu: &Gpu, plan: &Plan, max_step_tokens: usize) -> Result<ArenaLayout
         let program = match &step.kind {
             StepKind::Rows(p) => p,
             StepKind::Linear(l) => &l.prologue,
+            StepKind::Experts(e) => &e.prologue,
             StepKind::Attention(_) => continue,
         };
         let temps: usize = program.instrs.iter().map(|i| i.width.next_multiple_of(16)).sum();
@@ -466,11 +471,11 @@ fn lay_out(gpu: &Gpu, plan: &Plan, max_step_tokens: usize) -> Result<ArenaLayout
 /// Norm scales, biases and sinks as f32, one after the other, and where each begins.
 fn decode_vectors(plan: &Plan) -> Result<(Vec<f32>, Vec<u32>), GpuError> {
     let (mut all, mut at) = (Vec::new(), Vec::new());
-    for (_, tensor) in plan.graph.weights() {
+    for ((_, tensor), wanted) in plan.graph.weights().zip(plan.graph.vectors()) {
         at.push(all.len() as u32);
-        if tensor.shape().len() == 1 {
+        if wanted {
             let first = all.len();
-            all.resize(first + tensor.row_len(), 0.0);
+            all.resize(first + tensor.rows() * tensor.row_len(), 0.0);
             tensor.dtype().decode_row(tensor.bytes(), &mut all[first..])?;
         }
     }

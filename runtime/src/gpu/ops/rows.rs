@@ -145,6 +145,10 @@ impl Lowering<'_> {
             RowOp::GatedAct { act, gate, up } => out.push(self.gated(i, *act, *gate, *up)),
             RowOp::Rope { src, rope, head_dim } => out.push(self.rope(i, *src, *rope, *head_dim)),
             RowOp::Embed { table, scale } => self.embed(i, *table, *scale, out)?,
+            RowOp::Route { .. } | RowOp::ExpertSum { .. } => {
+                let why = "experts run on the CPU alone".to_owned();
+                return Err(GpuError::Unsupported { op: "route", name: String::new(), why });
+            }
         }
         Ok(i + 1)
     }
