@@ -25,7 +25,7 @@ use super::{
 use crate::{format::Tensor, quant::RowError};
 use planner::Planner;
 pub use row_program::{RowInstr, RowOp, RowProgram, Src};
-pub use steps::{AttentionStep, HeadOp, LinearPart, LinearStep, StepKind};
+pub use steps::{AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, StepKind};
 
 /// Where a step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,14 +124,14 @@ impl Plan {
     /// # Errors
     /// A weight whose bytes are not whole rows.
     pub(crate) fn decode_vectors(&self) -> Result<Vec<Vec<f32>>, RowError> {
-        let decode = |(_, tensor): (_, &Tensor)| {
+        let decode = |((_, tensor), wanted): ((_, &Tensor), bool)| {
             let mut vector = Vec::new();
-            if tensor.shape().len() == 1 {
-                vector.resize(tensor.row_len(), 0.0);
+            if wanted {
+                vector.resize(tensor.rows() * tensor.row_len(), 0.0);
                 tensor.dtype().decode_row(tensor.bytes(), &mut vector)?;
             }
             Ok(vector)
         };
-        self.graph.weights().map(decode).collect()
+        self.graph.weights().zip(self.graph.vectors()).map(decode).collect()
     }
 }
