@@ -12,6 +12,7 @@
 mod attention;
 mod linear;
 mod observe;
+mod part;
 mod rows;
 mod schedule;
 

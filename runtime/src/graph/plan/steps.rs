@@ -1,7 +1,7 @@
 //! The kinds of step.
 
 use super::{RowProgram, Src};
-use crate::graph::op::{AttentionOp, NormOp, RopeId, ValueId, WeightId};
+use crate::graph::op::{AttentionOp, CacheId, NormOp, RopeId, ValueId, WeightId};
 
 /// One weight of a linear step.
 #[derive(Clone, Debug)]
@@ -108,6 +108,14 @@ impl StepKind {
             StepKind::Rows(_) | StepKind::Attention(_) => &[],
         };
         tables.chain(parts.iter().map(|p| p.weight)).collect()
+    }
+
+    /// The cache of keys and values that the step uses.
+    pub fn cache(&self) -> Option<CacheId> {
+        match self {
+            StepKind::Attention(a) => Some(a.op.cache),
+            StepKind::Rows(_) | StepKind::Linear(_) => None,
+        }
     }
 
     /// Kind in dumps and profiles.
