@@ -50,6 +50,7 @@ fn devices() -> &'static [Device] {
                     max_invocations: Some(256),
                     max_storage_buffers: Some(8),
                     pretend_hardware: true,
+                    max_memory: None,
                 };
                 let name = format!("{} with the least limits", adapter.name);
                 all.push(Device { name, gpu: open(adapter.index, least, true), slow: false });

@@ -16,6 +16,7 @@ mod experts_tests;
 mod heads;
 mod linear;
 mod observe;
+mod part;
 mod rows;
 mod schedule;
 

@@ -5,7 +5,7 @@ use wgpu::BufferUsages as U;
 use crate::{
     cpu::ops::rope_cos_sin,
     gpu::{Gpu, GpuError, kernel::Binding, weights::GpuWeights},
-    graph::Plan,
+    graph::{CacheId, Device, Plan},
     step::{Batch, PAGE_TOKENS, PageBook, SequenceKv},
 };
 
@@ -150,7 +150,8 @@ impl Memory {
             let pages = need.next_power_of_two().max(4).min(book.groups[g].capacity).min(most.max(need));
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for cache in 0..plan.graph.caches().len() {
-                if book.place(crate::graph::CacheId(cache as u32)).0 != g {
+                let id = CacheId(cache as u32);
+                if book.place(id).0 != g || plan.cache_device(id) != Some(Device::Gpu) {
                     continue;
                 }
                 let bytes = layer_bytes * pages as u64;
@@ -185,7 +186,8 @@ impl Memory {
             let between = gpu.buffer("a copied page", bytes, U::COPY_SRC | U::COPY_DST)?;
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for (cache, buffer) in self.kv.iter().enumerate().take(plan.graph.caches().len()) {
-                if book.place(crate::graph::CacheId(cache as u32)).0 == copy.group {
+                let id = CacheId(cache as u32);
+                if book.place(id).0 == copy.group && plan.cache_device(id) == Some(Device::Gpu) {
                     encoder.copy_buffer_to_buffer(buffer, u64::from(copy.from) * bytes, &between, 0, Some(bytes));
                     encoder.copy_buffer_to_buffer(&between, 0, buffer, u64::from(copy.to) * bytes, Some(bytes));
                 }

@@ -8,7 +8,9 @@
 mod ahead;
 mod lower;
 mod memory;
+mod need;
 mod observe;
+mod part;
 
 use std::{sync::Arc, time::Instant};
 
@@ -230,7 +232,7 @@ impl GpuBackend {
             self.run_timed(start, &tail)?;
             return Ok(self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()));
         }
-        Ok(self.encode(&tail))
+        Ok(self.encode(0..self.steps.len(), &tail))
     }
 
     /// Admits the step: pages for its tokens, and the list of its rows.
@@ -300,11 +302,11 @@ impl GpuBackend {
         Ok(grown)
     }
 
-    /// Records all calls of a step, and `tail` behind them. Long ones are submitted in parts; the last part is returned.
-    fn encode(&mut self, tail: &[Tail]) -> wgpu::CommandEncoder {
+    /// Records the calls of the steps `range` of the plan, and `tail` behind them. Long ones are submitted in parts; the last part is returned.
+    fn encode(&mut self, range: std::ops::Range<usize>, tail: &[Tail]) -> wgpu::CommandEncoder {
         let begin = || self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut encoder = begin();
-        let mut steps = self.steps.iter().enumerate().peekable();
+        let mut steps = self.steps.iter().enumerate().take(range.end).skip(range.start).peekable();
         let mut tracing = self.tracing.as_deref_mut();
         while steps.peek().is_some() {
             let mut flops = 0;

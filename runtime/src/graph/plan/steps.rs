@@ -1,7 +1,9 @@
 //! The kinds of step.
 
 use super::{RowProgram, Src};
-use crate::graph::op::{AttentionOp, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, ValueId, WeightId};
+use crate::graph::op::{
+    AttentionOp, CacheId, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, ValueId, WeightId,
+};
 
 /// One weight of a linear step.
 #[derive(Clone, Debug)]
@@ -163,6 +165,14 @@ impl StepKind {
             StepKind::Rows(_) | StepKind::Attention(_) => Vec::new(),
         };
         tables.chain(parts).collect()
+    }
+
+    /// The cache of keys and values that the step uses.
+    pub fn cache(&self) -> Option<CacheId> {
+        match self {
+            StepKind::Attention(a) => Some(a.op.cache),
+            StepKind::Rows(_) | StepKind::Linear(_) | StepKind::Experts(_) => None,
+        }
     }
 
     /// Kind in dumps and profiles.

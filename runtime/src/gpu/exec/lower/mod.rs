@@ -2,7 +2,7 @@
 
 mod attention;
 mod calls;
-mod layout;
+pub(super) mod layout;
 mod linear;
 mod windows;
 
@@ -21,7 +21,7 @@ use crate::{
         },
         weights::GpuWeights,
     },
-    graph::{Act, Plan, RowProgram, Rows, Src, StepKind, ValueId},
+    graph::{Act, Device, Plan, RowProgram, Rows, Src, StepKind, ValueId},
     step::PageBook,
 };
 use calls::When;
@@ -80,6 +80,12 @@ impl<'a> Lowering<'a> {
         let mut gated = None;
         for (i, step) in plan.steps.iter().enumerate() {
             let made = gated.take();
+            if step.device != Device::Gpu {
+                // Another device's.
+                let (rows, before, variants) = (Rows::Token, Vec::new(), Vec::new());
+                lowering.steps.push(StepDraft { rows, flops_per_row: 0, gated: None, before, variants });
+                continue;
+            }
             let draft = match &step.kind {
                 StepKind::Rows(program) => {
                     let before = lowering.program(program, None)?;
