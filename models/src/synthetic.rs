@@ -183,8 +183,7 @@ impl Source {
             path: self.path.clone(),
             what: format!("tensor `{name}` would have the shape {shape:?}: {why}"),
         };
-        made.map_err(|e| bad(format!("no memory for it: {e}")))?
-            .ok_or_else(|| bad("more than can be addressed".into()))
+        made.map_err(|e| bad(format!("no memory for it: {e}")))?.ok_or_else(|| bad("more than can be addressed".into()))
     }
 }
 
