@@ -69,6 +69,13 @@ impl Bytes {
         Some(Self { owner: Owner::Mapped(map.clone()), range })
     }
 
+    /// A part of them, sharing what keeps them alive; `None` where the range leaves them.
+    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
+        self.get(range.clone())?;
+        let range = self.range.start + range.start..self.range.start + range.end;
+        Some(Self { owner: self.owner.clone(), range })
+    }
+
     /// The map that the bytes lie in and where, if they lie in one of a file.
     #[cfg(feature = "gpu")]
     pub(crate) fn mapping(&self) -> Option<(&Arc<Mapping>, usize)> {

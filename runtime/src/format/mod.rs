@@ -17,4 +17,4 @@ pub use map::{Bytes, Mapping};
 pub use safetensors::SafeTensors;
 pub use synthetic::TensorSource;
 pub use table::TensorInfo;
-pub use tensor::Tensor;
+pub use tensor::{ScaleType, Scales, Tensor};

@@ -4,7 +4,7 @@
 //! rounding, and with exact activations, which bounds what int8 costs. Weights end at a page that cannot be read, and
 //! outputs begin as NaN.
 
-use super::{ActForm, LinearKernels, linear_kernels};
+use super::{ActForm, LinearKernels, WeightRows, linear_kernels};
 use crate::cpu::arch::Isa;
 use crate::quant::DType;
 use half::{bf16, f16};
@@ -120,7 +120,7 @@ fn product(kernels: &LinearKernels, dtype: DType, w: &[u8], n_rows: usize, k: us
     let row_bytes = dtype.row_bytes(k).unwrap();
     if n_tokens <= LinearKernels::MAT_VEC_TOKENS {
         // SAFETY: `out` has room for all rows of all tokens.
-        unsafe { kernels.mat_vec(dtype, w, n_rows, k, &acts, n_tokens, out.as_mut_ptr(), out_stride) };
+        unsafe { kernels.mat_vec(WeightRows::new(dtype, n_rows, k, w), &acts, n_tokens, out.as_mut_ptr(), out_stride) };
     } else {
         let step = kernels.panel_rows(dtype, k);
         let mut panel = vec![0xffu8; kernels.panel_bytes(dtype, k)];
@@ -130,7 +130,7 @@ fn product(kernels: &LinearKernels, dtype: DType, w: &[u8], n_rows: usize, k: us
             // SAFETY: `out` has room for all rows of all tokens.
             unsafe {
                 let out = out.as_mut_ptr().add(row);
-                kernels.mat_mat(dtype, w, n, k, &acts, n_tokens, out, out_stride, &mut panel);
+                kernels.mat_mat(WeightRows::new(dtype, n, k, w), &acts, n_tokens, out, out_stride, &mut panel);
             }
         }
     }
@@ -258,6 +258,56 @@ fn zero_activations_give_zero() {
                 let w = random_weights(&mut random, dtype, 3 * 256);
                 let out = product(linear_kernels(isa), dtype, &w, 3, 256, &vec![vec![0.0; 256]; n_tokens]);
                 assert!(out.iter().all(|&v| v == 0.0), "{dtype} on {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn transposed_weights_match_f64() {
+    let mut random = Random(77);
+    for dtype in DType::ALL {
+        for (inputs, blocks, n_tokens) in [(1, 1, 1), (7, 3, 2), (130, 2, 5)] {
+            let row_len = if dtype.block_len() == 1 { 37 * blocks } else { dtype.block_len() * blocks };
+            let row_bytes = dtype.row_bytes(row_len).unwrap();
+            let w = Guarded::new(&random_weights(&mut random, dtype, inputs * row_len));
+            let x: Vec<Vec<f32>> = (0..n_tokens).map(|_| (0..inputs).map(|_| random.float()).collect()).collect();
+            let rows: Vec<Vec<f64>> = w.bytes().chunks_exact(row_bytes).map(|r| decode(dtype, r, row_len)).collect();
+            let columns = row_len / 5..row_len;
+            let reference: Vec<f64> = x
+                .iter()
+                .flat_map(|x| {
+                    let rows = &rows;
+                    columns.clone().map(move |j| x.iter().zip(rows).map(|(x, r)| f64::from(*x) * r[j]).sum())
+                })
+                .collect();
+            for isa in Isa::available() {
+                let kernels = linear_kernels(isa);
+                let stride = kernels.act_row_bytes(ActForm::F32, inputs);
+                let mut acts = vec![0xffu8; stride * n_tokens];
+                for (x, out) in x.iter().zip(acts.chunks_exact_mut(stride)) {
+                    kernels.quantize_row(ActForm::F32, x, out);
+                }
+                let mut panel = vec![0xffu8; kernels.transposed_panel_bytes(inputs)];
+                let mut out = vec![f32::NAN; columns.len() * n_tokens];
+                let (n, to) = (columns.len(), out.as_mut_ptr());
+                // SAFETY: `out` has a row of `n` for every token.
+                unsafe {
+                    kernels.mat_mat_transposed(
+                        dtype,
+                        w.bytes(),
+                        inputs,
+                        row_len,
+                        columns.clone(),
+                        &acts,
+                        n_tokens,
+                        to,
+                        n,
+                        &mut panel,
+                    );
+                }
+                let error = crate::cpu::ops::testing::relative_error(&out, &reference);
+                assert!(error < 2e-6, "{dtype} [{inputs}, {row_len}] {}: {error:e}", isa.name());
             }
         }
     }
