@@ -6,7 +6,9 @@ mod support;
 use std::path::Path;
 
 use handmill_runtime::cpu::Isa;
-use support::{FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, fixtures_dir, write_gguf};
+use support::{
+    FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, family_table, fixtures_dir, write_gguf,
+};
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values; logits have a standard deviation of about 2.
 const TOLERANCE: f32 = 2e-4;
@@ -217,4 +219,22 @@ fn a_raised_flag_ends_an_answer_and_a_prompt() {
     let stats = engine.generate(&fixture.prompt_ids, &options, |_| panic!("text after the flag"));
     let stats = stats.expect("no answer");
     assert_eq!((stats.generated.len(), stats.stop), (0, StopReason::Cancelled));
+}
+
+/// Between these lines of the README stands the table.
+const TABLE: (&str, &str) = ("<!-- families -->\n", "<!-- end of families -->");
+
+/// `HANDMILL_UPDATE_README=1` writes the table instead.
+#[test]
+fn readme_has_the_table_of_families() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(&path).expect("README.md");
+    let (before, rest) = readme.split_once(TABLE.0).expect("where the table begins");
+    let (found, after) = rest.split_once(TABLE.1).expect("where the table ends");
+    let table = family_table(NOT_IN_GGUF);
+    if std::env::var_os("HANDMILL_UPDATE_README").is_some() {
+        std::fs::write(&path, format!("{before}{}{table}{}{after}", TABLE.0, TABLE.1)).expect("writing README.md");
+    } else {
+        assert_eq!(found, table, "run this test once with HANDMILL_UPDATE_README=1");
+    }
 }

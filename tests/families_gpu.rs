@@ -7,7 +7,9 @@ mod support;
 use std::sync::{Arc, OnceLock};
 
 use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
-use support::{DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, skip};
+use support::{
+    DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, skip, write_gguf,
+};
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
 const TOLERANCE: f32 = 1e-3;
@@ -82,6 +84,9 @@ fn logits_of_every_family() {
             let mut session = Session::open(&fixture.dir, options(device));
             let what = |part: &str| format!("{name}, {part} on {}", device.name);
             assert_close(&what("prompt"), &session.feed(&fixture.prompt_ids), &fixture.logits, TOLERANCE);
+            if std::ptr::eq(device, &devices()[0]) {
+                check_gguf(&fixture, device, &what("prompt from GGUF"));
+            }
             if fixture.length_dependent_rope {
                 continue;
             }
@@ -98,6 +103,16 @@ fn logits_of_every_family() {
             }
         }
     });
+}
+
+/// The prompt's logits from the fixture's GGUF twin, where it can have one.
+fn check_gguf(fixture: &Fixture, device: &Device, what: &str) {
+    let temp = tempfile::TempDir::new().expect("temporary folder");
+    let path = temp.path().join("model.gguf");
+    if write_gguf(fixture, &path).is_ok() {
+        let logits = Session::open(&path, options(device)).feed(&fixture.prompt_ids);
+        assert_close(what, &logits, &fixture.logits, TOLERANCE);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use handmill_runtime::quant::f16_to_f32;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -175,6 +176,7 @@ fn matrix(file: &SafeTensors<'_>, name: &str) -> Matrix {
 fn floats(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Dtype::F16 => bytes.chunks_exact(2).map(|b| f16_to_f32(u16::from_le_bytes([b[0], b[1]]))).collect(),
         Dtype::BF16 => bytes.chunks_exact(2).map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect(),
         other => panic!("no fixture stores {other:?}"),
     }

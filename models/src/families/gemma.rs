@@ -77,7 +77,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
 /// The square root of the width; the reference rounds it to the checkpoint's type.
 pub(super) fn embedding_scale(c: &Config<'_>, l: &Loader<'_>, width: usize) -> Result<f32, Error> {
     let scale = (width as f32).sqrt();
-    if c.is_gguf() || l.embedding_dtype()? != DType::BF16 {
+    if c.is_gguf() || l.embedding_dtype()? != Some(DType::BF16) {
         return Ok(scale);
     }
     // The nearest bfloat16, ties to even.
