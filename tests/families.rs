@@ -89,6 +89,40 @@ families! {
     smollm3 "smollm3",
 }
 
+/// Where a sequence grows past the length that its RoPE's short factors are for, all of it turns by the long ones. With
+/// one layer keys depend on nothing but their tokens, so that however the sequence grew, every step must give what a
+/// new sequence of that length gives.
+#[test]
+fn crossing_the_original_length() {
+    for name in ["phi3-longrope", "phi4-mini", "llama-dynamic"] {
+        let fixture = Fixture::load(name);
+        let ids = &fixture.prompt_ids;
+        let original = match fixture.config["original_max_position_embeddings"].as_u64() {
+            Some(original) => original as usize,
+            None => fixture.config["max_position_embeddings"].as_u64().expect("a length") as usize,
+        };
+        assert!(original + 4 < ids.len(), "{name}: the prompt does not cross {original}");
+        let folder = fixture.changed(|config| config["num_hidden_layers"] = 1.into());
+        let open = || Session::open(folder.path(), Options::default());
+        let whole = |n: usize| open().feed(&ids[..n]);
+        for cut in [1, original - 3, original - 1, original, original + 1] {
+            let mut session = open();
+            let mut at = 0;
+            for n in [cut, original + 1 - cut.min(original), 1, 2] {
+                let got = session.feed(&ids[at..at + n]);
+                at += n;
+                let want = whole(at).slice(at - n..at);
+                assert_close(&format!("{name}: {n} tokens up to {at}, first {cut}"), &got, &want, TOLERANCE);
+            }
+        }
+        // Sequences on both sides of it in one batch.
+        let prompts: [&[u32]; 3] = [&ids[..original], ids, &ids[..3]];
+        for (prompt, got) in prompts.iter().zip(open().feed_batch(&prompts)) {
+            assert_close(&format!("{name}: {} tokens in a batch", prompt.len()), &got, &whole(prompt.len()), TOLERANCE);
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Source {
     Safetensors(Spelling),

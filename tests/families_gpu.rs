@@ -118,7 +118,7 @@ fn check_gguf(fixture: &Fixture, device: &Device, what: &str) {
 #[test]
 fn chunks_and_batches_give_the_same_logits() {
     on_each("families_gpu::chunks_and_batches_give_the_same_logits", |device| {
-        for name in ["llama3", "qwen3", "gemma3"] {
+        for name in ["llama3", "qwen3", "gemma3", "ministral3", "phi2", "gemma2", "smollm3"] {
             if device.slow && name != "gemma3" {
                 continue;
             }
@@ -145,6 +145,34 @@ fn chunks_and_batches_give_the_same_logits() {
                 let what = format!("{name}, {} tokens in a batch on {}", prompt.len(), device.name);
                 assert_close(&what, &logits, &fixture.logits.slice(0..prompt.len()), TOLERANCE);
             }
+        }
+    });
+}
+
+/// As on the CPU: with one layer, a sequence that grows past the length of the short factors is as a new one.
+#[test]
+fn crossing_the_original_length() {
+    on_each("families_gpu::crossing_the_original_length", |device| {
+        if device.slow {
+            return;
+        }
+        let fixture = Fixture::load("phi4-mini");
+        let ids = &fixture.prompt_ids;
+        let original = fixture.config["original_max_position_embeddings"].as_u64().expect("a length") as usize;
+        let folder = fixture.changed(|config| config["num_hidden_layers"] = 1.into());
+        let whole = |n: usize| Session::open(folder.path(), Options::default()).feed(&ids[..n]);
+        let mut session = Session::open(folder.path(), options(device));
+        let mut at = 0;
+        for n in [original - 1, 1, 1, 7, 1] {
+            let got = session.feed(&ids[at..at + n]);
+            at += n;
+            let what = format!("{n} tokens up to {at} on {}", device.name);
+            assert_close(&what, &got, &whole(at).slice(at - n..at), TOLERANCE);
+        }
+        let prompts: [&[u32]; 3] = [&ids[..original], ids, &ids[..3]];
+        for (prompt, got) in prompts.iter().zip(session.feed_batch(&prompts)) {
+            let what = format!("{} tokens in a batch on {}", prompt.len(), device.name);
+            assert_close(&what, &got, &whole(prompt.len()), TOLERANCE);
         }
     });
 }

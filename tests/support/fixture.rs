@@ -139,6 +139,25 @@ impl Fixture {
         (temp.path().to_owned(), Some(temp))
     }
 
+    /// The checkpoint folder with a text config that `change` has changed.
+    pub fn changed(&self, change: impl FnOnce(&mut Value)) -> TempDir {
+        let temp = TempDir::new().expect("temporary folder");
+        for entry in fs::read_dir(&self.dir).expect("fixture folder") {
+            let path = entry.expect("fixture folder").path();
+            let name = path.file_name().and_then(|n| n.to_str()).expect("file name");
+            if name.starts_with("model") {
+                fs::copy(&path, temp.path().join(name)).expect("copying the fixture");
+            }
+        }
+        let mut config = json(&self.dir.join("config.json"));
+        change(match config.get_mut("text_config") {
+            Some(Value::Object(_)) => &mut config["text_config"],
+            _ => &mut config,
+        });
+        fs::write(temp.path().join("config.json"), config.to_string()).expect("writing");
+        temp
+    }
+
     /// All weights by name, as f32, with shape and whether the file has them as bfloat16.
     pub fn weights(&self) -> Vec<Weight> {
         let mut out = Vec::new();
