@@ -155,7 +155,7 @@ fn bound(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
             part.map_or(1e-3, |p| factor * of_format(plan.graph.weight(p.weight).dtype()))
         }
         StepKind::Attention(_) if kv == KvType::F16 => 5e-3,
-        StepKind::Rows(_) | StepKind::Attention(_) => 1e-3,
+        StepKind::Rows(_) | StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => 1e-3,
     }
 }
 

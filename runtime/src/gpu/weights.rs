@@ -197,7 +197,7 @@ fn in_order(plan: &Plan) -> Vec<WeightId> {
         let program = match &step.kind {
             StepKind::Rows(p) => p,
             StepKind::Linear(l) => &l.prologue,
-            StepKind::Attention(_) => continue,
+            StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => continue,
         };
         let tables = program.instrs.iter().filter_map(|i| i.op.table());
         let parts = match &step.kind {

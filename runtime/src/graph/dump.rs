@@ -72,6 +72,8 @@ fn weights(node: &Node) -> impl Iterator<Item = WeightId> {
         Op::Norm(n) => (n.weight, n.bias),
         Op::Linear { weight, bias } => (Some(*weight), *bias),
         Op::Attention(a) => (a.sinks, None),
+        Op::ShortConv(c) => (Some(c.weight), None),
+        Op::GatedDelta(d) => (Some(d.decay), Some(d.dt_bias)),
         _ => (None, None),
     };
     a.into_iter().chain(b)
@@ -88,6 +90,11 @@ fn attributes(op: &Op) -> Json {
         Op::Attention(a) => json!({
             "cache": a.cache.0, "n_heads": a.n_heads, "n_kv_heads": a.n_kv_heads, "head_dim": a.head_dim,
             "v_dim": a.v_dim, "scale": a.scale, "softcap": a.softcap, "window": a.window, "chunk": a.chunk,
+        }),
+        Op::ShortConv(c) => json!({"state": c.state.0, "taps": c.taps}),
+        Op::GatedDelta(d) => json!({
+            "state": d.state.0, "n_k_heads": d.n_k_heads, "n_v_heads": d.n_v_heads, "k_dim": d.k_dim, "v_dim": d.v_dim,
+            "decay_log": d.decay_log, "tiled": d.tiled,
         }),
         Op::GatedAct { act } => json!({"act": format!("{act:?}").to_lowercase()}),
         Op::Scale { factor } => json!({"factor": factor}),

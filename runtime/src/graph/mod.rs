@@ -13,13 +13,18 @@ mod dump;
 mod error;
 mod op;
 mod plan;
+mod recurrent;
 mod rope;
 
 pub use builder::{Graph, GraphBuilder, Node};
 pub use cost::{Cost, Load, StepCost};
 pub use error::GraphError;
-pub use op::{Act, AttentionOp, CacheId, CacheSpec, NormKind, NormOp, Op, RopeId, Rows, Value, ValueId, WeightId};
+pub use op::{
+    Act, AttentionOp, CacheId, CacheSpec, NormKind, NormOp, Op, RopeId, Rows, StateId, StateSpec, Value, ValueId,
+    WeightId,
+};
 pub use plan::{
     AttentionStep, Device, HeadOp, LinearPart, LinearStep, Plan, RowInstr, RowOp, RowProgram, Slot, Src, Step, StepKind,
 };
+pub use recurrent::{GatedDeltaOp, GatedDeltaStep, ShortConvOp, ShortConvStep};
 pub use rope::{RopeFreqs, RopeLayout, RopeSpec};

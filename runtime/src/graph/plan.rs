@@ -6,6 +6,7 @@
 //!   gated activations, the embedding look-up: everything that works row by row). The program's values that are
 //!   needed later are stored; the rest lives in a worker's scratch.
 //! - **attention**, with the per-head norms and rotations of q, k and v folded in.
+//! - **short_conv**, **gated_delta**: what has a state a sequence;
 //! - **rows**: a row program that no linear follows.
 //!
 //! A llama layer is five steps: q/k/v, attention, output, gate/up, down. Values that cross steps get a place in one
@@ -18,6 +19,7 @@ use super::{
     builder::{Graph, Node},
     error::GraphError,
     op::{Act, AttentionOp, NormKind, NormOp, Op, RopeId, Rows, ValueId, WeightId},
+    recurrent::{GatedDeltaStep, ShortConvStep},
 };
 
 /// Where a row program's instruction reads a row.
@@ -174,6 +176,10 @@ pub enum StepKind {
     Linear(LinearStep),
     /// Attention.
     Attention(AttentionStep),
+    /// A convolution over tokens.
+    ShortConv(ShortConvStep),
+    /// A gated delta rule.
+    GatedDelta(GatedDeltaStep),
 }
 
 /// Where a step runs.
@@ -336,6 +342,14 @@ impl StepKind {
                 reads.extend(a.inputs);
                 writes.push(a.output);
             }
+            StepKind::ShortConv(c) => {
+                reads.push(c.input);
+                writes.push(c.output);
+            }
+            StepKind::GatedDelta(d) => {
+                reads.extend(d.inputs);
+                writes.push(d.output);
+            }
         }
         (reads, writes)
     }
@@ -346,6 +360,8 @@ impl StepKind {
             StepKind::Rows(_) => "rows",
             StepKind::Linear(_) => "linear",
             StepKind::Attention(_) => "attention",
+            StepKind::ShortConv(_) => "short_conv",
+            StepKind::GatedDelta(_) => "gated_delta",
         }
     }
 }
@@ -444,6 +460,17 @@ impl<'g> Planner<'g> {
                     self.flush();
                     self.steps.push((node.name.clone(), StepKind::Attention(attention[&at].clone())));
                 }
+                Op::ShortConv(op) => {
+                    self.flush();
+                    let step = ShortConvStep { op: op.clone(), input: node.inputs[0], output: node.output };
+                    self.steps.push((node.name.clone(), StepKind::ShortConv(step)));
+                }
+                Op::GatedDelta(op) => {
+                    self.flush();
+                    let inputs = [node.inputs[0], node.inputs[1], node.inputs[2]];
+                    let step = GatedDeltaStep { op: op.clone(), inputs, output: node.output };
+                    self.steps.push((node.name.clone(), StepKind::GatedDelta(step)));
+                }
                 _ => {
                     let rows = self.graph.value(node.output).rows;
                     if self.pending.first().is_some_and(|p| self.graph.value(nodes[*p].output).rows != rows) {
@@ -538,7 +565,8 @@ impl<'g> Planner<'g> {
                 Op::Softcap { cap } => RowOp::Softcap { src: src(0), cap: *cap },
                 Op::Rope { rope, head_dim, .. } => RowOp::Rope { src: src(0), rope: *rope, head_dim: *head_dim },
                 Op::SelectOutputs => RowOp::Copy { src: src(0) },
-                Op::Linear { .. } | Op::Attention(_) => continue, // never pending
+                // never pending
+                Op::Linear { .. } | Op::Attention(_) | Op::ShortConv(_) | Op::GatedDelta(_) => continue,
             };
             let outside = |u: &usize| !pending.contains(u) && !consumers.contains(u);
             let stored = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;

@@ -12,6 +12,7 @@
 mod attention;
 mod linear;
 mod observe;
+mod recurrent;
 mod rows;
 mod schedule;
 
@@ -24,6 +25,7 @@ use super::{
     kv::KvMemory,
     ops::{LinearKernels, OpKernels, attention::DECODE_PIECE, linear_kernels, op_kernels, rope_cos_sin},
     pool::{Pool, Worker},
+    states::StateMemory,
 };
 use crate::{
     graph::{Plan, Rows, StepKind, ValueId, WeightId},
@@ -52,6 +54,7 @@ pub struct CpuBackend {
     pool: Pool,
     book: PageBook,
     kv: KvMemory,
+    states: StateMemory,
     isa: Isa,
     ops: &'static OpKernels,
     linear: &'static LinearKernels,
@@ -94,7 +97,8 @@ impl CpuBackend {
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
         let (ops, linear) = (op_kernels(options.isa), linear_kernels(options.isa));
         let graph = &plan.graph;
-        let book = PageBook::new(graph.caches(), options.kv_type, options.max_cached_tokens);
+        let book = PageBook::new(graph.caches(), options.kv_type, options.max_cached_tokens)
+            .with_states(graph.states(), options.max_cached_tokens);
         let kv = KvMemory::new(&book)?;
         let vocab = plan.vocab();
         let vectors = decode_vectors(&plan)?;
@@ -121,6 +125,7 @@ impl CpuBackend {
             pool,
             book,
             kv,
+            states: StateMemory::default(),
             vocab,
             ops,
             linear,
@@ -191,8 +196,18 @@ impl CpuBackend {
 
     /// Admits a step: pages for its tokens, room for its values, tables for its positions.
     fn admit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
-        self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab)?;
+        self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab, false)?;
+        let reserved = self.reserve(steps.len());
+        if reserved.is_err() {
+            self.batch.undo(&mut self.book, steps);
+        }
+        reserved?;
         self.kv.copy(&self.book, &self.batch.copies);
+        Ok(())
+    }
+
+    /// Room for the admitted step's values and states, and tables for its positions.
+    fn reserve(&mut self, n_sequences: usize) -> Result<(), CpuError> {
         let n_outputs = self.batch.outputs.len();
         let output_bytes = self.plan.output_elements * n_outputs * 4;
         if self.output_values.len() < output_bytes {
@@ -200,11 +215,11 @@ impl CpuBackend {
         }
         self.fill_rope_tables()?;
         let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
-        let partials = self.schedule.partial_len * longest.div_ceil(DECODE_PIECE) * steps.len() * 4;
+        let partials = self.schedule.partial_len * longest.div_ceil(DECODE_PIECE) * n_sequences * 4;
         if self.partials.len() < partials {
             self.partials = Buffer::new(partials.next_power_of_two(), "partial attention")?;
         }
-        Ok(())
+        self.states.prepare(&self.book, self.plan.graph.states(), &self.batch)
     }
 
     /// Cosines and sines of every row of the step, once per way of rotating.
@@ -246,6 +261,8 @@ impl StepContext<'_> {
             StepKind::Rows(program) => self.rows(worker, program),
             StepKind::Linear(linear) => self.linear(worker, linear, &self.backend.schedule.linear[i]),
             StepKind::Attention(attention) => self.attention(worker, attention),
+            StepKind::ShortConv(conv) => self.short_conv(worker, conv),
+            StepKind::GatedDelta(delta) => self.gated_delta(worker, delta),
         }
     }
 
@@ -307,6 +324,19 @@ fn decode_vectors(plan: &Plan) -> Result<Vec<Vec<f32>>, CpuError> {
         if tensor.shape().len() == 1 {
             vector.resize(tensor.row_len(), 0.0);
             tensor.dtype().decode_row(tensor.bytes(), vector)?;
+        }
+    }
+    // Convolutions go over channels: a row a tap.
+    let mut turned = std::collections::HashSet::new();
+    for step in &plan.steps {
+        if let StepKind::ShortConv(conv) = &step.kind
+            && turned.insert(conv.op.weight)
+        {
+            let taps = conv.op.taps;
+            let of_file = &vectors[conv.op.weight.0 as usize];
+            let width = of_file.len() / taps;
+            vectors[conv.op.weight.0 as usize] =
+                (0..of_file.len()).map(|i| of_file[i % width * taps + i / width]).collect();
         }
     }
     Ok(vectors)

@@ -64,7 +64,7 @@ impl Schedule {
         let program_len = |kind: &StepKind| match kind {
             StepKind::Rows(p) => p.scratch_len(),
             StepKind::Linear(l) => l.prologue.scratch_len(),
-            StepKind::Attention(_) => 0,
+            StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => 0,
         };
         let program_bytes = plan.steps.iter().map(|s| program_len(&s.kind)).max().unwrap_or(0) * 4;
         let partial_len = |kind: &StepKind| match kind {
@@ -80,7 +80,7 @@ impl Schedule {
         let mut rest = self.mat_vec_act_bytes * LinearKernels::MAT_VEC_TOKENS;
         for step in &plan.steps {
             match &step.kind {
-                StepKind::Rows(_) => {}
+                StepKind::Rows(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => {}
                 StepKind::Linear(l) => {
                     for part in &l.parts {
                         rest = rest.max(kernels.panel_bytes(plan.graph.weight(part.weight).dtype(), l.k));

@@ -38,7 +38,7 @@ pub(super) struct StepCalls {
 
 /// What a variant of a step's calls is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
+pub(super) enum When {
     /// At most so many rows.
     RowsUpTo(u32),
     /// Sequences of many new tokens.
@@ -100,25 +100,25 @@ impl StepCalls {
 }
 
 /// A call that is not compiled yet.
-struct Draft {
+pub(super) struct Draft {
     kernel: Kernel,
     sources: Vec<Source>,
     grid: [Dim; 3],
     rows: Rows,
 }
 
-struct StepDraft {
-    rows: Rows,
-    flops_per_row: u64,
-    gated: Option<Act>,
-    before: Vec<Draft>,
-    variants: Vec<(When, Vec<Draft>)>,
+pub(super) struct StepDraft {
+    pub rows: Rows,
+    pub flops_per_row: u64,
+    pub gated: Option<Act>,
+    pub before: Vec<Draft>,
+    pub variants: Vec<(When, Vec<Draft>)>,
 }
 
 /// All that must be known before memory is allocated.
 pub(super) struct Lowering<'a> {
-    plan: &'a Plan,
-    gpu: &'a Gpu,
+    pub plan: &'a Plan,
+    pub gpu: &'a Gpu,
     weights: &'a GpuWeights,
     book: &'a PageBook,
     pub layout: ArenaLayout,
@@ -127,7 +127,7 @@ pub(super) struct Lowering<'a> {
     /// All small f32 vectors, one after the other.
     pub vectors: Vec<f32>,
     /// First element in `vectors`, by weight.
-    vector_at: Vec<u32>,
+    pub vector_at: Vec<u32>,
     steps: Vec<StepDraft>,
 }
 
@@ -145,9 +145,10 @@ impl<'a> Lowering<'a> {
             Self { plan, gpu, weights, book, layout, params: Vec::new(), vectors, vector_at, steps: Vec::new() };
         // Set where the step before has made this step's gated activation.
         let mut gated = None;
+        let mut states = lowering.begin_states();
         for (i, step) in plan.steps.iter().enumerate() {
             let made = gated.take();
-            let draft = match &step.kind {
+            let mut draft = match &step.kind {
                 StepKind::Rows(program) => {
                     let before = lowering.program(program, None)?;
                     StepDraft { rows: program.rows, flops_per_row: 0, gated: None, before, variants: Vec::new() }
@@ -161,7 +162,11 @@ impl<'a> Lowering<'a> {
                     }
                 }
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
+                StepKind::ShortConv(conv) => lowering.short_conv(conv),
+                StepKind::GatedDelta(delta) => lowering.gated_delta(&step.name, delta)?,
             };
+            // With the first step.
+            draft.before.splice(..0, states.drain(..));
             lowering.steps.push(draft);
         }
         Ok(lowering)
@@ -209,7 +214,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Where a value of the arena lies.
-    fn value(&self, id: ValueId) -> Place {
+    pub(super) fn value(&self, id: ValueId) -> Place {
         let slot = self.plan.slot(id);
         let base = match slot.rows {
             Rows::Token => 0,
@@ -241,7 +246,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Adds a dispatch's parameters to all parameters and names its buffers.
-    fn draft(&mut self, dispatch: Dispatch, others: &[Source]) -> Draft {
+    pub(super) fn draft(&mut self, dispatch: Dispatch, others: &[Source]) -> Draft {
         let caps = self.gpu.caps();
         let align = caps.uniform_alignment.max(caps.storage_alignment).max(16) as usize;
         self.params.resize(self.params.len().next_multiple_of(align), 0);
@@ -435,7 +440,7 @@ fn lay_out(gpu: &Gpu, plan: &Plan, max_step_tokens: usize) -> Result<ArenaLayout
         let program = match &step.kind {
             StepKind::Rows(p) => p,
             StepKind::Linear(l) => &l.prologue,
-            StepKind::Attention(_) => continue,
+            StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => continue,
         };
         let temps: usize = program.instrs.iter().map(|i| i.width.next_multiple_of(16)).sum();
         let kind = &mut scratch[usize::from(program.rows == Rows::Output)];
