@@ -96,9 +96,15 @@ fn attributes(op: &Op) -> Json {
             "state": d.state.0, "n_k_heads": d.n_k_heads, "n_v_heads": d.n_v_heads, "k_dim": d.k_dim, "v_dim": d.v_dim,
             "decay_log": d.decay_log, "tiled": d.tiled,
         }),
-        Op::GatedAct { act } => json!({"act": format!("{act:?}").to_lowercase()}),
+        Op::GatedAct { act } | Op::Act { act } => match act.parameters() {
+            (_, f32::INFINITY) => json!({"act": act.name()}),
+            (alpha, limit) => json!({"act": act.name(), "alpha": alpha, "limit": limit}),
+        },
+        Op::Columns { period, offset, len } => json!({"period": period, "offset": offset, "len": len}),
+        Op::Join { a, b } => json!({"a": a, "b": b}),
+        Op::PositionScale(s) => json!({"beta": s.beta, "length": s.length, "offset": s.offset}),
         Op::Scale { factor } => json!({"factor": factor}),
         Op::Softcap { cap } => json!({"cap": cap}),
-        Op::Linear { .. } | Op::Add | Op::SelectOutputs => json!({}),
+        Op::Linear { .. } | Op::Add | Op::Mul | Op::SelectOutputs => json!({}),
     }
 }
