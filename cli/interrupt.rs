@@ -2,12 +2,15 @@
 
 use std::{
     process,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 static ON_NETWORK: AtomicBool = AtomicBool::new(false);
 
 /// Listens for Ctrl-C from now on. Where the system allows no handler, Ctrl-C keeps its default effect.
@@ -33,6 +36,11 @@ pub fn listen() {
 /// Whether Ctrl-C was pressed.
 pub fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
+}
+
+/// Set once Ctrl-C was pressed.
+pub fn flag() -> Arc<AtomicBool> {
+    ASKED.clone()
 }
 
 /// While it lives, Ctrl-C does not wait for the network.

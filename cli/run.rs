@@ -142,6 +142,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         sampling: params,
         stop: args.stop.clone(),
         ignore_end_of_turn: args.ignore_eos,
+        cancel: Some(interrupt::flag()),
     };
 
     args.profile.begin(&mut engine)?;
@@ -154,7 +155,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
             failed = Some(error);
             return ControlFlow::Break(());
         }
-        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        ControlFlow::Continue(())
     });
     if let Some(error) = failed {
         return Err(error);

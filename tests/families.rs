@@ -12,7 +12,11 @@ use support::{FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, ass
 const TOLERANCE: f32 = 2e-4;
 
 /// Fixtures that cannot be written as GGUF, with why.
-const NOT_IN_GGUF: &[(&str, &str)] = &[("llama-dynamic", "GGUF has no key for dynamic NTK scaling")];
+const NOT_IN_GGUF: &[(&str, &str)] = &[
+    ("llama-dynamic", "GGUF has no key for dynamic NTK scaling"),
+    ("mistral", "GGUF's architecture llama, which Mistral converts to, has no sliding window"),
+    ("ministral", "no converter knows Ministral 8B's layers of two kinds"),
+];
 
 macro_rules! families {
     ($($test:ident $name:literal,)*) => {
@@ -66,6 +70,21 @@ families! {
     qwen3_sharded "qwen3-sharded",
     gemma3 "gemma3",
     mm_gemma3 "mm-gemma3",
+    mistral "mistral",
+    ministral "ministral",
+    ministral3 "ministral3",
+    mm_ministral3 "mm-ministral3",
+    mm_mistral3 "mm-mistral3",
+    phi2 "phi2",
+    phi3_longrope "phi3-longrope",
+    phi3_swa "phi3-swa",
+    phi4_mini "phi4-mini",
+    gemma "gemma",
+    gemma2 "gemma2",
+    olmo2 "olmo2",
+    olmo3 "olmo3",
+    granite "granite",
+    smollm3 "smollm3",
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +158,18 @@ fn check_invariance(name: &'static str) {
         }
     }
 
+    // A prefix out of the cache, taken up by two sequences that go on differently.
+    if !fixture.length_dependent_rope {
+        let mut session = open(Options::default());
+        session.feed(&ids[..21]);
+        let last: Vec<u32> = ids[21..].iter().rev().copied().collect();
+        session.feed_fork(&last);
+        let forked = session.feed_fork(&ids[21..]);
+        assert_close("a forked prefix", &forked, &fixture.logits.slice(21..ids.len()), TOLERANCE);
+        let rest = session.feed(&ids[21..]);
+        assert_close("the prefix itself", &rest, &fixture.logits.slice(21..ids.len()), TOLERANCE);
+    }
+
     let other: Vec<u32> = ids.iter().rev().take(17).copied().collect();
     let alone = open(Options::default()).feed(&other);
     let both = open(Options::default()).feed_batch(&[ids, &other]);
@@ -161,4 +192,29 @@ fn check_invariance(name: &'static str) {
             assert_close(&format!("{isa:?}, one token"), &step, &fixture.gen_step_logits.slice(1..2), TOLERANCE);
         }
     }
+}
+
+#[test]
+fn a_raised_flag_ends_an_answer_and_a_prompt() {
+    use handmill_models::{Engine, EngineOptions, GenerateOptions, Model, engine::StopReason};
+    use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
+    let fixture = Fixture::load("llama2");
+    let model = Model::open(&fixture.dir).expect("a model");
+    let mut engine = Engine::new(&model, &EngineOptions::default()).expect("an engine");
+    let flag = Arc::new(AtomicBool::new(false));
+    let options =
+        GenerateOptions { ignore_end_of_turn: true, cancel: Some(flag.clone()), ..GenerateOptions::default() };
+    let mut pieces = 0;
+    let stats = engine.generate(&fixture.prompt_ids, &options, |_| {
+        pieces += 1;
+        flag.store(true, Ordering::Relaxed);
+        std::ops::ControlFlow::Continue(())
+    });
+    let stats = stats.expect("an answer");
+    assert_eq!((pieces, stats.stop), (1, StopReason::Cancelled));
+    assert!(!stats.generated.is_empty());
+
+    let stats = engine.generate(&fixture.prompt_ids, &options, |_| panic!("text after the flag"));
+    let stats = stats.expect("no answer");
+    assert_eq!((stats.generated.len(), stats.stop), (0, StopReason::Cancelled));
 }

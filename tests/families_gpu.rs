@@ -120,6 +120,10 @@ fn chunks_and_batches_give_the_same_logits() {
                 );
             }
             let mut session = Session::open(&fixture.dir, options(device));
+            session.feed(&ids[..21]);
+            session.feed_fork(&ids[..19]);
+            let what = format!("{name}, a forked prefix on {}", device.name);
+            assert_close(&what, &session.feed_fork(&ids[21..]), &fixture.logits.slice(21..ids.len()), TOLERANCE);
             let prompts: [&[u32]; 3] = [&ids[..5], ids, &ids[..1]];
             for (prompt, logits) in prompts.iter().zip(session.feed_batch(&prompts)) {
                 let what = format!("{name}, {} tokens in a batch on {}", prompt.len(), device.name);

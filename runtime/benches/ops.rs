@@ -105,6 +105,8 @@ const MODELS: [(usize, usize, usize); 3] = [(9, 3, 64), (14, 2, 64), (4, 1, 256)
 
 fn params((n_heads, n_kv_heads, head_dim): (usize, usize, usize)) -> AttentionParams<'static> {
     AttentionParams {
+        share: 1,
+        v_in_k: false,
         n_heads,
         n_kv_heads,
         head_dim,

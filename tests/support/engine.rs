@@ -75,6 +75,16 @@ impl Session {
             .to_vec()
     }
 
+    /// Continues a copy of the sequence in one step; logits of every token. The sequence itself stays as it is.
+    pub fn feed_fork(&mut self, tokens: &[u32]) -> Matrix {
+        let vocab = self.engine.model().info().vocab_size;
+        let mut fork = self.engine.fork(&self.sequence);
+        let step = Step { sequence: &mut fork, tokens, outputs: Outputs::All };
+        let logits = Matrix::new(vocab, self.engine.step(&mut [step]).expect("a fork").to_vec());
+        self.engine.release(fork);
+        logits
+    }
+
     /// Runs each of `prompts` as a sequence of its own, all in one step; logits of every token.
     pub fn feed_batch(&mut self, prompts: &[&[u32]]) -> Vec<Matrix> {
         let vocab = self.engine.model().info().vocab_size;

@@ -30,14 +30,16 @@ pub(super) enum Chooser {
 }
 
 impl Chooser {
-    /// Runs `prompt` and is ready to choose the token behind it. `end` is the length that the sequence will not exceed.
+    /// Runs `prompt` and is ready to choose the token behind it; none where `cancelled` says so before the end.
+    /// `end` is the length that the sequence will not exceed.
     pub fn new(
         engine: &mut Engine,
         params: &SamplingParams,
         sequence: &mut Sequence,
         prompt: &[u32],
         end: usize,
-    ) -> Result<Self, Error> {
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Self>, Error> {
         // Parameters are checked wherever they are used.
         let mut sampler = Sampler::new(params.clone())?;
         #[cfg(feature = "gpu")]
@@ -45,12 +47,13 @@ impl Chooser {
             && !prompt.is_empty()
             && engine.backend.as_gpu().is_some()
         {
-            return Self::on_device(engine, &choice, sequence, prompt, end);
+            return Self::on_device(engine, &choice, sequence, prompt, end, cancelled);
         }
         let _ = end;
         prompt.iter().for_each(|t| sampler.accept(*t));
-        let logits = engine.prefill(sequence, prompt)?.to_vec();
-        Ok(Self::Host { sampler, logits })
+        let Some(last) = engine.prefill_but_last(sequence, prompt, cancelled)? else { return Ok(None) };
+        let logits = engine.step(&mut [Step { sequence, tokens: last, outputs: Outputs::Last }])?.to_vec();
+        Ok(Some(Self::Host { sampler, logits }))
     }
 
     #[cfg(feature = "gpu")]
@@ -60,8 +63,9 @@ impl Chooser {
         sequence: &mut Sequence,
         prompt: &[u32],
         end: usize,
-    ) -> Result<Self, Error> {
-        let last = engine.prefill_but_last(sequence, prompt)?;
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Self>, Error> {
+        let Some(last) = engine.prefill_but_last(sequence, prompt, cancelled)? else { return Ok(None) };
         let Some(gpu) = engine.backend.as_gpu() else { return Err(Error::EmptyPrompt) };
         let failed = handmill_runtime::BackendError::from;
         gpu.choose_by(choice).map_err(failed)?;
@@ -69,7 +73,7 @@ impl Chooser {
         let confirmed = sequence.len();
         // The time of the prompt is told apart from that of the answer.
         gpu.gpu().wait().map_err(failed)?;
-        Ok(Self::Device { under_way: 1, confirmed, end })
+        Ok(Some(Self::Device { under_way: 1, confirmed, end }))
     }
 
     /// The next token.

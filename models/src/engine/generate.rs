@@ -1,6 +1,13 @@
 //! Generation of text from a prompt.
 
-use std::{ops::ControlFlow, time::Instant};
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use super::{Engine, Sequence, chooser::Chooser, sampling::SamplingParams};
 use crate::{
@@ -19,11 +26,25 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Goes on where the model would end its turn.
     pub ignore_end_of_turn: bool,
+    /// Breaks off once somebody sets it, also between the parts of a long prompt.
+    pub cancel: Option<Arc<AtomicBool>>,
+}
+
+impl GenerateOptions {
+    fn cancelled(&self) -> bool {
+        self.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed))
+    }
 }
 
 impl Default for GenerateOptions {
     fn default() -> Self {
-        Self { max_tokens: Some(256), sampling: SamplingParams::default(), stop: Vec::new(), ignore_end_of_turn: false }
+        Self {
+            max_tokens: Some(256),
+            sampling: SamplingParams::default(),
+            stop: Vec::new(),
+            ignore_end_of_turn: false,
+            cancel: None,
+        }
     }
 }
 
@@ -121,7 +142,7 @@ impl Engine {
         // The last token is chosen, but nothing reads it.
         let longest = |n: usize| (sequence.len() + prompt.len()).saturating_add(n).saturating_sub(1);
         let end = options.max_tokens.map_or(self.n_ctx(), |n| self.n_ctx().min(longest(n)));
-        let mut tokens = Chooser::new(self, &options.sampling, sequence, prompt, end)?;
+        let tokens = Chooser::new(self, &options.sampling, sequence, prompt, end, &|| options.cancelled())?;
         let prompt_seconds = start.elapsed().as_secs_f64();
         let mut stats = GenerateStats {
             prompt_tokens: prompt.len(),
@@ -131,6 +152,7 @@ impl Engine {
             time_to_first_token: prompt_seconds,
             stop: StopReason::MaxTokens,
         };
+        let Some(mut tokens) = tokens else { return Ok(GenerateStats { stop: StopReason::Cancelled, ..stats }) };
         let first = Instant::now();
         let mut text = String::new();
         let max_tokens = options.max_tokens.unwrap_or(usize::MAX);
@@ -146,7 +168,8 @@ impl Engine {
             }
             text.clear();
             let stopped = decoder.push(token).is_some_and(|piece| stops.push(piece, &mut text));
-            if !text.is_empty() && on_text(&text).is_break() {
+            let broken_off = !text.is_empty() && on_text(&text).is_break();
+            if broken_off || options.cancelled() {
                 stats.stop = StopReason::Cancelled;
                 break;
             }

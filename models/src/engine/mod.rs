@@ -205,12 +205,19 @@ impl Engine {
     /// # Errors
     /// As [`Engine::step`]; parts that fitted before the error stay in the sequence.
     pub fn prefill(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<&[f32], Error> {
-        let rest = self.prefill_but_last(sequence, tokens)?;
+        // Nobody cancels it.
+        let rest = self.prefill_but_last(sequence, tokens, &|| false)?.unwrap_or_default();
         self.step(&mut [Step { sequence, tokens: rest, outputs: Outputs::Last }])
     }
 
-    /// Appends all of `tokens` but the last part that one step takes, and returns that.
-    fn prefill_but_last<'t>(&mut self, sequence: &mut Sequence, tokens: &'t [u32]) -> Result<&'t [u32], Error> {
+    /// Appends all of `tokens` but the last part that one step takes, and returns that; none where `cancelled` says so
+    /// between two parts.
+    fn prefill_but_last<'t>(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &'t [u32],
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<&'t [u32]>, Error> {
         let Some(last) = tokens.len().checked_sub(1) else { return Err(Error::EmptyPrompt) };
         let total = sequence.len() + tokens.len();
         if total > self.n_ctx {
@@ -219,9 +226,12 @@ impl Engine {
         let part = self.backend.max_step_tokens();
         let (first, rest) = tokens.split_at(last / part * part);
         for tokens in first.chunks(part) {
+            if cancelled() {
+                return Ok(None);
+            }
             self.step(&mut [Step { sequence, tokens, outputs: Outputs::None }])?;
         }
-        Ok(rest)
+        Ok((!cancelled()).then_some(rest))
     }
 
     /// Logits `[tokens, vocab]` of every token of `tokens` as a sequence of its own, handed to `each` part by part.

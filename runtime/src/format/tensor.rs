@@ -1,7 +1,65 @@
 //! A typed view of a tensor's bytes.
 
+use std::ops::Range;
+
 use super::Bytes;
 use crate::quant::DType;
+
+/// How a scale that is kept apart from its elements is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScaleType {
+    /// One byte e, which stands for 2^(e − 127) (E8M0; 255 is NaN).
+    E8M0,
+    /// binary32.
+    F32,
+}
+
+impl ScaleType {
+    /// Bytes of a scale.
+    pub const fn bytes(self) -> usize {
+        match self {
+            ScaleType::E8M0 => 1,
+            ScaleType::F32 => 4,
+        }
+    }
+}
+
+/// Factors on a tensor's elements that the file keeps in a tensor of their own: one for every block of `block[0]` rows by
+/// `block[1]` elements, the last ones of which may be partly empty.
+#[derive(Clone, Debug)]
+pub struct Scales {
+    /// How they are stored.
+    pub dtype: ScaleType,
+    /// Rows, and elements of a row, that share a scale.
+    pub block: [usize; 2],
+    /// Rows of the first block that lie before the tensor's first row: a view need not begin with a block.
+    pub first_row: usize,
+    /// Rows of scales, each `ceil(row length / block[1])` long.
+    pub bytes: Bytes,
+}
+
+impl Scales {
+    /// Bytes of the scales of one row of `len` elements.
+    pub fn row_bytes(&self, len: usize) -> usize {
+        len.div_ceil(self.block[1].max(1)) * self.dtype.bytes()
+    }
+
+    /// Bytes that `rows` rows of `len` elements need, if there is no overflow.
+    fn needed(&self, rows: usize, len: usize) -> Option<usize> {
+        if self.block.contains(&0) {
+            return None;
+        }
+        self.first_row.checked_add(rows)?.div_ceil(self.block[0]).checked_mul(self.row_bytes(len))
+    }
+
+    /// The scales of rows `rows` of elements.
+    fn rows(&self, rows: &Range<usize>, len: usize) -> Option<Self> {
+        let (from, to) = (self.first_row + rows.start, self.first_row + rows.end);
+        let row = self.row_bytes(len);
+        let bytes = self.bytes.slice(from / self.block[0] * row..to.div_ceil(self.block[0]) * row)?;
+        Some(Self { first_row: from % self.block[0], bytes, ..self.clone() })
+    }
+}
 
 /// A tensor in a file: element type, shape and bytes. Cloning shares the bytes.
 ///
@@ -12,13 +70,14 @@ pub struct Tensor {
     dtype: DType,
     shape: Vec<usize>,
     bytes: Bytes,
+    scales: Option<Scales>,
 }
 
 impl Tensor {
     /// A view of `bytes` as `shape` elements of `dtype`; `None` where sizes overflow, blocks do not divide the rows
     /// or the byte count differs from what the shape needs.
     pub fn new(dtype: DType, shape: Vec<usize>, bytes: Bytes) -> Option<Self> {
-        (Self::byte_len(dtype, &shape)? == bytes.len()).then_some(Self { dtype, shape, bytes })
+        (Self::byte_len(dtype, &shape)? == bytes.len()).then_some(Self { dtype, shape, bytes, scales: None })
     }
 
     /// Bytes that a tensor of `dtype` and `shape` takes; `None` on overflow or where blocks do not divide the rows.
@@ -62,15 +121,17 @@ impl Tensor {
 
     /// A view of some rows, all dimensions but the last counted as one: `[rows, row_len]`. Of a vector (one dimension)
     /// it views elements, `[len]`. `None` where the range is not within the tensor, or cuts a vector's blocks.
-    pub fn rows_view(&self, range: std::ops::Range<usize>) -> Option<Self> {
-        let (row_bytes, shape) = match self.shape.len() {
-            0 => return None,
-            1 if self.dtype.block_len() == 1 => (self.dtype.block_bytes(), vec![range.len()]),
-            1 => return None,
-            _ => (self.row_bytes(), vec![range.len(), self.row_len()]),
-        };
-        let bytes = range.start.checked_mul(row_bytes)?..range.end.checked_mul(row_bytes)?;
-        Self::new(self.dtype, shape, self.bytes.slice(bytes)?)
+    pub fn rows_view(&self, range: Range<usize>) -> Option<Self> {
+        match self.shape.len() {
+            1 if self.dtype.block_len() == 1 && self.scales.is_none() => {
+                let one = self.dtype.block_bytes();
+                let bytes = range.start.checked_mul(one)?..range.end.checked_mul(one)?;
+                Self::new(self.dtype, vec![range.len()], self.bytes.slice(bytes)?)
+            }
+            0 | 1 => None,
+            _ if range.start > range.end || range.end > self.rows() => None,
+            _ => self.view(range.clone(), vec![range.len(), self.row_len()]),
+        }
     }
 
     /// The bytes as what keeps them alive.
@@ -81,5 +142,68 @@ impl Tensor {
     /// All bytes, rows in order.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The same elements, multiplied by `scales`; `None` where there are fewer or more of them than the rows need.
+    pub fn with_scales(mut self, scales: Scales) -> Option<Self> {
+        if scales.needed(self.rows(), self.row_len())? != scales.bytes.len() {
+            return None;
+        }
+        self.scales = Some(scales);
+        Some(self)
+    }
+
+    /// The factors that the file keeps apart from the elements, if it does.
+    pub fn scales(&self) -> Option<&Scales> {
+        self.scales.as_ref()
+    }
+
+    /// Part `index` of the first dimension, with the shape that is left: one expert's matrix of a stack of them. `None`
+    /// where there is no such part.
+    pub fn part(&self, index: usize) -> Option<Self> {
+        let (outer, shape) = self.shape.split_first().filter(|(_, rest)| !rest.is_empty())?;
+        let rows = self.rows().checked_div(*outer)?;
+        if index >= *outer {
+            return None;
+        }
+        self.view(index * rows..(index + 1) * rows, shape.to_vec())
+    }
+
+    /// Rows `rows` (of all dimensions but the last) as a tensor of `shape`; `None` where that does not fit.
+    fn view(&self, rows: Range<usize>, shape: Vec<usize>) -> Option<Self> {
+        let bytes = self.bytes.slice(rows.start * self.row_bytes()..rows.end * self.row_bytes())?;
+        let view = Self::new(self.dtype, shape, bytes)?;
+        match &self.scales {
+            None => Some(view),
+            Some(scales) => view.with_scales(scales.rows(&rows, self.row_len())?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_their_scales() {
+        let values: Vec<f32> = (0..24).map(|v| v as f32).collect();
+        let whole = Tensor::from_f32(vec![3, 2, 4], &values).unwrap();
+        let scales = |block, first_row, n: usize| Scales {
+            dtype: ScaleType::E8M0,
+            block,
+            first_row,
+            bytes: Bytes::heap((0..n as u8).collect()),
+        };
+        assert!(whole.clone().with_scales(scales([1, 2], 0, 11)).is_none());
+        assert!(whole.clone().with_scales(scales([0, 2], 0, 0)).is_none());
+        let whole = whole.with_scales(scales([4, 3], 0, 4)).unwrap();
+        let part = whole.part(1).unwrap();
+        assert_eq!((part.shape(), part.rows()), (&[2, 4][..], 2));
+        assert_eq!(part.bytes(), &whole.bytes()[32..64]);
+        let part = part.scales().unwrap();
+        assert_eq!((part.first_row, &part.bytes[..]), (2, &[0, 1][..]));
+        let last = whole.part(2).unwrap();
+        assert_eq!((last.scales().unwrap().first_row, &last.scales().unwrap().bytes[..]), (0, &[2, 3][..]));
+        assert!(whole.part(3).is_none());
     }
 }

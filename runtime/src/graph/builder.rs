@@ -2,7 +2,10 @@
 
 use super::{
     error::GraphError,
-    op::{Act, AttentionOp, CacheId, CacheSpec, NormOp, Op, RopeId, StateId, StateSpec, Value, ValueId, WeightId},
+    op::{
+        Act, AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormOp, Op, RopeId, StateId, StateSpec, Value, ValueId,
+        WeightId,
+    },
     recurrent::{GatedDeltaOp, ShortConvOp},
     rope::{RopeFreqs, RopeSpec},
 };
@@ -96,6 +99,7 @@ impl Graph {
                 Op::Embed { table, .. } => rows += self.weight(*table).row_bytes() as u64,
                 Op::Norm(n) => [n.weight, n.bias].iter().for_each(mark),
                 Op::Linear { weight, bias } => [Some(*weight), *bias].iter().for_each(mark),
+                Op::HeadLinear(h) => rows += self.head_linear_bytes(h),
                 Op::Attention(a) => mark(&a.sinks),
                 Op::ShortConv(c) => mark(&Some(c.weight)),
                 Op::GatedDelta(d) => [Some(d.decay), Some(d.dt_bias)].iter().for_each(mark),
@@ -108,10 +112,16 @@ impl Graph {
         whole.sum::<u64>() + rows
     }
 
+    /// Bytes of the matrices of a head linear.
+    fn head_linear_bytes(&self, h: &HeadLinearOp) -> u64 {
+        (h.heads * h.rows()) as u64 * self.weight(h.weight).row_bytes() as u64
+    }
+
     /// Floating-point operations of the linears for one token (2 for each weight).
     pub fn linear_flops_per_token(&self) -> u64 {
         let weight = |n: &Node| match n.op {
             Op::Linear { weight, .. } => self.weight(weight).shape().iter().product::<usize>() as u64 * 2,
+            Op::HeadLinear(h) => (h.heads * h.input * h.output) as u64 * 2,
             _ => 0,
         };
         self.nodes.iter().map(weight).sum()
@@ -235,10 +245,25 @@ impl GraphBuilder {
         self.op(name, Op::Linear { weight, bias }, &[x])
     }
 
+    /// Each head of `x` times its own matrix.
+    pub fn head_linear(&mut self, name: &str, x: ValueId, op: HeadLinearOp) -> Result<ValueId, GraphError> {
+        self.op(name, Op::HeadLinear(op), &[x])
+    }
+
     /// Rotation of all heads of `x` by position.
     pub fn rope(&mut self, name: &str, x: ValueId, rope: RopeId, head_dim: usize) -> Result<ValueId, GraphError> {
         let n_heads = self.graph.value(x).width / head_dim.max(1);
         self.op(name, Op::Rope { rope, n_heads, head_dim }, &[x])
+    }
+
+    /// Attention over the cache whose values are parts of its keys.
+    pub fn latent_attention(
+        &mut self,
+        name: &str,
+        [q, k]: [ValueId; 2],
+        attention: AttentionOp,
+    ) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Attention(attention), &[q, k])
     }
 
     /// Attention over the cache.

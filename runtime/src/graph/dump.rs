@@ -71,6 +71,7 @@ fn weights(node: &Node) -> impl Iterator<Item = WeightId> {
         Op::Embed { table, .. } => (Some(*table), None),
         Op::Norm(n) => (n.weight, n.bias),
         Op::Linear { weight, bias } => (Some(*weight), *bias),
+        Op::HeadLinear(h) => (Some(h.weight), None),
         Op::Attention(a) => (a.sinks, None),
         Op::ShortConv(c) => (Some(c.weight), None),
         Op::GatedDelta(d) => (Some(d.decay), Some(d.dt_bias)),
@@ -90,6 +91,10 @@ fn attributes(op: &Op) -> Json {
         Op::Attention(a) => json!({
             "cache": a.cache.0, "n_heads": a.n_heads, "n_kv_heads": a.n_kv_heads, "head_dim": a.head_dim,
             "v_dim": a.v_dim, "scale": a.scale, "softcap": a.softcap, "window": a.window, "chunk": a.chunk,
+            "v_in_k": a.v_in_k,
+        }),
+        Op::HeadLinear(h) => json!({
+            "heads": h.heads, "input": h.input, "output": h.output, "transposed": h.transposed,
         }),
         Op::ShortConv(c) => json!({"state": c.state.0, "taps": c.taps}),
         Op::GatedDelta(d) => json!({

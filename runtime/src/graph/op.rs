@@ -154,6 +154,25 @@ pub struct CacheSpec {
     pub v_dim: usize,
     /// Keys at or below `position - window` are never read again.
     pub window: Option<usize>,
+    /// A value is the first `v_dim` elements of its key, and nothing is stored twice (latent attention).
+    pub v_in_k: bool,
+}
+
+impl CacheSpec {
+    /// A cache of keys and values without a window.
+    pub const fn new(n_kv_heads: usize, head_dim: usize, v_dim: usize) -> Self {
+        Self { n_kv_heads, head_dim, v_dim, window: None, v_in_k: false }
+    }
+
+    /// Elements of a token that are stored, over all heads.
+    pub const fn elements(&self) -> usize {
+        self.n_kv_heads * (self.head_dim + self.stored_v_dim())
+    }
+
+    /// Elements of a value that are stored beside its key.
+    pub const fn stored_v_dim(&self) -> usize {
+        if self.v_in_k { 0 } else { self.v_dim }
+    }
 }
 
 /// Index of a per-sequence state in its graph.
@@ -196,6 +215,47 @@ pub struct AttentionOp {
     pub sinks: Option<WeightId>,
     /// Set where cached keys are un-rotated and turn when they are read.
     pub rotate_on_read: Option<RopeId>,
+    /// Values are the first `v_dim` elements of their keys: there is no input v, and the cache has none.
+    pub v_in_k: bool,
+}
+
+/// A block-diagonal linear: head h of the input times a matrix of its own.
+///
+/// The matrices are rows `h * period + first ..` of one tensor (a 3-D one counts all its rows), `heads * period` rows in
+/// all. A matrix is `[out, in]` as everywhere, or `[in, out]` where it is `transposed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLinearOp {
+    /// The tensor.
+    pub weight: WeightId,
+    /// Matrices, and heads of the input and of the output.
+    pub heads: usize,
+    /// Rows of the tensor from one matrix to the next.
+    pub period: usize,
+    /// First row of a matrix within its period.
+    pub first: usize,
+    /// Elements of a head of the input.
+    pub input: usize,
+    /// Elements of a head of the output.
+    pub output: usize,
+    /// The file has `[in, out]`.
+    pub transposed: bool,
+}
+
+impl HeadLinearOp {
+    /// Rows of a matrix as the file has them.
+    pub fn rows(&self) -> usize {
+        if self.transposed { self.input } else { self.output }
+    }
+
+    /// Elements of such a row.
+    pub fn row_len(&self) -> usize {
+        if self.transposed { self.output } else { self.input }
+    }
+
+    /// First row of head `head`'s matrix in the tensor.
+    pub fn first_row(&self, head: usize) -> usize {
+        head * self.period + self.first
+    }
 }
 
 /// An op. Inputs and outputs are `[rows, width]` values.
@@ -217,6 +277,8 @@ pub enum Op {
         /// `[out]`.
         bias: Option<WeightId>,
     },
+    /// Each head of the input times its own matrix.
+    HeadLinear(HeadLinearOp),
     /// Rotates each of `n_heads` heads of `head_dim` elements by the token's position.
     Rope {
         /// How.
@@ -226,7 +288,7 @@ pub enum Op {
         /// Elements of a head.
         head_dim: usize,
     },
-    /// Attention; inputs q, k, v.
+    /// Attention; inputs q, k and, unless values are part of keys, v.
     Attention(AttentionOp),
     /// Convolution over a few tokens, with a state.
     ShortConv(ShortConvOp),
@@ -286,6 +348,7 @@ impl Op {
             Op::Embed { .. } => "embed",
             Op::Norm(_) => "norm",
             Op::Linear { .. } => "linear",
+            Op::HeadLinear(_) => "head_linear",
             Op::Rope { .. } => "rope",
             Op::Attention(_) => "attention",
             Op::ShortConv(_) => "short_conv",
@@ -315,7 +378,8 @@ impl Op {
         let fail = |what: String| Err(GraphError::Shape { op: self.kind(), name: name.to_owned(), what });
         let arity = match self {
             Op::Embed { .. } => 0,
-            Op::Attention(_) | Op::GatedDelta(_) => 3,
+            Op::Attention(a) => 3 - usize::from(a.v_in_k),
+            Op::GatedDelta(_) => 3,
             Op::GatedAct { .. } | Op::Add | Op::Mul | Op::Join { .. } => 2,
             _ => 1,
         };
@@ -357,6 +421,25 @@ impl Op {
                 }
                 ref s => fail(format!("weight has shape {s:?}, expected [out, {}]", inputs[0].width)),
             },
+            Op::HeadLinear(h) => {
+                let shape = weight_shape(h.weight);
+                let rows = shape.split_last().map_or(0, |(_, outer)| outer.iter().product());
+                let fits = h.heads.checked_mul(h.period) == Some(rows)
+                    && h.first.checked_add(h.rows()).is_some_and(|end| end <= h.period)
+                    && shape.last() == Some(&h.row_len());
+                if !fits || shape.len() < 2 {
+                    return fail(format!(
+                        "weight has shape {shape:?}, expected {} matrices of {} rows of {}",
+                        h.heads,
+                        h.rows(),
+                        h.row_len()
+                    ));
+                }
+                if h.heads.checked_mul(h.input) != Some(inputs[0].width) {
+                    return fail(format!("{} heads of {} are not a row of {}", h.heads, h.input, inputs[0].width));
+                }
+                Ok((inputs[0].rows, h.heads * h.output))
+            }
             Op::Rope { n_heads, head_dim, .. } => {
                 if n_heads * head_dim != inputs[0].width {
                     return fail(format!("{n_heads} heads of {head_dim} are not a row of {}", inputs[0].width));
@@ -366,6 +449,9 @@ impl Op {
             Op::Attention(a) => {
                 if a.n_kv_heads == 0 || !a.n_heads.is_multiple_of(a.n_kv_heads) {
                     return fail(format!("{} query heads over {} key/value heads", a.n_heads, a.n_kv_heads));
+                }
+                if a.v_in_k && (a.v_dim > a.head_dim || a.rotate_on_read.is_some()) {
+                    return fail(format!("values of {} elements in keys of {} that turn", a.v_dim, a.head_dim));
                 }
                 let widths = [a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim, a.n_kv_heads * a.v_dim];
                 for (x, want) in inputs.iter().zip(widths) {

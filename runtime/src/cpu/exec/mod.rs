@@ -10,6 +10,7 @@
 //! [`Worker::for_each`](super::pool::Worker::for_each) demands.
 
 mod attention;
+mod heads;
 mod linear;
 mod observe;
 mod recurrent;
@@ -101,7 +102,8 @@ impl CpuBackend {
             .with_states(graph.states(), options.max_cached_tokens);
         let kv = KvMemory::new(&book)?;
         let vocab = plan.vocab();
-        let vectors = decode_vectors(&plan)?;
+        let mut vectors = plan.decode_vectors()?;
+        recurrent::turn_taps(&plan, &mut vectors);
         let schedule = Schedule::new(&plan, linear, threads);
         let max_tokens = options.max_step_tokens.max(1);
         let table = |rows: usize, dims: usize| Buffer::new(rows * dims * 4, "the rotation tables");
@@ -314,30 +316,4 @@ impl StepContext<'_> {
         let both = unsafe { self.backend.rope_tables[rope.0 as usize].slice::<f32>(row * 2 * half, 2 * half) };
         both.split_at(half)
     }
-}
-
-/// The weights that kernels want as f32 vectors: all that are not matrices of a linear or an embedding.
-fn decode_vectors(plan: &Plan) -> Result<Vec<Vec<f32>>, CpuError> {
-    let graph = &plan.graph;
-    let mut vectors = vec![Vec::new(); graph.weights().count()];
-    for (vector, (_, tensor)) in vectors.iter_mut().zip(graph.weights()) {
-        if tensor.shape().len() == 1 {
-            vector.resize(tensor.row_len(), 0.0);
-            tensor.dtype().decode_row(tensor.bytes(), vector)?;
-        }
-    }
-    // Convolutions go over channels: a row a tap.
-    let mut turned = std::collections::HashSet::new();
-    for step in &plan.steps {
-        if let StepKind::ShortConv(conv) = &step.kind
-            && turned.insert(conv.op.weight)
-        {
-            let taps = conv.op.taps;
-            let of_file = &vectors[conv.op.weight.0 as usize];
-            let width = of_file.len() / taps;
-            vectors[conv.op.weight.0 as usize] =
-                (0..of_file.len()).map(|i| of_file[i % width * taps + i / width]).collect();
-        }
-    }
-    Ok(vectors)
 }

@@ -1,6 +1,8 @@
 //! Steps with a per-sequence state: convolutions over a few tokens, and the gated delta rule. A sequence's tokens run one
 //! after the other; channels and columns do not know of each other and are shared among the workers.
 
+use std::collections::HashSet;
+
 use super::StepContext;
 use crate::{
     cpu::{
@@ -10,9 +12,23 @@ use crate::{
         },
         pool::Worker,
     },
-    graph::{GatedDeltaStep, ShortConvStep, StateId},
+    graph::{GatedDeltaStep, Plan, ShortConvStep, StateId, StepKind},
     step::SequenceRows,
 };
+
+/// Turns the taps of convolutions, by weight, from a row a channel to a row a tap: vectors go over channels.
+pub(super) fn turn_taps(plan: &Plan, vectors: &mut [Vec<f32>]) {
+    let mut turned = HashSet::new();
+    for step in &plan.steps {
+        if let StepKind::ShortConv(conv) = &step.kind
+            && turned.insert(conv.op.weight)
+        {
+            let (taps, vector) = (conv.op.taps, &mut vectors[conv.op.weight.0 as usize]);
+            let width = vector.len() / taps;
+            *vector = (0..vector.len()).map(|i| vector[i % width * taps + i / width]).collect();
+        }
+    }
+}
 
 /// Channels of an item: a few cache lines of each row.
 const CHANNELS: usize = 128;

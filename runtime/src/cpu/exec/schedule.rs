@@ -3,10 +3,10 @@
 use super::attention;
 use crate::{
     cpu::ops::{ActForm, LinearKernels},
-    graph::{LinearStep, Plan, StepKind},
+    graph::{HeadLinearOp, LinearStep, Plan, RowProgram, StepKind},
 };
 
-/// A range of rows of one part of a linear step.
+/// A range of rows of one part of a linear step, or of outputs of one head of a head linear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RowRange {
     pub part: usize,
@@ -57,16 +57,13 @@ impl Schedule {
             };
             let s = LinearSchedule::new(plan, step, kernels, threads);
             let bytes = |forms: &[ActForm]| forms.iter().map(|f| kernels.act_row_bytes(*f, step.k)).sum::<usize>();
-            act_bytes_per_row = act_bytes_per_row.max(bytes(&s.mat_mat_forms));
+            let heads = step.heads.map_or(1, |h| h.heads);
+            act_bytes_per_row = act_bytes_per_row.max(heads * bytes(&s.mat_mat_forms));
             mat_vec_act_bytes = mat_vec_act_bytes.max(bytes(&s.mat_vec_forms));
             linear.push(s);
         }
-        let program_len = |kind: &StepKind| match kind {
-            StepKind::Rows(p) => p.scratch_len(),
-            StepKind::Linear(l) => l.prologue.scratch_len(),
-            StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => 0,
-        };
-        let program_bytes = plan.steps.iter().map(|s| program_len(&s.kind)).max().unwrap_or(0) * 4;
+        let programs = plan.steps.iter().filter_map(|s| s.kind.program());
+        let program_bytes = programs.map(RowProgram::scratch_len).max().unwrap_or(0) * 4;
         let partial_len = |kind: &StepKind| match kind {
             StepKind::Attention(a) => attention::params(&a.op, None, None).partial_len() * a.op.n_kv_heads,
             _ => 0,
@@ -81,6 +78,13 @@ impl Schedule {
         for step in &plan.steps {
             match &step.kind {
                 StepKind::Rows(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => {}
+                StepKind::Linear(LinearStep { heads: Some(h), k, .. }) => {
+                    // One head's rows may lie before the panel.
+                    let dtype = plan.graph.weight(h.weight).dtype();
+                    let panel = kernels.panel_bytes(dtype, *k).max(kernels.transposed_panel_bytes(*k));
+                    let row = kernels.act_row_bytes(ActForm::F32, *k).max(self.mat_vec_act_bytes);
+                    rest = rest.max(panel + row.next_multiple_of(64));
+                }
                 StepKind::Linear(l) => {
                     for part in &l.parts {
                         rest = rest.max(kernels.panel_bytes(plan.graph.weight(part.weight).dtype(), l.k));
@@ -95,6 +99,9 @@ impl Schedule {
 
 impl LinearSchedule {
     fn new(plan: &Plan, step: &LinearStep, kernels: &LinearKernels, threads: usize) -> Self {
+        if let Some(heads) = &step.heads {
+            return Self::by_heads(plan, heads, kernels, threads);
+        }
         let mut s = Self::default();
         let weights: Vec<_> = step.parts.iter().map(|p| plan.graph.weight(p.weight)).collect();
         for w in &weights {
@@ -127,6 +134,34 @@ impl LinearSchedule {
             s.mat_mat.extend((0..rows).step_by(len).map(|start| RowRange { part, start, len: len.min(rows - start) }));
         }
         s
+    }
+
+    /// A head an item; where heads are few, parts of one.
+    fn by_heads(plan: &Plan, h: &HeadLinearOp, kernels: &LinearKernels, threads: usize) -> Self {
+        let dtype = plan.graph.weight(h.weight).dtype();
+        let form = |n| if h.transposed { ActForm::F32 } else { kernels.act_form(dtype, n) };
+        let step = if h.transposed { kernels.transposed_panel_rows() } else { ROW_STEP };
+        let parts = (threads * 4).div_ceil(h.heads).max(1);
+        let len = h.output.div_ceil(parts).next_multiple_of(step).max(step);
+        let most = if h.transposed { len } else { kernels.panel_rows(dtype, h.input) };
+        let ranges = |len: usize| {
+            (0..h.heads)
+                .flat_map(|part| (0..h.output).step_by(len).map(move |start| (part, start)))
+                .map(|(part, start)| RowRange { part, start, len: len.min(h.output - start) })
+                .collect()
+        };
+        Self {
+            mat_vec: ranges(len),
+            mat_mat: ranges(len.min(most)),
+            mat_vec_forms: vec![form(1)],
+            mat_mat_forms: vec![form(LinearKernels::MAT_VEC_TOKENS + 1)],
+        }
+    }
+
+    /// The form of a head linear's activations.
+    pub fn head_form(&self, few: bool) -> ActForm {
+        let forms = if few { &self.mat_vec_forms } else { &self.mat_mat_forms };
+        forms.first().copied().unwrap_or(ActForm::F32)
     }
 }
 

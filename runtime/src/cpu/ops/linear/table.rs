@@ -24,6 +24,7 @@ pub struct LinearKernels {
     /// By `DType as usize`.
     mat_vec: [Kernel; DType::ALL.len()],
     mat_mat: [Kernel; DType::ALL.len()],
+    mat_mat_transposed: [Kernel; DType::ALL.len()],
     quantize_groups: unsafe fn(&[f32], &mut [u8]),
     quantize_chunks: unsafe fn(&[f32], &mut [u8]),
 }
@@ -175,6 +176,54 @@ impl LinearKernels {
         unsafe { self.mat_mat[dtype as usize](&job) }
     }
 
+    /// Rows of the output that one call of [`LinearKernels::mat_mat_transposed`] should take.
+    pub fn transposed_panel_rows(&self) -> usize {
+        self.tile_rows[0]
+    }
+
+    /// Bytes of scratch that [`LinearKernels::mat_mat_transposed`] needs.
+    pub fn transposed_panel_bytes(&self, k: usize) -> usize {
+        PANEL_ALIGN + gemm_f32::panel_bytes(k, self.tile_rows[0])
+    }
+
+    /// `out[t · out_stride + j] = Σ_i W[i, columns.start + j] · x[t, i]`: a weight whose rows belong to inputs. `w` begins
+    /// with `k` rows of `row_len` elements as they lie in the file; `acts` with `n_tokens` rows of [`ActForm::F32`].
+    ///
+    /// # Panics
+    /// If `w`, `acts` or `panel` is too short, blocks do not divide `row_len`, or it has no such columns.
+    ///
+    /// # Safety
+    /// As for [`LinearKernels::mat_vec`].
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn mat_mat_transposed(
+        &self,
+        dtype: DType,
+        w: &[u8],
+        k: usize,
+        row_len: usize,
+        columns: std::ops::Range<usize>,
+        acts: &[u8],
+        n_tokens: usize,
+        out: *mut f32,
+        out_stride: usize,
+        panel: &mut [u8],
+    ) {
+        let row_bytes = dtype.row_bytes(row_len).expect("blocks divide the row");
+        let act_stride = self.act_row_bytes(ActForm::F32, k);
+        assert!(columns.end <= row_len && panel.len() >= self.transposed_panel_bytes(k), "columns or panel");
+        assert!(k.checked_mul(row_bytes).is_some_and(|n| n <= w.len()), "w has fewer than {k} rows of {row_len}");
+        assert!(n_tokens.checked_mul(act_stride).is_some_and(|n| n <= acts.len()), "acts has fewer rows");
+        if columns.is_empty() || n_tokens == 0 {
+            return;
+        }
+        let skip = panel.as_ptr().align_offset(PANEL_ALIGN);
+        let panel = panel[skip..].as_mut_ptr();
+        let (w, acts, n_rows, columns) = (w.as_ptr(), acts.as_ptr(), columns.len(), (columns.start, row_len));
+        let job = Job { w, n_rows, k, row_bytes, acts, act_stride, n_tokens, out, out_stride, panel, columns };
+        // SAFETY: the CPU has the instruction set; the operands were checked; the caller vouches for `out`.
+        unsafe { self.mat_mat_transposed[dtype as usize](&job) }
+    }
+
     /// Checks the operands; `None` where there is nothing to do.
     #[allow(clippy::too_many_arguments)]
     fn job(
@@ -200,7 +249,7 @@ impl LinearKernels {
             return None;
         }
         let (w, acts, panel) = (w.as_ptr(), acts.as_ptr(), std::ptr::null_mut());
-        Some(Job { w, n_rows, k, row_bytes, acts, act_stride, n_tokens, out, out_stride, panel })
+        Some(Job { w, n_rows, k, row_bytes, acts, act_stride, n_tokens, out, out_stride, panel, columns: (0, n_rows) })
     }
 }
 
@@ -226,6 +275,11 @@ macro_rules! instantiate {
                     mat_mat::<F32>, mat_mat::<F16>, mat_mat::<BF16>,
                     mat_mat::<Q4_0>, mat_mat::<Q4_1>, mat_mat::<Q5_0>, mat_mat::<Q5_1>, mat_mat::<Q8_0>,
                     mat_mat::<Q4_K>, mat_mat::<Q5_K>, mat_mat::<Q6_K>,
+                ],
+                mat_mat_transposed: [
+                    transposed::<F32>, transposed::<F16>, transposed::<BF16>,
+                    transposed::<Q4_0>, transposed::<Q4_1>, transposed::<Q5_0>, transposed::<Q5_1>, transposed::<Q8_0>,
+                    transposed::<Q4_K>, transposed::<Q5_K>, transposed::<Q6_K>,
                 ],
                 quantize_groups,
                 quantize_chunks,
@@ -259,6 +313,12 @@ macro_rules! instantiate {
                         gemm_f32::mat_mat::<_, W>(<$token>::new(), job, multiply_f32)
                     }
                 }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn transposed<W: Unpack>(job: &Job) {
+                // SAFETY: as above.
+                unsafe { gemm_f32::mat_mat_transposed::<_, W>(<$token>::new(), job, multiply_f32) }
             }
 
             $(#[target_feature(enable = $features)])?

@@ -190,7 +190,7 @@ fn linear_calls() -> Vec<LinearCall> {
 
 fn linear_kernels(caps: &Caps, call: &LinearCall, found: &mut dyn FnMut(&Caps, &Kernel)) {
     for variant in linear::dispatches(caps, call).unwrap() {
-        variant.dispatches.iter().for_each(|d| found(caps, &d.kernel));
+        found(caps, &variant.dispatch.kernel);
     }
 }
 
@@ -309,6 +309,7 @@ fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
             ] {
                 let op = AttentionOp {
                     cache: CacheId(0),
+                    v_in_k: false,
                     n_heads,
                     n_kv_heads,
                     head_dim,
