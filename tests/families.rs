@@ -85,6 +85,8 @@ families! {
     olmo3 "olmo3",
     granite "granite",
     smollm3 "smollm3",
+    qwen3_5 "qwen3_5",
+    mm_qwen3_5 "mm-qwen3_5",
 }
 
 #[derive(Clone, Copy, Debug)]
