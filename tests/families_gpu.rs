@@ -102,7 +102,7 @@ fn logits_of_every_family() {
 #[test]
 fn chunks_and_batches_give_the_same_logits() {
     on_each("families_gpu::chunks_and_batches_give_the_same_logits", |device| {
-        for name in ["llama3", "qwen3", "gemma3"] {
+        for name in ["llama3", "qwen3", "gemma3", "qwen3_5"] {
             if device.slow && name != "gemma3" {
                 continue;
             }
