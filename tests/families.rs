@@ -87,6 +87,8 @@ families! {
     olmo3 "olmo3",
     granite "granite",
     smollm3 "smollm3",
+    qwen3_5 "qwen3_5",
+    mm_qwen3_5 "mm-qwen3_5",
 }
 
 /// Where a sequence grows past the length that its RoPE's short factors are for, all of it turns by the long ones. With

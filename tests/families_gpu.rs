@@ -118,7 +118,7 @@ fn check_gguf(fixture: &Fixture, device: &Device, what: &str) {
 #[test]
 fn chunks_and_batches_give_the_same_logits() {
     on_each("families_gpu::chunks_and_batches_give_the_same_logits", |device| {
-        for name in ["llama3", "qwen3", "gemma3", "ministral3", "phi2", "gemma2", "smollm3"] {
+        for name in ["llama3", "qwen3", "gemma3", "ministral3", "phi2", "gemma2", "smollm3", "qwen3_5"] {
             if device.slow && name != "gemma3" {
                 continue;
             }

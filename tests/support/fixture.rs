@@ -37,6 +37,8 @@ pub const FAMILIES: &[&str] = &[
     "olmo3",
     "granite",
     "smollm3",
+    "qwen3_5",
+    "mm-qwen3_5",
 ];
 
 /// `tests/fixtures`.

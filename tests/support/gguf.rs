@@ -20,6 +20,9 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     let rope = config["rope_parameters"].get("full_attention").unwrap_or(&config["rope_parameters"]);
     let arch = match config["model_type"].as_str().expect("model_type") {
         "gemma3_text" => "gemma3",
+        "qwen3_next" => "qwen3next",
+        "qwen3_5_text" => "qwen35",
+        "qwen3_5_moe_text" => "qwen35moe",
         "mistral" if config["sliding_window"].is_null() => "llama",
         "mistral" => return Err("GGUF's architecture llama, which Mistral converts to, has no sliding window"),
         "ministral" => return Err("no converter knows Ministral 8B's layers of two kinds"),
@@ -31,6 +34,7 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     let mut out = GgufWriter::new();
     out.put("general.architecture", arch);
     out.put("general.name", fixture.name);
+    super::gguf_hybrid::keys(&mut out, arch, config);
     let int = |key: &str| config[key].as_u64().unwrap_or_else(|| panic!("config has no {key}")) as u32;
     let head_dim = config["head_dim"].as_u64().map_or(int("hidden_size") / int("num_attention_heads"), |d| d as u32);
     let partial = rope["partial_rotary_factor"].as_f64().unwrap_or(1.0);
@@ -70,7 +74,7 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     for (name, divisors) in divisors {
         tensor(&mut out, name, &[divisors.len()], &divisors, false);
     }
-    for mut weight in fused(arch, fixture.weights()) {
+    for mut weight in super::gguf_hybrid::reordered(arch, config, fused(arch, fixture.weights())) {
         let Some(name) = gguf_name(arch, &weight.name) else { continue };
         convert(arch, config, head_dim as usize, &mut weight);
         tensor(&mut out, &name, &weight.shape, &weight.values, weight.bf16);
@@ -190,7 +194,8 @@ fn llama3_divisors(rope: &Value, rotary_dims: usize) -> Vec<f32> {
 /// The name that GGUF has for the tensor, none for those of other towers.
 fn gguf_name(arch: &str, name: &str) -> Option<String> {
     let name = name.strip_prefix("language_model.").unwrap_or(name);
-    match name {
+    let name = &name.replace("model.language_model.", "model.");
+    match name.as_str() {
         "model.embed_tokens.weight" => return Some("token_embd.weight".into()),
         "model.norm.weight" | "model.final_layernorm.weight" => return Some("output_norm.weight".into()),
         "model.final_layernorm.bias" => return Some("output_norm.bias".into()),
@@ -199,6 +204,9 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         _ => {}
     }
     let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    if let Some(part) = super::gguf_hybrid::name(arch, part) {
+        return Some(format!("blk.{layer}.{part}"));
+    }
     let (part, kind) = part.rsplit_once('.')?;
     let late = arch.starts_with("gemma2") || matches!(arch, "gemma3" | "olmo2");
     let part = match part {
@@ -228,7 +236,7 @@ fn convert(arch: &str, config: &Value, head_dim: usize, weight: &mut Weight) {
         weight.values = interleave_heads(&weight.values, weight.shape[0], head_dim);
     }
     let gemma = arch.starts_with("gemma");
-    if gemma && weight.name.ends_with("norm.weight") {
+    if super::gguf_hybrid::plus_one(arch, &weight.name) || gemma && weight.name.ends_with("norm.weight") {
         weight.values.iter_mut().for_each(|w| *w += 1.0);
     }
     // Gemma's attention scale stands in no key: readers use head_dim^-0.5. The rest of query_pre_attn_scalar^-0.5 goes

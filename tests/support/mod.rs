@@ -8,6 +8,7 @@ mod compare;
 mod engine;
 mod fixture;
 mod gguf;
+mod gguf_hybrid;
 mod models;
 mod readme;
 

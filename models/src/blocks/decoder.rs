@@ -142,7 +142,12 @@ pub fn layer(
         let residual = select(b, "select_residual", h)?;
         let h = add(b, "attention_residual", residual, y)?;
         x = match norms {
-            Norms::Pre => norm(b, "mlp_norm", "ffn_norm", "post_attention_layernorm", h)?,
+            Norms::Pre => {
+                // Qwen3-Next and gpt-oss convert to this name.
+                let late = l.is_gguf() && l.has(layer, "post_attention_norm.weight", "")?;
+                let gguf = if late { "post_attention_norm" } else { "ffn_norm" };
+                norm(b, "mlp_norm", gguf, "post_attention_layernorm", h)?
+            }
             Norms::Sandwich => norm(b, "mlp_norm", "ffn_norm", "pre_feedforward_layernorm", h)?,
             Norms::Post => h,
             Norms::Parallel => select(b, "select_norm", normed)?,

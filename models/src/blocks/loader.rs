@@ -181,6 +181,28 @@ impl<'a> Loader<'a> {
         Ok(b.weight(&part, view))
     }
 
+    /// A layer's depthwise convolution `[channels, taps]` (safetensors have a dimension of 1 between) as one vector.
+    pub fn layer_taps(
+        &self,
+        b: &mut GraphBuilder,
+        layer: usize,
+        gguf: &str,
+        hf: &str,
+        [channels, taps]: [usize; 2],
+    ) -> Result<WeightId, Error> {
+        let name = self.layer_name(layer, gguf, hf);
+        let shape = if self.gguf { vec![channels, taps] } else { vec![channels, 1, taps] };
+        let tensor = self.checkpoint.shaped(&name, &shape)?.ok_or_else(|| self.checkpoint.missing(&name))?;
+        self.check_shape(&name, &tensor, &shape)?;
+        let flat = tensor.flat().ok_or_else(|| Error::Shape {
+            path: self.checkpoint.path().display().to_string(),
+            tensor: name.clone(),
+            found: tensor.shape().to_vec(),
+            expected: vec![channels * taps],
+        })?;
+        Ok(b.weight(&name, flat))
+    }
+
     /// Whether the file has a layer's weight. No file is there where weights are made up.
     pub fn has(&self, layer: usize, gguf: &str, hf: &str) -> Result<bool, Error> {
         Ok(self.checkpoint.find(&self.layer_name(layer, gguf, hf))?.is_some())

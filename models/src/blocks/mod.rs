@@ -2,11 +2,13 @@
 
 pub mod attention;
 pub mod decoder;
+pub mod delta_net;
 pub mod loader;
 pub mod mlp;
 pub mod rope;
 
 pub use attention::{Attention, QkNorm, attention};
 pub use decoder::{Decoder, Head, Norms, layer, logits};
+pub use delta_net::{DeltaNet, DeltaProjections, delta_net};
 pub use loader::Loader;
 pub use mlp::{gated_mlp, mlp};

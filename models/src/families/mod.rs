@@ -7,6 +7,7 @@ mod mistral;
 mod olmo;
 mod phi;
 mod qwen;
+mod qwen_hybrid;
 mod smollm3;
 
 use handmill_runtime::{
@@ -44,6 +45,9 @@ const FAMILIES: &[(&str, Build)] = &[
     ("mistral3", mistral::build),
     ("qwen2", qwen::build),
     ("qwen3", qwen::build),
+    ("qwen3_5", qwen_hybrid::build),
+    ("qwen3_5_text", qwen_hybrid::build),
+    ("qwen35", qwen_hybrid::build),
     ("gemma", gemma::build),
     ("gemma2", gemma::build),
     ("gemma3", gemma::build),

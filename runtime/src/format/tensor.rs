@@ -134,6 +134,13 @@ impl Tensor {
         }
     }
 
+    /// All elements as one vector; `None` where blocks of rows, or scales, forbid it.
+    pub fn flat(&self) -> Option<Self> {
+        let whole = self.dtype.block_len() == 1 && self.scales.is_none();
+        let elements = self.shape.iter().product();
+        whole.then(|| Self::new(self.dtype, vec![elements], self.bytes.clone())).flatten()
+    }
+
     /// All bytes, those of scales that are kept apart included.
     pub fn stored_bytes(&self) -> usize {
         self.bytes.len() + self.scales.as_ref().map_or(0, |s| s.bytes.len())

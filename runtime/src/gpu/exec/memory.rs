@@ -2,10 +2,11 @@
 
 use wgpu::BufferUsages as U;
 
+use super::states::StateBuffers;
 use crate::{
     cpu::ops::rope_cos_sin,
     gpu::{Gpu, GpuError, kernel::Binding, weights::GpuWeights},
-    graph::{CacheId, Device, Plan},
+    graph::{CacheId, Device, Graph, Plan, StateId},
     step::{Batch, PAGE_TOKENS, PageBook, SequenceKv},
 };
 
@@ -26,6 +27,8 @@ pub(super) enum Source {
     Tokens,
     /// Keys and values of one layer.
     Kv(usize),
+    /// States of sequences of one layer.
+    State(StateId),
     /// Cosines and sines.
     Rope,
     /// Attention over parts of long sequences.
@@ -70,18 +73,19 @@ pub(super) struct Memory {
     kv: Vec<wgpu::Buffer>,
     /// By group: pages that the buffers of its layers have room for.
     pages: Vec<usize>,
+    pub states: StateBuffers,
     /// For results on their way to the host.
     pub staging: wgpu::Buffer,
 }
 
-const DEVICE: U = U::STORAGE.union(U::COPY_DST).union(U::COPY_SRC);
+pub(super) const DEVICE: U = U::STORAGE.union(U::COPY_DST).union(U::COPY_SRC);
 
 impl Memory {
     pub fn new(
         gpu: &Gpu,
         layout: &ArenaLayout,
         book: &PageBook,
-        n_caches: usize,
+        graph: &Graph,
         params: &[u8],
         vectors: &[f32],
     ) -> Result<Self, GpuError> {
@@ -91,7 +95,7 @@ impl Memory {
             Ok(buffer)
         };
         let max_outputs = 1;
-        let kv = (0..n_caches).map(|_| gpu.buffer("keys and values", 0, DEVICE)).collect::<Result<_, _>>()?;
+        let kv = graph.caches().iter().map(|_| gpu.buffer("keys and values", 0, DEVICE)).collect::<Result<_, _>>()?;
         Ok(Self {
             params: filled("parameters", params, U::UNIFORM | U::STORAGE)?,
             vectors: filled("vectors", bytemuck::cast_slice(vectors), U::STORAGE)?,
@@ -103,6 +107,7 @@ impl Memory {
             partials: gpu.buffer("partial attention", 4096, DEVICE)?,
             kv,
             pages: vec![0; book.groups.len()],
+            states: StateBuffers::new(gpu, graph.states())?,
             staging: gpu.buffer("results", 4096, U::MAP_READ | U::COPY_DST)?,
         })
     }
@@ -119,6 +124,7 @@ impl Memory {
             Source::Vectors => (&self.vectors).into(),
             Source::Tokens => (&self.tokens).into(),
             Source::Kv(cache) => (&self.kv[cache]).into(),
+            Source::State(id) => (&self.states.buffers[id.0 as usize]).into(),
             Source::Rope => (&self.rope).into(),
             Source::Partials => (&self.partials).into(),
         }
@@ -266,6 +272,10 @@ pub(super) fn pack(
     words.extend(batch.sequences.iter().map(|s| s.first_key as u32));
     words[10] = words.len() as u32;
     words.extend_from_slice(splits);
+    words[12] = words.len() as u32;
+    for sequence in &batch.sequences {
+        words.extend([sequence.state.from.unwrap_or(u32::MAX), sequence.state.to]);
+    }
     words[8] = words.len() as u32;
     let records = words.len();
     words.resize(records + 4 * plan.graph.ropes().len(), 0);

@@ -11,6 +11,7 @@ mod memory;
 mod need;
 mod observe;
 mod part;
+mod states;
 
 use std::{sync::Arc, time::Instant};
 
@@ -97,10 +98,11 @@ impl GpuBackend {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, GpuError> {
         let weights = GpuWeights::new(&gpu, &plan, progress)?;
-        let book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens);
+        let book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens)
+            .with_states(plan.graph.states(), options.max_cached_tokens);
         let lowering = Lowering::new(&gpu, &plan, &weights, &book, options.max_step_tokens)?;
         let layout = lowering.layout;
-        let memory = Memory::new(&gpu, &layout, &book, plan.graph.caches().len(), &lowering.params, &lowering.vectors)?;
+        let memory = Memory::new(&gpu, &layout, &book, &plan.graph, &lowering.params, &lowering.vectors)?;
         let steps = lowering.compile(&gpu, &memory, &weights)?;
         gpu.check()?;
         Ok(Self {
@@ -219,8 +221,12 @@ impl GpuBackend {
         choose: bool,
     ) -> Result<wgpu::CommandEncoder, GpuError> {
         let start = Instant::now();
-        self.admit(steps)?;
-        let grown = self.upload(steps, tokens)?;
+        self.admit(steps, choose)?;
+        let uploaded = self.upload(steps, tokens);
+        if uploaded.is_err() {
+            self.batch.undo(&mut self.book, steps);
+        }
+        let grown = uploaded?;
         let tail = match &mut self.ahead {
             Some(ahead) => {
                 ahead.bind(&self.gpu, &self.memory, &self.weights, grown);
@@ -235,8 +241,8 @@ impl GpuBackend {
         Ok(self.encode(0..self.steps.len(), &tail))
     }
 
-    /// Admits the step: pages for its tokens, and the list of its rows.
-    fn admit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), GpuError> {
+    /// Admits the step: pages for its tokens, and the list of its rows. `keep` says that it may be taken back.
+    fn admit(&mut self, steps: &mut [SequenceStep<'_>], keep: bool) -> Result<(), GpuError> {
         let outputs = |s: &SequenceStep<'_>| match s.outputs {
             Outputs::None => 0,
             Outputs::Last => s.tokens.len().min(1),
@@ -246,7 +252,7 @@ impl GpuBackend {
         if n_outputs > self.max_outputs() {
             return Err(StepError::TooLong { tokens: n_outputs, limit: self.max_outputs() }.into());
         }
-        Ok(self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab)?)
+        Ok(self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab, keep)?)
     }
 
     fn submit(&mut self, encoder: wgpu::CommandEncoder, start: Instant) {
@@ -262,6 +268,7 @@ impl GpuBackend {
         let memory = &mut self.memory;
         let mut grown = memory.reserve_outputs(&gpu, &self.layout, self.batch.outputs.len())?;
         grown |= memory.reserve_pages(&gpu, &self.plan, &self.book)?;
+        grown |= memory.states.reserve(&gpu, self.plan.graph.states(), &self.book)?;
         memory.copy_pages(&gpu, &self.plan, &self.book, &self.batch)?;
         let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
         let n = self.batch.tokens.len();

@@ -180,7 +180,7 @@ impl GpuBackend {
         steps: &mut [SequenceStep<'_>],
         look: &mut dyn FnMut(&mut Observed),
     ) -> Result<(), GpuError> {
-        self.admit(steps)?;
+        self.admit(steps, false)?;
         let grown = self.upload(steps, true)?;
         if let Some(ahead) = &mut self.ahead {
             ahead.bind(&self.gpu, &self.memory, &self.weights, grown);

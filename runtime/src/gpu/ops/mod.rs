@@ -8,6 +8,7 @@
 pub mod attention;
 pub mod linear;
 mod params;
+pub mod recurrent;
 pub mod rows;
 pub mod sample;
 

@@ -1,11 +1,12 @@
 //! Plans: what a backend executes.
 //!
-//! The planner turns the ops of a [`Graph`] into three kinds of step:
+//! The planner turns the ops of a [`Graph`] into a few kinds of step:
 //!
 //! - **linear**: all linears of one input, behind a *row program* that makes that input (norms, residual adds,
 //!   gated activations, the embedding look-up: everything that works row by row). The program's values that are
 //!   needed later are stored; the rest lives in a worker's scratch.
 //! - **attention**, with the per-head norms and rotations of q, k and v folded in.
+//! - **short_conv**, **gated_delta**: what has a state a sequence;
 //! - **rows**: a row program that no linear follows.
 //!
 //! A llama layer is five steps: q/k/v, attention, output, gate/up, down. Values that cross steps get a place in one

@@ -1,8 +1,9 @@
 //! The kinds of step.
 
 use super::{RowProgram, Src};
-use crate::graph::op::{
-    AttentionOp, CacheId, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, ValueId, WeightId,
+use crate::graph::{
+    op::{AttentionOp, CacheId, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, ValueId, WeightId},
+    recurrent::{GatedDeltaStep, ShortConvStep},
 };
 
 /// One weight of a linear step.
@@ -105,6 +106,10 @@ pub enum StepKind {
     Experts(ExpertStep),
     /// Attention.
     Attention(AttentionStep),
+    /// A convolution over tokens.
+    ShortConv(ShortConvStep),
+    /// A gated delta rule.
+    GatedDelta(GatedDeltaStep),
 }
 
 impl StepKind {
@@ -142,6 +147,14 @@ impl StepKind {
                 reads.extend(a.inputs);
                 writes.push(a.output);
             }
+            StepKind::ShortConv(c) => {
+                reads.push(c.input);
+                writes.push(c.output);
+            }
+            StepKind::GatedDelta(d) => {
+                reads.extend(d.inputs);
+                writes.push(d.output);
+            }
         }
         (reads, writes)
     }
@@ -152,7 +165,7 @@ impl StepKind {
             StepKind::Rows(p) => Some(p),
             StepKind::Linear(l) => Some(&l.prologue),
             StepKind::Experts(e) => Some(&e.prologue),
-            StepKind::Attention(_) => None,
+            StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => None,
         }
     }
 
@@ -162,7 +175,7 @@ impl StepKind {
         let parts: Vec<WeightId> = match self {
             StepKind::Linear(l) => l.parts.iter().map(|p| p.weight).collect(),
             StepKind::Experts(e) => e.parts.iter().flat_map(|p| p.op.experts.iter().copied()).collect(),
-            StepKind::Rows(_) | StepKind::Attention(_) => Vec::new(),
+            StepKind::Rows(_) | StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => Vec::new(),
         };
         tables.chain(parts).collect()
     }
@@ -171,7 +184,7 @@ impl StepKind {
     pub fn cache(&self) -> Option<CacheId> {
         match self {
             StepKind::Attention(a) => Some(a.op.cache),
-            StepKind::Rows(_) | StepKind::Linear(_) | StepKind::Experts(_) => None,
+            _ => None,
         }
     }
 
@@ -182,6 +195,8 @@ impl StepKind {
             StepKind::Linear(_) => "linear",
             StepKind::Experts(_) => "experts",
             StepKind::Attention(_) => "attention",
+            StepKind::ShortConv(_) => "short_conv",
+            StepKind::GatedDelta(_) => "gated_delta",
         }
     }
 }

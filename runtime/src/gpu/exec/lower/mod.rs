@@ -4,6 +4,7 @@ mod attention;
 mod calls;
 pub(super) mod layout;
 mod linear;
+mod recurrent;
 mod windows;
 
 use std::{collections::HashMap, sync::Arc};
@@ -78,6 +79,7 @@ impl<'a> Lowering<'a> {
             Self { plan, gpu, weights, book, layout, params: Vec::new(), vectors, vector_at, steps: Vec::new() };
         // Set where the step before has made this step's gated activation.
         let mut gated = None;
+        let mut states = lowering.begin_states();
         for (i, step) in plan.steps.iter().enumerate() {
             let made = gated.take();
             if step.device != Device::Gpu {
@@ -86,7 +88,7 @@ impl<'a> Lowering<'a> {
                 lowering.steps.push(StepDraft { rows, flops_per_row: 0, gated: None, before, variants });
                 continue;
             }
-            let draft = match &step.kind {
+            let mut draft = match &step.kind {
                 StepKind::Rows(program) => {
                     let before = lowering.program(program, None)?;
                     StepDraft { rows: program.rows, flops_per_row: 0, gated: None, before, variants: Vec::new() }
@@ -104,7 +106,11 @@ impl<'a> Lowering<'a> {
                     return Err(GpuError::Unsupported { op: "expert_linear", name: step.name.clone(), why });
                 }
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
+                StepKind::ShortConv(conv) => lowering.short_conv(conv),
+                StepKind::GatedDelta(delta) => lowering.gated_delta(&step.name, delta)?,
             };
+            // With the first step.
+            draft.before.splice(..0, states.drain(..));
             lowering.steps.push(draft);
         }
         Ok(lowering)
