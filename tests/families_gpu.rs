@@ -28,7 +28,10 @@ fn devices() -> &'static [Device] {
     static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
     DEVICES.get_or_init(|| {
         let open = |index: usize, caps: CapsOverride, checked: bool| {
-            Arc::new(Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked }).expect("a device"))
+            Arc::new(
+                Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked, ..GpuOptions::default() })
+                    .expect("a device"),
+            )
         };
         let mut all = Vec::new();
         let slow = |name: &str| name.contains("SwiftShader");

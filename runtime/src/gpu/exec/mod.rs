@@ -105,6 +105,7 @@ impl GpuBackend {
         let memory = Memory::new(&gpu, &layout, &book, &plan.graph, &lowering.params, &lowering.vectors)?;
         let steps = lowering.compile(&gpu, &memory, &weights)?;
         gpu.check()?;
+        gpu.save_pipelines();
         Ok(Self {
             vocab: plan.vocab(),
             shape: Shape::default(),
