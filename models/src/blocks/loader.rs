@@ -203,7 +203,7 @@ impl<'a> Loader<'a> {
         Ok(b.weight(&name, flat))
     }
 
-    /// Whether the file has a layer's weight. No file is there where weights are made up.
+    /// Whether the file has a layer's weight.
     pub fn has(&self, layer: usize, gguf: &str, hf: &str) -> Result<bool, Error> {
         Ok(self.checkpoint.find(&self.layer_name(layer, gguf, hf))?.is_some())
     }
