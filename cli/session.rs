@@ -33,7 +33,8 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
     let device = device(global)?;
     let on_gpu = !matches!(device, DeviceChoice::Cpu);
     let threads = global.threads.map(usize::from);
-    let options = EngineOptions { device, threads, n_ctx, kv, ..EngineOptions::default() };
+    let gpu_layers = global.gpu_layers;
+    let options = EngineOptions { device, gpu_layers, threads, n_ctx, kv, ..EngineOptions::default() };
     let start = Instant::now();
     let mut engine = Engine::new(model, &options).map_err(|e| CliError::because("could not set the model up", e))?;
     if on_gpu {
@@ -51,7 +52,7 @@ fn device(_: &Global) -> Result<DeviceChoice, CliError> {
     Ok(DeviceChoice::Cpu)
 }
 
-/// The device of `--backend` and `--device`. By itself, a GPU is taken where its memory is read faster than the CPU
+/// The device of `--backend`, `--device` and `--gpu-layers`. By itself, a GPU is taken where its memory is read faster than the CPU
 /// reads its own: generation, where most time goes, is bound by that.
 #[cfg(feature = "gpu")]
 fn device(global: &Global) -> Result<DeviceChoice, CliError> {
@@ -66,7 +67,10 @@ fn device(global: &Global) -> Result<DeviceChoice, CliError> {
     match global.backend {
         Backend::Cpu => Ok(DeviceChoice::Cpu),
         Backend::Gpu => open().map_err(|e| CliError::because("could not open the GPU", e)),
-        Backend::Auto if global.device.is_some() => open().map_err(|e| CliError::because("could not open the GPU", e)),
+        Backend::Auto if global.gpu_layers == Some(0) => Ok(DeviceChoice::Cpu),
+        Backend::Auto if global.device.is_some() || global.gpu_layers.is_some() => {
+            open().map_err(|e| CliError::because("could not open the GPU", e))
+        }
         Backend::Auto => Ok(auto::choose()),
     }
 }

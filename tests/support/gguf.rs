@@ -105,7 +105,7 @@ fn rope_scaling(
         out.put(&format!("{arch}.{key}"), value);
     };
     let original = rope["original_max_position_embeddings"].as_u64();
-    let list = |key: &str| rope[key].as_array().expect("factors").iter().map(float).collect();
+    let list = |key: &str| -> Vec<f32> { rope[key].as_array().expect("factors").iter().map(float).collect() };
     match rope["rope_type"].as_str().expect("rope_type") {
         "default" => {}
         "linear" => {
@@ -291,9 +291,10 @@ fn tokenizer(out: &mut GgufWriter, fixture: &Fixture, vocab_size: usize) {
     out.put("tokenizer.ggml.add_bos_token", true);
 }
 
-/// Matrices of a bfloat16 checkpoint stay bfloat16; vectors are f32 in GGUF.
+/// Matrices of a bfloat16 checkpoint stay bfloat16 unless a conversion has changed their values; vectors are f32 in GGUF.
 fn tensor(out: &mut GgufWriter, name: &str, shape: &[usize], values: &[f32], bf16: bool) {
-    let (dtype, bytes): (_, Vec<u8>) = if bf16 && shape.len() > 1 {
+    let exact = values.iter().all(|v| v.to_bits() & 0xffff == 0);
+    let (dtype, bytes): (_, Vec<u8>) = if bf16 && shape.len() > 1 && exact {
         (DType::BF16, values.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect())
     } else {
         (DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())

@@ -143,7 +143,7 @@ impl<'a> Loader<'a> {
         rows: Range<usize>,
     ) -> Result<WeightId, Error> {
         let name = self.layer_name(layer, gguf, hf);
-        let tensor = self.checkpoint.tensor(&name)?;
+        let tensor = self.checkpoint.shaped(&name, shape)?.ok_or_else(|| self.checkpoint.missing(&name))?;
         self.view(b, &name, &tensor, shape, rows)
     }
 
@@ -203,7 +203,7 @@ impl<'a> Loader<'a> {
         Ok(b.weight(&name, flat))
     }
 
-    /// Whether the file has a layer's weight.
+    /// Whether the file has a layer's weight. No file is there where weights are made up.
     pub fn has(&self, layer: usize, gguf: &str, hf: &str) -> Result<bool, Error> {
         Ok(self.checkpoint.find(&self.layer_name(layer, gguf, hf))?.is_some())
     }
@@ -279,9 +279,10 @@ impl<'a> Loader<'a> {
         Ok(NormOp { kind: self.norm_kind, bias, ..self.rms(weight, group) })
     }
 
-    /// The format of the embedding table.
-    pub fn embedding_dtype(&self) -> Result<DType, Error> {
-        Ok(self.checkpoint.tensor(&self.name("token_embd.weight", "embed_tokens.weight"))?.dtype())
+    /// The format that the file has the embedding table in, if there is a file.
+    pub fn embedding_dtype(&self) -> Result<Option<DType>, Error> {
+        let name = self.name("token_embd.weight", "embed_tokens.weight");
+        Ok(self.checkpoint.find(&name)?.map(|tensor| tensor.dtype()))
     }
 
     /// The embedding table, `[vocab, width]`. Its rows may be more or fewer than the configuration says.

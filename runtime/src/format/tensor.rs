@@ -141,6 +141,11 @@ impl Tensor {
         whole.then(|| Self::new(self.dtype, vec![elements], self.bytes.clone())).flatten()
     }
 
+    /// All bytes, those of scales that are kept apart included.
+    pub fn stored_bytes(&self) -> usize {
+        self.bytes.len() + self.scales.as_ref().map_or(0, |s| s.bytes.len())
+    }
+
     /// The bytes as what keeps them alive.
     pub fn shared_bytes(&self) -> &Bytes {
         &self.bytes

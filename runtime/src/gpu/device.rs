@@ -133,9 +133,21 @@ impl Gpu {
     /// Where the device lacks the memory or allows no buffer of that size.
     pub fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, GpuError> {
         let size = bytes.next_multiple_of(4).max(16);
-        let out_of_memory = || GpuError::OutOfMemory { adapter: self.name.clone(), what: what.to_owned(), bytes: size };
+        let out_of_memory = || GpuError::OutOfMemory {
+            adapter: self.name.clone(),
+            what: what.to_owned(),
+            bytes: size,
+            in_use: self.memory_in_use(),
+        };
         if size > self.caps.max_buffer {
             return Err(out_of_memory());
+        }
+        if let Some(most) = self.caps.max_memory {
+            // What was dropped is given back when the device is asked.
+            let _ = self.device.poll(wgpu::PollType::Poll);
+            if self.memory_in_use().saturating_add(size) > most {
+                return Err(out_of_memory());
+            }
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
@@ -148,6 +160,11 @@ impl Gpu {
             Some(_) => Err(out_of_memory()),
             None => Ok(buffer),
         }
+    }
+
+    /// Bytes of device memory that buffers have; 0 where the API does not say.
+    pub fn memory_in_use(&self) -> u64 {
+        self.device.generate_allocator_report().map_or(0, |report| report.total_allocated_bytes)
     }
 
     /// Waits until everything that was submitted is done, and returns whatever went wrong since the last call.
@@ -177,7 +194,9 @@ impl Gpu {
             // For good.
             Some(Failure::Lost(reason)) => Err(GpuError::Lost { adapter, reason: reason.clone() }),
             Some(_) => Err(match slot.take() {
-                Some(Failure::OutOfMemory(what)) => GpuError::OutOfMemory { adapter, what, bytes: 0 },
+                Some(Failure::OutOfMemory(what)) => {
+                    GpuError::OutOfMemory { adapter, what, bytes: 0, in_use: self.memory_in_use() }
+                }
                 Some(Failure::Other(reason) | Failure::Lost(reason)) => GpuError::Device { adapter, reason },
                 None => return Ok(()),
             }),

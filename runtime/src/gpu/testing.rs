@@ -26,6 +26,7 @@ pub(crate) fn gpus() -> &'static [Gpu] {
             max_invocations: Some(256),
             max_storage_buffers: Some(8),
             pretend_hardware: false,
+            max_memory: None,
         };
         let open = |index: usize, caps: CapsOverride, checked: bool| {
             Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked }).unwrap()

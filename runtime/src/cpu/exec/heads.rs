@@ -6,7 +6,11 @@ use super::{
     schedule::{LinearSchedule, RowRange},
 };
 use crate::{
-    cpu::{buffer::Buffer, ops::ActForm, pool::Worker},
+    cpu::{
+        buffer::Buffer,
+        ops::{ActForm, WeightRows},
+        pool::Worker,
+    },
     graph::{HeadLinearOp, LinearStep},
 };
 
@@ -113,11 +117,12 @@ impl StepContext<'_> {
                 kernels.mat_mat_transposed(dtype, w, heads.input, heads.output, columns, acts, n, out, stride, panel);
                 return;
             }
-            let w = &tensor.bytes()[(matrix + range.start) * row_bytes..][..range.len * row_bytes];
+            let start = matrix + range.start;
+            let w = WeightRows::of(tensor, start..start + range.len);
             if few {
-                kernels.mat_vec(dtype, w, range.len, step.k, acts, n, out, stride);
+                kernels.mat_vec(w, acts, n, out, stride);
             } else {
-                kernels.mat_mat(dtype, w, range.len, step.k, acts, n, out, stride, panel);
+                kernels.mat_mat(w, acts, n, out, stride, panel);
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod gated_delta;
 pub mod linear;
 pub mod norm;
 pub mod rope;
+pub mod route;
 pub mod sample;
 pub mod short_conv;
 
@@ -22,7 +23,7 @@ use crate::{
     graph::{Act, RopeLayout},
 };
 
-pub use linear::{ActForm, LinearKernels, linear_kernels};
+pub use linear::{ActForm, Gather, LinearKernels, ScaleRows, WeightRows, linear_kernels};
 pub use rope::rope_cos_sin;
 
 /// Runs `$body` for `0..$n` in steps of a vector: `$i` is the first element and `$m` how many lanes are in use. In all

@@ -6,7 +6,7 @@ use super::states::StateBuffers;
 use crate::{
     cpu::ops::rope_cos_sin,
     gpu::{Gpu, GpuError, kernel::Binding, weights::GpuWeights},
-    graph::{Graph, Plan, StateId},
+    graph::{CacheId, Device, Plan, StateId},
     step::{Batch, PAGE_TOKENS, PageBook, SequenceKv},
 };
 
@@ -85,7 +85,7 @@ impl Memory {
         gpu: &Gpu,
         layout: &ArenaLayout,
         book: &PageBook,
-        graph: &Graph,
+        plan: &Plan,
         params: &[u8],
         vectors: &[f32],
     ) -> Result<Self, GpuError> {
@@ -95,7 +95,8 @@ impl Memory {
             Ok(buffer)
         };
         let max_outputs = 1;
-        let kv = graph.caches().iter().map(|_| gpu.buffer("keys and values", 0, DEVICE)).collect::<Result<_, _>>()?;
+        let kv =
+            plan.graph.caches().iter().map(|_| gpu.buffer("keys and values", 0, DEVICE)).collect::<Result<_, _>>()?;
         Ok(Self {
             params: filled("parameters", params, U::UNIFORM | U::STORAGE)?,
             vectors: filled("vectors", bytemuck::cast_slice(vectors), U::STORAGE)?,
@@ -107,7 +108,7 @@ impl Memory {
             partials: gpu.buffer("partial attention", 4096, DEVICE)?,
             kv,
             pages: vec![0; book.groups.len()],
-            states: StateBuffers::new(gpu, graph.states())?,
+            states: StateBuffers::new(gpu, plan)?,
             staging: gpu.buffer("results", 4096, U::MAP_READ | U::COPY_DST)?,
         })
     }
@@ -156,7 +157,8 @@ impl Memory {
             let pages = need.next_power_of_two().max(4).min(book.groups[g].capacity).min(most.max(need));
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for cache in 0..plan.graph.caches().len() {
-                if book.place(crate::graph::CacheId(cache as u32)).0 != g {
+                let id = CacheId(cache as u32);
+                if book.place(id).0 != g || plan.cache_device(id) != Some(Device::Gpu) {
                     continue;
                 }
                 let bytes = layer_bytes * pages as u64;
@@ -191,7 +193,8 @@ impl Memory {
             let between = gpu.buffer("a copied page", bytes, U::COPY_SRC | U::COPY_DST)?;
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for (cache, buffer) in self.kv.iter().enumerate().take(plan.graph.caches().len()) {
-                if book.place(crate::graph::CacheId(cache as u32)).0 == copy.group {
+                let id = CacheId(cache as u32);
+                if book.place(id).0 == copy.group && plan.cache_device(id) == Some(Device::Gpu) {
                     encoder.copy_buffer_to_buffer(buffer, u64::from(copy.from) * bytes, &between, 0, Some(bytes));
                     encoder.copy_buffer_to_buffer(&between, 0, buffer, u64::from(copy.to) * bytes, Some(bytes));
                 }

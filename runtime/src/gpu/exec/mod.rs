@@ -8,7 +8,9 @@
 mod ahead;
 mod lower;
 mod memory;
+mod need;
 mod observe;
+mod part;
 mod states;
 
 use std::{sync::Arc, time::Instant};
@@ -100,7 +102,7 @@ impl GpuBackend {
             .with_states(plan.graph.states(), options.max_cached_tokens);
         let lowering = Lowering::new(&gpu, &plan, &weights, &book, options.max_step_tokens)?;
         let layout = lowering.layout;
-        let memory = Memory::new(&gpu, &layout, &book, &plan.graph, &lowering.params, &lowering.vectors)?;
+        let memory = Memory::new(&gpu, &layout, &book, &plan, &lowering.params, &lowering.vectors)?;
         let steps = lowering.compile(&gpu, &memory, &weights)?;
         gpu.check()?;
         Ok(Self {
@@ -236,7 +238,7 @@ impl GpuBackend {
             self.run_timed(start, &tail)?;
             return Ok(self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()));
         }
-        Ok(self.encode(&tail))
+        Ok(self.encode(0..self.steps.len(), &tail))
     }
 
     /// Admits the step: pages for its tokens, and the list of its rows. `keep` says that it may be taken back.
@@ -266,7 +268,7 @@ impl GpuBackend {
         let memory = &mut self.memory;
         let mut grown = memory.reserve_outputs(&gpu, &self.layout, self.batch.outputs.len())?;
         grown |= memory.reserve_pages(&gpu, &self.plan, &self.book)?;
-        grown |= memory.states.reserve(&gpu, self.plan.graph.states(), &self.book)?;
+        grown |= memory.states.reserve(&gpu, &self.book)?;
         memory.copy_pages(&gpu, &self.plan, &self.book, &self.batch)?;
         let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
         let n = self.batch.tokens.len();
@@ -307,11 +309,11 @@ impl GpuBackend {
         Ok(grown)
     }
 
-    /// Records all calls of a step, and `tail` behind them. Long ones are submitted in parts; the last part is returned.
-    fn encode(&mut self, tail: &[Tail]) -> wgpu::CommandEncoder {
+    /// Records the calls of the steps `range` of the plan, and `tail` behind them. Long ones are submitted in parts; the last part is returned.
+    fn encode(&mut self, range: std::ops::Range<usize>, tail: &[Tail]) -> wgpu::CommandEncoder {
         let begin = || self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut encoder = begin();
-        let mut steps = self.steps.iter().enumerate().peekable();
+        let mut steps = self.steps.iter().enumerate().take(range.end).skip(range.start).peekable();
         let mut tracing = self.tracing.as_deref_mut();
         while steps.peek().is_some() {
             let mut flops = 0;

@@ -18,18 +18,20 @@ mod planner;
 mod row_program;
 mod steps;
 
+use std::collections::HashMap;
+
 use super::{
     builder::Graph,
     error::GraphError,
-    op::{Rows, ValueId},
+    op::{CacheId, Rows, StateId, ValueId},
 };
 use crate::{format::Tensor, quant::RowError};
 use planner::Planner;
 pub use row_program::{RowInstr, RowOp, RowProgram, Src};
-pub use steps::{AttentionStep, HeadOp, LinearPart, LinearStep, StepKind};
+pub use steps::{AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, StepKind};
 
 /// Where a step runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Device {
     /// The CPU backend.
     Cpu,
@@ -88,13 +90,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `graph` with every step on `place`'s device.
+    /// Plans `graph` with every step on `place`'s device; `place` sees the steps in order. Keys and values lie where
+    /// the first attention over them runs, and all other attention over them runs there, too.
     ///
     /// # Errors
     /// A graph without an output, and whatever `place` refuses.
     pub fn new(
         graph: Graph,
-        place: impl Fn(&Graph, &str, &StepKind) -> Result<Device, GraphError>,
+        mut place: impl FnMut(&Graph, &str, &StepKind) -> Result<Device, GraphError>,
     ) -> Result<Self, GraphError> {
         let output = graph.output.ok_or_else(|| GraphError::Shape {
             op: "graph",
@@ -102,13 +105,26 @@ impl Plan {
             what: "has no output".to_owned(),
         })?;
         let mut steps = Vec::new();
+        let mut homes = HashMap::new();
         for (name, kind) in Planner::new(&graph, output).run() {
-            steps.push(Step { device: place(&graph, &name, &kind)?, name, kind });
+            let placed = place(&graph, &name, &kind)?;
+            let device = kind.cache().map_or(placed, |cache| *homes.entry(cache).or_insert(placed));
+            steps.push(Step { device, name, kind });
         }
         let mut plan =
             Self { slots: vec![None; graph.values.len()], graph, steps, token_elements: 0, output_elements: 0, output };
         plan.lay_out();
         Ok(plan)
+    }
+
+    /// Where the keys and values of `cache` lie; none where nothing reads them.
+    pub fn cache_device(&self, cache: CacheId) -> Option<Device> {
+        self.steps.iter().find(|s| s.kind.cache() == Some(cache)).map(|s| s.device)
+    }
+
+    /// Where the states `state` of sequences lie; none where nothing uses them.
+    pub fn state_device(&self, state: StateId) -> Option<Device> {
+        self.steps.iter().find(|s| s.kind.state() == Some(state)).map(|s| s.device)
     }
 
     /// A value's place. Only values that cross steps have one.
@@ -125,14 +141,14 @@ impl Plan {
     /// # Errors
     /// A weight whose bytes are not whole rows.
     pub(crate) fn decode_vectors(&self) -> Result<Vec<Vec<f32>>, RowError> {
-        let decode = |(_, tensor): (_, &Tensor)| {
+        let decode = |((_, tensor), wanted): ((_, &Tensor), bool)| {
             let mut vector = Vec::new();
-            if tensor.shape().len() == 1 {
-                vector.resize(tensor.row_len(), 0.0);
+            if wanted {
+                vector.resize(tensor.rows() * tensor.row_len(), 0.0);
                 tensor.dtype().decode_row(tensor.bytes(), &mut vector)?;
             }
             Ok(vector)
         };
-        self.graph.weights().map(decode).collect()
+        self.graph.weights().zip(self.graph.vectors()).map(decode).collect()
     }
 }

@@ -2,7 +2,9 @@
 
 use super::{RowProgram, Src};
 use crate::graph::{
-    op::{AttentionOp, HeadLinearOp, NormOp, PositionScale, RopeId, ValueId, WeightId},
+    op::{
+        AttentionOp, CacheId, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, StateId, ValueId, WeightId,
+    },
     recurrent::{GatedDeltaStep, ShortConvStep},
 };
 
@@ -30,6 +32,45 @@ pub struct LinearStep {
     pub parts: Vec<LinearPart>,
     /// Set where the only part is one matrix for each head of the input.
     pub heads: Option<HeadLinearOp>,
+}
+
+/// One weight of an experts step.
+#[derive(Clone, Debug)]
+pub struct ExpertPart {
+    /// The weights.
+    pub op: ExpertLinearOp,
+    /// Elements that an expert makes.
+    pub out: usize,
+    /// Where the results go: `[rows, slots * out]`.
+    pub output: ValueId,
+}
+
+/// Linears by experts over one input.
+#[derive(Clone, Debug)]
+pub struct ExpertStep {
+    /// Runs before; makes input and route unless they lie in the arena.
+    pub prologue: RowProgram,
+    /// The input.
+    pub input: Src,
+    /// The route. Where the program makes it, it is stored, too.
+    pub route: Src,
+    /// Elements of an expert's input.
+    pub k: usize,
+    /// Experts that the route chooses.
+    pub slots: usize,
+    /// Whether each of them has an input of its own.
+    pub per_slot: bool,
+    /// Experts that there are.
+    pub n_experts: usize,
+    /// The weights that multiply it.
+    pub parts: Vec<ExpertPart>,
+}
+
+impl ExpertStep {
+    /// Inputs that a row has.
+    pub fn inputs(&self) -> usize {
+        if self.per_slot { self.slots } else { 1 }
+    }
 }
 
 /// What happens to a head of q, k or v before attention.
@@ -63,6 +104,8 @@ pub enum StepKind {
     Rows(RowProgram),
     /// Linears with their row program.
     Linear(LinearStep),
+    /// Linears by experts with their row program.
+    Experts(ExpertStep),
     /// Attention.
     Attention(AttentionStep),
     /// A convolution over tokens.
@@ -94,6 +137,14 @@ impl StepKind {
                 }
                 writes.extend(l.parts.iter().map(|p| p.output));
             }
+            StepKind::Experts(e) => {
+                program(&e.prologue);
+                reads.extend([e.input, e.route].into_iter().filter_map(|s| match s {
+                    Src::Value(v) => Some(v),
+                    Src::Temp(_) => None,
+                }));
+                writes.extend(e.parts.iter().map(|p| p.output));
+            }
             StepKind::Attention(a) => {
                 reads.extend(a.inputs);
                 writes.push(a.output);
@@ -115,6 +166,7 @@ impl StepKind {
         match self {
             StepKind::Rows(p) => Some(p),
             StepKind::Linear(l) => Some(&l.prologue),
+            StepKind::Experts(e) => Some(&e.prologue),
             StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => None,
         }
     }
@@ -122,11 +174,30 @@ impl StepKind {
     /// Embedding tables and weights of linears, in the order in which they are used.
     pub fn matrices(&self) -> Vec<WeightId> {
         let tables = self.program().map_or(&[][..], |p| &p.instrs).iter().filter_map(|i| i.op.table());
-        let parts = match self {
-            StepKind::Linear(l) => &l.parts[..],
-            StepKind::Rows(_) | StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => &[],
+        let parts: Vec<WeightId> = match self {
+            StepKind::Linear(l) => l.parts.iter().map(|p| p.weight).collect(),
+            StepKind::Experts(e) => e.parts.iter().flat_map(|p| p.op.experts.iter().copied()).collect(),
+            StepKind::Rows(_) | StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => Vec::new(),
         };
-        tables.chain(parts.iter().map(|p| p.weight)).collect()
+        tables.chain(parts).collect()
+    }
+
+    /// The per-sequence state that the step uses.
+    pub fn state(&self) -> Option<StateId> {
+        match self {
+            StepKind::ShortConv(c) => Some(c.op.state),
+            StepKind::GatedDelta(d) => Some(d.op.state),
+            StepKind::Rows(_) | StepKind::Linear(_) | StepKind::Experts(_) | StepKind::Attention(_) => None,
+        }
+    }
+
+    /// The cache of keys and values that the step uses.
+    pub fn cache(&self) -> Option<CacheId> {
+        match self {
+            StepKind::Attention(a) => Some(a.op.cache),
+            StepKind::Rows(_) | StepKind::Linear(_) | StepKind::Experts(_) => None,
+            StepKind::ShortConv(_) | StepKind::GatedDelta(_) => None,
+        }
     }
 
     /// Kind in dumps and profiles.
@@ -134,6 +205,7 @@ impl StepKind {
         match self {
             StepKind::Rows(_) => "rows",
             StepKind::Linear(_) => "linear",
+            StepKind::Experts(_) => "experts",
             StepKind::Attention(_) => "attention",
             StepKind::ShortConv(_) => "short_conv",
             StepKind::GatedDelta(_) => "gated_delta",

@@ -2,7 +2,7 @@
 
 mod attention;
 mod calls;
-mod layout;
+pub(super) mod layout;
 mod linear;
 mod recurrent;
 mod windows;
@@ -22,7 +22,7 @@ use crate::{
         },
         weights::GpuWeights,
     },
-    graph::{Act, Plan, RowProgram, Rows, Src, StepKind, ValueId},
+    graph::{Act, Device, Plan, RowProgram, Rows, Src, StepKind, ValueId},
     step::PageBook,
 };
 use calls::When;
@@ -82,6 +82,12 @@ impl<'a> Lowering<'a> {
         let mut states = lowering.begin_states();
         for (i, step) in plan.steps.iter().enumerate() {
             let made = gated.take();
+            if step.device != Device::Gpu {
+                // Another device's.
+                let (rows, before, variants) = (Rows::Token, Vec::new(), Vec::new());
+                lowering.steps.push(StepDraft { rows, flops_per_row: 0, gated: None, before, variants });
+                continue;
+            }
             let mut draft = match &step.kind {
                 StepKind::Rows(program) => {
                     let before = lowering.program(program, None)?;
@@ -94,6 +100,10 @@ impl<'a> Lowering<'a> {
                         Some((_, value)) => lowering.linear(&without_first(linear, value), act)?,
                         None => lowering.linear(linear, act)?,
                     }
+                }
+                StepKind::Experts(_) => {
+                    let why = "experts run on the CPU alone".to_owned();
+                    return Err(GpuError::Unsupported { op: "expert_linear", name: step.name.clone(), why });
                 }
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
                 StepKind::ShortConv(conv) => lowering.short_conv(conv),
