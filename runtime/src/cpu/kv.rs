@@ -81,7 +81,7 @@ impl KvMemory {
             page_bytes: group.page_bytes(kv),
             page_tokens: PAGE_TOKENS,
             k_offset,
-            v_offset: k_offset + group.key_bytes(kv),
+            v_offset: if group.spec.v_in_k { k_offset } else { k_offset + group.key_bytes(kv) },
             kv,
             first_page: seq.dropped[g],
             len: seq.len(),
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_copied_page_has_the_rows_of_the_one_before() {
-        let spec = CacheSpec { n_kv_heads: 2, head_dim: 4, v_dim: 4, window: None };
+        let spec = CacheSpec { n_kv_heads: 2, head_dim: 4, v_dim: 4, window: None, v_in_k: false };
         let mut book = PageBook::new(&[spec, spec], KvType::F32, 1000);
         let mut memory = KvMemory::new(&book).unwrap();
         let (mut a, mut copies) = (SequenceKv::default(), Vec::new());

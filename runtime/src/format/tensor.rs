@@ -124,6 +124,21 @@ impl Tensor {
         self.bytes.len() + self.scales.as_ref().map_or(0, |s| s.bytes.len())
     }
 
+    /// A view of some rows, all dimensions but the last counted as one: `[rows, row_len]`. Of a vector (one dimension)
+    /// it views elements, `[len]`. `None` where the range is not within the tensor, or cuts a vector's blocks.
+    pub fn rows_view(&self, range: Range<usize>) -> Option<Self> {
+        match self.shape.len() {
+            1 if self.dtype.block_len() == 1 && self.scales.is_none() => {
+                let one = self.dtype.block_bytes();
+                let bytes = range.start.checked_mul(one)?..range.end.checked_mul(one)?;
+                Self::new(self.dtype, vec![range.len()], self.bytes.slice(bytes)?)
+            }
+            0 | 1 => None,
+            _ if range.start > range.end || range.end > self.rows() => None,
+            _ => self.view(range.clone(), vec![range.len(), self.row_len()]),
+        }
+    }
+
     /// The bytes as what keeps them alive.
     pub fn shared_bytes(&self) -> &Bytes {
         &self.bytes

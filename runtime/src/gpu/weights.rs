@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Gpu, GpuError};
 use crate::{
     format::{Mapping, Tensor},
-    graph::{Plan, StepKind, WeightId},
+    graph::{Plan, WeightId},
 };
 
 /// Where a weight lies.
@@ -195,19 +195,7 @@ fn in_order(plan: &Plan) -> Vec<WeightId> {
     let mut order = Vec::new();
     let mut seen = vec![false; plan.graph.weights().count()];
     for step in &plan.steps {
-        let program = match &step.kind {
-            StepKind::Rows(p) => p,
-            StepKind::Linear(l) => &l.prologue,
-            StepKind::Experts(e) => &e.prologue,
-            StepKind::Attention(_) => continue,
-        };
-        let tables = program.instrs.iter().filter_map(|i| i.op.table());
-        let parts: Vec<WeightId> = match &step.kind {
-            StepKind::Linear(l) => l.parts.iter().map(|p| p.weight).collect(),
-            StepKind::Experts(e) => e.parts.iter().flat_map(|p| p.op.experts.iter().copied()).collect(),
-            _ => Vec::new(),
-        };
-        for id in tables.chain(parts) {
+        for id in step.kind.matrices() {
             if !std::mem::replace(&mut seen[id.0 as usize], true) {
                 order.push(id);
             }

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use super::{
     error::GraphError,
-    op::{AttentionOp, CacheId, CacheSpec, ExpertLinearOp, NormOp, Op, RopeId, RouteOp, Value, ValueId, WeightId},
+    op::{
+        Act, AttentionOp, CacheId, CacheSpec, ExpertLinearOp, HeadLinearOp, NormOp, Op, RopeId, RouteOp, Value, ValueId,
+        WeightId,
+    },
     rope::{RopeFreqs, RopeSpec},
 };
 use crate::format::Tensor;
@@ -102,6 +105,7 @@ impl Graph {
                 Op::Embed { table, .. } => rows += self.weight(*table).row_bytes() as u64,
                 Op::Norm(n) => [n.weight, n.bias].iter().for_each(mark),
                 Op::Linear { weight, bias } => [Some(*weight), *bias].iter().for_each(mark),
+                Op::HeadLinear(h) => rows += self.head_linear_bytes(h),
                 Op::Attention(a) => mark(&a.sinks),
                 Op::Route(r) => [r.bias, r.expert_scale].iter().for_each(mark),
                 Op::ExpertLinear(e) => {
@@ -110,7 +114,8 @@ impl Graph {
                     let bytes = e.experts.first().map_or(0, |w| self.weight(*w).stored_bytes());
                     rows += (bytes * k.min(e.experts.len())) as u64;
                 }
-                Op::Rope { .. } | Op::GatedAct { .. } | Op::Add | Op::ExpertSum { .. } => {}
+                Op::Rope { .. } | Op::GatedAct { .. } | Op::Act { .. } | Op::Add | Op::Mul => {}
+                Op::Columns { .. } | Op::Join { .. } | Op::PositionScale(_) | Op::ExpertSum { .. } => {}
                 Op::Scale { .. } | Op::Softcap { .. } | Op::SelectOutputs => {}
             }
         }
@@ -118,11 +123,17 @@ impl Graph {
         whole.sum::<u64>() + rows
     }
 
+    /// Bytes of the matrices of a head linear.
+    fn head_linear_bytes(&self, h: &HeadLinearOp) -> u64 {
+        (h.heads * h.rows()) as u64 * self.weight(h.weight).row_bytes() as u64
+    }
+
     /// Floating-point operations of the linears for one token (2 for each weight).
     pub fn linear_flops_per_token(&self) -> u64 {
         let size = |w: WeightId| self.weight(w).shape().iter().product::<usize>() as u64 * 2;
         let weight = |n: &Node| match &n.op {
             Op::Linear { weight, .. } => size(*weight),
+            Op::HeadLinear(h) => (h.heads * h.input * h.output) as u64 * 2,
             Op::ExpertLinear(e) => {
                 let k = self.value(n.inputs[1]).width / 2;
                 e.experts.first().map_or(0, |w| size(*w)) * k as u64
@@ -210,9 +221,17 @@ impl GraphBuilder {
         let pairs = match &spec.freqs {
             RopeFreqs::Fixed(speeds) => speeds.len(),
             RopeFreqs::Dynamic { .. } => spec.rotary_dims / 2,
+            RopeFreqs::ByLength { short, long, .. } if short.len() == long.len() => short.len(),
+            RopeFreqs::ByLength { .. } => 0,
         };
-        if spec.rotary_dims > head_dim || pairs * 2 != spec.rotary_dims {
-            let what = format!("{pairs} pairs of {} rotary dimensions in a head of {head_dim}", spec.rotary_dims);
+        let end = spec.first_dim.checked_add(spec.rotary_dims);
+        if end.is_none_or(|end| end > head_dim) || pairs * 2 != spec.rotary_dims {
+            let dims = spec.rotary_dims;
+            let what = format!("{pairs} pairs of {dims} dimensions from {} on in a head of {head_dim}", spec.first_dim);
+            return Err(GraphError::Shape { op: op.kind(), name: name.to_owned(), what });
+        }
+        if matches!(op, Op::Attention(_)) && spec.first_dim != 0 {
+            let what = "keys turn from their first dimension on where they turn when they are read".to_owned();
             return Err(GraphError::Shape { op: op.kind(), name: name.to_owned(), what });
         }
         Ok(())
@@ -239,6 +258,11 @@ impl GraphBuilder {
         self.op(name, Op::Linear { weight, bias }, &[x])
     }
 
+    /// Each head of `x` times its own matrix.
+    pub fn head_linear(&mut self, name: &str, x: ValueId, op: HeadLinearOp) -> Result<ValueId, GraphError> {
+        self.op(name, Op::HeadLinear(op), &[x])
+    }
+
     /// Rotation of all heads of `x` by position.
     pub fn rope(&mut self, name: &str, x: ValueId, rope: RopeId, head_dim: usize) -> Result<ValueId, GraphError> {
         let n_heads = self.graph.value(x).width / head_dim.max(1);
@@ -261,6 +285,16 @@ impl GraphBuilder {
         self.op(name, Op::ExpertLinear(experts), &[x, route])
     }
 
+    /// Attention over the cache whose values are parts of its keys.
+    pub fn latent_attention(
+        &mut self,
+        name: &str,
+        [q, k]: [ValueId; 2],
+        attention: AttentionOp,
+    ) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Attention(attention), &[q, k])
+    }
+
     /// Attention over the cache.
     pub fn attention(
         &mut self,
@@ -274,6 +308,46 @@ impl GraphBuilder {
     /// `a + b`.
     pub fn add(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId, GraphError> {
         self.op(name, Op::Add, &[a, b])
+    }
+
+    /// `act(gate, up)`.
+    pub fn gated(&mut self, name: &str, act: Act, gate: ValueId, up: ValueId) -> Result<ValueId, GraphError> {
+        self.op(name, Op::GatedAct { act }, &[gate, up])
+    }
+
+    /// `act(x)`.
+    pub fn act(&mut self, name: &str, act: Act, x: ValueId) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Act { act }, &[x])
+    }
+
+    /// `a * b`, where `b` may be narrower: see [`Op::Mul`].
+    pub fn mul(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Mul, &[a, b])
+    }
+
+    /// `factor * x`; `x` itself where the factor is 1.
+    pub fn scale(&mut self, name: &str, x: ValueId, factor: f32) -> Result<ValueId, GraphError> {
+        if factor == 1.0 { Ok(x) } else { self.op(name, Op::Scale { factor }, &[x]) }
+    }
+
+    /// Of every `period` elements of `x`, `len` from `offset` on.
+    pub fn columns(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        [period, offset, len]: [usize; 3],
+    ) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Columns { period, offset, len }, &[x])
+    }
+
+    /// Groups of `a` elements of `x` and `b` elements of `y` in turn.
+    pub fn join(
+        &mut self,
+        name: &str,
+        (x, a): (ValueId, usize),
+        (y, b): (ValueId, usize),
+    ) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Join { a, b }, &[x, y])
     }
 
     /// The finished graph, whose result is `output`.

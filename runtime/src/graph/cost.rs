@@ -87,7 +87,14 @@ impl Plan {
             StepKind::Rows(program) => StepCost { rows: self.program_cost(program, load), main: Cost::default() },
             StepKind::Linear(linear) => {
                 let n = load.rows(linear.prologue.rows);
-                let mut main = Cost { bytes: n * linear.k as u64 * 4, flops: 0 };
+                let heads = linear.heads.map_or(1, |h| h.heads) as u64;
+                let mut main = Cost { bytes: n * heads * linear.k as u64 * 4, flops: 0 };
+                if let (Some(h), true) = (linear.heads, n > 0) {
+                    let row_bytes = self.graph.weight(h.weight).row_bytes() as u64;
+                    main.bytes += heads * (h.rows() as u64 * row_bytes + n * h.output as u64 * 4);
+                    main.flops += 2 * n * heads * (h.input * h.output) as u64;
+                    return StepCost { rows: self.program_cost(&linear.prologue, load), main };
+                }
                 for part in linear.parts.iter().filter(|_| n > 0) {
                     let tensor = self.graph.weight(part.weight);
                     main.bytes += tensor.stored_bytes() as u64 + n * tensor.rows() as u64 * 4;
@@ -129,7 +136,7 @@ impl Plan {
 fn attention_cost(step: &AttentionStep, load: &Load) -> StepCost {
     let op = &step.op;
     let (n, kv) = (load.tokens as u64, load.kv_bytes as u64);
-    let key = (op.n_kv_heads * (op.head_dim + op.v_dim)) as u64;
+    let key = (op.n_kv_heads * (op.head_dim + if op.v_in_k { 0 } else { op.v_dim })) as u64;
     let query = (op.n_heads * op.head_dim) as u64;
     let mut main = Cost { bytes: n * (query + (op.n_heads * op.v_dim) as u64) * 4, flops: 0 };
     for &(cached, new) in &load.sequences {

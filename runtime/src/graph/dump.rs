@@ -78,6 +78,7 @@ fn weights(node: &Node) -> impl Iterator<Item = WeightId> {
         Op::Embed { table, .. } => [Some(*table), None, None],
         Op::Norm(n) => [n.weight, n.bias, None],
         Op::Linear { weight, bias } => [Some(*weight), *bias, None],
+        Op::HeadLinear(h) => [Some(h.weight), None, None],
         Op::Attention(a) => [a.sinks, None, None],
         Op::Route(r) => [r.bias, r.expert_scale, r.table],
         Op::ExpertLinear(e) => {
@@ -100,8 +101,18 @@ fn attributes(op: &Op) -> Json {
         Op::Attention(a) => json!({
             "cache": a.cache.0, "n_heads": a.n_heads, "n_kv_heads": a.n_kv_heads, "head_dim": a.head_dim,
             "v_dim": a.v_dim, "scale": a.scale, "softcap": a.softcap, "window": a.window, "chunk": a.chunk,
+            "v_in_k": a.v_in_k,
         }),
-        Op::GatedAct { act } => json!({"act": format!("{act:?}").to_lowercase()}),
+        Op::HeadLinear(h) => json!({
+            "heads": h.heads, "input": h.input, "output": h.output, "transposed": h.transposed,
+        }),
+        Op::GatedAct { act } | Op::Act { act } => match act.parameters() {
+            (_, f32::INFINITY) => json!({"act": act.name()}),
+            (alpha, limit) => json!({"act": act.name(), "alpha": alpha, "limit": limit}),
+        },
+        Op::Columns { period, offset, len } => json!({"period": period, "offset": offset, "len": len}),
+        Op::Join { a, b } => json!({"a": a, "b": b}),
+        Op::PositionScale(s) => json!({"beta": s.beta, "length": s.length, "offset": s.offset}),
         Op::Scale { factor } => json!({"factor": factor}),
         Op::Softcap { cap } => json!({"cap": cap}),
         Op::Route(r) => json!({
@@ -113,6 +124,6 @@ fn attributes(op: &Op) -> Json {
             "n_experts": e.experts.len(), "input_major": e.input_major, "scaled": e.scaled,
         }),
         Op::ExpertSum { weighted } => json!({"weighted": weighted}),
-        Op::Linear { .. } | Op::Add | Op::SelectOutputs => json!({}),
+        Op::Linear { .. } | Op::Add | Op::Mul | Op::SelectOutputs => json!({}),
     }
 }

@@ -64,13 +64,80 @@ pub struct NormOp {
     pub group: usize,
 }
 
-/// Activation of a gated feed-forward: `act(gate) * up`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An activation `act(x)`, or a gated one `act(gate, up)`, which is `act(gate) * up` unless said otherwise.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Act {
     /// `x * sigmoid(x)`.
     Silu,
     /// GELU in its tanh approximation.
     GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `1 / (1 + e^-x)`.
+    Sigmoid,
+    /// `tanh(x)`.
+    Tanh,
+    /// Gated only: `(clamp(up, ±limit) + 1) * g * sigmoid(alpha * g)` with `g = min(gate, limit)` (gpt-oss).
+    SwigluOss {
+        /// Factor on the gate within the sigmoid.
+        alpha: f32,
+        /// Bound of the gate from above and of `up` from both sides.
+        limit: f32,
+    },
+    /// Gated only: `silu(min(gate, limit)) * clamp(up, ±limit)` (DeepSeek-V4).
+    SiluClamped {
+        /// Bound of the gate from above and of `up` from both sides.
+        limit: f32,
+    },
+}
+
+impl Act {
+    /// Name in dumps and in shaders.
+    pub fn name(self) -> &'static str {
+        match self {
+            Act::Silu => "silu",
+            Act::GeluTanh => "gelu_tanh",
+            Act::Relu => "relu",
+            Act::Sigmoid => "sigmoid",
+            Act::Tanh => "tanh",
+            Act::SwigluOss { .. } => "swiglu_oss",
+            Act::SiluClamped { .. } => "silu_clamped",
+        }
+    }
+
+    /// `(alpha, limit)` of the activations that have them; else 1 and infinity.
+    pub fn parameters(self) -> (f32, f32) {
+        match self {
+            Act::SwigluOss { alpha, limit } => (alpha, limit),
+            Act::SiluClamped { limit } => (1.0, limit),
+            _ => (1.0, f32::INFINITY),
+        }
+    }
+
+    /// Whether it needs a second input.
+    pub fn gated_only(self) -> bool {
+        matches!(self, Act::SwigluOss { .. } | Act::SiluClamped { .. })
+    }
+}
+
+/// A factor that grows with the token's position: `1 + beta * ln(1 + floor((position + offset) / length))`, the
+/// "temperature" of Llama 4's, Ministral 3's and Mistral 4's queries.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PositionScale {
+    /// How strongly it grows.
+    pub beta: f32,
+    /// Positions from one step of the factor to the next; not 0.
+    pub length: usize,
+    /// Added to positions, which count from 0.
+    pub offset: usize,
+}
+
+impl PositionScale {
+    /// The factor at `position`.
+    pub fn factor(&self, position: usize) -> f32 {
+        let steps = (position + self.offset) / self.length.max(1);
+        (1.0 + f64::from(self.beta) * (steps as f64).ln_1p()) as f32
+    }
 }
 
 /// Geometry of the keys and values that a layer caches, and how long it needs them.
@@ -84,6 +151,25 @@ pub struct CacheSpec {
     pub v_dim: usize,
     /// Keys at or below `position - window` are never read again.
     pub window: Option<usize>,
+    /// A value is the first `v_dim` elements of its key, and nothing is stored twice (latent attention).
+    pub v_in_k: bool,
+}
+
+impl CacheSpec {
+    /// A cache of keys and values without a window.
+    pub const fn new(n_kv_heads: usize, head_dim: usize, v_dim: usize) -> Self {
+        Self { n_kv_heads, head_dim, v_dim, window: None, v_in_k: false }
+    }
+
+    /// Elements of a token that are stored, over all heads.
+    pub const fn elements(&self) -> usize {
+        self.n_kv_heads * (self.head_dim + self.stored_v_dim())
+    }
+
+    /// Elements of a value that are stored beside its key.
+    pub const fn stored_v_dim(&self) -> usize {
+        if self.v_in_k { 0 } else { self.v_dim }
+    }
 }
 
 /// Causal attention of `q` over the cached keys and values, after appending this step's `k` and `v`.
@@ -111,6 +197,47 @@ pub struct AttentionOp {
     pub sinks: Option<WeightId>,
     /// Set where cached keys are un-rotated and turn when they are read.
     pub rotate_on_read: Option<RopeId>,
+    /// Values are the first `v_dim` elements of their keys: there is no input v, and the cache has none.
+    pub v_in_k: bool,
+}
+
+/// A block-diagonal linear: head h of the input times a matrix of its own.
+///
+/// The matrices are rows `h * period + first ..` of one tensor (a 3-D one counts all its rows), `heads * period` rows in
+/// all. A matrix is `[out, in]` as everywhere, or `[in, out]` where it is `transposed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLinearOp {
+    /// The tensor.
+    pub weight: WeightId,
+    /// Matrices, and heads of the input and of the output.
+    pub heads: usize,
+    /// Rows of the tensor from one matrix to the next.
+    pub period: usize,
+    /// First row of a matrix within its period.
+    pub first: usize,
+    /// Elements of a head of the input.
+    pub input: usize,
+    /// Elements of a head of the output.
+    pub output: usize,
+    /// The file has `[in, out]`.
+    pub transposed: bool,
+}
+
+impl HeadLinearOp {
+    /// Rows of a matrix as the file has them.
+    pub fn rows(&self) -> usize {
+        if self.transposed { self.input } else { self.output }
+    }
+
+    /// Elements of such a row.
+    pub fn row_len(&self) -> usize {
+        if self.transposed { self.output } else { self.input }
+    }
+
+    /// First row of head `head`'s matrix in the tensor.
+    pub fn first_row(&self, head: usize) -> usize {
+        head * self.period + self.first
+    }
 }
 
 /// How a mixture of experts chooses, and what the chosen ones weigh: for each row the `k` experts with the best scores.
@@ -238,6 +365,8 @@ pub enum Op {
         /// `[out]`.
         bias: Option<WeightId>,
     },
+    /// Each head of the input times its own matrix.
+    HeadLinear(HeadLinearOp),
     /// Rotates each of `n_heads` heads of `head_dim` elements by the token's position.
     Rope {
         /// How.
@@ -247,15 +376,41 @@ pub enum Op {
         /// Elements of a head.
         head_dim: usize,
     },
-    /// Attention; inputs q, k, v.
+    /// Attention; inputs q, k and, unless values are part of keys, v.
     Attention(AttentionOp),
-    /// `act(gate) * up`; inputs gate, up.
+    /// `act(gate, up)`; inputs gate, up.
     GatedAct {
         /// The activation.
         act: Act,
     },
+    /// `act(x)`.
+    Act {
+        /// The activation, none of the gated-only ones.
+        act: Act,
+    },
     /// Sum of two values.
     Add,
+    /// Product of two values. The second may be narrower: each of its elements then multiplies as many consecutive
+    /// elements of the first as fit, so that `[rows, heads]` gates `[rows, heads * n]` and `[rows, 1]` a whole row.
+    Mul,
+    /// Of every `period` consecutive elements, those from `offset` to `offset + len`.
+    Columns {
+        /// Elements from one group to the next; divides the width.
+        period: usize,
+        /// First element kept of a group.
+        offset: usize,
+        /// Elements kept of a group.
+        len: usize,
+    },
+    /// Two values group by group: `a` elements of the first, then `b` of the second, and so on.
+    Join {
+        /// Elements of a group of the first input; divides its width.
+        a: usize,
+        /// Elements of a group of the second input; divides its width, as often.
+        b: usize,
+    },
+    /// Times a factor that depends on the token's position.
+    PositionScale(PositionScale),
     /// Times a constant.
     Scale {
         /// The constant.
@@ -288,10 +443,16 @@ impl Op {
             Op::Embed { .. } => "embed",
             Op::Norm(_) => "norm",
             Op::Linear { .. } => "linear",
+            Op::HeadLinear(_) => "head_linear",
             Op::Rope { .. } => "rope",
             Op::Attention(_) => "attention",
             Op::GatedAct { .. } => "gated_act",
+            Op::Act { .. } => "act",
             Op::Add => "add",
+            Op::Mul => "mul",
+            Op::Columns { .. } => "columns",
+            Op::Join { .. } => "join",
+            Op::PositionScale(_) => "position_scale",
             Op::Scale { .. } => "scale",
             Op::Softcap { .. } => "softcap",
             Op::Route(_) => "route",
@@ -312,8 +473,8 @@ impl Op {
         let fail = |what: String| Err(err(what));
         let arity = match self {
             Op::Embed { .. } => 0,
-            Op::Attention(_) => 3,
-            Op::GatedAct { .. } | Op::Add | Op::ExpertLinear(_) | Op::ExpertSum { .. } => 2,
+            Op::Attention(a) => 3 - usize::from(a.v_in_k),
+            Op::GatedAct { .. } | Op::Add | Op::Mul | Op::Join { .. } | Op::ExpertLinear(_) | Op::ExpertSum { .. } => 2,
             _ => 1,
         };
         if inputs.len() != arity {
@@ -353,6 +514,25 @@ impl Op {
                 }
                 ref s => fail(format!("weight has shape {s:?}, expected [out, {}]", inputs[0].width)),
             },
+            Op::HeadLinear(h) => {
+                let shape = weight_shape(h.weight);
+                let rows = shape.split_last().map_or(0, |(_, outer)| outer.iter().product());
+                let fits = h.heads.checked_mul(h.period) == Some(rows)
+                    && h.first.checked_add(h.rows()).is_some_and(|end| end <= h.period)
+                    && shape.last() == Some(&h.row_len());
+                if !fits || shape.len() < 2 {
+                    return fail(format!(
+                        "weight has shape {shape:?}, expected {} matrices of {} rows of {}",
+                        h.heads,
+                        h.rows(),
+                        h.row_len()
+                    ));
+                }
+                if h.heads.checked_mul(h.input) != Some(inputs[0].width) {
+                    return fail(format!("{} heads of {} are not a row of {}", h.heads, h.input, inputs[0].width));
+                }
+                Ok((inputs[0].rows, h.heads * h.output))
+            }
             Op::Rope { n_heads, head_dim, .. } => {
                 if n_heads * head_dim != inputs[0].width {
                     return fail(format!("{n_heads} heads of {head_dim} are not a row of {}", inputs[0].width));
@@ -362,6 +542,9 @@ impl Op {
             Op::Attention(a) => {
                 if a.n_kv_heads == 0 || !a.n_heads.is_multiple_of(a.n_kv_heads) {
                     return fail(format!("{} query heads over {} key/value heads", a.n_heads, a.n_kv_heads));
+                }
+                if a.v_in_k && (a.v_dim > a.head_dim || a.rotate_on_read.is_some()) {
+                    return fail(format!("values of {} elements in keys of {} that turn", a.v_dim, a.head_dim));
                 }
                 let widths = [a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim, a.n_kv_heads * a.v_dim];
                 for (x, want) in inputs.iter().zip(widths) {
@@ -378,6 +561,45 @@ impl Op {
             Op::GatedAct { .. } | Op::Add => {
                 if inputs[0].width != inputs[1].width {
                     return fail(format!("widths {} and {}", inputs[0].width, inputs[1].width));
+                }
+                if let Op::GatedAct { act } = self
+                    && act.gated_only()
+                    && !(act.parameters().0.is_finite() && act.parameters().1.is_finite() && act.parameters().1 > 0.0)
+                {
+                    return fail(format!("{act:?} is no activation"));
+                }
+                Ok((inputs[0].rows, inputs[0].width))
+            }
+            Op::Act { act } => {
+                if act.gated_only() {
+                    return fail(format!("{} needs a second input", act.name()));
+                }
+                Ok((inputs[0].rows, inputs[0].width))
+            }
+            Op::Mul => {
+                if inputs[1].width == 0 || !inputs[0].width.is_multiple_of(inputs[1].width) {
+                    return fail(format!("{} elements do not gate {} alike", inputs[1].width, inputs[0].width));
+                }
+                Ok((inputs[0].rows, inputs[0].width))
+            }
+            Op::Columns { period, offset, len } => {
+                let width = inputs[0].width;
+                let fits = offset.checked_add(*len).is_some_and(|end| end <= *period);
+                if *len == 0 || !fits || !width.is_multiple_of(*period) {
+                    return fail(format!("{len} elements from {offset} on of every {period} of a row of {width}"));
+                }
+                Ok((inputs[0].rows, width / period * len))
+            }
+            Op::Join { a, b } => {
+                let [x, y] = [inputs[0].width, inputs[1].width];
+                if *a == 0 || *b == 0 || !x.is_multiple_of(*a) || !y.is_multiple_of(*b) || x / a != y / b {
+                    return fail(format!("groups of {a} and {b} out of rows of {x} and {y}"));
+                }
+                Ok((inputs[0].rows, x + y))
+            }
+            Op::PositionScale(scale) => {
+                if scale.length == 0 {
+                    return fail("a length of 0".to_owned());
                 }
                 Ok((inputs[0].rows, inputs[0].width))
             }

@@ -228,7 +228,7 @@ impl PageBook {
 impl Group {
     /// Bytes of one layer within a page.
     pub fn layer_bytes(&self, kv: KvType) -> usize {
-        self.spec.n_kv_heads * (self.spec.head_dim + self.spec.v_dim) * PAGE_TOKENS * kv.bytes()
+        self.spec.elements() * PAGE_TOKENS * kv.bytes()
     }
 
     /// Bytes of a page: all layers.

@@ -22,9 +22,11 @@ pub(super) fn params<'a>(
     sinks: Option<&'a [f32]>,
     k_rope: Option<KeyRope<'a>>,
 ) -> AttentionParams<'a> {
+    let share = share(op);
     AttentionParams {
         n_heads: op.n_heads,
-        n_kv_heads: op.n_kv_heads,
+        n_kv_heads: op.n_kv_heads * share,
+        share,
         head_dim: op.head_dim,
         v_dim: op.v_dim,
         scale: op.scale,
@@ -34,7 +36,21 @@ pub(super) fn params<'a>(
         sinks,
         causal: true,
         k_rope,
+        v_in_k: op.v_in_k,
     }
+}
+
+/// Query heads that one item does together, at most, where more of them share a key/value head.
+const MOST_HEADS: usize = 8;
+
+/// Into how many parts the query heads of a key/value head are cut.
+fn share(op: &AttentionOp) -> usize {
+    let group = op.n_heads / op.n_kv_heads;
+    if group <= MOST_HEADS {
+        return 1;
+    }
+    let own = (1..=MOST_HEADS).rev().find(|n| group.is_multiple_of(*n)).unwrap_or(1);
+    group / own
 }
 
 /// Elements of scratch that a worker needs: a row of queries, a key, a partial result, and the kernels' own.
@@ -67,8 +83,8 @@ impl StepContext<'_> {
         }
         let pieces = |s: &SequenceRows| params(&step.op, None, None).pieces(s.cached.max(1) - 1, s.cached).len();
         match sequences.iter().map(pieces).max() {
-            None | Some(0 | 1) => self.decode_whole(worker, step),
-            Some(pieces) => self.decode_pieces(worker, step, pieces),
+            None | Some(0 | 1) if share(&step.op) == 1 => self.decode_whole(worker, step),
+            pieces => self.decode_pieces(worker, step, pieces.unwrap_or(1).max(1)),
         }
     }
 
@@ -116,7 +132,8 @@ impl StepContext<'_> {
                 self.rotate_queries(step, sequences[s].first_row, head, group);
             }
         });
-        let partial_len = params(&step.op, None, None).partial_len();
+        let p = params(&step.op, None, None);
+        let (heads, partial_len) = (p.n_kv_heads, p.partial_len());
         worker.for_each(sequences.len() * heads * most, |item| {
             let (s, head, piece) = (item / most / heads, item / most % heads, item % most);
             let (seq, kv) = (sequences[s], self.kvs[s]);
@@ -166,6 +183,7 @@ impl StepContext<'_> {
             }
         });
         let tiles = |s: &SequenceRows| params(&step.op, None, None).prompt_tiles(s.n_rows);
+        let heads = params(&step.op, None, None).n_kv_heads;
         let total: usize = sequences.iter().map(|s| tiles(s) * heads).sum();
         worker.for_each(total, |item| {
             let (mut seq, mut s, mut left) = (sequences[0], 0, total - 1 - item);
@@ -233,7 +251,8 @@ impl StepContext<'_> {
         let rows: KvRows<'_> = self.backend.kv.rows(&self.backend.book, op.cache, kv);
         let position = self.backend.batch.positions[row] as usize;
         let targets = [rows.key(head, position), rows.value(head, position)];
-        for (i, (dim, to)) in [op.head_dim, op.v_dim].into_iter().zip(targets).enumerate() {
+        let parts = 2 - usize::from(op.v_in_k);
+        for (i, (dim, to)) in [op.head_dim, op.v_dim].into_iter().zip(targets).take(parts).enumerate() {
             let (buffer, first, _) = self.place(step.inputs[1 + i], row);
             // SAFETY: k and v were written in an earlier phase.
             let from = unsafe { buffer.slice::<f32>(first + head * dim, dim) };
@@ -287,8 +306,11 @@ impl StepContext<'_> {
                 }
                 HeadOp::Rope(rope) => {
                     let (cos, sin) = self.cos_sin(*rope, row);
-                    let layout = self.backend.plan.graph.ropes()[rope.0 as usize].layout;
-                    (self.backend.ops.rope_heads)(x, dim, cos, sin, layout, false);
+                    let spec = &self.backend.plan.graph.ropes()[rope.0 as usize];
+                    (self.backend.ops.rope_heads)(x, dim, spec.first_dim, cos, sin, spec.layout);
+                }
+                HeadOp::PositionScale(scale) => {
+                    (self.backend.ops.scale)(x, scale.factor(self.backend.batch.positions[row] as usize));
                 }
             }
         }

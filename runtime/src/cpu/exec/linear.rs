@@ -18,6 +18,9 @@ use crate::{
 impl StepContext<'_> {
     pub(super) fn linear(&self, worker: &Worker<'_>, step: &LinearStep, schedule: &LinearSchedule) {
         let n = self.count(step.prologue.rows);
+        if let Some(heads) = &step.heads {
+            return self.head_linear(worker, step, heads, schedule, n);
+        }
         if n <= LinearKernels::MAT_VEC_TOKENS {
             self.mat_vec(worker, step, schedule, n);
         } else {

@@ -13,6 +13,7 @@ mod attention;
 mod experts;
 #[cfg(test)]
 mod experts_tests;
+mod heads;
 mod linear;
 mod observe;
 mod rows;
@@ -100,7 +101,7 @@ impl CpuBackend {
         let book = PageBook::new(graph.caches(), options.kv_type, options.max_cached_tokens);
         let kv = KvMemory::new(&book)?;
         let vocab = plan.vocab();
-        let vectors = decode_vectors(&plan)?;
+        let vectors = plan.decode_vectors()?;
         let schedule = Schedule::new(&plan, linear, threads);
         let max_tokens = options.max_step_tokens.max(1);
         let table = |rows: usize, dims: usize| Buffer::new(rows * dims * 4, "the rotation tables");
@@ -225,7 +226,7 @@ impl CpuBackend {
                     // SAFETY: no run is under way, and `&mut self` excludes others.
                     let both = unsafe { self.rope_tables[r].slice_mut::<f32>(row * 2 * half, 2 * half) };
                     let (cos, sin) = both.split_at_mut(half);
-                    rope_cos_sin(&inv_freq, rope.attention_factor, self.batch.positions[row] as usize, cos, sin);
+                    rope_cos_sin(&inv_freq, rope.factor(seq.cached), self.batch.positions[row] as usize, cos, sin);
                 }
                 if rope.length_dependent() {
                     // SAFETY: as above.
@@ -233,7 +234,7 @@ impl CpuBackend {
                     let (cos, sin) = both.split_at_mut(keys * half);
                     for position in 0..seq.cached {
                         let at = (seq.first_key + position) * half..(seq.first_key + position + 1) * half;
-                        rope_cos_sin(&inv_freq, rope.attention_factor, position, &mut cos[at.clone()], &mut sin[at]);
+                        rope_cos_sin(&inv_freq, rope.factor(seq.cached), position, &mut cos[at.clone()], &mut sin[at]);
                     }
                 }
             }
@@ -301,17 +302,4 @@ impl StepContext<'_> {
         let both = unsafe { self.backend.rope_tables[rope.0 as usize].slice::<f32>(row * 2 * half, 2 * half) };
         both.split_at(half)
     }
-}
-
-/// The weights that kernels want as f32 vectors: all that are not matrices of a linear or an embedding.
-fn decode_vectors(plan: &Plan) -> Result<Vec<Vec<f32>>, CpuError> {
-    let graph = &plan.graph;
-    let mut vectors = vec![Vec::new(); graph.weights().count()];
-    for ((vector, (_, tensor)), wanted) in vectors.iter_mut().zip(graph.weights()).zip(graph.vectors()) {
-        if wanted {
-            vector.resize(tensor.rows() * tensor.row_len(), 0.0);
-            tensor.dtype().decode_row(tensor.bytes(), vector)?;
-        }
-    }
-    Ok(vectors)
 }

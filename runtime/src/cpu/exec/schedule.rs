@@ -1,13 +1,16 @@
 //! How the work of a plan's linears is cut into items, and how much scratch a worker needs.
 
-use super::{attention, experts::Pairs};
+use super::{
+    attention,
+    experts::{Pairs, form_of},
+};
 use crate::{
     cpu::ops::{ActForm, LinearKernels},
     format::Tensor,
-    graph::{ExpertStep, LinearStep, Plan, StepKind},
+    graph::{ExpertStep, HeadLinearOp, LinearStep, Plan, RowProgram, StepKind},
 };
 
-/// A range of rows of one part of a linear step.
+/// A range of rows of one part of a linear step, or of outputs of one head of a head linear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RowRange {
     pub part: usize,
@@ -72,7 +75,8 @@ impl Schedule {
             match &step.kind {
                 StepKind::Linear(step) => {
                     l = LinearSchedule::new(plan, step, kernels, threads);
-                    act_bytes_per_row = act_bytes_per_row.max(bytes(&l.mat_mat_forms, step.k));
+                    let heads = step.heads.map_or(1, |h| h.heads);
+                    act_bytes_per_row = act_bytes_per_row.max(heads * bytes(&l.mat_mat_forms, step.k));
                     mat_vec_act_bytes = mat_vec_act_bytes.max(bytes(&l.mat_vec_forms, step.k));
                 }
                 StepKind::Experts(step) => {
@@ -88,13 +92,8 @@ impl Schedule {
             linear.push(l);
             experts.push(e);
         }
-        let program_len = |kind: &StepKind| match kind {
-            StepKind::Rows(p) => p.scratch_len(),
-            StepKind::Linear(l) => l.prologue.scratch_len(),
-            StepKind::Experts(e) => e.prologue.scratch_len(),
-            StepKind::Attention(_) => 0,
-        };
-        let program_bytes = plan.steps.iter().map(|s| program_len(&s.kind)).max().unwrap_or(0) * 4;
+        let programs = plan.steps.iter().filter_map(|s| s.kind.program());
+        let program_bytes = programs.map(RowProgram::scratch_len).max().unwrap_or(0) * 4;
         let partial_len = |kind: &StepKind| match kind {
             StepKind::Attention(a) => attention::params(&a.op, None, None).partial_len() * a.op.n_kv_heads,
             _ => 0,
@@ -109,6 +108,13 @@ impl Schedule {
         for step in &plan.steps {
             match &step.kind {
                 StepKind::Rows(_) => {}
+                StepKind::Linear(LinearStep { heads: Some(h), k, .. }) => {
+                    // One head's rows may lie before the panel.
+                    let dtype = plan.graph.weight(h.weight).dtype();
+                    let panel = kernels.panel_bytes(dtype, *k).max(kernels.transposed_panel_bytes(*k));
+                    let row = kernels.act_row_bytes(ActForm::F32, *k).max(self.mat_vec_act_bytes);
+                    rest = rest.max(panel + row.next_multiple_of(64));
+                }
                 StepKind::Linear(l) => {
                     for part in &l.parts {
                         rest = rest.max(kernels.panel_bytes(plan.graph.weight(part.weight).dtype(), l.k));
@@ -117,7 +123,9 @@ impl Schedule {
                 StepKind::Experts(e) => {
                     for part in &e.parts {
                         let dtype = plan.graph.weight(part.op.experts[0]).dtype();
-                        rest = rest.max(kernels.panel_bytes(dtype, e.k) + Pairs::bytes(e, max_tokens));
+                        let panel = kernels.panel_bytes(dtype, e.k).max(kernels.transposed_panel_bytes(e.k));
+                        let few = self.mat_vec_act_bytes * LinearKernels::MAT_VEC_TOKENS;
+                        rest = rest.max(panel + few.max(Pairs::bytes(e, max_tokens)).next_multiple_of(64));
                     }
                 }
                 StepKind::Attention(a) => rest = rest.max(attention::scratch_len(&a.op) * 4),
@@ -129,10 +137,18 @@ impl Schedule {
 
 impl LinearSchedule {
     fn new(plan: &Plan, step: &LinearStep, kernels: &LinearKernels, threads: usize) -> Self {
+        if let Some(heads) = &step.heads {
+            return Self::by_heads(plan, heads, kernels, threads);
+        }
         let mut s = Self::default();
         let weights: Vec<_> = step.parts.iter().map(|p| plan.graph.weight(p.weight)).collect();
         for w in &weights {
-            add_forms(kernels, w, &mut s.mat_vec_forms, &mut s.mat_mat_forms);
+            for (forms, n) in [(&mut s.mat_vec_forms, 1), (&mut s.mat_mat_forms, LinearKernels::MAT_VEC_TOKENS + 1)] {
+                let form = kernels.act_form(w.dtype(), n);
+                if !forms.contains(&form) {
+                    forms.push(form);
+                }
+            }
         }
         // Guided: each range is a thread's share of what is left. So there are few of them, the long streams that the
         // prefetchers like, and the last are small.
@@ -157,15 +173,33 @@ impl LinearSchedule {
         }
         s
     }
-}
 
-/// Adds the forms of activations that `w` is multiplied with, for few rows and for many.
-fn add_forms(kernels: &LinearKernels, w: &Tensor, few: &mut Vec<ActForm>, many: &mut Vec<ActForm>) {
-    for (forms, n) in [(few, 1), (many, LinearKernels::MAT_VEC_TOKENS + 1)] {
-        let form = kernels.act_form(w.dtype(), n);
-        if !forms.contains(&form) {
-            forms.push(form);
+    /// A head an item; where heads are few, parts of one.
+    fn by_heads(plan: &Plan, h: &HeadLinearOp, kernels: &LinearKernels, threads: usize) -> Self {
+        let dtype = plan.graph.weight(h.weight).dtype();
+        let form = |n| if h.transposed { ActForm::F32 } else { kernels.act_form(dtype, n) };
+        let step = if h.transposed { kernels.transposed_panel_rows() } else { ROW_STEP };
+        let parts = (threads * 4).div_ceil(h.heads).max(1);
+        let len = h.output.div_ceil(parts).next_multiple_of(step).max(step);
+        let most = if h.transposed { len } else { kernels.panel_rows(dtype, h.input) };
+        let ranges = |len: usize| {
+            (0..h.heads)
+                .flat_map(|part| (0..h.output).step_by(len).map(move |start| (part, start)))
+                .map(|(part, start)| RowRange { part, start, len: len.min(h.output - start) })
+                .collect()
+        };
+        Self {
+            mat_vec: ranges(len),
+            mat_mat: ranges(len.min(most)),
+            mat_vec_forms: vec![form(1)],
+            mat_mat_forms: vec![form(LinearKernels::MAT_VEC_TOKENS + 1)],
         }
+    }
+
+    /// The form of a head linear's activations.
+    pub fn head_form(&self, few: bool) -> ActForm {
+        let forms = if few { &self.mat_vec_forms } else { &self.mat_mat_forms };
+        forms.first().copied().unwrap_or(ActForm::F32)
     }
 }
 
@@ -178,11 +212,20 @@ impl ExpertSchedule {
         let row: usize = weights.iter().map(|w| w.stored_bytes() * step.slots).sum();
         let share = if threads == 1 { row } else { (row / (threads * 8)).max(MIN_ITEM_BYTES) };
         for (part, w) in weights.iter().enumerate() {
-            add_forms(kernels, w, &mut s.mat_vec_forms, &mut s.mat_mat_forms);
-            let rows = step.parts[part].out;
+            let of = &step.parts[part];
+            for (forms, n) in [(&mut s.mat_vec_forms, 1), (&mut s.mat_mat_forms, usize::MAX)] {
+                let form = form_of(kernels, of, w.dtype(), n);
+                if !forms.contains(&form) {
+                    forms.push(form);
+                }
+            }
+            let rows = of.out;
             let row_bytes = (w.stored_bytes() / rows.max(1)).max(1);
-            let few = (share / row_bytes).next_multiple_of(ROW_STEP).max(ROW_STEP);
-            let many = kernels.panel_rows(w.dtype(), step.k).max(1);
+            let (least, many) = match of.op.input_major {
+                true => (kernels.transposed_panel_rows(), kernels.transposed_panel_rows()),
+                false => (ROW_STEP, kernels.panel_rows(w.dtype(), step.k).max(1)),
+            };
+            let few = (share / row_bytes).next_multiple_of(least).max(least);
             for (ranges, len) in [(&mut s.mat_vec, few), (&mut s.mat_mat, many)] {
                 let starts = (0..rows).step_by(len);
                 ranges.extend(starts.map(|start| RowRange { part, start, len: len.min(rows - start) }));

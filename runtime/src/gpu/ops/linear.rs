@@ -5,7 +5,7 @@
 
 use handmill_shaders::Defines;
 
-use super::{Dim, Dispatch, Place};
+use super::{Dim, Dispatch, Place, params::activation};
 use crate::gpu::{Access, Caps, GpuError, Kernel};
 use crate::graph::{Act, Rows};
 use crate::quant::DType;
@@ -54,8 +54,8 @@ pub struct LinearCall {
 pub struct Variant {
     /// The most rows that it is meant for; `u32::MAX` in the last.
     pub max_rows: u32,
-    /// One after the other.
-    pub dispatches: Vec<Dispatch>,
+    /// What runs.
+    pub dispatch: Dispatch,
 }
 
 /// The kernels for `call`, for few rows first.
@@ -64,7 +64,7 @@ pub struct Variant {
 /// A call that does not fit the kernels: too many parts, a binding over 4 GiB, places that blocks cannot begin at.
 pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuError> {
     check(call)?;
-    let variant = |max_rows, dispatch| Variant { max_rows, dispatches: vec![dispatch] };
+    let variant = |max_rows, dispatch| Variant { max_rows, dispatch };
     if caps.software {
         return Ok(vec![variant(1, lanes(caps, call, 1)), variant(u32::MAX, lanes(caps, call, 8))]);
     }
@@ -133,8 +133,7 @@ fn defines(call: &LinearCall) -> Defines {
         d = d.with(&format!("FORMAT{i}"), p.dtype.name()).with(&format!("KIND{i}"), kind);
     }
     match call.gated {
-        Some(Act::Silu) => d.with("GATED", "silu"),
-        Some(Act::GeluTanh) => d.with("GATED", "gelu_tanh"),
+        Some(act) => activation(d.flag("GATED", true), act),
         None => d,
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn book(window: Option<usize>, tokens: usize) -> PageBook {
-    let spec = CacheSpec { n_kv_heads: 2, head_dim: 4, v_dim: 4, window };
+    let spec = CacheSpec { n_kv_heads: 2, head_dim: 4, v_dim: 4, window, v_in_k: false };
     PageBook::new(&[spec, spec], KvType::F32, tokens)
 }
 

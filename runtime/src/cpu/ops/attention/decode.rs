@@ -98,7 +98,7 @@ unsafe fn decode_typed<S: Simd, const F16: bool>(
         // SAFETY: as above, and `acc` has `group` rows of `v_dim`.
         unsafe {
             let weights = scores.as_ptr().add(run.key - keys.start);
-            group_values::<S, F16>(s, group, v_dim, run.v, run.n, weights, acc.as_mut_ptr());
+            group_values::<S, F16>(s, group, (v_dim, params.v_stride()), run.v, run.n, weights, acc.as_mut_ptr());
         }
     }
 }
@@ -239,12 +239,12 @@ fn softmax<S: Simd>(s: S, scores: &mut [f32], cap: Option<f32>) -> (f32, f32) {
 /// `acc[g] += Σ weights[g * DECODE_PIECE + j] · v[j]` for all heads of the group over `n` rows of values.
 ///
 /// # Safety
-/// `v` must be readable for `n` rows of `dim` elements, `weights` at those places; `acc` is `[group][dim]`.
+/// `v` must be readable for `n` rows of `dim` elements, `stride` apart, `weights` at those places; `acc` is `[group][dim]`.
 #[inline(always)]
 unsafe fn group_values<S: Simd, const F16: bool>(
     s: S,
     group: usize,
-    dim: usize,
+    (dim, stride): (usize, usize),
     v: *const u8,
     n: usize,
     weights: *const f32,
@@ -256,10 +256,10 @@ unsafe fn group_values<S: Simd, const F16: bool>(
         unsafe {
             let (weights, acc) = (weights.add(g * DECODE_PIECE), acc.add(g * dim));
             g += match group - g {
-                1 => head_values::<S, F16, 1>(s, dim, v, n, weights, acc),
-                2 => head_values::<S, F16, 2>(s, dim, v, n, weights, acc),
-                3 => head_values::<S, F16, 3>(s, dim, v, n, weights, acc),
-                _ => head_values::<S, F16, 4>(s, dim, v, n, weights, acc),
+                1 => head_values::<S, F16, 1>(s, (dim, stride), v, n, weights, acc),
+                2 => head_values::<S, F16, 2>(s, (dim, stride), v, n, weights, acc),
+                3 => head_values::<S, F16, 3>(s, (dim, stride), v, n, weights, acc),
+                _ => head_values::<S, F16, 4>(s, (dim, stride), v, n, weights, acc),
             };
         }
     }
@@ -272,7 +272,7 @@ unsafe fn group_values<S: Simd, const F16: bool>(
 #[inline(always)]
 unsafe fn head_values<S: Simd, const F16: bool, const G: usize>(
     s: S,
-    dim: usize,
+    (dim, stride): (usize, usize),
     v: *const u8,
     n: usize,
     weights: *const f32,
@@ -282,15 +282,15 @@ unsafe fn head_values<S: Simd, const F16: bool, const G: usize>(
     // SAFETY: each call covers columns below `dim`.
     unsafe {
         while S::LANES != 8 && i + 4 * S::LANES <= dim {
-            value_block::<S, F16, G, 4>(s, dim, i, S::LANES, v, n, weights, acc);
+            value_block::<S, F16, G, 4>(s, (dim, stride), i, S::LANES, v, n, weights, acc);
             i += 4 * S::LANES;
         }
         while i + 2 * S::LANES <= dim {
-            value_block::<S, F16, G, 2>(s, dim, i, S::LANES, v, n, weights, acc);
+            value_block::<S, F16, G, 2>(s, (dim, stride), i, S::LANES, v, n, weights, acc);
             i += 2 * S::LANES;
         }
         while i < dim {
-            value_block::<S, F16, G, 1>(s, dim, i, S::LANES.min(dim - i), v, n, weights, acc);
+            value_block::<S, F16, G, 1>(s, (dim, stride), i, S::LANES.min(dim - i), v, n, weights, acc);
             i += S::LANES;
         }
     }
@@ -305,7 +305,7 @@ unsafe fn head_values<S: Simd, const F16: bool, const G: usize>(
 #[allow(clippy::too_many_arguments)]
 unsafe fn value_block<S: Simd, const F16: bool, const G: usize, const C: usize>(
     s: S,
-    dim: usize,
+    (dim, stride): (usize, usize),
     i: usize,
     m: usize,
     v: *const u8,
@@ -324,7 +324,7 @@ unsafe fn value_block<S: Simd, const F16: bool, const G: usize, const C: usize>(
         for j in 0..n {
             let mut values = [s.zero(); C];
             for (c, value) in values.iter_mut().enumerate() {
-                *value = load_kv::<S, F16>(s, v, j * dim + i + c * S::LANES, m);
+                *value = load_kv::<S, F16>(s, v, j * stride + i + c * S::LANES, m);
             }
             for (g, sums) in sums.iter_mut().enumerate() {
                 let weight = s.splat(*weights.add(g * DECODE_PIECE + j));

@@ -37,7 +37,8 @@ pub type PromptKernel = unsafe fn(&PromptItem<'_>, &mut [f32]);
 /// Where one sequence's keys and values of one layer lie.
 ///
 /// Inside of a page they are `[n_kv_heads][page_tokens][head_dim]` from `k_offset` and
-/// `[n_kv_heads][page_tokens][v_dim]` from `v_offset`, in bytes from the page's start.
+/// `[n_kv_heads][page_tokens][v_dim]` from `v_offset`, in bytes from the page's start. Values that are parts of their keys
+/// have the keys' offset and rows.
 #[derive(Clone, Copy, Debug)]
 pub struct KvPages<'a> {
     /// Start of page 0; aligned to an element.
@@ -82,12 +83,12 @@ impl KvPages<'_> {
     fn run(&self, params: &AttentionParams<'_>, kv_head: usize, keys: Range<usize>) -> Run {
         let (page, slot) = (keys.start / self.page_tokens, keys.start % self.page_tokens);
         let page = self.base.wrapping_add(self.pages[page - self.first_page] as usize * self.page_bytes);
-        let row = kv_head * self.page_tokens + slot;
+        let row = kv_head / params.share * self.page_tokens + slot;
         Run {
             key: keys.start,
             n: (self.page_tokens - slot).min(keys.len()),
             k: page.wrapping_add(self.k_offset + row * params.head_dim * self.kv.bytes()),
-            v: page.wrapping_add(self.v_offset + row * params.v_dim * self.kv.bytes()),
+            v: page.wrapping_add(self.v_offset + row * params.v_stride() * self.kv.bytes()),
         }
     }
 }
@@ -109,7 +110,7 @@ impl KeyRope<'_> {
     #[inline(always)]
     fn turn<S: Simd>(&self, s: S, position: usize, row: &mut [f32]) {
         let at = position * self.half..(position + 1) * self.half;
-        super::rope::rope_head(s, row, &self.cos[at.clone()], &self.sin[at], self.layout, false);
+        super::rope::rope_head(s, row, &self.cos[at.clone()], &self.sin[at], self.layout);
     }
 }
 
@@ -118,8 +119,11 @@ impl KeyRope<'_> {
 pub struct AttentionParams<'a> {
     /// Query heads, a multiple of `n_kv_heads`; head h uses kv head h / (n_heads / n_kv_heads).
     pub n_heads: usize,
-    /// Key and value heads.
+    /// Key and value heads, each counted `share` times.
     pub n_kv_heads: usize,
+    /// How many of `n_kv_heads` in a row are the same cached head: large groups of query heads are cut in parts for
+    /// several workers. 1 where they are not.
+    pub share: usize,
     /// Elements of a query or key head.
     pub head_dim: usize,
     /// Elements of a value head.
@@ -138,12 +142,19 @@ pub struct AttentionParams<'a> {
     pub causal: bool,
     /// The keys are cached unturned.
     pub k_rope: Option<KeyRope<'a>>,
+    /// A value is the first `v_dim` elements of its key.
+    pub v_in_k: bool,
 }
 
 impl AttentionParams<'_> {
     /// Query heads of a kv head.
     pub fn group(&self) -> usize {
         self.n_heads / self.n_kv_heads
+    }
+
+    /// Elements from one cached value to the next.
+    pub fn v_stride(&self) -> usize {
+        if self.v_in_k { self.head_dim } else { self.v_dim }
     }
 
     /// The positions that a query at `position` sees, of `len`.

@@ -47,7 +47,7 @@ fn v_pad(params: &AttentionParams<'_>) -> usize {
 
 pub(super) fn scratch_len(params: &AttentionParams<'_>) -> usize {
     let (dim, v_pad) = (params.head_dim, v_pad(params));
-    QUERY_ROWS * (dim + v_pad + 4) + KEY_TILE * (dim + v_pad + QUERY_ROWS)
+    QUERY_ROWS * (dim + v_pad + 4) + KEY_TILE * (dim + v_pad + QUERY_ROWS) + V_PAD
 }
 
 /// The parts of scratch. Arrays over strips hold `RV * LANES` rows a strip.
@@ -73,7 +73,7 @@ impl<'a> Scratch<'a> {
         let (sum, rest) = rest.split_at_mut(QUERY_ROWS);
         let (from, rest) = rest.split_at_mut(QUERY_ROWS);
         let (to, rest) = rest.split_at_mut(QUERY_ROWS);
-        let (kp, rest) = rest.split_at_mut(KEY_TILE * dim);
+        let (kp, rest) = rest.split_at_mut(KEY_TILE * dim + V_PAD);
         let (vp, rest) = rest.split_at_mut(KEY_TILE * v_pad);
         let (p, _) = rest.split_at_mut(KEY_TILE * QUERY_ROWS);
         Scratch { qt, ot, max, sum, from, to, kp, vp, p }
@@ -146,7 +146,9 @@ unsafe fn prompt_typed<S: Simd, const F16: bool, const KB: usize, const VB: usiz
                 // SAFETY: rows of this run.
                 unsafe {
                     widen::<S, F16>(s, run.k, j, key);
-                    widen::<S, F16>(s, run.v, j, &mut scratch.vp[at * v_pad..][..params.v_dim]);
+                    if !params.v_in_k {
+                        widen::<S, F16>(s, run.v, j, &mut scratch.vp[at * v_pad..][..params.v_dim]);
+                    }
                 }
                 if let Some(rope) = &params.k_rope {
                     rope.turn(s, run.key + j, key);
@@ -173,9 +175,13 @@ unsafe fn prompt_typed<S: Simd, const F16: bool, const KB: usize, const VB: usiz
                 };
                 let corrections: [S::F; RV] = softmax(s, tile.clone(), p, &strip_rows, cap, masked);
                 let ot = scratch.ot.as_mut_ptr().add(first * v_pad);
+                // Columns from v_dim to v_pad may be anything: they stay in columns that nobody reads. `kp` is longer than
+                // its keys by what the last of them may be padded with.
+                let (values, stride) =
+                    if params.v_in_k { (scratch.kp.as_ptr(), dim) } else { (scratch.vp.as_ptr(), v_pad) };
                 for d in (0..v_pad).step_by(VB) {
-                    let values = scratch.vp.as_ptr().add(d);
-                    value_block::<S, VB, RV>(s, n, v_pad, values, p, &corrections, ot.add(d * lanes));
+                    let values = values.add(d);
+                    value_block::<S, VB, RV>(s, n, stride, values, p, &corrections, ot.add(d * lanes));
                 }
             }
         }

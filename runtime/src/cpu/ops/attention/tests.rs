@@ -18,6 +18,7 @@ struct Case {
 const BASE: AttentionParams<'static> = AttentionParams {
     n_heads: 6,
     n_kv_heads: 2,
+    share: 1,
     head_dim: 16,
     v_dim: 16,
     scale: 0.25,
@@ -27,6 +28,7 @@ const BASE: AttentionParams<'static> = AttentionParams {
     sinks: None,
     causal: true,
     k_rope: None,
+    v_in_k: false,
 };
 
 /// A cache with shuffled pages, and the same numbers in plain order.
@@ -36,7 +38,7 @@ struct Cache {
     page_bytes: usize,
     v_offset: usize,
     first_page: usize,
-    /// `[n_kv_heads][len][head_dim]` and `[n_kv_heads][len][v_dim]`
+    /// `[cached heads][len][head_dim]` and `[cached heads][len][v_dim]`
     k: Vec<f32>,
     v: Vec<f32>,
 }
@@ -47,10 +49,15 @@ impl Case {
     fn cache(&self) -> Cache {
         let p = &self.params;
         let round = |x: f32| if self.kv == KvType::F16 { half::f16::from_f32(x).to_f32() } else { x };
-        let k: Vec<f32> = random(1, p.n_kv_heads * self.len * p.head_dim).iter().map(|x| round(x * 3.0)).collect();
-        let v: Vec<f32> = random(2, p.n_kv_heads * self.len * p.v_dim).into_iter().map(round).collect();
-        let v_offset = K_OFFSET + p.n_kv_heads * self.page_tokens * p.head_dim * self.kv.bytes();
-        let page_bytes = v_offset + p.n_kv_heads * self.page_tokens * p.v_dim * self.kv.bytes() + 32;
+        let heads = p.n_kv_heads / p.share;
+        let k: Vec<f32> = random(1, heads * self.len * p.head_dim).iter().map(|x| round(x * 3.0)).collect();
+        let v: Vec<f32> = if p.v_in_k {
+            k.chunks(p.head_dim).flat_map(|key| key[..p.v_dim].to_vec()).collect()
+        } else {
+            random(2, heads * self.len * p.v_dim).into_iter().map(round).collect()
+        };
+        let v_offset = K_OFFSET + heads * self.page_tokens * p.head_dim * self.kv.bytes();
+        let page_bytes = v_offset + heads * self.page_tokens * p.v_dim * self.kv.bytes() + 32;
         let n_pages = self.len.div_ceil(self.page_tokens);
         // Pages that no query sees are dropped; unused bytes are NaN in both formats.
         let first_key = (self.len - self.n_tokens..self.len).map(|q| p.visible(q, self.len).start).min().unwrap_or(0);
@@ -60,8 +67,9 @@ impl Case {
         let pages: Vec<u32> = (0..n_pages).map(|i| ((i * 7 + 3) % shuffle) as u32).collect();
         let mut bytes = vec![0xff; (*pages.iter().max().unwrap() as usize + 1) * page_bytes];
         for key in first_page * self.page_tokens..self.len {
-            for head in 0..p.n_kv_heads {
-                for (rows, dim, offset) in [(&k, p.head_dim, K_OFFSET), (&v, p.v_dim, v_offset)] {
+            for head in 0..heads {
+                let both = [(&k, p.head_dim, K_OFFSET), (&v, p.v_dim, v_offset)];
+                for (rows, dim, offset) in both.into_iter().take(2 - usize::from(p.v_in_k)) {
                     let page = pages[key / self.page_tokens] as usize * page_bytes + offset;
                     let row = head * self.page_tokens + key % self.page_tokens;
                     for d in 0..dim {
@@ -87,7 +95,7 @@ impl Case {
             page_bytes: cache.page_bytes,
             page_tokens: self.page_tokens,
             k_offset: K_OFFSET,
-            v_offset: cache.v_offset,
+            v_offset: if self.params.v_in_k { K_OFFSET } else { cache.v_offset },
             kv: self.kv,
             first_page: cache.first_page,
             len: self.len,
@@ -104,7 +112,7 @@ impl Case {
         for token in 0..self.n_tokens {
             let position = self.len - self.n_tokens + token;
             for head in 0..p.n_heads {
-                let kv_head = head / (p.n_heads / p.n_kv_heads);
+                let kv_head = head / (p.n_heads / p.n_kv_heads) / p.share;
                 let q = &q[(token * p.n_heads + head) * p.head_dim..][..p.head_dim];
                 let mut weights = Vec::new();
                 for key in 0..self.len {
@@ -320,5 +328,19 @@ fn powers_of_two_are_exact_to_two_ulp() {
         out[..3].copy_from_slice(&[0.0, -1e30, f32::NAN]);
         powers(isa)(&mut out);
         assert!(out[0] == 1.0 && out[1] == 0.0 && out[2].is_nan() && out[3..].iter().all(|&x| x == 0.0));
+    }
+}
+
+#[test]
+fn latent_keys_match_f64() {
+    // Values within keys, with heads cut for several workers: DeepSeek's 576 and 512 among odd ones.
+    for (n_heads, n_kv_heads, share, head_dim, v_dim) in
+        [(16, 2, 2, 576, 512), (5, 1, 1, 48, 32), (12, 4, 2, 13, 13), (6, 6, 3, 21, 9)]
+    {
+        for kv in [KvType::F16, KvType::F32] {
+            let params =
+                AttentionParams { n_heads, n_kv_heads, share, head_dim, v_dim, v_in_k: true, scale: 0.05, ..BASE };
+            Case { kv, ..case(params) }.check(&format!("{n_heads} {n_kv_heads} {share} {head_dim} {v_dim} {kv:?}"));
+        }
     }
 }

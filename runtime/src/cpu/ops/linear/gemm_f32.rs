@@ -29,6 +29,7 @@ pub(super) const fn panel_bytes(k: usize, tile_rows: usize) -> usize {
 /// The job's pointers must be valid, with activations in the F32 form and a panel of [`panel_bytes`].
 #[inline(always)]
 pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job, multiply: unsafe fn(&Job, usize)) {
+    const { assert!(tile_rows::<S>() <= MAX_TILE) };
     for row in (0..job.n_rows).step_by(tile_rows::<S>()) {
         // SAFETY: the contract is passed on; rows are clamped to those that exist.
         unsafe {
@@ -37,6 +38,50 @@ pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job, multiply:
         }
     }
 }
+
+/// As [`mat_mat`], for a weight whose rows lie as columns: W[r][i] is element `columns.0 + r` of row i. The panel is then
+/// filled without turning anything.
+///
+/// # Safety
+/// As for [`mat_mat`]; `job.w` must hold `k` rows of `columns.1` elements, `n_rows` of them from `columns.0` on.
+#[inline(always)]
+pub(super) unsafe fn mat_mat_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job, multiply: unsafe fn(&Job, usize)) {
+    for row in (0..job.n_rows).step_by(tile_rows::<S>()) {
+        // SAFETY: the contract is passed on.
+        unsafe {
+            fill_transposed::<S, W>(s, job, row);
+            multiply(job, row);
+        }
+    }
+}
+
+/// panel[i][r] = W[i][columns.0 + row + r]
+#[inline(always)]
+unsafe fn fill_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
+    let tile = tile_rows::<S>();
+    let first = job.columns.0 + row;
+    let end = (first + tile).min(job.columns.1);
+    // Whole blocks around the columns.
+    let (from, to) = (first / W::LEN * W::LEN, end.next_multiple_of(W::LEN));
+    let mut buffer = [0f32; MAX_TILE + 2 * MAX_LEN];
+    for i in 0..job.k {
+        // SAFETY: blocks divide a row, so `to` is within row i of k; the panel has `tile` floats for it. Floats are
+        // blocks of one and go where they belong.
+        unsafe {
+            let source = job.w.add(i * job.row_bytes + from / W::LEN * W::BYTES);
+            let target = job.panel.cast::<f32>().add(i * tile);
+            if W::LEN == 1 {
+                W::to_f32(s, source, to - from, target);
+            } else {
+                W::to_f32(s, source, to - from, buffer.as_mut_ptr());
+                std::ptr::copy_nonoverlapping(buffer.as_ptr().add(first - from), target, end - first);
+            }
+        }
+    }
+}
+
+/// Rows of a tile on the widest vectors.
+const MAX_TILE: usize = 64;
 
 /// panel[i][r] = W[row + r][i]
 #[inline(always)]

@@ -95,6 +95,8 @@ pub(super) struct Job {
     pub out_stride: usize,
     /// Scratch of mat-mat: `panel_bytes`, aligned to 64.
     pub panel: *mut u8,
+    /// Of a transposed weight, whose `k` rows lie at `w`: the column that stands for row 0 of `n_rows`, and all columns.
+    pub columns: (usize, usize),
 }
 
 /// How far ahead of its use the stream of weights is asked for, beyond what is being read: on an Emerald Rapids core a

@@ -24,6 +24,7 @@ pub struct LinearKernels {
     /// By `DType as usize`.
     mat_vec: [Kernel; DType::ALL.len()],
     mat_mat: [Kernel; DType::ALL.len()],
+    mat_mat_transposed: [Kernel; DType::ALL.len()],
     quantize_groups: unsafe fn(&[f32], &mut [u8]),
     quantize_chunks: unsafe fn(&[f32], &mut [u8]),
 }
@@ -195,6 +196,73 @@ impl LinearKernels {
         unsafe { self.mat_mat[w.dtype as usize](&job) }
     }
 
+    /// Rows of the output that one call of [`LinearKernels::mat_mat_transposed`] should take.
+    pub fn transposed_panel_rows(&self) -> usize {
+        self.tile_rows[0]
+    }
+
+    /// Bytes of scratch that [`LinearKernels::mat_mat_transposed`] needs.
+    pub fn transposed_panel_bytes(&self, k: usize) -> usize {
+        PANEL_ALIGN + gemm_f32::panel_bytes(k, self.tile_rows[0])
+    }
+
+    /// `out[t · out_stride + j] = Σ_i W[i, columns.start + j] · x[t, i]`: a weight whose rows belong to inputs. `w` has as
+    /// many rows as inputs; `acts` begins with `n_acts` rows of [`ActForm::F32`]. The tokens are all of them in order,
+    /// unless `gather` names which rows of activations and of the output they are.
+    ///
+    /// # Panics
+    /// If `w`, `acts` or `panel` is too short, blocks do not divide `w.k`, or there are no such columns or rows.
+    ///
+    /// # Safety
+    /// As for [`LinearKernels::mat_vec`].
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn mat_mat_transposed(
+        &self,
+        w: WeightRows<'_>,
+        columns: std::ops::Range<usize>,
+        acts: &[u8],
+        n_acts: usize,
+        gather: Option<&[Gather]>,
+        out: *mut f32,
+        out_stride: usize,
+        panel: &mut [u8],
+    ) {
+        let (inner, row_len) = (w.n_rows, w.k);
+        let row_bytes = w.dtype.row_bytes(row_len).expect("blocks divide the row");
+        let act_stride = self.act_row_bytes(ActForm::F32, inner);
+        assert!(columns.end <= row_len && panel.len() >= self.transposed_panel_bytes(inner), "columns or panel");
+        let enough = |n: usize, each: usize, have: usize| n.checked_mul(each).is_some_and(|n| n <= have);
+        assert!(enough(inner, row_bytes, w.bytes.len()), "w has fewer than {inner} rows of {row_len}");
+        assert!(enough(n_acts, act_stride, acts.len()), "acts has fewer rows");
+        let n_tokens = gather.map_or(n_acts, <[Gather]>::len);
+        if columns.is_empty() || n_tokens == 0 || inner == 0 {
+            return;
+        }
+        let known = |g: &Gather| (g.act as usize) < n_acts;
+        assert!(gather.is_none_or(|g| g.iter().all(known)), "a row of the activations that is not there");
+        let skip = panel.as_ptr().align_offset(PANEL_ALIGN);
+        let job = Job {
+            w: w.bytes.as_ptr(),
+            n_rows: columns.len(),
+            k: inner,
+            row_bytes,
+            scales: std::ptr::null(),
+            scale_row_bytes: 0,
+            scale_block_rows: 1,
+            scale_first_row: 0,
+            gather: gather.map_or(std::ptr::null(), <[Gather]>::as_ptr),
+            acts: acts.as_ptr(),
+            act_stride,
+            n_tokens,
+            out,
+            out_stride,
+            panel: panel[skip..].as_mut_ptr(),
+            columns: (columns.start, row_len),
+        };
+        // SAFETY: the CPU has the instruction set; the operands were checked; the caller vouches for `out`.
+        unsafe { self.mat_mat_transposed[w.dtype as usize](&job) }
+    }
+
     /// Checks the operands; `None` where there is nothing to do.
     fn job(
         &self,
@@ -230,6 +298,7 @@ impl LinearKernels {
             out,
             out_stride,
             panel: std::ptr::null_mut(),
+            columns: (0, n_rows),
         };
         if let Some(s) = w.scales {
             let scale_rows = (s.first_row + n_rows).div_ceil(s.block_rows);
@@ -264,6 +333,11 @@ macro_rules! instantiate {
                     mat_mat::<Q4_0>, mat_mat::<Q4_1>, mat_mat::<Q5_0>, mat_mat::<Q5_1>, mat_mat::<Q8_0>,
                     mat_mat::<Q4_K>, mat_mat::<Q5_K>, mat_mat::<Q6_K>,
                 ],
+                mat_mat_transposed: [
+                    transposed::<F32>, transposed::<F16>, transposed::<BF16>,
+                    transposed::<Q4_0>, transposed::<Q4_1>, transposed::<Q5_0>, transposed::<Q5_1>, transposed::<Q8_0>,
+                    transposed::<Q4_K>, transposed::<Q5_K>, transposed::<Q6_K>,
+                ],
                 quantize_groups,
                 quantize_chunks,
             };
@@ -296,6 +370,12 @@ macro_rules! instantiate {
                         gemm_f32::mat_mat::<_, W>(<$token>::new(), job, multiply_f32)
                     }
                 }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn transposed<W: Unpack>(job: &Job) {
+                // SAFETY: as above.
+                unsafe { gemm_f32::mat_mat_transposed::<_, W>(<$token>::new(), job, multiply_f32) }
             }
 
             $(#[target_feature(enable = $features)])?

@@ -262,3 +262,43 @@ fn zero_activations_give_zero() {
         }
     }
 }
+
+#[test]
+fn transposed_weights_match_f64() {
+    let mut random = Random(77);
+    for dtype in DType::ALL {
+        for (inputs, blocks, n_tokens) in [(1, 1, 1), (7, 3, 2), (130, 2, 5)] {
+            let row_len = if dtype.block_len() == 1 { 37 * blocks } else { dtype.block_len() * blocks };
+            let row_bytes = dtype.row_bytes(row_len).unwrap();
+            let w = Guarded::new(&random_weights(&mut random, dtype, inputs * row_len));
+            let x: Vec<Vec<f32>> = (0..n_tokens).map(|_| (0..inputs).map(|_| random.float()).collect()).collect();
+            let rows: Vec<Vec<f64>> = w.bytes().chunks_exact(row_bytes).map(|r| decode(dtype, r, row_len)).collect();
+            let columns = row_len / 5..row_len;
+            let reference: Vec<f64> = x
+                .iter()
+                .flat_map(|x| {
+                    let rows = &rows;
+                    columns.clone().map(move |j| x.iter().zip(rows).map(|(x, r)| f64::from(*x) * r[j]).sum())
+                })
+                .collect();
+            for isa in Isa::available() {
+                let kernels = linear_kernels(isa);
+                let stride = kernels.act_row_bytes(ActForm::F32, inputs);
+                let mut acts = vec![0xffu8; stride * n_tokens];
+                for (x, out) in x.iter().zip(acts.chunks_exact_mut(stride)) {
+                    kernels.quantize_row(ActForm::F32, x, out);
+                }
+                let mut panel = vec![0xffu8; kernels.transposed_panel_bytes(inputs)];
+                let mut out = vec![f32::NAN; columns.len() * n_tokens];
+                let (n, to) = (columns.len(), out.as_mut_ptr());
+                // SAFETY: `out` has a row of `n` for every token.
+                unsafe {
+                    let w = WeightRows::new(dtype, inputs, row_len, w.bytes());
+                    kernels.mat_mat_transposed(w, columns.clone(), &acts, n_tokens, None, to, n, &mut panel);
+                }
+                let error = crate::cpu::ops::testing::relative_error(&out, &reference);
+                assert!(error < 2e-6, "{dtype} [{inputs}, {row_len}] {}: {error:e}", isa.name());
+            }
+        }
+    }
+}
