@@ -611,14 +611,14 @@ impl Op {
             Op::ExpertLinear(experts) => {
                 let (x, k) = (inputs[0], inputs[1].width / 2);
                 let out = experts.check(x.width, k, &weight_shape).map_err(&err)?;
-                if inputs[1].width % 2 != 0 || k == 0 {
+                if !inputs[1].width.is_multiple_of(2) || k == 0 {
                     return fail(format!("`{}` of {} elements is no route", inputs[1].name, inputs[1].width));
                 }
                 Ok((x.rows, k * out))
             }
             Op::ExpertSum { .. } => {
                 let (y, k) = (inputs[0], inputs[1].width / 2);
-                if inputs[1].width % 2 != 0 || k == 0 || !y.width.is_multiple_of(k) {
+                if !inputs[1].width.is_multiple_of(2) || k == 0 || !y.width.is_multiple_of(k) {
                     return fail(format!("a row of {} over a route of {}", y.width, inputs[1].width));
                 }
                 Ok((y.rows, y.width / k))

@@ -56,6 +56,20 @@ impl<'g> Planner<'g> {
                     }
                     self.linear(x, &group);
                 }
+                Op::ExpertLinear(_) => {
+                    let mut group = vec![at];
+                    while i < nodes.len() {
+                        let same = nodes[i].inputs == node.inputs && self.same_experts(&nodes[i].op, &node.op);
+                        if !same && !self.folded.contains(&i) {
+                            break;
+                        }
+                        if same {
+                            group.push(i);
+                        }
+                        i += 1;
+                    }
+                    self.experts([node.inputs[0], node.inputs[1]], &group);
+                }
                 Op::HeadLinear(op) => self.head_linear(at, *op),
                 Op::ExpertLinear(_) => {
                     let mut group = vec![at];

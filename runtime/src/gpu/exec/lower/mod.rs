@@ -97,6 +97,10 @@ impl<'a> Lowering<'a> {
                         None => lowering.linear(linear, act)?,
                     }
                 }
+                StepKind::Experts(_) => {
+                    let why = "experts run on the CPU alone".to_owned();
+                    return Err(GpuError::Unsupported { op: "expert_linear", name: step.name.clone(), why });
+                }
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
             };
             lowering.steps.push(draft);
