@@ -4,9 +4,11 @@ pub mod attention;
 pub mod decoder;
 pub mod loader;
 pub mod mlp;
+pub mod moe;
 pub mod rope;
 
 pub use attention::{Attention, QkNorm, attention};
 pub use decoder::{Decoder, Head, Norms, layer, logits};
 pub use loader::Loader;
 pub use mlp::{gated_mlp, mlp};
+pub use moe::{Experts, Moe, Shared, moe, routed};
