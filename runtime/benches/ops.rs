@@ -92,7 +92,7 @@ fn elementwise(c: &mut Criterion) {
     rope_cos_sin(&inv_freq, 1.0, 1000, &mut cos, &mut sin);
     for layout in [RopeLayout::Half, RopeLayout::Interleaved] {
         let name = format!("rope_heads {layout:?}");
-        group.bench_function(name, |b| b.iter(|| (k.rope_heads)(black_box(&mut x), 64, &cos, &sin, layout, false)));
+        group.bench_function(name, |b| b.iter(|| (k.rope_heads)(black_box(&mut x), 64, 0, &cos, &sin, layout)));
     }
     group.finish();
     c.bench_function("rope_cos_sin of 32", |b| {

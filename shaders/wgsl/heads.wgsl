@@ -1,6 +1,6 @@
 // What happens between the q/k/v linears and attention, head by head and for all rows in one dispatch: an RMS norm over
-// the head, the rotation by position, another norm (some models norm after rotating); then q goes back to its place and
-// k and v go to their pages.
+// the head, the rotation by position, another norm (some models norm after rotating), a factor that depends on the
+// position; then q goes back to its place and k and v go to their pages.
 //
 //   KV_F16: pages hold halves, else floats   INTERLEAVED: the rotation's pairs are neighbours
 //   SOLO: one invocation a head, in place and without barriers, for devices whose lanes are a CPU's; else one workgroup
@@ -13,6 +13,7 @@
 #import arena
 #import reduce
 #import rope
+#import position
 #import kv
 
 struct Params {
@@ -33,6 +34,12 @@ struct Part {
     // NONE for no rotation.
     rope: u32,
     half: u32,
+    // First element of a head that turns.
+    first: u32,
+    // The factor by position; no factor where the length is 0.
+    length: u32,
+    shift: u32,
+    beta: f32,
     unused: vec2<u32>,
 }
 
@@ -117,6 +124,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
     }
     let a = at(params.places[part], row) + head * dim;
     let half = params.parts[part].half;
+    let first = params.parts[part].first;
+    let length = params.parts[part].length;
+    var factor = 1.0;
+    if length != 0u {
+        factor = position_factor(params.parts[part].beta, length, params.parts[part].shift, row);
+    }
 #if SOLO
     if part == 2u && head >= params.kv.n_kv_heads {
         return;
@@ -127,7 +140,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
     if params.parts[part].rope != NONE {
         let angles = row_angles(params.parts[part].rope, half, row);
         for (var j = 0u; j < half; j++) {
-            let to = pair(j, half);
+            let to = pair(j, half) + first;
             let y = turned(vec2(arena[a + to.x], arena[a + to.y]), ropes[angles + j], ropes[angles + half + j]);
             arena[a + to.x] = y.x;
             arena[a + to.y] = y.y;
@@ -139,7 +152,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
     if part != 0u {
         let to = page_row(row, part, head);
         for (var i = 0u; i < dim; i += 2u) {
-            store(to + i, arena[a + i], arena[a + i + 1u]);
+            store(to + i, factor * arena[a + i], factor * arena[a + i + 1u]);
+        }
+    } else if length != 0u {
+        for (var i = 0u; i < dim; i++) {
+            arena[a + i] *= factor;
         }
     }
 #else
@@ -153,7 +170,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
     if params.parts[part].rope != NONE {
         let angles = row_angles(params.parts[part].rope, half, row);
         for (var j = who.lane; j < half; j += WG) {
-            let to = pair(j, half);
+            let to = pair(j, half) + first;
             let y = turned(vec2(values[to.x], values[to.y]), ropes[angles + j], ropes[angles + half + j]);
             values[to.x] = y.x;
             values[to.y] = y.y;
@@ -165,12 +182,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
     }
     if part == 0u {
         for (var i = who.lane; i < dim; i += WG) {
-            arena[a + i] = values[i];
+            arena[a + i] = factor * values[i];
         }
     } else {
         let to = page_row(row, part, head);
         for (var i = 2u * who.lane; i < dim; i += 2u * WG) {
-            store(to + i, values[i], values[i + 1u]);
+            store(to + i, factor * values[i], factor * values[i + 1u]);
         }
     }
 #endif

@@ -18,6 +18,8 @@ struct Params {
     head_dim: u32,
     // Elements of a row.
     width: u32,
+    // First element of a head that turns.
+    first: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -39,12 +41,15 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         token = batch[batch[5] + id.y];
 #endif
         let angles = row_angles(params.rope, params.half, token);
-        let at = pair(j, params.half);
+        let at = pair(j, params.half) + params.first;
         let y = turned(vec2(arena[a + at.x], arena[a + at.y]), ropes[angles + j], ropes[angles + params.half + j]);
         arena[result + at.x] = y.x;
         arena[result + at.y] = y.y;
     } else {
-        for (var i = 2u * j; i < min(2u * j + 2u, params.head_dim); i++) {
+        // The elements before the ones that turn, then those behind them.
+        for (var n = 2u * j; n < min(2u * j + 2u, params.head_dim); n++) {
+            let before = n - 2u * params.half;
+            let i = select(n, before, before < params.first);
             arena[result + i] = arena[a + i];
         }
     }

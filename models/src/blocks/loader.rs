@@ -1,5 +1,7 @@
 //! Weights by name, from either kind of file.
 
+use std::ops::Range;
+
 use handmill_runtime::{
     format::{Checkpoint, Tensor},
     graph::{GraphBuilder, NormKind, NormOp, WeightId},
@@ -114,6 +116,61 @@ impl<'a> Loader<'a> {
         let Some(tensor) = self.checkpoint.find(&name)? else { return Ok(None) };
         self.check_shape(&name, &tensor, shape)?;
         Ok(Some(b.weight(&name, tensor)))
+    }
+
+    /// Rows `rows` of a layer's weight whose whole shape is `shape`; of a vector, elements. What a file holds fused
+    /// (q‖k‖v, gate‖up) is so read as the parts that it is made of.
+    pub fn layer_rows(
+        &self,
+        b: &mut GraphBuilder,
+        layer: usize,
+        gguf: &str,
+        hf: &str,
+        shape: &[usize],
+        rows: Range<usize>,
+    ) -> Result<WeightId, Error> {
+        let name = self.layer_name(layer, gguf, hf);
+        let tensor = self.checkpoint.tensor(&name)?;
+        self.view(b, &name, &tensor, shape, rows)
+    }
+
+    /// As [`Loader::layer_rows`], if the file has the weight.
+    pub fn layer_rows_if_present(
+        &self,
+        b: &mut GraphBuilder,
+        layer: usize,
+        gguf: &str,
+        hf: &str,
+        shape: &[usize],
+        rows: Range<usize>,
+    ) -> Result<Option<WeightId>, Error> {
+        let name = self.layer_name(layer, gguf, hf);
+        let Some(tensor) = self.checkpoint.find(&name)? else { return Ok(None) };
+        self.view(b, &name, &tensor, shape, rows).map(Some)
+    }
+
+    fn view(
+        &self,
+        b: &mut GraphBuilder,
+        name: &str,
+        tensor: &Tensor,
+        shape: &[usize],
+        rows: Range<usize>,
+    ) -> Result<WeightId, Error> {
+        self.check_shape(name, tensor, shape)?;
+        let part = format!("{name}[{}..{}]", rows.start, rows.end);
+        let view = tensor.rows_view(rows).ok_or_else(|| Error::Shape {
+            path: self.checkpoint.path().display().to_string(),
+            tensor: part.clone(),
+            found: tensor.shape().to_vec(),
+            expected: shape.to_vec(),
+        })?;
+        Ok(b.weight(&part, view))
+    }
+
+    /// Whether the file has a layer's weight.
+    pub fn has(&self, layer: usize, gguf: &str, hf: &str) -> Result<bool, Error> {
+        Ok(self.checkpoint.find(&self.layer_name(layer, gguf, hf))?.is_some())
     }
 
     /// The output head: its own weight, or the embedding table where the file has none.

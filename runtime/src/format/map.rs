@@ -84,6 +84,12 @@ impl Bytes {
         }
     }
 
+    /// The bytes `range` of these; `None` where the range leaves them. Nothing is copied.
+    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
+        self.get(range.clone())?;
+        Some(Self { owner: self.owner.clone(), range: self.range.start + range.start..self.range.start + range.end })
+    }
+
     /// Bytes on the heap.
     pub fn heap(bytes: Vec<u8>) -> Self {
         let range = 0..bytes.len();

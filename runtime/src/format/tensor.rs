@@ -119,6 +119,19 @@ impl Tensor {
         self.row_len() / self.dtype.block_len() * self.dtype.block_bytes()
     }
 
+    /// A view of some rows, all dimensions but the last counted as one: `[rows, row_len]`. Of a vector (one dimension)
+    /// it views elements, `[len]`. `None` where the range is not within the tensor, or cuts a vector's blocks.
+    pub fn rows_view(&self, range: std::ops::Range<usize>) -> Option<Self> {
+        let (row_bytes, shape) = match self.shape.len() {
+            0 => return None,
+            1 if self.dtype.block_len() == 1 => (self.dtype.block_bytes(), vec![range.len()]),
+            1 => return None,
+            _ => (self.row_bytes(), vec![range.len(), self.row_len()]),
+        };
+        let bytes = range.start.checked_mul(row_bytes)?..range.end.checked_mul(row_bytes)?;
+        Self::new(self.dtype, shape, self.bytes.slice(bytes)?)
+    }
+
     /// The bytes as what keeps them alive.
     pub fn shared_bytes(&self) -> &Bytes {
         &self.bytes

@@ -2,7 +2,7 @@
 
 use super::{
     error::GraphError,
-    op::{AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormOp, Op, RopeId, Value, ValueId, WeightId},
+    op::{Act, AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormOp, Op, RopeId, Value, ValueId, WeightId},
     rope::{RopeFreqs, RopeSpec},
 };
 use crate::format::Tensor;
@@ -91,7 +91,8 @@ impl Graph {
                 Op::Linear { weight, bias } => [Some(*weight), *bias].iter().for_each(mark),
                 Op::HeadLinear(h) => rows += self.head_linear_bytes(h),
                 Op::Attention(a) => mark(&a.sinks),
-                Op::Rope { .. } | Op::GatedAct { .. } | Op::Add => {}
+                Op::Rope { .. } | Op::GatedAct { .. } | Op::Act { .. } | Op::Add | Op::Mul => {}
+                Op::Columns { .. } | Op::Join { .. } | Op::PositionScale(_) => {}
                 Op::Scale { .. } | Op::Softcap { .. } | Op::SelectOutputs => {}
             }
         }
@@ -188,9 +189,17 @@ impl GraphBuilder {
         let pairs = match &spec.freqs {
             RopeFreqs::Fixed(speeds) => speeds.len(),
             RopeFreqs::Dynamic { .. } => spec.rotary_dims / 2,
+            RopeFreqs::ByLength { short, long, .. } if short.len() == long.len() => short.len(),
+            RopeFreqs::ByLength { .. } => 0,
         };
-        if spec.rotary_dims > head_dim || pairs * 2 != spec.rotary_dims {
-            let what = format!("{pairs} pairs of {} rotary dimensions in a head of {head_dim}", spec.rotary_dims);
+        let end = spec.first_dim.checked_add(spec.rotary_dims);
+        if end.is_none_or(|end| end > head_dim) || pairs * 2 != spec.rotary_dims {
+            let dims = spec.rotary_dims;
+            let what = format!("{pairs} pairs of {dims} dimensions from {} on in a head of {head_dim}", spec.first_dim);
+            return Err(GraphError::Shape { op: op.kind(), name: name.to_owned(), what });
+        }
+        if matches!(op, Op::Attention(_)) && spec.first_dim != 0 {
+            let what = "keys turn from their first dimension on where they turn when they are read".to_owned();
             return Err(GraphError::Shape { op: op.kind(), name: name.to_owned(), what });
         }
         Ok(())
@@ -251,6 +260,46 @@ impl GraphBuilder {
     /// `a + b`.
     pub fn add(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId, GraphError> {
         self.op(name, Op::Add, &[a, b])
+    }
+
+    /// `act(gate, up)`.
+    pub fn gated(&mut self, name: &str, act: Act, gate: ValueId, up: ValueId) -> Result<ValueId, GraphError> {
+        self.op(name, Op::GatedAct { act }, &[gate, up])
+    }
+
+    /// `act(x)`.
+    pub fn act(&mut self, name: &str, act: Act, x: ValueId) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Act { act }, &[x])
+    }
+
+    /// `a * b`, where `b` may be narrower: see [`Op::Mul`].
+    pub fn mul(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Mul, &[a, b])
+    }
+
+    /// `factor * x`; `x` itself where the factor is 1.
+    pub fn scale(&mut self, name: &str, x: ValueId, factor: f32) -> Result<ValueId, GraphError> {
+        if factor == 1.0 { Ok(x) } else { self.op(name, Op::Scale { factor }, &[x]) }
+    }
+
+    /// Of every `period` elements of `x`, `len` from `offset` on.
+    pub fn columns(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        [period, offset, len]: [usize; 3],
+    ) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Columns { period, offset, len }, &[x])
+    }
+
+    /// Groups of `a` elements of `x` and `b` elements of `y` in turn.
+    pub fn join(
+        &mut self,
+        name: &str,
+        (x, a): (ValueId, usize),
+        (y, b): (ValueId, usize),
+    ) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Join { a, b }, &[x, y])
     }
 
     /// The finished graph, whose result is `output`.

@@ -94,9 +94,15 @@ fn attributes(op: &Op) -> Json {
         Op::HeadLinear(h) => json!({
             "heads": h.heads, "input": h.input, "output": h.output, "transposed": h.transposed,
         }),
-        Op::GatedAct { act } => json!({"act": format!("{act:?}").to_lowercase()}),
+        Op::GatedAct { act } | Op::Act { act } => match act.parameters() {
+            (_, f32::INFINITY) => json!({"act": act.name()}),
+            (alpha, limit) => json!({"act": act.name(), "alpha": alpha, "limit": limit}),
+        },
+        Op::Columns { period, offset, len } => json!({"period": period, "offset": offset, "len": len}),
+        Op::Join { a, b } => json!({"a": a, "b": b}),
+        Op::PositionScale(s) => json!({"beta": s.beta, "length": s.length, "offset": s.offset}),
         Op::Scale { factor } => json!({"factor": factor}),
         Op::Softcap { cap } => json!({"cap": cap}),
-        Op::Linear { .. } | Op::Add | Op::SelectOutputs => json!({}),
+        Op::Linear { .. } | Op::Add | Op::Mul | Op::SelectOutputs => json!({}),
     }
 }

@@ -19,7 +19,8 @@ pub use builder::{Graph, GraphBuilder, Node};
 pub use cost::{Cost, Load, StepCost};
 pub use error::GraphError;
 pub use op::{
-    Act, AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormKind, NormOp, Op, RopeId, Rows, Value, ValueId, WeightId,
+    Act, AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormKind, NormOp, Op, PositionScale, RopeId, Rows, Value,
+    ValueId, WeightId,
 };
 pub use plan::{
     AttentionStep, Device, HeadOp, LinearPart, LinearStep, Plan, RowInstr, RowOp, RowProgram, Slot, Src, Step, StepKind,

@@ -64,13 +64,80 @@ pub struct NormOp {
     pub group: usize,
 }
 
-/// Activation of a gated feed-forward: `act(gate) * up`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An activation `act(x)`, or a gated one `act(gate, up)`, which is `act(gate) * up` unless said otherwise.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Act {
     /// `x * sigmoid(x)`.
     Silu,
     /// GELU in its tanh approximation.
     GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `1 / (1 + e^-x)`.
+    Sigmoid,
+    /// `tanh(x)`.
+    Tanh,
+    /// Gated only: `(clamp(up, ±limit) + 1) * g * sigmoid(alpha * g)` with `g = min(gate, limit)` (gpt-oss).
+    SwigluOss {
+        /// Factor on the gate within the sigmoid.
+        alpha: f32,
+        /// Bound of the gate from above and of `up` from both sides.
+        limit: f32,
+    },
+    /// Gated only: `silu(min(gate, limit)) * clamp(up, ±limit)` (DeepSeek-V4).
+    SiluClamped {
+        /// Bound of the gate from above and of `up` from both sides.
+        limit: f32,
+    },
+}
+
+impl Act {
+    /// Name in dumps and in shaders.
+    pub fn name(self) -> &'static str {
+        match self {
+            Act::Silu => "silu",
+            Act::GeluTanh => "gelu_tanh",
+            Act::Relu => "relu",
+            Act::Sigmoid => "sigmoid",
+            Act::Tanh => "tanh",
+            Act::SwigluOss { .. } => "swiglu_oss",
+            Act::SiluClamped { .. } => "silu_clamped",
+        }
+    }
+
+    /// `(alpha, limit)` of the activations that have them; else 1 and infinity.
+    pub fn parameters(self) -> (f32, f32) {
+        match self {
+            Act::SwigluOss { alpha, limit } => (alpha, limit),
+            Act::SiluClamped { limit } => (1.0, limit),
+            _ => (1.0, f32::INFINITY),
+        }
+    }
+
+    /// Whether it needs a second input.
+    pub fn gated_only(self) -> bool {
+        matches!(self, Act::SwigluOss { .. } | Act::SiluClamped { .. })
+    }
+}
+
+/// A factor that grows with the token's position: `1 + beta * ln(1 + floor((position + offset) / length))`, the
+/// "temperature" of Llama 4's, Ministral 3's and Mistral 4's queries.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PositionScale {
+    /// How strongly it grows.
+    pub beta: f32,
+    /// Positions from one step of the factor to the next; not 0.
+    pub length: usize,
+    /// Added to positions, which count from 0.
+    pub offset: usize,
+}
+
+impl PositionScale {
+    /// The factor at `position`.
+    pub fn factor(&self, position: usize) -> f32 {
+        let steps = (position + self.offset) / self.length.max(1);
+        (1.0 + f64::from(self.beta) * (steps as f64).ln_1p()) as f32
+    }
 }
 
 /// Geometry of the keys and values that a layer caches, and how long it needs them.
@@ -205,13 +272,39 @@ pub enum Op {
     },
     /// Attention; inputs q, k and, unless values are part of keys, v.
     Attention(AttentionOp),
-    /// `act(gate) * up`; inputs gate, up.
+    /// `act(gate, up)`; inputs gate, up.
     GatedAct {
         /// The activation.
         act: Act,
     },
+    /// `act(x)`.
+    Act {
+        /// The activation, none of the gated-only ones.
+        act: Act,
+    },
     /// Sum of two values.
     Add,
+    /// Product of two values. The second may be narrower: each of its elements then multiplies as many consecutive
+    /// elements of the first as fit, so that `[rows, heads]` gates `[rows, heads * n]` and `[rows, 1]` a whole row.
+    Mul,
+    /// Of every `period` consecutive elements, those from `offset` to `offset + len`.
+    Columns {
+        /// Elements from one group to the next; divides the width.
+        period: usize,
+        /// First element kept of a group.
+        offset: usize,
+        /// Elements kept of a group.
+        len: usize,
+    },
+    /// Two values group by group: `a` elements of the first, then `b` of the second, and so on.
+    Join {
+        /// Elements of a group of the first input; divides its width.
+        a: usize,
+        /// Elements of a group of the second input; divides its width, as often.
+        b: usize,
+    },
+    /// Times a factor that depends on the token's position.
+    PositionScale(PositionScale),
     /// Times a constant.
     Scale {
         /// The constant.
@@ -237,7 +330,12 @@ impl Op {
             Op::Rope { .. } => "rope",
             Op::Attention(_) => "attention",
             Op::GatedAct { .. } => "gated_act",
+            Op::Act { .. } => "act",
             Op::Add => "add",
+            Op::Mul => "mul",
+            Op::Columns { .. } => "columns",
+            Op::Join { .. } => "join",
+            Op::PositionScale(_) => "position_scale",
             Op::Scale { .. } => "scale",
             Op::Softcap { .. } => "softcap",
             Op::SelectOutputs => "select_outputs",
@@ -255,7 +353,7 @@ impl Op {
         let arity = match self {
             Op::Embed { .. } => 0,
             Op::Attention(a) => 3 - usize::from(a.v_in_k),
-            Op::GatedAct { .. } | Op::Add => 2,
+            Op::GatedAct { .. } | Op::Add | Op::Mul | Op::Join { .. } => 2,
             _ => 1,
         };
         if inputs.len() != arity {
@@ -342,6 +440,45 @@ impl Op {
             Op::GatedAct { .. } | Op::Add => {
                 if inputs[0].width != inputs[1].width {
                     return fail(format!("widths {} and {}", inputs[0].width, inputs[1].width));
+                }
+                if let Op::GatedAct { act } = self
+                    && act.gated_only()
+                    && !(act.parameters().0.is_finite() && act.parameters().1.is_finite() && act.parameters().1 > 0.0)
+                {
+                    return fail(format!("{act:?} is no activation"));
+                }
+                Ok((inputs[0].rows, inputs[0].width))
+            }
+            Op::Act { act } => {
+                if act.gated_only() {
+                    return fail(format!("{} needs a second input", act.name()));
+                }
+                Ok((inputs[0].rows, inputs[0].width))
+            }
+            Op::Mul => {
+                if inputs[1].width == 0 || !inputs[0].width.is_multiple_of(inputs[1].width) {
+                    return fail(format!("{} elements do not gate {} alike", inputs[1].width, inputs[0].width));
+                }
+                Ok((inputs[0].rows, inputs[0].width))
+            }
+            Op::Columns { period, offset, len } => {
+                let width = inputs[0].width;
+                let fits = offset.checked_add(*len).is_some_and(|end| end <= *period);
+                if *len == 0 || !fits || !width.is_multiple_of(*period) {
+                    return fail(format!("{len} elements from {offset} on of every {period} of a row of {width}"));
+                }
+                Ok((inputs[0].rows, width / period * len))
+            }
+            Op::Join { a, b } => {
+                let [x, y] = [inputs[0].width, inputs[1].width];
+                if *a == 0 || *b == 0 || !x.is_multiple_of(*a) || !y.is_multiple_of(*b) || x / a != y / b {
+                    return fail(format!("groups of {a} and {b} out of rows of {x} and {y}"));
+                }
+                Ok((inputs[0].rows, x + y))
+            }
+            Op::PositionScale(scale) => {
+                if scale.length == 0 {
+                    return fail("a length of 0".to_owned());
                 }
                 Ok((inputs[0].rows, inputs[0].width))
             }

@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     builder::{Graph, Node},
     error::GraphError,
-    op::{Act, AttentionOp, HeadLinearOp, NormKind, NormOp, Op, RopeId, Rows, ValueId, WeightId},
+    op::{Act, AttentionOp, HeadLinearOp, NormKind, NormOp, Op, PositionScale, RopeId, Rows, ValueId, WeightId},
 };
 
 /// Where a row program's instruction reads a row.
@@ -61,6 +61,49 @@ pub enum RowOp {
         gate: Src,
         /// The other factor.
         up: Src,
+    },
+    /// `act(x)`.
+    Act {
+        /// The activation.
+        act: Act,
+        /// Input row.
+        src: Src,
+    },
+    /// Product of two rows.
+    Mul {
+        /// One row.
+        a: Src,
+        /// The other, `group` times as narrow.
+        b: Src,
+        /// Elements of `a` that each of `b`'s multiplies.
+        group: usize,
+    },
+    /// Of every `period` elements, those from `offset` to `offset + len`.
+    Columns {
+        /// Input row.
+        src: Src,
+        /// Elements from one group to the next.
+        period: usize,
+        /// First element kept of a group.
+        offset: usize,
+        /// Elements kept of a group.
+        len: usize,
+    },
+    /// Groups of two rows in turn.
+    Join {
+        /// One row.
+        a: Src,
+        /// The other.
+        b: Src,
+        /// Elements of a group of each.
+        lens: [usize; 2],
+    },
+    /// Times a factor that depends on the token's position.
+    PositionScale {
+        /// Input row.
+        src: Src,
+        /// The factor.
+        scale: PositionScale,
     },
     /// Times a constant.
     Scale {
@@ -152,6 +195,8 @@ pub enum HeadOp {
     Norm(NormOp),
     /// Rotation by position.
     Rope(RopeId),
+    /// A factor that depends on the position; the last of a list.
+    PositionScale(PositionScale),
 }
 
 /// Attention with what precedes it head by head.
@@ -365,9 +410,12 @@ impl RowOp {
     pub fn srcs(&self) -> [Option<Src>; 2] {
         match *self {
             RowOp::Embed { .. } => [None, None],
-            RowOp::Add { a, b } => [Some(a), Some(b)],
+            RowOp::Add { a, b } | RowOp::Mul { a, b, .. } | RowOp::Join { a, b, .. } => [Some(a), Some(b)],
             RowOp::GatedAct { gate, up, .. } => [Some(gate), Some(up)],
             RowOp::Norm { src, .. }
+            | RowOp::Act { src, .. }
+            | RowOp::Columns { src, .. }
+            | RowOp::PositionScale { src, .. }
             | RowOp::Scale { src, .. }
             | RowOp::Softcap { src, .. }
             | RowOp::Rope { src, .. }
@@ -382,9 +430,12 @@ impl RowOp {
     pub(crate) fn srcs_mut(&mut self) -> impl Iterator<Item = &mut Src> {
         let both = match self {
             RowOp::Embed { .. } => [None, None],
-            RowOp::Add { a, b } => [Some(a), Some(b)],
+            RowOp::Add { a, b } | RowOp::Mul { a, b, .. } | RowOp::Join { a, b, .. } => [Some(a), Some(b)],
             RowOp::GatedAct { gate, up, .. } => [Some(gate), Some(up)],
             RowOp::Norm { src, .. }
+            | RowOp::Act { src, .. }
+            | RowOp::Columns { src, .. }
+            | RowOp::PositionScale { src, .. }
             | RowOp::Scale { src, .. }
             | RowOp::Softcap { src, .. }
             | RowOp::Rope { src, .. }
@@ -484,6 +535,8 @@ impl<'g> Planner<'g> {
                     match &before.op {
                         Op::Norm(n) if n.group == dim && n.kind == NormKind::Rms => ops.push(HeadOp::Norm(n.clone())),
                         Op::Rope { rope, head_dim, .. } if *head_dim == dim => ops.push(HeadOp::Rope(*rope)),
+                        // The last op is the first that is found.
+                        Op::PositionScale(scale) if ops.is_empty() => ops.push(HeadOp::PositionScale(*scale)),
                         _ => break,
                     }
                     self.folded.insert(p);
@@ -553,6 +606,16 @@ impl<'g> Planner<'g> {
                 Op::Norm(norm) => RowOp::Norm { src: src(0), norm: norm.clone() },
                 Op::Add => RowOp::Add { a: src(0), b: src(1) },
                 Op::GatedAct { act } => RowOp::GatedAct { act: *act, gate: src(0), up: src(1) },
+                Op::Act { act } => RowOp::Act { act: *act, src: src(0) },
+                Op::Mul => {
+                    let [a, b] = [0, 1].map(|n| self.graph.value(node.inputs[n]).width);
+                    RowOp::Mul { a: src(0), b: src(1), group: a / b.max(1) }
+                }
+                Op::Columns { period, offset, len } => {
+                    RowOp::Columns { src: src(0), period: *period, offset: *offset, len: *len }
+                }
+                Op::Join { a, b } => RowOp::Join { a: src(0), b: src(1), lens: [*a, *b] },
+                Op::PositionScale(scale) => RowOp::PositionScale { src: src(0), scale: *scale },
                 Op::Scale { factor } => RowOp::Scale { src: src(0), factor: *factor },
                 Op::Softcap { cap } => RowOp::Softcap { src: src(0), cap: *cap },
                 Op::Rope { rope, head_dim, .. } => RowOp::Rope { src: src(0), rope: *rope, head_dim: *head_dim },

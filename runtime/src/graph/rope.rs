@@ -24,6 +24,18 @@ pub enum RopeFreqs {
         /// Length up to which the plain frequencies hold.
         max_position: usize,
     },
+    /// One of two sets, by the sequence's length (longrope; Ding et al. 2024). Keys are cached un-rotated, because all
+    /// of a sequence turns by the other set once it has grown.
+    ByLength {
+        /// `r/2` values for up to `original` tokens.
+        short: Vec<f32>,
+        /// `r/2` values for more.
+        long: Vec<f32>,
+        /// The longest sequence that `short` is for.
+        original: usize,
+        /// The factor on cos and sin that goes with `long`; that of `short` is [`RopeSpec::attention_factor`].
+        long_attention_factor: f32,
+    },
 }
 
 /// One way of rotating, shared by the layers that use it.
@@ -31,15 +43,41 @@ pub enum RopeFreqs {
 pub struct RopeSpec {
     /// Pair layout.
     pub layout: RopeLayout,
-    /// Rotated dimensions of each head, counted from its start.
+    /// Rotated dimensions of each head.
     pub rotary_dims: usize,
+    /// The first of them: 0 but where a head's last dimensions turn (DeepSeek-V4).
+    pub first_dim: usize,
     /// Rotation speeds.
     pub freqs: RopeFreqs,
-    /// Factor on both cos and sin (1 but for yarn and longrope).
+    /// Factor on both cos and sin (1 but for yarn and longrope); see [`RopeSpec::factor`].
     pub attention_factor: f32,
 }
 
 impl RopeSpec {
+    /// Rotation of the first `rotary_dims` dimensions of each head by `freqs`.
+    pub fn new(layout: RopeLayout, rotary_dims: usize, freqs: RopeFreqs) -> Self {
+        Self { layout, rotary_dims, first_dim: 0, freqs, attention_factor: 1.0 }
+    }
+
+    /// The rotation the other way round, for frequencies that do not depend on the length; the factor on cos and sin
+    /// stays. `None` for the others.
+    pub fn inverse(&self) -> Option<Self> {
+        match &self.freqs {
+            RopeFreqs::Fixed(f) => {
+                Some(Self { freqs: RopeFreqs::Fixed(f.iter().map(|f| -f).collect()), ..self.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    /// The factor on cos and sin for a sequence of `len` tokens.
+    pub fn factor(&self, len: usize) -> f32 {
+        match self.freqs {
+            RopeFreqs::ByLength { original, long_attention_factor, .. } if len > original => long_attention_factor,
+            _ => self.attention_factor,
+        }
+    }
+
     /// Whether the frequencies change with the sequence's length, so that cached keys must stay un-rotated.
     pub fn length_dependent(&self) -> bool {
         !matches!(self.freqs, RopeFreqs::Fixed(_))
@@ -49,6 +87,7 @@ impl RopeSpec {
     pub fn inv_freq(&self, len: usize) -> Vec<f32> {
         match &self.freqs {
             RopeFreqs::Fixed(f) => f.clone(),
+            RopeFreqs::ByLength { short, long, original, .. } => if len > *original { long } else { short }.clone(),
             RopeFreqs::Dynamic { theta, factor, max_position } => {
                 let r = self.rotary_dims as f64;
                 let theta = if len > *max_position {

@@ -1,8 +1,8 @@
 // What the kernels of the linear op share: parameters, values and the end of a row.
 //
 //   PARTS   weights with an input in common: workgroups first_group .. of the x (and z) direction are a part's
-//   GATED   silu or gelu_tanh: both parts are computed by the same workgroup, and act(part 0) * part 1 is written to
-//           part 0's place. PARTS is 1 then, as far as the search for a workgroup's part goes.
+//   GATED   both parts are computed by the same workgroup, and act(part 0) * part 1 (the activation is ACT, see
+//           lib/act.wgsl) is written to part 0's place. PARTS is 1 then, as far as the search for a workgroup's part goes.
 //   RESIDUAL   a value is added to part 0's output
 //   OUTPUTS   rows are outputs, else tokens
 //   VEC   the input's place is made of multiples of four elements: it is read four at a time
@@ -154,15 +154,7 @@ fn finish(t: Target, row: u32, token: u32, y: f32) {
 }
 
 #if GATED
-// act(gate) * up. Exponents are bounded: drivers differ in what they make of infinities.
-fn gate(g: f32, up: f32) -> f32 {
-#if GATED == silu
-    let y = g;
-#else
-    let y = 1.5957691 * (g + 0.044715 * g * g * g);
-#endif
-    return g / (1.0 + exp(min(-y, 80.0))) * up;
-}
+#import act T=f32
 #endif
 
 fn sum4(v: vec4<f32>) -> f32 {

@@ -306,8 +306,11 @@ impl StepContext<'_> {
                 }
                 HeadOp::Rope(rope) => {
                     let (cos, sin) = self.cos_sin(*rope, row);
-                    let layout = self.backend.plan.graph.ropes()[rope.0 as usize].layout;
-                    (self.backend.ops.rope_heads)(x, dim, cos, sin, layout, false);
+                    let spec = &self.backend.plan.graph.ropes()[rope.0 as usize];
+                    (self.backend.ops.rope_heads)(x, dim, spec.first_dim, cos, sin, spec.layout);
+                }
+                HeadOp::PositionScale(scale) => {
+                    (self.backend.ops.scale)(x, scale.factor(self.backend.batch.positions[row] as usize));
                 }
             }
         }

@@ -2,7 +2,11 @@
 
 use super::StepContext;
 use crate::{
-    cpu::{buffer::Buffer, pool::Worker},
+    cpu::{
+        buffer::Buffer,
+        ops::columns::{columns, join},
+        pool::Worker,
+    },
     graph::{NormKind, NormOp, RowOp, RowProgram, Rows, Src},
 };
 
@@ -99,6 +103,29 @@ impl StepContext<'_> {
                 (ops.add_assign)(out, src(*b));
             }
             RowOp::GatedAct { act, gate, up } => (ops.gated_act)(*act, src(*gate), src(*up), out),
+            RowOp::Act { act, src: s } => (ops.act)(*act, src(*s), out),
+            RowOp::Mul { a, b, group } => {
+                out.copy_from_slice(src(*a));
+                let b = self.source(program, *b, scratch, row, width / group);
+                match group {
+                    1 => (ops.mul_assign)(out, b),
+                    _ => out.chunks_exact_mut(*group).zip(b).for_each(|(out, b)| (ops.scale)(out, *b)),
+                }
+            }
+            RowOp::Columns { src: s, period, offset, len } => {
+                let x = self.source(program, *s, scratch, row, width / len * period);
+                columns(x, [*period, *offset, *len], out);
+            }
+            RowOp::Join { a, b, lens } => {
+                let groups = width / (lens[0] + lens[1]);
+                let [a, b] =
+                    [(a, lens[0]), (b, lens[1])].map(|(s, len)| self.source(program, *s, scratch, row, groups * len));
+                join(a, b, *lens, out);
+            }
+            RowOp::PositionScale { src: s, scale } => {
+                out.copy_from_slice(src(*s));
+                (ops.scale)(out, scale.factor(self.backend.batch.positions[token_row] as usize));
+            }
             RowOp::Scale { src: s, factor } => {
                 out.copy_from_slice(src(*s));
                 (ops.scale)(out, *factor);
@@ -111,8 +138,8 @@ impl StepContext<'_> {
             RowOp::Rope { src: s, rope, head_dim } => {
                 out.copy_from_slice(src(*s));
                 let (cos, sin) = self.cos_sin(*rope, token_row);
-                let layout = self.backend.plan.graph.ropes()[rope.0 as usize].layout;
-                (ops.rope_heads)(out, *head_dim, cos, sin, layout, false);
+                let spec = &self.backend.plan.graph.ropes()[rope.0 as usize];
+                (ops.rope_heads)(out, *head_dim, spec.first_dim, cos, sin, spec.layout);
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Gated activations of an MLP: `out[i] = act(gate[i]) * up[i]` (Shazeer 2020). One pass, one exponential an element.
+//! Activations, and gated activations of an MLP: `out[i] = act(gate[i], up[i])` (Shazeer 2020). One pass, one exponential
+//! an element.
 
 use super::by_lanes;
 use crate::cpu::arch::Simd;
@@ -6,11 +7,18 @@ use crate::graph::Act;
 use crate::simd_dispatch;
 
 simd_dispatch!(
-    /// `out[i] = act(gate[i]) * up[i]`
+    /// `out[i] = act(gate[i], up[i])`; see [`Act`].
     ///
     /// # Panics
     /// If the lengths differ.
     pub fn gated_act(act: Act, gate: &[f32], up: &[f32], out: &mut [f32]) = gated_act_impl
+);
+simd_dispatch!(
+    /// `out[i] = act(x[i])`; the gated-only activations as with 1 for `up`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn act(act: Act, x: &[f32], out: &mut [f32]) = act_impl
 );
 
 #[inline(always)]
@@ -18,22 +26,51 @@ fn gated_act_impl<S: Simd>(s: S, act: Act, gate: &[f32], up: &[f32], out: &mut [
     let n = out.len();
     assert!(gate.len() == n && up.len() == n, "gate {}, up {}, out {n}", gate.len(), up.len());
     let (gate, up, out) = (gate.as_ptr(), up.as_ptr(), out.as_mut_ptr());
+    by_lanes!(n, i, m => {
+        // SAFETY: i + m <= n, the length of all three.
+        unsafe {
+            let y = gated(s, act, s.load_partial(gate.add(i), m), s.load_partial(up.add(i), m));
+            s.store_partial(out.add(i), m, y);
+        }
+    });
+}
+
+#[inline(always)]
+fn act_impl<S: Simd>(s: S, act: Act, x: &[f32], out: &mut [f32]) {
+    let n = out.len();
+    assert_eq!(x.len(), n);
+    let (x, out, one) = (x.as_ptr(), out.as_mut_ptr(), s.splat(1.0));
+    by_lanes!(n, i, m => {
+        // SAFETY: i + m <= n, the length of both.
+        unsafe { s.store_partial(out.add(i), m, gated(s, act, s.load_partial(x.add(i), m), one)) };
+    });
+}
+
+/// `act(g, u)` for a vector. The branch is the same for all of a row, so that it costs nothing beside the exponential.
+#[inline(always)]
+fn gated<S: Simd>(s: S, act: Act, g: S::F, u: S::F) -> S::F {
     match act {
-        Act::Silu => by_lanes!(n, i, m => {
-            // SAFETY: i + m <= n, the length of all three.
-            unsafe {
-                let g = s.load_partial(gate.add(i), m);
-                s.store_partial(out.add(i), m, s.mul(s.mul(g, s.sigmoid(g)), s.load_partial(up.add(i), m)));
-            }
-        }),
-        Act::GeluTanh => by_lanes!(n, i, m => {
-            // SAFETY: as above.
-            unsafe {
-                let g = gelu_tanh(s, s.load_partial(gate.add(i), m));
-                s.store_partial(out.add(i), m, s.mul(g, s.load_partial(up.add(i), m)));
-            }
-        }),
+        Act::Silu => s.mul(s.mul(g, s.sigmoid(g)), u),
+        Act::GeluTanh => s.mul(gelu_tanh(s, g), u),
+        Act::Relu => s.mul(s.max(s.zero(), g), u),
+        Act::Sigmoid => s.mul(s.sigmoid(g), u),
+        Act::Tanh => s.mul(s.tanh(g), u),
+        Act::SwigluOss { alpha, limit } => {
+            let (g, u) = clamped(s, g, u, limit);
+            s.mul(s.mul(s.add(u, s.splat(1.0)), g), s.sigmoid(s.mul(s.splat(alpha), g)))
+        }
+        Act::SiluClamped { limit } => {
+            let (g, u) = clamped(s, g, u, limit);
+            s.mul(s.mul(g, s.sigmoid(g)), u)
+        }
     }
+}
+
+/// `min(g, limit)` and `clamp(u, ±limit)`.
+#[inline(always)]
+fn clamped<S: Simd>(s: S, g: S::F, u: S::F, limit: f32) -> (S::F, S::F) {
+    let (low, high) = (s.splat(-limit), s.splat(limit));
+    (s.min(high, g), s.max(low, s.min(high, u)))
 }
 
 /// ½ · (1 + tanh(y)) = sigmoid(2y), which needs neither a case near zero nor loses digits where tanh nears −1.
@@ -49,31 +86,36 @@ fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
 mod tests {
     use super::*;
     use crate::cpu::arch::Isa;
-    use crate::cpu::ops::testing::{LENGTHS, random, relative_error};
+    use crate::cpu::ops::testing::{LENGTHS, act_f64, random, relative_error};
 
-    fn reference(act: Act, gate: f32, up: f32) -> f64 {
-        let (x, up) = (f64::from(gate), f64::from(up));
-        up * match act {
-            Act::Silu => x / (1.0 + (-x).exp()),
-            Act::GeluTanh => {
-                let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
-                0.5 * x * (1.0 + inner.tanh())
-            }
-        }
-    }
+    const ACTS: [Act; 7] = [
+        Act::Silu,
+        Act::GeluTanh,
+        Act::Relu,
+        Act::Sigmoid,
+        Act::Tanh,
+        Act::SwigluOss { alpha: 1.702, limit: 3.5 },
+        Act::SiluClamped { limit: 2.5 },
+    ];
 
     #[test]
     fn gated_activations_match_f64() {
         for isa in Isa::available() {
-            for act in [Act::Silu, Act::GeluTanh] {
+            for act in ACTS {
                 for n in LENGTHS {
                     let gate: Vec<f32> = random(1, n).iter().map(|x| x * 8.0).collect();
-                    let up = random(2, n);
+                    let up: Vec<f32> = random(2, n).iter().map(|x| x * 5.0).collect();
                     let mut out = vec![f32::NAN; n];
                     gated_act(isa)(act, &gate, &up, &mut out);
-                    let expected: Vec<f64> = gate.iter().zip(&up).map(|(&g, &u)| reference(act, g, u)).collect();
+                    let expected: Vec<f64> =
+                        gate.iter().zip(&up).map(|(&g, &u)| act_f64(act, g.into(), u.into())).collect();
                     let error = relative_error(&out, &expected);
                     assert!(error < 1e-6, "{act:?} {} n={n}: {error:e}", isa.name());
+                    out.fill(f32::NAN);
+                    super::act(isa)(act, &gate, &mut out);
+                    let expected: Vec<f64> = gate.iter().map(|&g| act_f64(act, g.into(), 1.0)).collect();
+                    let error = relative_error(&out, &expected);
+                    assert!(error < 1e-6, "{act:?} of one {} n={n}: {error:e}", isa.name());
                 }
             }
         }

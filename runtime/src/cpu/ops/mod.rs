@@ -5,6 +5,7 @@
 //! and parity tests. [`op_kernels`] gives the table of those compiled for one instruction set.
 
 pub mod attention;
+pub mod columns;
 pub mod elementwise;
 pub mod gated;
 pub mod linear;
@@ -68,8 +69,10 @@ pub struct OpKernels {
     pub bf16_to_f32: fn(&[u16], &mut [f32]),
     /// [`gated::gated_act`]
     pub gated_act: fn(Act, &[f32], &[f32], &mut [f32]),
+    /// [`gated::act`]
+    pub act: fn(Act, &[f32], &mut [f32]),
     /// [`rope::rope_heads`]
-    pub rope_heads: fn(&mut [f32], usize, &[f32], &[f32], RopeLayout, bool),
+    pub rope_heads: fn(&mut [f32], usize, usize, &[f32], &[f32], RopeLayout),
     /// [`sample::argmax`]
     pub argmax: fn(&[f32]) -> Option<usize>,
     /// [`attention::decode::attention_decode`]
@@ -95,6 +98,7 @@ impl OpKernels {
             f16_to_f32: elementwise::f16_to_f32(isa),
             bf16_to_f32: elementwise::bf16_to_f32(isa),
             gated_act: gated::gated_act(isa),
+            act: gated::act(isa),
             rope_heads: rope::rope_heads(isa),
             argmax: sample::argmax(isa),
             attention_decode: attention::decode::attention_decode(isa),
@@ -113,6 +117,29 @@ pub fn op_kernels(isa: Isa) -> &'static OpKernels {
 #[cfg(test)]
 pub(crate) mod testing {
     //! What the parity tests of all ops share.
+
+    use crate::graph::Act;
+
+    /// `act(g, u)` in f64: what CPU and GPU kernels are held against.
+    pub fn act_f64(act: Act, g: f64, u: f64) -> f64 {
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let (alpha, limit) = act.parameters();
+        let (alpha, limit) = (f64::from(alpha), f64::from(limit));
+        match act {
+            Act::Silu => g * sigmoid(g) * u,
+            Act::GeluTanh => {
+                0.5 * g * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3))).tanh()) * u
+            }
+            Act::Relu => g.max(0.0) * u,
+            Act::Sigmoid => sigmoid(g) * u,
+            Act::Tanh => g.tanh() * u,
+            Act::SwigluOss { .. } => {
+                let (g, u) = (g.min(limit), u.clamp(-limit, limit));
+                (u + 1.0) * g * sigmoid(alpha * g)
+            }
+            Act::SiluClamped { .. } => g.min(limit) * sigmoid(g.min(limit)) * u.clamp(-limit, limit),
+        }
+    }
 
     /// Reproducible numbers in −1..1.
     pub fn random(seed: u64, n: usize) -> Vec<f32> {

@@ -23,12 +23,12 @@ pub fn rope_cos_sin(inv_freq: &[f32], attention_factor: f32, position: usize, co
 }
 
 simd_dispatch!(
-    /// Turns the first `2 * cos.len()` elements of each head of `x` (`[n_heads][head_dim]`) by the angles in `cos` and
-    /// `sin`; `inverse` turns them back. Elements beyond stay as they are.
+    /// Turns `2 * cos.len()` elements from `first` on of each head of `x` (`[n_heads][head_dim]`) by the angles in `cos`
+    /// and `sin`. The others stay as they are.
     ///
     /// # Panics
     /// If `cos` and `sin` differ in length, a head is shorter than what is turned, or `x` is not whole heads.
-    pub fn rope_heads(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32], layout: RopeLayout, inverse: bool) =
+    pub fn rope_heads(x: &mut [f32], head_dim: usize, first: usize, cos: &[f32], sin: &[f32], layout: RopeLayout) =
         rope_heads_impl
 );
 
@@ -37,31 +37,30 @@ fn rope_heads_impl<S: Simd>(
     s: S,
     x: &mut [f32],
     head_dim: usize,
+    first: usize,
     cos: &[f32],
     sin: &[f32],
     layout: RopeLayout,
-    inverse: bool,
 ) {
     assert!(head_dim > 0 && x.len().is_multiple_of(head_dim), "{} elements in heads of {head_dim}", x.len());
     for head in x.chunks_exact_mut(head_dim) {
-        rope_head(s, head, cos, sin, layout, inverse);
+        rope_head(s, &mut head[first..], cos, sin, layout);
     }
 }
 
 /// [`rope_heads`] for one head, to be inlined into other kernels.
 #[inline(always)]
-pub(super) fn rope_head<S: Simd>(s: S, x: &mut [f32], cos: &[f32], sin: &[f32], layout: RopeLayout, inverse: bool) {
+pub(super) fn rope_head<S: Simd>(s: S, x: &mut [f32], cos: &[f32], sin: &[f32], layout: RopeLayout) {
     let half = cos.len();
     assert!(sin.len() == half && 2 * half <= x.len(), "{} angles for a head of {}", half, x.len());
-    let sign = if inverse { -1.0 } else { 1.0 };
     match layout {
         RopeLayout::Half => {
-            let (x, cos, sin, sign) = (x.as_mut_ptr(), cos.as_ptr(), sin.as_ptr(), s.splat(sign));
+            let (x, cos, sin) = (x.as_mut_ptr(), cos.as_ptr(), sin.as_ptr());
             by_lanes!(half, i, m => {
                 // SAFETY: i + m <= half, and 2 · half <= the length of x.
                 unsafe {
                     let (a, b) = (s.load_partial(x.add(i), m), s.load_partial(x.add(half + i), m));
-                    let (c, n) = (s.load_partial(cos.add(i), m), s.mul(sign, s.load_partial(sin.add(i), m)));
+                    let (c, n) = (s.load_partial(cos.add(i), m), s.load_partial(sin.add(i), m));
                     s.store_partial(x.add(i), m, s.sub(s.mul(a, c), s.mul(b, n)));
                     s.store_partial(x.add(half + i), m, s.mul_add(a, n, s.mul(b, c)));
                 }
@@ -70,7 +69,7 @@ pub(super) fn rope_head<S: Simd>(s: S, x: &mut [f32], cos: &[f32], sin: &[f32], 
         RopeLayout::Interleaved => {
             // Left to the compiler, which finds the shuffles; the vector trait has none.
             for ((pair, &c), &n) in x.chunks_exact_mut(2).zip(cos).zip(sin) {
-                let (a, b, n) = (pair[0], pair[1], n * sign);
+                let (a, b) = (pair[0], pair[1]);
                 pair[0] = a * c - b * n;
                 pair[1] = a * n + b * c;
             }
@@ -87,7 +86,8 @@ mod tests {
     #[test]
     fn rope_matches_f64_and_turns_back() {
         for isa in Isa::available() {
-            for (head_dim, rotary) in [(2, 2), (16, 16), (24, 24), (24, 10), (64, 64), (80, 32), (128, 128)] {
+            let cases = [(2, 2, 0), (16, 16, 0), (24, 24, 0), (24, 10, 0), (24, 10, 14), (64, 64, 0), (80, 32, 7)];
+            for (head_dim, rotary, first) in cases {
                 for layout in [RopeLayout::Half, RopeLayout::Interleaved] {
                     let half = rotary / 2;
                     let inv_freq: Vec<f32> = (0..half).map(|i| 10000f32.powf(-(i as f32) / half as f32)).collect();
@@ -98,8 +98,8 @@ mod tests {
                     for head in expected.chunks_mut(head_dim) {
                         for (i, freq) in inv_freq.iter().enumerate() {
                             let (a, b) = match layout {
-                                RopeLayout::Half => (i, i + half),
-                                RopeLayout::Interleaved => (2 * i, 2 * i + 1),
+                                RopeLayout::Half => (first + i, first + i + half),
+                                RopeLayout::Interleaved => (first + 2 * i, first + 2 * i + 1),
                             };
                             let (s, c) = f64::from(777.0 * freq).sin_cos();
                             let (u, v) = (head[a] * 1.25, head[b] * 1.25);
@@ -107,13 +107,15 @@ mod tests {
                         }
                     }
                     let mut out = x.clone();
-                    rope_heads(isa)(&mut out, head_dim, &cos, &sin, layout, false);
+                    rope_heads(isa)(&mut out, head_dim, first, &cos, &sin, layout);
                     let error = relative_error(&out, &expected);
                     assert!(error < 3e-7, "{layout:?} {} {head_dim}/{rotary}: {error:e}", isa.name());
                     // The factor applies twice, to the turned elements.
-                    rope_heads(isa)(&mut out, head_dim, &cos, &sin, layout, true);
+                    let back: Vec<f32> = inv_freq.iter().map(|f| -f).collect();
+                    rope_cos_sin(&back, 1.25, 777, &mut cos, &mut sin);
+                    rope_heads(isa)(&mut out, head_dim, first, &cos, &sin, layout);
                     for (head, original) in out.chunks_mut(head_dim).zip(x.chunks(head_dim)) {
-                        head[..rotary].iter_mut().for_each(|x| *x /= 1.25 * 1.25);
+                        head[first..first + rotary].iter_mut().for_each(|x| *x /= 1.25 * 1.25);
                         let original: Vec<f64> = original.iter().map(|&x| f64::from(x)).collect();
                         assert!(relative_error(head, &original) < 5e-7);
                     }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     gpu::{Access, Caps, GpuError, Kernel},
-    graph::{AttentionOp, AttentionStep, Graph, HeadOp, NormKind, RopeId, RopeLayout, Rows, WeightId},
+    graph::{AttentionOp, AttentionStep, Graph, HeadOp, NormKind, PositionScale, RopeId, RopeLayout, Rows, WeightId},
     step::KvType,
 };
 
@@ -124,6 +124,7 @@ struct Lowering<'a> {
 struct Part {
     norms: [Option<(u32, f32, f32)>; 2],
     rope: Option<RopeId>,
+    scale: Option<PositionScale>,
 }
 
 impl Lowering<'_> {
@@ -138,10 +139,10 @@ impl Lowering<'_> {
         for ops in &self.step.head_ops {
             let part = self.part(ops)?;
             let norm = |i: usize| part.norms[i].unwrap_or((NONE, 0.0, 0.0));
-            let mut half = 0;
+            let (mut half, mut first) = (0, 0);
             if let Some(rope) = part.rope {
                 let spec = &self.graph.ropes()[rope.0 as usize];
-                half = (spec.rotary_dims / 2) as u32;
+                (half, first) = ((spec.rotary_dims / 2) as u32, spec.first_dim as u32);
                 if layout.is_some_and(|l| l != spec.layout) {
                     return Err("queries and keys rotate pairs of different layouts".to_owned());
                 }
@@ -150,7 +151,13 @@ impl Lowering<'_> {
             params = params
                 .u(&[u32::from(part.norms[0].is_some()), u32::from(part.norms[1].is_some()), norm(0).0, norm(1).0])
                 .f(&[norm(0).1, norm(1).1, norm(0).2, norm(1).2])
-                .u(&[part.rope.map_or(NONE, |r| r.0), half, 0, 0]);
+                .u(&[part.rope.map_or(NONE, |r| r.0), half, first]);
+            let word = |n: usize| u32::try_from(n).unwrap_or(u32::MAX / 2);
+            params = match part.scale {
+                None => params.u(&[0, 0]).f(&[0.0]),
+                Some(scale) => params.u(&[word(scale.length), word(scale.offset)]).f(&[scale.beta]),
+            };
+            params = params.u(&[0, 0]);
         }
         let q_heads = if self.step.head_ops[0].is_empty() { 0 } else { op.n_heads };
         params = params.u(&[q_heads as u32]);
@@ -166,11 +173,15 @@ impl Lowering<'_> {
         Ok(self.dispatch("heads", defines, params, grid, &[Access::Read, Access::ReadWrite]))
     }
 
-    /// At most a norm, a rotation and another norm.
+    /// At most a norm, a rotation, another norm and a factor by position.
     fn part(&self, ops: &[HeadOp]) -> Result<Part, String> {
-        let mut part = Part { norms: [None, None], rope: None };
+        let mut part = Part { norms: [None, None], rope: None, scale: None };
         for op in ops {
+            if part.scale.is_some() {
+                return Err("its heads are scaled by position before something else".to_owned());
+            }
             match op {
+                HeadOp::PositionScale(scale) => part.scale = Some(*scale),
                 HeadOp::Norm(n) => {
                     let slot = &mut part.norms[usize::from(part.rope.is_some())];
                     if slot.is_some() || n.kind != NormKind::Rms || n.bias.is_some() {

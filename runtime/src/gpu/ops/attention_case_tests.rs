@@ -38,6 +38,8 @@ pub(super) struct Case {
     pub layout: RopeLayout,
     /// Rotated elements.
     pub rotary: usize,
+    /// The first of them.
+    pub first_dim: usize,
     pub sequences: Vec<(usize, usize)>,
     pub head_ops: [Vec<HeadOp>; 3],
     /// On every device, or on the last adapter's.
@@ -50,6 +52,7 @@ pub(super) fn case(op: AttentionOp, sequences: &[(usize, usize)]) -> Case {
         kv: KvType::F16,
         layout: RopeLayout::Half,
         rotary: 8,
+        first_dim: 0,
         sequences: sequences.to_vec(),
         head_ops: Default::default(),
         everywhere: false,
@@ -82,12 +85,25 @@ impl Case {
         let mut g = GraphBuilder::new();
         // Rope 0 is there to be confused with rope 1.
         let fixed = |n| RopeFreqs::Fixed(RopeSpec::base_inv_freq(100.0, n));
-        g.rope_spec(RopeSpec { layout: self.layout, rotary_dims: 2, freqs: fixed(2), attention_factor: 9.0 });
+        g.rope_spec(RopeSpec {
+            layout: self.layout,
+            rotary_dims: 2,
+            first_dim: 0,
+            freqs: fixed(2),
+            attention_factor: 9.0,
+        });
         let freqs = match op.rotate_on_read {
             None => fixed(self.rotary),
             Some(_) => RopeFreqs::Dynamic { theta: 100.0, factor: 2.0, max_position: 50 },
         };
-        g.rope_spec(RopeSpec { layout: self.layout, rotary_dims: self.rotary, freqs, attention_factor: 1.1 });
+        let first_dim = if op.rotate_on_read.is_none() { self.first_dim } else { 0 };
+        g.rope_spec(RopeSpec {
+            layout: self.layout,
+            rotary_dims: self.rotary,
+            first_dim,
+            freqs,
+            attention_factor: 1.1,
+        });
         let graph = g.finish(ValueId(0));
         let sequences: Vec<Sequence> = self
             .sequences
@@ -286,6 +302,9 @@ impl Case {
                             let w = norm.weight.map_or(1.0, |w| f64::from(data.vectors[w.0 as usize + i]));
                             *x = *x / (squares + f64::from(norm.eps)).sqrt() * (w + f64::from(norm.weight_offset));
                         }
+                    }
+                    HeadOp::PositionScale(scale) => {
+                        x.iter_mut().for_each(|x| *x *= f64::from(scale.factor(position)));
                     }
                     HeadOp::Rope(rope) => {
                         let spec = &data.graph.ropes()[rope.0 as usize];

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     gpu::testing,
-    graph::{AttentionOp, HeadOp, NormKind, NormOp, RopeId, RopeLayout, WeightId},
+    graph::{AttentionOp, HeadOp, NormKind, NormOp, PositionScale, RopeId, RopeLayout, WeightId},
     step::KvType,
 };
 
@@ -29,7 +29,10 @@ fn heads_match_f64() {
     Case { op, head_ops, layout, rotary, ..base() }.check_heads("normalised");
     let op = AttentionOp { n_heads: 2, n_kv_heads: 2, head_dim: 80, v_dim: 20, ..BASE };
     let late = || vec![ROPE, norm(Some(3), 80)];
-    Case { op, head_ops: [late(), late(), vec![]], rotary: 32, ..base() }.check_heads("normalised late");
+    Case { op: op.clone(), head_ops: [late(), late(), vec![]], rotary: 32, ..base() }.check_heads("normalised late");
+    let scale = |offset| HeadOp::PositionScale(PositionScale { beta: 0.5, length: 9, offset });
+    let head_ops = [vec![ROPE, scale(0)], vec![scale(1)], vec![]];
+    Case { op, head_ops, rotary: 20, first_dim: 60, ..base() }.check_heads("last dimensions, scaled by position");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use handmill_shaders::Defines;
 
-use super::{Dim, Dispatch, Place};
+use super::{Dim, Dispatch, Place, params::activation};
 use crate::gpu::{Access, Caps, GpuError, Kernel};
 use crate::graph::{Act, Rows};
 use crate::quant::DType;
@@ -133,8 +133,7 @@ fn defines(call: &LinearCall) -> Defines {
         d = d.with(&format!("FORMAT{i}"), p.dtype.name()).with(&format!("KIND{i}"), kind);
     }
     match call.gated {
-        Some(Act::Silu) => d.with("GATED", "silu"),
-        Some(Act::GeluTanh) => d.with("GATED", "gelu_tanh"),
+        Some(act) => activation(d.flag("GATED", true), act),
         None => d,
     }
 }

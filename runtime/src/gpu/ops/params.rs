@@ -3,6 +3,7 @@
 use handmill_shaders::Defines;
 
 use super::{super::Caps, Place};
+use crate::graph::Act;
 
 /// Where a vector would begin that there is not: `NONE` in the shaders.
 pub(super) const NONE: u32 = u32::MAX;
@@ -43,6 +44,18 @@ pub(super) fn workgroup(caps: &Caps, work: usize, most: u32) -> u32 {
 /// For kernels that import `lib/reduce.wgsl`.
 pub(super) fn reduction(caps: &Caps, invocations: u32) -> Defines {
     Defines::new().with("WG", invocations).flag("SUBGROUPS", caps.subgroups.is_some() && !caps.software)
+}
+
+/// For kernels that import `lib/act.wgsl`.
+pub(super) fn activation(defines: Defines, act: Act) -> Defines {
+    let defines = defines.with("ACT", act.name());
+    match act {
+        Act::SwigluOss { alpha, limit } => {
+            defines.with("ACT_ALPHA", format!("{alpha:?}")).with("ACT_LIMIT", format!("{limit:?}"))
+        }
+        Act::SiluClamped { limit } => defines.with("ACT_LIMIT", format!("{limit:?}")),
+        _ => defines,
+    }
 }
 
 /// Whether rows of `width` at `places` and vectors at `vectors` may be read four elements at a time.

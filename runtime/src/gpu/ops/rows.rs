@@ -6,11 +6,11 @@ use handmill_shaders::Defines;
 
 use super::{
     Dim, Dispatch, Place,
-    params::{NONE, Params, by_fours, reduction, workgroup},
+    params::{NONE, Params, activation, by_fours, reduction, workgroup},
 };
 use crate::{
     gpu::{Access, Caps, GpuError, Kernel},
-    graph::{Act, Graph, NormKind, NormOp, RopeId, RopeLayout, RowOp, RowProgram, Rows, Src, WeightId},
+    graph::{Act, Graph, NormKind, NormOp, PositionScale, RopeId, RopeLayout, RowOp, RowProgram, Rows, Src, WeightId},
 };
 
 /// A dispatch with what it wants bound behind binding 3.
@@ -87,6 +87,21 @@ struct Operand {
     factor: f32,
 }
 
+/// What the elementwise kernel does with a row.
+#[derive(Clone, Copy)]
+enum Form {
+    /// Its factor.
+    Scale,
+    /// Adds another.
+    Add(Operand),
+    /// Multiplies by another, which is so many times as narrow.
+    Mul(Src, usize),
+    /// Bounds it.
+    Softcap(f32),
+    /// A factor by position.
+    Position(PositionScale),
+}
+
 /// A norm kernel's work.
 struct NormParts<'a> {
     a: Operand,
@@ -134,15 +149,26 @@ impl Lowering<'_> {
                     out.push(self.norm(&parts));
                     return Ok(end);
                 }
-                out.push(self.elementwise(i, a, Some(b), None));
+                out.push(self.elementwise(i, a, Form::Add(b)));
             }
             RowOp::Scale { src, factor } => {
                 let a = self.operand(*src);
-                out.push(self.elementwise(i, Operand { factor: a.factor * factor, ..a }, None, None));
+                out.push(self.elementwise(i, Operand { factor: a.factor * factor, ..a }, Form::Scale));
             }
-            RowOp::Copy { src } => out.push(self.elementwise(i, self.operand(*src), None, None)),
-            RowOp::Softcap { src, cap } => out.push(self.elementwise(i, self.operand(*src), None, Some(*cap))),
-            RowOp::GatedAct { act, gate, up } => out.push(self.gated(i, *act, *gate, *up)),
+            RowOp::Copy { src } => out.push(self.elementwise(i, self.operand(*src), Form::Scale)),
+            RowOp::Softcap { src, cap } => out.push(self.elementwise(i, self.operand(*src), Form::Softcap(*cap))),
+            RowOp::PositionScale { src, scale } => {
+                out.push(self.elementwise(i, self.operand(*src), Form::Position(*scale)));
+            }
+            RowOp::Mul { a, b, group } => {
+                out.push(self.elementwise(i, self.operand(*a), Form::Mul(self.operand(*b).src, *group)));
+            }
+            RowOp::GatedAct { act, gate, up } => out.push(self.gated(i, *act, *gate, Some(*up))),
+            RowOp::Act { act, src } => out.push(self.gated(i, *act, *src, None)),
+            RowOp::Columns { src, period, offset, len } => {
+                out.push(self.columns(i, [*src, *src], [*len, 0], [*period, *offset]));
+            }
+            RowOp::Join { a, b, lens } => out.push(self.columns(i, [*a, *b], *lens, [lens[0], 0])),
             RowOp::Rope { src, rope, head_dim } => out.push(self.rope(i, *src, *rope, *head_dim)),
             RowOp::Embed { table, scale } => self.embed(i, *table, *scale, out)?,
         }
@@ -285,33 +311,59 @@ impl Lowering<'_> {
         RowDispatch { dispatch: self.dispatch("norm", defines, params, grid, &[]), extra: Extra::None }
     }
 
-    fn elementwise(&self, i: usize, a: Operand, b: Option<Operand>, cap: Option<f32>) -> RowDispatch {
+    fn elementwise(&self, i: usize, a: Operand, form: Form) -> RowDispatch {
         let (pa, result) = (self.place(a.src), self.target(i));
-        let pb = b.map(|b| self.place(b.src));
-        let (wide, elements, defines, grid) = self.flat(i, &[&pa, &pb.unwrap_or(pa), &result]);
-        let defines = defines.flag("ADD", b.is_some()).flag("SOFTCAP", cap.is_some()).flag("VEC", wide);
-        let params = Params::default().place(&pa).place(&pb.unwrap_or(pa)).place(&result).u(&[elements]);
-        let params = params.f(&[cap.unwrap_or(a.factor), b.map_or(0.0, |b| b.factor)]);
+        let (other, group) = match form {
+            Form::Add(b) => (Some(b.src), 1),
+            Form::Mul(b, group) => (Some(b), group),
+            _ => (None, 1),
+        };
+        let pb = other.map_or(pa, |b| self.place(b));
+        let (wide, elements, defines, grid) = self.flat(i, &[&pa, &pb, &result], if group == 1 { &[] } else { &[1] });
+        let (flag, factors, rest) = match form {
+            Form::Scale => (None, [a.factor, 0.0], [0, 0]),
+            Form::Add(b) => (Some("ADD"), [a.factor, b.factor], [0, 0]),
+            Form::Mul(..) => (Some("MUL"), [a.factor, 0.0], [0, 0]),
+            Form::Softcap(cap) => (Some("SOFTCAP"), [cap, 0.0], [0, 0]),
+            Form::Position(p) => {
+                let word = |n: usize| u32::try_from(n).unwrap_or(u32::MAX / 2);
+                (Some("POSITION"), [p.beta, 0.0], [word(p.length), word(p.offset)])
+            }
+        };
+        let defines = flag.into_iter().fold(defines, |d, flag| d.flag(flag, true)).flag("VEC", wide);
+        let params = Params::default().place(&pa).place(&pb).place(&result).u(&[elements]);
+        let params = params.f(&factors).u(&[group as u32]).u(&rest);
         RowDispatch { dispatch: self.dispatch("elementwise", defines, params, grid, &[]), extra: Extra::None }
     }
 
-    fn gated(&self, i: usize, act: Act, gate: Src, up: Src) -> RowDispatch {
-        let [gate, up] = [gate, up].map(|s| self.place(self.operand(s).src));
+    /// `act(gate) * up`, or `act(gate)`.
+    fn gated(&self, i: usize, act: Act, gate: Src, up: Option<Src>) -> RowDispatch {
+        let [gate, other] = [gate, up.unwrap_or(gate)].map(|s| self.place(self.operand(s).src));
         let result = self.target(i);
-        let (wide, elements, defines, grid) = self.flat(i, &[&gate, &up, &result]);
-        let name = match act {
-            Act::Silu => "SILU",
-            Act::GeluTanh => "GELU_TANH",
-        };
-        let params = Params::default().place(&gate).place(&up).place(&result).u(&[elements]);
-        let defines = defines.flag(name, true).flag("VEC", wide);
+        let (wide, elements, defines, grid) = self.flat(i, &[&gate, &other, &result], &[]);
+        let params = Params::default().place(&gate).place(&other).place(&result).u(&[elements]);
+        let defines = activation(defines, act).flag("UNARY", up.is_none()).flag("VEC", wide);
         RowDispatch { dispatch: self.dispatch("gated_act", defines, params, grid, &[]), extra: Extra::None }
     }
 
-    /// For kernels with an invocation an E: whether by fours, E's of a row, the size of a workgroup, and the grid.
-    fn flat(&self, i: usize, places: &[&Place]) -> (bool, u32, Defines, [Dim; 3]) {
+    /// Groups of `lens[0]` elements out of the periods of one row, then of `lens[1]` (which may be none) of another.
+    fn columns(&self, i: usize, srcs: [Src; 2], lens: [usize; 2], [period, offset]: [usize; 2]) -> RowDispatch {
+        let [a, b] = srcs.map(|s| self.place(self.operand(s).src));
+        let result = self.target(i);
+        let lengths = [lens[0], lens[1], period, offset].map(|n| n as u32);
+        let (wide, elements, defines, grid) = self.flat(i, &[&a, &b, &result], &lengths);
+        let by = if wide { 4 } else { 1 };
+        let [first, second, period, offset] = lengths.map(|n| n / by);
+        let params = Params::default().place(&a).place(&b).place(&result);
+        let params = params.u(&[elements, first + second, first, period, offset, second]);
+        let defines = defines.flag("JOIN", lens[1] > 0).flag("VEC", wide);
+        RowDispatch { dispatch: self.dispatch("columns", defines, params, grid, &[]), extra: Extra::None }
+    }
+
+    /// For kernels with an invocation an E, for which `lengths` must be whole E's, too: whether by fours, E's of a row, the size of a workgroup, and the grid.
+    fn flat(&self, i: usize, places: &[&Place], lengths: &[u32]) -> (bool, u32, Defines, [Dim; 3]) {
         let width = self.program.instrs[i].width;
-        let wide = by_fours(width, places, &[]);
+        let wide = by_fours(width, places, lengths);
         let elements = (if wide { width / 4 } else { width }) as u32;
         let invocations = workgroup(self.caps, elements as usize, 64);
         let grid = [Dim::Fixed(elements.div_ceil(invocations)), Dim::RowsOver(1), Dim::Fixed(1)];
@@ -326,7 +378,8 @@ impl Lowering<'_> {
         let defines =
             Defines::new().with("WG", invocations).flag("INTERLEAVED", spec.layout == RopeLayout::Interleaved);
         let params = Params::default().place(&self.place(self.operand(src).src)).place(&self.target(i));
-        let params = params.u(&[rope.0, (spec.rotary_dims / 2) as u32, head_dim as u32, width as u32]);
+        let params =
+            params.u(&[rope.0, (spec.rotary_dims / 2) as u32, head_dim as u32, width as u32, spec.first_dim as u32]);
         let grid = [Dim::Fixed((pairs as u32).div_ceil(invocations)), Dim::RowsOver(1), Dim::Fixed(1)];
         RowDispatch { dispatch: self.dispatch("rope", defines, params, grid, &[Access::Read]), extra: Extra::Rope }
     }

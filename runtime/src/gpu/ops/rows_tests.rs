@@ -8,15 +8,25 @@ use super::{
     step_tests::{Sequence, TestStep, error},
 };
 use crate::{
-    cpu::ops::testing::random,
+    cpu::ops::testing::{act_f64, random},
     format::{Bytes, Tensor},
     gpu::testing,
     graph::{
-        Act, Graph, GraphBuilder, NormKind, NormOp, RopeFreqs, RopeId, RopeLayout, RopeSpec, RowInstr, RowOp,
-        RowProgram, Rows, Src, ValueId, WeightId,
+        Act, Graph, GraphBuilder, NormKind, NormOp, PositionScale, RopeFreqs, RopeId, RopeLayout, RopeSpec, RowInstr,
+        RowOp, RowProgram, Rows, Src, ValueId, WeightId,
     },
     quant::DType,
 };
+
+const ACTS: [Act; 7] = [
+    Act::Silu,
+    Act::GeluTanh,
+    Act::Relu,
+    Act::Sigmoid,
+    Act::Tanh,
+    Act::SwigluOss { alpha: 1.702, limit: 3.5 },
+    Act::SiluClamped { limit: 2.0 },
+];
 
 const TOKENS: [u32; 5] = [3, 0, 299, 17, 256];
 
@@ -34,8 +44,13 @@ fn graph(width: usize, head: usize) -> Graph {
     }
     for (layout, rotary_dims) in [(RopeLayout::Half, head / 4 * 2), (RopeLayout::Interleaved, head / 2 * 2)] {
         let freqs = RopeFreqs::Fixed(RopeSpec::base_inv_freq(1000.0, rotary_dims));
-        g.rope_spec(RopeSpec { layout, rotary_dims, freqs, attention_factor: 1.2 });
+        g.rope_spec(RopeSpec { layout, rotary_dims, first_dim: 0, freqs, attention_factor: 1.2 });
     }
+    // The last dimensions of a head, backwards.
+    let rotary_dims = head / 4 * 2;
+    let freqs = RopeFreqs::Fixed(RopeSpec::base_inv_freq(1000.0, rotary_dims));
+    let last = RopeSpec { first_dim: head - rotary_dims, ..RopeSpec::new(RopeLayout::Interleaved, rotary_dims, freqs) };
+    g.rope_spec(last.inverse().expect("fixed frequencies"));
     g.finish(ValueId(0))
 }
 
@@ -143,7 +158,7 @@ impl Case<'_> {
                     continue;
                 }
                 for row in 0..self.step.count(self.program.rows) {
-                    let got = out[at(&temps[&(i as u16)], row)..][..self.width].iter().copied();
+                    let got = out[at(&temps[&(i as u16)], row)..][..instr.width].iter().copied();
                     let e = error(got, &expected[i][row]);
                     assert!(e < 5e-6, "{} {:?} row {row}, {} wide: {e:e}", gpu.name(), instr.op, self.width);
                 }
@@ -204,14 +219,23 @@ impl Case<'_> {
                     }
                     RowOp::Add { a, b } => src(a).iter().zip(src(b)).map(|(a, b)| a + b).collect(),
                     RowOp::GatedAct { act, gate, up } => {
-                        let f = |x: f64| match act {
-                            Act::Silu => x / (1.0 + (-x).exp()),
-                            Act::GeluTanh => {
-                                0.5 * x
-                                    * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
-                            }
-                        };
-                        src(gate).iter().zip(src(up)).map(|(g, u)| f(*g) * u).collect()
+                        src(gate).iter().zip(src(up)).map(|(g, u)| act_f64(*act, *g, u)).collect()
+                    }
+                    RowOp::Act { act, src: s } => src(s).iter().map(|g| act_f64(*act, *g, 1.0)).collect(),
+                    RowOp::Mul { a, b, group } => {
+                        let b = src(b);
+                        src(a).iter().enumerate().map(|(i, a)| a * b[i / group]).collect()
+                    }
+                    RowOp::Columns { src: s, period, offset, len } => {
+                        src(s).chunks(*period).flat_map(|x| x[*offset..offset + len].to_vec()).collect()
+                    }
+                    RowOp::Join { a, b, lens } => {
+                        let (a, b) = (src(a), src(b));
+                        a.chunks(lens[0]).zip(b.chunks(lens[1])).flat_map(|(a, b)| [a, b].concat()).collect()
+                    }
+                    RowOp::PositionScale { src: s, scale } => {
+                        let factor = f64::from(scale.factor(self.step.positions()[token_row].1));
+                        src(s).iter().map(|x| x * factor).collect()
                     }
                     RowOp::Scale { src: s, factor } => src(s).iter().map(|x| x * f64::from(*factor)).collect(),
                     RowOp::Softcap { src: s, cap } => {
@@ -242,6 +266,7 @@ pub(super) fn rotate(head: &mut [f64], spec: &RopeSpec, inv_freq: &[f32], positi
             RopeLayout::Half => (j, j + half),
             RopeLayout::Interleaved => (2 * j, 2 * j + 1),
         };
+        let (a, b) = (spec.first_dim + a, spec.first_dim + b);
         let (s, c) = f64::from(position as f32 * freq).sin_cos();
         let f = f64::from(spec.attention_factor);
         let (x, y) = (head[a], head[b]);
@@ -314,8 +339,16 @@ fn elementwise_ops_match_f64() {
         let run = |rows, result, dispatches, instrs| {
             Case { graph: &graph, step: &step, width, program: program(rows, width, instrs), result }.check(dispatches);
         };
-        for act in [Act::Silu, Act::GeluTanh] {
+        for act in ACTS {
             run(Rows::Token, Some(T0), 1, vec![(RowOp::GatedAct { act, gate: V0, up: V1 }, None)]);
+            if !act.gated_only() {
+                run(Rows::Output, Some(T0), 1, vec![(RowOp::Act { act, src: V0 }, None)]);
+            }
+        }
+        run(Rows::Token, None, 1, vec![(RowOp::Mul { a: V0, b: V1, group: 1 }, Some(3))]);
+        let scale = PositionScale { beta: 0.3, length: 7, offset: 2 };
+        for rows in [Rows::Token, Rows::Output] {
+            run(rows, None, 1, vec![(RowOp::PositionScale { src: V0, scale }, Some(3))]);
         }
         let chain = vec![
             (RowOp::Scale { src: V0, factor: -2.5 }, None),
@@ -326,8 +359,30 @@ fn elementwise_ops_match_f64() {
         run(Rows::Token, None, 3, chain);
         run(Rows::Output, None, 1, vec![(RowOp::Copy { src: V1 }, Some(3))]);
         run(Rows::Output, Some(T0), 1, vec![(RowOp::Scale { src: V2, factor: 0.5 }, None)]);
-        for rope in [RopeId(0), RopeId(1)] {
+        for rope in [RopeId(0), RopeId(1), RopeId(2)] {
             run(Rows::Output, None, 1, vec![(RowOp::Rope { src: V0, rope, head_dim: head }, Some(3))]);
+        }
+    }
+}
+
+#[test]
+fn columns_are_cut_joined_and_gated() {
+    for (width, period, offset, len) in [(64, 16, 4, 8), (64, 16, 3, 5), (96, 96, 32, 64), (33, 11, 0, 1)] {
+        let graph = graph(width, period);
+        let step = step(&graph);
+        let columns = |src, offset, len| RowOp::Columns { src, period, offset, len };
+        let groups = width / period;
+        let instr = |op, width, store: Option<u32>| RowInstr { op, width, store: store.map(ValueId) };
+        for rows in [Rows::Token, Rows::Output] {
+            let instrs = vec![
+                instr(columns(V0, offset, len), groups * len, Some(3)),
+                instr(columns(V1, 0, period - len), groups * (period - len), Some(4)),
+                instr(RowOp::Join { a: T0, b: T1, lens: [len, period - len] }, width, Some(5)),
+                instr(columns(V1, 0, 1), groups, None),
+                instr(RowOp::Mul { a: T2, b: T3, group: period }, width, Some(6)),
+            ];
+            let program = RowProgram { rows, instrs };
+            Case { graph: &graph, step: &step, width, program, result: None }.check(5);
         }
     }
 }

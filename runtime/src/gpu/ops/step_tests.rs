@@ -79,7 +79,7 @@ impl TestStep {
             records.push(ropes.len() as u32);
             let (mut cos, mut sin) = (vec![0.0; half], vec![0.0; half]);
             let mut angles = |s: &Sequence, position: usize| {
-                rope_cos_sin(&spec.inv_freq(s.cached), spec.attention_factor, position, &mut cos, &mut sin);
+                rope_cos_sin(&spec.inv_freq(s.cached), spec.factor(s.cached), position, &mut cos, &mut sin);
                 (cos.clone(), sin.clone())
             };
             for s in sequences {

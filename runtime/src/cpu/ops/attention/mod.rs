@@ -110,7 +110,7 @@ impl KeyRope<'_> {
     #[inline(always)]
     fn turn<S: Simd>(&self, s: S, position: usize, row: &mut [f32]) {
         let at = position * self.half..(position + 1) * self.half;
-        super::rope::rope_head(s, row, &self.cos[at.clone()], &self.sin[at], self.layout, false);
+        super::rope::rope_head(s, row, &self.cos[at.clone()], &self.sin[at], self.layout);
     }
 }
 

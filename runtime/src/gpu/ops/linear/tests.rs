@@ -3,6 +3,7 @@
 //! Outputs begin as NaN, and so do the elements around inputs: what is read by mistake shows.
 
 use super::*;
+use crate::cpu::ops::testing::act_f64;
 use crate::gpu::{Gpu, testing};
 use crate::quant::DType;
 use testing::Random;
@@ -122,11 +123,7 @@ impl Case {
     fn expected(&self, p: usize, r: usize, i: usize) -> f64 {
         let sum = self.sums[p][r][i];
         let y = match self.call.gated {
-            Some(Act::Silu) => sum / (1.0 + (-sum).exp()) * self.sums[1][r][i],
-            Some(Act::GeluTanh) => {
-                let inner = 0.7978845608028654 * (sum + 0.044715 * sum.powi(3));
-                0.5 * sum * (1.0 + inner.tanh()) * self.sums[1][r][i]
-            }
+            Some(act) => act_f64(act, sum, self.sums[1][r][i]),
             None => sum,
         };
         match self.call.residual {
@@ -229,6 +226,11 @@ fn parts_bias_residual_gates_and_output_rows() {
             ..base.clone()
         },
         Shape { parts: vec![(DType::Q5_0, 130); 2], gated: Some(Act::Silu), bias: true, ..base.clone() },
+        Shape {
+            parts: vec![(DType::Q8_0, 130); 2],
+            gated: Some(Act::SwigluOss { alpha: 1.702, limit: 0.5 }),
+            ..base.clone()
+        },
         Shape {
             parts: vec![(DType::Q5_1, 33), (DType::Q6_K, 33)],
             gated: Some(Act::GeluTanh),

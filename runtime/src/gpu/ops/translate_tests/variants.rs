@@ -15,12 +15,22 @@ use crate::{
         },
     },
     graph::{
-        Act, AttentionOp, AttentionStep, CacheId, Graph, GraphBuilder, HeadOp, NormKind, NormOp, RopeFreqs, RopeId,
-        RopeLayout, RopeSpec, RowInstr, RowOp, RowProgram, Rows, Src, ValueId, WeightId,
+        Act, AttentionOp, AttentionStep, CacheId, Graph, GraphBuilder, HeadOp, NormKind, NormOp, PositionScale,
+        RopeFreqs, RopeId, RopeLayout, RopeSpec, RowInstr, RowOp, RowProgram, Rows, Src, ValueId, WeightId,
     },
     quant::DType,
     step::KvType,
 };
+
+const ACTS: [Act; 7] = [
+    Act::Silu,
+    Act::GeluTanh,
+    Act::Relu,
+    Act::Sigmoid,
+    Act::Tanh,
+    Act::SwigluOss { alpha: 1.702, limit: 7.0 },
+    Act::SiluClamped { limit: 10.0 },
+];
 
 /// Hands every kernel that some host function makes to `found`, with an adapter that it is for; most come often.
 pub fn all(found: &mut dyn FnMut(&Caps, &Kernel)) {
@@ -170,6 +180,9 @@ fn linear_calls() -> Vec<LinearCall> {
         push(&[(dtype, 576), (dtype, 192), (other(1), 192)], &[0], &|_| {});
         push(&[(dtype, 576), (other(5), 192)], &[0], &residual);
         push(&[(dtype, 1536), (other(3), 1536)], &[0], &|c| c.gated = Some(Act::Silu));
+        if matches!(dtype, DType::F32 | DType::Q8_0) {
+            ACTS.into_iter().for_each(|act| push(&two, &[0], &|c| c.gated = Some(act)));
+        }
         push(&[(dtype, 576), (other(2), 192), (other(4), 192), (other(7), 5)], &[1], &outputs);
     }
     calls
@@ -196,7 +209,7 @@ fn row_graph(width: usize, head: usize) -> Graph {
     for layout in [RopeLayout::Half, RopeLayout::Interleaved] {
         let rotary_dims = head / 4 * 2;
         let freqs = RopeFreqs::Fixed(RopeSpec::base_inv_freq(1000.0, rotary_dims));
-        g.rope_spec(RopeSpec { layout, rotary_dims, freqs, attention_factor: 1.0 });
+        g.rope_spec(RopeSpec { layout, rotary_dims, first_dim: 0, freqs, attention_factor: 1.0 });
     }
     g.finish(ValueId(0))
 }
@@ -233,9 +246,19 @@ fn row_programs(graph: &Graph, width: usize, head: usize) -> Vec<(RowProgram, Op
     lists.push(vec![(RowOp::Scale { src: v0, factor: 0.5 }, keep)]);
     lists.push(vec![(RowOp::Copy { src: v0 }, keep)]);
     lists.push(vec![(RowOp::Softcap { src: v0, cap: 30.0 }, keep)]);
-    for act in [Act::Silu, Act::GeluTanh] {
+    for act in ACTS {
         lists.push(vec![(RowOp::GatedAct { act, gate: v0, up: v1 }, keep)]);
+        if !act.gated_only() {
+            lists.push(vec![(RowOp::Act { act, src: v0 }, keep)]);
+        }
     }
+    for group in [1, head] {
+        lists.push(vec![(RowOp::Mul { a: v0, b: v1, group }, keep)]);
+    }
+    lists.push(vec![(RowOp::Columns { src: v0, period: head, offset: head / 2, len: head - head / 2 }, keep)]);
+    lists.push(vec![(RowOp::Join { a: v0, b: v1, lens: [head, head] }, keep)]);
+    let scale = PositionScale { beta: 0.1, length: 8192, offset: 1 };
+    lists.push(vec![(RowOp::PositionScale { src: v0, scale }, keep)]);
     for rope in [RopeId(0), RopeId(1)] {
         lists.push(vec![(RowOp::Rope { src: v0, rope, head_dim: head }, keep)]);
     }
