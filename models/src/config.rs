@@ -110,6 +110,38 @@ impl<'a> Config<'a> {
         format!("{}.{}", self.architecture, key.gguf)
     }
 
+    /// Whether the key is there at all, be it null.
+    pub fn has(&self, key: Key) -> bool {
+        match self.source {
+            Source::Gguf(_) if key.gguf.is_empty() => false,
+            Source::Gguf(g) => g.get(&self.gguf_key(key)).is_some(),
+            Source::Hf(j) => j.get(key.hf).is_some() || self.wrapper.is_some_and(|w| w.get(key.hf).is_some()),
+        }
+    }
+
+    /// Whether the head is the embedding table whatever else the file has.
+    pub fn tied(&self, default: bool) -> Result<bool, Error> {
+        Ok(self.bool(key("", "tie_word_embeddings"))?.unwrap_or(default))
+    }
+
+    /// For each of `n_layers` layers, whether its queries and keys rotate: from `no_rope_layers` (1 where they do), or
+    /// all but every `no_rope_layer_interval`th, or `interval`th where the file has neither.
+    pub fn rotated_layers(&self, n_layers: usize, interval: usize) -> Result<Vec<bool>, Error> {
+        const LAYERS: Key = key("", "no_rope_layers");
+        if let Some(list) = self.json_value(LAYERS) {
+            let flags =
+                list.as_array().map(|l| l.iter().map(|v| v.as_u64().map(|v| v != 0)).collect::<Option<Vec<_>>>());
+            match flags {
+                Some(Some(flags)) if flags.len() == n_layers => return Ok(flags),
+                // Some configurations have an empty list for the default.
+                Some(Some(flags)) if flags.is_empty() => {}
+                _ => return Err(self.error(LAYERS, format!("should be an array of {n_layers} whole numbers"))),
+            }
+        }
+        let interval = self.usize(key("", "no_rope_layer_interval"))?.unwrap_or(interval);
+        Ok((1..=n_layers).map(|i| interval == 0 || !i.is_multiple_of(interval)).collect())
+    }
+
     /// An unsigned integer, if it is there.
     pub fn usize(&self, key: Key) -> Result<Option<usize>, Error> {
         match self.source {

@@ -175,19 +175,18 @@ fn linear_time(
         };
         let variants = dispatches(caps, &call)?;
         let Some(variant) = variants.iter().find(|v| v.max_rows >= tokens) else { continue };
-        for d in &variant.dispatches {
-            name = d.kernel.name;
-            let pipeline = gpu.pipeline(&d.kernel)?;
-            let params = gpu.buffer("params", d.params.len() as u64, U::UNIFORM | U::STORAGE | U::COPY_DST)?;
-            gpu.queue().write_buffer(&params, 0, &d.params);
-            let bindings = [&params, &batch, &arena, &vectors, &weights].map(Binding::from);
-            let grid = d.grid.map(|g| match g {
-                Dim::Fixed(n) => n,
-                Dim::RowsOver(n) => tokens.div_ceil(n),
-                Dim::Sequences | Dim::Splits(_) => 1,
-            });
-            calls.push((pipeline.clone(), pipeline.bind(gpu, &bindings), grid));
-        }
+        let d = &variant.dispatch;
+        name = d.kernel.name;
+        let pipeline = gpu.pipeline(&d.kernel)?;
+        let params = gpu.buffer("params", d.params.len() as u64, U::UNIFORM | U::STORAGE | U::COPY_DST)?;
+        gpu.queue().write_buffer(&params, 0, &d.params);
+        let bindings = [&params, &batch, &arena, &vectors, &weights].map(Binding::from);
+        let grid = d.grid.map(|g| match g {
+            Dim::Fixed(n) => n,
+            Dim::RowsOver(n) => tokens.div_ceil(n),
+            Dim::Sequences | Dim::Splits(_) => 1,
+        });
+        calls.push((pipeline.clone(), pipeline.bind(gpu, &bindings), grid));
     }
     // The first run compiles; then more and more calls until a run takes long enough to trust.
     timed(gpu, &calls, 1)?;

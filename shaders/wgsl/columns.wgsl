@@ -31,11 +31,11 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let g = id.x / params.group;
     let j = id.x % params.group;
-    var from = source(params.a, id.y) + g * params.a_period + params.a_offset + j;
+    var element = source(params.a, id.y) + g * params.a_period + params.a_offset + j;
 #if JOIN
     if j >= params.first {
-        from = source(params.b, id.y) + g * params.b_period + j - params.first;
+        element = source(params.b, id.y) + g * params.b_period + j - params.first;
     }
 #endif
-    arena[target_row(params.result, id.y) + id.x] = arena[from];
+    arena[target_row(params.result, id.y) + id.x] = arena[element];
 }

@@ -21,6 +21,21 @@ pub const FAMILIES: &[&str] = &[
     "qwen3-sharded",
     "gemma3",
     "mm-gemma3",
+    "mistral",
+    "ministral",
+    "ministral3",
+    "mm-ministral3",
+    "mm-mistral3",
+    "phi2",
+    "phi3-longrope",
+    "phi3-swa",
+    "phi4-mini",
+    "gemma",
+    "gemma2",
+    "olmo2",
+    "olmo3",
+    "granite",
+    "smollm3",
 ];
 
 /// `tests/fixtures`.
@@ -144,6 +159,7 @@ impl Fixture {
 }
 
 /// A weight of a checkpoint.
+#[derive(Clone)]
 pub struct Weight {
     pub name: String,
     pub shape: Vec<usize>,

@@ -20,6 +20,12 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     let rope = config["rope_parameters"].get("full_attention").unwrap_or(&config["rope_parameters"]);
     let arch = match config["model_type"].as_str().expect("model_type") {
         "gemma3_text" => "gemma3",
+        "mistral" if config["sliding_window"].is_null() => "llama",
+        "mistral" => return Err("GGUF's architecture llama, which Mistral converts to, has no sliding window"),
+        "ministral" => return Err("no converter knows Ministral 8B's layers of two kinds"),
+        "ministral3" => "mistral3",
+        "phi" => "phi2",
+        "olmo3" => "olmo2",
         other => other,
     };
     let mut out = GgufWriter::new();
@@ -27,6 +33,8 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     out.put("general.name", fixture.name);
     let int = |key: &str| config[key].as_u64().unwrap_or_else(|| panic!("config has no {key}")) as u32;
     let head_dim = config["head_dim"].as_u64().map_or(int("hidden_size") / int("num_attention_heads"), |d| d as u32);
+    let partial = rope["partial_rotary_factor"].as_f64().unwrap_or(1.0);
+    let rotary_dims = (f64::from(head_dim) * partial) as u32;
     for (key, value) in [
         ("block_count", int("num_hidden_layers")),
         ("context_length", int("max_position_embeddings")),
@@ -37,19 +45,32 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         ("attention.head_count_kv", int("num_key_value_heads")),
         ("attention.key_length", head_dim),
         ("attention.value_length", head_dim),
-        ("rope.dimension_count", head_dim),
+        ("rope.dimension_count", rotary_dims),
     ] {
         out.put(&format!("{arch}.{key}"), value);
     }
-    out.put(&format!("{arch}.attention.layer_norm_rms_epsilon"), float(&config["rms_norm_eps"]));
+    for (key, name) in [
+        ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+        ("layer_norm_eps", "attention.layer_norm_epsilon"),
+        ("attn_logit_softcapping", "attn_logit_softcapping"),
+        ("final_logit_softcapping", "final_logit_softcapping"),
+        ("attention_multiplier", "attention.scale"),
+        ("embedding_multiplier", "embedding_scale"),
+        ("residual_multiplier", "residual_scale"),
+        ("logits_scaling", "logit_scale"),
+    ] {
+        if let Some(value) = config[key].as_f64() {
+            out.put(&format!("{arch}.{name}"), value as f32);
+        }
+    }
     out.put(&format!("{arch}.rope.freq_base"), float(&rope["rope_theta"]));
     windows(&mut out, arch, config);
-    let rope_freqs = rope_scaling(&mut out, arch, rope, head_dim as usize)?;
+    let divisors = rope_scaling(&mut out, arch, rope, config, rotary_dims as usize)?;
     tokenizer(&mut out, fixture, int("vocab_size") as usize);
-    if let Some(divisors) = rope_freqs {
-        tensor(&mut out, "rope_freqs.weight", &[divisors.len()], &divisors, false);
+    for (name, divisors) in divisors {
+        tensor(&mut out, name, &[divisors.len()], &divisors, false);
     }
-    for mut weight in fixture.weights() {
+    for mut weight in fused(arch, fixture.weights()) {
         let Some(name) = gguf_name(arch, &weight.name) else { continue };
         convert(arch, config, head_dim as usize, &mut weight);
         tensor(&mut out, &name, &weight.shape, &weight.values, weight.bf16);
@@ -58,41 +79,90 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Sliding windows; the pattern of gemma3 is the architecture's and stands in no key.
+/// Sliding windows; the patterns of gemma2 and gemma3 are the architectures' and stand in no key.
 fn windows(out: &mut GgufWriter, arch: &str, config: &Value) {
     let Some(window) = config["sliding_window"].as_u64() else { return };
     out.put(&format!("{arch}.attention.sliding_window"), window as u32);
-    if arch != "gemma3" {
-        let types = config["layer_types"].as_array().expect("layer_types");
+    if let Some(types) = config["layer_types"].as_array().filter(|_| !arch.starts_with("gemma")) {
         let pattern: Vec<bool> = types.iter().map(|t| t == "sliding_attention").collect();
         out.put(&format!("{arch}.attention.sliding_window_pattern"), pattern);
     }
 }
 
-/// Keys of RoPE scaling; of llama3 scaling there is none, but a tensor of divisors.
+/// Keys of RoPE scaling; of llama3 scaling and longrope there are also (or only) tensors of divisors.
 fn rope_scaling(
     out: &mut GgufWriter,
     arch: &str,
     rope: &Value,
+    config: &Value,
     rotary_dims: usize,
-) -> Result<Option<Vec<f32>>, &'static str> {
-    let mut keys = |kind: &str| {
-        out.put(&format!("{arch}.rope.scaling.type"), kind);
-        out.put(&format!("{arch}.rope.scaling.factor"), float(&rope["factor"]));
-    };
+) -> Result<Vec<(&'static str, Vec<f32>)>, &'static str> {
+    let mut number = |key: &str, value: f32| out.put(&format!("{arch}.{key}"), value);
+    let original = rope["original_max_position_embeddings"].as_u64();
+    let list = |key: &str| rope[key].as_array().expect("factors").iter().map(float).collect();
     match rope["rope_type"].as_str().expect("rope_type") {
         "default" => {}
-        "linear" => keys("linear"),
-        "yarn" => {
-            keys("yarn");
-            let original = rope["original_max_position_embeddings"].as_u64().expect("original length");
-            out.put(&format!("{arch}.rope.scaling.original_context_length"), original as u32);
+        "linear" => {
+            number("rope.scaling.factor", float(&rope["factor"]));
+            out.put(&format!("{arch}.rope.scaling.type"), "linear");
         }
-        "llama3" => return Ok(Some(llama3_divisors(rope, rotary_dims))),
+        "yarn" => {
+            for (key, name) in [
+                ("factor", "rope.scaling.factor"),
+                ("attention_factor", "rope.scaling.yarn_attn_factor"),
+                ("mscale_all_dim", "rope.scaling.yarn_log_multiplier"),
+                ("beta_fast", "rope.scaling.yarn_beta_fast"),
+                ("beta_slow", "rope.scaling.yarn_beta_slow"),
+                ("llama_4_scaling_beta", "attention.temperature_scale"),
+            ] {
+                if let Some(value) = rope[key].as_f64() {
+                    number(name, value as f32);
+                }
+            }
+            out.put(&format!("{arch}.rope.scaling.type"), "yarn");
+            let original = original.expect("original length") as u32;
+            out.put(&format!("{arch}.rope.scaling.original_context_length"), original);
+            if !rope["llama_4_scaling_beta"].is_null() {
+                out.put(&format!("{arch}.attention.temperature_length"), original);
+            }
+        }
+        "longrope" => {
+            let original = original.expect("original length") as f32;
+            let stretch = float(&config["max_position_embeddings"]) / original;
+            // No type: what says that there is scaling are the tensors.
+            number("rope.scaling.attn_factor", (1.0 + stretch.ln() / original.ln()).sqrt());
+            out.put(&format!("{arch}.rope.scaling.original_context_length"), original as u32);
+            return Ok(vec![
+                ("rope_factors_long.weight", list("long_factor")),
+                ("rope_factors_short.weight", list("short_factor")),
+            ]);
+        }
+        "llama3" => return Ok(vec![("rope_freqs.weight", llama3_divisors(rope, rotary_dims))]),
         "dynamic" => return Err("GGUF has no key for dynamic NTK scaling"),
         other => panic!("no fixture has rope_type {other}"),
     }
-    Ok(None)
+    Ok(Vec::new())
+}
+
+/// Phi 2's q, k and v as one tensor, which its GGUF files have.
+fn fused(arch: &str, weights: Vec<Weight>) -> Vec<Weight> {
+    if arch != "phi2" {
+        return weights;
+    }
+    let mut out: Vec<Weight> = Vec::new();
+    let part = |w: &Weight, which: &str| w.name.contains(&format!("self_attn.{which}_proj."));
+    for q in weights.iter().filter(|w| part(w, "q")) {
+        let mut whole = Weight { name: q.name.replace("q_proj", "qkv_proj"), ..q.clone() };
+        for other in ["k_proj", "v_proj"] {
+            let name = q.name.replace("q_proj", other);
+            let other = weights.iter().find(|w| w.name == name).expect("k and v beside q");
+            whole.values.extend(&other.values);
+            whole.shape[0] += other.shape[0];
+        }
+        out.push(whole);
+    }
+    out.extend(weights.into_iter().filter(|w| !["q", "k", "v"].iter().any(|p| part(w, p))));
+    out
 }
 
 /// What llama3 scaling divides each frequency by.
@@ -120,27 +190,30 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
     let name = name.strip_prefix("language_model.").unwrap_or(name);
     match name {
         "model.embed_tokens.weight" => return Some("token_embd.weight".into()),
-        "model.norm.weight" => return Some("output_norm.weight".into()),
+        "model.norm.weight" | "model.final_layernorm.weight" => return Some("output_norm.weight".into()),
+        "model.final_layernorm.bias" => return Some("output_norm.bias".into()),
+        "lm_head.bias" => return Some("output.bias".into()),
         "lm_head.weight" => return Some("output.weight".into()),
         _ => {}
     }
     let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
     let (part, kind) = part.rsplit_once('.')?;
-    let sandwich = arch == "gemma3";
+    let late = arch.starts_with("gemma2") || matches!(arch, "gemma3" | "olmo2");
     let part = match part {
         "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" if sandwich => "post_attention_norm",
+        "post_attention_layernorm" if late => "post_attention_norm",
         "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
         "post_feedforward_layernorm" => "post_ffw_norm",
         "self_attn.q_proj" => "attn_q",
         "self_attn.k_proj" => "attn_k",
         "self_attn.v_proj" => "attn_v",
-        "self_attn.o_proj" => "attn_output",
+        "self_attn.o_proj" | "self_attn.dense" => "attn_output",
+        "self_attn.qkv_proj" => "attn_qkv",
         "self_attn.q_norm" => "attn_q_norm",
         "self_attn.k_norm" => "attn_k_norm",
         "mlp.gate_proj" => "ffn_gate",
-        "mlp.up_proj" => "ffn_up",
-        "mlp.down_proj" => "ffn_down",
+        "mlp.up_proj" | "mlp.gate_up_proj" | "mlp.fc1" => "ffn_up",
+        "mlp.down_proj" | "mlp.fc2" => "ffn_down",
         other => panic!("no GGUF name for {other}"),
     };
     Some(format!("blk.{layer}.{part}.{kind}"))
@@ -148,18 +221,20 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
 
 /// What converters do to the values.
 fn convert(arch: &str, config: &Value, head_dim: usize, weight: &mut Weight) {
-    if arch == "llama" && (weight.name.contains("q_proj") || weight.name.contains("k_proj")) {
+    let query_or_key = weight.name.contains(".q_proj.") || weight.name.contains(".k_proj.");
+    if query_or_key && matches!(arch, "llama" | "mistral3" | "granite" | "smollm3") {
         weight.values = interleave_heads(&weight.values, weight.shape[0], head_dim);
     }
-    if arch == "gemma3" && weight.name.ends_with("norm.weight") {
+    let gemma = arch.starts_with("gemma");
+    if gemma && weight.name.ends_with("norm.weight") {
         weight.values.iter_mut().for_each(|w| *w += 1.0);
-        if weight.name.ends_with("q_norm.weight") {
-            // The attention scale stands in no key: readers use head_dim^-0.5. The rest of query_pre_attn_scalar^-0.5
-            // goes into the norm of the queries, which is the same function.
-            let scalar = float(&config["query_pre_attn_scalar"]);
-            let rest = (head_dim as f32 / scalar).sqrt();
-            weight.values.iter_mut().for_each(|w| *w *= rest);
-        }
+    }
+    // Gemma's attention scale stands in no key: readers use head_dim^-0.5. The rest of query_pre_attn_scalar^-0.5 goes
+    // into the norm of the queries, or what makes them, which is the same function.
+    let queries = if arch == "gemma3" { "q_norm.weight" } else { "q_proj.weight" };
+    if let (true, Some(scalar)) = (gemma && weight.name.ends_with(queries), config["query_pre_attn_scalar"].as_f64()) {
+        let rest = (head_dim as f64 / scalar).sqrt() as f32;
+        weight.values.iter_mut().for_each(|w| *w *= rest);
     }
 }
 

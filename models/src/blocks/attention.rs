@@ -1,11 +1,24 @@
 //! Grouped-query attention with rotary positions.
 
-use handmill_runtime::graph::{AttentionOp, CacheSpec, GraphBuilder, Op, RopeSpec, ValueId};
+use handmill_runtime::graph::{
+    AttentionOp, CacheSpec, GraphBuilder, NormOp, Op, PositionScale, RopeSpec, ValueId, WeightId,
+};
 
 use super::Loader;
 use crate::Error;
 
-/// One layer's attention.
+/// What is normalised of q and k before they rotate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Nothing.
+    None,
+    /// Each head by itself; `q_norm`/`k_norm` `[head_dim]`.
+    Heads,
+    /// All heads of a token at once (OLMo 2); `q_norm` `[n_heads * head_dim]`, `k_norm` `[n_kv_heads * head_dim]`.
+    Rows,
+}
+
+/// One layer's attention. [`Attention::new`] gives the plain one, to be changed by struct update.
 #[derive(Clone, Debug)]
 pub struct Attention {
     /// Query heads.
@@ -16,16 +29,40 @@ pub struct Attention {
     pub head_dim: usize,
     /// Factor on `q · k`.
     pub scale: f32,
+    /// Bound of the scores, if any.
+    pub softcap: Option<f32>,
     /// Sliding window, if any.
     pub window: Option<usize>,
     /// Rotation; none for layers without positions.
     pub rope: Option<RopeSpec>,
-    /// Whether q and k are normalised head by head before they rotate.
-    pub qk_norm: bool,
+    /// What is normalised before the rotation.
+    pub qk_norm: QkNorm,
+    /// Factor on q by position, after the rotation.
+    pub q_scale: Option<PositionScale>,
+    /// The output projection's name in safetensors, after `self_attn.`.
+    pub output: &'static str,
 }
 
-/// `o(attention(q(x), k(x), v(x)))` for layer `layer`, biases wherever the file has them. After the last layer's
-/// attention only the rows whose output was asked for go on.
+impl Attention {
+    /// Full attention without rotation or norms, scaled by `head_dim^-0.5`.
+    pub fn new(n_heads: usize, n_kv_heads: usize, head_dim: usize) -> Self {
+        Self {
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            scale: (head_dim as f32).powf(-0.5),
+            softcap: None,
+            window: None,
+            rope: None,
+            qk_norm: QkNorm::None,
+            q_scale: None,
+            output: "o_proj",
+        }
+    }
+}
+
+/// `o(attention(q(x), k(x), v(x)))` for layer `layer`, biases wherever the file has them, q, k and v from tensors of
+/// their own or fused. After the last layer's attention only the rows whose output was asked for go on.
 pub fn attention(
     b: &mut GraphBuilder,
     l: &Loader<'_>,
@@ -35,20 +72,9 @@ pub fn attention(
     last: bool,
 ) -> Result<ValueId, Error> {
     let width = b.graph().value(x).width;
-    let project = |b: &mut GraphBuilder, name: &str, gguf: &str, hf: &str, x, out: usize| {
-        let shape = [out, b.graph().value(x).width];
-        let weight = l.layer(b, layer, &format!("{gguf}.weight"), &format!("self_attn.{hf}.weight"), &shape)?;
-        let bias = l.layer_if_present(b, layer, &format!("{gguf}.bias"), &format!("self_attn.{hf}.bias"), &[out])?;
-        Ok::<_, Error>(b.linear(name, x, weight, bias)?)
-    };
-    let mut q = project(b, "q", "attn_q", "q_proj", x, a.n_heads * a.head_dim)?;
-    let mut k = project(b, "k", "attn_k", "k_proj", x, a.n_kv_heads * a.head_dim)?;
-    let v = project(b, "v", "attn_v", "v_proj", x, a.n_kv_heads * a.head_dim)?;
-    if a.qk_norm {
-        let norm = l.layer_rms(b, layer, "attn_q_norm.weight", "self_attn.q_norm.weight", a.head_dim)?;
-        q = b.norm("q_norm", q, norm)?;
-        let norm = l.layer_rms(b, layer, "attn_k_norm.weight", "self_attn.k_norm.weight", a.head_dim)?;
-        k = b.norm("k_norm", k, norm)?;
+    let [mut q, mut k, v] = project(b, l, layer, x, a)?;
+    if a.qk_norm != QkNorm::None {
+        (q, k) = normalise(b, l, layer, (q, k), a)?;
     }
     let mut rotate_on_read = None;
     if let Some(spec) = &a.rope {
@@ -60,6 +86,9 @@ pub fn attention(
             k = b.rope("k_rope", k, rope, a.head_dim)?;
         }
     }
+    if let Some(scale) = a.q_scale {
+        q = b.op("q_scale", Op::PositionScale(scale), &[q])?;
+    }
     let cache =
         b.cache(CacheSpec { window: a.window, ..CacheSpec::new(a.n_kv_heads, a.head_dim, a.head_dim) });
     let op = AttentionOp {
@@ -69,7 +98,7 @@ pub fn attention(
         head_dim: a.head_dim,
         v_dim: a.head_dim,
         scale: a.scale,
-        softcap: None,
+        softcap: a.softcap,
         window: a.window,
         chunk: None,
         sinks: None,
@@ -80,5 +109,62 @@ pub fn attention(
     if last {
         y = b.op("select", Op::SelectOutputs, &[y])?;
     }
-    project(b, "o", "attn_output", "o_proj", y, width)
+    let hf = format!("self_attn.{}", a.output);
+    let shape = [width, a.n_heads * a.head_dim];
+    let weight = l.layer(b, layer, "attn_output.weight", &format!("{hf}.weight"), &shape)?;
+    let bias = l.layer_if_present(b, layer, "attn_output.bias", &format!("{hf}.bias"), &shape[..1])?;
+    Ok(b.linear("o", y, weight, bias)?)
+}
+
+/// q, k and v: from three tensors, or from one that has the rows of all three.
+fn project(
+    b: &mut GraphBuilder,
+    l: &Loader<'_>,
+    layer: usize,
+    x: ValueId,
+    a: &Attention,
+) -> Result<[ValueId; 3], Error> {
+    let width = b.graph().value(x).width;
+    let rows = [a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim, a.n_kv_heads * a.head_dim];
+    let fused = l.has(layer, "attn_qkv.weight", "self_attn.qkv_proj.weight")?;
+    let mut first = 0;
+    let mut made = Vec::with_capacity(3);
+    for (name, out) in ["q", "k", "v"].into_iter().zip(rows) {
+        let (weight, bias): (WeightId, Option<WeightId>) = if fused {
+            let (all, part) = (rows.iter().sum(), first..first + out);
+            let hf = "self_attn.qkv_proj";
+            (
+                l.layer_rows(b, layer, "attn_qkv.weight", &format!("{hf}.weight"), &[all, width], part.clone())?,
+                l.layer_rows_if_present(b, layer, "attn_qkv.bias", &format!("{hf}.bias"), &[all], part)?,
+            )
+        } else {
+            let (gguf, hf) = (format!("attn_{name}"), format!("self_attn.{name}_proj"));
+            (
+                l.layer(b, layer, &format!("{gguf}.weight"), &format!("{hf}.weight"), &[out, width])?,
+                l.layer_if_present(b, layer, &format!("{gguf}.bias"), &format!("{hf}.bias"), &[out])?,
+            )
+        };
+        first += out;
+        made.push(b.linear(name, x, weight, bias)?);
+    }
+    Ok([made[0], made[1], made[2]])
+}
+
+fn normalise(
+    b: &mut GraphBuilder,
+    l: &Loader<'_>,
+    layer: usize,
+    (q, k): (ValueId, ValueId),
+    a: &Attention,
+) -> Result<(ValueId, ValueId), Error> {
+    let norm = |b: &mut GraphBuilder, name: &str, x: ValueId| {
+        let group = match a.qk_norm {
+            QkNorm::Rows => b.graph().value(x).width,
+            QkNorm::None | QkNorm::Heads => a.head_dim,
+        };
+        let (gguf, hf) = (format!("attn_{name}_norm.weight"), format!("self_attn.{name}_norm.weight"));
+        let op: NormOp = l.layer_rms(b, layer, &gguf, &hf, group)?;
+        Ok::<_, Error>(b.norm(&format!("{name}_norm"), x, op)?)
+    };
+    Ok((norm(b, "q", q)?, norm(b, "k", k)?))
 }

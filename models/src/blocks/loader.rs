@@ -5,6 +5,7 @@ use std::ops::Range;
 use handmill_runtime::{
     format::{Checkpoint, Tensor},
     graph::{GraphBuilder, NormKind, NormOp, WeightId},
+    quant::DType,
 };
 
 use crate::Error;
@@ -18,6 +19,7 @@ pub struct Loader<'a> {
     prefix: &'static str,
     /// Added to norm scales: Gemma's safetensors store `weight - 1`.
     norm_offset: f32,
+    norm_kind: NormKind,
     eps: f32,
 }
 
@@ -40,12 +42,18 @@ impl<'a> Loader<'a> {
                 break;
             }
         }
-        Ok(Self { checkpoint, gguf, prefix, norm_offset: 0.0, eps })
+        Ok(Self { checkpoint, gguf, prefix, norm_offset: 0.0, norm_kind: NormKind::Rms, eps })
     }
 
     /// Norm scales of safetensors get `offset` added (GGUF files have it added already).
     pub fn with_norm_offset(mut self, offset: f32) -> Self {
         self.norm_offset = if self.gguf { 0.0 } else { offset };
+        self
+    }
+
+    /// The residual stream's norms are layer norms, with biases where the file has them.
+    pub fn with_layer_norms(mut self) -> Self {
+        self.norm_kind = NormKind::Layer;
         self
     }
 
@@ -173,11 +181,17 @@ impl<'a> Loader<'a> {
         Ok(self.checkpoint.find(&self.layer_name(layer, gguf, hf))?.is_some())
     }
 
-    /// The output head: its own weight, or the embedding table where the file has none.
-    pub fn head(&self, b: &mut GraphBuilder, embedding: WeightId) -> Result<WeightId, Error> {
+    /// The output head and its bias, if any: its own weight, or the embedding table where the file has none.
+    pub fn head(&self, b: &mut GraphBuilder, embedding: WeightId) -> Result<(WeightId, Option<WeightId>), Error> {
         let hf = PREFIXES.iter().find(|(p, _)| *p == self.prefix).map_or("lm_head.weight", |(_, h)| h);
         let name = if self.gguf { "output.weight" } else { hf };
-        Ok(self.checkpoint.find(name)?.map_or(embedding, |t| b.weight(name, t)))
+        let Some(weight) = self.checkpoint.find(name)? else { return Ok((embedding, None)) };
+        let rows = weight.rows();
+        let weight = b.weight(name, weight);
+        let name = name.replace(".weight", ".bias");
+        let Some(bias) = self.checkpoint.find(&name)? else { return Ok((weight, None)) };
+        self.check_shape(&name, &bias, &[rows])?;
+        Ok((weight, Some(b.weight(&name, bias))))
     }
 
     /// An RMS norm over `group` elements with this scale.
@@ -204,9 +218,42 @@ impl<'a> Loader<'a> {
         Ok(self.rms(self.layer(b, layer, gguf, hf, &[group])?, group))
     }
 
-    /// The norm before the head.
-    pub fn final_rms(&self, b: &mut GraphBuilder, group: usize) -> Result<NormOp, Error> {
-        Ok(self.rms(self.global(b, "output_norm.weight", "norm.weight", &[group])?, group))
+    /// A layer's norm of the family's kind over `group` elements; names without `.weight`.
+    pub fn layer_norm(
+        &self,
+        b: &mut GraphBuilder,
+        layer: usize,
+        gguf: &str,
+        hf: &str,
+        group: usize,
+    ) -> Result<NormOp, Error> {
+        let weight = self.layer(b, layer, &format!("{gguf}.weight"), &format!("{hf}.weight"), &[group])?;
+        let bias = match self.norm_kind {
+            NormKind::Rms => None,
+            NormKind::Layer => {
+                self.layer_if_present(b, layer, &format!("{gguf}.bias"), &format!("{hf}.bias"), &[group])?
+            }
+        };
+        Ok(NormOp { kind: self.norm_kind, bias, ..self.rms(weight, group) })
+    }
+
+    /// The norm before the head, of the family's kind; `hf` without `.weight`.
+    pub fn final_norm(&self, b: &mut GraphBuilder, hf: &str, group: usize) -> Result<NormOp, Error> {
+        let weight = self.global(b, "output_norm.weight", &format!("{hf}.weight"), &[group])?;
+        let name = self.name("output_norm.bias", &format!("{hf}.bias"));
+        let bias = match (self.norm_kind, self.checkpoint.find(&name)?) {
+            (NormKind::Layer, Some(tensor)) => {
+                self.check_shape(&name, &tensor, &[group])?;
+                Some(b.weight(&name, tensor))
+            }
+            _ => None,
+        };
+        Ok(NormOp { kind: self.norm_kind, bias, ..self.rms(weight, group) })
+    }
+
+    /// The format of the embedding table.
+    pub fn embedding_dtype(&self) -> Result<DType, Error> {
+        Ok(self.checkpoint.tensor(&self.name("token_embd.weight", "embed_tokens.weight"))?.dtype())
     }
 
     /// The embedding table, `[vocab, width]`. Its rows may be more or fewer than the configuration says.

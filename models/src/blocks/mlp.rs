@@ -1,11 +1,11 @@
-//! The gated feed-forward, the layer that most families share, and the output head.
+//! Feed-forwards.
 
-use handmill_runtime::graph::{Act, Graph, GraphBuilder, Op, ValueId, WeightId};
+use handmill_runtime::graph::{Act, GraphBuilder, ValueId};
 
-use super::{Attention, Loader, attention};
+use super::Loader;
 use crate::Error;
 
-/// `down(act(gate(x)) * up(x))` for layer `layer`, `inner` wide between.
+/// `down(act(gate(x)) * up(x))` for layer `layer`, `inner` wide between; gate and up from tensors of their own or fused.
 pub fn gated_mlp(
     b: &mut GraphBuilder,
     l: &Loader<'_>,
@@ -15,51 +15,52 @@ pub fn gated_mlp(
     act: Act,
 ) -> Result<ValueId, Error> {
     let width = b.graph().value(x).width;
-    let project = |b: &mut GraphBuilder, name: &str, x, out: usize| {
-        let shape = [out, b.graph().value(x).width];
-        let weight = l.layer(b, layer, &format!("ffn_{name}.weight"), &format!("mlp.{name}_proj.weight"), &shape)?;
-        let bias =
-            l.layer_if_present(b, layer, &format!("ffn_{name}.bias"), &format!("mlp.{name}_proj.bias"), &[out])?;
-        Ok::<_, Error>(b.linear(name, x, weight, bias)?)
+    // Phi 3's GGUF files have gate and up in `ffn_up`.
+    let fused = match l.is_gguf() {
+        true => !l.has(layer, "ffn_gate.weight", "")?,
+        false => l.has(layer, "", "mlp.gate_up_proj.weight")?,
     };
-    let gate = project(b, "gate", x, inner)?;
-    let up = project(b, "up", x, inner)?;
-    let y = b.op("gated", Op::GatedAct { act }, &[gate, up])?;
-    project(b, "down", y, width)
+    let mut halves = Vec::with_capacity(2);
+    for (i, name) in ["gate", "up"].into_iter().enumerate() {
+        if fused {
+            let (all, rows) = ([2 * inner, width], i * inner..(i + 1) * inner);
+            let weight = l.layer_rows(b, layer, "ffn_up.weight", "mlp.gate_up_proj.weight", &all, rows)?;
+            halves.push(b.linear(name, x, weight, None)?);
+        } else {
+            halves.push(project(b, l, layer, x, [name, &format!("{name}_proj")], inner)?);
+        }
+    }
+    let y = b.gated("gated", act, halves[0], halves[1])?;
+    project(b, l, layer, y, ["down", "down_proj"], width)
 }
 
-/// One layer of the llama block: `h += attention(norm(h)); h += mlp(norm(h))`, the latter `inner` wide between. From the last layer's attention on only
-/// the rows whose output was asked for are computed.
-pub fn pre_norm_layer(
+/// `fc2(act(fc1(x)))` for layer `layer`, `inner` wide between.
+pub fn mlp(
     b: &mut GraphBuilder,
     l: &Loader<'_>,
     layer: usize,
-    h: ValueId,
-    a: &Attention,
+    x: ValueId,
     inner: usize,
-    last: bool,
+    act: Act,
 ) -> Result<ValueId, Error> {
-    let width = b.graph().value(h).width;
-    b.scoped(format!("layer.{layer}"), |b| {
-        let norm = l.layer_rms(b, layer, "attn_norm.weight", "input_layernorm.weight", width)?;
-        let n = b.norm("attention_norm", h, norm)?;
-        let y = attention(b, l, layer, n, a, last)?;
-        let residual = if last { b.op("select_residual", Op::SelectOutputs, &[h])? } else { h };
-        let h = b.add("attention_residual", residual, y)?;
-        let norm = l.layer_rms(b, layer, "ffn_norm.weight", "post_attention_layernorm.weight", width)?;
-        let n = b.norm("mlp_norm", h, norm)?;
-        let y = gated_mlp(b, l, layer, n, inner, Act::Silu)?;
-        Ok(b.add("mlp_residual", h, y)?)
-    })
+    let width = b.graph().value(x).width;
+    let y = project(b, l, layer, x, ["up", "fc1"], inner)?;
+    let y = b.act("act", act, y)?;
+    project(b, l, layer, y, ["down", "fc2"], width)
 }
 
-/// The final norm and the output head over `x`, which finish the graph. `tied`: the head is the embedding table
-/// whatever else the file has.
-pub fn head(mut b: GraphBuilder, l: &Loader<'_>, x: ValueId, embedding: WeightId, tied: bool) -> Result<Graph, Error> {
-    let width = b.graph().value(x).width;
-    let norm = l.final_rms(&mut b, width)?;
-    let x = b.norm("final_norm", x, norm)?;
-    let head = if tied { embedding } else { l.head(&mut b, embedding)? };
-    let logits = b.linear("head", x, head, None)?;
-    Ok(b.finish(logits))
+/// A linear of the feed-forward by its name in GGUF (after `ffn_`) and in safetensors (after `mlp.`), with a bias where
+/// the file has one.
+fn project(
+    b: &mut GraphBuilder,
+    l: &Loader<'_>,
+    layer: usize,
+    x: ValueId,
+    [gguf, hf]: [&str; 2],
+    out: usize,
+) -> Result<ValueId, Error> {
+    let shape = [out, b.graph().value(x).width];
+    let weight = l.layer(b, layer, &format!("ffn_{gguf}.weight"), &format!("mlp.{hf}.weight"), &shape)?;
+    let bias = l.layer_if_present(b, layer, &format!("ffn_{gguf}.bias"), &format!("mlp.{hf}.bias"), &[out])?;
+    Ok(b.linear(gguf, x, weight, bias)?)
 }

@@ -1,10 +1,12 @@
 //! What families share.
 
 pub mod attention;
+pub mod decoder;
 pub mod loader;
 pub mod mlp;
 pub mod rope;
 
-pub use attention::{Attention, attention};
+pub use attention::{Attention, QkNorm, attention};
+pub use decoder::{Decoder, Head, Norms, layer, logits};
 pub use loader::Loader;
-pub use mlp::{gated_mlp, head, pre_norm_layer};
+pub use mlp::{gated_mlp, mlp};

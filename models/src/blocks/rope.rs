@@ -1,11 +1,9 @@
 //! Rotary frequencies from either kind of configuration, in all published spellings.
 
-use handmill_runtime::{
-    format::Tensor,
-    graph::{RopeFreqs, RopeLayout, RopeSpec},
-};
+use handmill_runtime::graph::{PositionScale, RopeFreqs, RopeLayout, RopeSpec};
 use serde_json::Value as Json;
 
+use super::Loader;
 use crate::{
     Error,
     config::{Config, Key, key},
@@ -22,10 +20,19 @@ pub struct RopeDefaults {
     pub theta: f64,
     /// Elements of a head.
     pub head_dim: usize,
+    /// Part of a head that turns.
+    pub partial: f64,
     /// `max_position_embeddings`, which stands in for a missing original context.
     pub context: usize,
     /// The layers' name within per-type parameters: `full_attention` or `sliding_attention`.
     pub layer_type: &'static str,
+}
+
+impl RopeDefaults {
+    /// The same for so much of a head.
+    pub fn with_partial(self, partial: f64) -> Self {
+        Self { partial, ..self }
+    }
 }
 
 const SCALING: Key = key("rope.scaling.type", "rope_scaling");
@@ -34,20 +41,68 @@ const SCALING: Key = key("rope.scaling.type", "rope_scaling");
 ///
 /// # Errors
 /// Malformed values, and scaling types that are not known, by name.
-pub fn rope(c: &Config<'_>, d: &RopeDefaults, gguf_freqs: Option<Tensor>) -> Result<RopeSpec, Error> {
-    let scaling = if c.is_gguf() { Scaling::from_gguf(c, d)? } else { Scaling::from_json(c, d)? };
+pub fn rope(c: &Config<'_>, d: &RopeDefaults, l: &Loader<'_>) -> Result<RopeSpec, Error> {
+    let mut scaling = if c.is_gguf() { Scaling::from_gguf(c, d)? } else { Scaling::from_json(c, d)? };
     let layout = if c.is_gguf() { d.gguf_layout } else { d.layout };
+    // GGUF files carry the divisors of longrope and of llama3 scaling as tensors; of the latter there is no metadata.
+    let n = scaling.rotary_dims / 2;
+    if let (Some(short), Some(long)) =
+        (divisors(c, l, "rope_factors_short.weight", n)?, divisors(c, l, "rope_factors_long.weight", n)?)
+    {
+        scaling.kind = "longrope".into();
+        (scaling.short, scaling.long) = (short, long);
+    }
     let mut spec = scaling.spec(c, layout)?;
-    // llama3 scaling has no metadata: GGUF files carry its divisors as a tensor.
-    if let (Some(t), RopeFreqs::Fixed(freqs)) = (gguf_freqs, &mut spec.freqs) {
-        let mut divisors = vec![0.0; freqs.len()];
-        if t.row_len() != freqs.len() || t.dtype().decode_row(t.bytes(), &mut divisors).is_err() {
-            let what = format!("rope_freqs.weight has shape {:?}, expected [{}]", t.shape(), freqs.len());
-            return Err(c.error(SCALING, what));
-        }
-        freqs.iter_mut().zip(divisors).for_each(|(f, d)| *f /= d);
+    if d.layer_type != "sliding_attention"
+        && let RopeFreqs::Fixed(freqs) = &mut spec.freqs
+        && let Some(divisors) = divisors(c, l, "rope_freqs.weight", n)?
+    {
+        freqs.iter_mut().zip(divisors).for_each(|(f, d)| *f /= d as f32);
     }
     Ok(spec)
+}
+
+/// A GGUF file's tensor of `n` divisors, if it has it.
+fn divisors(c: &Config<'_>, l: &Loader<'_>, name: &str, n: usize) -> Result<Option<Vec<f64>>, Error> {
+    let Some(t) = l.gguf_tensor(name)? else { return Ok(None) };
+    let mut divisors = vec![0.0; n];
+    let fits = t.shape() == [n] && t.dtype().decode_row(t.bytes(), &mut divisors).is_ok();
+    if !fits || !divisors.iter().all(|d| *d > 0.0) {
+        let what = format!("{name} has shape {:?}, expected [{n}] divisors greater than 0", t.shape());
+        return Err(c.error(SCALING, what));
+    }
+    Ok(Some(divisors.into_iter().map(f64::from).collect()))
+}
+
+/// The factor by position on Ministral 3's and Mistral 4's queries, if the file asks for one.
+///
+/// # Errors
+/// Malformed values.
+pub fn query_scale(c: &Config<'_>) -> Result<Option<PositionScale>, Error> {
+    let (beta, length, key_of_length) = if c.is_gguf() {
+        let length = key("attention.temperature_length", "");
+        (c.f32(key("attention.temperature_scale", ""))?, c.usize(length)?, length)
+    } else {
+        let dict = match c.object("rope_parameters")? {
+            None => c.object("rope_scaling")?,
+            dict => dict,
+        };
+        let get = |k: &str| dict.and_then(|d| d.get(k)).filter(|v| !v.is_null());
+        let beta = match get("llama_4_scaling_beta") {
+            None => None,
+            Some(v) => {
+                let what = || c.error(SCALING, format!("`llama_4_scaling_beta` should be a number and is {v}"));
+                Some(v.as_f64().ok_or_else(what)? as f32)
+            }
+        };
+        let length = get("original_max_position_embeddings").and_then(Json::as_u64);
+        (beta, length.map(|v| v as usize), SCALING)
+    };
+    match (beta.filter(|b| *b != 0.0), length) {
+        (None, _) => Ok(None),
+        (Some(beta), Some(length)) if length > 0 => Ok(Some(PositionScale { beta, length, offset: 0 })),
+        _ => Err(c.error(key_of_length, "a scale by position needs the original length that it grows with")),
+    }
 }
 
 /// The parameters of a scaling rule, whatever file they came from.
@@ -67,6 +122,9 @@ struct Scaling {
     truncate: bool,
     attention_factor: Option<f64>,
     mscale: [f64; 2],
+    /// What longrope divides frequencies by.
+    short: Vec<f64>,
+    long: Vec<f64>,
 }
 
 impl Scaling {
@@ -75,7 +133,7 @@ impl Scaling {
             kind: "default".into(),
             theta: d.theta,
             head_dim: d.head_dim,
-            rotary_dims: d.head_dim,
+            rotary_dims: (d.head_dim as f64 * d.partial) as usize,
             factor: None,
             original: d.context as f64,
             context: d.context,
@@ -86,6 +144,8 @@ impl Scaling {
             truncate: true,
             attention_factor: None,
             mscale: [0.0, 0.0],
+            short: Vec::new(),
+            long: Vec::new(),
         }
     }
 
@@ -115,10 +175,15 @@ impl Scaling {
         if let Some(v) = f("rope.scaling.yarn_beta_slow")? {
             s.beta_slow = v;
         }
-        if let Some(v) = f("rope.scaling.attn_factor")?
-            && s.kind == "yarn"
-        {
-            s.attention_factor = Some(v * Self::magnitude(s.factor.unwrap_or(1.0), 1.0));
+        s.attention_factor = f("rope.scaling.yarn_attn_factor")?;
+        if let Some(v) = f("rope.scaling.attn_factor")? {
+            // Readers multiply yarn's own factor by it.
+            let own = if s.kind == "yarn" { Self::magnitude(s.factor.unwrap_or(1.0), 1.0) } else { 1.0 };
+            s.attention_factor = Some(v * own);
+        }
+        if let Some(v) = f("rope.scaling.yarn_log_multiplier")? {
+            // DeepSeek's files hold a tenth of it.
+            s.mscale = [1.0, if c.architecture().starts_with("deepseek") { v / 0.1 } else { v }];
         }
         Ok(s)
     }
@@ -130,22 +195,21 @@ impl Scaling {
         if let Some(v) = number("rope_theta")? {
             s.theta = v;
         }
-        if let Some(v) = number("original_max_position_embeddings")? {
-            s.original = v;
-        }
+        let phi = c.architecture().starts_with("phi");
+        let outer_original = number("original_max_position_embeddings")?;
         let sliding = d.layer_type == "sliding_attention";
         let local = number("rope_local_base_freq")?;
         let dict = match c.object("rope_parameters")? {
             // Per layer type, or one for all.
             Some(all) => all.get(d.layer_type).filter(|v| v.is_object()).or(Some(all)),
-            // Legacy: scaling is for full attention only where sliding layers have a base of their own.
-            None if sliding && local.is_some() => {
-                s.theta = local.unwrap_or(s.theta);
+            // Legacy: scaling is for full attention only, and sliding layers have a base of their own.
+            None if sliding => {
+                s.theta = local.unwrap_or(d.theta);
                 None
             }
-            None if sliding && d.theta != s.theta && number("rope_theta")?.is_none() => None,
             None => c.object("rope_scaling")?,
         };
+        s.original = outer_original.unwrap_or(s.original);
         let Some(dict) = dict else { return s.with_partial(c, d, partial) };
         let get = |k: &str| dict.get(k).filter(|v| !v.is_null());
         let num = |k: &'static str| match get(k) {
@@ -157,17 +221,31 @@ impl Scaling {
         };
         if let Some(kind) = get("rope_type").or_else(|| get("type")) {
             s.kind = kind.as_str().unwrap_or_default().to_owned();
+            // Names of before there was one for it.
+            if s.kind == "su" || (phi && s.kind == "yarn") {
+                s.kind = "longrope".to_owned();
+            }
         }
         partial = num("partial_rotary_factor")?.or(partial);
         s.theta = num("rope_theta")?.unwrap_or(s.theta);
         s.factor = num("factor")?;
-        s.original = num("original_max_position_embeddings")?.unwrap_or(s.original);
+        if !(phi && outer_original.is_some()) {
+            s.original = num("original_max_position_embeddings")?.unwrap_or(s.original);
+        }
         s.low_freq_factor = num("low_freq_factor")?.unwrap_or(s.low_freq_factor);
         s.high_freq_factor = num("high_freq_factor")?.unwrap_or(s.high_freq_factor);
         s.beta_fast = num("beta_fast")?.unwrap_or(s.beta_fast);
         s.beta_slow = num("beta_slow")?.unwrap_or(s.beta_slow);
         s.attention_factor = num("attention_factor")?;
         s.mscale = [num("mscale")?.unwrap_or(0.0), num("mscale_all_dim")?.unwrap_or(0.0)];
+        let list = |k: &'static str| match get(k) {
+            None => Ok(Vec::new()),
+            Some(v) => match v.as_array().map(|v| v.iter().map(Json::as_f64).collect::<Option<Vec<_>>>()) {
+                Some(Some(list)) => Ok(list),
+                _ => Err(c.error(SCALING, format!("`{k}` should be an array of numbers"))),
+            },
+        };
+        (s.short, s.long) = (list("short_factor")?, list("long_factor")?);
         s.truncate = get("truncate").and_then(Json::as_bool).unwrap_or(true);
         s.with_partial(c, d, partial)
     }
@@ -211,8 +289,9 @@ impl Scaling {
             "dynamic" => {
                 let freqs =
                     RopeFreqs::Dynamic { theta: self.theta, factor: need_factor()?, max_position: self.context };
-                return Ok(RopeSpec { layout, rotary_dims: r, freqs, attention_factor: 1.0 });
+                return Ok(RopeSpec::new(layout, r, freqs));
             }
+            "longrope" => return self.longrope(c, layout, &base),
             "llama3" => {
                 let factor = need_factor()?;
                 base.iter().map(|f| self.llama3(*f, factor)).collect()
@@ -231,11 +310,30 @@ impl Scaling {
             }
         };
         Ok(RopeSpec {
-            layout,
-            rotary_dims: r,
-            freqs: RopeFreqs::Fixed(freqs.into_iter().map(|f| f as f32).collect()),
             attention_factor: attention_factor as f32,
+            ..RopeSpec::new(layout, r, RopeFreqs::Fixed(freqs.into_iter().map(|f| f as f32).collect()))
         })
+    }
+
+    /// LongRoPE (Ding et al. 2024): divisors found by search, one set for short and one for long sequences.
+    fn longrope(&self, c: &Config<'_>, layout: RopeLayout, base: &[f64]) -> Result<RopeSpec, Error> {
+        let divided = |name: &str, by: &[f64]| {
+            if by.len() != base.len() || !by.iter().all(|f| *f > 0.0 && f.is_finite()) {
+                let what = format!("`{name}` should have {} numbers greater than 0 and is {by:?}", base.len());
+                return Err(c.error(SCALING, what));
+            }
+            Ok::<Vec<f32>, Error>(base.iter().zip(by).map(|(f, by)| (f / by) as f32).collect())
+        };
+        let (short, long) = (divided("short_factor", &self.short)?, divided("long_factor", &self.long)?);
+        if !(self.original >= 2.0) {
+            return Err(c.error(SCALING, format!("the original length is {}", self.original)));
+        }
+        let stretch = self.factor.unwrap_or(self.context as f64 / self.original);
+        let own = if stretch <= 1.0 { 1.0 } else { (1.0 + stretch.ln() / self.original.ln()).sqrt() };
+        let attention_factor = self.attention_factor.unwrap_or(own) as f32;
+        let original = self.original as usize;
+        let freqs = RopeFreqs::ByLength { short, long, original, long_attention_factor: attention_factor };
+        Ok(RopeSpec { attention_factor, ..RopeSpec::new(layout, self.rotary_dims, freqs) })
     }
 
     /// Llama 3.1: long waves are stretched, short ones kept, those between blended.

@@ -1,15 +1,12 @@
-//! Llama 1 to 3.3 and all that shares its architecture (SmolLM, SmolLM2, TinyLlama, R1 distillations): pre-norm,
-//! rotary grouped-query attention, SwiGLU. Touvron et al. 2023; Grattafiori et al. 2024.
+//! Llama 1 to 3.3 and all that shares its architecture (SmolLM, SmolLM2, TinyLlama, R1 distillations, GGUF files of
+//! Mistral): pre-norm, rotary grouped-query attention, SwiGLU. Touvron et al. 2023; Grattafiori et al. 2024.
 
-use handmill_runtime::{
-    format::Checkpoint,
-    graph::{GraphBuilder, RopeLayout},
-};
+use handmill_runtime::{format::Checkpoint, graph::RopeLayout};
 
 use super::{ACT, Built, Dims, refuse_unless};
 use crate::{
     Error,
-    blocks::{self, Attention, Loader, rope::RopeDefaults},
+    blocks::{Attention, Decoder, Loader, rope},
     config::{Config, key},
 };
 
@@ -19,32 +16,9 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let experts = key("expert_count", "num_local_experts");
     refuse_unless(c, experts, c.usize(experts)?.unwrap_or(0) == 0, "a mixture of experts")?;
     let l = Loader::new(checkpoint, d.eps)?;
-    let rope = RopeDefaults {
-        layout: RopeLayout::Half,
-        // Conversion to GGUF permutes the rows of q and k.
-        gguf_layout: RopeLayout::Interleaved,
-        theta: 1e4,
-        head_dim: d.head_dim,
-        context: d.context,
-        layer_type: "full_attention",
-    };
-    let attention = Attention {
-        n_heads: d.n_heads,
-        n_kv_heads: d.n_kv_heads,
-        head_dim: d.head_dim,
-        scale: (d.head_dim as f32).powf(-0.5),
-        window: None,
-        rope: Some(blocks::rope::rope(c, &rope, l.gguf_tensor("rope_freqs.weight")?)?),
-        qk_norm: false,
-    };
-
-    let mut b = GraphBuilder::new();
-    let embedding = l.embedding(&mut b, d.width)?;
-    let mut h = b.embed("embed", embedding, 1.0)?;
-    for i in 0..d.n_layers {
-        h = blocks::pre_norm_layer(&mut b, &l, i, h, &attention, d.inner, i + 1 == d.n_layers)?;
-    }
-    let tied = c.bool(key("", "tie_word_embeddings"))?.unwrap_or(false);
-    let graph = blocks::head(b, &l, h, embedding, tied)?;
-    Ok(Built { graph, n_layers: d.n_layers, width: d.width, context: d.context })
+    // Conversion to GGUF permutes the rows of q and k.
+    let rope = d.rope(1e4, [RopeLayout::Half, RopeLayout::Interleaved]);
+    let attention = Attention { rope: Some(rope::rope(c, &rope, &l)?), ..d.attention() };
+    let decoder = Decoder::new(d.n_layers, d.width, d.inner, c.tied(false)?);
+    d.built(decoder.build(&l, |_| attention.clone())?)
 }

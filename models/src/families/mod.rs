@@ -1,13 +1,22 @@
 //! Model families: one file each, which names the family's tensors and builds its graph.
 
-mod gemma3;
+mod gemma;
+mod granite;
 mod llama;
+mod mistral;
+mod olmo;
+mod phi;
 mod qwen;
+mod smollm3;
 
-use handmill_runtime::{format::Checkpoint, graph::Graph};
+use handmill_runtime::{
+    format::Checkpoint,
+    graph::{Graph, RopeLayout},
+};
 
 use crate::{
     Error,
+    blocks::{Attention, rope::RopeDefaults},
     config::{Config, Key, key},
 };
 
@@ -27,12 +36,25 @@ pub struct Built {
 type Build = fn(&Config<'_>, &Checkpoint) -> Result<Built, Error>;
 
 /// Families by `general.architecture` (GGUF) or `model_type` (`config.json`).
-const FAMILIES: [(&str, Build); 5] = [
+const FAMILIES: &[(&str, Build)] = &[
     ("llama", llama::build),
+    ("mistral", mistral::build),
+    ("ministral", mistral::build),
+    ("ministral3", mistral::build),
+    ("mistral3", mistral::build),
     ("qwen2", qwen::build),
     ("qwen3", qwen::build),
-    ("gemma3", gemma3::build),
-    ("gemma3_text", gemma3::build),
+    ("gemma", gemma::build),
+    ("gemma2", gemma::build),
+    ("gemma3", gemma::build),
+    ("gemma3_text", gemma::build),
+    ("phi", phi::build_2),
+    ("phi2", phi::build_2),
+    ("phi3", phi::build_3),
+    ("olmo2", olmo::build),
+    ("olmo3", olmo::build),
+    ("granite", granite::build),
+    ("smollm3", smollm3::build),
 ];
 
 /// Whether a family of that name is supported.
@@ -50,7 +72,7 @@ pub fn build(checkpoint: &Checkpoint) -> Result<Built, Error> {
         return Err(Error::UnknownArchitecture {
             path: config.path().into(),
             architecture: config.architecture().into(),
-            known: FAMILIES.map(|(name, _)| name).join(", "),
+            known: FAMILIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
         });
     };
     build(&config, checkpoint)
@@ -73,6 +95,34 @@ const EPS: Key = key("attention.layer_norm_rms_epsilon", "rms_norm_eps");
 const ACT: Key = key("", "hidden_act");
 
 impl Dims {
+    /// The norms' epsilon, or the family's own where the file leaves it out.
+    fn eps_or(&self, c: &Config<'_>, default: f32) -> Result<f32, Error> {
+        Ok(c.f32(EPS)?.unwrap_or(default))
+    }
+
+    /// Full attention of these heads, without positions.
+    fn attention(&self) -> Attention {
+        Attention::new(self.n_heads, self.n_kv_heads, self.head_dim)
+    }
+
+    /// Rotation of whole heads with the base `theta` unless the file says otherwise, in the layouts of safetensors and
+    /// of GGUF.
+    fn rope(&self, theta: f64, [layout, gguf_layout]: [RopeLayout; 2]) -> RopeDefaults {
+        RopeDefaults {
+            layout,
+            gguf_layout,
+            theta,
+            head_dim: self.head_dim,
+            partial: 1.0,
+            context: self.context,
+            layer_type: "full_attention",
+        }
+    }
+
+    fn built(&self, graph: Graph) -> Result<Built, Error> {
+        Ok(Built { graph, n_layers: self.n_layers, width: self.width, context: self.context })
+    }
+
     /// Reads the dimensions; `head_dim` and `context` where the file leaves them out.
     fn read(c: &Config<'_>, head_dim: Option<usize>, context: usize) -> Result<Self, Error> {
         const HEADS: Key = key("attention.head_count", "num_attention_heads");
@@ -81,7 +131,7 @@ impl Dims {
         let width = c.require_usize(key("embedding_length", "hidden_size"))?;
         let n_heads = c.require_usize(HEADS)?;
         let n_kv_heads = c.usize(KV_HEADS)?.unwrap_or(n_heads);
-        if n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
+        if n_kv_heads == 0 || n_kv_heads > n_heads || !n_heads.is_multiple_of(n_kv_heads) {
             return Err(c.error(KV_HEADS, format!("{n_kv_heads} does not divide the {n_heads} query heads")));
         }
         let head_dim = c.usize(HEAD_DIM)?.or(head_dim.filter(|_| !c.is_gguf())).unwrap_or(width / n_heads);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Gpu, GpuError};
 use crate::{
     format::{Mapping, Tensor},
-    graph::{Plan, StepKind, WeightId},
+    graph::{Plan, WeightId},
 };
 
 /// Where a weight lies.
@@ -194,17 +194,7 @@ impl Drop for GpuWeights {
 fn in_order(plan: &Plan) -> Vec<WeightId> {
     let mut order = Vec::new();
     for step in &plan.steps {
-        let program = match &step.kind {
-            StepKind::Rows(p) => p,
-            StepKind::Linear(l) => &l.prologue,
-            StepKind::Attention(_) => continue,
-        };
-        let tables = program.instrs.iter().filter_map(|i| i.op.table());
-        let parts = match &step.kind {
-            StepKind::Linear(l) => l.parts.as_slice(),
-            _ => &[],
-        };
-        for id in tables.chain(parts.iter().map(|p| p.weight)) {
+        for id in step.kind.matrices() {
             if !order.contains(&id) {
                 order.push(id);
             }

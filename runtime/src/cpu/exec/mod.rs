@@ -98,7 +98,7 @@ impl CpuBackend {
         let book = PageBook::new(graph.caches(), options.kv_type, options.max_cached_tokens);
         let kv = KvMemory::new(&book)?;
         let vocab = plan.vocab();
-        let vectors = decode_vectors(&plan)?;
+        let vectors = plan.decode_vectors()?;
         let schedule = Schedule::new(&plan, linear, threads);
         let max_tokens = options.max_step_tokens.max(1);
         let table = |rows: usize, dims: usize| Buffer::new(rows * dims * 4, "the rotation tables");
@@ -298,17 +298,4 @@ impl StepContext<'_> {
         let both = unsafe { self.backend.rope_tables[rope.0 as usize].slice::<f32>(row * 2 * half, 2 * half) };
         both.split_at(half)
     }
-}
-
-/// The weights that kernels want as f32 vectors: all that are not matrices of a linear or an embedding.
-fn decode_vectors(plan: &Plan) -> Result<Vec<Vec<f32>>, CpuError> {
-    let graph = &plan.graph;
-    let mut vectors = vec![Vec::new(); graph.weights().count()];
-    for (vector, (_, tensor)) in vectors.iter_mut().zip(graph.weights()) {
-        if tensor.shape().len() == 1 {
-            vector.resize(tensor.row_len(), 0.0);
-            tensor.dtype().decode_row(tensor.bytes(), vector)?;
-        }
-    }
-    Ok(vectors)
 }

@@ -3,7 +3,7 @@
 use super::attention;
 use crate::{
     cpu::ops::{ActForm, LinearKernels},
-    graph::{HeadLinearOp, LinearStep, Plan, StepKind},
+    graph::{HeadLinearOp, LinearStep, Plan, RowProgram, StepKind},
 };
 
 /// A range of rows of one part of a linear step, or of outputs of one head of a head linear.
@@ -62,12 +62,8 @@ impl Schedule {
             mat_vec_act_bytes = mat_vec_act_bytes.max(bytes(&s.mat_vec_forms));
             linear.push(s);
         }
-        let program_len = |kind: &StepKind| match kind {
-            StepKind::Rows(p) => p.scratch_len(),
-            StepKind::Linear(l) => l.prologue.scratch_len(),
-            StepKind::Attention(_) => 0,
-        };
-        let program_bytes = plan.steps.iter().map(|s| program_len(&s.kind)).max().unwrap_or(0) * 4;
+        let programs = plan.steps.iter().filter_map(|s| s.kind.program());
+        let program_bytes = programs.map(RowProgram::scratch_len).max().unwrap_or(0) * 4;
         let partial_len = |kind: &StepKind| match kind {
             StepKind::Attention(a) => attention::params(&a.op, None, None).partial_len() * a.op.n_kv_heads,
             _ => 0,

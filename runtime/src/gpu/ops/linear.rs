@@ -54,8 +54,8 @@ pub struct LinearCall {
 pub struct Variant {
     /// The most rows that it is meant for; `u32::MAX` in the last.
     pub max_rows: u32,
-    /// One after the other.
-    pub dispatches: Vec<Dispatch>,
+    /// What runs.
+    pub dispatch: Dispatch,
 }
 
 /// The kernels for `call`, for few rows first.
@@ -64,7 +64,7 @@ pub struct Variant {
 /// A call that does not fit the kernels: too many parts, a binding over 4 GiB, places that blocks cannot begin at.
 pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuError> {
     check(call)?;
-    let variant = |max_rows, dispatch| Variant { max_rows, dispatches: vec![dispatch] };
+    let variant = |max_rows, dispatch| Variant { max_rows, dispatch };
     if caps.software {
         return Ok(vec![variant(1, lanes(caps, call, 1)), variant(u32::MAX, lanes(caps, call, 8))]);
     }

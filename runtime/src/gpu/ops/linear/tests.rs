@@ -135,22 +135,16 @@ impl Case {
     /// Runs `variant` and returns the largest relative error of its parts.
     fn error(&self, gpu: &Gpu, variant: &Variant) -> f64 {
         let mut arena = bytemuck::cast_slice::<f32, u8>(&self.arena).to_vec();
-        for d in &variant.dispatches {
-            let rows = if d.rows == Rows::Output { self.outputs } else { self.tokens };
-            let grid = d.grid.map(|g| match g {
-                Dim::Fixed(n) => n,
-                Dim::RowsOver(n) => rows.div_ceil(n),
-                Dim::Sequences | Dim::Splits(_) => 1,
-            });
-            let data: [&[u8]; 5] = [
-                &d.params,
-                bytemuck::cast_slice(&self.batch),
-                &arena,
-                bytemuck::cast_slice(&self.vectors),
-                &self.weights,
-            ];
-            arena = gpu.dispatch_once(&d.kernel, &data, grid).unwrap().swap_remove(0);
-        }
+        let d = &variant.dispatch;
+        let rows = if d.rows == Rows::Output { self.outputs } else { self.tokens };
+        let grid = d.grid.map(|g| match g {
+            Dim::Fixed(n) => n,
+            Dim::RowsOver(n) => rows.div_ceil(n),
+            Dim::Sequences | Dim::Splits(_) => 1,
+        });
+        let data: [&[u8]; 5] =
+            [&d.params, bytemuck::cast_slice(&self.batch), &arena, bytemuck::cast_slice(&self.vectors), &self.weights];
+        arena = gpu.dispatch_once(&d.kernel, &data, grid).unwrap().swap_remove(0);
         let arena: Vec<f32> = bytemuck::pod_collect_to_vec(&arena);
         let mut worst = 0f64;
         let parts = if self.call.gated.is_some() { 1 } else { self.call.parts.len() };
@@ -182,7 +176,7 @@ fn run(gpu: &Gpu, random: &mut Random, shape: &Shape) {
     let variant = variants.iter().find(|v| v.max_rows >= shape.rows).unwrap();
     let error = case.error(gpu, variant);
     let what = format!("{:?} x {} rows of {} on {}", shape.parts, shape.rows, shape.k, gpu.name());
-    assert!(error < 1e-5, "{what}: {error:e} with {:?}", variant.dispatches[0].kernel);
+    assert!(error < 1e-5, "{what}: {error:e} with {:?}", variant.dispatch.kernel);
 }
 
 #[test]
@@ -263,7 +257,7 @@ fn bytes_cost_no_more_than_their_rounding() {
                     Case::new(&mut random, &Shape { k: 512, parts: vec![(dtype, 33)], rows, ..Shape::default() });
                 let variants = dispatches(&caps, &case.call).unwrap();
                 let variant = variants.iter().find(|v| v.max_rows >= rows).unwrap();
-                assert!(variant.dispatches[0].kernel.defines.get("INT8").is_some());
+                assert!(variant.dispatch.kernel.defines.get("INT8").is_some());
                 let error = case.error(gpu, variant);
                 // Inputs are spread evenly over a scale of 127 steps: a step's error is 1/sqrt(12), the inputs' size
                 // 127/sqrt(3), hence 0.4 %; sums with an offset cancel in part, which costs the rest.
@@ -287,7 +281,7 @@ fn the_cooperative_kernel_reads_and_writes_what_it_should() {
         for shape in &shapes {
             let case = Case::new(&mut random, shape);
             let mut variant = dispatches(&caps, &case.call).unwrap().pop().unwrap();
-            let kernel = &mut variant.dispatches[0].kernel;
+            let kernel = &mut variant.dispatch.kernel;
             assert_eq!(kernel.name, "linear_coop");
             let mut defines = Defines::new();
             for name in ["PARTS", "RESIDUAL", "OUTPUTS", "VEC", "GATED", "SUB", "SUBGROUPS", "F16"] {
@@ -301,7 +295,7 @@ fn the_cooperative_kernel_reads_and_writes_what_it_should() {
             kernel.defines = defines.flag("EMULATED", true);
             let error = case.error(gpu, &variant);
             // Factors are rounded to f16, each by up to 2^-12 of itself.
-            assert!(error < 5e-4, "{:?}: {error:e}", variant.dispatches[0].kernel);
+            assert!(error < 5e-4, "{:?}: {error:e}", variant.dispatch.kernel);
         }
     }
 }
@@ -315,8 +309,8 @@ fn grids_fold_where_a_dimension_is_short() {
         let shape = Shape { k: 64, parts: vec![(DType::Q4_0, 470), (DType::Q8_0, 300)], rows: 2, ..Shape::default() };
         let case = Case::new(&mut random, &shape);
         for variant in dispatches(&caps, &case.call).unwrap() {
-            assert!(variant.dispatches.iter().all(|d| matches!(d.grid[0], Dim::Fixed(n) if n <= 3)));
-            assert!(case.error(gpu, &variant) < 1e-5, "{:?}", variant.dispatches[0].kernel);
+            assert!(matches!(variant.dispatch.grid[0], Dim::Fixed(n) if n <= 3));
+            assert!(case.error(gpu, &variant) < 1e-5, "{:?}", variant.dispatch.kernel);
         }
     }
 }

@@ -190,7 +190,7 @@ fn linear_calls() -> Vec<LinearCall> {
 
 fn linear_kernels(caps: &Caps, call: &LinearCall, found: &mut dyn FnMut(&Caps, &Kernel)) {
     for variant in linear::dispatches(caps, call).unwrap() {
-        variant.dispatches.iter().for_each(|d| found(caps, &d.kernel));
+        found(caps, &variant.dispatch.kernel);
     }
 }
 

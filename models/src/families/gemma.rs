@@ -1,0 +1,98 @@
+//! Gemma 1, 2 and 3, text: scaled embeddings, tanh-GELU, a tied head. Gemma 2 has a norm before and after each block,
+//! bounds scores and logits, and alternates sliding and full layers; Gemma 3 has norms of q and k instead of bounds, and
+//! five sliding layers, with a rotation of their own, to each full one. Gemma Team 2024, 2024, 2025.
+
+use handmill_runtime::{
+    format::Checkpoint,
+    graph::{Act, RopeLayout},
+    quant::DType,
+};
+
+use super::{Built, Dims, refuse_unless};
+use crate::{
+    Error,
+    blocks::{
+        Attention, Decoder, Head, Loader, Norms, QkNorm,
+        rope::{self, RopeDefaults},
+    },
+    config::{Config, Key, key},
+};
+
+const ACT: Key = key("", "hidden_activation");
+const LEGACY_ACT: Key = key("", "hidden_act");
+const SCALAR: Key = key("", "query_pre_attn_scalar");
+
+pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
+    let (one, two) = (c.architecture() == "gemma", c.architecture() == "gemma2");
+    let d = Dims::read(c, Some(256), if one || two { 8192 } else { 131072 })?;
+    // In Gemma 1's first configurations "gelu" means its tanh form, too.
+    let act = if one { c.str(ACT)?.or(c.str(LEGACY_ACT)?) } else { c.str(ACT)? };
+    let known = act.is_none_or(|a| a == "gelu_pytorch_tanh" || (one && a == "gelu"));
+    refuse_unless(c, ACT, known, "an activation other than tanh GELU")?;
+    let bidirectional = key("", "use_bidirectional_attention");
+    refuse_unless(c, bidirectional, !c.bool(bidirectional)?.unwrap_or(false), "attention to later tokens")?;
+    let l = Loader::new(checkpoint, d.eps)?.with_norm_offset(1.0);
+
+    let theta = if one || two { 1e4 } else { 1e6 };
+    let rope = d.rope(theta, [RopeLayout::Half; 2]);
+    let cap = |gguf, hf| Ok::<_, Error>(c.f32(key(gguf, hf))?.filter(|cap| *cap != 0.0 && two));
+    let full = Attention {
+        scale: if one { d.attention().scale } else { query_scale(c, &d, two)? },
+        softcap: cap("attn_logit_softcapping", "attn_logit_softcapping")?,
+        rope: Some(rope::rope(c, &rope, &l)?),
+        qk_norm: if one || two { QkNorm::None } else { QkNorm::Heads },
+        ..d.attention()
+    };
+    let window = c.usize(key("attention.sliding_window", "sliding_window"))?.unwrap_or(4096);
+    let local_rope = match two {
+        true => full.rope.clone(),
+        false => Some(rope::rope(c, &RopeDefaults { theta: 1e4, layer_type: "sliding_attention", ..rope }, &l)?),
+    };
+    let local = Attention { window: Some(window), rope: local_rope, ..full.clone() };
+    let period = match c.usize(key("", "sliding_window_pattern"))? {
+        _ if two => 2,
+        None => c.usize(key("", "_sliding_window_pattern"))?.unwrap_or(6),
+        Some(period) => period,
+    };
+    let sliding = match one {
+        true => vec![false; d.n_layers],
+        false => c.sliding_layers(d.n_layers, |i| period == 0 || !(i + 1).is_multiple_of(period))?,
+    };
+
+    let final_cap = key("final_logit_softcapping", "final_logit_softcapping");
+    let bound = c.f32(final_cap)?.filter(|cap| *cap != 0.0);
+    refuse_unless(c, final_cap, two || bound.is_none(), "a cap on the logits")?;
+    refuse_unless(c, final_cap, bound.is_none_or(|cap| cap > 0.0), "a cap below zero")?;
+    let tied = c.tied(true)?;
+    let decoder = Decoder {
+        embedding_scale: embedding_scale(c, &l, d.width)?,
+        norms: if one { Norms::Pre } else { Norms::Sandwich },
+        act: Act::GeluTanh,
+        head: Head { softcap: bound, ..Head::new(tied) },
+        ..Decoder::new(d.n_layers, d.width, d.inner, tied)
+    };
+    d.built(decoder.build(&l, |i| if sliding[i] { local.clone() } else { full.clone() })?)
+}
+
+/// The square root of the width; the reference rounds it to the checkpoint's type.
+pub(super) fn embedding_scale(c: &Config<'_>, l: &Loader<'_>, width: usize) -> Result<f32, Error> {
+    let scale = (width as f32).sqrt();
+    if c.is_gguf() || l.embedding_dtype()? != DType::BF16 {
+        return Ok(scale);
+    }
+    // The nearest bfloat16, ties to even.
+    let bits = scale.to_bits();
+    Ok(f32::from_bits((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff_0000))
+}
+
+/// `query_pre_attn_scalar^-0.5`. GGUF files lack it: it is the head's size but for the 27B models.
+fn query_scale(c: &Config<'_>, d: &Dims, two: bool) -> Result<f32, Error> {
+    let default = match c.is_gguf() {
+        true if d.n_layers == if two { 46 } else { 62 } => d.width / d.n_heads,
+        true => d.head_dim,
+        false => 256,
+    };
+    let scalar = c.f32(SCALAR)?.unwrap_or(default as f32);
+    refuse_unless(c, SCALAR, scalar > 0.0 && scalar.is_finite(), "a root of it")?;
+    Ok(scalar.powf(-0.5))
+}

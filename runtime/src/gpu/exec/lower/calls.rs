@@ -1,0 +1,83 @@
+//! What a step of the plan runs, by the shape of the step.
+
+use super::super::Call;
+use crate::{
+    gpu::ops::Dim,
+    graph::{Act, Rows},
+};
+
+/// The calls of one step of the plan.
+pub(in super::super) struct StepCalls {
+    /// The rows that choose the variant.
+    pub rows: Rows,
+    pub flops_per_row: u64,
+    /// Set where the step's kernel applies the gated activation of its two outputs.
+    pub gated: Option<Act>,
+    /// For any number of rows.
+    pub(super) before: Vec<Call>,
+    /// Then the first of these that suits.
+    pub(super) variants: Vec<(When, Vec<Call>)>,
+}
+
+/// What a variant of a step's calls is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// At most so many rows.
+    RowsUpTo(u32),
+    /// Sequences of many new tokens.
+    Prompt,
+    /// The keys of this group of caches are divided into parts.
+    Split(usize),
+    /// Any step.
+    Always,
+}
+
+/// What a step is like, as far as the choice of calls goes.
+#[derive(Clone, Debug, Default)]
+pub(in super::super) struct Shape {
+    pub tokens: usize,
+    pub outputs: usize,
+    pub sequences: usize,
+    /// No sequence has more than a few new tokens.
+    pub decode: bool,
+    /// By group of caches: the parts that a row's keys are divided into.
+    pub splits: Vec<u32>,
+}
+
+impl Shape {
+    pub fn count(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Token => self.tokens,
+            Rows::Output => self.outputs,
+        }
+    }
+
+    /// Workgroups in a dimension of a dispatch over `rows`.
+    pub fn workgroups(&self, dim: Dim, rows: Rows) -> u32 {
+        match dim {
+            Dim::Fixed(n) => n,
+            Dim::RowsOver(n) => (self.count(rows) as u32).div_ceil(n),
+            Dim::Sequences => self.sequences as u32,
+            Dim::Splits(group) => self.splits[group as usize],
+        }
+    }
+}
+
+impl StepCalls {
+    /// The calls for a step of that shape.
+    pub fn calls(&self, shape: &Shape) -> impl Iterator<Item = &Call> {
+        let fits = |(when, _): &&(When, Vec<Call>)| match when {
+            When::RowsUpTo(most) => shape.count(self.rows) as u64 <= u64::from(*most),
+            When::Prompt => !shape.decode,
+            When::Split(group) => shape.splits[*group] > 1,
+            When::Always => true,
+        };
+        let variant = self.variants.iter().find(fits).map_or(&[][..], |(_, calls)| calls);
+        self.before.iter().chain(variant)
+    }
+
+    /// All calls of all variants.
+    pub fn calls_mut(&mut self) -> impl Iterator<Item = &mut Call> {
+        self.before.iter_mut().chain(self.variants.iter_mut().flat_map(|(_, calls)| calls))
+    }
+}

@@ -1,0 +1,37 @@
+//! How large the arena is.
+
+use crate::{
+    gpu::{Gpu, GpuError, exec::memory::ArenaLayout},
+    graph::{Plan, Rows},
+};
+
+/// The elements that a row of each kind takes, with the scratch of the step that needs most, and how many token rows
+/// leave room in one binding for an output row at least.
+pub(super) fn lay_out(gpu: &Gpu, plan: &Plan, max_step_tokens: usize) -> Result<ArenaLayout, GpuError> {
+    let mut scratch = [0, 0];
+    for step in &plan.steps {
+        let Some(program) = step.kind.program() else { continue };
+        let kind = &mut scratch[usize::from(program.rows == Rows::Output)];
+        *kind = (*kind).max(program.scratch_len());
+    }
+    let mut layout = ArenaLayout {
+        token_elements: plan.token_elements + scratch[0],
+        output_elements: plan.output_elements + scratch[1],
+        max_tokens: max_step_tokens.max(1),
+    };
+    // Room for some output rows beside the tokens: perplexity wants many, everything else one a sequence.
+    let most = gpu.caps().max_binding;
+    while layout.max_tokens > 1 && layout.bytes(8) > most {
+        layout.max_tokens /= 2;
+    }
+    if layout.bytes(1) > most {
+        return Err(GpuError::Limit {
+            adapter: gpu.name().to_owned(),
+            what: "storage bindings",
+            has: most,
+            op: "the activations of one token".to_owned(),
+            needs: layout.bytes(1),
+        });
+    }
+    Ok(layout)
+}

@@ -1,0 +1,113 @@
+//! Linears: how their weights are bound, and gated activations that their kernels apply.
+
+use super::{Draft, Lowering, StepDraft, calls::When};
+use crate::{
+    gpu::{
+        GpuError,
+        exec::memory::Source,
+        ops::linear::{self, LinearCall, LinearPart},
+    },
+    graph::{Act, LinearStep, RowInstr, RowOp, Src, StepKind, ValueId},
+};
+
+impl Lowering<'_> {
+    pub(super) fn linear(&mut self, step: &LinearStep, gated: Option<Act>) -> Result<StepDraft, GpuError> {
+        let rows = step.prologue.rows;
+        let before = self.program(&step.prologue, Some(step.input))?;
+        let input = self.source(&step.prologue, step.input);
+        let mut variants: Vec<(When, Vec<Draft>)> = Vec::new();
+        for (source, parts) in self.bindings_of(step)? {
+            let call = LinearCall { input, k: step.k as u32, parts, rows, residual: None, gated };
+            let made = linear::dispatches(self.gpu.caps(), &call)?;
+            for (i, variant) in made.into_iter().enumerate() {
+                let draft = self.draft(variant.dispatch, &[source]);
+                match variants.get_mut(i) {
+                    Some((_, all)) => all.push(draft),
+                    None => variants.push((When::RowsUpTo(variant.max_rows), vec![draft])),
+                }
+            }
+        }
+        let weights = step.parts.iter().map(|p| self.plan.graph.weight(p.weight));
+        let flops_per_row = weights.map(|w| 2 * (w.rows() * w.row_len()) as u64).sum();
+        Ok(StepDraft { rows, flops_per_row, gated, before, variants })
+    }
+
+    /// The gated activation that step `i`'s kernel can apply to its two outputs, and the place of the first of them,
+    /// where the result goes: where the next step begins with it, nothing else reads them, and one binding shows both
+    /// weights.
+    pub(super) fn gated_with_next(&self, i: usize, step: &LinearStep) -> Result<Option<(Act, ValueId)>, GpuError> {
+        let [a, b] = &step.parts[..] else { return Ok(None) };
+        let Some(StepKind::Linear(next)) = self.plan.steps.get(i + 1).map(|s| &s.kind) else { return Ok(None) };
+        let first = next.prologue.instrs.first();
+        let Some(RowInstr { op: RowOp::GatedAct { act, gate, up }, store: None, .. }) = first else { return Ok(None) };
+        let readers =
+            |v: ValueId| self.plan.steps.iter().flat_map(|s| s.kind.reads_and_writes().0).filter(move |r| *r == v);
+        let fits = *gate == Src::Value(a.output)
+            && *up == Src::Value(b.output)
+            && readers(a.output).chain(readers(b.output)).count() == 2
+            && next.prologue.rows == step.prologue.rows;
+        if !fits {
+            return Ok(None);
+        }
+        let groups = self.bindings_of(step)?;
+        let whole = groups.len() == 1 && groups[0].1.len() == 2 && groups[0].1[0].rows == groups[0].1[1].rows;
+        Ok(whole.then_some((*act, a.output)))
+    }
+
+    /// The parts of a step by the binding that shows their weights: as few as possible, parts cut by rows where no
+    /// binding holds them.
+    fn bindings_of(&self, step: &LinearStep) -> Result<Vec<(Source, Vec<LinearPart>)>, GpuError> {
+        let mut windows = Vec::new();
+        for part in &step.parts {
+            let tensor = self.plan.graph.weight(part.weight);
+            for window in self.windows(part.weight, 0..tensor.rows() as u32)? {
+                windows.push((part, window));
+            }
+        }
+        let mut groups: Vec<(Source, Vec<LinearPart>)> = Vec::new();
+        for (part, window) in windows {
+            let tensor = self.plan.graph.weight(part.weight);
+            let Source::Weights { buffer, offset, len } = window.source else { continue };
+            let make = |byte: u64| LinearPart {
+                dtype: tensor.dtype(),
+                rows: window.rows.len() as u32,
+                out: self.value(part.output),
+                out_first: window.rows.start,
+                bias: part.bias.map(|b| self.vector_at[b.0 as usize] + window.rows.start),
+                weight_byte: byte,
+                row_bytes: tensor.row_bytes() as u64,
+            };
+            if let Some((Source::Weights { buffer: b, offset: o, len: l }, parts)) = groups.last_mut()
+                && *b == buffer
+                && parts.len() < linear::MAX_PARTS
+            {
+                let first = offset.min(*o);
+                let end = (offset + len).max(*o + *l);
+                if end - first <= self.gpu.caps().max_binding {
+                    for p in parts.iter_mut() {
+                        p.weight_byte += *o - first;
+                    }
+                    parts.push(make(offset + window.byte - first));
+                    (*o, *l) = (first, end - first);
+                    continue;
+                }
+            }
+            groups.push((window.source, vec![make(window.byte)]));
+        }
+        Ok(groups)
+    }
+}
+
+/// `step` without its program's first instruction, whose result is already at `value`.
+pub(super) fn without_first(step: &LinearStep, value: ValueId) -> LinearStep {
+    let moved = |src: &mut Src| match *src {
+        Src::Temp(0) => *src = Src::Value(value),
+        Src::Temp(t) => *src = Src::Temp(t - 1),
+        Src::Value(_) => {}
+    };
+    let mut step = step.clone();
+    step.prologue.instrs.remove(0);
+    step.prologue.instrs.iter_mut().flat_map(|i| i.op.srcs_mut()).flatten().for_each(moved);
+    moved(&mut step.input);
+    step
+}

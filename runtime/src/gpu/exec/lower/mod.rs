@@ -1,0 +1,221 @@
+//! From the steps of a plan to calls of kernels.
+
+mod attention;
+mod calls;
+mod layout;
+mod linear;
+mod windows;
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Call, Dim, Dispatch, Kernel, Pipeline, bind,
+    memory::{ArenaLayout, Memory, Source},
+};
+use crate::{
+    gpu::{
+        Gpu, GpuError,
+        ops::{
+            Place,
+            rows::{self, Extra, RowDispatch},
+        },
+        weights::GpuWeights,
+    },
+    graph::{Act, Plan, RowProgram, Rows, Src, StepKind, ValueId},
+    step::PageBook,
+};
+use calls::When;
+pub(super) use calls::{Shape, StepCalls};
+use linear::without_first;
+
+/// A call that is not compiled yet.
+struct Draft {
+    kernel: Kernel,
+    sources: Vec<Source>,
+    grid: [Dim; 3],
+    rows: Rows,
+}
+
+struct StepDraft {
+    rows: Rows,
+    flops_per_row: u64,
+    gated: Option<Act>,
+    before: Vec<Draft>,
+    variants: Vec<(When, Vec<Draft>)>,
+}
+
+/// All that must be known before memory is allocated.
+pub(super) struct Lowering<'a> {
+    plan: &'a Plan,
+    gpu: &'a Gpu,
+    weights: &'a GpuWeights,
+    book: &'a PageBook,
+    pub layout: ArenaLayout,
+    /// Uniform parameters of all calls.
+    pub params: Vec<u8>,
+    /// All small f32 vectors, one after the other.
+    pub vectors: Vec<f32>,
+    /// First element in `vectors`, by weight.
+    vector_at: Vec<u32>,
+    steps: Vec<StepDraft>,
+}
+
+impl<'a> Lowering<'a> {
+    pub fn new(
+        gpu: &'a Gpu,
+        plan: &'a Plan,
+        weights: &'a GpuWeights,
+        book: &'a PageBook,
+        max_step_tokens: usize,
+    ) -> Result<Self, GpuError> {
+        let (mut vectors, mut vector_at) = (Vec::new(), Vec::new());
+        for vector in plan.decode_vectors()? {
+            vector_at.push(vectors.len() as u32);
+            vectors.extend(vector);
+        }
+        let layout = layout::lay_out(gpu, plan, max_step_tokens)?;
+        let mut lowering =
+            Self { plan, gpu, weights, book, layout, params: Vec::new(), vectors, vector_at, steps: Vec::new() };
+        // Set where the step before has made this step's gated activation.
+        let mut gated = None;
+        for (i, step) in plan.steps.iter().enumerate() {
+            let made = gated.take();
+            let draft = match &step.kind {
+                StepKind::Rows(program) => {
+                    let before = lowering.program(program, None)?;
+                    StepDraft { rows: program.rows, flops_per_row: 0, gated: None, before, variants: Vec::new() }
+                }
+                StepKind::Linear(linear) => {
+                    gated = lowering.gated_with_next(i, linear)?;
+                    let act = gated.map(|(act, _)| act);
+                    match made {
+                        Some((_, value)) => lowering.linear(&without_first(linear, value), act)?,
+                        None => lowering.linear(linear, act)?,
+                    }
+                }
+                StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
+            };
+            lowering.steps.push(draft);
+        }
+        Ok(lowering)
+    }
+
+    /// Compiles every kernel, several at a time, and binds the calls.
+    pub fn compile(self, gpu: &Gpu, memory: &Memory, weights: &GpuWeights) -> Result<Vec<StepCalls>, GpuError> {
+        let drafts = || self.steps.iter().flat_map(|s| s.before.iter().chain(s.variants.iter().flat_map(|(_, c)| c)));
+        let mut kernels: Vec<&Kernel> = Vec::new();
+        for draft in drafts() {
+            if !kernels.contains(&&draft.kernel) {
+                kernels.push(&draft.kernel);
+            }
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(kernels.len().max(1));
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let compiled: Vec<Result<(), GpuError>> = std::thread::scope(|scope| {
+            let work = || {
+                while let Some(kernel) = kernels.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    gpu.pipeline(kernel)?;
+                }
+                Ok(())
+            };
+            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            handles.into_iter().filter_map(|h| h.join().ok()).collect()
+        });
+        compiled.into_iter().collect::<Result<(), _>>()?;
+        let mut pipelines: HashMap<&Kernel, Arc<Pipeline>> = HashMap::new();
+        for kernel in kernels {
+            pipelines.insert(kernel, gpu.pipeline(kernel)?);
+        }
+        let call = |draft: &Draft| {
+            let pipeline = pipelines[&draft.kernel].clone();
+            let group = bind(gpu, &pipeline, &draft.sources, memory, weights);
+            Call { pipeline, sources: draft.sources.clone(), group, grid: draft.grid, rows: draft.rows }
+        };
+        let steps = self.steps.iter().map(|step| StepCalls {
+            rows: step.rows,
+            flops_per_row: step.flops_per_row,
+            gated: step.gated,
+            before: step.before.iter().map(call).collect(),
+            variants: step.variants.iter().map(|(n, calls)| (*n, calls.iter().map(call).collect())).collect(),
+        });
+        Ok(steps.collect())
+    }
+
+    /// Where a value of the arena lies.
+    fn value(&self, id: ValueId) -> Place {
+        let slot = self.plan.slot(id);
+        let base = match slot.rows {
+            Rows::Token => 0,
+            Rows::Output => self.layout.output_base(),
+        };
+        Place { base: base as u32, offset: slot.offset as u32, stride: slot.stride as u32, rows: slot.rows }
+    }
+
+    /// Where a source of `program` lies: values and stored temps in their slots, other temps behind all values.
+    fn source(&self, program: &RowProgram, src: Src) -> Place {
+        let index = match src {
+            Src::Value(v) => return self.value(v),
+            Src::Temp(t) => usize::from(t),
+        };
+        if let Some(stored) = program.instrs[index].store {
+            return self.value(stored);
+        }
+        let before: usize = program.instrs[..index].iter().map(|i| i.width.next_multiple_of(16)).sum();
+        self.scratch(program.rows, before, program.instrs[index].width)
+    }
+
+    /// A place of `width` elements a row, `offset` elements behind the plan's own values.
+    fn scratch(&self, rows: Rows, offset: usize, width: usize) -> Place {
+        let (base, first) = match rows {
+            Rows::Token => (0, self.plan.token_elements),
+            Rows::Output => (self.layout.output_base(), self.plan.output_elements),
+        };
+        Place { base: base as u32, offset: (first + offset) as u32, stride: width.next_multiple_of(16) as u32, rows }
+    }
+
+    /// Adds a dispatch's parameters to all parameters and names its buffers.
+    fn draft(&mut self, dispatch: Dispatch, others: &[Source]) -> Draft {
+        let caps = self.gpu.caps();
+        let align = caps.uniform_alignment.max(caps.storage_alignment).max(16) as usize;
+        self.params.resize(self.params.len().next_multiple_of(align), 0);
+        let offset = self.params.len() as u64;
+        // Uniform structs are multiples of 16 bytes.
+        let len = dispatch.params.len().next_multiple_of(16) as u64;
+        self.params.extend_from_slice(&dispatch.params);
+        self.params.resize((offset + len) as usize, 0);
+        let mut sources = vec![Source::Params { offset, len }, Source::Batch, Source::Arena, Source::Vectors];
+        sources.extend_from_slice(others);
+        sources.truncate(dispatch.kernel.bindings.len());
+        Draft { kernel: dispatch.kernel, sources, grid: dispatch.grid, rows: dispatch.rows }
+    }
+}
+
+impl Lowering<'_> {
+    /// A row program's calls. `result` is what the step goes on with, if it does.
+    fn program(&mut self, program: &RowProgram, result: Option<Src>) -> Result<Vec<Draft>, GpuError> {
+        let places = rows::Places {
+            place: &|src| self.source(program, src),
+            vector: &|id| self.vector_at[id.0 as usize],
+            // A table that no binding holds is looked up window by window; each leaves alone what it does not have.
+            table: &|id| {
+                let windows = self.windows(id, 0..self.plan.graph.weight(id).rows() as u32)?;
+                Ok(windows.into_iter().map(|w| (w.rows, w.byte)).collect())
+            },
+        };
+        let dispatches = rows::lower(self.gpu.caps(), &self.plan.graph, program, result, &places)?;
+        let mut drafts = Vec::new();
+        for RowDispatch { dispatch, extra } in dispatches {
+            let draft = match extra {
+                Extra::None => self.draft(dispatch, &[]),
+                Extra::Rope => self.draft(dispatch, &[Source::Rope]),
+                Extra::Table { weight, rows } => {
+                    let windows = self.windows(weight, rows)?;
+                    let sources: Vec<Source> = windows.iter().map(|w| w.source).collect();
+                    self.draft(dispatch, &[sources[0], Source::Tokens])
+                }
+            };
+            drafts.push(draft);
+        }
+        Ok(drafts)
+    }
+}

@@ -1,0 +1,196 @@
+//! From the nodes of a graph to steps.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{AttentionStep, HeadOp, LinearPart, LinearStep, RowInstr, RowOp, RowProgram, Src, StepKind};
+use crate::graph::{
+    builder::{Graph, Node},
+    op::{HeadLinearOp, NormKind, Op, ValueId},
+};
+
+pub(super) struct Planner<'g> {
+    graph: &'g Graph,
+    output: ValueId,
+    /// Nodes that read each value.
+    users: Vec<Vec<usize>>,
+    /// Nodes folded into an attention step.
+    folded: HashSet<usize>,
+    steps: Vec<(String, StepKind)>,
+    /// Row-wise nodes not yet put into a step.
+    pending: Vec<usize>,
+}
+
+impl<'g> Planner<'g> {
+    pub fn new(graph: &'g Graph, output: ValueId) -> Self {
+        let mut users = vec![Vec::new(); graph.values.len()];
+        for (i, node) in graph.nodes.iter().enumerate() {
+            node.inputs.iter().for_each(|v| users[v.0 as usize].push(i));
+        }
+        Self { graph, output, users, folded: HashSet::new(), steps: Vec::new(), pending: Vec::new() }
+    }
+
+    pub fn run(mut self) -> Vec<(String, StepKind)> {
+        let attention = self.fold_heads();
+        let nodes = &self.graph.nodes;
+        let mut i = 0;
+        while i < nodes.len() {
+            let node = &nodes[i];
+            let at = i;
+            i += 1;
+            if self.folded.contains(&at) {
+                continue;
+            }
+            match &node.op {
+                Op::Linear { .. } => {
+                    let x = node.inputs[0];
+                    let mut group = vec![at];
+                    while i < nodes.len() {
+                        let same = matches!(nodes[i].op, Op::Linear { .. }) && nodes[i].inputs[0] == x;
+                        if !same && !self.folded.contains(&i) {
+                            break;
+                        }
+                        if same {
+                            group.push(i);
+                        }
+                        i += 1;
+                    }
+                    self.linear(x, &group);
+                }
+                Op::HeadLinear(op) => self.head_linear(at, *op),
+                Op::Attention(_) => {
+                    self.flush();
+                    self.steps.push((node.name.clone(), StepKind::Attention(attention[&at].clone())));
+                }
+                _ => {
+                    let rows = self.graph.value(node.output).rows;
+                    if self.pending.first().is_some_and(|p| self.graph.value(nodes[*p].output).rows != rows) {
+                        self.flush();
+                    }
+                    self.pending.push(at);
+                }
+            }
+        }
+        self.flush();
+        self.steps
+    }
+
+    /// Attention steps by node, with the norms and rotations before them folded in wherever nothing else reads the
+    /// values between.
+    fn fold_heads(&mut self) -> HashMap<usize, AttentionStep> {
+        let producer: HashMap<ValueId, usize> =
+            self.graph.nodes.iter().enumerate().map(|(i, n)| (n.output, i)).collect();
+        let mut steps = HashMap::new();
+        for (i, node) in self.graph.nodes.iter().enumerate() {
+            let Op::Attention(op) = &node.op else { continue };
+            // Values within keys have no input of their own.
+            let v = node.inputs.get(2).copied();
+            let mut inputs = [node.inputs[0], node.inputs[1], v.unwrap_or(node.inputs[1])];
+            let mut head_ops = [const { Vec::new() }; 3];
+            let dims = [op.head_dim, op.head_dim, op.v_dim].into_iter().take(node.inputs.len());
+            for (x, (ops, dim)) in inputs.iter_mut().zip(head_ops.iter_mut().zip(dims)) {
+                while self.users[x.0 as usize].len() == 1 {
+                    let Some(&p) = producer.get(x) else { break };
+                    let before = &self.graph.nodes[p];
+                    // The value that would be overwritten in place must be ours alone.
+                    if before.inputs.iter().any(|v| self.users[v.0 as usize].len() != 1) {
+                        break;
+                    }
+                    match &before.op {
+                        Op::Norm(n) if n.group == dim && n.kind == NormKind::Rms => ops.push(HeadOp::Norm(n.clone())),
+                        Op::Rope { rope, head_dim, .. } if *head_dim == dim => ops.push(HeadOp::Rope(*rope)),
+                        // The last op is the first that is found.
+                        Op::PositionScale(scale) if ops.is_empty() => ops.push(HeadOp::PositionScale(*scale)),
+                        _ => break,
+                    }
+                    self.folded.insert(p);
+                    *x = before.inputs[0];
+                }
+                ops.reverse();
+            }
+            if v.is_none() {
+                inputs[2] = inputs[1];
+            }
+            steps.insert(i, AttentionStep { op: op.clone(), inputs, head_ops, output: node.output });
+        }
+        steps
+    }
+
+    fn linear(&mut self, x: ValueId, group: &[usize]) {
+        let (prologue, temps) = self.program(group);
+        let input = temps.get(&x).map_or(Src::Value(x), |t| Src::Temp(*t));
+        let rows = self.graph.value(x).rows;
+        let prologue = prologue.unwrap_or(RowProgram { rows, instrs: Vec::new() });
+        let parts = group
+            .iter()
+            .filter_map(|i| match self.graph.nodes[*i] {
+                Node { op: Op::Linear { weight, bias }, output, .. } => Some(LinearPart { weight, bias, output }),
+                _ => None,
+            })
+            .collect();
+        let k = self.graph.value(x).width;
+        let name = self.graph.nodes[group[0]].name.clone();
+        self.steps.push((name, StepKind::Linear(LinearStep { prologue, input, k, parts, heads: None })));
+    }
+
+    fn head_linear(&mut self, at: usize, op: HeadLinearOp) {
+        let Node { name, inputs, output, .. } = &self.graph.nodes[at];
+        let (x, rows) = (inputs[0], self.graph.value(inputs[0]).rows);
+        let (prologue, temps) = self.program(&[at]);
+        let input = temps.get(&x).map_or(Src::Value(x), |t| Src::Temp(*t));
+        let prologue = prologue.unwrap_or(RowProgram { rows, instrs: Vec::new() });
+        let parts = vec![LinearPart { weight: op.weight, bias: None, output: *output }];
+        let step = LinearStep { prologue, input, k: op.input, parts, heads: Some(op) };
+        self.steps.push((name.clone(), StepKind::Linear(step)));
+    }
+
+    fn flush(&mut self) {
+        let name = self.pending.last().map(|i| self.graph.nodes[*i].name.clone());
+        if let (Some(program), Some(name)) = (self.program(&[]).0, name) {
+            self.steps.push((name, StepKind::Rows(program)));
+        }
+    }
+
+    /// The pending nodes as a row program, and the temp of each value that they make. `consumers` are the nodes of
+    /// the step that the program belongs to: what only they read is not stored.
+    fn program(&mut self, consumers: &[usize]) -> (Option<RowProgram>, HashMap<ValueId, u16>) {
+        let pending = std::mem::take(&mut self.pending);
+        let mut temps = HashMap::new();
+        let Some(first) = pending.first() else { return (None, temps) };
+        let rows = self.graph.value(self.graph.nodes[*first].output).rows;
+        let mut instrs = Vec::new();
+        for &i in &pending {
+            let node = &self.graph.nodes[i];
+            let src = |n: usize| {
+                let v = node.inputs[n];
+                temps.get(&v).map_or(Src::Value(v), |t| Src::Temp(*t))
+            };
+            let op = match &node.op {
+                Op::Embed { table, scale } => RowOp::Embed { table: *table, scale: *scale },
+                Op::Norm(norm) => RowOp::Norm { src: src(0), norm: norm.clone() },
+                Op::Add => RowOp::Add { a: src(0), b: src(1) },
+                Op::GatedAct { act } => RowOp::GatedAct { act: *act, gate: src(0), up: src(1) },
+                Op::Act { act } => RowOp::Act { act: *act, src: src(0) },
+                Op::Mul => {
+                    let [a, b] = [0, 1].map(|n| self.graph.value(node.inputs[n]).width);
+                    RowOp::Mul { a: src(0), b: src(1), group: a / b.max(1) }
+                }
+                Op::Columns { period, offset, len } => {
+                    RowOp::Columns { src: src(0), period: *period, offset: *offset, len: *len }
+                }
+                Op::Join { a, b } => RowOp::Join { a: src(0), b: src(1), lens: [*a, *b] },
+                Op::PositionScale(scale) => RowOp::PositionScale { src: src(0), scale: *scale },
+                Op::Scale { factor } => RowOp::Scale { src: src(0), factor: *factor },
+                Op::Softcap { cap } => RowOp::Softcap { src: src(0), cap: *cap },
+                Op::Rope { rope, head_dim, .. } => RowOp::Rope { src: src(0), rope: *rope, head_dim: *head_dim },
+                Op::SelectOutputs => RowOp::Copy { src: src(0) },
+                Op::Linear { .. } | Op::HeadLinear(_) | Op::Attention(_) => continue, // never pending
+            };
+            let outside = |u: &usize| !pending.contains(u) && !consumers.contains(u);
+            let stored = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;
+            let width = self.graph.value(node.output).width;
+            temps.insert(node.output, instrs.len() as u16);
+            instrs.push(RowInstr { op, width, store: stored.then_some(node.output) });
+        }
+        (Some(RowProgram { rows, instrs }), temps)
+    }
+}

@@ -1,0 +1,125 @@
+//! The kinds of step.
+
+use super::{RowProgram, Src};
+use crate::graph::op::{AttentionOp, HeadLinearOp, NormOp, PositionScale, RopeId, ValueId, WeightId};
+
+/// One weight of a linear step.
+#[derive(Clone, Debug)]
+pub struct LinearPart {
+    /// `[out, k]`.
+    pub weight: WeightId,
+    /// `[out]`.
+    pub bias: Option<WeightId>,
+    /// Where the result goes.
+    pub output: ValueId,
+}
+
+/// Linears over one input.
+#[derive(Clone, Debug)]
+pub struct LinearStep {
+    /// Runs before; makes the input unless that lies in the arena.
+    pub prologue: RowProgram,
+    /// The input.
+    pub input: Src,
+    /// Its width; of a head where there are heads.
+    pub k: usize,
+    /// The weights that multiply it.
+    pub parts: Vec<LinearPart>,
+    /// Set where the only part is one matrix for each head of the input.
+    pub heads: Option<HeadLinearOp>,
+}
+
+/// What happens to a head of q, k or v before attention.
+#[derive(Clone, Debug)]
+pub enum HeadOp {
+    /// Normalisation over the head.
+    Norm(NormOp),
+    /// Rotation by position.
+    Rope(RopeId),
+    /// A factor that depends on the position; the last of a list.
+    PositionScale(PositionScale),
+}
+
+/// Attention with what precedes it head by head.
+#[derive(Clone, Debug)]
+pub struct AttentionStep {
+    /// Geometry and mask.
+    pub op: AttentionOp,
+    /// Query, key and value rows as the linears made them; the key twice where values are parts of keys.
+    pub inputs: [ValueId; 3],
+    /// Applied in order to each head of q, k, v. A non-empty list for q says that q may be overwritten.
+    pub head_ops: [Vec<HeadOp>; 3],
+    /// `[rows, n_heads * v_dim]`.
+    pub output: ValueId,
+}
+
+/// What a step computes.
+#[derive(Clone, Debug)]
+pub enum StepKind {
+    /// A row program on its own.
+    Rows(RowProgram),
+    /// Linears with their row program.
+    Linear(LinearStep),
+    /// Attention.
+    Attention(AttentionStep),
+}
+
+impl StepKind {
+    /// Values of the arena that the step reads and writes.
+    pub fn reads_and_writes(&self) -> (Vec<ValueId>, Vec<ValueId>) {
+        let (mut reads, mut writes) = (Vec::new(), Vec::new());
+        let mut program = |p: &RowProgram| {
+            for instr in &p.instrs {
+                let srcs = instr.op.srcs();
+                reads.extend(srcs.into_iter().flatten().filter_map(|s| match s {
+                    Src::Value(v) => Some(v),
+                    Src::Temp(_) => None,
+                }));
+                writes.extend(instr.store);
+            }
+        };
+        match self {
+            StepKind::Rows(p) => program(p),
+            StepKind::Linear(l) => {
+                program(&l.prologue);
+                if let Src::Value(v) = l.input {
+                    reads.push(v);
+                }
+                writes.extend(l.parts.iter().map(|p| p.output));
+            }
+            StepKind::Attention(a) => {
+                reads.extend(a.inputs);
+                writes.push(a.output);
+            }
+        }
+        (reads, writes)
+    }
+
+    /// The row program that the step is, or begins with.
+    pub fn program(&self) -> Option<&RowProgram> {
+        match self {
+            StepKind::Rows(p) => Some(p),
+            StepKind::Linear(l) => Some(&l.prologue),
+            StepKind::Attention(_) => None,
+        }
+    }
+
+    /// Embedding tables and weights of linears, in the order in which they are used.
+    pub fn matrices(&self) -> Vec<WeightId> {
+        let tables = self.program().map_or(&[][..], |p| &p.instrs).iter().filter_map(|i| i.op.table());
+        let parts = match self {
+            StepKind::Linear(l) => &l.parts[..],
+            StepKind::Rows(_) | StepKind::Attention(_) => &[],
+        };
+        tables.chain(parts.iter().map(|p| p.weight)).collect()
+    }
+
+    /// Kind in dumps and profiles.
+    pub fn name(&self) -> &'static str {
+        match self {
+            StepKind::Rows(_) => "rows",
+            StepKind::Linear(_) => "linear",
+            StepKind::Attention(_) => "attention",
+        }
+    }
+}
