@@ -1,11 +1,13 @@
 //! `handmill bench`: how fast a model runs here, and how near that is to what the machine can do.
 //!
+//! With `--synthetic`, how fast the layers of a model are whose weights are not here: they are made up.
+//!
 //! The two walls are measured in the same run, one sample before the repetitions and one after each: machines drift.
 
 use crate::{
     args::Global,
     error::CliError,
-    fetch::{self, human_bytes},
+    fetch::{self, human_bytes, note},
     interrupt, memory, out, profile,
     run::KvType,
     session,
@@ -13,14 +15,20 @@ use crate::{
 use handmill_models::{
     Engine, Error, Model,
     engine::{Sequence, Step},
+    synthetic::{Synthetic, SyntheticOptions},
 };
 use handmill_runtime::{
     cpu::{Pool, arch::Isa},
     profile::{ReadBandwidth, measure_fma_peak},
+    quant::DType,
     step::{GpuStats, Outputs},
 };
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
@@ -28,6 +36,15 @@ pub struct Args {
     /// Path, hf:owner/name[:file] or alias
     #[arg(default_value = fetch::DEFAULT)]
     model: String,
+    /// Instead of MODEL: random weights of the dimensions in a published config.json
+    #[arg(long, value_name = "CONFIG.json", conflicts_with = "model")]
+    synthetic: Option<PathBuf>,
+    /// Layers to make up [default: all that the configuration has]
+    #[arg(long, value_name = "N", requires = "synthetic")]
+    layers: Option<NonZeroUsize>,
+    /// Format of the matrices that are made up: f16, q8_0, q4_k, …
+    #[arg(long, value_name = "TYPE", requires = "synthetic", default_value = "q4_k", value_parser = format)]
+    format: DType,
     /// Tokens of the prompt
     #[arg(short, long, value_name = "N", default_value_t = 512)]
     prompt: usize,
@@ -56,7 +73,14 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let threads = global.threads.map_or_else(Pool::default_threads, usize::from);
     // Prompt and generation are measured apart, each from an empty context, as llama-bench does.
     let n_ctx = global.ctx.map(usize::from).or(Some(args.prompt.max(args.generate)));
-    let (model, mut engine) = session::with_ctx(global, &args.model, args.kv_type.into(), n_ctx)?;
+    let (model, made_up) = match &args.synthetic {
+        Some(config) => {
+            let made_up = make_up(config, args, threads)?;
+            (made_up.model.clone(), Some(made_up))
+        }
+        None => (session::model(&args.model)?, None),
+    };
+    let mut engine = session::engine(global, &model, args.kv_type.into(), n_ctx)?;
     let info = model.info().clone();
     let isa = Isa::from_env().map_err(|e| CliError::because("the CPU cannot be used as asked", e))?;
 
@@ -98,7 +122,9 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     }
     let generation = Rates::of(rates.1, args.generate);
     let report = Report {
-        model: &args.model,
+        model: &args.synthetic.as_ref().map_or_else(|| args.model.clone(), |config| config.display().to_string()),
+        made_up,
+        format: args.format,
         architecture: &info.architecture,
         threads,
         isa,
@@ -116,6 +142,28 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     };
     if global.json { out::json(&report.json()) } else { out::text(&report.text()) }?;
     args.profile.end(&mut engine, global.threads.map(usize::from))
+}
+
+/// A format by its name.
+fn format(name: &str) -> Result<DType, String> {
+    let names = || DType::ALL.map(DType::name).join(", ");
+    DType::ALL.into_iter().find(|d| d.name() == name).ok_or_else(|| format!("the formats are {}", names()))
+}
+
+/// A model of the dimensions in `config`.
+fn make_up(config: &Path, args: &Args, threads: usize) -> Result<Synthetic, CliError> {
+    let options = SyntheticOptions {
+        layers: args.layers,
+        format: args.format,
+        limit: memory::available(),
+        threads: NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN),
+        ..SyntheticOptions::default()
+    };
+    let start = Instant::now();
+    let made_up = Synthetic::new(config, &options).map_err(|e| CliError::because("could not make the model up", e))?;
+    let bytes = made_up.bytes.values().sum();
+    note(&format!("made up {} of weights in {:.1} s", human_bytes(bytes), start.elapsed().as_secs_f64()));
+    Ok(made_up)
 }
 
 /// What the engine's GPU has cost so far; none on the CPU.
@@ -217,6 +265,9 @@ impl Walls {
 /// Everything that was measured.
 struct Report<'a> {
     model: &'a str,
+    /// What was made up, in which format where that was possible.
+    made_up: Option<Synthetic>,
+    format: DType,
     architecture: &'a str,
     threads: usize,
     isa: Isa,
@@ -256,8 +307,18 @@ impl Report<'_> {
             generation["bytes_uploaded_per_token"] = a_token(costs.uploaded).into();
             generation["host_ms_per_token"] = (costs.host.as_secs_f64() * 1e3 / costs.steps.max(1) as f64).into();
         }
+        let made_up = self.made_up.as_ref().map(|made_up| {
+            let bytes = made_up.bytes.iter().map(|(dtype, n)| (dtype.name().to_owned(), (*n).into()));
+            json!({
+                "layers": made_up.layers,
+                "of_layers": made_up.of_layers,
+                "format": self.format.name(),
+                "weight_bytes": bytes.collect::<serde_json::Map<_, Value>>(),
+            })
+        });
         json!({
             "model": self.model,
+            "synthetic": made_up,
             "device": self.device,
             "architecture": self.architecture,
             "threads": self.threads,
@@ -275,6 +336,11 @@ impl Report<'_> {
 
     fn text(&self) -> String {
         let mut text = format!("{} on {}, medians of {}\n", self.model, self.device, self.reps);
+        if let Some(Synthetic { layers, of_layers, bytes, .. }) = &self.made_up {
+            let formats = bytes.iter().map(|(dtype, n)| format!("{} of {dtype}", human_bytes(*n)));
+            let formats = formats.collect::<Vec<_>>().join(", ");
+            text += &format!("{layers} of {of_layers} layers and the head, made up: {formats}\n");
+        }
         let mut line = |name: &str, rates: &Rates, unit: &str, per_second: f64, wall: Option<f64>| {
             if rates.tokens == 0 {
                 return;

@@ -1,8 +1,18 @@
-//! How much memory this process has used at most.
+//! How much memory this process has used at most, and how much it could have.
 
 /// Peak resident memory in bytes; `None` on systems that do not tell it in a file.
 pub fn peak() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    field("/proc/self/status", "VmHWM:")
+}
+
+/// Memory in bytes that could be used without pushing anything out; `None` on systems that do not tell it in a file.
+pub fn available() -> Option<u64> {
+    field("/proc/meminfo", "MemAvailable:")
+}
+
+/// The number of KiB behind `name` in a file of Linux, in bytes.
+fn field(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }

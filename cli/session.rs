@@ -17,14 +17,25 @@ pub fn open(global: &Global, name: &str, kv: KvChoice) -> Result<(Model, Engine)
 
 /// The same with a context of `n_ctx` tokens, whatever `--ctx` says.
 pub fn with_ctx(global: &Global, name: &str, kv: KvChoice, n_ctx: Option<usize>) -> Result<(Model, Engine), CliError> {
+    let model = model(name)?;
+    let engine = engine(global, &model, kv, n_ctx)?;
+    Ok((model, engine))
+}
+
+/// What the user calls a model.
+pub fn model(name: &str) -> Result<Model, CliError> {
     let path = fetch::locate(name)?;
-    let model = Model::open(&path).map_err(|e| CliError::because("could not open the model", e))?;
+    Model::open(&path).map_err(|e| CliError::because("could not open the model", e))
+}
+
+/// An engine for the model, with a context of `n_ctx` tokens.
+pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>) -> Result<Engine, CliError> {
     let device = device(global)?;
     let on_gpu = !matches!(device, DeviceChoice::Cpu);
     let threads = global.threads.map(usize::from);
     let options = EngineOptions { device, threads, n_ctx, kv, ..EngineOptions::default() };
     let start = Instant::now();
-    let mut engine = Engine::new(&model, &options).map_err(|e| CliError::because("could not set the model up", e))?;
+    let mut engine = Engine::new(model, &options).map_err(|e| CliError::because("could not set the model up", e))?;
     if on_gpu {
         note(&format!(
             "running on {}, ready after {:.1} s",
@@ -32,7 +43,7 @@ pub fn with_ctx(global: &Global, name: &str, kv: KvChoice, n_ctx: Option<usize>)
             start.elapsed().as_secs_f64()
         ));
     }
-    Ok((model, engine))
+    Ok(engine)
 }
 
 #[cfg(not(feature = "gpu"))]

@@ -22,6 +22,7 @@ pub mod engine;
 mod error;
 pub mod families;
 mod model;
+pub mod synthetic;
 pub mod text;
 
 pub use engine::{Engine, EngineOptions, GenerateOptions, GenerateStats, KvChoice, StopReason};

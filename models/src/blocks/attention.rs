@@ -89,8 +89,7 @@ pub fn attention(
     if let Some(scale) = a.q_scale {
         q = b.op("q_scale", Op::PositionScale(scale), &[q])?;
     }
-    let cache =
-        b.cache(CacheSpec { window: a.window, ..CacheSpec::new(a.n_kv_heads, a.head_dim, a.head_dim) });
+    let cache = b.cache(CacheSpec { window: a.window, ..CacheSpec::new(a.n_kv_heads, a.head_dim, a.head_dim) });
     let op = AttentionOp {
         cache,
         n_heads: a.n_heads,

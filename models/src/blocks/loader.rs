@@ -8,7 +8,10 @@ use handmill_runtime::{
     quant::DType,
 };
 
-use crate::Error;
+use crate::{
+    Error,
+    config::{Config, Key, key},
+};
 
 /// Finds a checkpoint's tensors for a family's graph: GGUF names as they are, safetensors names behind whatever
 /// prefix the checkpoint's wrapper gives its text model.
@@ -30,6 +33,8 @@ const PREFIXES: [(&str, &str); 4] = [
     ("model.language_model.", "lm_head.weight"),
     ("", "lm_head.weight"),
 ];
+
+const VOCAB_SIZE: Key = key("vocab_size", "vocab_size");
 
 impl<'a> Loader<'a> {
     /// A loader for `checkpoint` whose norms add `eps`.
@@ -72,7 +77,7 @@ impl<'a> Loader<'a> {
 
     /// The tensor `name`, which must have that shape.
     fn required(&self, b: &mut GraphBuilder, name: &str, shape: &[usize]) -> Result<WeightId, Error> {
-        let tensor = self.checkpoint.tensor(name)?;
+        let tensor = self.checkpoint.shaped(name, shape)?.ok_or_else(|| self.checkpoint.missing(name))?;
         self.check_shape(name, &tensor, shape)?;
         Ok(b.weight(name, tensor))
     }
@@ -111,7 +116,7 @@ impl<'a> Loader<'a> {
         self.required(b, &self.layer_name(layer, gguf, hf), shape)
     }
 
-    /// A layer's weight, if the file has it.
+    /// A layer's weight, if the file has it. Where weights are made up, those that may be missing are.
     pub fn layer_if_present(
         &self,
         b: &mut GraphBuilder,
@@ -185,7 +190,8 @@ impl<'a> Loader<'a> {
     pub fn head(&self, b: &mut GraphBuilder, embedding: WeightId) -> Result<(WeightId, Option<WeightId>), Error> {
         let hf = PREFIXES.iter().find(|(p, _)| *p == self.prefix).map_or("lm_head.weight", |(_, h)| h);
         let name = if self.gguf { "output.weight" } else { hf };
-        let Some(weight) = self.checkpoint.find(name)? else { return Ok((embedding, None)) };
+        let shape = b.graph().weight(embedding).shape().to_vec();
+        let Some(weight) = self.checkpoint.shaped(name, &shape)? else { return Ok((embedding, None)) };
         let rows = weight.rows();
         let weight = b.weight(name, weight);
         let name = name.replace(".weight", ".bias");
@@ -259,8 +265,11 @@ impl<'a> Loader<'a> {
     /// The embedding table, `[vocab, width]`. Its rows may be more or fewer than the configuration says.
     pub fn embedding(&self, b: &mut GraphBuilder, width: usize) -> Result<WeightId, Error> {
         let name = self.name("token_embd.weight", "embed_tokens.weight");
-        let tensor = self.checkpoint.tensor(&name)?;
-        self.check_shape(&name, &tensor, &[tensor.rows(), width])?;
-        Ok(b.weight(&name, tensor))
+        let rows = match self.checkpoint.find(&name)? {
+            Some(tensor) => tensor.rows(),
+            None if self.checkpoint.is_synthetic() => Config::new(self.checkpoint)?.require_usize(VOCAB_SIZE)?,
+            None => return Err(self.checkpoint.missing(&name).into()),
+        };
+        self.required(b, &name, &[rows, width])
     }
 }

@@ -325,7 +325,7 @@ impl Scaling {
             Ok::<Vec<f32>, Error>(base.iter().zip(by).map(|(f, by)| (f / by) as f32).collect())
         };
         let (short, long) = (divided("short_factor", &self.short)?, divided("long_factor", &self.long)?);
-        if !(self.original >= 2.0) {
+        if self.original < 2.0 || !self.original.is_finite() {
             return Err(c.error(SCALING, format!("the original length is {}", self.original)));
         }
         let stretch = self.factor.unwrap_or(self.context as f64 / self.original);

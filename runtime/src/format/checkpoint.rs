@@ -1,7 +1,10 @@
-//! A checkpoint of any kind by its path: a GGUF file, or a Hugging Face folder with safetensors and JSON files.
+//! A checkpoint of any kind by its path: a GGUF file, or a Hugging Face folder with safetensors and JSON files. And
+//! one without tensors, which are made up instead.
 
-use super::{FormatError, Gguf, SafeTensors, Tensor, TensorInfo, gguf, json, safetensors, table::MappedFile};
-use serde_json::Value;
+use super::{
+    FormatError, Gguf, SafeTensors, Tensor, TensorInfo, TensorSource, gguf, json, safetensors, table::MappedFile,
+};
+use serde_json::{Map, Value};
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
@@ -20,6 +23,8 @@ pub struct Checkpoint {
 enum Source {
     Gguf(Gguf),
     HuggingFace(HfFolder),
+    /// A configuration, and tensors that are made up.
+    Synthetic(HfFolder, Box<dyn TensorSource>),
 }
 
 /// What a checkpoint is made of.
@@ -86,6 +91,25 @@ impl Checkpoint {
         Ok(Self { path: path.into(), source })
     }
 
+    /// A checkpoint of the configuration `config`, read at `path`, whose tensors `source` supplies to those who know
+    /// the shapes they want ([`Checkpoint::shaped`]). No file and no iterator holds them.
+    pub fn synthetic(path: &Path, config: Map<String, Value>, source: Box<dyn TensorSource>) -> Self {
+        let folder = HfFolder {
+            // Nothing lies beside it that belongs to it.
+            dir: path.into(),
+            weights: SafeTensors::default(),
+            config: Value::Object(config),
+            generation_config: None,
+            tokenizer_config: None,
+        };
+        Self { path: path.into(), source: Source::Synthetic(folder, source) }
+    }
+
+    /// Whether the tensors are made up.
+    pub fn is_synthetic(&self) -> bool {
+        matches!(self.source, Source::Synthetic(..))
+    }
+
     /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
@@ -95,7 +119,7 @@ impl Checkpoint {
     pub fn kind(&self) -> Kind<'_> {
         match &self.source {
             Source::Gguf(gguf) => Kind::Gguf(gguf),
-            Source::HuggingFace(folder) => Kind::HuggingFace(folder),
+            Source::HuggingFace(folder) | Source::Synthetic(folder, _) => Kind::HuggingFace(folder),
         }
     }
 
@@ -103,7 +127,7 @@ impl Checkpoint {
     pub fn file_size(&self) -> u64 {
         match &self.source {
             Source::Gguf(gguf) => gguf.file_size(),
-            Source::HuggingFace(folder) => folder.weights.file_size(),
+            Source::HuggingFace(folder) | Source::Synthetic(folder, _) => folder.weights.file_size(),
         }
     }
 
@@ -111,7 +135,7 @@ impl Checkpoint {
     pub fn tensors(&self) -> Box<dyn ExactSizeIterator<Item = TensorInfo<'_>> + '_> {
         match &self.source {
             Source::Gguf(gguf) => Box::new(gguf.tensors()),
-            Source::HuggingFace(folder) => Box::new(folder.weights.tensors()),
+            Source::HuggingFace(folder) | Source::Synthetic(folder, _) => Box::new(folder.weights.tensors()),
         }
     }
 
@@ -119,14 +143,27 @@ impl Checkpoint {
     pub fn find(&self, name: &str) -> Result<Option<Tensor>, FormatError> {
         match &self.source {
             Source::Gguf(gguf) => gguf.find(name),
-            Source::HuggingFace(folder) => folder.weights.find(name),
+            Source::HuggingFace(folder) | Source::Synthetic(folder, _) => folder.weights.find(name),
+        }
+    }
+
+    /// As [`Checkpoint::find`]; where tensors are made up, one of that name and `shape`. The shape of a file's tensor is
+    /// whatever it is.
+    pub fn shaped(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>, FormatError> {
+        match &self.source {
+            Source::Synthetic(_, source) => source.tensor(name, shape).map(Some),
+            _ => self.find(name),
         }
     }
 
     /// The tensor of that name; an error where there is none or its type has no kernels.
     pub fn tensor(&self, name: &str) -> Result<Tensor, FormatError> {
-        let missing = || FormatError::MissingTensor { path: self.path.clone(), tensor: name.into() };
-        self.find(name)?.ok_or_else(missing)
+        self.find(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// The error for a tensor that is needed and not there.
+    pub fn missing(&self, name: &str) -> FormatError {
+        FormatError::MissingTensor { path: self.path.clone(), tensor: name.into() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A read-only memory map that many tensor views share.
 
-use std::{fs::File, ops::Deref, ops::Range, path::Path, sync::Arc};
+use std::{fs::File, io, ops::Deref, ops::Range, path::Path, sync::Arc};
 
 /// A file mapped read-only into memory.
 #[derive(Debug)]
@@ -52,9 +52,10 @@ impl Deref for Mapping {
 enum Owner {
     Mapped(Arc<Mapping>),
     Heap(Arc<[u8]>),
+    Anonymous(Arc<memmap2::Mmap>),
 }
 
-/// A shared range of bytes, of a [`Mapping`] or of the heap (tests, small derived tensors).
+/// A shared range of bytes, of a [`Mapping`], of the heap (tests, small derived tensors) or of memory of their own.
 #[derive(Clone, Debug)]
 pub struct Bytes {
     owner: Owner,
@@ -75,25 +76,32 @@ impl Bytes {
         Some(Self { owner: self.owner.clone(), range })
     }
 
-    /// The map that the bytes lie in and where, unless they are on the heap.
+    /// The map that the bytes lie in and where, if they lie in one of a file.
     #[cfg(feature = "gpu")]
     pub(crate) fn mapping(&self) -> Option<(&Arc<Mapping>, usize)> {
         match &self.owner {
             Owner::Mapped(map) => Some((map, self.range.start)),
-            Owner::Heap(_) => None,
+            Owner::Heap(_) | Owner::Anonymous(_) => None,
         }
-    }
-
-    /// The bytes `range` of these; `None` where the range leaves them. Nothing is copied.
-    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
-        self.get(range.clone())?;
-        Some(Self { owner: self.owner.clone(), range: self.range.start + range.start..self.range.start + range.end })
     }
 
     /// Bytes on the heap.
     pub fn heap(bytes: Vec<u8>) -> Self {
         let range = 0..bytes.len();
         Self { owner: Owner::Heap(bytes.into()), range }
+    }
+
+    /// `len` bytes in pages of their own, zeros before `fill` has written them. Pages that it leaves alone take no room.
+    ///
+    /// # Errors
+    /// Where the memory cannot be had.
+    pub fn anonymous(len: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Self> {
+        let mut pages = memmap2::MmapMut::map_anon(len)?;
+        // Only a hint, as for files.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        fill(&mut pages);
+        Ok(Self { owner: Owner::Anonymous(Arc::new(pages.make_read_only()?)), range: 0..len })
     }
 }
 
@@ -103,6 +111,7 @@ impl Deref for Bytes {
         let all: &[u8] = match &self.owner {
             Owner::Mapped(map) => map,
             Owner::Heap(heap) => heap,
+            Owner::Anonymous(pages) => pages,
         };
         &all[self.range.clone()]
     }

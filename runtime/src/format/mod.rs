@@ -6,6 +6,7 @@ pub mod gguf;
 mod json;
 mod map;
 mod safetensors;
+mod synthetic;
 mod table;
 mod tensor;
 
@@ -14,5 +15,6 @@ pub use error::FormatError;
 pub use gguf::Gguf;
 pub use map::{Bytes, Mapping};
 pub use safetensors::SafeTensors;
+pub use synthetic::TensorSource;
 pub use table::TensorInfo;
 pub use tensor::{ScaleType, Scales, Tensor};

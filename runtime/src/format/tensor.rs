@@ -121,15 +121,17 @@ impl Tensor {
 
     /// A view of some rows, all dimensions but the last counted as one: `[rows, row_len]`. Of a vector (one dimension)
     /// it views elements, `[len]`. `None` where the range is not within the tensor, or cuts a vector's blocks.
-    pub fn rows_view(&self, range: std::ops::Range<usize>) -> Option<Self> {
-        let (row_bytes, shape) = match self.shape.len() {
-            0 => return None,
-            1 if self.dtype.block_len() == 1 => (self.dtype.block_bytes(), vec![range.len()]),
-            1 => return None,
-            _ => (self.row_bytes(), vec![range.len(), self.row_len()]),
-        };
-        let bytes = range.start.checked_mul(row_bytes)?..range.end.checked_mul(row_bytes)?;
-        Self::new(self.dtype, shape, self.bytes.slice(bytes)?)
+    pub fn rows_view(&self, range: Range<usize>) -> Option<Self> {
+        match self.shape.len() {
+            1 if self.dtype.block_len() == 1 && self.scales.is_none() => {
+                let one = self.dtype.block_bytes();
+                let bytes = range.start.checked_mul(one)?..range.end.checked_mul(one)?;
+                Self::new(self.dtype, vec![range.len()], self.bytes.slice(bytes)?)
+            }
+            0 | 1 => None,
+            _ if range.start > range.end || range.end > self.rows() => None,
+            _ => self.view(range.clone(), vec![range.len(), self.row_len()]),
+        }
     }
 
     /// The bytes as what keeps them alive.

@@ -16,6 +16,7 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod random;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use q5_1::BlockQ5_1;
 pub use q5_k::BlockQ5_K;
 pub use q6_k::BlockQ6_K;
 pub use q8_0::BlockQ8_0;
+pub use random::RandomBlocks;
 pub use rows::{Block, RowError};
 use rows::{extent, signed_extreme};
 

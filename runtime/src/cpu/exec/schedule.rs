@@ -146,9 +146,7 @@ impl LinearSchedule {
         let most = if h.transposed { len } else { kernels.panel_rows(dtype, h.input) };
         let ranges = |len: usize| {
             (0..h.heads)
-                .flat_map(|part| {
-                    (0..h.output).step_by(len).map(move |start| (part, start))
-                })
+                .flat_map(|part| (0..h.output).step_by(len).map(move |start| (part, start)))
                 .map(|(part, start)| RowRange { part, start, len: len.min(h.output - start) })
                 .collect()
         };

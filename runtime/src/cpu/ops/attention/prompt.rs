@@ -177,11 +177,8 @@ unsafe fn prompt_typed<S: Simd, const F16: bool, const KB: usize, const VB: usiz
                 let ot = scratch.ot.as_mut_ptr().add(first * v_pad);
                 // Columns from v_dim to v_pad may be anything: they stay in columns that nobody reads. `kp` is longer than
                 // its keys by what the last of them may be padded with.
-                let (values, stride) = if params.v_in_k {
-                    (scratch.kp.as_ptr(), dim)
-                } else {
-                    (scratch.vp.as_ptr(), v_pad)
-                };
+                let (values, stride) =
+                    if params.v_in_k { (scratch.kp.as_ptr(), dim) } else { (scratch.vp.as_ptr(), v_pad) };
                 for d in (0..v_pad).step_by(VB) {
                     let values = values.add(d);
                     value_block::<S, VB, RV>(s, n, stride, values, p, &corrections, ot.add(d * lanes));

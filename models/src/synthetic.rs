@@ -1,0 +1,219 @@
+//! Models of published dimensions with random weights: a few layers that fit, to be timed as they are.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use handmill_runtime::{
+    format::{Checkpoint, FormatError, Tensor, TensorSource},
+    quant::DType,
+};
+use serde_json::{Map, Value};
+
+use crate::{Error, Model};
+
+/// What to make up.
+#[derive(Clone, Debug)]
+pub struct SyntheticOptions {
+    /// Layers; by default all that the configuration has.
+    pub layers: Option<NonZeroUsize>,
+    /// Format of the matrices whose rows its blocks divide; see [`fallback`] for the others.
+    pub format: DType,
+    /// Decides the values.
+    pub seed: u64,
+    /// Most bytes of weights.
+    pub limit: Option<u64>,
+    /// Threads that write them.
+    pub threads: NonZeroUsize,
+}
+
+impl Default for SyntheticOptions {
+    fn default() -> Self {
+        Self {
+            layers: None,
+            format: DType::Q4_K,
+            seed: 0,
+            limit: None,
+            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}
+
+/// A model that was made up.
+pub struct Synthetic {
+    /// It; without a tokenizer.
+    pub model: Model,
+    /// Layers that it has.
+    pub layers: usize,
+    /// Layers that the configuration has.
+    pub of_layers: usize,
+    /// Bytes of weights by format.
+    pub bytes: BTreeMap<DType, u64>,
+}
+
+impl Synthetic {
+    /// Makes up weights for the configuration in `path`, a `config.json`. Vectors, routers and short convolutions are
+    /// f32 as converters write them; biases and other tensors that a file may lack are left out.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the configuration, and weights of more than [`SyntheticOptions::limit`] before any memory
+    /// is taken.
+    pub fn new(path: &Path, options: &SyntheticOptions) -> Result<Self, Error> {
+        let mut config = read(path)?;
+        let (layers, of_layers) = cut_layers(path, &mut config, options.layers)?;
+        let build = |filled: bool| {
+            let source = Source { options: options.clone(), path: path.into(), filled, made: Mutex::default() };
+            Model::from_checkpoint(Checkpoint::synthetic(path, config.clone(), Box::new(source)))
+        };
+        // The same graph over memory that nobody touches says how much there will be.
+        let total = bytes_of(&build(false)?).values().sum::<u64>();
+        if let Some(limit) = options.limit.filter(|limit| total > *limit) {
+            let what = format!(
+                "{layers} layers take {:.1} GB of weights as {}, and {:.1} GB can be had; take fewer",
+                total as f64 / 1e9,
+                options.format,
+                limit as f64 / 1e9
+            );
+            return Err(problem(path, LAYERS, what));
+        }
+        let model = build(true)?;
+        Ok(Self { layers, of_layers, bytes: bytes_of(&model), model })
+    }
+}
+
+/// Bytes of a model's weights by format.
+fn bytes_of(model: &Model) -> BTreeMap<DType, u64> {
+    let mut bytes = BTreeMap::new();
+    for (_, tensor) in model.graph().weights() {
+        *bytes.entry(tensor.dtype()).or_default() += tensor.bytes().len() as u64;
+    }
+    bytes
+}
+
+const LAYERS: &str = "num_hidden_layers";
+/// More are taken for a mistake.
+const MAX_LAYERS: usize = 10_000;
+
+fn problem(path: &Path, key: &str, what: String) -> Error {
+    Error::Config { path: path.display().to_string(), key: key.to_owned(), what }
+}
+
+fn read(path: &Path) -> Result<Map<String, Value>, Error> {
+    let io = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => FormatError::NotFound { path: path.into() },
+        _ => FormatError::Io { path: path.into(), source },
+    };
+    let text = std::fs::read(path).map_err(io)?;
+    let json = |what: String| FormatError::Json { path: path.into(), what };
+    match serde_json::from_slice(&text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(json("a JSON object was expected, a model's config.json".into()).into()),
+        Err(e) => Err(json(format!("not valid JSON: {e}")).into()),
+    }
+}
+
+/// Leaves the first `layers` layers of the configuration; how many those are, and how many there were.
+fn cut_layers(
+    path: &Path,
+    config: &mut Map<String, Value>,
+    layers: Option<NonZeroUsize>,
+) -> Result<(usize, usize), Error> {
+    let inner = match config.get_mut("text_config") {
+        Some(Value::Object(inner)) => inner,
+        _ => config,
+    };
+    let all = inner.get(LAYERS).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+    let all = all.filter(|n| (1..=MAX_LAYERS).contains(n));
+    let all = all.ok_or_else(|| problem(path, LAYERS, format!("should be a number of layers, 1 to {MAX_LAYERS}")))?;
+    let kept = layers.map_or(all, usize::from);
+    if kept > all {
+        return Err(problem(path, LAYERS, format!("the model has {all} layers, fewer than the {kept} asked for")));
+    }
+    inner.insert(LAYERS.into(), kept.into());
+    for value in inner.values_mut() {
+        // Lists with an entry for each layer.
+        if let Value::Array(entries) = value
+            && entries.len() == all
+        {
+            entries.truncate(kept);
+        }
+    }
+    Ok((kept, all))
+}
+
+/// Makes tensors up.
+#[derive(Debug)]
+struct Source {
+    options: SyntheticOptions,
+    path: PathBuf,
+    /// Whether values are written.
+    filled: bool,
+    /// Those that were asked for: parts of fused ones are asked for one by one.
+    made: Mutex<HashMap<String, Tensor>>,
+}
+
+impl TensorSource for Source {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, FormatError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tensor) = made.get(name).filter(|t| t.shape() == shape) {
+            return Ok(tensor.clone());
+        }
+        let tensor = self.make(name, shape)?;
+        made.insert(name.to_owned(), tensor.clone());
+        Ok(tensor)
+    }
+}
+
+impl Source {
+    fn make(&self, name: &str, shape: &[usize]) -> Result<Tensor, FormatError> {
+        let dtype = format_of(name, shape, self.options.format);
+        let made = if self.filled {
+            // FNV-1a of the name.
+            let seed = name.bytes().fold(self.options.seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+            Tensor::random(dtype, shape, values(shape), seed, self.options.threads)
+        } else {
+            Tensor::untouched(dtype, shape)
+        };
+        let bad = |why: String| FormatError::Json {
+            path: self.path.clone(),
+            what: format!("tensor `{name}` would have the shape {shape:?}: {why}"),
+        };
+        made.map_err(|e| bad(format!("no memory for it: {e}")))?.ok_or_else(|| bad("more than can be addressed".into()))
+    }
+}
+
+/// The format of a tensor: `wanted` for matrices, f32 for what converters leave unquantised.
+fn format_of(name: &str, shape: &[usize], wanted: DType) -> DType {
+    let stem = name.strip_suffix(".weight").unwrap_or(name);
+    let router = stem.ends_with(".gate") || stem.ends_with("router") || stem.contains("router.");
+    let small = stem.ends_with("conv1d") || stem.ends_with("shared_expert_gate");
+    let row = shape.last().copied().unwrap_or(1);
+    if shape.len() < 2 || router || small { DType::F32 } else { fallback(wanted, row) }
+}
+
+/// `wanted`, or the nearest format whose blocks divide a row of `row` elements: of 256-element formats first the
+/// 32-element one that llama.cpp's quantiser takes, then f16.
+pub fn fallback(wanted: DType, row: usize) -> DType {
+    let smaller = match wanted {
+        DType::Q4_K => DType::Q5_0,
+        DType::Q5_K => DType::Q5_1,
+        _ => DType::Q8_0,
+    };
+    let mut candidates = [wanted, smaller].into_iter();
+    candidates.find(|d| d.row_bytes(row).is_some()).unwrap_or(DType::F16)
+}
+
+/// Least and largest value: matrices keep the variance of what they multiply, vectors are scales around 1.
+fn values(shape: &[usize]) -> [f32; 2] {
+    if shape.len() < 2 {
+        return [0.5, 1.5];
+    }
+    let row = shape.last().copied().unwrap_or(1).max(1);
+    let most = (3.0 / row as f32).sqrt();
+    [-most, most]
+}

@@ -1,0 +1,108 @@
+//! Tensors that are made up as they are asked for, so that a published model's dimensions can be run without its
+//! weights.
+
+use super::{Bytes, FormatError, Tensor};
+use crate::quant::{DType, RandomBlocks};
+use std::{fmt::Debug, io, num::NonZeroUsize};
+
+/// Supplies tensors that are in no file. The [`super::Checkpoint`] made of one has a configuration and nothing else.
+pub trait TensorSource: Debug + Send + Sync {
+    /// A tensor of that name and shape, the same one whenever it is asked for.
+    ///
+    /// # Errors
+    /// Where it cannot be had: no memory, sizes that overflow.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, FormatError>;
+}
+
+/// Bytes that are filled from one seed.
+const PART: usize = 1 << 20;
+
+impl Tensor {
+    /// A tensor of random values spread evenly between the two of `range`, as `dtype` rounds them. Seed and shape
+    /// decide its bytes; the number of threads that write them does not. `None` where blocks do not divide the rows
+    /// or sizes overflow.
+    ///
+    /// # Errors
+    /// Where the memory cannot be had.
+    pub fn random(
+        dtype: DType,
+        shape: &[usize],
+        range: [f32; 2],
+        seed: u64,
+        threads: NonZeroUsize,
+    ) -> io::Result<Option<Self>> {
+        let Some(len) = Self::byte_len(dtype, shape) else { return Ok(None) };
+        let blocks = RandomBlocks::new(dtype, range, seed);
+        let part = PART / dtype.block_bytes() * dtype.block_bytes();
+        let fill = |first: usize, bytes: &mut [u8]| {
+            for (i, part) in bytes.chunks_mut(part).enumerate() {
+                blocks.fill(seed.wrapping_add((first + i) as u64), part);
+            }
+        };
+        let bytes = Bytes::anonymous(len, |bytes| {
+            let parts = bytes.len().div_ceil(part).div_ceil(threads.get());
+            if bytes.len() <= part {
+                return fill(0, bytes);
+            }
+            std::thread::scope(|scope| {
+                for (i, stretch) in bytes.chunks_mut(parts * part).enumerate() {
+                    scope.spawn(move || fill(i * parts, stretch));
+                }
+            });
+        })?;
+        Ok(Self::new(dtype, shape.to_vec(), bytes))
+    }
+
+    /// A tensor whose memory is reserved and not touched: it reads as zeros and takes no room.
+    ///
+    /// # Errors
+    /// Where not even the addresses can be had.
+    pub fn untouched(dtype: DType, shape: &[usize]) -> io::Result<Option<Self>> {
+        let Some(len) = Self::byte_len(dtype, shape) else { return Ok(None) };
+        Ok(Self::new(dtype, shape.to_vec(), Bytes::anonymous(len, |_| {})?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(dtype: DType, shape: &[usize], seed: u64, threads: usize) -> Tensor {
+        let threads = NonZeroUsize::new(threads).unwrap();
+        Tensor::random(dtype, shape, [-0.5, 0.5], seed, threads).unwrap().unwrap()
+    }
+
+    #[test]
+    fn values_are_finite_spread_and_of_the_seed() {
+        for dtype in DType::ALL {
+            let a = random(dtype, &[40, 256], 1, 1);
+            let mut values = vec![f32::NAN; 40 * 256];
+            dtype.decode_row(a.bytes(), &mut values).unwrap();
+            let mean = values.iter().sum::<f32>() / values.len() as f32;
+            let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32).sqrt();
+            assert!(mean.abs() < 0.03, "{dtype}: mean {mean}");
+            assert!((deviation - 0.5 / 3f32.sqrt()).abs() < 0.03, "{dtype}: deviation {deviation}");
+            assert!(values.iter().all(|v| v.abs() < 0.6), "{dtype}");
+            assert_eq!(a.bytes(), random(dtype, &[40, 256], 1, 1).bytes(), "{dtype}: same seed");
+            assert_ne!(a.bytes(), random(dtype, &[40, 256], 2, 1).bytes(), "{dtype}: another seed");
+        }
+    }
+
+    #[test]
+    fn threads_do_not_change_the_bytes() {
+        // Several parts, the last of them not a whole one.
+        let shape = [9001, 256];
+        let one = random(DType::Q6_K, &shape, 7, 1);
+        for threads in [2, 3, 16] {
+            assert!(one.bytes() == random(DType::Q6_K, &shape, 7, threads).bytes(), "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn impossible_shapes_are_none() {
+        let one = NonZeroUsize::MIN;
+        assert!(Tensor::random(DType::Q4_K, &[2, 100], [0.0, 1.0], 0, one).unwrap().is_none());
+        assert!(Tensor::untouched(DType::F32, &[usize::MAX, 2]).unwrap().is_none());
+        assert_eq!(Tensor::untouched(DType::F32, &[3]).unwrap().unwrap().bytes(), [0; 12]);
+    }
+}
