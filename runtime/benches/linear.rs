@@ -6,7 +6,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use handmill_runtime::cpu::arch::Isa;
-use handmill_runtime::cpu::ops::{LinearKernels, linear_kernels};
+use handmill_runtime::cpu::ops::{LinearKernels, WeightRows, linear_kernels};
 use handmill_runtime::quant::DType;
 
 /// Bytes whose pairs are ordinary halves wherever a format may look for a scale.
@@ -38,7 +38,9 @@ fn mat_vec(c: &mut Criterion) {
             group.throughput(Throughput::Bytes(w.len() as u64));
             group.bench_function(BenchmarkId::new(dtype.name(), format!("{n_tokens} tokens")), |b| {
                 // SAFETY: `out` has room for all rows of all tokens.
-                b.iter(|| unsafe { kernels.mat_vec(dtype, &w, n_rows, k, &acts, n_tokens, out.as_mut_ptr(), n_rows) });
+                b.iter(|| unsafe {
+                    kernels.mat_vec(WeightRows::new(dtype, n_rows, k, &w), &acts, n_tokens, out.as_mut_ptr(), n_rows)
+                });
             });
         }
     }
@@ -64,7 +66,7 @@ fn mat_mat(c: &mut Criterion) {
                         // SAFETY: `out` has room for all rows of all tokens.
                         unsafe {
                             let out = out.as_mut_ptr().add(row);
-                            kernels.mat_mat(dtype, w, n, k, &acts, n_tokens, out, n_rows, &mut panel);
+                            kernels.mat_mat(WeightRows::new(dtype, n, k, w), &acts, n_tokens, out, n_rows, &mut panel);
                         }
                     }
                 });

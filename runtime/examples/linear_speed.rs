@@ -8,7 +8,7 @@
 //! on all, next to a plain read of the same bytes. `cached` does the same from L2. `mat_mat` prints GFLOP/s for shapes of small models.
 
 use handmill_runtime::cpu::arch::{Isa, Simd, prefetch};
-use handmill_runtime::cpu::ops::linear::{LinearKernels, linear_kernels};
+use handmill_runtime::cpu::ops::linear::{LinearKernels, WeightRows, linear_kernels};
 use handmill_runtime::quant::DType;
 use handmill_runtime::simd_dispatch;
 use std::time::Instant;
@@ -102,7 +102,15 @@ fn mat_vec(isas: &[Isa], dtypes: &[DType]) {
                         let n_rows = chunk.len() / row_bytes;
                         let mut out = vec![0f32; n_rows];
                         // SAFETY: `out` has room for all rows.
-                        unsafe { kernels.mat_vec(dtype, chunk, n_rows, k, &acts, 1, out.as_mut_ptr(), n_rows) };
+                        unsafe {
+                            kernels.mat_vec(
+                                WeightRows::new(dtype, n_rows, k, chunk),
+                                &acts,
+                                1,
+                                out.as_mut_ptr(),
+                                n_rows,
+                            )
+                        };
                         std::hint::black_box(&out);
                     });
                     println!(
@@ -131,7 +139,15 @@ fn mat_vec_cached(isas: &[Isa], dtypes: &[DType]) {
                 for _ in 0..1000 {
                     let start = Instant::now();
                     // SAFETY: `out` has room for all rows of all tokens.
-                    unsafe { kernels.mat_vec(dtype, &w, n_rows, k, &acts, n_tokens, out.as_mut_ptr(), n_rows) };
+                    unsafe {
+                        kernels.mat_vec(
+                            WeightRows::new(dtype, n_rows, k, &w),
+                            &acts,
+                            n_tokens,
+                            out.as_mut_ptr(),
+                            n_rows,
+                        )
+                    };
                     times.push(start.elapsed().as_secs_f64());
                 }
                 times.sort_by(f64::total_cmp);
@@ -164,7 +180,7 @@ fn mat_mat(isas: &[Isa], dtypes: &[DType]) {
                         // SAFETY: `out` has room for all rows of all tokens.
                         unsafe {
                             let out = out.as_mut_ptr().add(row);
-                            kernels.mat_mat(dtype, w, n, k, &acts, n_tokens, out, n_rows, &mut panel);
+                            kernels.mat_mat(WeightRows::new(dtype, n, k, w), &acts, n_tokens, out, n_rows, &mut panel);
                         }
                         times.push(start.elapsed().as_secs_f64() / n as f64);
                     }

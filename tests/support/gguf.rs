@@ -97,9 +97,11 @@ fn rope_scaling(
     config: &Value,
     rotary_dims: usize,
 ) -> Result<Vec<(&'static str, Vec<f32>)>, &'static str> {
-    let mut number = |key: &str, value: f32| out.put(&format!("{arch}.{key}"), value);
+    let mut number = |key: &str, value: f32| {
+        out.put(&format!("{arch}.{key}"), value);
+    };
     let original = rope["original_max_position_embeddings"].as_u64();
-    let list = |key: &str| rope[key].as_array().expect("factors").iter().map(float).collect();
+    let list = |key: &str| -> Vec<f32> { rope[key].as_array().expect("factors").iter().map(float).collect() };
     match rope["rope_type"].as_str().expect("rope_type") {
         "default" => {}
         "linear" => {

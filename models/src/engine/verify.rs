@@ -154,6 +154,10 @@ fn bound(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
             let factor = if seen.gated.is_some() { 2.0 } else { 1.0 };
             part.map_or(1e-3, |p| factor * of_format(plan.graph.weight(p.weight).dtype()))
         }
+        StepKind::Experts(experts) => {
+            let part = experts.parts.iter().find(|p| p.output == seen.value);
+            part.map_or(1e-3, |p| of_format(plan.graph.weight(p.op.experts[0]).dtype()))
+        }
         StepKind::Attention(_) if kv == KvType::F16 => 5e-3,
         StepKind::Rows(_) | StepKind::Attention(_) => 1e-3,
     }

@@ -140,6 +140,11 @@ impl Tensor {
         self.row_len() / self.dtype.block_len() * self.dtype.block_bytes()
     }
 
+    /// All bytes, those of scales that are kept apart included.
+    pub fn stored_bytes(&self) -> usize {
+        self.bytes.len() + self.scales.as_ref().map_or(0, |s| s.bytes.len())
+    }
+
     /// A view of some rows, all dimensions but the last counted as one: `[rows, row_len]`. Of a vector (one dimension)
     /// it views elements, `[len]`. `None` where the range is not within the tensor, or cuts a vector's blocks.
     pub fn rows_view(&self, range: Range<usize>) -> Option<Self> {

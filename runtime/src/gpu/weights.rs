@@ -193,9 +193,10 @@ impl Drop for GpuWeights {
 /// The matrices of all steps, each once, in the order in which they are first used.
 fn in_order(plan: &Plan) -> Vec<WeightId> {
     let mut order = Vec::new();
+    let mut seen = vec![false; plan.graph.weights().count()];
     for step in &plan.steps {
         for id in step.kind.matrices() {
-            if !order.contains(&id) {
+            if !std::mem::replace(&mut seen[id.0 as usize], true) {
                 order.push(id);
             }
         }

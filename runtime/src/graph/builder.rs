@@ -1,8 +1,13 @@
 //! A graph, and the builder that checks every op's shapes as it is added.
 
+use std::collections::HashMap;
+
 use super::{
     error::GraphError,
-    op::{Act, AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormOp, Op, RopeId, Value, ValueId, WeightId},
+    op::{
+        Act, AttentionOp, CacheId, CacheSpec, ExpertLinearOp, HeadLinearOp, NormOp, Op, RopeId, RouteOp, Value, ValueId,
+        WeightId,
+    },
     rope::{RopeFreqs, RopeSpec},
 };
 use crate::format::Tensor;
@@ -64,6 +69,17 @@ impl Graph {
         self.weights.iter().map(|w| (w.name.as_str(), &w.tensor))
     }
 
+    /// For each weight whether kernels want it as a vector of f32: all that are not matrices of a linear or an embedding.
+    pub(crate) fn vectors(&self) -> Vec<bool> {
+        let mut vectors: Vec<bool> = self.weights.iter().map(|w| w.tensor.shape().len() == 1).collect();
+        for node in &self.nodes {
+            if let Op::ExpertLinear(ExpertLinearOp { bias: Some(bias), .. }) = &node.op {
+                vectors[bias.0 as usize] = true;
+            }
+        }
+        vectors
+    }
+
     /// The ways of rotating.
     pub fn ropes(&self) -> &[RopeSpec] {
         &self.ropes
@@ -74,8 +90,8 @@ impl Graph {
         &self.caches
     }
 
-    /// Bytes of weights that one decoded token reads: every weight of a linear, norm or attention once, and one row
-    /// of each embedding table.
+    /// Bytes of weights that one decoded token reads: every weight of a linear, norm or attention once, the experts chosen,
+    /// and one row of each embedding table.
     pub fn bytes_per_token(&self) -> u64 {
         let mut read = vec![false; self.weights.len()];
         let mut rows = 0u64;
@@ -91,12 +107,19 @@ impl Graph {
                 Op::Linear { weight, bias } => [Some(*weight), *bias].iter().for_each(mark),
                 Op::HeadLinear(h) => rows += self.head_linear_bytes(h),
                 Op::Attention(a) => mark(&a.sinks),
+                Op::Route(r) => [r.bias, r.expert_scale].iter().for_each(mark),
+                Op::ExpertLinear(e) => {
+                    // A token's experts are some of them, and it does not matter which: all are of one size.
+                    let k = self.value(node.inputs[1]).width / 2;
+                    let bytes = e.experts.first().map_or(0, |w| self.weight(*w).stored_bytes());
+                    rows += (bytes * k.min(e.experts.len())) as u64;
+                }
                 Op::Rope { .. } | Op::GatedAct { .. } | Op::Act { .. } | Op::Add | Op::Mul => {}
-                Op::Columns { .. } | Op::Join { .. } | Op::PositionScale(_) => {}
+                Op::Columns { .. } | Op::Join { .. } | Op::PositionScale(_) | Op::ExpertSum { .. } => {}
                 Op::Scale { .. } | Op::Softcap { .. } | Op::SelectOutputs => {}
             }
         }
-        let whole = self.weights.iter().zip(read).filter(|(_, r)| *r).map(|(w, _)| w.tensor.bytes().len() as u64);
+        let whole = self.weights.iter().zip(read).filter(|(_, r)| *r).map(|(w, _)| w.tensor.stored_bytes() as u64);
         whole.sum::<u64>() + rows
     }
 
@@ -107,9 +130,14 @@ impl Graph {
 
     /// Floating-point operations of the linears for one token (2 for each weight).
     pub fn linear_flops_per_token(&self) -> u64 {
-        let weight = |n: &Node| match n.op {
-            Op::Linear { weight, .. } => self.weight(weight).shape().iter().product::<usize>() as u64 * 2,
+        let size = |w: WeightId| self.weight(w).shape().iter().product::<usize>() as u64 * 2;
+        let weight = |n: &Node| match &n.op {
+            Op::Linear { weight, .. } => size(*weight),
             Op::HeadLinear(h) => (h.heads * h.input * h.output) as u64 * 2,
+            Op::ExpertLinear(e) => {
+                let k = self.value(n.inputs[1]).width / 2;
+                e.experts.first().map_or(0, |w| size(*w)) * k as u64
+            }
             _ => 0,
         };
         self.nodes.iter().map(weight).sum()
@@ -121,6 +149,8 @@ impl Graph {
 pub struct GraphBuilder {
     graph: Graph,
     scope: Vec<String>,
+    /// Weights by name: models with many experts have tens of thousands.
+    by_name: HashMap<String, WeightId>,
 }
 
 impl GraphBuilder {
@@ -144,11 +174,13 @@ impl GraphBuilder {
 
     /// Adds a weight. The same tensor name twice is the same weight.
     pub fn weight(&mut self, name: &str, tensor: Tensor) -> WeightId {
-        if let Some(i) = self.graph.weights.iter().position(|w| w.name == name) {
-            return WeightId(i as u32);
+        if let Some(id) = self.by_name.get(name) {
+            return *id;
         }
+        let id = WeightId(self.graph.weights.len() as u32);
         self.graph.weights.push(Weight { name: name.to_owned(), tensor });
-        WeightId(self.graph.weights.len() as u32 - 1)
+        self.by_name.insert(name.to_owned(), id);
+        id
     }
 
     /// Adds a way of rotating; equal ones are shared.
@@ -235,6 +267,22 @@ impl GraphBuilder {
     pub fn rope(&mut self, name: &str, x: ValueId, rope: RopeId, head_dim: usize) -> Result<ValueId, GraphError> {
         let n_heads = self.graph.value(x).width / head_dim.max(1);
         self.op(name, Op::Rope { rope, n_heads, head_dim }, &[x])
+    }
+
+    /// The experts chosen for each row of `logits`, and their weights.
+    pub fn route(&mut self, name: &str, logits: ValueId, route: RouteOp) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Route(route), &[logits])
+    }
+
+    /// Linears of `x` by the experts of `route`.
+    pub fn expert_linear(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        route: ValueId,
+        experts: ExpertLinearOp,
+    ) -> Result<ValueId, GraphError> {
+        self.op(name, Op::ExpertLinear(experts), &[x, route])
     }
 
     /// Attention over the cache whose values are parts of its keys.

@@ -64,6 +64,10 @@ impl Plan {
             StepKind::Rows(p) if p.instrs.iter().any(|i| i.op.table().is_some()) => "embed".to_owned(),
             StepKind::Rows(_) => "rows".to_owned(),
             StepKind::Attention(_) => "attention".to_owned(),
+            StepKind::Experts(experts) => {
+                let format = experts.parts.first().and_then(|p| p.op.experts.first());
+                format!("experts {}", format.map_or("", |w| self.graph.weight(*w).dtype().name()))
+            }
             StepKind::Linear(linear) => {
                 let mut formats: Vec<&str> = Vec::new();
                 for part in &linear.parts {
@@ -93,10 +97,22 @@ impl Plan {
                 }
                 for part in linear.parts.iter().filter(|_| n > 0) {
                     let tensor = self.graph.weight(part.weight);
-                    main.bytes += tensor.bytes().len() as u64 + n * tensor.rows() as u64 * 4;
+                    main.bytes += tensor.stored_bytes() as u64 + n * tensor.rows() as u64 * 4;
                     main.flops += 2 * n * (tensor.rows() * tensor.row_len()) as u64;
                 }
                 StepCost { rows: self.program_cost(&linear.prologue, load), main }
+            }
+            StepKind::Experts(experts) => {
+                let n = load.rows(experts.prologue.rows);
+                let mut main = Cost { bytes: n * (experts.inputs() * experts.k) as u64 * 4, flops: 0 };
+                let chosen = n * experts.slots as u64;
+                for part in experts.parts.iter().filter(|_| n > 0) {
+                    let bytes = part.op.experts.first().map_or(0, |w| self.graph.weight(*w).stored_bytes()) as u64;
+                    // At most: rows may share experts.
+                    main.bytes += chosen.min(experts.n_experts as u64) * bytes + chosen * part.out as u64 * 4;
+                    main.flops += 2 * chosen * (part.out * experts.k) as u64;
+                }
+                StepCost { rows: self.program_cost(&experts.prologue, load), main }
             }
             StepKind::Attention(attention) => attention_cost(attention, load),
         }

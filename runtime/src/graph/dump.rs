@@ -9,6 +9,9 @@ use super::{
     op::{Op, Rows, WeightId},
 };
 
+/// Weights that a box of a drawing names: experts are too many.
+const MOST_SHOWN: usize = 3;
+
 impl Graph {
     /// The graph in Graphviz's DOT language: a box an op with its output's shape and its weight's format.
     pub fn to_dot(&self) -> String {
@@ -16,8 +19,11 @@ impl Graph {
         for (i, node) in self.nodes().iter().enumerate() {
             let value = self.value(node.output);
             let mut label = format!("{}\\n{} [{}, {}]", node.name, node.op.kind(), rows(value.rows), value.width);
-            for w in weights(node) {
+            for w in weights(node).take(MOST_SHOWN) {
                 let _ = write!(label, "\\n{} {}", self.weight_name(w), self.weight(w).dtype());
+            }
+            if weights(node).nth(MOST_SHOWN).is_some() {
+                let _ = write!(label, "\\n… {} in all", weights(node).count());
             }
             let label = label.replace('"', "\\\"");
             let _ = writeln!(dot, "  n{i} [label=\"{label}\"];");
@@ -67,15 +73,21 @@ fn rows(rows: Rows) -> &'static str {
 }
 
 fn weights(node: &Node) -> impl Iterator<Item = WeightId> {
-    let (a, b) = match &node.op {
-        Op::Embed { table, .. } => (Some(*table), None),
-        Op::Norm(n) => (n.weight, n.bias),
-        Op::Linear { weight, bias } => (Some(*weight), *bias),
-        Op::HeadLinear(h) => (Some(h.weight), None),
-        Op::Attention(a) => (a.sinks, None),
-        _ => (None, None),
+    let mut experts: &[WeightId] = &[];
+    let some = match &node.op {
+        Op::Embed { table, .. } => [Some(*table), None, None],
+        Op::Norm(n) => [n.weight, n.bias, None],
+        Op::Linear { weight, bias } => [Some(*weight), *bias, None],
+        Op::HeadLinear(h) => [Some(h.weight), None, None],
+        Op::Attention(a) => [a.sinks, None, None],
+        Op::Route(r) => [r.bias, r.expert_scale, r.table],
+        Op::ExpertLinear(e) => {
+            experts = &e.experts;
+            [e.bias, None, None]
+        }
+        _ => [None; 3],
     };
-    a.into_iter().chain(b)
+    experts.iter().copied().chain(some.into_iter().flatten())
 }
 
 fn attributes(op: &Op) -> Json {
@@ -103,6 +115,15 @@ fn attributes(op: &Op) -> Json {
         Op::PositionScale(s) => json!({"beta": s.beta, "length": s.length, "offset": s.offset}),
         Op::Scale { factor } => json!({"factor": factor}),
         Op::Softcap { cap } => json!({"cap": cap}),
+        Op::Route(r) => json!({
+            "n_experts": r.n_experts, "k": r.k, "score": format!("{:?}", r.score).to_lowercase(),
+            "weight": format!("{:?}", r.weight).to_lowercase(), "renormalise": r.renormalise, "scale": r.scale,
+            "groups": r.groups.map(|g| json!([g.n, g.keep])), "by_token": r.table.is_some(),
+        }),
+        Op::ExpertLinear(e) => json!({
+            "n_experts": e.experts.len(), "input_major": e.input_major, "scaled": e.scaled,
+        }),
+        Op::ExpertSum { weighted } => json!({"weighted": weighted}),
         Op::Linear { .. } | Op::Add | Op::Mul | Op::SelectOutputs => json!({}),
     }
 }

@@ -240,6 +240,112 @@ impl HeadLinearOp {
     }
 }
 
+/// How a mixture of experts chooses, and what the chosen ones weigh: for each row the `k` experts with the best scores.
+#[derive(Clone, Debug)]
+pub struct RouteOp {
+    /// Experts: the width of the logits.
+    pub n_experts: usize,
+    /// Experts chosen.
+    pub k: usize,
+    /// From logits to scores.
+    pub score: RouteScore,
+    /// `[n_experts]`, added to the scores for the choice alone.
+    pub bias: Option<WeightId>,
+    /// Only experts of the best groups are chosen.
+    pub groups: Option<RouteGroups>,
+    /// `[vocabulary * k]` whole numbers: the experts of each token id, which are chosen instead of the best.
+    pub table: Option<WeightId>,
+    /// From scores to weights.
+    pub weight: RouteWeight,
+    /// Weights are divided by this plus their sum.
+    pub renormalise: Option<f32>,
+    /// Factor on every weight.
+    pub scale: f32,
+    /// `[n_experts]`, a factor on the weight of each expert.
+    pub expert_scale: Option<WeightId>,
+}
+
+impl RouteOp {
+    /// The best `k` of `n_experts` by softmax, which weigh what their probabilities are.
+    pub fn softmax(n_experts: usize, k: usize) -> Self {
+        Self {
+            n_experts,
+            k,
+            score: RouteScore::Softmax,
+            bias: None,
+            groups: None,
+            table: None,
+            weight: RouteWeight::Score,
+            renormalise: None,
+            scale: 1.0,
+            expert_scale: None,
+        }
+    }
+}
+
+/// Scores of experts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RouteScore {
+    /// Softmax over all experts.
+    Softmax,
+    /// Logistic function of each logit.
+    Sigmoid,
+    /// `sqrt(ln(1 + e^logit))`.
+    SqrtSoftplus,
+    /// The logits.
+    Raw,
+    /// The logits; experts are chosen one after the other, and each weighs its softmax among those left whose logit s is
+    /// within `(m - s) / max(|s|, m) <= 2 jitter` of the best one left, m (Phi-3.5-MoE).
+    SparseMixer {
+        /// Bound on the relative distance.
+        jitter: f32,
+    },
+}
+
+/// Weights of chosen experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteWeight {
+    /// The score, without the bias of the choice.
+    Score,
+    /// Softmax of the scores of the chosen ones.
+    Softmax,
+    /// Logistic function of the score.
+    Sigmoid,
+}
+
+/// Experts in groups of equal size, of which the best ones take part in the choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteGroups {
+    /// Groups.
+    pub n: usize,
+    /// Groups that take part.
+    pub keep: usize,
+    /// What a group is judged by.
+    pub score: GroupScore,
+}
+
+/// What a group of experts is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupScore {
+    /// Its best expert.
+    Best,
+    /// The sum of its best two.
+    BestTwo,
+}
+
+/// Linears of a mixture of experts: of each row, by those that were chosen for it.
+#[derive(Clone, Debug)]
+pub struct ExpertLinearOp {
+    /// By expert: `[out, in]` in any block format; `[in, out]` floats where `input_major`. All of one shape and format.
+    pub experts: Vec<WeightId>,
+    /// `[n_experts, out]`.
+    pub bias: Option<WeightId>,
+    /// Whether weights are stored with a row per input.
+    pub input_major: bool,
+    /// Whether `x W` is multiplied by the expert's weight in the route, before the bias.
+    pub scaled: bool,
+}
+
 /// An op. Inputs and outputs are `[rows, width]` values.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -315,6 +421,17 @@ pub enum Op {
         /// The bound.
         cap: f32,
     },
+    /// Chooses experts by their logits; see [`RouteOp`]. A row of the output is the `k` experts' numbers, best first, then
+    /// their `k` weights.
+    Route(RouteOp),
+    /// Linears by experts; inputs x and a route of k experts. x has one row of `in` elements for all of them, or one after
+    /// the other for each; the output has a row of `out` elements for each.
+    ExpertLinear(ExpertLinearOp),
+    /// Sum over the experts of a route; inputs y, one row after the other for each of k experts, and the route.
+    ExpertSum {
+        /// Whether rows are multiplied by the weights of the route.
+        weighted: bool,
+    },
     /// Keeps the rows whose output was asked for.
     SelectOutputs,
 }
@@ -338,6 +455,9 @@ impl Op {
             Op::PositionScale(_) => "position_scale",
             Op::Scale { .. } => "scale",
             Op::Softcap { .. } => "softcap",
+            Op::Route(_) => "route",
+            Op::ExpertLinear(_) => "expert_linear",
+            Op::ExpertSum { .. } => "expert_sum",
             Op::SelectOutputs => "select_outputs",
         }
     }
@@ -349,11 +469,12 @@ impl Op {
         inputs: &[&Value],
         weight_shape: impl Fn(WeightId) -> Vec<usize>,
     ) -> Result<(Rows, usize), GraphError> {
-        let fail = |what: String| Err(GraphError::Shape { op: self.kind(), name: name.to_owned(), what });
+        let err = |what: String| GraphError::Shape { op: self.kind(), name: name.to_owned(), what };
+        let fail = |what: String| Err(err(what));
         let arity = match self {
             Op::Embed { .. } => 0,
             Op::Attention(a) => 3 - usize::from(a.v_in_k),
-            Op::GatedAct { .. } | Op::Add | Op::Mul | Op::Join { .. } => 2,
+            Op::GatedAct { .. } | Op::Add | Op::Mul | Op::Join { .. } | Op::ExpertLinear(_) | Op::ExpertSum { .. } => 2,
             _ => 1,
         };
         if inputs.len() != arity {
@@ -483,6 +604,25 @@ impl Op {
                 Ok((inputs[0].rows, inputs[0].width))
             }
             Op::Scale { .. } | Op::Softcap { .. } => Ok((inputs[0].rows, inputs[0].width)),
+            Op::Route(route) => {
+                route.check(inputs[0].width, &weight_shape).map_err(&err)?;
+                Ok((inputs[0].rows, 2 * route.k))
+            }
+            Op::ExpertLinear(experts) => {
+                let (x, k) = (inputs[0], inputs[1].width / 2);
+                let out = experts.check(x.width, k, &weight_shape).map_err(&err)?;
+                if !inputs[1].width.is_multiple_of(2) || k == 0 {
+                    return fail(format!("`{}` of {} elements is no route", inputs[1].name, inputs[1].width));
+                }
+                Ok((x.rows, k * out))
+            }
+            Op::ExpertSum { .. } => {
+                let (y, k) = (inputs[0], inputs[1].width / 2);
+                if !inputs[1].width.is_multiple_of(2) || k == 0 || !y.width.is_multiple_of(k) {
+                    return fail(format!("a row of {} over a route of {}", y.width, inputs[1].width));
+                }
+                Ok((y.rows, y.width / k))
+            }
             Op::SelectOutputs => {
                 if inputs[0].rows != Rows::Token {
                     return fail("the input already has a row per output".to_owned());
@@ -490,5 +630,62 @@ impl Op {
                 Ok((Rows::Output, inputs[0].width))
             }
         }
+    }
+}
+
+impl RouteOp {
+    /// What does not fit logits of that width.
+    fn check(&self, width: usize, weight_shape: impl Fn(WeightId) -> Vec<usize>) -> Result<(), String> {
+        let (n, k) = (self.n_experts, self.k);
+        if n != width {
+            return Err(format!("{width} logits for {n} experts"));
+        }
+        // Experts' numbers must be exact as f32.
+        if k == 0 || k > n || n > 1 << 20 {
+            return Err(format!("{k} of {n} experts"));
+        }
+        if let Some(g) = self.groups
+            && (g.n == 0 || !n.is_multiple_of(g.n) || g.keep == 0 || g.keep > g.n || g.keep * (n / g.n) < k)
+        {
+            return Err(format!("{k} of {n} experts, in {} of {} groups", g.keep, g.n));
+        }
+        for (what, id) in [("bias", self.bias), ("scale", self.expert_scale)] {
+            if let Some(shape) = id.map(&weight_shape)
+                && shape != [n]
+            {
+                return Err(format!("{what} has shape {shape:?}, expected [{n}]"));
+            }
+        }
+        match self.table.map(&weight_shape) {
+            Some(shape) if shape.len() != 1 || shape[0] == 0 || !shape[0].is_multiple_of(k) => {
+                Err(format!("table has shape {shape:?}, expected [vocabulary * {k}]"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ExpertLinearOp {
+    /// Elements that a chosen expert makes of rows of that width, or what does not fit.
+    fn check(&self, width: usize, k: usize, weight_shape: impl Fn(WeightId) -> Vec<usize>) -> Result<usize, String> {
+        let shape = self.experts.first().map(|w| weight_shape(*w)).unwrap_or_default();
+        let [mut out, mut inner] = shape[..] else {
+            return Err(format!("{} experts of shape {shape:?}, expected [out, in]", self.experts.len()));
+        };
+        if let Some(other) = self.experts.iter().map(|w| weight_shape(*w)).find(|s| *s != shape) {
+            return Err(format!("experts of shapes {shape:?} and {other:?}"));
+        }
+        if self.input_major {
+            (out, inner) = (inner, out);
+        }
+        if inner != width && Some(width) != inner.checked_mul(k) {
+            return Err(format!("experts of shape {shape:?} over a row of {width} for {k} of them"));
+        }
+        if let Some(bias) = self.bias.map(&weight_shape)
+            && bias != [self.experts.len(), out]
+        {
+            return Err(format!("bias has shape {bias:?}, expected [{}, {out}]", self.experts.len()));
+        }
+        Ok(out)
     }
 }

@@ -6,7 +6,11 @@ use super::{
     schedule::{LinearSchedule, RowRange},
 };
 use crate::{
-    cpu::{buffer::Buffer, ops::ActForm, pool::Worker},
+    cpu::{
+        buffer::Buffer,
+        ops::{ActForm, WeightRows},
+        pool::Worker,
+    },
     graph::{HeadLinearOp, LinearStep},
 };
 
@@ -98,7 +102,6 @@ impl StepContext<'_> {
     ) {
         let kernels = self.backend.linear;
         let tensor = self.backend.plan.graph.weight(heads.weight);
-        let (dtype, row_bytes) = (tensor.dtype(), tensor.row_bytes());
         let (buffer, first, stride) = self.place(step.parts[0].output, 0);
         let to = first + range.part * heads.output + range.start;
         // The last row ends at its width, not at its stride.
@@ -108,16 +111,17 @@ impl StepContext<'_> {
         // the form that the kernel asked for.
         unsafe {
             if heads.transposed {
-                let w = &tensor.bytes()[matrix * row_bytes..];
+                let w = WeightRows::of(tensor, matrix..matrix + heads.input);
                 let columns = range.start..range.start + range.len;
-                kernels.mat_mat_transposed(dtype, w, heads.input, heads.output, columns, acts, n, out, stride, panel);
+                kernels.mat_mat_transposed(w, columns, acts, n, None, out, stride, panel);
                 return;
             }
-            let w = &tensor.bytes()[(matrix + range.start) * row_bytes..][..range.len * row_bytes];
+            let first = matrix + range.start;
+            let w = WeightRows::of(tensor, first..first + range.len);
             if few {
-                kernels.mat_vec(dtype, w, range.len, step.k, acts, n, out, stride);
+                kernels.mat_vec(w, acts, n, out, stride);
             } else {
-                kernels.mat_mat(dtype, w, range.len, step.k, acts, n, out, stride, panel);
+                kernels.mat_mat(w, acts, n, out, stride, panel);
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     cpu::{
         arch::prefetch,
         buffer::Buffer,
-        ops::{ActForm, LinearKernels},
+        ops::{ActForm, LinearKernels, WeightRows},
         pool::Worker,
     },
     graph::LinearStep,
@@ -42,7 +42,7 @@ impl StepContext<'_> {
             let range = schedule.mat_vec[item];
             // The kernels run ahead of their reads from there on. Before a worker's first item of a step, these come while
             // the input is made.
-            let w = self.weight_rows(step, range);
+            let w = self.weight_rows(step, range).bytes;
             prefetch(&w[..w.len().min(PREFETCH_BYTES)]);
             if !prepared {
                 prepared = true;
@@ -111,11 +111,10 @@ impl StepContext<'_> {
         unsafe { from.buffer.slice(start, kernels.act_row_bytes(wanted, step.k) * from.n) }
     }
 
-    /// The bytes of a range of a weight's rows.
-    fn weight_rows(&self, step: &LinearStep, range: RowRange) -> &[u8] {
+    /// A range of a weight's rows.
+    fn weight_rows(&self, step: &LinearStep, range: RowRange) -> WeightRows<'_> {
         let tensor = self.backend.plan.graph.weight(step.parts[range.part].weight);
-        let row_bytes = tensor.row_bytes();
-        &tensor.bytes()[range.start * row_bytes..][..range.len * row_bytes]
+        WeightRows::of(tensor, range.start..range.start + range.len)
     }
 
     /// Multiplies a range of a weight's rows with all `n` rows of `acts`, through `panel` where there are many.
@@ -126,13 +125,12 @@ impl StepContext<'_> {
         let (buffer, first, stride) = self.place(part.output, 0);
         // The last row ends at its width, not at its stride.
         let out = buffer.element::<f32>(first + range.start, (n - 1) * stride + range.len);
-        let dtype = self.backend.plan.graph.weight(part.weight).dtype();
         // SAFETY: `out` has `n` rows, `stride` apart, of which this item alone writes columns `range`; `acts` has
         // `n` rows in the form that the kernel asked for.
         unsafe {
             match panel {
-                None => kernels.mat_vec(dtype, w, range.len, step.k, acts, n, out, stride),
-                Some(panel) => kernels.mat_mat(dtype, w, range.len, step.k, acts, n, out, stride, panel),
+                None => kernels.mat_vec(w, acts, n, out, stride),
+                Some(panel) => kernels.mat_mat(w, acts, n, out, stride, panel),
             }
         }
         if let Some(bias) = self.vector(part.bias) {
@@ -146,7 +144,7 @@ impl StepContext<'_> {
 }
 
 /// What a worker asks for ahead of an item: about what memory delivers during a norm, and as much as kernels run ahead.
-const PREFETCH_BYTES: usize = 4096;
+pub(super) const PREFETCH_BYTES: usize = 4096;
 
 /// Where quantised rows lie: for each form of a step, `n` rows one after the other, from byte `start`.
 #[derive(Clone, Copy)]

@@ -10,6 +10,9 @@
 //! [`Worker::for_each`](super::pool::Worker::for_each) demands.
 
 mod attention;
+mod experts;
+#[cfg(test)]
+mod experts_tests;
 mod heads;
 mod linear;
 mod observe;
@@ -104,7 +107,7 @@ impl CpuBackend {
         let table = |rows: usize, dims: usize| Buffer::new(rows * dims * 4, "the rotation tables");
         let rope_tables = graph.ropes().iter().map(|r| table(max_tokens, r.rotary_dims)).collect::<Result<_, _>>()?;
         let key_rope_tables = graph.ropes().iter().map(|_| table(0, 0)).collect::<Result<_, _>>()?;
-        let scratch_bytes = schedule.scratch_bytes(&plan, linear);
+        let scratch_bytes = schedule.scratch_bytes(&plan, linear, max_tokens);
         let scratch =
             (0..threads).map(|_| Buffer::new(scratch_bytes, "a worker's scratch")).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -246,6 +249,7 @@ impl StepContext<'_> {
         match &self.backend.plan.steps[i].kind {
             StepKind::Rows(program) => self.rows(worker, program),
             StepKind::Linear(linear) => self.linear(worker, linear, &self.backend.schedule.linear[i]),
+            StepKind::Experts(experts) => self.experts(worker, experts, &self.backend.schedule.experts[i]),
             StepKind::Attention(attention) => self.attention(worker, attention),
         }
     }

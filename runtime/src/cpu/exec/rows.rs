@@ -4,10 +4,13 @@ use super::StepContext;
 use crate::{
     cpu::{
         buffer::Buffer,
-        ops::columns::{columns, join},
+        ops::{
+            columns::{columns, join},
+            route::{self, RouteVectors},
+        },
         pool::Worker,
     },
-    graph::{NormKind, NormOp, RowOp, RowProgram, Rows, Src},
+    graph::{NormKind, NormOp, RowInstr, RowOp, RowProgram, Rows, Src},
 };
 
 /// Rows that a worker takes at once where a program runs over many.
@@ -36,8 +39,11 @@ impl StepContext<'_> {
         for instr in &program.instrs {
             // SAFETY: scratch belongs to this worker; an instruction's result lies behind those of earlier ones.
             let out = unsafe { scratch.slice_mut::<f32>(at, instr.width) };
-            at += instr.width.next_multiple_of(16);
-            self.run_instr(program, &instr.op, scratch, row, token_row, out);
+            let padded = instr.width.next_multiple_of(16);
+            // SAFETY: as above, behind the result.
+            let work = unsafe { scratch.slice_mut::<f32>(at + padded, instr.scratch_len() - padded) };
+            at += instr.scratch_len();
+            self.run_instr(program, &instr.op, scratch, (row, token_row), out, work);
             if let (true, Some(value)) = (store, instr.store) {
                 // SAFETY: one worker stores a row, and nobody reads the value before the phase ends.
                 unsafe { self.row_mut(value, row, instr.width) }.copy_from_slice(out);
@@ -57,7 +63,7 @@ impl StepContext<'_> {
         match src {
             Src::Temp(t) => {
                 let before = &program.instrs[..t as usize];
-                let at = before.iter().map(|i| i.width.next_multiple_of(16)).sum();
+                let at = before.iter().map(RowInstr::scratch_len).sum();
                 // SAFETY: the result of an earlier instruction, which this worker no longer writes.
                 unsafe { scratch.slice(at, width) }
             }
@@ -78,11 +84,11 @@ impl StepContext<'_> {
         program: &RowProgram,
         op: &RowOp,
         scratch: &Buffer,
-        row: usize,
-        token_row: usize,
+        (row, token_row): (usize, usize),
         out: &mut [f32],
+        work: &mut [f32],
     ) {
-        let ops = self.backend.ops;
+        let kernels = self.backend.ops;
         let width = out.len();
         let src = |s: Src| self.source(program, s, scratch, row, width);
         match op {
@@ -94,22 +100,22 @@ impl StepContext<'_> {
                 // Ids and shapes were checked; see `admit` and the op's shape rule.
                 debug_assert_eq!(tensor.row_len(), width);
                 if tensor.dtype().decode_row(row, out).is_ok() && *scale != 1.0 {
-                    (ops.scale)(out, *scale);
+                    (kernels.scale)(out, *scale);
                 }
             }
             RowOp::Norm { src: s, norm } => self.norm(norm, src(*s), out),
             RowOp::Add { a, b } => {
                 out.copy_from_slice(src(*a));
-                (ops.add_assign)(out, src(*b));
+                (kernels.add_assign)(out, src(*b));
             }
-            RowOp::GatedAct { act, gate, up } => (ops.gated_act)(*act, src(*gate), src(*up), out),
-            RowOp::Act { act, src: s } => (ops.act)(*act, src(*s), out),
+            RowOp::GatedAct { act, gate, up } => (kernels.gated_act)(*act, src(*gate), src(*up), out),
+            RowOp::Act { act, src: s } => (kernels.act)(*act, src(*s), out),
             RowOp::Mul { a, b, group } => {
                 out.copy_from_slice(src(*a));
                 let b = self.source(program, *b, scratch, row, width / group);
                 match group {
-                    1 => (ops.mul_assign)(out, b),
-                    _ => out.chunks_exact_mut(*group).zip(b).for_each(|(out, b)| (ops.scale)(out, *b)),
+                    1 => (kernels.mul_assign)(out, b),
+                    _ => out.chunks_exact_mut(*group).zip(b).for_each(|(out, b)| (kernels.scale)(out, *b)),
                 }
             }
             RowOp::Columns { src: s, period, offset, len } => {
@@ -124,22 +130,37 @@ impl StepContext<'_> {
             }
             RowOp::PositionScale { src: s, scale } => {
                 out.copy_from_slice(src(*s));
-                (ops.scale)(out, scale.factor(self.backend.batch.positions[token_row] as usize));
+                (kernels.scale)(out, scale.factor(self.backend.batch.positions[token_row] as usize));
             }
             RowOp::Scale { src: s, factor } => {
                 out.copy_from_slice(src(*s));
-                (ops.scale)(out, *factor);
+                (kernels.scale)(out, *factor);
             }
             RowOp::Softcap { src: s, cap } => {
                 out.copy_from_slice(src(*s));
-                (ops.softcap)(out, *cap);
+                (kernels.softcap)(out, *cap);
+            }
+            RowOp::Route { src: s, route } => {
+                let logits = self.source(program, *s, scratch, row, route.n_experts);
+                let token = self.backend.batch.tokens[token_row] as usize;
+                let fixed = self.vector(route.table).map(|t| &t[(token * route.k).min(t.len() - route.k)..][..route.k]);
+                let (bias, expert_scale) = (self.vector(route.bias), self.vector(route.expert_scale));
+                route::route(route, RouteVectors { bias, expert_scale, fixed }, logits, work, out);
+            }
+            RowOp::ExpertSum { src: s, route, k, weighted } => {
+                let y = self.source(program, *s, scratch, row, width * k);
+                let weights = &self.source(program, *route, scratch, row, 2 * k)[*k..];
+                out.fill(0.0);
+                for (y, weight) in y.chunks_exact(width).zip(weights) {
+                    (kernels.add_scaled)(out, y, if *weighted { *weight } else { 1.0 });
+                }
             }
             RowOp::Copy { src: s } => out.copy_from_slice(src(*s)),
             RowOp::Rope { src: s, rope, head_dim } => {
                 out.copy_from_slice(src(*s));
                 let (cos, sin) = self.cos_sin(*rope, token_row);
                 let spec = &self.backend.plan.graph.ropes()[rope.0 as usize];
-                (ops.rope_heads)(out, *head_dim, spec.first_dim, cos, sin, spec.layout);
+                (kernels.rope_heads)(out, *head_dim, spec.first_dim, cos, sin, spec.layout);
             }
         }
     }

@@ -1,9 +1,13 @@
 //! How the work of a plan's linears is cut into items, and how much scratch a worker needs.
 
-use super::attention;
+use super::{
+    attention,
+    experts::{Pairs, form_of},
+};
 use crate::{
     cpu::ops::{ActForm, LinearKernels},
-    graph::{HeadLinearOp, LinearStep, Plan, RowProgram, StepKind},
+    format::Tensor,
+    graph::{ExpertStep, HeadLinearOp, LinearStep, Plan, RowProgram, StepKind},
 };
 
 /// A range of rows of one part of a linear step, or of outputs of one head of a head linear.
@@ -26,11 +30,25 @@ pub(super) struct LinearSchedule {
     pub mat_mat_forms: Vec<ActForm>,
 }
 
+/// Items of one experts step, for one expert.
+#[derive(Debug, Default)]
+pub(super) struct ExpertSchedule {
+    /// For few rows of activations.
+    pub mat_vec: Vec<RowRange>,
+    /// For many: panels.
+    pub mat_mat: Vec<RowRange>,
+    /// Forms of activations that the parts want, for few rows and for many.
+    pub mat_vec_forms: Vec<ActForm>,
+    pub mat_mat_forms: Vec<ActForm>,
+}
+
 /// Items and sizes for a whole plan.
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// By step; empty for steps that are not linear.
     pub linear: Vec<LinearSchedule>,
+    /// By step; empty for steps that are not experts'.
+    pub experts: Vec<ExpertSchedule>,
     /// Largest quantised row over all steps (all forms of a step together).
     pub act_bytes_per_row: usize,
     /// Largest quantised row for the mat-vec kernels.
@@ -50,17 +68,29 @@ impl Schedule {
     pub fn new(plan: &Plan, kernels: &LinearKernels, threads: usize) -> Self {
         let mut linear = Vec::new();
         let (mut act_bytes_per_row, mut mat_vec_act_bytes) = (0, 0);
+        let mut experts = Vec::new();
         for step in &plan.steps {
-            let StepKind::Linear(step) = &step.kind else {
-                linear.push(LinearSchedule::default());
-                continue;
-            };
-            let s = LinearSchedule::new(plan, step, kernels, threads);
-            let bytes = |forms: &[ActForm]| forms.iter().map(|f| kernels.act_row_bytes(*f, step.k)).sum::<usize>();
-            let heads = step.heads.map_or(1, |h| h.heads);
-            act_bytes_per_row = act_bytes_per_row.max(heads * bytes(&s.mat_mat_forms));
-            mat_vec_act_bytes = mat_vec_act_bytes.max(bytes(&s.mat_vec_forms));
-            linear.push(s);
+            let (mut l, mut e) = (LinearSchedule::default(), ExpertSchedule::default());
+            let bytes = |forms: &[ActForm], k: usize| forms.iter().map(|f| kernels.act_row_bytes(*f, k)).sum::<usize>();
+            match &step.kind {
+                StepKind::Linear(step) => {
+                    l = LinearSchedule::new(plan, step, kernels, threads);
+                    let heads = step.heads.map_or(1, |h| h.heads);
+                    act_bytes_per_row = act_bytes_per_row.max(heads * bytes(&l.mat_mat_forms, step.k));
+                    mat_vec_act_bytes = mat_vec_act_bytes.max(bytes(&l.mat_vec_forms, step.k));
+                }
+                StepKind::Experts(step) => {
+                    e = ExpertSchedule::new(plan, step, kernels, threads);
+                    let many = bytes(&e.mat_mat_forms, step.k) * step.inputs();
+                    act_bytes_per_row = act_bytes_per_row.max(many);
+                    let routes = (2 * step.slots * 4).next_multiple_of(64);
+                    let few = bytes(&e.mat_vec_forms, step.k) * step.inputs() + routes + Pairs::bytes(step, 1);
+                    mat_vec_act_bytes = mat_vec_act_bytes.max(few);
+                }
+                StepKind::Rows(_) | StepKind::Attention(_) => {}
+            }
+            linear.push(l);
+            experts.push(e);
         }
         let programs = plan.steps.iter().filter_map(|s| s.kind.program());
         let program_bytes = programs.map(RowProgram::scratch_len).max().unwrap_or(0) * 4;
@@ -69,11 +99,11 @@ impl Schedule {
             _ => 0,
         };
         let partial_len = plan.steps.iter().map(|s| partial_len(&s.kind)).max().unwrap_or(0);
-        Self { linear, act_bytes_per_row, mat_vec_act_bytes, program_bytes, partial_len }
+        Self { linear, experts, act_bytes_per_row, mat_vec_act_bytes, program_bytes, partial_len }
     }
 
     /// Bytes of scratch for one worker: rows of a program, and then one of: quantised rows, a panel, attention's.
-    pub fn scratch_bytes(&self, plan: &Plan, kernels: &LinearKernels) -> usize {
+    pub fn scratch_bytes(&self, plan: &Plan, kernels: &LinearKernels, max_tokens: usize) -> usize {
         let mut rest = self.mat_vec_act_bytes * LinearKernels::MAT_VEC_TOKENS;
         for step in &plan.steps {
             match &step.kind {
@@ -88,6 +118,14 @@ impl Schedule {
                 StepKind::Linear(l) => {
                     for part in &l.parts {
                         rest = rest.max(kernels.panel_bytes(plan.graph.weight(part.weight).dtype(), l.k));
+                    }
+                }
+                StepKind::Experts(e) => {
+                    for part in &e.parts {
+                        let dtype = plan.graph.weight(part.op.experts[0]).dtype();
+                        let panel = kernels.panel_bytes(dtype, e.k).max(kernels.transposed_panel_bytes(e.k));
+                        let few = self.mat_vec_act_bytes * LinearKernels::MAT_VEC_TOKENS;
+                        rest = rest.max(panel + few.max(Pairs::bytes(e, max_tokens)).next_multiple_of(64));
                     }
                 }
                 StepKind::Attention(a) => rest = rest.max(attention::scratch_len(&a.op) * 4),
@@ -162,6 +200,38 @@ impl LinearSchedule {
     pub fn head_form(&self, few: bool) -> ActForm {
         let forms = if few { &self.mat_vec_forms } else { &self.mat_mat_forms };
         forms.first().copied().unwrap_or(ActForm::F32)
+    }
+}
+
+impl ExpertSchedule {
+    fn new(plan: &Plan, step: &ExpertStep, kernels: &LinearKernels, threads: usize) -> Self {
+        let mut s = Self::default();
+        let weights: Vec<&Tensor> = step.parts.iter().map(|p| plan.graph.weight(p.op.experts[0])).collect();
+        // Which experts share a phase is not known before it, so that ranges are all alike: several for each thread, of all
+        // that one row needs.
+        let row: usize = weights.iter().map(|w| w.stored_bytes() * step.slots).sum();
+        let share = if threads == 1 { row } else { (row / (threads * 8)).max(MIN_ITEM_BYTES) };
+        for (part, w) in weights.iter().enumerate() {
+            let of = &step.parts[part];
+            for (forms, n) in [(&mut s.mat_vec_forms, 1), (&mut s.mat_mat_forms, usize::MAX)] {
+                let form = form_of(kernels, of, w.dtype(), n);
+                if !forms.contains(&form) {
+                    forms.push(form);
+                }
+            }
+            let rows = of.out;
+            let row_bytes = (w.stored_bytes() / rows.max(1)).max(1);
+            let (least, many) = match of.op.input_major {
+                true => (kernels.transposed_panel_rows(), kernels.transposed_panel_rows()),
+                false => (ROW_STEP, kernels.panel_rows(w.dtype(), step.k).max(1)),
+            };
+            let few = (share / row_bytes).next_multiple_of(least).max(least);
+            for (ranges, len) in [(&mut s.mat_vec, few), (&mut s.mat_mat, many)] {
+                let starts = (0..rows).step_by(len);
+                ranges.extend(starts.map(|start| RowRange { part, start, len: len.min(rows - start) }));
+            }
+        }
+        s
     }
 }
 

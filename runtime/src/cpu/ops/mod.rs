@@ -11,6 +11,7 @@ pub mod gated;
 pub mod linear;
 pub mod norm;
 pub mod rope;
+pub mod route;
 pub mod sample;
 
 use std::sync::OnceLock;
@@ -20,7 +21,7 @@ use crate::{
     graph::{Act, RopeLayout},
 };
 
-pub use linear::{ActForm, LinearKernels, linear_kernels};
+pub use linear::{ActForm, Gather, LinearKernels, ScaleRows, WeightRows, linear_kernels};
 pub use rope::rope_cos_sin;
 
 /// Runs `$body` for `0..$n` in steps of a vector: `$i` is the first element and `$m` how many lanes are in use. In all

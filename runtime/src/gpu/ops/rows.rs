@@ -171,6 +171,10 @@ impl Lowering<'_> {
             RowOp::Join { a, b, lens } => out.push(self.columns(i, [*a, *b], *lens, [lens[0], 0])),
             RowOp::Rope { src, rope, head_dim } => out.push(self.rope(i, *src, *rope, *head_dim)),
             RowOp::Embed { table, scale } => self.embed(i, *table, *scale, out)?,
+            RowOp::Route { .. } | RowOp::ExpertSum { .. } => {
+                let why = "experts run on the CPU alone".to_owned();
+                return Err(GpuError::Unsupported { op: "route", name: String::new(), why });
+            }
         }
         Ok(i + 1)
     }

@@ -237,6 +237,7 @@ impl Case<'_> {
                         let factor = f64::from(scale.factor(self.step.positions()[token_row].1));
                         src(s).iter().map(|x| x * factor).collect()
                     }
+                    RowOp::Route { .. } | RowOp::ExpertSum { .. } => unreachable!("not among the programs here"),
                     RowOp::Scale { src: s, factor } => src(s).iter().map(|x| x * f64::from(*factor)).collect(),
                     RowOp::Softcap { src: s, cap } => {
                         src(s).iter().map(|x| f64::from(*cap) * (x / f64::from(*cap)).tanh()).collect()

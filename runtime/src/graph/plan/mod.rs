@@ -1,10 +1,11 @@
 //! Plans: what a backend executes.
 //!
-//! The planner turns the ops of a [`Graph`] into three kinds of step:
+//! The planner turns the ops of a [`Graph`] into four kinds of step:
 //!
 //! - **linear**: all linears of one input, behind a *row program* that makes that input (norms, residual adds,
 //!   gated activations, the embedding look-up: everything that works row by row). The program's values that are
 //!   needed later are stored; the rest lives in a worker's scratch.
+//! - **experts**: all linears by experts of one input and route, likewise behind a row program.
 //! - **attention**, with the per-head norms and rotations of q, k and v folded in.
 //! - **rows**: a row program that no linear follows.
 //!
@@ -25,7 +26,7 @@ use super::{
 use crate::{format::Tensor, quant::RowError};
 use planner::Planner;
 pub use row_program::{RowInstr, RowOp, RowProgram, Src};
-pub use steps::{AttentionStep, HeadOp, LinearPart, LinearStep, StepKind};
+pub use steps::{AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, StepKind};
 
 /// Where a step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,14 +125,15 @@ impl Plan {
     /// # Errors
     /// A weight whose bytes are not whole rows.
     pub(crate) fn decode_vectors(&self) -> Result<Vec<Vec<f32>>, RowError> {
-        let decode = |(_, tensor): (_, &Tensor)| {
+        let wanted = self.graph.vectors();
+        let decode = |(i, (_, tensor)): (usize, (_, &Tensor))| {
             let mut vector = Vec::new();
-            if tensor.shape().len() == 1 {
-                vector.resize(tensor.row_len(), 0.0);
+            if wanted[i] {
+                vector.resize(tensor.rows() * tensor.row_len(), 0.0);
                 tensor.dtype().decode_row(tensor.bytes(), &mut vector)?;
             }
             Ok(vector)
         };
-        self.graph.weights().map(decode).collect()
+        self.graph.weights().enumerate().map(decode).collect()
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{AttentionStep, HeadOp, LinearPart, LinearStep, RowInstr, RowOp, RowProgram, Src, StepKind};
+use super::{AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, RowInstr, RowOp, RowProgram, Src, StepKind};
 use crate::graph::{
     builder::{Graph, Node},
-    op::{HeadLinearOp, NormKind, Op, ValueId},
+    op::{ExpertLinearOp, HeadLinearOp, NormKind, Op, ValueId},
 };
 
 pub(super) struct Planner<'g> {
@@ -56,7 +56,35 @@ impl<'g> Planner<'g> {
                     }
                     self.linear(x, &group);
                 }
+                Op::ExpertLinear(_) => {
+                    let mut group = vec![at];
+                    while i < nodes.len() {
+                        let same = nodes[i].inputs == node.inputs && self.same_experts(&nodes[i].op, &node.op);
+                        if !same && !self.folded.contains(&i) {
+                            break;
+                        }
+                        if same {
+                            group.push(i);
+                        }
+                        i += 1;
+                    }
+                    self.experts([node.inputs[0], node.inputs[1]], &group);
+                }
                 Op::HeadLinear(op) => self.head_linear(at, *op),
+                Op::ExpertLinear(_) => {
+                    let mut group = vec![at];
+                    while i < nodes.len() {
+                        let same = nodes[i].inputs == node.inputs && self.same_experts(&nodes[i].op, &node.op);
+                        if !same && !self.folded.contains(&i) {
+                            break;
+                        }
+                        if same {
+                            group.push(i);
+                        }
+                        i += 1;
+                    }
+                    self.experts([node.inputs[0], node.inputs[1]], &group);
+                }
                 Op::Attention(_) => {
                     self.flush();
                     self.steps.push((node.name.clone(), StepKind::Attention(attention[&at].clone())));
@@ -143,6 +171,44 @@ impl<'g> Planner<'g> {
         self.steps.push((name.clone(), StepKind::Linear(step)));
     }
 
+    /// Whether two ops are linears by equally many experts over inputs of equally many elements.
+    fn same_experts(&self, a: &Op, b: &Op) -> bool {
+        let (Op::ExpertLinear(a), Op::ExpertLinear(b)) = (a, b) else { return false };
+        let inner = |op: &ExpertLinearOp| self.graph.weight(op.experts[0]).shape()[usize::from(!op.input_major)];
+        a.experts.len() == b.experts.len() && inner(a) == inner(b)
+    }
+
+    fn experts(&mut self, [x, route]: [ValueId; 2], group: &[usize]) {
+        let (prologue, temps) = self.program(group);
+        let src = |v: ValueId| temps.get(&v).map_or(Src::Value(v), |t| Src::Temp(*t));
+        let rows = self.graph.value(x).rows;
+        let slots = self.graph.value(route).width / 2;
+        let parts: Vec<ExpertPart> = group
+            .iter()
+            .filter_map(|i| match &self.graph.nodes[*i] {
+                Node { op: Op::ExpertLinear(op), output, .. } => {
+                    let out = self.graph.value(*output).width / slots;
+                    Some(ExpertPart { op: op.clone(), out, output: *output })
+                }
+                _ => None,
+            })
+            .collect();
+        // The shape rule has seen that there are experts, and that their weights are matrices.
+        let first = &parts[0].op;
+        let k = self.graph.weight(first.experts[0]).shape()[usize::from(!first.input_major)];
+        let step = ExpertStep {
+            input: src(x),
+            route: src(route),
+            prologue: prologue.unwrap_or(RowProgram { rows, instrs: Vec::new() }),
+            k,
+            slots,
+            per_slot: self.graph.value(x).width != k,
+            n_experts: first.experts.len(),
+            parts,
+        };
+        self.steps.push((self.graph.nodes[group[0]].name.clone(), StepKind::Experts(step)));
+    }
+
     fn flush(&mut self) {
         let name = self.pending.last().map(|i| self.graph.nodes[*i].name.clone());
         if let (Some(program), Some(name)) = (self.program(&[]).0, name) {
@@ -182,11 +248,18 @@ impl<'g> Planner<'g> {
                 Op::Scale { factor } => RowOp::Scale { src: src(0), factor: *factor },
                 Op::Softcap { cap } => RowOp::Softcap { src: src(0), cap: *cap },
                 Op::Rope { rope, head_dim, .. } => RowOp::Rope { src: src(0), rope: *rope, head_dim: *head_dim },
+                Op::Route(route) => RowOp::Route { src: src(0), route: route.clone() },
+                Op::ExpertSum { weighted } => {
+                    let k = self.graph.value(node.inputs[1]).width / 2;
+                    RowOp::ExpertSum { src: src(0), route: src(1), k, weighted: *weighted }
+                }
                 Op::SelectOutputs => RowOp::Copy { src: src(0) },
-                Op::Linear { .. } | Op::HeadLinear(_) | Op::Attention(_) => continue, // never pending
+                Op::Linear { .. } | Op::HeadLinear(_) | Op::ExpertLinear(_) | Op::Attention(_) => continue, // never pending
             };
             let outside = |u: &usize| !pending.contains(u) && !consumers.contains(u);
-            let stored = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;
+            let needed = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;
+            // Devices group the rows of a step by expert, so that a route is read by others than its own row.
+            let stored = needed || matches!(node.op, Op::Route(_));
             let width = self.graph.value(node.output).width;
             temps.insert(node.output, instrs.len() as u16);
             instrs.push(RowInstr { op, width, store: stored.then_some(node.output) });

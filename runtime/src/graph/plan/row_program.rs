@@ -1,6 +1,6 @@
 //! Row programs: what is computed row by row, in registers and scratch.
 
-use crate::graph::op::{Act, NormOp, PositionScale, RopeId, Rows, ValueId, WeightId};
+use crate::graph::op::{Act, NormOp, PositionScale, RopeId, RouteOp, Rows, ValueId, WeightId};
 
 /// Where a row program's instruction reads a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,24 @@ pub enum RowOp {
         /// Elements of a head.
         head_dim: usize,
     },
+    /// The choice of experts.
+    Route {
+        /// Logits.
+        src: Src,
+        /// How.
+        route: RouteOp,
+    },
+    /// Sum over the experts of a route.
+    ExpertSum {
+        /// The experts' rows, one after the other.
+        src: Src,
+        /// The route.
+        route: Src,
+        /// Experts of the route.
+        k: usize,
+        /// Whether rows are multiplied by the weights of the route.
+        weighted: bool,
+    },
     /// The row as it is.
     Copy {
         /// Input row.
@@ -138,9 +156,20 @@ pub struct RowProgram {
 }
 
 impl RowProgram {
-    /// Elements of scratch that the results of all instructions need, each padded to 16.
+    /// Elements of scratch that all instructions need.
     pub fn scratch_len(&self) -> usize {
-        self.instrs.iter().map(|i| i.width.next_multiple_of(16)).sum()
+        self.instrs.iter().map(RowInstr::scratch_len).sum()
+    }
+}
+
+impl RowInstr {
+    /// Elements of scratch that it needs: its result, padded to 16, and behind that whatever it works with.
+    pub fn scratch_len(&self) -> usize {
+        let more = match &self.op {
+            RowOp::Route { route, .. } => 2 * route.n_experts,
+            _ => 0,
+        };
+        self.width.next_multiple_of(16) + more.next_multiple_of(16)
     }
 }
 
@@ -163,7 +192,9 @@ impl RowOp {
         match self {
             RowOp::Embed { .. } => [None, None],
             RowOp::Add { a, b } | RowOp::Mul { a, b, .. } | RowOp::Join { a, b, .. } => [Some(a), Some(b)],
+            RowOp::ExpertSum { src, route, .. } => [Some(src), Some(route)],
             RowOp::GatedAct { gate, up, .. } => [Some(gate), Some(up)],
+            RowOp::ExpertSum { src, route, .. } => [Some(src), Some(route)],
             RowOp::Norm { src, .. }
             | RowOp::Act { src, .. }
             | RowOp::Columns { src, .. }
@@ -171,6 +202,7 @@ impl RowOp {
             | RowOp::Scale { src, .. }
             | RowOp::Softcap { src, .. }
             | RowOp::Rope { src, .. }
+            | RowOp::Route { src, .. }
             | RowOp::Copy { src } => [Some(src), None],
         }
     }

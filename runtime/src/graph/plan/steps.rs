@@ -1,7 +1,7 @@
 //! The kinds of step.
 
 use super::{RowProgram, Src};
-use crate::graph::op::{AttentionOp, HeadLinearOp, NormOp, PositionScale, RopeId, ValueId, WeightId};
+use crate::graph::op::{AttentionOp, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, ValueId, WeightId};
 
 /// One weight of a linear step.
 #[derive(Clone, Debug)]
@@ -27,6 +27,45 @@ pub struct LinearStep {
     pub parts: Vec<LinearPart>,
     /// Set where the only part is one matrix for each head of the input.
     pub heads: Option<HeadLinearOp>,
+}
+
+/// One weight of an experts step.
+#[derive(Clone, Debug)]
+pub struct ExpertPart {
+    /// The weights.
+    pub op: ExpertLinearOp,
+    /// Elements that an expert makes.
+    pub out: usize,
+    /// Where the results go: `[rows, slots * out]`.
+    pub output: ValueId,
+}
+
+/// Linears by experts over one input.
+#[derive(Clone, Debug)]
+pub struct ExpertStep {
+    /// Runs before; makes input and route unless they lie in the arena.
+    pub prologue: RowProgram,
+    /// The input.
+    pub input: Src,
+    /// The route. Where the program makes it, it is stored, too.
+    pub route: Src,
+    /// Elements of an expert's input.
+    pub k: usize,
+    /// Experts that the route chooses.
+    pub slots: usize,
+    /// Whether each of them has an input of its own.
+    pub per_slot: bool,
+    /// Experts that there are.
+    pub n_experts: usize,
+    /// The weights that multiply it.
+    pub parts: Vec<ExpertPart>,
+}
+
+impl ExpertStep {
+    /// Inputs that a row has.
+    pub fn inputs(&self) -> usize {
+        if self.per_slot { self.slots } else { 1 }
+    }
 }
 
 /// What happens to a head of q, k or v before attention.
@@ -60,6 +99,8 @@ pub enum StepKind {
     Rows(RowProgram),
     /// Linears with their row program.
     Linear(LinearStep),
+    /// Linears by experts with their row program.
+    Experts(ExpertStep),
     /// Attention.
     Attention(AttentionStep),
 }
@@ -87,6 +128,14 @@ impl StepKind {
                 }
                 writes.extend(l.parts.iter().map(|p| p.output));
             }
+            StepKind::Experts(e) => {
+                program(&e.prologue);
+                reads.extend([e.input, e.route].into_iter().filter_map(|s| match s {
+                    Src::Value(v) => Some(v),
+                    Src::Temp(_) => None,
+                }));
+                writes.extend(e.parts.iter().map(|p| p.output));
+            }
             StepKind::Attention(a) => {
                 reads.extend(a.inputs);
                 writes.push(a.output);
@@ -100,18 +149,20 @@ impl StepKind {
         match self {
             StepKind::Rows(p) => Some(p),
             StepKind::Linear(l) => Some(&l.prologue),
+            StepKind::Experts(e) => Some(&e.prologue),
             StepKind::Attention(_) => None,
         }
     }
 
-    /// Embedding tables and weights of linears, in the order in which they are used.
+    /// Embedding tables and weights of linears, of all experts, in the order in which they are used.
     pub fn matrices(&self) -> Vec<WeightId> {
         let tables = self.program().map_or(&[][..], |p| &p.instrs).iter().filter_map(|i| i.op.table());
-        let parts = match self {
-            StepKind::Linear(l) => &l.parts[..],
-            StepKind::Rows(_) | StepKind::Attention(_) => &[],
+        let parts: Vec<WeightId> = match self {
+            StepKind::Linear(l) => l.parts.iter().map(|p| p.weight).collect(),
+            StepKind::Experts(e) => e.parts.iter().flat_map(|p| p.op.experts.iter().copied()).collect(),
+            StepKind::Rows(_) | StepKind::Attention(_) => Vec::new(),
         };
-        tables.chain(parts.iter().map(|p| p.weight)).collect()
+        tables.chain(parts).collect()
     }
 
     /// Kind in dumps and profiles.
@@ -119,6 +170,7 @@ impl StepKind {
         match self {
             StepKind::Rows(_) => "rows",
             StepKind::Linear(_) => "linear",
+            StepKind::Experts(_) => "experts",
             StepKind::Attention(_) => "attention",
         }
     }

@@ -148,9 +148,9 @@ unsafe fn tile<S: SimdBytes, const R: usize, const N: usize>(s: S, job: &Job, ro
     let mut sums = [[s.zero(); R]; N];
     // SAFETY: the panel has k rows of R vectors, every token k floats; rows that do not exist are not written.
     unsafe {
-        let mut x = [job.act(t).cast::<f32>(); N];
+        let mut x = [std::ptr::null::<f32>(); N];
         for (n, x) in x.iter_mut().enumerate() {
-            *x = job.act(t + n).cast();
+            *x = job.gathered_act(t + n).cast();
         }
         for i in 0..job.k {
             let mut w = [s.zero(); R];
@@ -168,7 +168,7 @@ unsafe fn tile<S: SimdBytes, const R: usize, const N: usize>(s: S, job: &Job, ro
             for r in 0..R {
                 let at = row + r * S::LANES;
                 if at < job.n_rows {
-                    let out = job.out.add((t + n) * job.out_stride + at);
+                    let out = job.gathered_out(t + n).add(at);
                     s.store_partial(out, job.n_rows - at, sums[n][r]);
                 }
             }

@@ -126,12 +126,13 @@ unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job
     let mut panel = job.panel.cast_const();
     // SAFETY: the panel has k / GROUP groups, every token k / 256 chunks; rows that do not exist are not written.
     unsafe {
+        let mut rows = [std::ptr::null::<ActChunk>(); N];
+        for (n, row) in rows.iter_mut().enumerate() {
+            *row = job.gathered_act(t + n).cast();
+        }
         for block in 0..job.k / 32 {
             let i = block % 8;
-            let mut x = [job.act(t).cast::<ActChunk>(); N];
-            for (n, x) in x.iter_mut().enumerate() {
-                *x = job.act(t + n).cast::<ActChunk>().add(block / 8);
-            }
+            let x = rows.map(|row| row.add(block / 8));
             for part in 0..32 / W::GROUP {
                 let mut dots = [[s.splat_i32(0); R]; N];
                 if W::zero::<S>() != 0 {
@@ -207,7 +208,7 @@ unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job
             for r in 0..R {
                 let at = row + r * S::LANES;
                 if at < job.n_rows {
-                    let out = job.out.add((t + n) * job.out_stride + at);
+                    let out = job.gathered_out(t + n).add(at);
                     s.store_partial(out, job.n_rows - at, sums[n][r]);
                 }
             }

@@ -1,6 +1,74 @@
 //! The arguments of a kernel, with the pointers already checked by [`LinearKernels`](super::LinearKernels).
 
-use crate::cpu::arch::SimdBytes;
+use std::ops::Range;
+
+use crate::{cpu::arch::SimdBytes, format::Tensor, quant::DType};
+
+/// Rows of a weight matrix, as kernels take them: as they lie in the file.
+#[derive(Clone, Copy, Debug)]
+pub struct WeightRows<'a> {
+    /// Their format.
+    pub dtype: DType,
+    /// How many.
+    pub n_rows: usize,
+    /// Elements of each.
+    pub k: usize,
+    /// The rows, one after the other.
+    pub bytes: &'a [u8],
+    /// Scales that the file keeps apart, for formats whose are.
+    pub scales: Option<ScaleRows<'a>>,
+}
+
+/// Scales of [`WeightRows`]: row r of the weights has row `(first_row + r) / block_rows` of them.
+#[derive(Clone, Copy, Debug)]
+pub struct ScaleRows<'a> {
+    /// Rows of scales, one after the other.
+    pub bytes: &'a [u8],
+    /// Bytes of each.
+    pub row_bytes: usize,
+    /// Rows of weights that share one.
+    pub block_rows: usize,
+    /// Rows of weights before the first, in its block.
+    pub first_row: usize,
+}
+
+impl<'a> WeightRows<'a> {
+    /// Rows `rows` of `tensor`.
+    ///
+    /// # Panics
+    /// If the tensor has fewer.
+    pub fn of(tensor: &'a Tensor, rows: Range<usize>) -> Self {
+        let row_bytes = tensor.row_bytes();
+        let scales = tensor.scales().map(|s| {
+            let (from, to) = (s.first_row + rows.start, s.first_row + rows.end);
+            let row_bytes = s.row_bytes(tensor.row_len());
+            let bytes = &s.bytes[from / s.block[0] * row_bytes..to.div_ceil(s.block[0]) * row_bytes];
+            ScaleRows { bytes, row_bytes, block_rows: s.block[0], first_row: from % s.block[0] }
+        });
+        Self {
+            dtype: tensor.dtype(),
+            n_rows: rows.len(),
+            k: tensor.row_len(),
+            bytes: &tensor.bytes()[rows.start * row_bytes..rows.end * row_bytes],
+            scales,
+        }
+    }
+
+    /// Rows without scales of their own, from the front of `bytes`.
+    pub fn new(dtype: DType, n_rows: usize, k: usize, bytes: &'a [u8]) -> Self {
+        Self { dtype, n_rows, k, bytes, scales: None }
+    }
+}
+
+/// Which row of the activations a row of the result is made of, and where it goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Gather {
+    /// Row of the activations.
+    pub act: u32,
+    /// Row of the output.
+    pub out: u32,
+}
 
 /// One call: `n_rows` rows of W against `n_tokens` tokens.
 #[derive(Clone, Copy)]
@@ -11,6 +79,13 @@ pub(super) struct Job {
     /// Elements of a row.
     pub k: usize,
     pub row_bytes: usize,
+    /// See [`ScaleRows`]; null where the format has none.
+    pub scales: *const u8,
+    pub scale_row_bytes: usize,
+    pub scale_block_rows: usize,
+    pub scale_first_row: usize,
+    /// For mat-mat: which rows of `acts` and of `out` the tokens are; null where they are the first ones in order.
+    pub gather: *const Gather,
     /// `n_tokens` rows of `act_stride` bytes, 64-byte steps, in the form that the kernel takes.
     pub acts: *const u8,
     pub act_stride: usize,
@@ -37,6 +112,45 @@ impl Job {
     pub unsafe fn row(&self, r: usize) -> *const u8 {
         // SAFETY: the row is one of the n_rows ≥ 1.
         unsafe { self.w.add(r.min(self.n_rows - 1) * self.row_bytes) }
+    }
+
+    /// The scales of row `r`, or of the last row.
+    ///
+    /// # Safety
+    /// The format must have scales of their own.
+    #[inline(always)]
+    #[allow(dead_code)] // until a format has them
+    pub unsafe fn scale_row(&self, r: usize) -> *const u8 {
+        let row = (self.scale_first_row + r.min(self.n_rows - 1)) / self.scale_block_rows;
+        // SAFETY: `LinearKernels` has checked that all rows have scales.
+        unsafe { self.scales.add(row * self.scale_row_bytes) }
+    }
+
+    /// The activations of token `t` where tokens are gathered; see [`Job::act`].
+    ///
+    /// # Safety
+    /// As for [`Job::act`].
+    #[inline(always)]
+    pub unsafe fn gathered_act(&self, t: usize) -> *const u8 {
+        let t = t.min(self.n_tokens - 1);
+        // SAFETY: the token is one of the n_tokens ≥ 1, whose rows were checked.
+        unsafe {
+            let row = if self.gather.is_null() { t } else { (*self.gather.add(t)).act as usize };
+            self.acts.add(row * self.act_stride)
+        }
+    }
+
+    /// Where the results of token `t` go.
+    ///
+    /// # Safety
+    /// `t < n_tokens`.
+    #[inline(always)]
+    pub unsafe fn gathered_out(&self, t: usize) -> *mut f32 {
+        // SAFETY: as above.
+        unsafe {
+            let row = if self.gather.is_null() { t } else { (*self.gather.add(t)).out as usize };
+            self.out.add(row * self.out_stride)
+        }
     }
 
     /// The activations of token `t`, or of the last one where there is no such token: tiles may be partly empty.

@@ -23,6 +23,7 @@ mod table;
 mod unpack;
 
 pub use act::ActForm;
+pub use job::{Gather, ScaleRows, WeightRows};
 pub use table::{LinearKernels, linear_kernels};
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One table of kernels for each instruction set, and the checked calls into it.
 
 use super::act::{self, ActForm};
-use super::job::{Job, Kernel};
+use super::job::{Gather, Job, Kernel, WeightRows};
 use super::mat_vec_block::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::mat_vec_float::{BF16, F16, F32};
 use super::mat_vec_super::{Q4_K, Q5_K, Q6_K};
@@ -103,33 +103,22 @@ impl LinearKernels {
         }
     }
 
-    /// `out[t · out_stride + r] = W[r, :] · x[t, :]` for all r < `n_rows`, t < `n_tokens` ≤ [`Self::MAT_VEC_TOKENS`].
+    /// `out[t · out_stride + r] = W[r, :] · x[t, :]` for all r < `w.n_rows`, t < `n_tokens` ≤ [`Self::MAT_VEC_TOKENS`].
     ///
-    /// `w` begins with `n_rows` rows of `k` elements as they lie in the file; `acts` with `n_tokens` rows in the form
-    /// that [`LinearKernels::act_form`] names for `n_tokens`. Nothing is read beyond them.
+    /// `acts` begins with `n_tokens` rows in the form that [`LinearKernels::act_form`] names for `n_tokens`. Nothing is
+    /// read beyond them.
     ///
     /// # Panics
-    /// If `w` or `acts` is too short, if blocks do not divide `k`, or if `n_tokens` is above the limit.
+    /// If `w` or `acts` is too short, if blocks do not divide `w.k`, or if `n_tokens` is above the limit.
     ///
     /// # Safety
     /// `out` must be valid for these writes, and nobody else may use those elements during the call.
-    #[allow(clippy::too_many_arguments)]
-    pub unsafe fn mat_vec(
-        &self,
-        dtype: DType,
-        w: &[u8],
-        n_rows: usize,
-        k: usize,
-        acts: &[u8],
-        n_tokens: usize,
-        out: *mut f32,
-        out_stride: usize,
-    ) {
+    pub unsafe fn mat_vec(&self, w: WeightRows<'_>, acts: &[u8], n_tokens: usize, out: *mut f32, out_stride: usize) {
         assert!(n_tokens <= Self::MAT_VEC_TOKENS, "mat_vec takes up to {} tokens", Self::MAT_VEC_TOKENS);
-        let form = self.act_form(dtype, n_tokens);
-        let Some(job) = self.job(dtype, w, n_rows, k, form, acts, n_tokens, out, out_stride) else { return };
+        let form = self.act_form(w.dtype, n_tokens);
+        let Some(job) = self.job(w, form, acts, n_tokens, out, out_stride) else { return };
         // SAFETY: the CPU has the instruction set; `job` has checked the operands; the caller vouches for `out`.
-        unsafe { self.mat_vec[dtype as usize](&job) }
+        unsafe { self.mat_vec[w.dtype as usize](&job) }
     }
 
     /// Rows of W that one call of [`LinearKernels::mat_mat`] should take: a whole number of register tiles.
@@ -150,30 +139,61 @@ impl LinearKernels {
     /// [`Self::MAT_VEC_TOKENS`]. Rows are best given [`LinearKernels::panel_rows`] at a time. `panel` is scratch.
     ///
     /// # Panics
-    /// If `w`, `acts` or `panel` is too short or blocks do not divide `k`.
+    /// If `w`, `acts` or `panel` is too short or blocks do not divide `w.k`.
     ///
     /// # Safety
     /// As for [`LinearKernels::mat_vec`].
-    #[allow(clippy::too_many_arguments)]
     pub unsafe fn mat_mat(
         &self,
-        dtype: DType,
-        w: &[u8],
-        n_rows: usize,
-        k: usize,
+        w: WeightRows<'_>,
         acts: &[u8],
         n_tokens: usize,
         out: *mut f32,
         out_stride: usize,
         panel: &mut [u8],
     ) {
-        let form = self.act_form(dtype, usize::MAX);
-        let Some(mut job) = self.job(dtype, w, n_rows, k, form, acts, n_tokens, out, out_stride) else { return };
-        assert!(panel.len() >= self.panel_bytes(dtype, k), "mat_mat needs a larger panel");
+        let form = self.act_form(w.dtype, usize::MAX);
+        let Some(job) = self.job(w, form, acts, n_tokens, out, out_stride) else { return };
+        // SAFETY: `job` has checked the operands; the caller vouches for `out`.
+        unsafe { self.run_mat_mat(w, job, panel) }
+    }
+
+    /// As [`LinearKernels::mat_mat`] for tokens that are some rows of `n_acts` rows of activations, and whose results are
+    /// some rows of the output: `out[g.out · out_stride + r] = W[r, :] · x[g.act, :]` for all g of `gather`.
+    ///
+    /// # Panics
+    /// As [`LinearKernels::mat_mat`], and if `gather` names a row that is not there.
+    ///
+    /// # Safety
+    /// `out` must be valid for these writes, and nobody else may use those elements during the call.
+    #[allow(clippy::too_many_arguments)] // two lists of rows beside the operands of a product
+    pub unsafe fn mat_mat_gathered(
+        &self,
+        w: WeightRows<'_>,
+        acts: &[u8],
+        n_acts: usize,
+        gather: &[Gather],
+        out: *mut f32,
+        out_stride: usize,
+        panel: &mut [u8],
+    ) {
+        let form = self.act_form(w.dtype, usize::MAX);
+        let Some(job) = self.job(w, form, acts, n_acts, out, out_stride) else { return };
+        assert!(gather.iter().all(|g| (g.act as usize) < n_acts), "a row of the activations that is not there");
+        if !gather.is_empty() {
+            // SAFETY: `job` has checked the operands, and the rows are among them; the caller vouches for `out`.
+            unsafe { self.run_mat_mat(w, Job { n_tokens: gather.len(), gather: gather.as_ptr(), ..job }, panel) }
+        }
+    }
+
+    /// # Safety
+    /// The job must be checked and its output valid.
+    unsafe fn run_mat_mat(&self, w: WeightRows<'_>, mut job: Job, panel: &mut [u8]) {
+        assert!(panel.len() >= self.panel_bytes(w.dtype, w.k), "mat_mat needs a larger panel");
         let skip = panel.as_ptr().align_offset(PANEL_ALIGN);
         job.panel = panel[skip..].as_mut_ptr();
-        // SAFETY: the CPU has the instruction set; `job` has checked the operands; the caller vouches for `out`.
-        unsafe { self.mat_mat[dtype as usize](&job) }
+        // SAFETY: the CPU has the instruction set; for the rest the caller vouches.
+        unsafe { self.mat_mat[w.dtype as usize](&job) }
     }
 
     /// Rows of the output that one call of [`LinearKernels::mat_mat_transposed`] should take.
@@ -186,70 +206,107 @@ impl LinearKernels {
         PANEL_ALIGN + gemm_f32::panel_bytes(k, self.tile_rows[0])
     }
 
-    /// `out[t · out_stride + j] = Σ_i W[i, columns.start + j] · x[t, i]`: a weight whose rows belong to inputs. `w` begins
-    /// with `k` rows of `row_len` elements as they lie in the file; `acts` with `n_tokens` rows of [`ActForm::F32`].
+    /// `out[t · out_stride + j] = Σ_i W[i, columns.start + j] · x[t, i]`: a weight whose rows belong to inputs. `w` has as
+    /// many rows as inputs; `acts` begins with `n_acts` rows of [`ActForm::F32`]. The tokens are all of them in order,
+    /// unless `gather` names which rows of activations and of the output they are.
     ///
     /// # Panics
-    /// If `w`, `acts` or `panel` is too short, blocks do not divide `row_len`, or it has no such columns.
+    /// If `w`, `acts` or `panel` is too short, blocks do not divide `w.k`, or there are no such columns or rows.
     ///
     /// # Safety
     /// As for [`LinearKernels::mat_vec`].
     #[allow(clippy::too_many_arguments)]
     pub unsafe fn mat_mat_transposed(
         &self,
-        dtype: DType,
-        w: &[u8],
-        k: usize,
-        row_len: usize,
+        w: WeightRows<'_>,
         columns: std::ops::Range<usize>,
         acts: &[u8],
-        n_tokens: usize,
+        n_acts: usize,
+        gather: Option<&[Gather]>,
         out: *mut f32,
         out_stride: usize,
         panel: &mut [u8],
     ) {
-        let row_bytes = dtype.row_bytes(row_len).expect("blocks divide the row");
-        let act_stride = self.act_row_bytes(ActForm::F32, k);
-        assert!(columns.end <= row_len && panel.len() >= self.transposed_panel_bytes(k), "columns or panel");
-        assert!(k.checked_mul(row_bytes).is_some_and(|n| n <= w.len()), "w has fewer than {k} rows of {row_len}");
-        assert!(n_tokens.checked_mul(act_stride).is_some_and(|n| n <= acts.len()), "acts has fewer rows");
-        if columns.is_empty() || n_tokens == 0 {
+        let (inner, row_len) = (w.n_rows, w.k);
+        let row_bytes = w.dtype.row_bytes(row_len).expect("blocks divide the row");
+        let act_stride = self.act_row_bytes(ActForm::F32, inner);
+        assert!(columns.end <= row_len && panel.len() >= self.transposed_panel_bytes(inner), "columns or panel");
+        let enough = |n: usize, each: usize, have: usize| n.checked_mul(each).is_some_and(|n| n <= have);
+        assert!(enough(inner, row_bytes, w.bytes.len()), "w has fewer than {inner} rows of {row_len}");
+        assert!(enough(n_acts, act_stride, acts.len()), "acts has fewer rows");
+        let n_tokens = gather.map_or(n_acts, <[Gather]>::len);
+        if columns.is_empty() || n_tokens == 0 || inner == 0 {
             return;
         }
+        let known = |g: &Gather| (g.act as usize) < n_acts;
+        assert!(gather.is_none_or(|g| g.iter().all(known)), "a row of the activations that is not there");
         let skip = panel.as_ptr().align_offset(PANEL_ALIGN);
-        let panel = panel[skip..].as_mut_ptr();
-        let (w, acts, n_rows, columns) = (w.as_ptr(), acts.as_ptr(), columns.len(), (columns.start, row_len));
-        let job = Job { w, n_rows, k, row_bytes, acts, act_stride, n_tokens, out, out_stride, panel, columns };
+        let job = Job {
+            w: w.bytes.as_ptr(),
+            n_rows: columns.len(),
+            k: inner,
+            row_bytes,
+            scales: std::ptr::null(),
+            scale_row_bytes: 0,
+            scale_block_rows: 1,
+            scale_first_row: 0,
+            gather: gather.map_or(std::ptr::null(), <[Gather]>::as_ptr),
+            acts: acts.as_ptr(),
+            act_stride,
+            n_tokens,
+            out,
+            out_stride,
+            panel: panel[skip..].as_mut_ptr(),
+            columns: (columns.start, row_len),
+        };
         // SAFETY: the CPU has the instruction set; the operands were checked; the caller vouches for `out`.
-        unsafe { self.mat_mat_transposed[dtype as usize](&job) }
+        unsafe { self.mat_mat_transposed[w.dtype as usize](&job) }
     }
 
     /// Checks the operands; `None` where there is nothing to do.
-    #[allow(clippy::too_many_arguments)]
     fn job(
         &self,
-        dtype: DType,
-        w: &[u8],
-        n_rows: usize,
-        k: usize,
+        w: WeightRows<'_>,
         form: ActForm,
         acts: &[u8],
         n_tokens: usize,
         out: *mut f32,
         out_stride: usize,
     ) -> Option<Job> {
-        let row_bytes = dtype.row_bytes(k).expect("blocks divide the row");
+        let (n_rows, k) = (w.n_rows, w.k);
+        let row_bytes = w.dtype.row_bytes(k).expect("blocks divide the row");
         let act_stride = self.act_row_bytes(form, k);
-        assert!(n_rows.checked_mul(row_bytes).is_some_and(|n| n <= w.len()), "w has fewer than {n_rows} rows of {k}");
-        assert!(
-            n_tokens.checked_mul(act_stride).is_some_and(|n| n <= acts.len()),
-            "acts has fewer than {n_tokens} rows"
-        );
+        let enough = |n: usize, each: usize, have: usize| n.checked_mul(each).is_some_and(|n| n <= have);
+        assert!(enough(n_rows, row_bytes, w.bytes.len()), "w has fewer than {n_rows} rows of {k}");
+        assert!(enough(n_tokens, act_stride, acts.len()), "acts has fewer than {n_tokens} rows");
         if n_rows == 0 || n_tokens == 0 {
             return None;
         }
-        let (w, acts, panel) = (w.as_ptr(), acts.as_ptr(), std::ptr::null_mut());
-        Some(Job { w, n_rows, k, row_bytes, acts, act_stride, n_tokens, out, out_stride, panel, columns: (0, n_rows) })
+        let mut job = Job {
+            w: w.bytes.as_ptr(),
+            n_rows,
+            k,
+            row_bytes,
+            scales: std::ptr::null(),
+            scale_row_bytes: 0,
+            scale_block_rows: 1,
+            scale_first_row: 0,
+            gather: std::ptr::null(),
+            acts: acts.as_ptr(),
+            act_stride,
+            n_tokens,
+            out,
+            out_stride,
+            panel: std::ptr::null_mut(),
+            columns: (0, n_rows),
+        };
+        if let Some(s) = w.scales {
+            let scale_rows = (s.first_row + n_rows).div_ceil(s.block_rows);
+            assert!(enough(scale_rows, s.row_bytes, s.bytes.len()), "fewer scales than {n_rows} rows need");
+            job.scales = s.bytes.as_ptr();
+            (job.scale_row_bytes, job.scale_block_rows, job.scale_first_row) = (s.row_bytes, s.block_rows, s.first_row);
+        }
+        Some(job)
     }
 }
 

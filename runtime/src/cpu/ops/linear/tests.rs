@@ -4,7 +4,7 @@
 //! rounding, and with exact activations, which bounds what int8 costs. Weights end at a page that cannot be read, and
 //! outputs begin as NaN.
 
-use super::{ActForm, LinearKernels, linear_kernels};
+use super::{ActForm, LinearKernels, WeightRows, linear_kernels};
 use crate::cpu::arch::Isa;
 use crate::quant::DType;
 use half::{bf16, f16};
@@ -120,7 +120,7 @@ fn product(kernels: &LinearKernels, dtype: DType, w: &[u8], n_rows: usize, k: us
     let row_bytes = dtype.row_bytes(k).unwrap();
     if n_tokens <= LinearKernels::MAT_VEC_TOKENS {
         // SAFETY: `out` has room for all rows of all tokens.
-        unsafe { kernels.mat_vec(dtype, w, n_rows, k, &acts, n_tokens, out.as_mut_ptr(), out_stride) };
+        unsafe { kernels.mat_vec(WeightRows::new(dtype, n_rows, k, w), &acts, n_tokens, out.as_mut_ptr(), out_stride) };
     } else {
         let step = kernels.panel_rows(dtype, k);
         let mut panel = vec![0xffu8; kernels.panel_bytes(dtype, k)];
@@ -130,7 +130,7 @@ fn product(kernels: &LinearKernels, dtype: DType, w: &[u8], n_rows: usize, k: us
             // SAFETY: `out` has room for all rows of all tokens.
             unsafe {
                 let out = out.as_mut_ptr().add(row);
-                kernels.mat_mat(dtype, w, n, k, &acts, n_tokens, out, out_stride, &mut panel);
+                kernels.mat_mat(WeightRows::new(dtype, n, k, w), &acts, n_tokens, out, out_stride, &mut panel);
             }
         }
     }
@@ -293,18 +293,8 @@ fn transposed_weights_match_f64() {
                 let (n, to) = (columns.len(), out.as_mut_ptr());
                 // SAFETY: `out` has a row of `n` for every token.
                 unsafe {
-                    kernels.mat_mat_transposed(
-                        dtype,
-                        w.bytes(),
-                        inputs,
-                        row_len,
-                        columns.clone(),
-                        &acts,
-                        n_tokens,
-                        to,
-                        n,
-                        &mut panel,
-                    );
+                    let w = WeightRows::new(dtype, inputs, row_len, w.bytes());
+                    kernels.mat_mat_transposed(w, columns.clone(), &acts, n_tokens, None, to, n, &mut panel);
                 }
                 let error = crate::cpu::ops::testing::relative_error(&out, &reference);
                 assert!(error < 2e-6, "{dtype} [{inputs}, {row_len}] {}: {error:e}", isa.name());

@@ -85,6 +85,10 @@ impl<'a> Lowering<'a> {
                     let before = lowering.program(program, None)?;
                     StepDraft { rows: program.rows, flops_per_row: 0, gated: None, before, variants: Vec::new() }
                 }
+                StepKind::Experts(_) => {
+                    let why = "experts run on the CPU alone".to_owned();
+                    return Err(GpuError::Unsupported { op: "expert_linear", name: step.name.clone(), why });
+                }
                 StepKind::Linear(linear) => {
                     gated = lowering.gated_with_next(i, linear)?;
                     let act = gated.map(|(act, _)| act);
@@ -92,6 +96,10 @@ impl<'a> Lowering<'a> {
                         Some((_, value)) => lowering.linear(&without_first(linear, value), act)?,
                         None => lowering.linear(linear, act)?,
                     }
+                }
+                StepKind::Experts(_) => {
+                    let why = "experts run on the CPU alone".to_owned();
+                    return Err(GpuError::Unsupported { op: "expert_linear", name: step.name.clone(), why });
                 }
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
             };

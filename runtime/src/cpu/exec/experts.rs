@@ -1,0 +1,370 @@
+//! Experts steps: linears of each row by the experts that its route names. No others are touched.
+//!
+//! The pairs of row and expert are sorted by expert, by every worker for itself: there are few of them next to the
+//! experts' weights. With few rows an item is a range of one chosen expert's rows of weights, which are read once and
+//! multiplied with each of its rows of activations. With many rows it is a panel of one expert, which the matrix product
+//! takes together with all rows that chose it.
+
+use super::{
+    StepContext,
+    linear::PREFETCH_BYTES,
+    rows::ROWS_PER_ITEM,
+    schedule::{ExpertSchedule, RowRange},
+};
+use crate::{
+    cpu::{
+        arch::prefetch,
+        buffer::Buffer,
+        ops::{ActForm, Gather, LinearKernels, WeightRows},
+        pool::Worker,
+    },
+    graph::{ExpertPart, ExpertStep, Rows, Src},
+    quant::DType,
+};
+
+impl StepContext<'_> {
+    pub(super) fn experts(&self, worker: &Worker<'_>, step: &ExpertStep, schedule: &ExpertSchedule) {
+        let n = self.count(step.prologue.rows);
+        match n {
+            // A phase all the same, so that workers stay in step.
+            0 => worker.for_each(0, |_| {}),
+            1..=LinearKernels::MAT_VEC_TOKENS => self.few(worker, step, schedule, n),
+            _ => self.many(worker, step, schedule, n),
+        }
+    }
+
+    /// Few rows: every worker makes inputs and routes for itself.
+    fn few(&self, worker: &Worker<'_>, step: &ExpertStep, schedule: &ExpertSchedule, n: usize) {
+        let scratch = &self.backend.scratch[worker.index()];
+        let forms = &schedule.mat_vec_forms;
+        let acts = ExpertActs { buffer: scratch, start: self.backend.schedule.program_bytes, rows: n * step.inputs() };
+        let routes_at = acts.start + forms.iter().map(|f| self.act_bytes(*f, step) * acts.rows).sum::<usize>();
+        let pairs_at = routes_at + (n * 2 * step.slots * 4).next_multiple_of(64);
+        // SAFETY: this worker's scratch.
+        let mut pairs = unsafe { Pairs::new(scratch, pairs_at, step, n) };
+        let panel_at = pairs_at + Pairs::bytes(step, n);
+        let mut prepared = false;
+        worker.for_each(step.n_experts.min(n * step.slots) * schedule.mat_vec.len(), |item| {
+            if !prepared {
+                prepared = true;
+                for row in 0..n {
+                    self.run_row(worker, &step.prologue, row, item == 0);
+                    self.quantize_inputs(worker, step, forms, acts, row);
+                    let route = self.source(&step.prologue, step.route, scratch, row, 2 * step.slots);
+                    // SAFETY: this worker's scratch, which nothing else uses there.
+                    let own = unsafe { scratch.slice_mut::<f32>(routes_at / 4 + row * route.len(), route.len()) };
+                    own.copy_from_slice(route);
+                }
+                // SAFETY: written just now.
+                let routes = unsafe { scratch.slice::<f32>(routes_at / 4, n * 2 * step.slots) };
+                pairs.sort(step, |row| &routes[row * 2 * step.slots..][..2 * step.slots]);
+            }
+            let Some(&expert) = pairs.active().get(item / schedule.mat_vec.len()) else { return };
+            let range = schedule.mat_vec[item % schedule.mat_vec.len()];
+            let part = &step.parts[range.part];
+            let w = self.expert_rows(part, expert as usize, range);
+            if !part.op.input_major {
+                prefetch(&w.bytes[..w.bytes.len().min(PREFETCH_BYTES)]);
+            }
+            // SAFETY: this worker's scratch, written above.
+            let routes = unsafe { scratch.slice::<f32>(routes_at / 4, n * 2 * step.slots) };
+            // SAFETY: as above.
+            let all = unsafe { self.expert_acts(step, forms, acts, part, 1) };
+            let own = pairs.of(expert as usize);
+            if part.op.input_major {
+                // SAFETY: this worker's scratch, behind the pairs.
+                let panel = unsafe { scratch.slice_mut::<u8>(panel_at, scratch.len() - panel_at) };
+                self.multiply_expert(step, part, w, range, own, (all, acts.rows), panel);
+            } else {
+                for pair in own {
+                    let bytes = self.act_bytes(self.backend.linear.act_form(w.dtype, 1), step);
+                    let act = &all[pair.act(step) * bytes..][..bytes];
+                    let (buffer, start) = self.expert_out(part, range, *pair);
+                    let out = buffer.element::<f32>(start, range.len);
+                    // SAFETY: the range of the pair's output that this item alone writes.
+                    unsafe { self.backend.linear.mat_vec(w, act, 1, out, range.len) };
+                }
+            }
+            for pair in own {
+                let weight = routes[pair.row as usize * 2 * step.slots + step.slots + pair.slot as usize];
+                self.finish_expert(part, expert as usize, range, *pair, weight);
+            }
+        });
+    }
+
+    /// Many rows: one phase makes and quantises them all, the next multiplies panel by panel.
+    fn many(&self, worker: &Worker<'_>, step: &ExpertStep, schedule: &ExpertSchedule, n: usize) {
+        let forms = &schedule.mat_mat_forms;
+        let acts = ExpertActs { buffer: &self.backend.acts, start: 0, rows: n * step.inputs() };
+        worker.for_each(n.div_ceil(ROWS_PER_ITEM), |item| {
+            for row in item * ROWS_PER_ITEM..n.min((item + 1) * ROWS_PER_ITEM) {
+                self.run_row(worker, &step.prologue, row, true);
+                self.quantize_inputs(worker, step, forms, acts, row);
+            }
+        });
+        let scratch = &self.backend.scratch[worker.index()];
+        let start = self.backend.schedule.program_bytes;
+        // SAFETY: this worker's scratch.
+        let mut pairs = unsafe { Pairs::new(scratch, start, step, n) };
+        let panel_at = start + Pairs::bytes(step, n);
+        let mut sorted = false;
+        worker.for_each(step.n_experts * schedule.mat_mat.len(), |item| {
+            let route_of = |row: usize| self.stored_route(step, row);
+            if !sorted {
+                sorted = true;
+                pairs.sort(step, route_of);
+            }
+            let expert = item / schedule.mat_mat.len();
+            let own = pairs.of(expert);
+            if own.is_empty() {
+                return;
+            }
+            let range = schedule.mat_mat[item % schedule.mat_mat.len()];
+            let part = &step.parts[range.part];
+            let w = self.expert_rows(part, expert, range);
+            // SAFETY: written in the phase before.
+            let all = unsafe { self.expert_acts(step, forms, acts, part, n) };
+            // SAFETY: this worker's scratch, behind the pairs.
+            let panel = unsafe { scratch.slice_mut::<u8>(panel_at, scratch.len() - panel_at) };
+            self.multiply_expert(step, part, w, range, own, (all, acts.rows), panel);
+            for pair in own {
+                let weight = route_of(pair.row as usize)[step.slots + pair.slot as usize];
+                self.finish_expert(part, expert, range, *pair, weight);
+            }
+        });
+    }
+
+    /// Multiplies a range of one expert's outputs with the inputs of `own`, which are among the `n` rows of `acts`.
+    #[allow(clippy::too_many_arguments)]
+    fn multiply_expert(
+        &self,
+        step: &ExpertStep,
+        part: &ExpertPart,
+        w: WeightRows<'_>,
+        range: RowRange,
+        own: &[Pair],
+        (acts, n): (&[u8], usize),
+        panel: &mut [u8],
+    ) {
+        let kernels = self.backend.linear;
+        let (buffer, first, stride) = self.place(part.output, 0);
+        let last = own.iter().map(|p| p.row as usize).max().unwrap_or(0) * stride + step.slots * part.out;
+        let out = buffer.element::<f32>(first, last);
+        let mut gather = [Gather::default(); GATHERED];
+        for chunk in own.chunks(GATHERED) {
+            for (g, pair) in gather.iter_mut().zip(chunk) {
+                let to = pair.row as usize * stride + pair.slot as usize * part.out + range.start;
+                *g = Gather { act: pair.act(step) as u32, out: to as u32 };
+            }
+            let gather = &gather[..chunk.len()];
+            // SAFETY: every `out` is followed by `range.len` elements below `last`, which this item alone writes.
+            unsafe {
+                if part.op.input_major {
+                    let columns = range.start..range.start + range.len;
+                    kernels.mat_mat_transposed(w, columns, acts, n, Some(gather), out, 1, panel);
+                } else {
+                    kernels.mat_mat_gathered(w, acts, n, gather, out, 1, panel);
+                }
+            }
+        }
+    }
+
+    /// Bytes of one expert's input in that form.
+    fn act_bytes(&self, form: ActForm, step: &ExpertStep) -> usize {
+        self.backend.linear.act_row_bytes(form, step.k)
+    }
+
+    /// Writes the inputs of row `row`, in every form of `forms`.
+    fn quantize_inputs(
+        &self,
+        worker: &Worker<'_>,
+        step: &ExpertStep,
+        forms: &[ActForm],
+        to: ExpertActs<'_>,
+        row: usize,
+    ) {
+        let scratch = &self.backend.scratch[worker.index()];
+        let inputs = step.inputs();
+        let x = self.source(&step.prologue, step.input, scratch, row, step.k * inputs);
+        let mut start = to.start;
+        for form in forms {
+            let bytes = self.act_bytes(*form, step);
+            for (i, x) in x.chunks_exact(step.k).enumerate() {
+                // SAFETY: either this worker's own scratch, behind the rows that `x` lies in, or rows of the shared
+                // buffer that only this item writes.
+                let out = unsafe { to.buffer.slice_mut::<u8>(start + (row * inputs + i) * bytes, bytes) };
+                self.backend.linear.quantize_row(*form, x, out);
+            }
+            start += bytes * to.rows;
+        }
+    }
+
+    /// All inputs in the form that `part` wants for `n` rows.
+    ///
+    /// # Safety
+    /// They were written, and nobody writes them in this phase.
+    unsafe fn expert_acts<'a>(
+        &self,
+        step: &ExpertStep,
+        forms: &[ActForm],
+        from: ExpertActs<'a>,
+        part: &ExpertPart,
+        n: usize,
+    ) -> &'a [u8] {
+        let dtype = self.backend.plan.graph.weight(part.op.experts[0]).dtype();
+        let wanted = form_of(self.backend.linear, part, dtype, n);
+        let before = forms.iter().take_while(|f| **f != wanted).map(|f| self.act_bytes(*f, step) * from.rows);
+        let start = from.start + before.sum::<usize>();
+        // SAFETY: the caller's promise.
+        unsafe { from.buffer.slice(start, self.act_bytes(wanted, step) * from.rows) }
+    }
+
+    /// A range of an expert's rows; all of them where the range is one of columns.
+    fn expert_rows(&self, part: &ExpertPart, expert: usize, range: RowRange) -> WeightRows<'_> {
+        let tensor = self.backend.plan.graph.weight(part.op.experts[expert]);
+        if part.op.input_major {
+            return WeightRows::of(tensor, 0..tensor.rows());
+        }
+        WeightRows::of(tensor, range.start..range.start + range.len)
+    }
+
+    /// The route of a row, from the arena. Call it after the phase that stored it.
+    fn stored_route(&self, step: &ExpertStep, row: usize) -> &[f32] {
+        let value = match step.route {
+            Src::Value(v) => Some(v),
+            // The planner stores every route.
+            Src::Temp(t) => step.prologue.instrs[usize::from(t)].store,
+        };
+        let Some(value) = value else { return &[] };
+        let row = match (self.backend.plan.slot(value).rows, step.prologue.rows) {
+            (Rows::Token, Rows::Output) => self.backend.batch.outputs[row] as usize,
+            _ => row,
+        };
+        // SAFETY: stored in a phase before, and written by none since.
+        unsafe { self.row(value, row, 2 * step.slots) }
+    }
+
+    /// The buffer and element where a range of a pair's output begins.
+    fn expert_out(&self, part: &ExpertPart, range: RowRange, pair: Pair) -> (&Buffer, usize) {
+        let (buffer, first, _) = self.place(part.output, pair.row as usize);
+        (buffer, first + pair.slot as usize * part.out + range.start)
+    }
+
+    /// The route's weight, where the op wants it, and the bias.
+    fn finish_expert(&self, part: &ExpertPart, expert: usize, range: RowRange, pair: Pair, weight: f32) {
+        if part.op.bias.is_none() && !part.op.scaled {
+            return;
+        }
+        let (buffer, start) = self.expert_out(part, range, pair);
+        // SAFETY: columns that only this item writes.
+        let out = unsafe { buffer.slice_mut::<f32>(start, range.len) };
+        if part.op.scaled {
+            (self.backend.ops.scale)(out, weight);
+        }
+        if let Some(bias) = self.vector(part.op.bias) {
+            (self.backend.ops.add_assign)(out, &bias[expert * part.out + range.start..][..range.len]);
+        }
+    }
+}
+
+/// The form of activations that a part is multiplied with.
+pub(super) fn form_of(kernels: &LinearKernels, part: &ExpertPart, dtype: DType, n: usize) -> ActForm {
+    if part.op.input_major { ActForm::F32 } else { kernels.act_form(dtype, n) }
+}
+
+/// Pairs that one call of the matrix product takes: what fits a worker's stack.
+const GATHERED: usize = 512;
+
+/// Where quantised inputs lie: for each form of a step `rows` of them, from byte `start`.
+#[derive(Clone, Copy)]
+struct ExpertActs<'a> {
+    buffer: &'a Buffer,
+    start: usize,
+    rows: usize,
+}
+
+/// A row, and which of its route's experts.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Pair {
+    row: u32,
+    slot: u32,
+}
+
+impl Pair {
+    /// Its row of the inputs.
+    fn act(self, step: &ExpertStep) -> usize {
+        if step.per_slot { self.row as usize * step.slots + self.slot as usize } else { self.row as usize }
+    }
+}
+
+/// The pairs of a step, sorted by expert, in a worker's scratch.
+pub(super) struct Pairs<'a> {
+    /// Where each expert's pairs end.
+    ends: &'a mut [u32],
+    /// Experts with pairs, in order; the first `n_active` of them.
+    active: &'a mut [u32],
+    n_active: usize,
+    pairs: &'a mut [Pair],
+}
+
+impl<'a> Pairs<'a> {
+    /// Bytes for `n` rows.
+    pub fn bytes(step: &ExpertStep, n: usize) -> usize {
+        (8 * step.n_experts + 8 * n * step.slots).next_multiple_of(64)
+    }
+
+    /// Room for the pairs of `n` rows at byte `start`.
+    ///
+    /// # Safety
+    /// Nobody else uses these bytes while the pairs live.
+    unsafe fn new(scratch: &'a Buffer, start: usize, step: &ExpertStep, n: usize) -> Self {
+        let e = step.n_experts;
+        // SAFETY: the caller's promise; the three parts do not overlap.
+        unsafe {
+            Self {
+                ends: scratch.slice_mut(start / 4, e),
+                active: scratch.slice_mut(start / 4 + e, e),
+                n_active: 0,
+                pairs: scratch.slice_mut(start / 8 + e, n * step.slots),
+            }
+        }
+    }
+
+    /// Sorts the pairs of all rows. Numbers beyond the experts are taken as the last one's.
+    fn sort<'r>(&mut self, step: &ExpertStep, route: impl Fn(usize) -> &'r [f32]) {
+        let n = self.pairs.len() / step.slots;
+        let expert = |id: f32| (id as usize).min(step.n_experts - 1);
+        self.ends.fill(0);
+        for row in 0..n {
+            route(row)[..step.slots].iter().for_each(|id| self.ends[expert(*id)] += 1);
+        }
+        let mut sum = 0;
+        self.n_active = 0;
+        for (e, end) in self.ends.iter_mut().enumerate() {
+            let count = std::mem::replace(end, sum);
+            sum += count;
+            if count > 0 {
+                self.active[self.n_active] = e as u32;
+                self.n_active += 1;
+            }
+        }
+        // `ends` are starts until each has moved past its pairs.
+        for row in 0..n {
+            for (slot, id) in route(row)[..step.slots].iter().enumerate() {
+                let at = &mut self.ends[expert(*id)];
+                self.pairs[*at as usize] = Pair { row: row as u32, slot: slot as u32 };
+                *at += 1;
+            }
+        }
+    }
+
+    fn active(&self) -> &[u32] {
+        &self.active[..self.n_active]
+    }
+
+    fn of(&self, expert: usize) -> &[Pair] {
+        let start = expert.checked_sub(1).map_or(0, |e| self.ends[e]);
+        &self.pairs[start as usize..self.ends[expert] as usize]
+    }
+}

@@ -1,0 +1,293 @@
+//! The choice of experts: for each row of logits the `k` experts with the best scores, and their weights.
+//!
+//! Logits `[n_experts]` f32; the result is `[2 k]` f32: the experts' numbers, best first (the lower number of equals),
+//! then their weights. About `n_experts` exponentials and `k · n_experts` comparisons a row: next to the linears of one
+//! expert that is nothing, so this is plain scalar code.
+
+use crate::graph::{GroupScore, RouteOp, RouteScore, RouteWeight};
+
+/// Floats of scratch that [`route`] needs: scores, and what experts are chosen by.
+pub fn scratch_len(op: &RouteOp) -> usize {
+    2 * op.n_experts
+}
+
+/// Vectors of a [`RouteOp`] that are read by expert.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RouteVectors<'a> {
+    /// Added to scores for the choice.
+    pub bias: Option<&'a [f32]>,
+    /// Factors on weights.
+    pub expert_scale: Option<&'a [f32]>,
+    /// The experts that the row's token always has.
+    pub fixed: Option<&'a [f32]>,
+}
+
+/// Chooses `op.k` experts by `logits`. Their numbers are below `n_experts` whatever the logits are.
+///
+/// # Panics
+/// If a slice is shorter than the op says, or `scratch` than [`scratch_len`].
+pub fn route(op: &RouteOp, vectors: RouteVectors<'_>, logits: &[f32], scratch: &mut [f32], out: &mut [f32]) {
+    let (n, k) = (op.n_experts, op.k);
+    let (scores, choice) = scratch[..2 * n].split_at_mut(n);
+    let (ids, weights) = out[..2 * k].split_at_mut(k);
+    score(op.score, &logits[..n], scores);
+    choice.copy_from_slice(scores);
+    if let Some(bias) = vectors.bias {
+        choice.iter_mut().zip(bias).for_each(|(c, b)| *c += b);
+    }
+    if let Some(groups) = op.groups {
+        keep_groups(groups.score, groups.keep, n / groups.n, choice);
+    }
+    for slot in 0..k {
+        let id = match vectors.fixed {
+            Some(fixed) => (fixed[slot] as usize).min(n - 1),
+            None => best(choice),
+        };
+        ids[slot] = id as f32;
+        weights[slot] = match op.score {
+            RouteScore::SparseMixer { jitter } => sparse_share(&logits[..n], choice, id, jitter),
+            _ => scores[id],
+        };
+        choice[id] = GONE;
+    }
+    match op.weight {
+        RouteWeight::Score => {}
+        RouteWeight::Softmax => softmax(weights),
+        RouteWeight::Sigmoid => weights.iter_mut().for_each(|w| *w = sigmoid(*w)),
+    }
+    if let Some(epsilon) = op.renormalise {
+        let sum = weights.iter().sum::<f32>() + epsilon;
+        weights.iter_mut().for_each(|w| *w /= sum);
+    }
+    for (weight, id) in weights.iter_mut().zip(ids) {
+        *weight *= op.scale * vectors.expert_scale.map_or(1.0, |s| s[*id as usize]);
+    }
+}
+
+/// What marks an expert that can no longer be chosen: below all scores, which are finite in any model that works.
+const GONE: f32 = f32::NEG_INFINITY;
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn score(kind: RouteScore, logits: &[f32], scores: &mut [f32]) {
+    for (score, &x) in scores.iter_mut().zip(logits) {
+        *score = match kind {
+            RouteScore::Sigmoid => sigmoid(x),
+            // ln(1 + e^x) without overflow.
+            RouteScore::SqrtSoftplus => (x.max(0.0) + (-x.abs()).exp().ln_1p()).sqrt(),
+            RouteScore::Softmax | RouteScore::Raw | RouteScore::SparseMixer { .. } => x,
+        };
+    }
+    if kind == RouteScore::Softmax {
+        softmax(scores);
+    }
+}
+
+fn softmax(x: &mut [f32]) {
+    let max = x.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+    let mut sum = 0.0;
+    for v in &mut *x {
+        *v = (*v - max).exp();
+        sum += *v;
+    }
+    x.iter_mut().for_each(|v| *v /= sum);
+}
+
+/// The number of the greatest; of equals the first, and 0 where none is above [`GONE`].
+fn best(choice: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, v) in choice.iter().enumerate() {
+        if *v > choice[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+/// Marks all experts but those of the `keep` best groups of `size`.
+fn keep_groups(by: GroupScore, keep: usize, size: usize, choice: &mut [f32]) {
+    let score = |group: &[f32]| {
+        let (mut first, mut second) = (GONE, GONE);
+        for &v in group {
+            if v > first {
+                (first, second) = (v, first);
+            } else if v > second {
+                second = v;
+            }
+        }
+        match by {
+            GroupScore::Best => first,
+            GroupScore::BestTwo if size > 1 => first + second,
+            GroupScore::BestTwo => first,
+        }
+    };
+    let n = choice.len() / size;
+    // Walks down from the best group, without room for a list of them: `last` is the score of the last one kept, and the
+    // first number that a group of equal score needs to come after it.
+    let mut last = (f32::INFINITY, 0);
+    for _ in 0..keep {
+        let mut next: Option<(f32, usize)> = None;
+        for g in 0..n {
+            let s = score(&choice[g * size..][..size]);
+            let after = s < last.0 || s == last.0 && g >= last.1;
+            if after && next.is_none_or(|(b, _)| s > b) {
+                next = Some((s, g));
+            }
+        }
+        let Some((s, g)) = next else { break };
+        last = (s, g + 1);
+    }
+    for g in 0..n {
+        let s = score(&choice[g * size..][..size]);
+        if s < last.0 || s == last.0 && g >= last.1 {
+            choice[g * size..][..size].fill(GONE);
+        }
+    }
+}
+
+/// The weight of `id` among the experts that are left in `choice` and close to the best of them.
+fn sparse_share(logits: &[f32], choice: &[f32], id: usize, jitter: f32) -> f32 {
+    let best = logits[id];
+    let close = |s: f32| (best - s) / s.abs().max(best) <= 2.0 * jitter;
+    let left = logits.iter().zip(choice).filter(|(s, c)| **c > GONE && close(**s));
+    1.0 / left.map(|(s, _)| (s - best).exp()).sum::<f32>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cpu::ops::testing::random,
+        graph::{RouteGroups, WeightId},
+    };
+
+    /// As the op's documentation says, in f64 and with sorts.
+    fn reference(op: &RouteOp, v: RouteVectors<'_>, logits: &[f32]) -> (Vec<usize>, Vec<f64>) {
+        let n = op.n_experts;
+        let x: Vec<f64> = logits.iter().map(|v| f64::from(*v)).collect();
+        let soft = |x: &[f64]| {
+            let sum: f64 = x.iter().map(|v| v.exp()).sum();
+            x.iter().map(|v| v.exp() / sum).collect::<Vec<_>>()
+        };
+        let scores: Vec<f64> = match op.score {
+            RouteScore::Softmax => soft(&x),
+            RouteScore::Sigmoid => x.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
+            RouteScore::SqrtSoftplus => x.iter().map(|v| v.exp().ln_1p().sqrt()).collect(),
+            RouteScore::Raw | RouteScore::SparseMixer { .. } => x.clone(),
+        };
+        let choice: Vec<f64> = (0..n).map(|e| scores[e] + v.bias.map_or(0.0, |b| f64::from(b[e]))).collect();
+        let mut allowed = vec![true; n];
+        if let Some(g) = op.groups {
+            let size = n / g.n;
+            let mut judged: Vec<(f64, usize)> = (0..g.n)
+                .map(|i| {
+                    let mut group = choice[i * size..][..size].to_vec();
+                    group.sort_by(|a, b| b.total_cmp(a));
+                    let take = if g.score == GroupScore::Best { 1 } else { 2 };
+                    (group.iter().take(take).sum(), i)
+                })
+                .collect();
+            judged.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            allowed = vec![false; n];
+            judged[..g.keep].iter().for_each(|(_, i)| allowed[i * size..][..size].fill(true));
+        }
+        let mut order: Vec<usize> = (0..n).filter(|e| allowed[*e]).collect();
+        order.sort_by(|a, b| choice[*b].total_cmp(&choice[*a]).then(a.cmp(b)));
+        let ids: Vec<usize> = match v.fixed {
+            Some(fixed) => fixed.iter().map(|f| *f as usize).collect(),
+            None => order[..op.k].to_vec(),
+        };
+        let mut w: Vec<f64> = ids.iter().map(|e| scores[*e]).collect();
+        if let RouteScore::SparseMixer { jitter } = op.score {
+            for (slot, id) in ids.iter().enumerate() {
+                let close = |e: &usize| (x[*id] - x[*e]) / x[*e].abs().max(x[*id]) <= 2.0 * f64::from(jitter);
+                let left = (0..n).filter(|e| !ids[..slot].contains(e)).filter(close);
+                w[slot] = 1.0 / left.map(|e| (x[e] - x[*id]).exp()).sum::<f64>();
+            }
+        }
+        match op.weight {
+            RouteWeight::Score => {}
+            RouteWeight::Softmax => w = soft(&w),
+            RouteWeight::Sigmoid => w.iter_mut().for_each(|w| *w = 1.0 / (1.0 + (-*w).exp())),
+        }
+        if let Some(epsilon) = op.renormalise {
+            let sum: f64 = w.iter().sum::<f64>() + f64::from(epsilon);
+            w.iter_mut().for_each(|w| *w /= sum);
+        }
+        for (w, e) in w.iter_mut().zip(&ids) {
+            *w *= f64::from(op.scale) * v.expert_scale.map_or(1.0, |s| f64::from(s[*e]));
+        }
+        (ids, w)
+    }
+
+    /// Every kind of score, weight and group, over odd numbers of experts.
+    fn cases() -> Vec<RouteOp> {
+        let mut ops = Vec::new();
+        let id = Some(WeightId(0));
+        for (n, k) in [(1, 1), (4, 2), (7, 3), (12, 4), (61, 1), (128, 8), (250, 10)] {
+            let plain = RouteOp::softmax(n, k);
+            ops.push(plain.clone());
+            ops.push(RouteOp { renormalise: Some(0.0), expert_scale: id, ..plain.clone() });
+            ops.push(RouteOp { score: RouteScore::Raw, weight: RouteWeight::Softmax, ..plain.clone() });
+            ops.push(RouteOp { score: RouteScore::Raw, weight: RouteWeight::Sigmoid, ..plain.clone() });
+            ops.push(RouteOp { score: RouteScore::SparseMixer { jitter: 0.01 }, ..plain.clone() });
+            ops.push(RouteOp { score: RouteScore::SparseMixer { jitter: 0.4 }, ..plain.clone() });
+            for score in [RouteScore::Sigmoid, RouteScore::SqrtSoftplus] {
+                let op = RouteOp { score, bias: id, renormalise: Some(1e-20), scale: 2.5, ..plain.clone() };
+                ops.push(RouteOp { table: id, ..op.clone() });
+                ops.push(op);
+            }
+            for (score, groups, keep) in
+                [(GroupScore::Best, 2, 1), (GroupScore::BestTwo, 4, 3), (GroupScore::BestTwo, n, n)]
+            {
+                if n.is_multiple_of(groups) && keep * (n / groups) >= k {
+                    let groups = Some(RouteGroups { n: groups, keep, score });
+                    ops.push(RouteOp { groups, ..plain.clone() });
+                    ops.push(RouteOp { groups, bias: id, score: RouteScore::Sigmoid, ..plain.clone() });
+                }
+            }
+        }
+        ops
+    }
+
+    #[test]
+    fn chooses_as_the_reference_does() {
+        for (i, op) in cases().iter().enumerate() {
+            for seed in 0..20 {
+                let seed = (100 * i + seed) as u64;
+                let logits: Vec<f32> = random(seed, op.n_experts).iter().map(|v| v * 4.0).collect();
+                let (bias, scale) = (random(seed + 1, op.n_experts), random(seed + 2, op.n_experts));
+                let fixed: Vec<f32> = (0..op.k).map(|s| ((7 * s + i) % op.n_experts) as f32).collect();
+                let vectors = RouteVectors {
+                    bias: op.bias.map(|_| &bias[..]),
+                    expert_scale: op.expert_scale.map(|_| &scale[..]),
+                    fixed: op.table.map(|_| &fixed[..]),
+                };
+                let mut out = vec![f32::NAN; 2 * op.k];
+                let mut scratch = vec![f32::NAN; scratch_len(op)];
+                route(op, vectors, &logits, &mut scratch, &mut out);
+                let (ids, weights) = reference(op, vectors, &logits);
+                for slot in 0..op.k {
+                    assert_eq!(out[slot], ids[slot] as f32, "{op:?}: slot {slot}");
+                    let (got, want) = (f64::from(out[op.k + slot]), weights[slot]);
+                    assert!((got - want).abs() <= 1e-5 * want.abs().max(1e-3), "{op:?}: {got} for {want}");
+                }
+            }
+        }
+    }
+
+    /// Whatever a broken model's logits are, experts exist, and a NaN shows in the weights.
+    #[test]
+    fn numbers_are_always_those_of_experts() {
+        for op in cases() {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut out = vec![f32::NAN; 2 * op.k];
+                let mut scratch = vec![f32::NAN; scratch_len(&op)];
+                route(&op, RouteVectors::default(), &vec![bad; op.n_experts], &mut scratch, &mut out);
+                assert!(out[..op.k].iter().all(|id| (0.0..op.n_experts as f32).contains(id)), "{op:?}: {out:?}");
+            }
+        }
+    }
+}
