@@ -3,10 +3,12 @@
 pub mod attention;
 pub mod decoder;
 pub mod loader;
+pub mod mla;
 pub mod mlp;
 pub mod rope;
 
 pub use attention::{Attention, QkNorm, attention};
 pub use decoder::{Decoder, Head, Norms, layer, logits};
 pub use loader::Loader;
+pub use mla::{LatentAttention, latent_attention};
 pub use mlp::{gated_mlp, mlp};

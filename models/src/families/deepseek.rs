@@ -11,7 +11,7 @@ use crate::{
     Error,
     blocks::{
         self, Head, LatentAttention, Loader, Norms,
-        moe::{Experts, Moe},
+        moe::{Experts, Moe, Shared},
         rope::RopeDefaults,
     },
     config::{Config, Key, key},
@@ -40,7 +40,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let version = version(c)?;
     let l = Loader::new(checkpoint, d.eps)?;
     let attention = attention(c, &d, &l)?;
-    let experts = Mixture::read(c, &l, version)?;
+    let experts = Mixture::read(c, version)?;
 
     let mut b = GraphBuilder::new();
     let embedding = l.embedding(&mut b, d.width)?;
@@ -145,7 +145,7 @@ struct Mixture {
 }
 
 impl Mixture {
-    fn read(c: &Config<'_>, l: &Loader<'_>, version: Version) -> Result<Self, Error> {
+    fn read(c: &Config<'_>, version: Version) -> Result<Self, Error> {
         const EXPERTS: Key = key("expert_count", "n_routed_experts");
         const USED: Key = key("expert_used_count", "num_experts_per_tok");
         const SHARED: Key = key("expert_shared_count", "n_shared_experts");
@@ -191,7 +191,7 @@ impl Mixture {
             },
             inner,
             shared,
-            biased: version == Version::V3 || l.is_gguf(),
+            biased: version == Version::V3,
         })
     }
 }
@@ -199,23 +199,20 @@ impl Mixture {
 impl Mixture {
     /// The experts of layer `layer` on `x`: those that are chosen, and those that are always used.
     fn block(&self, b: &mut GraphBuilder, l: &Loader<'_>, layer: usize, x: ValueId) -> Result<ValueId, Error> {
-        let n = self.route.n_experts;
         let bias = match self.biased {
-            true => Some(l.layer(b, layer, "exp_probs_b.bias", "mlp.gate.e_score_correction_bias", &[n])?),
+            true => {
+                let (gguf, hf) = ("exp_probs_b.bias", "mlp.gate.e_score_correction_bias");
+                Some(l.layer(b, layer, gguf, hf, &[self.route.n_experts])?)
+            }
             false => None,
         };
-        let moe = Moe {
-            route: RouteOp { bias, ..self.route.clone() },
-            router: ["ffn_gate_inp.weight", "mlp.gate.weight"],
-            experts: Experts::named("mlp.experts", ["gate_proj", "up_proj", "down_proj"]),
-            inner: self.inner,
-            act: Act::Silu,
+        let experts = match l.has(layer, "", "mlp.experts.gate_up_proj")? {
+            true => Experts::Fused(["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]),
+            false => Experts::Each("mlp.experts", ["gate_proj", "up_proj", "down_proj"]),
         };
-        let routed = blocks::moe::moe(b, l, layer, x, &moe)?;
-        if self.shared == 0 {
-            return Ok(routed);
-        }
-        let shared = blocks::gated_mlp_named(b, l, layer, x, self.shared, Act::Silu, ["_shexp", "mlp.shared_experts"])?;
-        Ok(b.add("experts", routed, shared)?)
+        let route = RouteOp { bias, ..self.route.clone() };
+        let shared = Shared { inner: self.shared, hf: "mlp.shared_experts", gate: None };
+        let shared = Some(shared).filter(|s| s.inner > 0);
+        blocks::moe::moe(b, l, layer, x, &Moe { shared, ..Moe::new(route, "mlp.gate", experts, self.inner) })
     }
 }

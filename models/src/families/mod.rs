@@ -1,5 +1,6 @@
 //! Model families: one file each, which names the family's tensors and builds its graph.
 
+mod deepseek;
 mod gemma;
 mod granite;
 mod llama;
@@ -55,6 +56,10 @@ const FAMILIES: &[(&str, Build)] = &[
     ("olmo3", olmo::build),
     ("granite", granite::build),
     ("smollm3", smollm3::build),
+    ("deepseek_v2", deepseek::build),
+    ("deepseek_v3", deepseek::build),
+    ("deepseek2", deepseek::build),
+    ("mistral4", deepseek::build),
 ];
 
 /// Whether a family of that name is supported.
