@@ -1,5 +1,6 @@
 //! Model families: one file each, which names the family's tensors and builds its graph.
 
+mod deepseek;
 mod gemma;
 mod gpt_oss;
 mod granite;
@@ -71,6 +72,10 @@ const FAMILIES: &[(&str, Build)] = &[
     ("gpt-oss", gpt_oss::build),
     ("llama4_text", llama4::build),
     ("llama4", llama4::build),
+    ("deepseek_v2", deepseek::build),
+    ("deepseek_v3", deepseek::build),
+    ("deepseek2", deepseek::build),
+    ("mistral4", deepseek::build),
 ];
 
 /// Whether a family of that name is supported.

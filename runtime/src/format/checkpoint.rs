@@ -2,8 +2,9 @@
 //! one without tensors, which are made up instead.
 
 use super::{
-    FormatError, Gguf, SafeTensors, Tensor, TensorInfo, TensorSource, gguf, json, safetensors, table::MappedFile,
+    FormatError, Gguf, SafeTensors, Tensor, TensorInfo, TensorSource, fp8, gguf, json, safetensors, table::MappedFile,
 };
+use crate::quant::DType;
 use serde_json::{Map, Value};
 use std::{
     ffi::OsStr,
@@ -65,6 +66,14 @@ impl HfFolder {
     /// The safetensors files.
     pub fn weights(&self) -> &SafeTensors {
         &self.weights
+    }
+
+    /// The tensor of that name; FP8 with the scales that stand beside it.
+    fn find(&self, name: &str) -> Result<Option<Tensor>, FormatError> {
+        match self.weights.find(name)? {
+            Some(tensor) if tensor.dtype() == DType::F8_E4M3 => fp8::with_scales(self, name, tensor).map(Some),
+            tensor => Ok(tensor),
+        }
     }
 
     fn open(dir: &Path, weights: SafeTensors) -> Result<Self, FormatError> {

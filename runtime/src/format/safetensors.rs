@@ -168,6 +168,7 @@ fn parse(path: &Path, file: &[u8]) -> Result<Vec<Entry>, FormatError> {
             "F32" => Ok(DType::F32),
             "F16" => Ok(DType::F16),
             "BF16" => Ok(DType::BF16),
+            "F8_E4M3" => Ok(DType::F8_E4M3),
             other => Err(other.to_lowercase().into()),
         };
         entries.push(Entry { name: name.clone(), dtype, shape, file: 0, range: start..stop });

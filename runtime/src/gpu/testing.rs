@@ -82,6 +82,7 @@ pub(crate) fn random_weights(random: &mut Random, dtype: DType, n: usize) -> Vec
         DType::Q6_K => &[(208, 0.00005)],
         DType::F32 => return (0..n).flat_map(|_| random.float().to_le_bytes()).collect(),
         DType::F16 => return (0..n).flat_map(|_| f32_to_f16(random.float()).to_le_bytes()).collect(),
+        DType::F8_E4M3 => return (0..n).map(|_| F8E4M3::from_f32(random.float()).0).collect(),
         DType::BF16 => return (0..n).flat_map(|_| f32_to_bf16(random.float()).to_le_bytes()).collect(),
     };
     let mut bytes: Vec<u8> =

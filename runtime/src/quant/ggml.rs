@@ -77,9 +77,10 @@ impl GgmlType {
 }
 
 impl DType {
-    /// The number that GGUF files give to this type.
-    pub const fn to_ggml(self) -> u32 {
-        match self {
+    /// The number that GGUF files give to this type; `None` for types that only other files have.
+    pub const fn to_ggml(self) -> Option<u32> {
+        Some(match self {
+            DType::F8_E4M3 => return None,
             DType::F32 => 0,
             DType::F16 => 1,
             DType::Q4_0 => 2,
@@ -91,11 +92,11 @@ impl DType {
             DType::Q5_K => 13,
             DType::Q6_K => 14,
             DType::BF16 => 30,
-        }
+        })
     }
 
     /// The type of that number in GGUF files; `None` for those of [`GgmlType`] that have no kernels here.
     pub fn from_ggml(number: u32) -> Option<DType> {
-        DType::ALL.into_iter().find(|d| d.to_ggml() == number)
+        DType::ALL.into_iter().find(|d| d.to_ggml() == Some(number))
     }
 }

@@ -5,6 +5,7 @@
 
 #![allow(non_camel_case_types)]
 
+mod f8_e4m3;
 mod floats;
 mod ggml;
 pub mod k_scales;
@@ -21,6 +22,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+pub use f8_e4m3::F8E4M3;
 pub use floats::{F16Le, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 pub use ggml::GgmlType;
 pub use q4_0::BlockQ4_0;
@@ -47,6 +49,8 @@ pub enum DType {
     F16,
     /// bfloat16: the upper half of a binary32.
     BF16,
+    /// FP8 with 4 bits of exponent and 3 of mantissa; with scales that the file keeps apart.
+    F8_E4M3,
     /// 32 elements, f16 scale, 4-bit quants centred on 8.
     Q4_0,
     /// 32 elements, f16 scale and minimum, 4-bit quants.
@@ -67,10 +71,11 @@ pub enum DType {
 
 impl DType {
     /// All formats, in declaration order.
-    pub const ALL: [DType; 11] = [
+    pub const ALL: [DType; 12] = [
         DType::F32,
         DType::F16,
         DType::BF16,
+        DType::F8_E4M3,
         DType::Q4_0,
         DType::Q4_1,
         DType::Q5_0,
@@ -84,7 +89,7 @@ impl DType {
     /// Elements in one block.
     pub const fn block_len(self) -> usize {
         match self {
-            DType::F32 | DType::F16 | DType::BF16 => 1,
+            DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => 1,
             DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => 32,
             DType::Q4_K | DType::Q5_K | DType::Q6_K => 256,
         }
@@ -95,6 +100,7 @@ impl DType {
         match self {
             DType::F32 => 4,
             DType::F16 | DType::BF16 => 2,
+            DType::F8_E4M3 => 1,
             DType::Q4_0 => 18,
             DType::Q4_1 => 20,
             DType::Q5_0 => 22,
@@ -120,6 +126,7 @@ impl DType {
             DType::F32 => "f32",
             DType::F16 => "f16",
             DType::BF16 => "bf16",
+            DType::F8_E4M3 => "f8_e4m3",
             DType::Q4_0 => "q4_0",
             DType::Q4_1 => "q4_1",
             DType::Q5_0 => "q5_0",
@@ -133,7 +140,7 @@ impl DType {
 
     /// Whether elements are stored as plain floats (no quantisation blocks).
     pub const fn is_float(self) -> bool {
-        matches!(self, DType::F32 | DType::F16 | DType::BF16)
+        matches!(self, DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3)
     }
 }
 

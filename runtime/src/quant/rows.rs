@@ -1,7 +1,7 @@
 //! Rows of blocks: [`DType::decode_row`] and [`DType::encode_row`] for every format, and what the formats share.
 
 use super::{
-    BlockQ4_0, BlockQ4_1, BlockQ4_K, BlockQ5_0, BlockQ5_1, BlockQ5_K, BlockQ6_K, BlockQ8_0, DType,
+    BlockQ4_0, BlockQ4_1, BlockQ4_K, BlockQ5_0, BlockQ5_1, BlockQ5_K, BlockQ6_K, BlockQ8_0, DType, F8E4M3,
     floats::{Bf16Element, F16Element, F32Element},
 };
 
@@ -33,6 +33,7 @@ impl DType {
             DType::F32 => decode::<F32Element, 1>(bytes, out),
             DType::F16 => decode::<F16Element, 1>(bytes, out),
             DType::BF16 => decode::<Bf16Element, 1>(bytes, out),
+            DType::F8_E4M3 => decode::<F8E4M3, 1>(bytes, out),
             DType::Q4_0 => decode::<BlockQ4_0, 32>(bytes, out),
             DType::Q4_1 => decode::<BlockQ4_1, 32>(bytes, out),
             DType::Q5_0 => decode::<BlockQ5_0, 32>(bytes, out),
@@ -51,6 +52,7 @@ impl DType {
             DType::F32 => encode::<F32Element, 1>(x, out),
             DType::F16 => encode::<F16Element, 1>(x, out),
             DType::BF16 => encode::<Bf16Element, 1>(x, out),
+            DType::F8_E4M3 => encode::<F8E4M3, 1>(x, out),
             DType::Q4_0 => encode::<BlockQ4_0, 32>(x, out),
             DType::Q4_1 => encode::<BlockQ4_1, 32>(x, out),
             DType::Q5_0 => encode::<BlockQ5_0, 32>(x, out),

@@ -4,9 +4,10 @@ use super::act::{self, ActForm};
 use super::job::{Gather, Job, Kernel, WeightRows};
 use super::mat_vec_block::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::mat_vec_float::{BF16, F16, F32};
+use super::mat_vec_scaled::F8E4M3;
 use super::mat_vec_super::{Q4_K, Q5_K, Q6_K};
 use super::unpack::{Shape, Unpack};
-use super::{gemm_f32, gemm_i8, mat_vec_block, mat_vec_float, mat_vec_super};
+use super::{gemm_f32, gemm_i8, mat_vec_block, mat_vec_float, mat_vec_scaled, mat_vec_super};
 use crate::cpu::arch::{Isa, Simd, SimdBytes};
 use crate::quant::DType;
 
@@ -66,7 +67,7 @@ impl LinearKernels {
             return if self.multiplies_bytes(dtype) { ActForm::Q8Chunks } else { ActForm::F32 };
         }
         match dtype {
-            DType::F32 | DType::F16 | DType::BF16 => ActForm::F32,
+            DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => ActForm::F32,
             DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => ActForm::Q8Groups,
             DType::Q4_K | DType::Q5_K | DType::Q6_K => ActForm::Q8Chunks,
         }
@@ -75,7 +76,7 @@ impl LinearKernels {
     /// Whether mat-mat unpacks this format to bytes, not to floats.
     fn multiplies_bytes(&self, dtype: DType) -> bool {
         let bits = match dtype {
-            DType::F32 | DType::F16 | DType::BF16 => 32,
+            DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => 32,
             DType::Q4_0 | DType::Q4_1 | DType::Q4_K => 4,
             DType::Q5_0 | DType::Q5_1 | DType::Q5_K => 5,
             DType::Q6_K => 6,
@@ -241,7 +242,7 @@ impl LinearKernels {
         let known = |g: &Gather| (g.act as usize) < n_acts;
         assert!(gather.is_none_or(|g| g.iter().all(known)), "a row of the activations that is not there");
         let skip = panel.as_ptr().align_offset(PANEL_ALIGN);
-        let job = Job {
+        let mut job = Job {
             w: w.bytes.as_ptr(),
             n_rows: columns.len(),
             k: inner,
@@ -249,6 +250,7 @@ impl LinearKernels {
             scales: std::ptr::null(),
             scale_row_bytes: 0,
             scale_block_rows: 1,
+            scale_block_cols: usize::MAX,
             scale_first_row: 0,
             gather: gather.map_or(std::ptr::null(), <[Gather]>::as_ptr),
             acts: acts.as_ptr(),
@@ -259,6 +261,9 @@ impl LinearKernels {
             panel: panel[skip..].as_mut_ptr(),
             columns: (columns.start, row_len),
         };
+        if let Some(s) = w.scales {
+            job.set_scales(s, inner);
+        }
         // SAFETY: the CPU has the instruction set; the operands were checked; the caller vouches for `out`.
         unsafe { self.mat_mat_transposed[w.dtype as usize](&job) }
     }
@@ -290,6 +295,7 @@ impl LinearKernels {
             scales: std::ptr::null(),
             scale_row_bytes: 0,
             scale_block_rows: 1,
+            scale_block_cols: usize::MAX,
             scale_first_row: 0,
             gather: std::ptr::null(),
             acts: acts.as_ptr(),
@@ -301,10 +307,7 @@ impl LinearKernels {
             columns: (0, n_rows),
         };
         if let Some(s) = w.scales {
-            let scale_rows = (s.first_row + n_rows).div_ceil(s.block_rows);
-            assert!(enough(scale_rows, s.row_bytes, s.bytes.len()), "fewer scales than {n_rows} rows need");
-            job.scales = s.bytes.as_ptr();
-            (job.scale_row_bytes, job.scale_block_rows, job.scale_first_row) = (s.row_bytes, s.block_rows, s.first_row);
+            job.set_scales(s, n_rows);
         }
         Some(job)
     }
@@ -323,18 +326,18 @@ macro_rules! instantiate {
                 gemm_i8_bits: <$token as SimdBytes>::GEMM_I8_BITS,
                 tile_rows: [gemm_f32::tile_rows::<$token>(), gemm_i8::tile_rows::<$token>()],
                 mat_vec: [
-                    mat_vec_float::<F32>, mat_vec_float::<F16>, mat_vec_float::<BF16>,
+                    mat_vec_float::<F32>, mat_vec_float::<F16>, mat_vec_float::<BF16>, mat_vec_scaled::<F8E4M3>,
                     mat_vec_block::<Q4_0>, mat_vec_block::<Q4_1>, mat_vec_block::<Q5_0>, mat_vec_block::<Q5_1>,
                     mat_vec_block::<Q8_0>,
                     mat_vec_super::<Q4_K>, mat_vec_super::<Q5_K>, mat_vec_super::<Q6_K>,
                 ],
                 mat_mat: [
-                    mat_mat::<F32>, mat_mat::<F16>, mat_mat::<BF16>,
+                    mat_mat::<F32>, mat_mat::<F16>, mat_mat::<BF16>, mat_mat::<F8E4M3>,
                     mat_mat::<Q4_0>, mat_mat::<Q4_1>, mat_mat::<Q5_0>, mat_mat::<Q5_1>, mat_mat::<Q8_0>,
                     mat_mat::<Q4_K>, mat_mat::<Q5_K>, mat_mat::<Q6_K>,
                 ],
                 mat_mat_transposed: [
-                    transposed::<F32>, transposed::<F16>, transposed::<BF16>,
+                    transposed::<F32>, transposed::<F16>, transposed::<BF16>, transposed::<F8E4M3>,
                     transposed::<Q4_0>, transposed::<Q4_1>, transposed::<Q5_0>, transposed::<Q5_1>, transposed::<Q8_0>,
                     transposed::<Q4_K>, transposed::<Q5_K>, transposed::<Q6_K>,
                 ],
@@ -346,6 +349,12 @@ macro_rules! instantiate {
             unsafe fn mat_vec_float<W: mat_vec_float::FloatWeight>(job: &Job) {
                 // SAFETY: the table is handed out only where the CPU has the features; the job is checked.
                 unsafe { super::mat_vec_float::mat_vec::<_, W>(<$token>::new(), job) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mat_vec_scaled<W: mat_vec_float::FloatWeight>(job: &Job) {
+                // SAFETY: as above.
+                unsafe { super::mat_vec_scaled::mat_vec::<_, W>(<$token>::new(), job) }
             }
 
             $(#[target_feature(enable = $features)])?

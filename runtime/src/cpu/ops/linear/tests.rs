@@ -6,7 +6,7 @@
 
 use super::{ActForm, LinearKernels, WeightRows, linear_kernels};
 use crate::cpu::arch::Isa;
-use crate::quant::DType;
+use crate::quant::{DType, F8E4M3};
 use half::{bf16, f16};
 
 /// A small generator (xorshift*): tests must not depend on a crate's stream.
@@ -33,7 +33,7 @@ fn halves(dtype: DType) -> &'static [(usize, f32)] {
         DType::Q8_0 => &[(0, 0.001)],
         DType::Q4_K | DType::Q5_K => &[(0, 0.0005), (2, 0.0003)],
         DType::Q6_K => &[(208, 0.00005)],
-        DType::F32 | DType::F16 | DType::BF16 => &[],
+        DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => &[],
     }
 }
 
@@ -42,6 +42,7 @@ fn random_weights(random: &mut Random, dtype: DType, n: usize) -> Vec<u8> {
         DType::F32 => (0..n).flat_map(|_| random.float().to_le_bytes()).collect(),
         DType::F16 => (0..n).flat_map(|_| f16::from_f32(random.float()).to_le_bytes()).collect(),
         DType::BF16 => (0..n).flat_map(|_| bf16::from_f32(random.float()).to_le_bytes()).collect(),
+        DType::F8_E4M3 => (0..n).map(|_| F8E4M3::from_f32(random.float()).0).collect(),
         _ => {
             let mut bytes: Vec<u8> = (0..dtype.row_bytes(n).unwrap()).map(|_| (random.bits() >> 33) as u8).collect();
             for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
@@ -168,7 +169,7 @@ fn check(isa: Isa, dtype: DType, n_rows: usize, k: usize, n_tokens: usize) {
     assert!(int8_error.sqrt() <= 2e-2 * norm.sqrt(), "{what}: int8 {}", (int8_error / norm).sqrt());
 }
 
-const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+const FLOATS: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F8_E4M3];
 const BLOCKS: [DType; 5] = [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0];
 const SUPER_BLOCKS: [DType; 3] = [DType::Q4_K, DType::Q5_K, DType::Q6_K];
 

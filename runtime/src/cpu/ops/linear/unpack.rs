@@ -3,6 +3,7 @@
 
 use super::mat_vec_block::{self as block, Block32};
 use super::mat_vec_float::{BF16, F16, F32, FloatWeight};
+use super::mat_vec_scaled::F8E4M3;
 use super::mat_vec_super::{self as super_block, Block256, unpack_scales};
 use crate::cpu::arch::SimdBytes;
 
@@ -159,7 +160,7 @@ macro_rules! unpack_float {
         }
     )*};
 }
-unpack_float!(F32, F16, BF16);
+unpack_float!(F32, F16, BF16, F8E4M3);
 
 /// The half at `p`.
 #[inline(always)]
