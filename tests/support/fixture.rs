@@ -36,6 +36,15 @@ pub const FAMILIES: &[&str] = &[
     "olmo3",
     "granite",
     "smollm3",
+    "mixtral",
+    "qwen2-moe",
+    "qwen3-moe",
+    "phimoe",
+    "granitemoe",
+    "gpt-oss",
+    "gpt-oss-mxfp4",
+    "llama4",
+    "mm-llama4",
 ];
 
 /// `tests/fixtures`.
@@ -149,7 +158,13 @@ impl Fixture {
                 let file = SafeTensors::deserialize(&bytes).expect("model.safetensors");
                 for (name, view) in file.iter() {
                     let (shape, bf16) = (view.shape().to_vec(), view.dtype() == Dtype::BF16);
-                    out.push(Weight { name: name.to_owned(), shape, bf16, values: floats(view.dtype(), view.data()) });
+                    out.push(Weight {
+                        name: name.to_owned(),
+                        shape,
+                        bf16,
+                        values: floats(view.dtype(), view.data()),
+                        mxfp4: None,
+                    });
                 }
             }
         }
@@ -165,6 +180,8 @@ pub struct Weight {
     pub shape: Vec<usize>,
     pub bf16: bool,
     pub values: Vec<f32>,
+    /// GGUF's blocks of MXFP4, instead of values.
+    pub mxfp4: Option<Vec<u8>>,
 }
 
 fn matrix(file: &SafeTensors<'_>, name: &str) -> Matrix {
@@ -175,6 +192,8 @@ fn matrix(file: &SafeTensors<'_>, name: &str) -> Matrix {
 fn floats(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        // Blocks and scales of MXFP4.
+        Dtype::U8 => bytes.iter().map(|b| f32::from(*b)).collect(),
         Dtype::BF16 => bytes.chunks_exact(2).map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect(),
         other => panic!("no fixture stores {other:?}"),
     }
