@@ -171,7 +171,7 @@ impl StepKind {
         }
     }
 
-    /// Embedding tables and weights of linears, in the order in which they are used.
+    /// Embedding tables and weights of linears, of all experts, in the order in which they are used.
     pub fn matrices(&self) -> Vec<WeightId> {
         let tables = self.program().map_or(&[][..], |p| &p.instrs).iter().filter_map(|i| i.op.table());
         let parts: Vec<WeightId> = match self {
