@@ -275,7 +275,8 @@ impl GpuBackend {
         let n = self.batch.tokens.len();
         let shape = &mut self.shape;
         (shape.tokens, shape.outputs, shape.sequences) = (n, self.batch.outputs.len(), self.batch.sequences.len());
-        shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS);
+        shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS)
+            || !self.group_ops.iter().all(|op| attention::fits_one_part(gpu.caps(), op, longest));
         shape.splits.clear();
         let mut partials = 0;
         for op in &self.group_ops {

@@ -243,8 +243,10 @@ fn cooperative(caps: &Caps, call: &LinearCall, sub: u32) -> Dispatch {
     dispatch(caps, call, "linear_coop", defines, 128, 64)
 }
 
+/// Staged as f16 where the device has it and no weight has more precision or range than that.
 fn mat_mat(caps: &Caps, call: &LinearCall) -> Dispatch {
-    dispatch(caps, call, "linear_mat", defines(call), 64, 64)
+    let wide = call.parts.iter().any(|p| matches!(p.dtype, DType::F32 | DType::BF16));
+    dispatch(caps, call, "linear_mat", defines(call).flag("F16", caps.f16 && !wide), 64, 64)
 }
 
 #[cfg(test)]
