@@ -15,6 +15,7 @@ const TOLERANCE: f32 = 2e-4;
 const NOT_IN_GGUF: &[(&str, &str)] = &[
     ("llama-dynamic", "GGUF has no key for dynamic NTK scaling"),
     ("mistral", "GGUF's architecture llama, which Mistral converts to, has no sliding window"),
+    ("deepseek-v2", "GGUF has one of yarn's two factors of DeepSeek V2"),
     ("ministral", "no converter knows Ministral 8B's layers of two kinds"),
 ];
 
@@ -85,6 +86,11 @@ families! {
     olmo3 "olmo3",
     granite "granite",
     smollm3 "smollm3",
+    deepseek_v2_lite "deepseek-v2-lite",
+    deepseek_v2 "deepseek-v2",
+    deepseek_v3 "deepseek-v3",
+    mistral4 "mistral4",
+    deepseek_v3_fp8 "deepseek-v3-fp8",
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -99,14 +99,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         for (var d = 0u; d < V4; d++) {
             sums[d] *= factor;
         }
-        let values = values_of(params.kv, start, kv_head) + block % PAGE * params.kv.v_dim;
+        let stride = value_stride(params.kv);
+        let values = values_of(params.kv, start, kv_head) + block % PAGE * stride;
         for (var i = 0u; i < BLOCK; i++) {
             let key = block + i;
             if key >= first && key < end {
                 let p = select(0.0, exp2(scores[i] - top), scores[i] > NO_SCORE);
                 sum += p;
                 for (var d = 0u; d < V4; d++) {
-                    sums[d] += p * kv4(values + i * params.kv.v_dim + 4u * d);
+                    sums[d] += p * kv4(values + i * stride + 4u * d);
                 }
             }
         }

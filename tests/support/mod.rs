@@ -8,6 +8,7 @@ mod compare;
 mod engine;
 mod fixture;
 mod gguf;
+mod gguf_latent;
 mod models;
 
 pub use compare::{argmax, assert_close, worst};
