@@ -5,6 +5,7 @@ pub mod decoder;
 pub mod loader;
 pub mod mla;
 pub mod mlp;
+pub mod moe;
 pub mod rope;
 
 pub use attention::{Attention, QkNorm, attention};
@@ -12,3 +13,4 @@ pub use decoder::{Decoder, Head, Norms, layer, logits};
 pub use loader::Loader;
 pub use mla::{LatentAttention, latent_attention};
 pub use mlp::{gated_mlp, mlp};
+pub use moe::{Experts, Moe, Shared, moe, routed};

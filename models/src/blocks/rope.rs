@@ -177,6 +177,8 @@ impl Scaling {
             s.kind = if kind == "none" { "default".into() } else { kind.into() };
         }
         s.factor = f("rope.scaling.factor")?;
+        // The key for it has no place in GGUF: only gpt-oss has it, and as false.
+        s.truncate = c.architecture() != "gpt-oss";
         if let Some(v) = c.usize(key("rope.scaling.original_context_length", ""))? {
             s.original = v as f64;
         }

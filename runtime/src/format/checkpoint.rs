@@ -165,6 +165,15 @@ impl Checkpoint {
         }
     }
 
+    /// Shape and bytes of the tensor of that name if the file calls its type `dtype`, also where there are no kernels for
+    /// it: formats that lie in several tensors are put together from those.
+    pub fn bytes(&self, name: &str, dtype: &str) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
+        match &self.source {
+            Source::HuggingFace(folder) => folder.weights.bytes(name, dtype),
+            Source::Gguf(_) | Source::Synthetic(..) => Ok(None),
+        }
+    }
+
     /// The tensor of that name; an error where there is none or its type has no kernels.
     pub fn tensor(&self, name: &str) -> Result<Tensor, FormatError> {
         self.find(name)?.ok_or_else(|| self.missing(name))

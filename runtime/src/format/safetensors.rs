@@ -9,7 +9,7 @@
 //! that everything here is bytes.
 
 use super::{
-    FormatError, Tensor, TensorInfo, gguf, json,
+    Bytes, FormatError, Tensor, TensorInfo, gguf, json,
     table::{Entry, MappedFile, TensorTable},
 };
 use crate::quant::DType;
@@ -81,6 +81,11 @@ impl SafeTensors {
     /// What the files say about their tensors, in file order.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = TensorInfo<'_>> {
         self.table.iter()
+    }
+
+    /// Shape and bytes of the tensor of that name and that type.
+    pub(super) fn bytes(&self, name: &str, dtype: &str) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
+        self.table.bytes(name, dtype)
     }
 
     /// The tensor of that name; `None` where there is none, an error where its type has no kernels.

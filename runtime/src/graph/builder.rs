@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::{
     error::GraphError,
     op::{
-        Act, AttentionOp, CacheId, CacheSpec, ExpertLinearOp, HeadLinearOp, NormOp, Op, RopeId, RouteOp, Value, ValueId,
-        WeightId,
+        Act, AttentionOp, CacheId, CacheSpec, ExpertLinearOp, HeadLinearOp, NormOp, Op, RopeId, RouteOp, Value,
+        ValueId, WeightId,
     },
     rope::{RopeFreqs, RopeSpec},
 };

@@ -19,8 +19,8 @@ pub use builder::{Graph, GraphBuilder, Node};
 pub use cost::{Cost, Load, StepCost};
 pub use error::GraphError;
 pub use op::{
-    Act, AttentionOp, CacheId, CacheSpec, ExpertLinearOp, GroupScore, HeadLinearOp, NormKind, NormOp, Op, PositionScale,
-    RopeId, RouteGroups, RouteOp, RouteScore, RouteWeight, Rows, Value, ValueId, WeightId,
+    Act, AttentionOp, CacheId, CacheSpec, ExpertLinearOp, GroupScore, HeadLinearOp, NormKind, NormOp, Op,
+    PositionScale, RopeId, RouteGroups, RouteOp, RouteScore, RouteWeight, Rows, Value, ValueId, WeightId,
 };
 pub use plan::{
     AttentionStep, Device, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, Plan, RowInstr, RowOp, RowProgram,

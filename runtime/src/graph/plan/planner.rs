@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, RowInstr, RowOp, RowProgram, Src, StepKind};
+use super::{
+    AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, RowInstr, RowOp, RowProgram, Src, StepKind,
+};
 use crate::graph::{
     builder::{Graph, Node},
     op::{ExpertLinearOp, HeadLinearOp, NormKind, Op, ValueId},
@@ -55,20 +57,6 @@ impl<'g> Planner<'g> {
                         i += 1;
                     }
                     self.linear(x, &group);
-                }
-                Op::ExpertLinear(_) => {
-                    let mut group = vec![at];
-                    while i < nodes.len() {
-                        let same = nodes[i].inputs == node.inputs && self.same_experts(&nodes[i].op, &node.op);
-                        if !same && !self.folded.contains(&i) {
-                            break;
-                        }
-                        if same {
-                            group.push(i);
-                        }
-                        i += 1;
-                    }
-                    self.experts([node.inputs[0], node.inputs[1]], &group);
                 }
                 Op::HeadLinear(op) => self.head_linear(at, *op),
                 Op::ExpertLinear(_) => {

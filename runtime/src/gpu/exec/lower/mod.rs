@@ -85,10 +85,6 @@ impl<'a> Lowering<'a> {
                     let before = lowering.program(program, None)?;
                     StepDraft { rows: program.rows, flops_per_row: 0, gated: None, before, variants: Vec::new() }
                 }
-                StepKind::Experts(_) => {
-                    let why = "experts run on the CPU alone".to_owned();
-                    return Err(GpuError::Unsupported { op: "expert_linear", name: step.name.clone(), why });
-                }
                 StepKind::Linear(linear) => {
                     gated = lowering.gated_with_next(i, linear)?;
                     let act = gated.map(|(act, _)| act);
