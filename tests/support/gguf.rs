@@ -277,7 +277,12 @@ fn interleave_heads(values: &[f32], rows: usize, head_dim: usize) -> Vec<f32> {
 
 /// The fixtures' tokenizer as converters write a byte-level BPE; ids beyond it are unused.
 fn tokenizer(out: &mut GgufWriter, fixture: &Fixture, vocab_size: usize) {
-    let file = json(&fixtures_dir().join("families").join(fixture.name).join("tokenizer.json"));
+    let path = fixtures_dir().join("families").join(fixture.name).join("tokenizer.json");
+    // Those whose vocabulary is too small for it have none.
+    if !path.exists() {
+        return;
+    }
+    let file = json(&path);
     let mut tokens: Vec<String> = (0..vocab_size).map(|i| format!("[PAD{i}]")).collect();
     let mut types = vec![5i32; vocab_size];
     for (token, id) in file["model"]["vocab"].as_object().expect("vocab") {

@@ -2,7 +2,7 @@
 //! one without tensors, which are made up instead.
 
 use super::{
-    FormatError, Gguf, SafeTensors, Tensor, TensorInfo, TensorSource, fp8, gguf, json, safetensors, table::MappedFile,
+    Bytes, FormatError, Gguf, SafeTensors, Tensor, TensorInfo, TensorSource, fp8, gguf, json, safetensors, table::MappedFile,
 };
 use crate::quant::DType;
 use serde_json::{Map, Value};
@@ -152,7 +152,7 @@ impl Checkpoint {
     pub fn find(&self, name: &str) -> Result<Option<Tensor>, FormatError> {
         match &self.source {
             Source::Gguf(gguf) => gguf.find(name),
-            Source::HuggingFace(folder) | Source::Synthetic(folder, _) => folder.weights.find(name),
+            Source::HuggingFace(folder) | Source::Synthetic(folder, _) => folder.find(name),
         }
     }
 

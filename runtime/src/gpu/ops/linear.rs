@@ -105,7 +105,7 @@ fn check(call: &LinearCall) -> Result<(), GpuError> {
 /// What a block's first byte is a multiple of.
 fn alignment(dtype: DType) -> u64 {
     match dtype {
-        DType::F32 | DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => 4,
+        DType::F32 | DType::F8_E4M3 | DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => 4,
         DType::F16 | DType::BF16 | DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::Q6_K => 2,
     }
 }
