@@ -3,7 +3,7 @@
 use std::{io::Write, sync::OnceLock};
 
 use super::{CapsOverride, Gpu, GpuOptions};
-use crate::quant::{DType, f32_to_bf16, f32_to_f16};
+use crate::quant::{F8E4M3, DType, f32_to_bf16, f32_to_f16};
 
 /// All devices to test on: each adapter with and without injected checks, and the first one with the least limits that
 /// WebGPU guarantees. Empty, with a visible line, where there is no adapter.

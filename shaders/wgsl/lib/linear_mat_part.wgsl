@@ -6,8 +6,8 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
     let k = params.k;
     let lane = index % TILE;
     let row = min(first_row + lane, params.parts[${N}].rows - 1u);
-    let row_byte = params.parts[${N}].weight_byte + row * params.parts[${N}].row_bytes;
-    let x_at = source(params.input, min(first_token + lane, row_count() - 1u));
+    let row_byte = weight_byte(${N}u) + row * params.parts[${N}].row_bytes;
+    let x_at = input_at(min(first_token + lane, row_count() - 1u));
     for (var i = 0u; i < R * T; i++) {
         (*sums)[i] = 0.0;
     }
@@ -15,8 +15,13 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
         workgroupBarrier();
         if index < TILE {
 #if KIND == float
+#if SCALES
+            let scale = scale_of(${N}u, row, 32u * g);
+#else
+            let scale = 1.0;
+#endif
             for (var j = 0u; j < 8u; j++) {
-                w_tile[j * TILE + lane] = ${FORMAT}_4(row_byte, 32u * g + 4u * j);
+                w_tile[j * TILE + lane] = scale * ${FORMAT}_4(row_byte, 32u * g + 4u * j);
             }
 #else
             let group = ${FORMAT}_group(row_byte, g);
@@ -48,6 +53,9 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
             if i < k {
                 if index < TILE {
                     v[c] = ${FORMAT}_at(row_byte, i);
+#if SCALES
+                    v[c] *= scale_of(${N}u, row, i);
+#endif
                 } else {
                     v[c] = load1(x_at + i);
                 }
