@@ -26,11 +26,11 @@ fn main(
     let column = group * WG + index;
     let own = min(column, result.rows - 1u);
     let row_bytes = params.parts[0].row_bytes;
-    var byte = weight_byte(0u);
+    var byte = weights_of(0u);
     var x_at: array<u32, TOKENS>;
     var sums: array<f32, TOKENS>;
     for (var t = 0u; t < TOKENS; t++) {
-        x_at[t] = input_at(min(first_token + t, tokens - 1u));
+        x_at[t] = x_row(first_token + t);
         sums[t] = 0.0;
     }
     for (var i = 0u; i < params.k; i++) {

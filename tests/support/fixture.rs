@@ -42,6 +42,15 @@ pub const FAMILIES: &[&str] = &[
     "deepseek-v3",
     "mistral4",
     "deepseek-v3-fp8",
+    "mixtral",
+    "qwen2-moe",
+    "qwen3-moe",
+    "phimoe",
+    "granitemoe",
+    "gpt-oss",
+    "gpt-oss-mxfp4",
+    "llama4",
+    "mm-llama4",
 ];
 
 /// `tests/fixtures`.
@@ -165,7 +174,7 @@ impl Fixture {
                             *v *= scales[i / shape[1] / 128 * columns + i % shape[1] / 128];
                         }
                     }
-                    out.push(Weight { name: name.to_owned(), shape, bf16, values });
+                    out.push(Weight { name: name.to_owned(), shape, bf16, values, mxfp4: None });
                 }
             }
         }
@@ -181,6 +190,8 @@ pub struct Weight {
     pub shape: Vec<usize>,
     pub bf16: bool,
     pub values: Vec<f32>,
+    /// GGUF's blocks of MXFP4, instead of values.
+    pub mxfp4: Option<Vec<u8>>,
 }
 
 fn matrix(file: &SafeTensors<'_>, name: &str) -> Matrix {
@@ -191,6 +202,8 @@ fn matrix(file: &SafeTensors<'_>, name: &str) -> Matrix {
 fn floats(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        // Blocks and scales of MXFP4.
+        Dtype::U8 => bytes.iter().map(|b| f32::from(*b)).collect(),
         Dtype::BF16 => bytes.chunks_exact(2).map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect(),
         Dtype::F8_E4M3 => bytes.iter().map(|b| F8E4M3(*b).to_f32()).collect(),
         other => panic!("no fixture stores {other:?}"),

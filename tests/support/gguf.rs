@@ -10,7 +10,7 @@ use handmill_runtime::{
 use serde_json::Value;
 
 use super::{
-    Fixture,
+    Fixture, experts,
     fixture::{Weight, fixtures_dir, json},
     gguf_latent,
 };
@@ -32,6 +32,12 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         }
         "deepseek_v2" | "deepseek_v3" => "deepseek2",
         "deepseek_v32" | "deepseek_v4" => return Err("the converters of GGUF 0.19 do not know it"),
+        "mixtral" => "llama",
+        "qwen2_moe" => "qwen2moe",
+        "qwen3_moe" => "qwen3moe",
+        "gpt_oss" => "gpt-oss",
+        "phimoe" => return Err("GGUF has no keys for the two magnitudes of Phi-3.5-MoE's longrope"),
+        "llama4_text" => return Err("GGUF has no keys for Llama 4's chunks and temperature: readers know them"),
         other => other,
     };
     let mut out = GgufWriter::new();
@@ -67,9 +73,21 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         ("embedding_multiplier", "embedding_scale"),
         ("residual_multiplier", "residual_scale"),
         ("logits_scaling", "logit_scale"),
+        ("swiglu_limit", "swiglu_clamp_exp"),
     ] {
         if let Some(value) = config[key].as_f64() {
             out.put(&format!("{arch}.{name}"), value as f32);
+        }
+    }
+    for (key, name) in [
+        ("num_experts", "expert_count"),
+        ("num_local_experts", "expert_count"),
+        ("num_experts_per_tok", "expert_used_count"),
+        ("moe_intermediate_size", "expert_feed_forward_length"),
+        ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"),
+    ] {
+        if let Some(value) = config[key].as_u64() {
+            out.put(&format!("{arch}.{name}"), value as u32);
         }
     }
     out.put(&format!("{arch}.rope.freq_base"), float(&rope["rope_theta"]));
@@ -85,10 +103,15 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     let weights = match latent {
         // Half of the files are as old converters wrote them.
         Some(_) => gguf_latent::weights(config, fixture.weights(), arch != "deepseek2" || fixture.name != "deepseek-v2-lite"),
-        None => fused(arch, fixture.weights()),
+        None => fused(arch, experts::as_in_gguf(fixture.weights())),
     };
     for mut weight in weights {
         let Some(name) = gguf_name(arch, &weight.name) else { continue };
+        if let Some(blocks) = &weight.mxfp4 {
+            let tensor = Tensor::new(DType::MXFP4, weight.shape.clone(), Bytes::heap(blocks.clone()));
+            out.tensor(&name, &tensor.expect("bytes fit the shape"));
+            continue;
+        }
         convert(arch, config, head_dim as usize, &mut weight);
         tensor(&mut out, &name, &weight.shape, &weight.values, weight.bf16);
     }
@@ -221,8 +244,14 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
     if let Some(part) = gguf_latent::part(part) {
         return Some(format!("blk.{layer}.{part}"));
     }
+    if let Some(named) = part.strip_prefix("gguf:") {
+        return Some(format!("blk.{layer}.{named}"));
+    }
+    if part == "self_attn.sinks" {
+        return Some(format!("blk.{layer}.attn_sinks.weight"));
+    }
     let (part, kind) = part.rsplit_once('.')?;
-    let late = arch.starts_with("gemma2") || matches!(arch, "gemma3" | "olmo2");
+    let late = arch.starts_with("gemma2") || matches!(arch, "gemma3" | "olmo2" | "gpt-oss");
     let part = match part {
         "input_layernorm" => "attn_norm",
         "post_attention_layernorm" if late => "post_attention_norm",
@@ -235,6 +264,11 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         "self_attn.qkv_proj" => "attn_qkv",
         "self_attn.q_norm" => "attn_q_norm",
         "self_attn.k_norm" => "attn_k_norm",
+        "mlp.gate" | "mlp.router" | "block_sparse_moe.gate" | "block_sparse_moe.router.layer" => "ffn_gate_inp",
+        "mlp.shared_expert_gate" => "ffn_gate_inp_shexp",
+        "mlp.shared_expert.gate_proj" => "ffn_gate_shexp",
+        "mlp.shared_expert.up_proj" => "ffn_up_shexp",
+        "mlp.shared_expert.down_proj" => "ffn_down_shexp",
         "mlp.gate_proj" => "ffn_gate",
         "mlp.up_proj" | "mlp.gate_up_proj" | "mlp.fc1" => "ffn_up",
         "mlp.down_proj" | "mlp.fc2" => "ffn_down",
@@ -246,7 +280,11 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
 /// What converters do to the values.
 fn convert(arch: &str, config: &Value, head_dim: usize, weight: &mut Weight) {
     let query_or_key = weight.name.contains(".q_proj.") || weight.name.contains(".k_proj.");
-    if query_or_key && matches!(arch, "llama" | "mistral3" | "granite" | "smollm3") {
+    if weight.name.ends_with("shared_expert_gate.weight") {
+        // A row is a vector.
+        weight.shape.remove(0);
+    }
+    if query_or_key && matches!(arch, "llama" | "mistral3" | "granite" | "granitemoe" | "smollm3") {
         weight.values = interleave_heads(&weight.values, weight.shape[0], head_dim);
     }
     let gemma = arch.starts_with("gemma");

@@ -56,7 +56,7 @@ pub fn weights(config: &Value, weights: Vec<Weight>, split: bool) -> Vec<Weight>
             let len = w.values.len();
             let at = out.iter().position(|o| o.name == name).unwrap_or_else(|| {
                 let shape = vec![n, w.shape[0], w.shape[1]];
-                out.push(Weight { name, shape, bf16: w.bf16, values: vec![0.0; n * len] });
+                out.push(Weight { name, shape, bf16: w.bf16, values: vec![0.0; n * len], mxfp4: None });
                 out.len() - 1
             });
             out[at].values[number * len..][..len].copy_from_slice(&w.values);
@@ -74,8 +74,8 @@ pub fn weights(config: &Value, weights: Vec<Weight>, split: bool) -> Vec<Weight>
             values.extend_from_slice(rest);
         }
         let name = |part: &str| w.name.replace("kv_b_proj", part);
-        out.push(Weight { name: name("k_b_proj"), shape: vec![heads, rank, nope], bf16: w.bf16, values: k });
-        out.push(Weight { name: name("v_b_proj"), shape: vec![heads, v, rank], bf16: w.bf16, values });
+        out.push(Weight { name: name("k_b_proj"), shape: vec![heads, rank, nope], bf16: w.bf16, values: k, mxfp4: None });
+        out.push(Weight { name: name("v_b_proj"), shape: vec![heads, v, rank], bf16: w.bf16, values, mxfp4: None });
     }
     out
 }

@@ -3,7 +3,7 @@
 
 use handmill_runtime::graph::{Act, Graph, GraphBuilder, Op, ValueId, WeightId};
 
-use super::{Attention, Loader, Moe, attention, gated_mlp, mlp, moe};
+use super::{Attention, Loader, Moe, attention, gated_mlp_named, mlp, moe};
 use crate::Error;
 
 /// Where a layer's norms stand.
@@ -114,7 +114,7 @@ impl Decoder {
                 |b, x| attention(b, l, i, x, &a, last),
                 |b, x| match (experts_of(i), self.gated) {
                     (Some(m), _) => moe(b, l, i, x, m),
-                    (None, true) => gated_mlp(b, l, i, x, (self.mlp, self.inner), self.act),
+                    (None, true) => gated_mlp_named(b, l, i, x, (self.mlp, self.inner), self.act),
                     (None, false) => mlp(b, l, i, x, self.inner, self.act),
                 },
             )?;

@@ -261,7 +261,7 @@ impl<'a> Loader<'a> {
             return Err(fail(&scales_name, &scale_shape, &expected[..3]));
         }
         let scales = Scales { dtype: ScaleType::E8M0, block: [1, 32], first_row: 0, bytes: scales };
-        let tensor = Tensor::new(DType::F32, vec![n, rows, len], blocks).and_then(|t| t.with_scales(scales));
+        let tensor = Tensor::new(DType::MXFP4_SPLIT, vec![n, rows, len], blocks).and_then(|t| t.with_scales(scales));
         let tensor = tensor.ok_or_else(|| fail(&blocks_name, &shape, &expected))?;
         let view = |e| self.view(b, &name, &tensor, &[n, rows, len], e * rows..(e + 1) * rows);
         (0..n).map(view).collect::<Result<_, _>>().map(Some)

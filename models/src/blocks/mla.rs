@@ -141,15 +141,8 @@ fn matrices(
     let period = a.nope + a.v_dim;
     let shape = [heads * period, a.kv_rank];
     let weight = l.layer(b, layer, "attn_kv_b.weight", "self_attn.kv_b_proj.weight", &shape)?;
-    let part = |first, input, output, transposed| HeadLinearOp {
-        weight,
-        heads,
-        period,
-        first,
-        input,
-        output,
-        transposed,
-    };
+    let part =
+        |first, input, output, transposed| HeadLinearOp { weight, heads, period, first, input, output, transposed };
     Ok([part(0, a.nope, a.kv_rank, true), part(a.nope, a.kv_rank, a.v_dim, false)])
 }
 

@@ -5,9 +5,20 @@ use handmill_runtime::graph::{Act, GraphBuilder, ValueId};
 use super::Loader;
 use crate::Error;
 
-/// `down(act(gate(x)) * up(x))` for layer `layer`, by its name in safetensors and its width between; gate and up from
-/// tensors of their own or fused.
+/// `down(act(gate(x)) * up(x))` for layer `layer`, `inner` wide between; gate and up from tensors of their own or fused.
 pub fn gated_mlp(
+    b: &mut GraphBuilder,
+    l: &Loader<'_>,
+    layer: usize,
+    x: ValueId,
+    inner: usize,
+    act: Act,
+) -> Result<ValueId, Error> {
+    gated_mlp_named(b, l, layer, x, ("mlp", inner), act)
+}
+
+/// As [`gated_mlp`], of that name in safetensors.
+pub fn gated_mlp_named(
     b: &mut GraphBuilder,
     l: &Loader<'_>,
     layer: usize,

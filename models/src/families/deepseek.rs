@@ -55,7 +55,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
             (Norms::Pre, 1.0, last),
             |b, x| blocks::latent_attention(b, &l, i, x, &attention, last),
             |b, x| match experts.dense_before > i {
-                true => blocks::gated_mlp(b, &l, i, x, ("mlp", d.inner), Act::Silu),
+                true => blocks::gated_mlp(b, &l, i, x, d.inner, Act::Silu),
                 false => experts.block(b, &l, i, x),
             },
         )?;

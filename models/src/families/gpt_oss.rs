@@ -13,7 +13,7 @@ use crate::{
     config::{Config, Key, key},
 };
 
-const LIMIT: Key = key("", "swiglu_limit");
+const LIMIT: Key = key("swiglu_clamp_exp", "swiglu_limit");
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
     let mut d = Dims::read(c, Some(64), 131072)?;

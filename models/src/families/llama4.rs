@@ -66,7 +66,13 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
 
 /// The factor by position on the queries of layers without rotation.
 fn temperature(c: &Config<'_>) -> Result<Option<PositionScale>, Error> {
-    if !c.bool(key("", "attn_temperature_tuning"))?.unwrap_or(true) {
+    // The first files have a number here.
+    const TUNING: Key = key("", "attn_temperature_tuning");
+    let on = match c.usize(TUNING) {
+        Ok(Some(number)) => number != 0,
+        _ => c.bool(TUNING)?.unwrap_or(true),
+    };
+    if !on {
         return Ok(None);
     }
     let length = c.f32(FLOOR)?.unwrap_or(8192.0);

@@ -2,7 +2,8 @@
 //! one without tensors, which are made up instead.
 
 use super::{
-    Bytes, FormatError, Gguf, SafeTensors, Tensor, TensorInfo, TensorSource, fp8, gguf, json, safetensors, table::MappedFile,
+    Bytes, FormatError, Gguf, SafeTensors, Tensor, TensorInfo, TensorSource, fp8, gguf, json, safetensors,
+    table::MappedFile,
 };
 use crate::quant::DType;
 use serde_json::{Map, Value};

@@ -183,7 +183,8 @@ impl Tensor {
     /// it is of another length.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
         let size = self.row_bytes();
-        let decoded = self.bytes.get(row * size..(row + 1) * size).is_some_and(|b| self.dtype.decode_row(b, out).is_ok());
+        let decoded =
+            self.bytes.get(row * size..(row + 1) * size).is_some_and(|b| self.dtype.decode_row(b, out).is_ok());
         if let (true, Some(scales)) = (decoded, &self.scales) {
             let len = out.len();
             out.iter_mut().enumerate().for_each(|(i, v)| *v *= scales.at(row, i, len));

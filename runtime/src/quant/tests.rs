@@ -201,6 +201,8 @@ fn bound(dtype: DType) -> f32 {
         // Half a step, the search, and scales and minima that are rounded to 1/63 of the largest.
         DType::Q4_K => 1.5 / 15.0,
         DType::Q5_K => 1.5 / 31.0,
+        // What lies between 6 and 8 times the scale becomes 6 times.
+        DType::MXFP4 | DType::MXFP4_SPLIT => 0.13,
     }
 }
 

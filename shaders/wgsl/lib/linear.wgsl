@@ -9,8 +9,12 @@
 //   head's. Heads of the output lie one behind the other
 //   TRANSPOSED   rows of the weight belong to inputs, elements of them to outputs
 //   SCALES   parts may have f32 scales among the vectors: one for SCALE_ROWS rows by SCALE_COLS elements
+//   EXPERTS   weights are those of the experts that a route names (lib/experts.wgsl): how many there are
 //   VEC   the input's place is made of multiples of four elements: it is read four at a time
 #import batch
+#if EXPERTS
+#import experts
+#endif
 
 struct Part {
     out: Place,
@@ -35,10 +39,13 @@ struct Params {
     k: u32,
     // Whole groups of 32 in it.
     groups: u32,
-    // HEADS: workgroups of a head, and bytes from one matrix to the next.
+    // HEADS: workgroups of a head, and bytes from one matrix to the next. EXPERTS: from one's scales to the next one's.
     groups_per_head: u32,
     head_bytes: u32,
     parts: array<Part, 4>,
+#if EXPERTS
+    experts: Experts,
+#endif
 }
 
 const NONE = 0xffffffffu;
@@ -104,25 +111,9 @@ fn own_group(group: u32) -> u32 {
     return group % params.groups_per_head;
 }
 
-fn weight_byte(p: u32) -> u32 {
-    return params.parts[p].weight_byte + head * params.head_bytes;
-}
-
-// Element of the input where its row (or head of a row) begins.
-fn input_at(row: u32) -> u32 {
-    return source(params.input, row) + head * params.k;
-}
 #else
 fn own_group(group: u32) -> u32 {
     return group;
-}
-
-fn weight_byte(p: u32) -> u32 {
-    return params.parts[p].weight_byte;
-}
-
-fn input_at(row: u32) -> u32 {
-    return source(params.input, row);
 }
 #endif
 
@@ -142,7 +133,39 @@ fn scale_of(p: u32, row: u32, i: u32) -> f32 {
     from += head * (params.head_bytes / params.parts[p].row_bytes);
 #endif
     let columns = (len + ${SCALE_COLS}u - 1u) / ${SCALE_COLS}u;
-    return vectors[params.parts[p].scale + from / ${SCALE_ROWS}u * columns + i / ${SCALE_COLS}u];
+    var first = params.parts[p].scale;
+#if EXPERTS
+    first += expert * params.head_bytes;
+#endif
+    return vectors[first + from / ${SCALE_ROWS}u * columns + i / ${SCALE_COLS}u];
+}
+#endif
+
+// The first byte of part n's weights.
+fn weights_of(n: u32) -> u32 {
+#if EXPERTS
+    return expert_byte;
+#else
+#if HEADS
+    return params.parts[n].weight_byte + head * params.head_bytes;
+#else
+    return params.parts[n].weight_byte;
+#endif
+#endif
+}
+
+#if !EXPERTS
+// Rows of x, and where one begins; rows beyond are the last one.
+fn x_rows() -> u32 {
+    return row_count();
+}
+
+fn x_row(row: u32) -> u32 {
+#if HEADS
+    return source(params.input, min(row, row_count() - 1u)) + head * params.k;
+#else
+    return source(params.input, min(row, row_count() - 1u));
+#endif
 }
 #endif
 

@@ -11,7 +11,7 @@ fn sums_${N}(index: u32, sub: u32, first_row: u32, first_token: u32, sums: ptr<f
         for (var i = index; i < ROWS + TOKENS; i += WG) {
             if i < ROWS {
                 let row = min(first_row + i, params.parts[${N}].rows - 1u);
-                let row_byte = weight_byte(${N}u) + row * params.parts[${N}].row_bytes;
+                let row_byte = weights_of(${N}u) + row * params.parts[${N}].row_bytes;
 #if KIND == float
 #if SCALES
                 let scale = scale_of(${N}u, row, 32u * g);
@@ -35,7 +35,7 @@ fn sums_${N}(index: u32, sub: u32, first_row: u32, first_token: u32, sums: ptr<f
 #endif
             } else {
                 let token = min(first_token + i - ROWS, row_count() - 1u);
-                let x_at = input_at(token) + 32u * g;
+                let x_at = source(params.input, token) + 32u * g;
                 for (var j = 0u; j < 8u; j++) {
                     x_tile[(i - ROWS) * STRIDE + j] = half4(load4(x_at + 4u * j));
                 }

@@ -30,6 +30,8 @@ pub(super) enum Source {
     Rope,
     /// Attention over parts of long sequences.
     Partials,
+    /// Pairs of row and slot, put together by the expert that they chose.
+    Pairs,
 }
 
 /// Elements of the arena and its two regions.
@@ -41,6 +43,8 @@ pub(super) struct ArenaLayout {
     pub output_elements: usize,
     /// Token rows that there is room for.
     pub max_tokens: usize,
+    /// Words for pairs of row and slot, by expert.
+    pub pair_words: usize,
 }
 
 impl ArenaLayout {
@@ -66,6 +70,7 @@ pub(super) struct Memory {
     pub tokens: wgpu::Buffer,
     pub rope: wgpu::Buffer,
     pub partials: wgpu::Buffer,
+    pairs: wgpu::Buffer,
     /// By cache.
     kv: Vec<wgpu::Buffer>,
     /// By group: pages that the buffers of its layers have room for.
@@ -101,6 +106,7 @@ impl Memory {
             tokens: gpu.buffer("tokens", layout.max_tokens as u64 * 4, DEVICE)?,
             rope: gpu.buffer("rotation tables", 4096, DEVICE)?,
             partials: gpu.buffer("partial attention", 4096, DEVICE)?,
+            pairs: gpu.buffer("pairs of rows and experts", layout.pair_words as u64 * 4, DEVICE)?,
             kv,
             pages: vec![0; book.groups.len()],
             staging: gpu.buffer("results", 4096, U::MAP_READ | U::COPY_DST)?,
@@ -121,6 +127,7 @@ impl Memory {
             Source::Kv(cache) => (&self.kv[cache]).into(),
             Source::Rope => (&self.rope).into(),
             Source::Partials => (&self.partials).into(),
+            Source::Pairs => (&self.pairs).into(),
         }
     }
 

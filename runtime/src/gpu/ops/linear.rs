@@ -43,6 +43,8 @@ pub struct PartScales {
     pub first_row: u32,
     /// Rows, and elements of a row, that share a scale.
     pub block: [u32; 2],
+    /// Of experts: elements from one's first scale to the next one's.
+    pub each: u32,
 }
 
 /// One matrix for each head of the input; the call's part is the first one's.
@@ -104,7 +106,7 @@ pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuErr
     Ok(vec![variant(1, mat_vec(caps, call, 1)), variant(8, mat_vec(caps, call, 4)), variant(u32::MAX, many)])
 }
 
-fn check(call: &LinearCall) -> Result<(), GpuError> {
+pub(super) fn check(call: &LinearCall) -> Result<(), GpuError> {
     let fail = |why: String| {
         let name = call.parts.iter().map(|p| format!("{} [{}, {}]", p.dtype, p.rows, call.k)).collect::<Vec<_>>();
         Err(GpuError::Unsupported { op: "linear", name: name.join(", "), why })
@@ -149,8 +151,8 @@ fn check(call: &LinearCall) -> Result<(), GpuError> {
 /// What a block's first byte is a multiple of.
 fn alignment(dtype: DType) -> u64 {
     match dtype {
-        DType::F8_E4M3 => 1,
         DType::F32 | DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => 4,
+        DType::F8_E4M3 | DType::MXFP4 | DType::MXFP4_SPLIT => 1,
         DType::F16 | DType::BF16 | DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::Q6_K => 2,
     }
 }
@@ -163,7 +165,7 @@ fn aligned(call: &LinearCall) -> bool {
 }
 
 /// Defines that all kernels have.
-fn defines(call: &LinearCall) -> Defines {
+pub(super) fn defines(call: &LinearCall) -> Defines {
     let mut d = Defines::new()
         .with("PARTS", if call.gated.is_some() { 1 } else { call.parts.len() })
         .flag("RESIDUAL", call.residual.is_some())
@@ -189,21 +191,15 @@ fn defines(call: &LinearCall) -> Defines {
     }
 }
 
-/// A dispatch of workgroups that compute `rows_each` rows of a weight for `tokens_each` rows of the input.
-fn dispatch(
-    caps: &Caps,
-    call: &LinearCall,
-    name: &'static str,
-    defines: Defines,
-    rows_each: u32,
-    tokens_each: u32,
-) -> Dispatch {
+/// The parameters of a call, where a workgroup computes `rows_each` rows of a weight; and workgroups in all.
+pub(super) fn words(call: &LinearCall, rows_each: u32) -> (Vec<u32>, u32) {
     let none = Place { base: 0, offset: 0, stride: 0, rows: call.rows };
     let mut words = Vec::with_capacity(60);
     words.extend(call.input.words());
     words.extend(call.residual.unwrap_or(none).words());
     let of_head = call.heads.map_or(0, |_| call.parts[0].rows.div_ceil(rows_each));
-    words.extend([call.k, call.k / 32, of_head, call.heads.map_or(0, |h| h.bytes as u32)]);
+    let each = call.parts[0].scales.map_or(0, |s| s.each);
+    words.extend([call.k, call.k / 32, of_head, call.heads.map_or(each, |h| h.bytes as u32)]);
     let mut groups = 0u32;
     for p in &call.parts {
         words.extend(p.out.words());
@@ -218,6 +214,19 @@ fn dispatch(
     if call.gated.is_some() {
         words[12 + 12 + 7] = 0;
     }
+    (words, groups)
+}
+
+/// A dispatch of workgroups that compute `rows_each` rows of a weight for `tokens_each` rows of the input.
+fn dispatch(
+    caps: &Caps,
+    call: &LinearCall,
+    name: &'static str,
+    defines: Defines,
+    rows_each: u32,
+    tokens_each: u32,
+) -> Dispatch {
+    let (words, groups) = words(call, rows_each);
     let x = groups.min(caps.max_workgroups);
     Dispatch {
         kernel: Kernel {
@@ -250,7 +259,7 @@ fn mat_vec(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
 }
 
 /// Invocations that share rows: as many as can be without more of them idle in the last round than need be.
-fn team(call: &LinearCall) -> u32 {
+pub(super) fn team(call: &LinearCall) -> u32 {
     let float = call.parts.iter().any(|p| p.dtype.is_float());
     let pieces = if float { call.k.div_ceil(4) } else { call.k / 32 };
     let busy = |team: u32| f64::from(pieces) / f64::from(pieces.next_multiple_of(team));
@@ -281,7 +290,7 @@ fn lanes(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
 fn cooperative_subgroup(caps: &Caps, call: &LinearCall) -> Option<u32> {
     let (min, max) = caps.subgroups?;
     let fits = caps.max_workgroup_memory >= 19 << 10 && 4 * max <= caps.max_invocations;
-    (call.heads.is_none() && caps.cooperative && caps.f16 && min == max && max <= 256 && fits && call.k.is_multiple_of(32)).then_some(max)
+    (caps.cooperative && call.heads.is_none() && caps.f16 && min == max && max <= 256 && fits && call.k.is_multiple_of(32)).then_some(max)
 }
 
 fn cooperative(caps: &Caps, call: &LinearCall, sub: u32) -> Dispatch {

@@ -10,7 +10,7 @@
 //! 2·rows·k·tokens flops; W is read once, the activations once per R rows.
 
 use super::job::Job;
-use super::unpack::{MAX_LEN, Unpack};
+use super::unpack::{MAX_LEN, Unpack, e8m0_half};
 use crate::cpu::arch::SimdBytes;
 
 /// Rows of a tile.
@@ -102,7 +102,13 @@ unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
                 for r in 0..S::LANES {
                     let p = job.row(row + first + r).add(i / W::LEN * W::BYTES);
                     W::to_f32(s, p, n, buffer[r].as_mut_ptr());
-                    if W::LEN == 1 {
+                    if W::APART && !job.scales.is_null() {
+                        let scales = job.scale_row(row + first + r).add(i / W::LEN);
+                        for j in 0..n {
+                            // Blocks unpack with half of a scale of 1.
+                            buffer[r][j] *= 2.0 * e8m0_half(*scales.add(j / W::LEN));
+                        }
+                    } else if W::LEN == 1 {
                         let own = (row + first + r).min(job.n_rows - 1);
                         job.scale_f32(s, own, i, n, buffer[r].as_mut_ptr());
                     }

@@ -116,7 +116,8 @@ impl Job {
         let enough = rows.checked_mul(s.row_bytes).is_some_and(|n| n <= s.bytes.len());
         assert!(enough, "fewer scales than {n_rows} rows need");
         self.scales = s.bytes.as_ptr();
-        (self.scale_row_bytes, self.scale_block_rows, self.scale_block_cols) = (s.row_bytes, s.block_rows, s.block_cols);
+        (self.scale_row_bytes, self.scale_block_rows, self.scale_block_cols) =
+            (s.row_bytes, s.block_rows, s.block_cols);
         self.scale_first_row = s.first_row;
     }
 
@@ -129,7 +130,8 @@ impl Job {
         if self.scales.is_null() {
             return;
         }
-        let scales = self.scales.wrapping_add((self.scale_first_row + row) / self.scale_block_rows * self.scale_row_bytes);
+        let scales =
+            self.scales.wrapping_add((self.scale_first_row + row) / self.scale_block_rows * self.scale_row_bytes);
         let mut at = i;
         while at < i + n {
             let block = at / self.scale_block_cols;

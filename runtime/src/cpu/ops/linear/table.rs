@@ -2,7 +2,7 @@
 
 use super::act::{self, ActForm};
 use super::job::{Gather, Job, Kernel, WeightRows};
-use super::mat_vec_block::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use super::mat_vec_block::{MXFP4, MXFP4Split, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::mat_vec_float::{BF16, F16, F32};
 use super::mat_vec_scaled::F8E4M3;
 use super::mat_vec_super::{Q4_K, Q5_K, Q6_K};
@@ -23,10 +23,11 @@ pub struct LinearKernels {
     /// Rows of a tile of mat-mat on floats, on bytes.
     tile_rows: [usize; 2],
     /// By `DType as usize`.
-    mat_vec: [Kernel; DType::ALL.len()],
-    mat_mat: [Kernel; DType::ALL.len()],
-    mat_mat_transposed: [Kernel; DType::ALL.len()],
+    mat_vec: [Kernel; DType::COUNT],
+    mat_mat: [Kernel; DType::COUNT],
+    mat_mat_transposed: [Kernel; DType::COUNT],
     quantize_groups: unsafe fn(&[f32], &mut [u8]),
+    quantize_pairs: unsafe fn(&[f32], &mut [u8]),
     quantize_chunks: unsafe fn(&[f32], &mut [u8]),
 }
 
@@ -69,6 +70,8 @@ impl LinearKernels {
         match dtype {
             DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => ActForm::F32,
             DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => ActForm::Q8Groups,
+            DType::MXFP4 => ActForm::Q8Groups,
+            DType::MXFP4_SPLIT => ActForm::Q8Pairs,
             DType::Q4_K | DType::Q5_K | DType::Q6_K => ActForm::Q8Chunks,
         }
     }
@@ -79,6 +82,8 @@ impl LinearKernels {
             DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => 32,
             DType::Q4_0 | DType::Q4_1 | DType::Q4_K => 4,
             DType::Q5_0 | DType::Q5_1 | DType::Q5_K => 5,
+            // As many as its values take when they are centred.
+            DType::MXFP4 | DType::MXFP4_SPLIT => 5,
             DType::Q6_K => 6,
             DType::Q8_0 => 8,
         };
@@ -99,6 +104,8 @@ impl LinearKernels {
             ActForm::F32 => out[..4 * x.len()].copy_from_slice(bytemuck::cast_slice(x)),
             // SAFETY: a table is handed out only where the CPU has its instruction set.
             ActForm::Q8Groups => unsafe { (self.quantize_groups)(x, out) },
+            // SAFETY: as above.
+            ActForm::Q8Pairs => unsafe { (self.quantize_pairs)(x, out) },
             // SAFETY: as above.
             ActForm::Q8Chunks => unsafe { (self.quantize_chunks)(x, out) },
         }
@@ -330,18 +337,21 @@ macro_rules! instantiate {
                     mat_vec_block::<Q4_0>, mat_vec_block::<Q4_1>, mat_vec_block::<Q5_0>, mat_vec_block::<Q5_1>,
                     mat_vec_block::<Q8_0>,
                     mat_vec_super::<Q4_K>, mat_vec_super::<Q5_K>, mat_vec_super::<Q6_K>,
+                    mat_vec_block::<MXFP4>, mat_vec_block::<MXFP4Split>,
                 ],
                 mat_mat: [
                     mat_mat::<F32>, mat_mat::<F16>, mat_mat::<BF16>, mat_mat::<F8E4M3>,
                     mat_mat::<Q4_0>, mat_mat::<Q4_1>, mat_mat::<Q5_0>, mat_mat::<Q5_1>, mat_mat::<Q8_0>,
-                    mat_mat::<Q4_K>, mat_mat::<Q5_K>, mat_mat::<Q6_K>,
+                    mat_mat::<Q4_K>, mat_mat::<Q5_K>, mat_mat::<Q6_K>, mat_mat::<MXFP4>, mat_mat::<MXFP4Split>,
                 ],
                 mat_mat_transposed: [
                     transposed::<F32>, transposed::<F16>, transposed::<BF16>, transposed::<F8E4M3>,
                     transposed::<Q4_0>, transposed::<Q4_1>, transposed::<Q5_0>, transposed::<Q5_1>, transposed::<Q8_0>,
                     transposed::<Q4_K>, transposed::<Q5_K>, transposed::<Q6_K>,
+                    transposed::<MXFP4>, transposed::<MXFP4Split>,
                 ],
                 quantize_groups,
+                quantize_pairs,
                 quantize_chunks,
             };
 
@@ -402,7 +412,13 @@ macro_rules! instantiate {
             $(#[target_feature(enable = $features)])?
             unsafe fn quantize_groups(x: &[f32], out: &mut [u8]) {
                 // SAFETY: as above.
-                act::quantize_groups(unsafe { <$token>::new() }, x, out)
+                act::quantize_groups::<_, false>(unsafe { <$token>::new() }, x, out)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn quantize_pairs(x: &[f32], out: &mut [u8]) {
+                // SAFETY: as above.
+                act::quantize_groups::<_, true>(unsafe { <$token>::new() }, x, out)
             }
 
             $(#[target_feature(enable = $features)])?

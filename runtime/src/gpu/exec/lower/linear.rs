@@ -2,6 +2,7 @@
 
 use super::{Draft, Lowering, StepDraft, calls::When};
 use crate::{
+    format::ScaleType,
     gpu::{
         GpuError,
         exec::memory::Source,
@@ -67,12 +68,12 @@ impl Lowering<'_> {
     }
 
     /// The scales of rows `first..` of a weight, which lie where a vector would.
-    fn scales(&self, id: WeightId, first: u32) -> Option<PartScales> {
+    pub(super) fn scales(&self, id: WeightId, first: u32) -> Option<PartScales> {
         let tensor = self.plan.graph.weight(id);
-        let s = tensor.scales()?;
+        let s = tensor.scales().filter(|s| s.dtype == ScaleType::F32)?;
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let block = [size(s.block[0]), size(s.block[1])];
-        Some(PartScales { at: self.vector_at[id.0 as usize], first_row: size(s.first_row) + first, block })
+        Some(PartScales { at: self.vector_at[id.0 as usize], first_row: size(s.first_row) + first, block, each: 0 })
     }
 
     /// The binding that shows all matrices of a head linear, and the first of them.

@@ -137,7 +137,7 @@ impl Case {
                 bias,
                 weight_byte: weight_byte + u64::from(first) * row_bytes as u64,
                 row_bytes: row_bytes as u64,
-                scales: scales.map(|at| PartScales { at, first_row: 2 + first, block: [5, 32] }),
+                scales: scales.map(|at| PartScales { at, first_row: 2 + first, block: [5, 32], each: 0 }),
             });
         }
         let heads = shape.heads.map(|(heads, transposed)| {

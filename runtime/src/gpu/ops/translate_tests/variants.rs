@@ -50,6 +50,9 @@ pub fn all(found: &mut dyn FnMut(&Caps, &Kernel)) {
             programs.iter().for_each(|(program, result)| row_kernels(&caps, graph, program, *result, *skew, found));
         }
         attention_kernels(&caps, found);
+        if typical {
+            super::experts::all(&caps, found);
+        }
         let choosing = sample::dispatches(&caps, place(49152, 0, Rows::Output), 49152);
         [choosing.chunks, choosing.choose].iter().for_each(|d| found(&caps, &d.kernel));
         for kernel in others() {
@@ -107,12 +110,12 @@ fn adapters() -> Vec<Caps> {
     all
 }
 
-fn place(stride: usize, skew: u32, rows: Rows) -> Place {
+pub(super) fn place(stride: usize, skew: u32, rows: Rows) -> Place {
     Place { base: 4096 + skew, offset: 0, stride: (stride.next_multiple_of(16)) as u32 + skew, rows }
 }
 
 /// A call of `parts` (format and rows) over `k` elements, plain but for what `change` does to it.
-fn linear_call(parts: &[(DType, u32)], k: u32, skew: u32, change: impl Fn(&mut LinearCall)) -> LinearCall {
+pub(super) fn linear_call(parts: &[(DType, u32)], k: u32, skew: u32, change: impl Fn(&mut LinearCall)) -> LinearCall {
     let part = |&(dtype, rows): &(DType, u32)| LinearPart {
         dtype,
         rows,
@@ -193,7 +196,7 @@ fn linear_calls() -> Vec<LinearCall> {
         }
         if dtype == DType::F8_E4M3 {
             let scaled = |c: &mut LinearCall| {
-                c.parts[0].scales = Some(PartScales { at: 64, first_row: 3, block: [128, 128] });
+                c.parts[0].scales = Some(PartScales { at: 64, first_row: 3, block: [128, 128], each: 0 });
             };
             push(&one, &[0, 1], &scaled);
             push(&[(dtype, 576), (DType::BF16, 192)], &[0], &scaled);
