@@ -8,8 +8,11 @@ use std::{fs, path::Path, sync::Arc};
 
 use handmill_models::{Engine, EngineOptions, Error, Model};
 use handmill_runtime::{
-    gpu::{CapsOverride, Choice, Gpu, GpuError, GpuOptions},
-    step::SequenceKv,
+    Backend, SplitBackend,
+    cpu::{CpuOptions, Isa},
+    gpu::{CapsOverride, Choice, Gpu, GpuBackendOptions, GpuError, GpuOptions},
+    graph::{Device, Plan, StepKind},
+    step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
 use support::{DeviceChoice, Fixture, KvChoice, Matrix, Options, Session, Skip, assert_close, skip};
 
@@ -79,6 +82,53 @@ fn engine(dir: &Path, gpu: &Arc<Gpu>, gpu_layers: Option<usize>) -> Result<Engin
 }
 
 #[test]
+fn steps_can_be_placed_one_by_one() {
+    let Some(gpu) = open("steps_can_be_placed_one_by_one", GpuOptions::default()) else { return };
+    for name in ["llama3", "gemma3"] {
+        let fixture = Fixture::load(name);
+        let model = Model::open(&fixture.dir).expect("a model");
+        let ids = &fixture.prompt_ids;
+        // Every other step; all attention on the CPU; as experts on the CPU would be; all but the head there.
+        type Rule = fn(usize, &str, &StepKind) -> bool;
+        let rules: [Rule; 5] = [
+            |i, _, _| i % 2 == 0,
+            |i, _, _| i % 2 == 1,
+            |_, _, kind| !matches!(kind, StepKind::Attention(_)),
+            |_, name, _| !(name.ends_with("gate") || name.ends_with("down")),
+            |_, name, _| name == "head",
+        ];
+        for (r, on_gpu) in rules.into_iter().enumerate() {
+            let mut step = 0;
+            let plan = Plan::new(model.graph().clone(), |_, name, kind| {
+                step += 1;
+                Ok(if on_gpu(step - 1, name, kind) { Device::Gpu } else { Device::Cpu })
+            });
+            let gpu_options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 256, max_step_tokens: 64 };
+            let cpu_options = CpuOptions {
+                isa: Isa::detect(),
+                threads: 2,
+                kv_type: KvType::F32,
+                max_cached_tokens: 256,
+                max_step_tokens: 64,
+            };
+            let plan = plan.expect("a plan");
+            let mut backend =
+                SplitBackend::new(gpu.clone(), plan, &gpu_options, &cpu_options, &mut |_, _| {}).expect("a backend");
+            let mut kv = SequenceKv::default();
+            let mut rows = Vec::new();
+            for tokens in ids.chunks(ids.len() - 3) {
+                let step = SequenceStep { kv: &mut kv, tokens, outputs: Outputs::All };
+                rows.extend(backend.forward(&mut [step]).expect("logits"));
+            }
+            let what = format!("{name}, rule {r}, {}", backend.describe());
+            assert_close(&what, &Matrix::new(fixture.logits.cols, rows), &fixture.logits, TOLERANCE);
+            let stats = backend.gpu_stats().expect("a GPU");
+            assert!(stats.steps == 2 && stats.submits >= 4, "{stats:?}");
+        }
+    }
+}
+
+#[test]
 fn a_forked_prompt_and_a_profile_on_two_devices() {
     let Some(gpu) = open("a_forked_prompt_and_a_profile_on_two_devices", GpuOptions::default()) else { return };
     let fixture = Fixture::load("qwen2");
@@ -101,11 +151,7 @@ fn a_forked_prompt_and_a_profile_on_two_devices() {
     let most = engine.backend().max_step_tokens();
     let long = vec![1; most + 1];
     let before = second.len();
-    let step = handmill_models::engine::Step {
-        sequence: &mut second,
-        tokens: &long,
-        outputs: handmill_runtime::step::Outputs::Last,
-    };
+    let step = handmill_models::engine::Step { sequence: &mut second, tokens: &long, outputs: Outputs::Last };
     assert!(engine.step(&mut [step]).is_err());
     assert_eq!(second.len(), before);
 }

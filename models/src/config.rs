@@ -157,6 +157,16 @@ impl<'a> Config<'a> {
         }
     }
 
+    /// A `config.json` array of unsigned integers, if it is there.
+    pub fn indices(&self, key: Key) -> Result<Option<Vec<usize>>, Error> {
+        let Some(list) = self.json_value(key) else { return Ok(None) };
+        let number = |v: &Json| v.as_u64().and_then(|v| usize::try_from(v).ok());
+        match list.as_array().map(|l| l.iter().map(number).collect()) {
+            Some(Some(list)) => Ok(Some(list)),
+            _ => Err(self.error(key, format!("should be an array of whole numbers and is {list}"))),
+        }
+    }
+
     /// An unsigned integer that must be there and positive.
     pub fn require_usize(&self, key: Key) -> Result<usize, Error> {
         match self.usize(key)? {
@@ -222,8 +232,18 @@ impl<'a> Config<'a> {
     /// For each of `n_layers` layers, whether it attends through a sliding window: from `layer_types`
     /// (`sliding_attention` or `full_attention`), a GGUF pattern array, or else from `default(layer)`.
     pub fn sliding_layers(&self, n_layers: usize, default: impl Fn(usize) -> bool) -> Result<Vec<bool>, Error> {
+        self.local_layers(n_layers, "sliding_attention", default)
+    }
+
+    /// As [`Config::sliding_layers`], for layers that `layer_types` calls `local` where they are not `full_attention`.
+    pub fn local_layers(
+        &self,
+        n_layers: usize,
+        local: &str,
+        default: impl Fn(usize) -> bool,
+    ) -> Result<Vec<bool>, Error> {
         const TYPES: Key = key("attention.sliding_window_pattern", "layer_types");
-        self.layer_flags(TYPES, n_layers, ["sliding_attention", "full_attention"], default)
+        self.layer_flags(TYPES, n_layers, [local, "full_attention"], default)
     }
 
     /// For each of `n_layers` layers, whether it is of the first kind of `names` rather than the second: from the array

@@ -13,7 +13,7 @@
 
 #import arena
 #import state
-#import activation
+#import act T=f32 ACT=silu
 
 struct Params {
     // q‖k‖v, b, a, and where the results go.
@@ -116,7 +116,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         let softplus = max(a, 0.0) + select(log(1.0 + small), small - 0.5 * small * small, small < 1e-3);
         let keep = exp(max(decay * softplus, -80.0));
         let v = arena[qkv + v_at];
-        let delta = sigmoid(arena[at(params.b, row) + head]) * (v - keep * k_norm * columns.x);
+        let delta = logistic(arena[at(params.b, row) + head]) * (v - keep * k_norm * columns.x);
         for (var i = 0u; i < ROWS; i++) {
             if i < rows {
                 state[i] = keep * state[i] + arena[qkv + k_at + i] * (k_norm * delta);

@@ -8,7 +8,7 @@
 
 #import arena
 #import state
-#import activation
+#import act T=f32 ACT=silu
 
 struct Params {
     x: Place,
@@ -52,7 +52,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             past[j] = past[j + 1u];
         }
         past[PAST - 1u] = x;
-        arena[at(params.result, s.first_row + t) + c] = sum * sigmoid(sum);
+        arena[at(params.result, s.first_row + t) + c] = gate(sum, 1.0);
     }
     for (var j = 0u; j < PAST; j++) {
         states[(s.behind * PAST + j) * params.width + c] = past[j];

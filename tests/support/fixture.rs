@@ -39,6 +39,17 @@ pub const FAMILIES: &[&str] = &[
     "smollm3",
     "qwen3_5",
     "mm-qwen3_5",
+    "qwen3-next",
+    "qwen3_5-moe",
+    "mixtral",
+    "qwen2-moe",
+    "qwen3-moe",
+    "phimoe",
+    "granitemoe",
+    "gpt-oss",
+    "gpt-oss-mxfp4",
+    "llama4",
+    "mm-llama4",
 ];
 
 /// `tests/fixtures`.
@@ -171,7 +182,13 @@ impl Fixture {
                 let file = SafeTensors::deserialize(&bytes).expect("model.safetensors");
                 for (name, view) in file.iter() {
                     let (shape, bf16) = (view.shape().to_vec(), view.dtype() == Dtype::BF16);
-                    out.push(Weight { name: name.to_owned(), shape, bf16, values: floats(view.dtype(), view.data()) });
+                    out.push(Weight {
+                        name: name.to_owned(),
+                        shape,
+                        bf16,
+                        values: floats(view.dtype(), view.data()),
+                        mxfp4: None,
+                    });
                 }
             }
         }
@@ -187,6 +204,8 @@ pub struct Weight {
     pub shape: Vec<usize>,
     pub bf16: bool,
     pub values: Vec<f32>,
+    /// GGUF's blocks of MXFP4, instead of values.
+    pub mxfp4: Option<Vec<u8>>,
 }
 
 fn matrix(file: &SafeTensors<'_>, name: &str) -> Matrix {
@@ -198,6 +217,8 @@ fn floats(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
         Dtype::F16 => bytes.chunks_exact(2).map(|b| f16_to_f32(u16::from_le_bytes([b[0], b[1]]))).collect(),
+        // Blocks and scales of MXFP4.
+        Dtype::U8 => bytes.iter().map(|b| f32::from(*b)).collect(),
         Dtype::BF16 => bytes.chunks_exact(2).map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect(),
         other => panic!("no fixture stores {other:?}"),
     }

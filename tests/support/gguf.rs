@@ -10,7 +10,7 @@ use handmill_runtime::{
 use serde_json::Value;
 
 use super::{
-    Fixture,
+    Fixture, experts,
     fixture::{Weight, fixtures_dir, json},
 };
 
@@ -29,6 +29,12 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         "ministral3" => "mistral3",
         "phi" => "phi2",
         "olmo3" => "olmo2",
+        "mixtral" => "llama",
+        "qwen2_moe" => "qwen2moe",
+        "qwen3_moe" => "qwen3moe",
+        "gpt_oss" => "gpt-oss",
+        "phimoe" => return Err("GGUF has no keys for the two magnitudes of Phi-3.5-MoE's longrope"),
+        "llama4_text" => return Err("GGUF has no keys for Llama 4's chunks and temperature: readers know them"),
         other => other,
     };
     let mut out = GgufWriter::new();
@@ -43,7 +49,6 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         ("block_count", int("num_hidden_layers")),
         ("context_length", int("max_position_embeddings")),
         ("embedding_length", int("hidden_size")),
-        ("feed_forward_length", int("intermediate_size")),
         ("vocab_size", int("vocab_size")),
         ("attention.head_count", int("num_attention_heads")),
         ("attention.head_count_kv", int("num_key_value_heads")),
@@ -52,6 +57,9 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         ("rope.dimension_count", rotary_dims),
     ] {
         out.put(&format!("{arch}.{key}"), value);
+    }
+    if let Some(inner) = config["intermediate_size"].as_u64() {
+        out.put(&format!("{arch}.feed_forward_length"), inner as u32);
     }
     for (key, name) in [
         ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
@@ -62,9 +70,21 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         ("embedding_multiplier", "embedding_scale"),
         ("residual_multiplier", "residual_scale"),
         ("logits_scaling", "logit_scale"),
+        ("swiglu_limit", "swiglu_clamp_exp"),
     ] {
         if let Some(value) = config[key].as_f64() {
             out.put(&format!("{arch}.{name}"), value as f32);
+        }
+    }
+    for (key, name) in [
+        ("num_experts", "expert_count"),
+        ("num_local_experts", "expert_count"),
+        ("num_experts_per_tok", "expert_used_count"),
+        ("moe_intermediate_size", "expert_feed_forward_length"),
+        ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"),
+    ] {
+        if let Some(value) = config[key].as_u64() {
+            out.put(&format!("{arch}.{name}"), value as u32);
         }
     }
     out.put(&format!("{arch}.rope.freq_base"), float(&rope["rope_theta"]));
@@ -74,8 +94,13 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     for (name, divisors) in divisors {
         tensor(&mut out, name, &[divisors.len()], &divisors, false);
     }
-    for mut weight in super::gguf_hybrid::reordered(arch, config, fused(arch, fixture.weights())) {
+    for mut weight in super::gguf_hybrid::reordered(arch, config, fused(arch, experts::as_in_gguf(fixture.weights()))) {
         let Some(name) = gguf_name(arch, &weight.name) else { continue };
+        if let Some(blocks) = &weight.mxfp4 {
+            let tensor = Tensor::new(DType::MXFP4, weight.shape.clone(), Bytes::heap(blocks.clone()));
+            out.tensor(&name, &tensor.expect("bytes fit the shape"));
+            continue;
+        }
         convert(arch, config, head_dim as usize, &mut weight);
         tensor(&mut out, &name, &weight.shape, &weight.values, weight.bf16);
     }
@@ -204,11 +229,17 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         _ => {}
     }
     let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    if let Some(named) = part.strip_prefix("gguf:") {
+        return Some(format!("blk.{layer}.{named}"));
+    }
     if let Some(part) = super::gguf_hybrid::name(arch, part) {
         return Some(format!("blk.{layer}.{part}"));
     }
+    if part == "self_attn.sinks" {
+        return Some(format!("blk.{layer}.attn_sinks.weight"));
+    }
     let (part, kind) = part.rsplit_once('.')?;
-    let late = arch.starts_with("gemma2") || matches!(arch, "gemma3" | "olmo2");
+    let late = arch.starts_with("gemma2") || matches!(arch, "gemma3" | "olmo2" | "gpt-oss");
     let part = match part {
         "input_layernorm" => "attn_norm",
         "post_attention_layernorm" if late => "post_attention_norm",
@@ -221,6 +252,11 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         "self_attn.qkv_proj" => "attn_qkv",
         "self_attn.q_norm" => "attn_q_norm",
         "self_attn.k_norm" => "attn_k_norm",
+        "mlp.gate" | "mlp.router" | "block_sparse_moe.gate" | "block_sparse_moe.router.layer" => "ffn_gate_inp",
+        "mlp.shared_expert_gate" => "ffn_gate_inp_shexp",
+        "mlp.shared_expert.gate_proj" => "ffn_gate_shexp",
+        "mlp.shared_expert.up_proj" => "ffn_up_shexp",
+        "mlp.shared_expert.down_proj" => "ffn_down_shexp",
         "mlp.gate_proj" => "ffn_gate",
         "mlp.up_proj" | "mlp.gate_up_proj" | "mlp.fc1" => "ffn_up",
         "mlp.down_proj" | "mlp.fc2" => "ffn_down",
@@ -232,7 +268,11 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
 /// What converters do to the values.
 fn convert(arch: &str, config: &Value, head_dim: usize, weight: &mut Weight) {
     let query_or_key = weight.name.contains(".q_proj.") || weight.name.contains(".k_proj.");
-    if query_or_key && matches!(arch, "llama" | "mistral3" | "granite" | "smollm3") {
+    if weight.name.ends_with("shared_expert_gate.weight") {
+        // A row is a vector.
+        weight.shape.remove(0);
+    }
+    if query_or_key && matches!(arch, "llama" | "mistral3" | "granite" | "granitemoe" | "smollm3") {
         weight.values = interleave_heads(&weight.values, weight.shape[0], head_dim);
     }
     let gemma = arch.starts_with("gemma");

@@ -145,5 +145,5 @@ fn rows_of(w: &Weight, name: &str, rows: &[usize]) -> Weight {
     let values = rows.iter().flat_map(|r| w.values[r * width..(r + 1) * width].iter().copied()).collect();
     let mut shape = w.shape.clone();
     shape[0] = rows.len();
-    Weight { name: name.to_owned(), shape, values, bf16: w.bf16 }
+    Weight { name: name.to_owned(), shape, values, bf16: w.bf16, mxfp4: None }
 }

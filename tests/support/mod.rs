@@ -6,6 +6,7 @@
 
 mod compare;
 mod engine;
+mod experts;
 mod fixture;
 mod gguf;
 mod gguf_hybrid;

@@ -1,14 +1,14 @@
 //! Grouped-query attention with rotary positions.
 
 use handmill_runtime::graph::{
-    Act, AttentionOp, CacheSpec, GraphBuilder, NormOp, Op, PositionScale, RopeSpec, ValueId, WeightId,
+    Act, AttentionOp, CacheSpec, GraphBuilder, NormKind, NormOp, Op, PositionScale, RopeSpec, ValueId, WeightId,
 };
 
 use super::Loader;
 use crate::Error;
 
-/// What is normalised of q and k before they rotate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is normalised of q and k.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum QkNorm {
     /// Nothing.
     None,
@@ -16,6 +16,8 @@ pub enum QkNorm {
     Heads,
     /// All heads of a token at once (OLMo 2); `q_norm` `[n_heads * head_dim]`, `k_norm` `[n_kv_heads * head_dim]`.
     Rows,
+    /// Each head by itself, without scales and after the rotation (Llama 4); what is added to the mean square.
+    AfterRotation(f32),
 }
 
 /// One layer's attention. [`Attention::new`] gives the plain one, to be changed by struct update.
@@ -33,9 +35,13 @@ pub struct Attention {
     pub softcap: Option<f32>,
     /// Sliding window, if any.
     pub window: Option<usize>,
+    /// Attention within chunks of so many tokens, if any.
+    pub chunk: Option<usize>,
+    /// Whether each head has a sink: a logit that joins the softmax's denominator.
+    pub sinks: bool,
     /// Rotation; none for layers without positions.
     pub rope: Option<RopeSpec>,
-    /// What is normalised before the rotation.
+    /// What is normalised.
     pub qk_norm: QkNorm,
     /// Whether the projection of q also makes a gate for each head, beside its query; the sigmoid of it multiplies the
     /// output (Qwen3-Next).
@@ -56,6 +62,8 @@ impl Attention {
             scale: (head_dim as f32).powf(-0.5),
             softcap: None,
             window: None,
+            chunk: None,
+            sinks: false,
             rope: None,
             qk_norm: QkNorm::None,
             gated: false,
@@ -83,7 +91,7 @@ pub fn attention(
         q = b.columns("q_heads", both, [2 * d, 0, d])?;
         gate = Some(b.columns("gate", both, [2 * d, d, d])?);
     }
-    if a.qk_norm != QkNorm::None {
+    if matches!(a.qk_norm, QkNorm::Heads | QkNorm::Rows) {
         (q, k) = normalise(b, l, layer, (q, k), a)?;
     }
     let mut rotate_on_read = None;
@@ -96,10 +104,20 @@ pub fn attention(
             k = b.rope("k_rope", k, rope, a.head_dim)?;
         }
     }
+    if let QkNorm::AfterRotation(eps) = a.qk_norm {
+        let norm = NormOp { kind: NormKind::Rms, weight: None, weight_offset: 0.0, bias: None, eps, group: a.head_dim };
+        // Turning keys does not change their norm, so that those that turn when they are read may be normalised first.
+        (q, k) = (b.norm("q_norm", q, norm.clone())?, b.norm("k_norm", k, norm)?);
+    }
     if let Some(scale) = a.q_scale {
         q = b.op("q_scale", Op::PositionScale(scale), &[q])?;
     }
-    let cache = b.cache(CacheSpec { window: a.window, ..CacheSpec::new(a.n_kv_heads, a.head_dim, a.head_dim) });
+    let sinks = match a.sinks {
+        true => Some(l.layer(b, layer, "attn_sinks.weight", "self_attn.sinks", &[a.n_heads])?),
+        false => None,
+    };
+    let cache =
+        b.cache(CacheSpec { window: a.window.or(a.chunk), ..CacheSpec::new(a.n_kv_heads, a.head_dim, a.head_dim) });
     let op = AttentionOp {
         cache,
         n_heads: a.n_heads,
@@ -109,8 +127,8 @@ pub fn attention(
         scale: a.scale,
         softcap: a.softcap,
         window: a.window,
-        chunk: None,
-        sinks: None,
+        chunk: a.chunk,
+        sinks,
         rotate_on_read,
         v_in_k: false,
     };
@@ -173,7 +191,7 @@ fn normalise(
     let norm = |b: &mut GraphBuilder, name: &str, x: ValueId| {
         let group = match a.qk_norm {
             QkNorm::Rows => b.graph().value(x).width,
-            QkNorm::None | QkNorm::Heads => a.head_dim,
+            QkNorm::None | QkNorm::Heads | QkNorm::AfterRotation(_) => a.head_dim,
         };
         let (gguf, hf) = (format!("attn_{name}_norm.weight"), format!("self_attn.{name}_norm.weight"));
         let op: NormOp = l.layer_rms(b, layer, &gguf, &hf, group)?;

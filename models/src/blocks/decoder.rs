@@ -1,9 +1,9 @@
-//! The decoder that dense families share: embedding, layers of attention and feed-forward around a residual stream,
+//! The decoder that most families share: embedding, layers of attention and feed-forward around a residual stream,
 //! final norm and head. What differs from family to family are its fields.
 
 use handmill_runtime::graph::{Act, Graph, GraphBuilder, Op, ValueId, WeightId};
 
-use super::{Attention, Loader, attention, gated_mlp, mlp};
+use super::{Attention, Loader, Moe, attention, gated_mlp_named, mlp, moe};
 use crate::Error;
 
 /// Where a layer's norms stand.
@@ -39,7 +39,7 @@ impl Head {
     }
 }
 
-/// A dense decoder. [`Decoder::new`] gives the llama block, to be changed by struct update.
+/// A decoder. [`Decoder::new`] gives the llama block, to be changed by struct update.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoder {
     /// Layers.
@@ -48,6 +48,8 @@ pub struct Decoder {
     pub width: usize,
     /// Width between the halves of the feed-forward.
     pub inner: usize,
+    /// The feed-forward's name in safetensors.
+    pub mlp: &'static str,
     /// Factor on embeddings.
     pub embedding_scale: f32,
     /// Where norms stand.
@@ -69,6 +71,7 @@ impl Decoder {
             n_layers,
             width,
             inner,
+            mlp: "mlp",
             embedding_scale: 1.0,
             norms: Norms::Pre,
             residual_scale: 1.0,
@@ -83,6 +86,19 @@ impl Decoder {
     /// # Errors
     /// Missing tensors, and shapes that do not fit.
     pub fn build(&self, l: &Loader<'_>, attention_of: impl Fn(usize) -> Attention) -> Result<Graph, Error> {
+        self.build_with_experts(l, attention_of, |_| None)
+    }
+
+    /// The whole graph; `experts_of` gives the mixture of experts of the layers that have one.
+    ///
+    /// # Errors
+    /// As [`Decoder::build`].
+    pub fn build_with_experts<'m>(
+        &self,
+        l: &Loader<'_>,
+        attention_of: impl Fn(usize) -> Attention,
+        experts_of: impl Fn(usize) -> Option<&'m Moe<'m>>,
+    ) -> Result<Graph, Error> {
         let mut b = GraphBuilder::new();
         let embedding = l.embedding(&mut b, self.width)?;
         let mut h = b.embed("embed", embedding, self.embedding_scale)?;
@@ -96,9 +112,10 @@ impl Decoder {
                 h,
                 (self.norms, self.residual_scale, last),
                 |b, x| attention(b, l, i, x, &a, last),
-                |b, x| match self.gated {
-                    true => gated_mlp(b, l, i, x, self.inner, self.act),
-                    false => mlp(b, l, i, x, self.inner, self.act),
+                |b, x| match (experts_of(i), self.gated) {
+                    (Some(m), _) => moe(b, l, i, x, m),
+                    (None, true) => gated_mlp_named(b, l, i, x, (self.mlp, self.inner), self.act),
+                    (None, false) => mlp(b, l, i, x, self.inner, self.act),
                 },
             )?;
         }
@@ -143,9 +160,9 @@ pub fn layer(
         let h = add(b, "attention_residual", residual, y)?;
         x = match norms {
             Norms::Pre => {
-                // Qwen3-Next and gpt-oss convert to this name.
-                let late = l.is_gguf() && l.has(layer, "post_attention_norm.weight", "")?;
-                let gguf = if late { "post_attention_norm" } else { "ffn_norm" };
+                // gpt-oss and Qwen3-Next name it after its place.
+                let own = !l.is_gguf() || !l.has(layer, "post_attention_norm.weight", "")?;
+                let gguf = if own { "ffn_norm" } else { "post_attention_norm" };
                 norm(b, "mlp_norm", gguf, "post_attention_layernorm", h)?
             }
             Norms::Sandwich => norm(b, "mlp_norm", "ffn_norm", "pre_feedforward_layernorm", h)?,

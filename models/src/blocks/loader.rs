@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use handmill_runtime::{
-    format::{Checkpoint, Tensor},
+    format::{Checkpoint, ScaleType, Scales, Tensor},
     graph::{GraphBuilder, NormKind, NormOp, WeightId},
     quant::DType,
 };
 
+use super::Experts;
 use crate::{
     Error,
     config::{Config, Key, key},
@@ -179,6 +180,104 @@ impl<'a> Loader<'a> {
             expected: shape.to_vec(),
         })?;
         Ok(b.weight(&part, view))
+    }
+
+    /// The matrices of `n` experts out of one tensor `[n, rows, len]`, of each the rows `part`.
+    pub fn stacked(
+        &self,
+        b: &mut GraphBuilder,
+        layer: usize,
+        gguf: &str,
+        hf: &str,
+        [n, rows, len]: [usize; 3],
+        part: Range<usize>,
+    ) -> Result<Vec<WeightId>, Error> {
+        let name = self.layer_name(layer, gguf, hf);
+        let shape = [n, rows, len];
+        let tensor = self.checkpoint.shaped(&name, &shape)?.ok_or_else(|| self.checkpoint.missing(&name))?;
+        (0..n).map(|e| self.view(b, &name, &tensor, &shape, e * rows + part.start..e * rows + part.end)).collect()
+    }
+
+    /// The gates (0), ups (1) or downs (2) of `n` experts, `[rows, len]` each.
+    pub fn experts(
+        &self,
+        b: &mut GraphBuilder,
+        layer: usize,
+        experts: &Experts<'_>,
+        part: usize,
+        [n, rows, len]: [usize; 3],
+    ) -> Result<Vec<WeightId>, Error> {
+        if self.gguf {
+            const BOTH: &str = "ffn_gate_up_exps.weight";
+            if part < 2 && self.has(layer, BOTH, "")? {
+                return self.stacked(b, layer, BOTH, "", [n, 2 * rows, len], part * rows..(part + 1) * rows);
+            }
+            let name = ["gate", "up", "down"][part];
+            return self.stacked(b, layer, &format!("ffn_{name}_exps.weight"), "", [n, rows, len], 0..rows);
+        }
+        match (experts, part) {
+            (Experts::Each(prefix, names), _) => (0..n)
+                .map(|e| self.layer(b, layer, "", &format!("{prefix}.{e}.{}.weight", names[part]), &[rows, len]))
+                .collect(),
+            (Experts::Fused([_, down]), 2) => self.stacked(b, layer, "", down, [n, rows, len], 0..rows),
+            (Experts::Fused([gate_up, _]), _) => {
+                self.stacked(b, layer, "", gate_up, [n, 2 * rows, len], part * rows..(part + 1) * rows)
+            }
+            // Those are read by rows of inputs, or with gate and up between each other.
+            (Experts::InputMajor([gate_up, down]), _) => {
+                let name = if part == 2 { down } else { gate_up };
+                Err(self.checkpoint.missing(&self.layer_name(layer, "", name)).into())
+            }
+            (Experts::Interleaved(prefix), _) => {
+                Err(self.checkpoint.missing(&self.layer_name(layer, "", prefix)).into())
+            }
+        }
+    }
+
+    /// The matrices of `n` experts in MXFP4 with their scales in a tensor of its own, if the file has `{hf}_blocks`.
+    pub fn mxfp4(
+        &self,
+        b: &mut GraphBuilder,
+        layer: usize,
+        hf: &str,
+        [n, rows, len]: [usize; 3],
+    ) -> Result<Option<Vec<WeightId>>, Error> {
+        let name = self.layer_name(layer, "", hf);
+        let (blocks_name, scales_name) = (format!("{name}_blocks"), format!("{name}_scales"));
+        let Some((shape, blocks)) = self.checkpoint.bytes(&blocks_name, "u8")? else { return Ok(None) };
+        let (scale_shape, scales) =
+            self.checkpoint.bytes(&scales_name, "u8")?.ok_or_else(|| self.checkpoint.missing(&scales_name))?;
+        let fail = |tensor: &str, found: &[usize], expected: &[usize]| Error::Shape {
+            path: self.checkpoint.path().display().to_string(),
+            tensor: tensor.to_owned(),
+            found: found.to_vec(),
+            expected: expected.to_vec(),
+        };
+        let expected = [n, rows, len / 32, 16];
+        if shape != expected || !len.is_multiple_of(32) {
+            return Err(fail(&blocks_name, &shape, &expected));
+        }
+        if scale_shape != expected[..3] {
+            return Err(fail(&scales_name, &scale_shape, &expected[..3]));
+        }
+        let scales = Scales { dtype: ScaleType::E8M0, block: [1, 32], first_row: 0, bytes: scales };
+        let tensor = Tensor::new(DType::MXFP4_SPLIT, vec![n, rows, len], blocks).and_then(|t| t.with_scales(scales));
+        let tensor = tensor.ok_or_else(|| fail(&blocks_name, &shape, &expected))?;
+        let view = |e| self.view(b, &name, &tensor, &[n, rows, len], e * rows..(e + 1) * rows);
+        (0..n).map(view).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// A layer's weight of one row, `[1, len]`, which GGUF files have as a vector.
+    pub fn row(&self, b: &mut GraphBuilder, layer: usize, gguf: &str, hf: &str, len: usize) -> Result<WeightId, Error> {
+        let name = self.layer_name(layer, gguf, hf);
+        let tensor = self.checkpoint.shaped(&name, &[1, len])?.ok_or_else(|| self.checkpoint.missing(&name))?;
+        let tensor = match tensor.shape() {
+            [_] => Tensor::new(tensor.dtype(), vec![1, tensor.row_len()], tensor.shared_bytes().clone()),
+            _ => Some(tensor),
+        };
+        let tensor = tensor.ok_or_else(|| self.checkpoint.missing(&name))?;
+        self.check_shape(&name, &tensor, &[1, len])?;
+        Ok(b.weight(&name, tensor))
     }
 
     /// A layer's depthwise convolution `[channels, taps]` (safetensors have a dimension of 1 between) as one vector.

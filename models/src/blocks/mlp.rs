@@ -14,24 +14,36 @@ pub fn gated_mlp(
     inner: usize,
     act: Act,
 ) -> Result<ValueId, Error> {
+    gated_mlp_named(b, l, layer, x, ("mlp", inner), act)
+}
+
+/// As [`gated_mlp`], of that name in safetensors.
+pub fn gated_mlp_named(
+    b: &mut GraphBuilder,
+    l: &Loader<'_>,
+    layer: usize,
+    x: ValueId,
+    (hf, inner): (&str, usize),
+    act: Act,
+) -> Result<ValueId, Error> {
     let width = b.graph().value(x).width;
     // Phi 3's GGUF files have gate and up in `ffn_up`.
     let fused = match l.is_gguf() {
         true => !l.has(layer, "ffn_gate.weight", "")?,
-        false => l.has(layer, "", "mlp.gate_up_proj.weight")?,
+        false => l.has(layer, "", &format!("{hf}.gate_up_proj.weight"))?,
     };
     let mut halves = Vec::with_capacity(2);
     for (i, name) in ["gate", "up"].into_iter().enumerate() {
         if fused {
             let (all, rows) = ([2 * inner, width], i * inner..(i + 1) * inner);
-            let weight = l.layer_rows(b, layer, "ffn_up.weight", "mlp.gate_up_proj.weight", &all, rows)?;
+            let weight = l.layer_rows(b, layer, "ffn_up.weight", &format!("{hf}.gate_up_proj.weight"), &all, rows)?;
             halves.push(b.linear(name, x, weight, None)?);
         } else {
-            halves.push(project(b, l, layer, x, [name, &format!("{name}_proj")], inner)?);
+            halves.push(project(b, l, layer, x, [name, &format!("{hf}.{name}_proj")], inner)?);
         }
     }
     let y = b.gated("gated", act, halves[0], halves[1])?;
-    project(b, l, layer, y, ["down", "down_proj"], width)
+    project(b, l, layer, y, ["down", &format!("{hf}.down_proj")], width)
 }
 
 /// `fc2(act(fc1(x)))` for layer `layer`, `inner` wide between.
@@ -44,12 +56,12 @@ pub fn mlp(
     act: Act,
 ) -> Result<ValueId, Error> {
     let width = b.graph().value(x).width;
-    let y = project(b, l, layer, x, ["up", "fc1"], inner)?;
+    let y = project(b, l, layer, x, ["up", "mlp.fc1"], inner)?;
     let y = b.act("act", act, y)?;
-    project(b, l, layer, y, ["down", "fc2"], width)
+    project(b, l, layer, y, ["down", "mlp.fc2"], width)
 }
 
-/// A linear of the feed-forward by its name in GGUF (after `ffn_`) and in safetensors (after `mlp.`), with a bias where
+/// A linear of the feed-forward by its name in GGUF (after `ffn_`) and in safetensors, with a bias where
 /// the file has one.
 fn project(
     b: &mut GraphBuilder,
@@ -60,7 +72,7 @@ fn project(
     out: usize,
 ) -> Result<ValueId, Error> {
     let shape = [out, b.graph().value(x).width];
-    let weight = l.layer(b, layer, &format!("ffn_{gguf}.weight"), &format!("mlp.{hf}.weight"), &shape)?;
-    let bias = l.layer_if_present(b, layer, &format!("ffn_{gguf}.bias"), &format!("mlp.{hf}.bias"), &[out])?;
+    let weight = l.layer(b, layer, &format!("ffn_{gguf}.weight"), &format!("{hf}.weight"), &shape)?;
+    let bias = l.layer_if_present(b, layer, &format!("ffn_{gguf}.bias"), &format!("{hf}.bias"), &[out])?;
     Ok(b.linear(gguf, x, weight, bias)?)
 }

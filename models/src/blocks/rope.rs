@@ -74,6 +74,17 @@ fn divisors(c: &Config<'_>, l: &Loader<'_>, name: &str, n: usize) -> Result<Opti
     Ok(Some(divisors.into_iter().map(f64::from).collect()))
 }
 
+/// What yarn makes the scores of latent attention grow by, once for queries and once for keys: 1 without `mscale_all_dim`.
+///
+/// # Errors
+/// Malformed values.
+pub fn attention_growth(c: &Config<'_>, d: &RopeDefaults) -> Result<f32, Error> {
+    let scaling = if c.is_gguf() { Scaling::from_gguf(c, d)? } else { Scaling::from_json(c, d)? };
+    let factor = scaling.factor.unwrap_or(scaling.context as f64 / scaling.original);
+    let grows = scaling.kind != "default" && scaling.mscale[1] != 0.0;
+    Ok(if grows { Scaling::magnitude(factor, scaling.mscale[1]) as f32 } else { 1.0 })
+}
+
 /// The factor by position on Ministral 3's and Mistral 4's queries, if the file asks for one.
 ///
 /// # Errors
@@ -166,6 +177,8 @@ impl Scaling {
             s.kind = if kind == "none" { "default".into() } else { kind.into() };
         }
         s.factor = f("rope.scaling.factor")?;
+        // The key for it has no place in GGUF: only gpt-oss has it, and as false.
+        s.truncate = c.architecture() != "gpt-oss";
         if let Some(v) = c.usize(key("rope.scaling.original_context_length", ""))? {
             s.original = v as f64;
         }
@@ -182,8 +195,8 @@ impl Scaling {
             s.attention_factor = Some(v * own);
         }
         if let Some(v) = f("rope.scaling.yarn_log_multiplier")? {
-            // DeepSeek's files hold a tenth of it.
-            s.mscale = [1.0, if c.architecture().starts_with("deepseek") { v / 0.1 } else { v }];
+            // DeepSeek's files hold a tenth of `mscale_all_dim`, which `mscale` is taken to be as well.
+            s.mscale = if c.architecture().starts_with("deepseek") { [v / 0.1; 2] } else { [1.0, v] };
         }
         Ok(s)
     }

@@ -145,6 +145,8 @@ fn bound(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
         DType::F32 => 2e-3,
         DType::F16 | DType::BF16 => 1e-2,
         DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => 5e-2,
+        DType::F8_E4M3 => 2e-3,
+        DType::MXFP4 | DType::MXFP4_SPLIT => 1e-1,
         DType::Q4_K | DType::Q5_K | DType::Q6_K => 1e-1,
     };
     match &plan.steps[seen.step].kind {

@@ -1,12 +1,15 @@
-//! Granite 3, dense: the llama block with four multipliers, on embeddings, attention's scores, what is added to the
+//! Granite 3, dense and with experts: the llama block with four multipliers, on embeddings, attention's scores, what is added to the
 //! residual stream, and (dividing) logits. IBM 2024.
 
-use handmill_runtime::{format::Checkpoint, graph::RopeLayout};
+use handmill_runtime::{
+    format::Checkpoint,
+    graph::{RopeLayout, RouteOp, RouteScore, RouteWeight},
+};
 
-use super::{ACT, Built, Dims, refuse_unless};
+use super::{ACT, Built, Dims, choice, refuse_unless};
 use crate::{
     Error,
-    blocks::{Attention, Decoder, Head, Loader, rope},
+    blocks::{Attention, Decoder, Experts, Head, Loader, Moe, rope},
     config::{Config, Key, key},
 };
 
@@ -15,8 +18,9 @@ const LOGITS: Key = key("logit_scale", "logits_scaling");
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
     let d = Dims::read(c, None, 2048)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
+    let sparse = c.architecture() == "granitemoe";
     let experts = key("expert_count", "num_local_experts");
-    refuse_unless(c, experts, c.usize(experts)?.unwrap_or(0) == 0, "a mixture of experts")?;
+    refuse_unless(c, experts, sparse || c.usize(experts)?.unwrap_or(0) == 0, "a mixture of experts")?;
     let l = Loader::new(checkpoint, d.eps)?;
     // Conversion to GGUF permutes the rows of q and k.
     let rope = d.rope(1e4, [RopeLayout::Half, RopeLayout::Interleaved]);
@@ -36,5 +40,10 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
         head: Head { scale: 1.0 / divisor, ..Head::new(tied) },
         ..Decoder::new(d.n_layers, d.width, d.inner, tied)
     };
-    d.built(decoder.build(&l, |_| attention.clone())?)
+    let [n, k] = if sparse { choice(c, (8, 2))? } else { [1, 1] };
+    let route = RouteOp { score: RouteScore::Raw, weight: RouteWeight::Softmax, ..RouteOp::softmax(n, k) };
+    let names = ["block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"];
+    let inner = c.usize(key("expert_feed_forward_length", ""))?.unwrap_or(d.inner);
+    let moe = Moe::new(route, "block_sparse_moe.router.layer", Experts::Fused(names), inner);
+    d.built(decoder.build_with_experts(&l, |_| attention.clone(), |_| sparse.then_some(&moe))?)
 }

@@ -3,7 +3,7 @@
 
 use handmill_runtime::{format::Checkpoint, graph::RopeLayout};
 
-use super::{ACT, Built, Dims, refuse_unless};
+use super::{ACT, Built, Dims, mixtral, refuse_unless};
 use crate::{
     Error,
     blocks::{Attention, Decoder, Loader, rope},
@@ -11,6 +11,9 @@ use crate::{
 };
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
+    if c.is_gguf() && c.usize(key("expert_count", ""))?.unwrap_or(0) > 0 {
+        return mixtral::build(c, checkpoint);
+    }
     let d = Dims::read(c, None, 2048)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let experts = key("expert_count", "num_local_experts");

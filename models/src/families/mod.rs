@@ -1,13 +1,19 @@
 //! Model families: one file each, which names the family's tensors and builds its graph.
 
+mod deepseek;
 mod gemma;
+mod gpt_oss;
 mod granite;
 mod llama;
+mod llama4;
 mod mistral;
+mod mixtral;
 mod olmo;
 mod phi;
+mod phimoe;
 mod qwen;
 mod qwen_hybrid;
+mod qwen_moe;
 mod smollm3;
 
 use handmill_runtime::{
@@ -48,6 +54,11 @@ const FAMILIES: &[(&str, Build)] = &[
     ("qwen3_5", qwen_hybrid::build),
     ("qwen3_5_text", qwen_hybrid::build),
     ("qwen35", qwen_hybrid::build),
+    ("qwen3_next", qwen_hybrid::build),
+    ("qwen3next", qwen_hybrid::build),
+    ("qwen3_5_moe", qwen_hybrid::build),
+    ("qwen3_5_moe_text", qwen_hybrid::build),
+    ("qwen35moe", qwen_hybrid::build),
     ("gemma", gemma::build),
     ("gemma2", gemma::build),
     ("gemma3", gemma::build),
@@ -59,6 +70,21 @@ const FAMILIES: &[(&str, Build)] = &[
     ("olmo3", olmo::build),
     ("granite", granite::build),
     ("smollm3", smollm3::build),
+    ("mixtral", mixtral::build),
+    ("qwen2_moe", qwen_moe::build),
+    ("qwen2moe", qwen_moe::build),
+    ("qwen3_moe", qwen_moe::build),
+    ("qwen3moe", qwen_moe::build),
+    ("phimoe", phimoe::build),
+    ("granitemoe", granite::build),
+    ("gpt_oss", gpt_oss::build),
+    ("gpt-oss", gpt_oss::build),
+    ("llama4_text", llama4::build),
+    ("llama4", llama4::build),
+    ("deepseek_v2", deepseek::build),
+    ("deepseek_v3", deepseek::build),
+    ("deepseek2", deepseek::build),
+    ("mistral4", deepseek::build),
 ];
 
 /// Whether a family of that name is supported.
@@ -162,6 +188,25 @@ impl Dims {
             context: c.usize(key("context_length", "max_position_embeddings"))?.unwrap_or(context),
         })
     }
+}
+
+const EXPERTS: Key = key("expert_count", "num_local_experts");
+const EXPERTS_CHOSEN: Key = key("expert_used_count", "num_experts_per_tok");
+
+/// How many experts there are, and how many a token takes; `default` where the file leaves it out.
+fn choice(c: &Config<'_>, default: (usize, usize)) -> Result<[usize; 2], Error> {
+    let n = match c.usize(EXPERTS)? {
+        None => c.usize(key("", "num_experts"))?.unwrap_or(default.0),
+        Some(n) => n,
+    };
+    let k = c.usize(EXPERTS_CHOSEN)?.unwrap_or(default.1);
+    if n == 0 || n > 1 << 16 {
+        return Err(c.error(EXPERTS, format!("{n} is not a number of experts")));
+    }
+    if k == 0 || k > n {
+        return Err(c.error(EXPERTS_CHOSEN, format!("{k} of {n} experts")));
+    }
+    Ok([n, k])
 }
 
 /// Refuses a key whose value asks for maths that the family's graph does not have.

@@ -1,18 +1,23 @@
 //! Qwen3-Next and Qwen 3.5: Gated DeltaNet in most layers, and in every fourth full attention with per-head norms of q
-//! and k, a rotation of a quarter of each head, and a gate on the output. Qwen Team 2025, 2026.
+//! and k, a rotation of a quarter of each head, and a gate on the output. Dense, or with experts beside one that all
+//! tokens share. Qwen Team 2025, 2026.
 
 use handmill_runtime::{
     format::Checkpoint,
-    graph::{GraphBuilder, RopeLayout},
+    graph::{Act, GraphBuilder, RopeLayout, RouteOp},
 };
 
-use super::{ACT, Built, Dims, refuse_unless};
+use super::{
+    ACT, Built, Dims, choice,
+    qwen_moe::{INNER, SHARED, sparse_layers},
+    refuse_unless,
+};
 use crate::{
     Error,
     blocks::{
-        Attention, DeltaNet, DeltaProjections, Head, Loader, Norms, QkNorm, attention,
+        Attention, DeltaNet, DeltaProjections, Experts, Head, Loader, Moe, Norms, QkNorm, Shared, attention,
         decoder::{layer, logits},
-        delta_net, gated_mlp, rope,
+        delta_net, gated_mlp, moe, rope,
     },
     config::{Config, Key, key},
 };
@@ -39,6 +44,10 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let interval = c.usize(INTERVAL)?.unwrap_or(4);
     let linear_layer = |i: usize| interval == 0 || !(i + 1).is_multiple_of(interval);
     let is_linear = c.layer_flags(LAYER_TYPES, d.n_layers, ["linear_attention", "full_attention"], linear_layer)?;
+    let experts = match c.architecture() {
+        "qwen3_5" | "qwen3_5_text" | "qwen35" => None,
+        _ => Some((moe_of(c, &l)?, sparse_layers(c, &l, d.n_layers)?)),
+    };
 
     let mut b = GraphBuilder::new();
     let embedding = l.embedding(&mut b, d.width)?;
@@ -49,10 +58,38 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
             true => b.scoped("delta_net", |b| delta_net(b, &l, i, x, &linear, last)),
             false => attention(b, &l, i, x, &full, last),
         };
-        let feed = |b: &mut GraphBuilder, x| gated_mlp(b, &l, i, x, d.inner, handmill_runtime::graph::Act::Silu);
+        let feed = |b: &mut GraphBuilder, x| match &experts {
+            Some((experts, sparse)) if sparse[i] => moe(b, &l, i, x, experts),
+            _ => gated_mlp(b, &l, i, x, d.inner, Act::Silu),
+        };
         h = layer(&mut b, &l, i, h, (Norms::Pre, 1.0, last), attend, feed)?;
     }
     d.built(logits(b, &l, h, embedding, &Head::new(c.tied(false)?))?)
+}
+
+/// The experts.
+fn moe_of(c: &Config<'_>, l: &Loader<'_>) -> Result<Moe<'static>, Error> {
+    let next = is_next(c);
+    let [n, k] = choice(c, if next { (512, 10) } else { (256, 8) })?;
+    let width = |key| {
+        let width = c.usize(key)?.unwrap_or(512);
+        refuse_unless(c, key, width > 0, "an expert of width 0").map(|()| width)
+    };
+    // Qwen 3.5 always divides weights by their sum, and so do all files that leave it open.
+    let renormalise = !next || c.bool(key("", "norm_topk_prob"))?.unwrap_or(true);
+    let route = RouteOp { renormalise: renormalise.then_some(0.0), ..RouteOp::softmax(n, k) };
+    // Qwen 3.5 is published with its experts fused; some tools write them one by one all the same.
+    let experts = match next || !l.is_gguf() && l.has(0, "", "mlp.experts.0.gate_proj.weight")? {
+        true => Experts::Each("mlp.experts", ["gate_proj", "up_proj", "down_proj"]),
+        false => Experts::Fused(["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]),
+    };
+    let shared = Shared { inner: width(SHARED)?, hf: "mlp.shared_expert", gate: Some("mlp.shared_expert_gate") };
+    Ok(Moe { shared: Some(shared), ..Moe::new(route, "mlp.gate", experts, width(INNER)?) })
+}
+
+/// Whether this is Qwen3-Next, not Qwen 3.5.
+fn is_next(c: &Config<'_>) -> bool {
+    matches!(c.architecture(), "qwen3_next" | "qwen3next")
 }
 
 /// The dimensions of the linear layers.
@@ -72,14 +109,13 @@ fn delta_net_of(c: &Config<'_>) -> Result<DeltaNet, Error> {
         false => dim("", "linear_value_head_dim", 128)?,
     };
     let taps = key("ssm.conv_kernel", "linear_conv_kernel_dim");
-    let next = matches!(c.architecture(), "qwen3_next" | "qwen3next");
     let net = DeltaNet {
         k_heads,
         v_heads,
         k_dim: dim("ssm.state_size", "linear_key_head_dim", 128)?,
         v_dim,
         taps: dim(taps.gguf, taps.hf, 4)?,
-        projections: if next { DeltaProjections::ByKeyHead } else { DeltaProjections::Apart },
+        projections: if is_next(c) { DeltaProjections::ByKeyHead } else { DeltaProjections::Apart },
     };
     refuse_unless(c, taps, (2..=16).contains(&net.taps), "a convolution over so many tokens")?;
     let size = [net.k_heads, net.v_heads, net.k_dim, net.v_dim].into_iter().max().unwrap_or(0);

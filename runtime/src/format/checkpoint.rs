@@ -2,8 +2,10 @@
 //! one without tensors, which are made up instead.
 
 use super::{
-    FormatError, Gguf, SafeTensors, Tensor, TensorInfo, TensorSource, gguf, json, safetensors, table::MappedFile,
+    Bytes, FormatError, Gguf, SafeTensors, Tensor, TensorInfo, TensorSource, fp8, gguf, json, safetensors,
+    table::MappedFile,
 };
+use crate::quant::DType;
 use serde_json::{Map, Value};
 use std::{
     ffi::OsStr,
@@ -65,6 +67,14 @@ impl HfFolder {
     /// The safetensors files.
     pub fn weights(&self) -> &SafeTensors {
         &self.weights
+    }
+
+    /// The tensor of that name; FP8 with the scales that stand beside it.
+    fn find(&self, name: &str) -> Result<Option<Tensor>, FormatError> {
+        match self.weights.find(name)? {
+            Some(tensor) if tensor.dtype() == DType::F8_E4M3 => fp8::with_scales(self, name, tensor).map(Some),
+            tensor => Ok(tensor),
+        }
     }
 
     fn open(dir: &Path, weights: SafeTensors) -> Result<Self, FormatError> {
@@ -143,7 +153,7 @@ impl Checkpoint {
     pub fn find(&self, name: &str) -> Result<Option<Tensor>, FormatError> {
         match &self.source {
             Source::Gguf(gguf) => gguf.find(name),
-            Source::HuggingFace(folder) | Source::Synthetic(folder, _) => folder.weights.find(name),
+            Source::HuggingFace(folder) | Source::Synthetic(folder, _) => folder.find(name),
         }
     }
 
@@ -153,6 +163,15 @@ impl Checkpoint {
         match &self.source {
             Source::Synthetic(_, source) => source.tensor(name, shape).map(Some),
             _ => self.find(name),
+        }
+    }
+
+    /// Shape and bytes of the tensor of that name if the file calls its type `dtype`, also where there are no kernels for
+    /// it: formats that lie in several tensors are put together from those.
+    pub fn bytes(&self, name: &str, dtype: &str) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
+        match &self.source {
+            Source::HuggingFace(folder) => folder.weights.bytes(name, dtype),
+            Source::Gguf(_) | Source::Synthetic(..) => Ok(None),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod error;
+mod fp8;
 pub mod gguf;
 mod json;
 mod map;

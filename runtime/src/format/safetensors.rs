@@ -9,7 +9,7 @@
 //! that everything here is bytes.
 
 use super::{
-    FormatError, Tensor, TensorInfo, gguf, json,
+    Bytes, FormatError, Tensor, TensorInfo, gguf, json,
     table::{Entry, MappedFile, TensorTable},
 };
 use crate::quant::DType;
@@ -81,6 +81,11 @@ impl SafeTensors {
     /// What the files say about their tensors, in file order.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = TensorInfo<'_>> {
         self.table.iter()
+    }
+
+    /// Shape and bytes of the tensor of that name and that type.
+    pub(super) fn bytes(&self, name: &str, dtype: &str) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
+        self.table.bytes(name, dtype)
     }
 
     /// The tensor of that name; `None` where there is none, an error where its type has no kernels.
@@ -163,6 +168,7 @@ fn parse(path: &Path, file: &[u8]) -> Result<Vec<Entry>, FormatError> {
             "F32" => Ok(DType::F32),
             "F16" => Ok(DType::F16),
             "BF16" => Ok(DType::BF16),
+            "F8_E4M3" => Ok(DType::F8_E4M3),
             other => Err(other.to_lowercase().into()),
         };
         entries.push(Entry { name: name.clone(), dtype, shape, file: 0, range: start..stop });

@@ -134,4 +134,19 @@ impl TensorTable {
                 what: format!("its bytes do not match shape {:?} of {dtype}", entry.shape),
             })
     }
+
+    /// Shape and bytes of the tensor of that name, if its type is called `dtype`.
+    pub fn bytes(&self, name: &str, dtype: &str) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
+        let Some(entry) = self.index.get(name).map(|i| &self.entries[*i]) else { return Ok(None) };
+        if entry.dtype.as_ref().map_or_else(|n| n.as_ref(), |d| d.name()) != dtype {
+            return Ok(None);
+        }
+        let file = &self.files[entry.file];
+        let bytes = Bytes::mapped(&file.map, entry.range.clone()).ok_or_else(|| FormatError::BadTensor {
+            path: file.path.clone(),
+            tensor: name.into(),
+            what: "its bytes lie outside of the file".into(),
+        })?;
+        Ok(Some((entry.shape.clone(), bytes)))
+    }
 }

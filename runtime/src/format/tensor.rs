@@ -52,12 +52,33 @@ impl Scales {
         self.first_row.checked_add(rows)?.div_ceil(self.block[0]).checked_mul(self.row_bytes(len))
     }
 
+    /// The factor of element `i` of row `row` in rows of `len`; 1 where there is none.
+    pub fn at(&self, row: usize, i: usize, len: usize) -> f32 {
+        let size = self.dtype.bytes();
+        let at = (self.first_row + row) / self.block[0].max(1) * self.row_bytes(len) + i / self.block[1].max(1) * size;
+        match (self.dtype, self.bytes.get(at..at + size)) {
+            (ScaleType::E8M0, Some(&[e])) => e8m0_to_f32(e),
+            (ScaleType::F32, Some(&[a, b, c, d])) => f32::from_le_bytes([a, b, c, d]),
+            _ => 1.0,
+        }
+    }
+
     /// The scales of rows `rows` of elements.
     fn rows(&self, rows: &Range<usize>, len: usize) -> Option<Self> {
         let (from, to) = (self.first_row + rows.start, self.first_row + rows.end);
         let row = self.row_bytes(len);
         let bytes = self.bytes.slice(from / self.block[0] * row..to.div_ceil(self.block[0]) * row)?;
         Some(Self { first_row: from % self.block[0], bytes, ..self.clone() })
+    }
+}
+
+/// 2^(e − 127); NaN for 255.
+fn e8m0_to_f32(e: u8) -> f32 {
+    match e {
+        // A subnormal.
+        0 => f32::from_bits(1 << 22),
+        255 => f32::NAN,
+        _ => f32::from_bits(u32::from(e) << 23),
     }
 }
 
@@ -119,6 +140,11 @@ impl Tensor {
         self.row_len() / self.dtype.block_len() * self.dtype.block_bytes()
     }
 
+    /// All bytes, those of scales that are kept apart included.
+    pub fn stored_bytes(&self) -> usize {
+        self.bytes.len() + self.scales.as_ref().map_or(0, |s| s.bytes.len())
+    }
+
     /// A view of some rows, all dimensions but the last counted as one: `[rows, row_len]`. Of a vector (one dimension)
     /// it views elements, `[len]`. `None` where the range is not within the tensor, or cuts a vector's blocks.
     pub fn rows_view(&self, range: Range<usize>) -> Option<Self> {
@@ -141,11 +167,6 @@ impl Tensor {
         whole.then(|| Self::new(self.dtype, vec![elements], self.bytes.clone())).flatten()
     }
 
-    /// All bytes, those of scales that are kept apart included.
-    pub fn stored_bytes(&self) -> usize {
-        self.bytes.len() + self.scales.as_ref().map_or(0, |s| s.bytes.len())
-    }
-
     /// The bytes as what keeps them alive.
     pub fn shared_bytes(&self) -> &Bytes {
         &self.bytes
@@ -163,6 +184,18 @@ impl Tensor {
         }
         self.scales = Some(scales);
         Some(self)
+    }
+
+    /// Decodes row `row`, scales included, into `out`, which is as long. Leaves `out` alone where there is no such row or
+    /// it is of another length.
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        let size = self.row_bytes();
+        let decoded =
+            self.bytes.get(row * size..(row + 1) * size).is_some_and(|b| self.dtype.decode_row(b, out).is_ok());
+        if let (true, Some(scales)) = (decoded, &self.scales) {
+            let len = out.len();
+            out.iter_mut().enumerate().for_each(|(i, v)| *v *= scales.at(row, i, len));
+        }
     }
 
     /// The factors that the file keeps apart from the elements, if it does.

@@ -3,7 +3,7 @@
 use std::{io::Write, sync::OnceLock};
 
 use super::{CapsOverride, Gpu, GpuError, GpuOptions};
-use crate::quant::{DType, f32_to_bf16, f32_to_f16};
+use crate::quant::{DType, F8E4M3, f32_to_bf16, f32_to_f16};
 
 /// All devices to test on: each adapter with and without injected checks, and the first one with the least limits that
 /// WebGPU guarantees. Empty, with a visible line, where there is no adapter.
@@ -94,13 +94,18 @@ pub(crate) fn random_weights(random: &mut Random, dtype: DType, n: usize) -> Vec
         DType::Q8_0 => &[(0, 0.001)],
         DType::Q4_K | DType::Q5_K => &[(0, 0.0005), (2, 0.0003)],
         DType::Q6_K => &[(208, 0.00005)],
+        DType::MXFP4 | DType::MXFP4_SPLIT => &[],
         DType::F32 => return (0..n).flat_map(|_| random.float().to_le_bytes()).collect(),
         DType::F16 => return (0..n).flat_map(|_| f32_to_f16(random.float()).to_le_bytes()).collect(),
+        DType::F8_E4M3 => return (0..n).map(|_| F8E4M3::from_f32(random.float()).0).collect(),
         DType::BF16 => return (0..n).flat_map(|_| f32_to_bf16(random.float()).to_le_bytes()).collect(),
     };
     let mut bytes: Vec<u8> =
         (0..n / dtype.block_len() * dtype.block_bytes()).map(|_| (random.bits() >> 33) as u8).collect();
     for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+        if dtype == DType::MXFP4 {
+            block[0] = 117 + block[0] % 8;
+        }
         for &(at, size) in halves {
             block[at..at + 2].copy_from_slice(&f32_to_f16(random.float() * size).to_le_bytes());
         }

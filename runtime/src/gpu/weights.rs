@@ -7,6 +7,7 @@ use super::{Gpu, GpuError};
 use crate::{
     format::{Mapping, Tensor},
     graph::{Device, Plan, WeightId},
+    quant::{BlockMXFP4, BlockMXFP4Split, DType},
 };
 
 /// Where a weight lies.
@@ -18,6 +19,32 @@ pub(super) struct WeightPlace {
     pub byte: u64,
     /// Bytes.
     pub len: u64,
+}
+
+/// The format of a weight on the device, and bytes of a row: as in the file, but for formats that keep their scales apart,
+/// which become whole on the way.
+pub(super) fn device_format(tensor: &Tensor) -> (DType, u64) {
+    match tensor.dtype() {
+        DType::MXFP4_SPLIT => {
+            let blocks = tensor.row_len() / DType::MXFP4.block_len();
+            (DType::MXFP4, (blocks * DType::MXFP4.block_bytes()) as u64)
+        }
+        dtype => (dtype, tensor.row_bytes() as u64),
+    }
+}
+
+/// Bytes of a weight on the device.
+fn device_bytes(tensor: &Tensor) -> u64 {
+    device_format(tensor).1 * tensor.rows() as u64
+}
+
+/// The rows of a tensor of MXFP4 with scales of its own, as blocks that hold theirs.
+fn whole_blocks(tensor: &Tensor) -> Vec<u8> {
+    let blocks: &[BlockMXFP4Split] = bytemuck::cast_slice(tensor.bytes());
+    let scales = tensor.scales().map_or(&[][..], |s| &s.bytes[..]);
+    let scales = scales.iter().copied().chain(std::iter::repeat(127));
+    let whole: Vec<BlockMXFP4> = blocks.iter().zip(scales).map(|(b, e)| b.with_scale(e)).collect();
+    bytemuck::cast_slice(&whole).to_vec()
 }
 
 /// A weight, its first byte in a file, its length.
@@ -78,7 +105,7 @@ impl GpuWeights {
         for &id in wanted {
             let bytes = plan.graph.weight(id).shared_bytes();
             let Some((map, start)) = bytes.mapping() else { continue };
-            if start % 4 != 0 {
+            if start % 4 != 0 || plan.graph.weight(id).dtype() == DType::MXFP4_SPLIT {
                 continue;
             }
             let item: InFile = (id, start as u64, bytes.len() as u64);
@@ -124,7 +151,7 @@ impl GpuWeights {
     /// Copies all that has no place yet.
     fn copy(&mut self, plan: &Plan, wanted: &[WeightId], progress: &mut dyn FnMut(u64, u64)) -> Result<(), GpuError> {
         let wanted: Vec<WeightId> = wanted.iter().copied().filter(|id| self.place(*id).is_none()).collect();
-        let len = |id: &WeightId| plan.graph.weight(*id).bytes().len() as u64;
+        let len = |id: &WeightId| device_bytes(plan.graph.weight(*id));
         let total: u64 = wanted.iter().map(len).sum();
         // Buffers as large as allowed, but not so large that a driver has trouble finding them.
         let most = self.gpu.caps().max_buffer.min(1 << 30);
@@ -159,7 +186,11 @@ impl GpuWeights {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), GpuError> {
         let mut at = at;
-        for chunk in tensor.bytes().chunks(STAGING) {
+        let whole_blocks = match tensor.dtype() {
+            DType::MXFP4_SPLIT => Some(whole_blocks(tensor)),
+            _ => None,
+        };
+        for chunk in whole_blocks.as_deref().unwrap_or(tensor.bytes()).chunks(STAGING) {
             let whole = chunk.len() / 4 * 4;
             self.gpu.queue.write_buffer(buffer, at, &chunk[..whole]);
             if whole < chunk.len() {

@@ -114,6 +114,8 @@ impl Graph {
                 Op::Linear { weight, bias } => [Some(*weight), *bias].iter().for_each(mark),
                 Op::HeadLinear(h) => rows += self.head_linear_bytes(h),
                 Op::Attention(a) => mark(&a.sinks),
+                Op::ShortConv(c) => mark(&Some(c.weight)),
+                Op::GatedDelta(d) => [Some(d.decay), Some(d.dt_bias)].iter().for_each(mark),
                 Op::Route(r) => [r.bias, r.expert_scale].iter().for_each(mark),
                 Op::ExpertLinear(e) => {
                     // A token's experts are some of them, and it does not matter which: all are of one size.
@@ -121,11 +123,8 @@ impl Graph {
                     let bytes = e.experts.first().map_or(0, |w| self.weight(*w).stored_bytes());
                     rows += (bytes * k.min(e.experts.len())) as u64;
                 }
-                Op::ExpertSum { .. } => {}
-                Op::ShortConv(c) => mark(&Some(c.weight)),
-                Op::GatedDelta(d) => [Some(d.decay), Some(d.dt_bias)].iter().for_each(mark),
                 Op::Rope { .. } | Op::GatedAct { .. } | Op::Act { .. } | Op::Add | Op::Mul => {}
-                Op::Columns { .. } | Op::Join { .. } | Op::PositionScale(_) => {}
+                Op::Columns { .. } | Op::Join { .. } | Op::PositionScale(_) | Op::ExpertSum { .. } => {}
                 Op::Scale { .. } | Op::Softcap { .. } | Op::SelectOutputs => {}
             }
         }
@@ -286,16 +285,6 @@ impl GraphBuilder {
         self.op(name, Op::Rope { rope, n_heads, head_dim }, &[x])
     }
 
-    /// Attention over the cache whose values are parts of its keys.
-    pub fn latent_attention(
-        &mut self,
-        name: &str,
-        [q, k]: [ValueId; 2],
-        attention: AttentionOp,
-    ) -> Result<ValueId, GraphError> {
-        self.op(name, Op::Attention(attention), &[q, k])
-    }
-
     /// The experts chosen for each row of `logits`, and their weights.
     pub fn route(&mut self, name: &str, logits: ValueId, route: RouteOp) -> Result<ValueId, GraphError> {
         self.op(name, Op::Route(route), &[logits])
@@ -310,6 +299,16 @@ impl GraphBuilder {
         experts: ExpertLinearOp,
     ) -> Result<ValueId, GraphError> {
         self.op(name, Op::ExpertLinear(experts), &[x, route])
+    }
+
+    /// Attention over the cache whose values are parts of its keys.
+    pub fn latent_attention(
+        &mut self,
+        name: &str,
+        [q, k]: [ValueId; 2],
+        attention: AttentionOp,
+    ) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Attention(attention), &[q, k])
     }
 
     /// Attention over the cache.

@@ -64,11 +64,11 @@ impl Plan {
             StepKind::Rows(p) if p.instrs.iter().any(|i| i.op.table().is_some()) => "embed".to_owned(),
             StepKind::Rows(_) => "rows".to_owned(),
             StepKind::Attention(_) => "attention".to_owned(),
+            StepKind::ShortConv(_) | StepKind::GatedDelta(_) => self.steps[step].kind.name().to_owned(),
             StepKind::Experts(experts) => {
                 let format = experts.parts.first().and_then(|p| p.op.experts.first());
                 format!("experts {}", format.map_or("", |w| self.graph.weight(*w).dtype().name()))
             }
-            StepKind::ShortConv(_) | StepKind::GatedDelta(_) => self.steps[step].kind.name().to_owned(),
             StepKind::Linear(linear) => {
                 let mut formats: Vec<&str> = Vec::new();
                 for part in &linear.parts {

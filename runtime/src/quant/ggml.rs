@@ -9,7 +9,7 @@ type Row = (u32, &'static str, usize, usize);
 
 /// Types that this runtime lists and does not compute with. Numbers that are missing here and in
 /// [`DType::to_ggml`] were withdrawn by their inventors or are newer than this table.
-const OTHERS: [Row; 24] = [
+const OTHERS: [Row; 23] = [
     (9, "q8_1", 32, 40),
     (10, "q2_k", 256, 84),
     (11, "q3_k", 256, 110),
@@ -30,7 +30,6 @@ const OTHERS: [Row; 24] = [
     (29, "iq1_m", 256, 56),
     (34, "tq1_0", 256, 54),
     (35, "tq2_0", 256, 66),
-    (39, "mxfp4", 32, 17),
     (40, "nvfp4", 64, 36),
     (41, "q1_0", 128, 18),
     (42, "q2_0", 64, 18),
@@ -77,9 +76,10 @@ impl GgmlType {
 }
 
 impl DType {
-    /// The number that GGUF files give to this type.
-    pub const fn to_ggml(self) -> u32 {
-        match self {
+    /// The number that GGUF files give to this type; `None` for types that only other files have.
+    pub const fn to_ggml(self) -> Option<u32> {
+        Some(match self {
+            DType::F8_E4M3 | DType::MXFP4_SPLIT => return None,
             DType::F32 => 0,
             DType::F16 => 1,
             DType::Q4_0 => 2,
@@ -91,11 +91,12 @@ impl DType {
             DType::Q5_K => 13,
             DType::Q6_K => 14,
             DType::BF16 => 30,
-        }
+            DType::MXFP4 => 39,
+        })
     }
 
     /// The type of that number in GGUF files; `None` for those of [`GgmlType`] that have no kernels here.
     pub fn from_ggml(number: u32) -> Option<DType> {
-        DType::ALL.into_iter().find(|d| d.to_ggml() == number)
+        DType::ALL.into_iter().find(|d| d.to_ggml() == Some(number))
     }
 }

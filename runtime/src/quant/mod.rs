@@ -5,9 +5,11 @@
 
 #![allow(non_camel_case_types)]
 
+mod f8_e4m3;
 mod floats;
 mod ggml;
 pub mod k_scales;
+pub mod mxfp4;
 mod q4_0;
 mod q4_1;
 mod q4_k;
@@ -21,8 +23,10 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+pub use f8_e4m3::F8E4M3;
 pub use floats::{F16Le, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 pub use ggml::GgmlType;
+pub use mxfp4::{BlockMXFP4, BlockMXFP4Split};
 pub use q4_0::BlockQ4_0;
 pub use q4_1::BlockQ4_1;
 pub use q4_k::BlockQ4_K;
@@ -47,6 +51,8 @@ pub enum DType {
     F16,
     /// bfloat16: the upper half of a binary32.
     BF16,
+    /// FP8 with 4 bits of exponent and 3 of mantissa; with scales that the file keeps apart.
+    F8_E4M3,
     /// 32 elements, f16 scale, 4-bit quants centred on 8.
     Q4_0,
     /// 32 elements, f16 scale and minimum, 4-bit quants.
@@ -63,14 +69,20 @@ pub enum DType {
     Q5_K,
     /// 256 elements, sixteen 16-element sub-blocks with 8-bit scales, 6-bit quants centred on 32.
     Q6_K,
+    /// 32 elements, a power of two as scale, 4-bit floats.
+    MXFP4,
+    /// As [`DType::MXFP4`], but with the scales in a tensor of their own and elements in another order; see
+    /// [`mxfp4`]. Decoded without its tensor, scales count as 1.
+    MXFP4_SPLIT,
 }
 
 impl DType {
-    /// All formats, in declaration order.
-    pub const ALL: [DType; 11] = [
+    /// All formats that hold their elements whole, in declaration order.
+    pub const ALL: [DType; 13] = [
         DType::F32,
         DType::F16,
         DType::BF16,
+        DType::F8_E4M3,
         DType::Q4_0,
         DType::Q4_1,
         DType::Q5_0,
@@ -79,13 +91,18 @@ impl DType {
         DType::Q4_K,
         DType::Q5_K,
         DType::Q6_K,
+        DType::MXFP4,
     ];
+
+    /// Formats in all: [`DType::ALL`] and those that do not hold their scales themselves.
+    pub const COUNT: usize = Self::ALL.len() + 1;
 
     /// Elements in one block.
     pub const fn block_len(self) -> usize {
         match self {
-            DType::F32 | DType::F16 | DType::BF16 => 1,
+            DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => 1,
             DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => 32,
+            DType::MXFP4 | DType::MXFP4_SPLIT => 32,
             DType::Q4_K | DType::Q5_K | DType::Q6_K => 256,
         }
     }
@@ -95,6 +112,7 @@ impl DType {
         match self {
             DType::F32 => 4,
             DType::F16 | DType::BF16 => 2,
+            DType::F8_E4M3 => 1,
             DType::Q4_0 => 18,
             DType::Q4_1 => 20,
             DType::Q5_0 => 22,
@@ -103,6 +121,8 @@ impl DType {
             DType::Q4_K => 144,
             DType::Q5_K => 176,
             DType::Q6_K => 210,
+            DType::MXFP4 => 17,
+            DType::MXFP4_SPLIT => 16,
         }
     }
 
@@ -120,6 +140,7 @@ impl DType {
             DType::F32 => "f32",
             DType::F16 => "f16",
             DType::BF16 => "bf16",
+            DType::F8_E4M3 => "f8_e4m3",
             DType::Q4_0 => "q4_0",
             DType::Q4_1 => "q4_1",
             DType::Q5_0 => "q5_0",
@@ -128,12 +149,14 @@ impl DType {
             DType::Q4_K => "q4_k",
             DType::Q5_K => "q5_k",
             DType::Q6_K => "q6_k",
+            DType::MXFP4 => "mxfp4",
+            DType::MXFP4_SPLIT => "mxfp4_split",
         }
     }
 
     /// Whether elements are stored as plain floats (no quantisation blocks).
     pub const fn is_float(self) -> bool {
-        matches!(self, DType::F32 | DType::F16 | DType::BF16)
+        matches!(self, DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Rows of blocks: [`DType::decode_row`] and [`DType::encode_row`] for every format, and what the formats share.
 
 use super::{
-    BlockQ4_0, BlockQ4_1, BlockQ4_K, BlockQ5_0, BlockQ5_1, BlockQ5_K, BlockQ6_K, BlockQ8_0, DType,
+    BlockMXFP4, BlockMXFP4Split, BlockQ4_0, BlockQ4_1, BlockQ4_K, BlockQ5_0, BlockQ5_1, BlockQ5_K, BlockQ6_K,
+    BlockQ8_0, DType, F8E4M3,
     floats::{Bf16Element, F16Element, F32Element},
 };
 
@@ -33,6 +34,7 @@ impl DType {
             DType::F32 => decode::<F32Element, 1>(bytes, out),
             DType::F16 => decode::<F16Element, 1>(bytes, out),
             DType::BF16 => decode::<Bf16Element, 1>(bytes, out),
+            DType::F8_E4M3 => decode::<F8E4M3, 1>(bytes, out),
             DType::Q4_0 => decode::<BlockQ4_0, 32>(bytes, out),
             DType::Q4_1 => decode::<BlockQ4_1, 32>(bytes, out),
             DType::Q5_0 => decode::<BlockQ5_0, 32>(bytes, out),
@@ -41,6 +43,8 @@ impl DType {
             DType::Q4_K => decode::<BlockQ4_K, 256>(bytes, out),
             DType::Q5_K => decode::<BlockQ5_K, 256>(bytes, out),
             DType::Q6_K => decode::<BlockQ6_K, 256>(bytes, out),
+            DType::MXFP4 => decode::<BlockMXFP4, 32>(bytes, out),
+            DType::MXFP4_SPLIT => decode::<BlockMXFP4Split, 32>(bytes, out),
         }
         .ok_or(RowError { dtype: self, elements: out.len(), bytes: bytes.len() })
     }
@@ -51,6 +55,7 @@ impl DType {
             DType::F32 => encode::<F32Element, 1>(x, out),
             DType::F16 => encode::<F16Element, 1>(x, out),
             DType::BF16 => encode::<Bf16Element, 1>(x, out),
+            DType::F8_E4M3 => encode::<F8E4M3, 1>(x, out),
             DType::Q4_0 => encode::<BlockQ4_0, 32>(x, out),
             DType::Q4_1 => encode::<BlockQ4_1, 32>(x, out),
             DType::Q5_0 => encode::<BlockQ5_0, 32>(x, out),
@@ -59,6 +64,8 @@ impl DType {
             DType::Q4_K => encode::<BlockQ4_K, 256>(x, out),
             DType::Q5_K => encode::<BlockQ5_K, 256>(x, out),
             DType::Q6_K => encode::<BlockQ6_K, 256>(x, out),
+            DType::MXFP4 => encode::<BlockMXFP4, 32>(x, out),
+            DType::MXFP4_SPLIT => encode::<BlockMXFP4Split, 32>(x, out),
         }
         .ok_or(RowError { dtype: self, elements: x.len(), bytes: 0 })
     }

@@ -5,8 +5,12 @@
 //           lib/act.wgsl) is written to part 0's place. PARTS is 1 then, as far as the search for a workgroup's part goes.
 //   RESIDUAL   a value is added to part 0's output
 //   OUTPUTS   rows are outputs, else tokens
+//   EXPERTS   weights are those of the experts that a route names (lib/experts.wgsl): how many there are
 //   VEC   the input's place is made of multiples of four elements: it is read four at a time
 #import batch
+#if EXPERTS
+#import experts
+#endif
 
 struct Part {
     out: Place,
@@ -33,6 +37,9 @@ struct Params {
     pad0: u32,
     pad1: u32,
     parts: array<Part, 4>,
+#if EXPERTS
+    experts: Experts,
+#endif
 }
 
 const NONE = 0xffffffffu;
@@ -88,6 +95,26 @@ fn source(place: Place, row: u32) -> u32 {
     return at(place, row);
 #endif
 }
+
+// The first byte of part n's weights.
+fn weights_of(n: u32) -> u32 {
+#if EXPERTS
+    return expert_byte;
+#else
+    return params.parts[n].weight_byte;
+#endif
+}
+
+#if !EXPERTS
+// Rows of x, and where one begins; rows beyond are the last one.
+fn x_rows() -> u32 {
+    return row_count();
+}
+
+fn x_row(row: u32) -> u32 {
+    return source(params.input, min(row, row_count() - 1u));
+}
+#endif
 
 fn part_of(group: u32) -> u32 {
     var p = 0u;

@@ -11,7 +11,7 @@ fn sums_${N}(index: u32, sub: u32, first_row: u32, first_token: u32, sums: ptr<f
         for (var i = index; i < ROWS + TOKENS; i += WG) {
             if i < ROWS {
                 let row = min(first_row + i, params.parts[${N}].rows - 1u);
-                let row_byte = params.parts[${N}].weight_byte + row * params.parts[${N}].row_bytes;
+                let row_byte = weights_of(${N}u) + row * params.parts[${N}].row_bytes;
 #if KIND == float
                 for (var j = 0u; j < 8u; j++) {
                     w_tile[i * STRIDE + j] = staged(${FORMAT}_4(row_byte, 32u * g + 4u * j));

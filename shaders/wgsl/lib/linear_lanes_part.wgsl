@@ -7,11 +7,11 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
     var row_byte: array<u32, ROWS>;
     for (var r = 0u; r < ROWS; r++) {
         let row = min(first_row + r * WG, params.parts[${N}].rows - 1u);
-        row_byte[r] = params.parts[${N}].weight_byte + row * params.parts[${N}].row_bytes;
+        row_byte[r] = weights_of(${N}u) + row * params.parts[${N}].row_bytes;
     }
     var x_at: array<u32, TOKENS>;
     for (var t = 0u; t < TOKENS; t++) {
-        x_at[t] = source(params.input, min(first_token + t, row_count() - 1u)) + 4u * (lane & (LANES - 1u));
+        x_at[t] = x_row(first_token + t) + 4u * (lane & (LANES - 1u));
     }
     var total: Sums;
     for (var i = 0u; i < SUMS; i++) {

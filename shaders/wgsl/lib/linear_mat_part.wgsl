@@ -6,8 +6,8 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
     let k = params.k;
     let lane = index % TILE;
     let row = min(first_row + lane, params.parts[${N}].rows - 1u);
-    let row_byte = params.parts[${N}].weight_byte + row * params.parts[${N}].row_bytes;
-    let x_at = source(params.input, min(first_token + lane, row_count() - 1u));
+    let row_byte = weights_of(${N}u) + row * params.parts[${N}].row_bytes;
+    let x_at = x_row(first_token + lane);
     for (var i = 0u; i < R * T; i++) {
         (*sums)[i] = 0.0;
     }

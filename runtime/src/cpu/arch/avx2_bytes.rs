@@ -118,6 +118,13 @@ unsafe impl SimdBytes for Avx2 {
         unsafe { _mm256_and_si256(_mm256_srli_epi16::<4>(v), _mm256_set1_epi8(15)) }
     }
     #[inline(always)]
+    fn lookup(self, table: &[u8; 16], v: __m256i) -> __m256i {
+        unsafe {
+            let table = _mm_loadu_si128(table.as_ptr().cast());
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), v)
+        }
+    }
+    #[inline(always)]
     fn or_bytes(self, a: __m256i, b: __m256i) -> __m256i {
         unsafe { _mm256_or_si256(a, b) }
     }

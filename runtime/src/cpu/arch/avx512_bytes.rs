@@ -195,6 +195,13 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         unsafe { _mm512_and_si512(_mm512_srli_epi32::<4>(v), _mm512_set1_epi8(15)) }
     }
     #[inline(always)]
+    fn lookup(self, table: &[u8; 16], v: __m512i) -> __m512i {
+        unsafe {
+            let table = _mm_loadu_si128(table.as_ptr().cast());
+            _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), v)
+        }
+    }
+    #[inline(always)]
     fn or_bytes(self, a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_or_si512(a, b) }
     }

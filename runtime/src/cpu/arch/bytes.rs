@@ -156,6 +156,8 @@ pub unsafe trait SimdBytes: Simd {
     fn low4(self, v: Self::B) -> Self::B;
     /// The high four bits of every byte, moved down.
     fn high4(self, v: Self::B) -> Self::B;
+    /// Byte `v[i]` of the table, for bytes below 16.
+    fn lookup(self, table: &[u8; 16], v: Self::B) -> Self::B;
     /// a | b
     fn or_bytes(self, a: Self::B, b: Self::B) -> Self::B;
 

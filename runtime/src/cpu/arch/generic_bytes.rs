@@ -87,6 +87,10 @@ unsafe impl SimdBytes for Generic {
         v.map(|x| x >> 4)
     }
     #[inline(always)]
+    fn lookup(self, table: &[u8; 16], v: B) -> B {
+        v.map(|x| table[usize::from(x & 15)])
+    }
+    #[inline(always)]
     fn or_bytes(self, a: B, b: B) -> B {
         from_fn(|i| a[i] | b[i])
     }

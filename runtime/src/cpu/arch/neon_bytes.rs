@@ -110,6 +110,10 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         unsafe { vshrq_n_u8::<4>(v) }
     }
     #[inline(always)]
+    fn lookup(self, table: &[u8; 16], v: uint8x16_t) -> uint8x16_t {
+        unsafe { vqtbl1q_u8(vld1q_u8(table.as_ptr()), v) }
+    }
+    #[inline(always)]
     fn or_bytes(self, a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
         unsafe { vorrq_u8(a, b) }
     }

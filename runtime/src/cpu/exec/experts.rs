@@ -19,6 +19,7 @@ use crate::{
         pool::Worker,
     },
     graph::{ExpertPart, ExpertStep, Rows, Src},
+    quant::DType,
 };
 
 impl StepContext<'_> {
@@ -41,6 +42,7 @@ impl StepContext<'_> {
         let pairs_at = routes_at + (n * 2 * step.slots * 4).next_multiple_of(64);
         // SAFETY: this worker's scratch.
         let mut pairs = unsafe { Pairs::new(scratch, pairs_at, step, n) };
+        let panel_at = pairs_at + Pairs::bytes(step, n);
         let mut prepared = false;
         worker.for_each(step.n_experts.min(n * step.slots) * schedule.mat_vec.len(), |item| {
             if !prepared {
@@ -61,17 +63,29 @@ impl StepContext<'_> {
             let range = schedule.mat_vec[item % schedule.mat_vec.len()];
             let part = &step.parts[range.part];
             let w = self.expert_rows(part, expert as usize, range);
-            prefetch(&w.bytes[..w.bytes.len().min(PREFETCH_BYTES)]);
+            if !part.op.input_major {
+                prefetch(&w.bytes[..w.bytes.len().min(PREFETCH_BYTES)]);
+            }
             // SAFETY: this worker's scratch, written above.
             let routes = unsafe { scratch.slice::<f32>(routes_at / 4, n * 2 * step.slots) };
             // SAFETY: as above.
-            let all = unsafe { self.expert_acts(step, forms, acts, w, 1) };
-            for pair in pairs.of(expert as usize) {
-                let bytes = self.act_bytes(self.backend.linear.act_form(w.dtype, 1), step);
-                let act = &all[pair.act(step) * bytes..][..bytes];
-                let out = self.expert_out(part, range, *pair);
-                // SAFETY: the range of the pair's output that this item alone writes.
-                unsafe { self.backend.linear.mat_vec(w, act, 1, out.0.element::<f32>(out.1, range.len), range.len) };
+            let all = unsafe { self.expert_acts(step, forms, acts, part, 1) };
+            let own = pairs.of(expert as usize);
+            if part.op.input_major {
+                // SAFETY: this worker's scratch, behind the pairs.
+                let panel = unsafe { scratch.slice_mut::<u8>(panel_at, scratch.len() - panel_at) };
+                self.multiply_expert(step, part, w, range, own, (all, acts.rows), panel);
+            } else {
+                for pair in own {
+                    let bytes = self.act_bytes(self.backend.linear.act_form(w.dtype, 1), step);
+                    let act = &all[pair.act(step) * bytes..][..bytes];
+                    let (buffer, start) = self.expert_out(part, range, *pair);
+                    let out = buffer.element::<f32>(start, range.len);
+                    // SAFETY: the range of the pair's output that this item alone writes.
+                    unsafe { self.backend.linear.mat_vec(w, act, 1, out, range.len) };
+                }
+            }
+            for pair in own {
                 let weight = routes[pair.row as usize * 2 * step.slots + step.slots + pair.slot as usize];
                 self.finish_expert(part, expert as usize, range, *pair, weight);
             }
@@ -109,29 +123,50 @@ impl StepContext<'_> {
             let part = &step.parts[range.part];
             let w = self.expert_rows(part, expert, range);
             // SAFETY: written in the phase before.
-            let all = unsafe { self.expert_acts(step, forms, acts, w, n) };
-            let (buffer, first, stride) = self.place(part.output, 0);
-            let last = (n - 1) * stride + step.slots * part.out;
-            let out = buffer.element::<f32>(first, last);
+            let all = unsafe { self.expert_acts(step, forms, acts, part, n) };
             // SAFETY: this worker's scratch, behind the pairs.
             let panel = unsafe { scratch.slice_mut::<u8>(panel_at, scratch.len() - panel_at) };
-            let mut gather = [Gather::default(); GATHERED];
-            for chunk in own.chunks(GATHERED) {
-                for (g, pair) in gather.iter_mut().zip(chunk) {
-                    let to = pair.row as usize * stride + pair.slot as usize * part.out + range.start;
-                    *g = Gather { act: pair.act(step) as u32, out: to as u32 };
-                }
-                // SAFETY: every `out` is `range.len` elements below `last`, which this item alone writes.
-                unsafe {
-                    let kernels = self.backend.linear;
-                    kernels.mat_mat_gathered(w, all, acts.rows, &gather[..chunk.len()], out, 1, panel);
-                }
-            }
+            self.multiply_expert(step, part, w, range, own, (all, acts.rows), panel);
             for pair in own {
                 let weight = route_of(pair.row as usize)[step.slots + pair.slot as usize];
                 self.finish_expert(part, expert, range, *pair, weight);
             }
         });
+    }
+
+    /// Multiplies a range of one expert's outputs with the inputs of `own`, which are among the `n` rows of `acts`.
+    #[allow(clippy::too_many_arguments)]
+    fn multiply_expert(
+        &self,
+        step: &ExpertStep,
+        part: &ExpertPart,
+        w: WeightRows<'_>,
+        range: RowRange,
+        own: &[Pair],
+        (acts, n): (&[u8], usize),
+        panel: &mut [u8],
+    ) {
+        let kernels = self.backend.linear;
+        let (buffer, first, stride) = self.place(part.output, 0);
+        let last = own.iter().map(|p| p.row as usize).max().unwrap_or(0) * stride + step.slots * part.out;
+        let out = buffer.element::<f32>(first, last);
+        let mut gather = [Gather::default(); GATHERED];
+        for chunk in own.chunks(GATHERED) {
+            for (g, pair) in gather.iter_mut().zip(chunk) {
+                let to = pair.row as usize * stride + pair.slot as usize * part.out + range.start;
+                *g = Gather { act: pair.act(step) as u32, out: to as u32 };
+            }
+            let gather = &gather[..chunk.len()];
+            // SAFETY: every `out` is followed by `range.len` elements below `last`, which this item alone writes.
+            unsafe {
+                if part.op.input_major {
+                    let columns = range.start..range.start + range.len;
+                    kernels.mat_mat_transposed(w, columns, acts, n, Some(gather), out, 1, panel);
+                } else {
+                    kernels.mat_mat_gathered(w, acts, n, gather, out, 1, panel);
+                }
+            }
+        }
     }
 
     /// Bytes of one expert's input in that form.
@@ -164,7 +199,7 @@ impl StepContext<'_> {
         }
     }
 
-    /// All inputs in the form that `w` wants for `n` rows.
+    /// All inputs in the form that `part` wants for `n` rows.
     ///
     /// # Safety
     /// They were written, and nobody writes them in this phase.
@@ -173,19 +208,23 @@ impl StepContext<'_> {
         step: &ExpertStep,
         forms: &[ActForm],
         from: ExpertActs<'a>,
-        w: WeightRows<'_>,
+        part: &ExpertPart,
         n: usize,
     ) -> &'a [u8] {
-        let wanted = self.backend.linear.act_form(w.dtype, n);
+        let dtype = self.backend.plan.graph.weight(part.op.experts[0]).dtype();
+        let wanted = form_of(self.backend.linear, part, dtype, n);
         let before = forms.iter().take_while(|f| **f != wanted).map(|f| self.act_bytes(*f, step) * from.rows);
         let start = from.start + before.sum::<usize>();
         // SAFETY: the caller's promise.
         unsafe { from.buffer.slice(start, self.act_bytes(wanted, step) * from.rows) }
     }
 
-    /// A range of an expert's rows.
+    /// A range of an expert's rows; all of them where the range is one of columns.
     fn expert_rows(&self, part: &ExpertPart, expert: usize, range: RowRange) -> WeightRows<'_> {
         let tensor = self.backend.plan.graph.weight(part.op.experts[expert]);
+        if part.op.input_major {
+            return WeightRows::of(tensor, 0..tensor.rows());
+        }
         WeightRows::of(tensor, range.start..range.start + range.len)
     }
 
@@ -226,6 +265,11 @@ impl StepContext<'_> {
             (self.backend.ops.add_assign)(out, &bias[expert * part.out + range.start..][..range.len]);
         }
     }
+}
+
+/// The form of activations that a part is multiplied with.
+pub(super) fn form_of(kernels: &LinearKernels, part: &ExpertPart, dtype: DType, n: usize) -> ActForm {
+    if part.op.input_major { ActForm::F32 } else { kernels.act_form(dtype, n) }
 }
 
 /// Pairs that one call of the matrix product takes: what fits a worker's stack.

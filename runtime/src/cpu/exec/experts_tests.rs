@@ -198,6 +198,8 @@ fn rows_go_through_their_experts() {
         (Case { scaled: true, bias: true, ..f32 }, 1e-5),
         (Case::new(DType::BF16, 5, 5, 33, 17), 1e-5),
         (Case::new(DType::F32, 1, 1, 16, 8), 1e-5),
+        (Case { input_major: true, ..f32 }, 1e-5),
+        (Case { input_major: true, bias: true, scaled: true, ..Case::new(DType::BF16, 5, 2, 70, 83) }, 1e-5),
         (Case { never_from: 4, ..Case::new(DType::Q8_0, 9, 2, 96, 64) }, 3e-2),
         (Case { never_from: 3, ..Case::new(DType::Q4_0, 6, 2, 64, 160) }, 5e-2),
         (Case { never_from: 3, ..Case::new(DType::Q6_K, 4, 2, 256, 256) }, 5e-2),

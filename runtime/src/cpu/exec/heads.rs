@@ -102,7 +102,6 @@ impl StepContext<'_> {
     ) {
         let kernels = self.backend.linear;
         let tensor = self.backend.plan.graph.weight(heads.weight);
-        let (dtype, row_bytes) = (tensor.dtype(), tensor.row_bytes());
         let (buffer, first, stride) = self.place(step.parts[0].output, 0);
         let to = first + range.part * heads.output + range.start;
         // The last row ends at its width, not at its stride.
@@ -112,13 +111,13 @@ impl StepContext<'_> {
         // the form that the kernel asked for.
         unsafe {
             if heads.transposed {
-                let w = &tensor.bytes()[matrix * row_bytes..];
+                let w = WeightRows::of(tensor, matrix..matrix + heads.input);
                 let columns = range.start..range.start + range.len;
-                kernels.mat_mat_transposed(dtype, w, heads.input, heads.output, columns, acts, n, out, stride, panel);
+                kernels.mat_mat_transposed(w, columns, acts, n, None, out, stride, panel);
                 return;
             }
-            let start = matrix + range.start;
-            let w = WeightRows::of(tensor, start..start + range.len);
+            let first = matrix + range.start;
+            let w = WeightRows::of(tensor, first..first + range.len);
             if few {
                 kernels.mat_vec(w, acts, n, out, stride);
             } else {

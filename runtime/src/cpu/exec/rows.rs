@@ -94,12 +94,10 @@ impl StepContext<'_> {
         match op {
             RowOp::Embed { table, scale } => {
                 let tensor = self.backend.plan.graph.weight(*table);
-                let bytes = tensor.row_bytes();
-                let id = self.backend.batch.tokens[token_row] as usize;
-                let row = &tensor.bytes()[id * bytes..][..bytes];
                 // Ids and shapes were checked; see `admit` and the op's shape rule.
                 debug_assert_eq!(tensor.row_len(), width);
-                if tensor.dtype().decode_row(row, out).is_ok() && *scale != 1.0 {
+                tensor.decode_row(self.backend.batch.tokens[token_row] as usize, out);
+                if *scale != 1.0 {
                     (kernels.scale)(out, *scale);
                 }
             }

@@ -1,6 +1,9 @@
 //! How the work of a plan's linears is cut into items, and how much scratch a worker needs.
 
-use super::{attention, experts::Pairs};
+use super::{
+    attention,
+    experts::{Pairs, form_of},
+};
 use crate::{
     cpu::ops::{ActForm, LinearKernels},
     format::Tensor,
@@ -120,7 +123,9 @@ impl Schedule {
                 StepKind::Experts(e) => {
                     for part in &e.parts {
                         let dtype = plan.graph.weight(part.op.experts[0]).dtype();
-                        rest = rest.max(kernels.panel_bytes(dtype, e.k) + Pairs::bytes(e, max_tokens));
+                        let panel = kernels.panel_bytes(dtype, e.k).max(kernels.transposed_panel_bytes(e.k));
+                        let few = self.mat_vec_act_bytes * LinearKernels::MAT_VEC_TOKENS;
+                        rest = rest.max(panel + few.max(Pairs::bytes(e, max_tokens)).next_multiple_of(64));
                     }
                 }
                 StepKind::Attention(a) => rest = rest.max(attention::scratch_len(&a.op) * 4),
@@ -138,7 +143,12 @@ impl LinearSchedule {
         let mut s = Self::default();
         let weights: Vec<_> = step.parts.iter().map(|p| plan.graph.weight(p.weight)).collect();
         for w in &weights {
-            add_forms(kernels, w, &mut s.mat_vec_forms, &mut s.mat_mat_forms);
+            for (forms, n) in [(&mut s.mat_vec_forms, 1), (&mut s.mat_mat_forms, LinearKernels::MAT_VEC_TOKENS + 1)] {
+                let form = kernels.act_form(w.dtype(), n);
+                if !forms.contains(&form) {
+                    forms.push(form);
+                }
+            }
         }
         // Guided: each range is a thread's share of what is left. So there are few of them, the long streams that the
         // prefetchers like, and the last are small.
@@ -193,16 +203,6 @@ impl LinearSchedule {
     }
 }
 
-/// Adds the forms of activations that `w` is multiplied with, for few rows and for many.
-fn add_forms(kernels: &LinearKernels, w: &Tensor, few: &mut Vec<ActForm>, many: &mut Vec<ActForm>) {
-    for (forms, n) in [(few, 1), (many, LinearKernels::MAT_VEC_TOKENS + 1)] {
-        let form = kernels.act_form(w.dtype(), n);
-        if !forms.contains(&form) {
-            forms.push(form);
-        }
-    }
-}
-
 impl ExpertSchedule {
     fn new(plan: &Plan, step: &ExpertStep, kernels: &LinearKernels, threads: usize) -> Self {
         let mut s = Self::default();
@@ -212,11 +212,20 @@ impl ExpertSchedule {
         let row: usize = weights.iter().map(|w| w.stored_bytes() * step.slots).sum();
         let share = if threads == 1 { row } else { (row / (threads * 8)).max(MIN_ITEM_BYTES) };
         for (part, w) in weights.iter().enumerate() {
-            add_forms(kernels, w, &mut s.mat_vec_forms, &mut s.mat_mat_forms);
-            let rows = step.parts[part].out;
+            let of = &step.parts[part];
+            for (forms, n) in [(&mut s.mat_vec_forms, 1), (&mut s.mat_mat_forms, usize::MAX)] {
+                let form = form_of(kernels, of, w.dtype(), n);
+                if !forms.contains(&form) {
+                    forms.push(form);
+                }
+            }
+            let rows = of.out;
             let row_bytes = (w.stored_bytes() / rows.max(1)).max(1);
-            let few = (share / row_bytes).next_multiple_of(ROW_STEP).max(ROW_STEP);
-            let many = kernels.panel_rows(w.dtype(), step.k).max(1);
+            let (least, many) = match of.op.input_major {
+                true => (kernels.transposed_panel_rows(), kernels.transposed_panel_rows()),
+                false => (ROW_STEP, kernels.panel_rows(w.dtype(), step.k).max(1)),
+            };
+            let few = (share / row_bytes).next_multiple_of(least).max(least);
             for (ranges, len) in [(&mut s.mat_vec, few), (&mut s.mat_mat, many)] {
                 let starts = (0..rows).step_by(len);
                 ranges.extend(starts.map(|start| RowRange { part, start, len: len.min(rows - start) }));

@@ -103,10 +103,19 @@ impl GgufWriter {
         self
     }
 
-    /// Adds a tensor.
+    /// Adds a tensor; of a type that GGUF has no number for, or with scales of its own, its values as f32.
     pub fn tensor(&mut self, name: &str, tensor: &Tensor) -> &mut Self {
-        let ty = GgmlType::from_number(tensor.dtype().to_ggml());
-        self.raw_tensor(name, ty, tensor.shape(), tensor.shared_bytes().clone())
+        if let (Some(number), None) = (tensor.dtype().to_ggml(), tensor.scales()) {
+            let ty = GgmlType::from_number(number);
+            return self.raw_tensor(name, ty, tensor.shape(), tensor.shared_bytes().clone());
+        }
+        let mut row = vec![0.0; tensor.row_len()];
+        let mut bytes = Vec::new();
+        for i in 0..tensor.rows() {
+            tensor.decode_row(i, &mut row);
+            bytes.extend(row.iter().flat_map(|v| v.to_le_bytes()));
+        }
+        self.raw_tensor(name, GgmlType::from_number(0), tensor.shape(), Bytes::heap(bytes))
     }
 
     /// Adds a tensor of any type, known or not; `shape` is outermost first, `bytes` are written as they are.

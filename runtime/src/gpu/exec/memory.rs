@@ -6,7 +6,7 @@ use super::states::StateBuffers;
 use crate::{
     cpu::ops::rope_cos_sin,
     gpu::{Gpu, GpuError, kernel::Binding, weights::GpuWeights},
-    graph::{CacheId, Device, Graph, Plan, StateId},
+    graph::{CacheId, Device, Plan, StateId},
     step::{Batch, PAGE_TOKENS, PageBook, SequenceKv},
 };
 
@@ -33,6 +33,8 @@ pub(super) enum Source {
     Rope,
     /// Attention over parts of long sequences.
     Partials,
+    /// Pairs of row and slot, put together by the expert that they chose.
+    Pairs,
 }
 
 /// Elements of the arena and its two regions.
@@ -44,6 +46,8 @@ pub(super) struct ArenaLayout {
     pub output_elements: usize,
     /// Token rows that there is room for.
     pub max_tokens: usize,
+    /// Words for pairs of row and slot, by expert.
+    pub pair_words: usize,
 }
 
 impl ArenaLayout {
@@ -69,6 +73,7 @@ pub(super) struct Memory {
     pub tokens: wgpu::Buffer,
     pub rope: wgpu::Buffer,
     pub partials: wgpu::Buffer,
+    pairs: wgpu::Buffer,
     /// By cache.
     kv: Vec<wgpu::Buffer>,
     /// By group: pages that the buffers of its layers have room for.
@@ -85,7 +90,7 @@ impl Memory {
         gpu: &Gpu,
         layout: &ArenaLayout,
         book: &PageBook,
-        graph: &Graph,
+        plan: &Plan,
         params: &[u8],
         vectors: &[f32],
     ) -> Result<Self, GpuError> {
@@ -95,7 +100,8 @@ impl Memory {
             Ok(buffer)
         };
         let max_outputs = 1;
-        let kv = graph.caches().iter().map(|_| gpu.buffer("keys and values", 0, DEVICE)).collect::<Result<_, _>>()?;
+        let kv =
+            plan.graph.caches().iter().map(|_| gpu.buffer("keys and values", 0, DEVICE)).collect::<Result<_, _>>()?;
         Ok(Self {
             params: filled("parameters", params, U::UNIFORM | U::STORAGE)?,
             vectors: filled("vectors", bytemuck::cast_slice(vectors), U::STORAGE)?,
@@ -105,9 +111,10 @@ impl Memory {
             tokens: gpu.buffer("tokens", layout.max_tokens as u64 * 4, DEVICE)?,
             rope: gpu.buffer("rotation tables", 4096, DEVICE)?,
             partials: gpu.buffer("partial attention", 4096, DEVICE)?,
+            pairs: gpu.buffer("pairs of rows and experts", layout.pair_words as u64 * 4, DEVICE)?,
             kv,
             pages: vec![0; book.groups.len()],
-            states: StateBuffers::new(gpu, graph.states())?,
+            states: StateBuffers::new(gpu, plan)?,
             staging: gpu.buffer("results", 4096, U::MAP_READ | U::COPY_DST)?,
         })
     }
@@ -127,6 +134,7 @@ impl Memory {
             Source::State(id) => (&self.states.buffers[id.0 as usize]).into(),
             Source::Rope => (&self.rope).into(),
             Source::Partials => (&self.partials).into(),
+            Source::Pairs => (&self.pairs).into(),
         }
     }
 

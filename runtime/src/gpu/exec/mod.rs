@@ -102,7 +102,7 @@ impl GpuBackend {
             .with_states(plan.graph.states(), options.max_cached_tokens);
         let lowering = Lowering::new(&gpu, &plan, &weights, &book, options.max_step_tokens)?;
         let layout = lowering.layout;
-        let memory = Memory::new(&gpu, &layout, &book, &plan.graph, &lowering.params, &lowering.vectors)?;
+        let memory = Memory::new(&gpu, &layout, &book, &plan, &lowering.params, &lowering.vectors)?;
         let steps = lowering.compile(&gpu, &memory, &weights)?;
         gpu.check()?;
         gpu.save_pipelines();
@@ -269,13 +269,14 @@ impl GpuBackend {
         let memory = &mut self.memory;
         let mut grown = memory.reserve_outputs(&gpu, &self.layout, self.batch.outputs.len())?;
         grown |= memory.reserve_pages(&gpu, &self.plan, &self.book)?;
-        grown |= memory.states.reserve(&gpu, self.plan.graph.states(), &self.book)?;
+        grown |= memory.states.reserve(&gpu, &self.book)?;
         memory.copy_pages(&gpu, &self.plan, &self.book, &self.batch)?;
         let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
         let n = self.batch.tokens.len();
         let shape = &mut self.shape;
         (shape.tokens, shape.outputs, shape.sequences) = (n, self.batch.outputs.len(), self.batch.sequences.len());
-        shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS);
+        shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS)
+            || !self.group_ops.iter().all(|op| attention::fits_one_part(gpu.caps(), op, longest));
         shape.splits.clear();
         let mut partials = 0;
         for op in &self.group_ops {

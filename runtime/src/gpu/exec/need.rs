@@ -1,6 +1,6 @@
 //! How much device memory a plan takes.
 
-use super::{GpuBackendOptions, lower::layout::lay_out};
+use super::{GpuBackendOptions, lower::layout::lay_out, states::state_bytes};
 use crate::{
     gpu::{Gpu, GpuBackend, GpuError, weights},
     graph::{CacheId, Device, Plan},
@@ -12,7 +12,7 @@ const SMALL: u64 = 1 << 20;
 
 impl GpuBackend {
     /// Bytes of device memory that the GPU's steps of `plan` take, with the cache full and one sequence: weights that are
-    /// copied, keys and values, activations.
+    /// copied, keys and values, states, activations.
     ///
     /// # Errors
     /// Where the activations of one token do not fit a binding.
@@ -28,8 +28,9 @@ impl GpuBackend {
                 pages.min(group.capacity as u64) * group.layer_bytes(options.kv_type) as u64
             })
             .sum();
+        let states: u64 = state_bytes(plan).iter().sum();
         let vectors = plan.graph.weights().filter(|(_, t)| t.shape().len() == 1);
         let vectors: u64 = vectors.map(|(_, t)| t.row_len() as u64 * 4).sum();
-        Ok(weights::bytes_to_copy(gpu, plan) + kv + layout.bytes(1) + vectors + SMALL)
+        Ok(weights::bytes_to_copy(gpu, plan) + kv + states + layout.bytes(1) + vectors + SMALL)
     }
 }

@@ -75,7 +75,7 @@ pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuErr
     Ok(vec![variant(1, mat_vec(caps, call, 1)), variant(8, mat_vec(caps, call, 4)), variant(u32::MAX, many)])
 }
 
-fn check(call: &LinearCall) -> Result<(), GpuError> {
+pub(super) fn check(call: &LinearCall) -> Result<(), GpuError> {
     let fail = |why: String| {
         let name = call.parts.iter().map(|p| format!("{} [{}, {}]", p.dtype, p.rows, call.k)).collect::<Vec<_>>();
         Err(GpuError::Unsupported { op: "linear", name: name.join(", "), why })
@@ -106,6 +106,7 @@ fn check(call: &LinearCall) -> Result<(), GpuError> {
 fn alignment(dtype: DType) -> u64 {
     match dtype {
         DType::F32 | DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => 4,
+        DType::F8_E4M3 | DType::MXFP4 | DType::MXFP4_SPLIT => 1,
         DType::F16 | DType::BF16 | DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::Q6_K => 2,
     }
 }
@@ -117,7 +118,7 @@ fn aligned(call: &LinearCall) -> bool {
 }
 
 /// Defines that all kernels have.
-fn defines(call: &LinearCall) -> Defines {
+pub(super) fn defines(call: &LinearCall) -> Defines {
     let mut d = Defines::new()
         .with("PARTS", if call.gated.is_some() { 1 } else { call.parts.len() })
         .flag("RESIDUAL", call.residual.is_some())
@@ -138,15 +139,8 @@ fn defines(call: &LinearCall) -> Defines {
     }
 }
 
-/// A dispatch of workgroups that compute `rows_each` rows of a weight for `tokens_each` rows of the input.
-fn dispatch(
-    caps: &Caps,
-    call: &LinearCall,
-    name: &'static str,
-    defines: Defines,
-    rows_each: u32,
-    tokens_each: u32,
-) -> Dispatch {
+/// The parameters of a call, where a workgroup computes `rows_each` rows of a weight; and workgroups in all.
+pub(super) fn words(call: &LinearCall, rows_each: u32) -> (Vec<u32>, u32) {
     let none = Place { base: 0, offset: 0, stride: 0, rows: call.rows };
     let mut words = Vec::with_capacity(60);
     words.extend(call.input.words());
@@ -165,6 +159,19 @@ fn dispatch(
     if call.gated.is_some() {
         words[12 + 12 + 7] = 0;
     }
+    (words, groups)
+}
+
+/// A dispatch of workgroups that compute `rows_each` rows of a weight for `tokens_each` rows of the input.
+fn dispatch(
+    caps: &Caps,
+    call: &LinearCall,
+    name: &'static str,
+    defines: Defines,
+    rows_each: u32,
+    tokens_each: u32,
+) -> Dispatch {
+    let (words, groups) = words(call, rows_each);
     let x = groups.min(caps.max_workgroups);
     Dispatch {
         kernel: Kernel {
@@ -197,7 +204,7 @@ fn mat_vec(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
 }
 
 /// Invocations that share rows: as many as can be without more of them idle in the last round than need be.
-fn team(call: &LinearCall) -> u32 {
+pub(super) fn team(call: &LinearCall) -> u32 {
     let float = call.parts.iter().any(|p| p.dtype.is_float());
     let pieces = if float { call.k.div_ceil(4) } else { call.k / 32 };
     let busy = |team: u32| f64::from(pieces) / f64::from(pieces.next_multiple_of(team));
@@ -236,8 +243,10 @@ fn cooperative(caps: &Caps, call: &LinearCall, sub: u32) -> Dispatch {
     dispatch(caps, call, "linear_coop", defines, 128, 64)
 }
 
+/// Staged as f16 where the device has it and no weight has more precision or range than that.
 fn mat_mat(caps: &Caps, call: &LinearCall) -> Dispatch {
-    dispatch(caps, call, "linear_mat", defines(call), 64, 64)
+    let wide = call.parts.iter().any(|p| matches!(p.dtype, DType::F32 | DType::BF16));
+    dispatch(caps, call, "linear_mat", defines(call).flag("F16", caps.f16 && !wide), 64, 64)
 }
 
 #[cfg(test)]

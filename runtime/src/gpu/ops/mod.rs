@@ -6,6 +6,7 @@
 //! the stream of commands does not change from token to token.
 
 pub mod attention;
+pub mod experts;
 pub mod linear;
 mod params;
 pub mod recurrent;

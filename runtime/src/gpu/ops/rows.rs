@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     gpu::{Access, Caps, GpuError, Kernel},
-    graph::{Act, Graph, NormKind, NormOp, PositionScale, RopeId, RopeLayout, RowOp, RowProgram, Rows, Src, WeightId},
+    graph::{
+        Act, Graph, GroupScore, NormKind, NormOp, PositionScale, RopeId, RopeLayout, RouteOp, RouteScore, RouteWeight,
+        RowOp, RowProgram, Rows, Src, WeightId,
+    },
 };
 
 /// A dispatch with what it wants bound behind binding 3.
@@ -29,6 +32,8 @@ pub enum Extra {
     None,
     /// Binding 4: the `rope` buffer.
     Rope,
+    /// Binding 4: `tokens`, an id a token row.
+    Tokens,
     /// Binding 4: rows of the table; binding 5: `tokens`, an id a token row.
     Table {
         /// The table.
@@ -171,9 +176,9 @@ impl Lowering<'_> {
             RowOp::Join { a, b, lens } => out.push(self.columns(i, [*a, *b], *lens, [lens[0], 0])),
             RowOp::Rope { src, rope, head_dim } => out.push(self.rope(i, *src, *rope, *head_dim)),
             RowOp::Embed { table, scale } => self.embed(i, *table, *scale, out)?,
-            RowOp::Route { .. } | RowOp::ExpertSum { .. } => {
-                let why = "experts run on the CPU alone".to_owned();
-                return Err(GpuError::Unsupported { op: "route", name: String::new(), why });
+            RowOp::Route { src, route } => out.push(self.route(i, *src, route)?),
+            RowOp::ExpertSum { src, route, k, weighted } => {
+                out.push(self.expert_sum(i, [*src, *route], *k, *weighted));
             }
         }
         Ok(i + 1)
@@ -372,6 +377,59 @@ impl Lowering<'_> {
         let invocations = workgroup(self.caps, elements as usize, 64);
         let grid = [Dim::Fixed(elements.div_ceil(invocations)), Dim::RowsOver(1), Dim::Fixed(1)];
         (wide, elements, Defines::new().with("WG", invocations), grid)
+    }
+
+    fn route(&self, i: usize, src: Src, route: &RouteOp) -> Result<RowDispatch, GpuError> {
+        // Scores, and what experts are chosen by, lie in workgroup memory beside some smaller things.
+        let most = (self.caps.max_workgroup_memory as usize / 4).saturating_sub(1024) / 2;
+        if route.n_experts > most {
+            let why = format!("{} experts; the kernel has room for {most}", route.n_experts);
+            return Err(GpuError::Unsupported { op: "route", name: String::new(), why });
+        }
+        let wg = workgroup(self.caps, route.n_experts, 64);
+        let (score, jitter) = match route.score {
+            RouteScore::Softmax => ("softmax", 0.0),
+            RouteScore::Sigmoid => ("sigmoid", 0.0),
+            RouteScore::SqrtSoftplus => ("sqrt_softplus", 0.0),
+            RouteScore::Raw => ("raw", 0.0),
+            RouteScore::SparseMixer { jitter } => ("sparse", jitter),
+        };
+        let weight = match route.weight {
+            RouteWeight::Score => "score",
+            RouteWeight::Softmax => "softmax",
+            RouteWeight::Sigmoid => "sigmoid",
+        };
+        let mut defines = reduction(self.caps, wg)
+            .with("EXPERTS", route.n_experts)
+            .with("CHOSEN", route.k)
+            .with("SCORE", score)
+            .with("WEIGHT", weight)
+            .flag("RENORMALISE", route.renormalise.is_some())
+            .flag("TABLE", route.table.is_some());
+        let mut keep = 0;
+        if let Some(groups) = route.groups {
+            defines = defines.with("GROUPS", groups.n).flag("BEST_TWO", groups.score == GroupScore::BestTwo);
+            keep = groups.keep as u32;
+        }
+        let vectors = [route.bias, route.expert_scale, route.table].map(|v| self.vector(v));
+        let params = Params::default().place(&self.place(self.operand(src).src)).place(&self.target(i)).u(&vectors);
+        let params = params.u(&[keep]).f(&[route.scale, route.renormalise.unwrap_or(0.0), jitter]);
+        let (extra, more) = match route.table {
+            Some(_) => (Extra::Tokens, &[Access::Read][..]),
+            None => (Extra::None, &[][..]),
+        };
+        let grid = [Dim::Fixed(1), Dim::RowsOver(1), Dim::Fixed(1)];
+        Ok(RowDispatch { dispatch: self.dispatch("route", defines, params, grid, more), extra })
+    }
+
+    fn expert_sum(&self, i: usize, [src, route]: [Src; 2], slots: usize, weighted: bool) -> RowDispatch {
+        let [y, route] = [src, route].map(|s| self.place(self.operand(s).src));
+        let width = self.program.instrs[i].width;
+        let invocations = workgroup(self.caps, width, 64);
+        let grid = [Dim::Fixed((width as u32).div_ceil(invocations)), Dim::RowsOver(1), Dim::Fixed(1)];
+        let defines = Defines::new().with("WG", invocations).flag("WEIGHTED", weighted);
+        let params = Params::default().place(&y).place(&route).place(&self.target(i)).u(&[width as u32, slots as u32]);
+        RowDispatch { dispatch: self.dispatch("expert_sum", defines, params, grid, &[]), extra: Extra::None }
     }
 
     fn rope(&self, i: usize, src: Src, rope: RopeId, head_dim: usize) -> RowDispatch {

@@ -5,6 +5,7 @@
 //! With `HANDMILL_SHADER_DUMP=DIR` in the environment the kernels are also written there, for tools that know more: as
 //! naga reads them (`native/`), as browsers do (`browser/`), and in SPIR-V (`spv/`).
 
+mod experts;
 mod variants;
 
 use std::{

@@ -5,6 +5,7 @@
 //! - **linear**: all linears of one input, behind a *row program* that makes that input (norms, residual adds,
 //!   gated activations, the embedding look-up: everything that works row by row). The program's values that are
 //!   needed later are stored; the rest lives in a worker's scratch.
+//! - **experts**: all linears by experts of one input and route, likewise behind a row program.
 //! - **attention**, with the per-head norms and rotations of q, k and v folded in.
 //! - **short_conv**, **gated_delta**: what has a state a sequence;
 //! - **rows**: a row program that no linear follows.
@@ -23,7 +24,7 @@ use std::collections::HashMap;
 use super::{
     builder::Graph,
     error::GraphError,
-    op::{CacheId, Rows, ValueId},
+    op::{CacheId, Rows, StateId, ValueId},
 };
 use crate::{format::Tensor, quant::RowError};
 use planner::Planner;
@@ -122,6 +123,11 @@ impl Plan {
         self.steps.iter().find(|s| s.kind.cache() == Some(cache)).map(|s| s.device)
     }
 
+    /// Where the states `state` of sequences lie; none where nothing uses them.
+    pub fn state_device(&self, state: StateId) -> Option<Device> {
+        self.steps.iter().find(|s| s.kind.state() == Some(state)).map(|s| s.device)
+    }
+
     /// A value's place. Only values that cross steps have one.
     ///
     /// # Panics
@@ -136,14 +142,15 @@ impl Plan {
     /// # Errors
     /// A weight whose bytes are not whole rows.
     pub(crate) fn decode_vectors(&self) -> Result<Vec<Vec<f32>>, RowError> {
-        let decode = |((_, tensor), wanted): ((_, &Tensor), bool)| {
+        let wanted = self.graph.vectors();
+        let decode = |(i, (_, tensor)): (usize, (_, &Tensor))| {
             let mut vector = Vec::new();
-            if wanted {
+            if wanted[i] {
                 vector.resize(tensor.rows() * tensor.row_len(), 0.0);
                 tensor.dtype().decode_row(tensor.bytes(), &mut vector)?;
             }
             Ok(vector)
         };
-        self.graph.weights().zip(self.graph.vectors()).map(decode).collect()
+        self.graph.weights().enumerate().map(decode).collect()
     }
 }

@@ -59,6 +59,7 @@ impl<'g> Planner<'g> {
                     }
                     self.linear(x, &group);
                 }
+                Op::HeadLinear(op) => self.head_linear(at, *op),
                 Op::ExpertLinear(_) => {
                     let mut group = vec![at];
                     while i < nodes.len() {
@@ -73,7 +74,6 @@ impl<'g> Planner<'g> {
                     }
                     self.experts([node.inputs[0], node.inputs[1]], &group);
                 }
-                Op::HeadLinear(op) => self.head_linear(at, *op),
                 Op::Attention(_) => {
                     self.flush();
                     self.steps.push((node.name.clone(), StepKind::Attention(attention[&at].clone())));

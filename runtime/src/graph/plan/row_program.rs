@@ -192,8 +192,8 @@ impl RowOp {
         match self {
             RowOp::Embed { .. } => [None, None],
             RowOp::Add { a, b } | RowOp::Mul { a, b, .. } | RowOp::Join { a, b, .. } => [Some(a), Some(b)],
-            RowOp::ExpertSum { src, route, .. } => [Some(src), Some(route)],
             RowOp::GatedAct { gate, up, .. } => [Some(gate), Some(up)],
+            RowOp::ExpertSum { src, route, .. } => [Some(src), Some(route)],
             RowOp::Norm { src, .. }
             | RowOp::Act { src, .. }
             | RowOp::Columns { src, .. }

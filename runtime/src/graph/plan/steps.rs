@@ -2,7 +2,9 @@
 
 use super::{RowProgram, Src};
 use crate::graph::{
-    op::{AttentionOp, CacheId, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, ValueId, WeightId},
+    op::{
+        AttentionOp, CacheId, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, StateId, ValueId, WeightId,
+    },
     recurrent::{GatedDeltaStep, ShortConvStep},
 };
 
@@ -169,7 +171,7 @@ impl StepKind {
         }
     }
 
-    /// Embedding tables and weights of linears, in the order in which they are used.
+    /// Embedding tables and weights of linears, of all experts, in the order in which they are used.
     pub fn matrices(&self) -> Vec<WeightId> {
         let tables = self.program().map_or(&[][..], |p| &p.instrs).iter().filter_map(|i| i.op.table());
         let parts: Vec<WeightId> = match self {
@@ -178,6 +180,15 @@ impl StepKind {
             StepKind::Rows(_) | StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => Vec::new(),
         };
         tables.chain(parts).collect()
+    }
+
+    /// The per-sequence state that the step uses.
+    pub fn state(&self) -> Option<StateId> {
+        match self {
+            StepKind::ShortConv(c) => Some(c.op.state),
+            StepKind::GatedDelta(d) => Some(d.op.state),
+            StepKind::Rows(_) | StepKind::Linear(_) | StepKind::Experts(_) | StepKind::Attention(_) => None,
+        }
     }
 
     /// The cache of keys and values that the step uses.

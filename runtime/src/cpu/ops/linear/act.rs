@@ -18,6 +18,8 @@ pub enum ActForm {
     /// [first 16 q of blocks 0..P][last 16 q of blocks 0..P][scale, each 4 times][scale · Σq, each 4 times]   4 V bytes
     /// ```
     Q8Groups,
+    /// As [`ActForm::Q8Groups`], but with the even elements of a block for the first 16 and the odd ones for the last.
+    Q8Pairs,
     /// int8 in natural order, one [`ActChunk`] for every 256 elements.
     Q8Chunks,
 }
@@ -48,7 +50,7 @@ const _: () = assert!(size_of::<ActChunk>() == 576);
 pub(super) fn row_bytes(form: ActForm, lanes: usize, k: usize) -> usize {
     match form {
         ActForm::F32 => (4 * k).next_multiple_of(64),
-        ActForm::Q8Groups => (k.div_ceil(8 * lanes) * 16 * lanes).next_multiple_of(64),
+        ActForm::Q8Groups | ActForm::Q8Pairs => (k.div_ceil(8 * lanes) * 16 * lanes).next_multiple_of(64),
         ActForm::Q8Chunks => k.div_ceil(256) * size_of::<ActChunk>(),
     }
 }
@@ -91,9 +93,9 @@ unsafe fn quantize32<S: Simd>(s: S, x: *const f32, q: &mut [i8; 32]) -> (f32, i3
     (peak / 127.0 + s.reduce_sum(poison), first, last)
 }
 
-/// Makes a row of [`ActForm::Q8Groups`]. `x.len()` is a multiple of 32; `out` is 64-byte stepped as `row_bytes` says.
+/// Makes a row of [`ActForm::Q8Groups`], or of [`ActForm::Q8Pairs`]. `x.len()` is a multiple of 32; `out` is 64-byte stepped as `row_bytes` says.
 #[inline(always)]
-pub(super) fn quantize_groups<S: SimdBytes>(s: S, x: &[f32], out: &mut [u8]) {
+pub(super) fn quantize_groups<S: SimdBytes, const PAIRS: bool>(s: S, x: &[f32], out: &mut [u8]) {
     let width = 4 * S::LANES;
     assert!(x.len().is_multiple_of(32) && out.len() >= row_bytes(ActForm::Q8Groups, S::LANES, x.len()));
     for (g, group) in x.chunks(32 * S::PIECES).enumerate() {
@@ -105,6 +107,9 @@ pub(super) fn quantize_groups<S: SimdBytes>(s: S, x: &[f32], out: &mut [u8]) {
             let mut q = [0i8; 32];
             // SAFETY: the block has 32 floats.
             let (scale, first, last) = unsafe { quantize32(s, block.as_ptr(), &mut q) };
+            if PAIRS {
+                q = std::array::from_fn(|i| q[i % 16 * 2 + i / 16]);
+            }
             let q: &[u8] = bytemuck::cast_slice(&q);
             out[16 * i..][..16].copy_from_slice(&q[..16]);
             out[width + 16 * i..][..16].copy_from_slice(&q[16..]);

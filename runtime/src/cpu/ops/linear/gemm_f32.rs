@@ -10,7 +10,7 @@
 //! 2·rows·k·tokens flops; W is read once, the activations once per R rows.
 
 use super::job::Job;
-use super::unpack::{MAX_LEN, Unpack};
+use super::unpack::{MAX_LEN, Unpack, e8m0_half};
 use crate::cpu::arch::SimdBytes;
 
 /// Rows of a tile.
@@ -72,6 +72,7 @@ unsafe fn fill_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) 
             let target = job.panel.cast::<f32>().add(i * tile);
             if W::LEN == 1 {
                 W::to_f32(s, source, to - from, target);
+                job.scale_f32(s, i, from, to - from, target);
             } else {
                 W::to_f32(s, source, to - from, buffer.as_mut_ptr());
                 std::ptr::copy_nonoverlapping(buffer.as_ptr().add(first - from), target, end - first);
@@ -101,6 +102,16 @@ unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
                 for r in 0..S::LANES {
                     let p = job.row(row + first + r).add(i / W::LEN * W::BYTES);
                     W::to_f32(s, p, n, buffer[r].as_mut_ptr());
+                    if W::APART && !job.scales.is_null() {
+                        let scales = job.scale_row(row + first + r).add(i / W::LEN);
+                        for j in 0..n {
+                            // Blocks unpack with half of a scale of 1.
+                            buffer[r][j] *= 2.0 * e8m0_half(*scales.add(j / W::LEN));
+                        }
+                    } else if W::LEN == 1 {
+                        let own = (row + first + r).min(job.n_rows - 1);
+                        job.scale_f32(s, own, i, n, buffer[r].as_mut_ptr());
+                    }
                 }
                 let words = panel.add(i * tile + first).cast::<u32>();
                 s.transpose_words(buffer.as_ptr().cast(), stride, words, tile, n);

@@ -14,7 +14,7 @@
 
 use super::act::ActChunk;
 use super::job::Job;
-use super::unpack::{Quants, Shape, Unpack};
+use super::unpack::{Quants, Shape, Unpack, e8m0_half};
 use crate::cpu::arch::SimdBytes;
 
 /// Rows of a tile.
@@ -60,6 +60,9 @@ unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
             unsafe {
                 for r in 0..S::LANES {
                     W::to_quants(s, job.row(row + first + r).add(block * W::BYTES), &mut quants[r]);
+                    if W::APART && !job.scales.is_null() {
+                        quants[r].scale[0] = e8m0_half(*job.scale_row(row + first + r).add(block));
+                    }
                 }
                 for g in 0..groups_of_block {
                     let group = job.panel.add((block * groups_of_block + g) * group_bytes::<S, W::Shape>());

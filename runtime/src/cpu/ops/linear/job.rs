@@ -28,6 +28,8 @@ pub struct ScaleRows<'a> {
     pub row_bytes: usize,
     /// Rows of weights that share one.
     pub block_rows: usize,
+    /// Elements of a row that share a scale.
+    pub block_cols: usize,
     /// Rows of weights before the first, in its block.
     pub first_row: usize,
 }
@@ -43,7 +45,7 @@ impl<'a> WeightRows<'a> {
             let (from, to) = (s.first_row + rows.start, s.first_row + rows.end);
             let row_bytes = s.row_bytes(tensor.row_len());
             let bytes = &s.bytes[from / s.block[0] * row_bytes..to.div_ceil(s.block[0]) * row_bytes];
-            ScaleRows { bytes, row_bytes, block_rows: s.block[0], first_row: from % s.block[0] }
+            ScaleRows { bytes, row_bytes, block_rows: s.block[0], block_cols: s.block[1], first_row: from % s.block[0] }
         });
         Self {
             dtype: tensor.dtype(),
@@ -83,6 +85,7 @@ pub(super) struct Job {
     pub scales: *const u8,
     pub scale_row_bytes: usize,
     pub scale_block_rows: usize,
+    pub scale_block_cols: usize,
     pub scale_first_row: usize,
     /// For mat-mat: which rows of `acts` and of `out` the tokens are; null where they are the first ones in order.
     pub gather: *const Gather,
@@ -104,6 +107,48 @@ pub(super) struct Job {
 pub(super) const AHEAD: usize = 4096;
 
 impl Job {
+    /// Gives the first `n_rows` rows at `w` their scales.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn set_scales(&mut self, s: ScaleRows<'_>, n_rows: usize) {
+        let rows = (s.first_row + n_rows).div_ceil(s.block_rows);
+        let enough = rows.checked_mul(s.row_bytes).is_some_and(|n| n <= s.bytes.len());
+        assert!(enough, "fewer scales than {n_rows} rows need");
+        self.scales = s.bytes.as_ptr();
+        (self.scale_row_bytes, self.scale_block_rows, self.scale_block_cols) =
+            (s.row_bytes, s.block_rows, s.block_cols);
+        self.scale_first_row = s.first_row;
+    }
+
+    /// Multiplies elements `i..i + n` of row `row` at `w`, decoded to `x`, by their f32 scales, if there are any.
+    ///
+    /// # Safety
+    /// `x` must be valid for `n` floats, and the row one of those that `set_scales` was called for.
+    #[inline(always)]
+    pub unsafe fn scale_f32<S: SimdBytes>(&self, s: S, row: usize, i: usize, n: usize, x: *mut f32) {
+        if self.scales.is_null() {
+            return;
+        }
+        let scales =
+            self.scales.wrapping_add((self.scale_first_row + row) / self.scale_block_rows * self.scale_row_bytes);
+        let mut at = i;
+        while at < i + n {
+            let block = at / self.scale_block_cols;
+            let end = (i + n).min((block + 1).saturating_mul(self.scale_block_cols));
+            // SAFETY: the block has a scale, and the elements are among the n.
+            unsafe {
+                let scale = s.splat(f32_at(scales, block));
+                while at < end {
+                    let p = x.add(at - i);
+                    s.store_partial(p, end - at, s.mul(scale, s.load_partial(p, end - at)));
+                    at += S::LANES;
+                }
+            }
+            at = end;
+        }
+    }
+
     /// Row `r`, or the last row where there is no such row: tiles of rows may be partly empty, but never read beyond.
     ///
     /// # Safety
@@ -119,7 +164,6 @@ impl Job {
     /// # Safety
     /// The format must have scales of their own.
     #[inline(always)]
-    #[allow(dead_code)] // until a format has them
     pub unsafe fn scale_row(&self, r: usize) -> *const u8 {
         let row = (self.scale_first_row + r.min(self.n_rows - 1)) / self.scale_block_rows;
         // SAFETY: `LinearKernels` has checked that all rows have scales.
@@ -193,6 +237,16 @@ impl Job {
             }
         }
     }
+}
+
+/// Float `i` at `p`, whatever its address.
+///
+/// # Safety
+/// It must be readable.
+#[inline(always)]
+pub(super) unsafe fn f32_at(p: *const u8, i: usize) -> f32 {
+    // SAFETY: as above.
+    unsafe { f32::from_le_bytes(p.add(4 * i).cast::<[u8; 4]>().read_unaligned()) }
 }
 
 /// A kernel for one format on one instruction set.

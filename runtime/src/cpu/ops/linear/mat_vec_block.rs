@@ -1,4 +1,4 @@
-//! Mat-vec over the 32-element block formats (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0): the kernel that decode speed hangs on.
+//! Mat-vec over the 32-element block formats (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, MXFP4): the kernel that decode speed hangs on.
 //!
 //! Four rows at once. A step takes one group of P blocks from each (P = 16-byte pieces in a vector: 4 on AVX-512):
 //!
@@ -16,14 +16,23 @@
 //! to 5 that memory takes to deliver one. 2·rows·k·tokens flops; W is read once.
 
 use super::job::{AHEAD, Job};
-use crate::cpu::arch::SimdBytes;
+use crate::{cpu::arch::SimdBytes, quant::mxfp4::MXFP4_DOUBLED};
 
-/// A block of 32 quants with an f16 scale in its first two bytes.
+/// A block of 32 quants with a scale in its first bytes, an f16 unless [`Block32::scales`] says otherwise.
 pub(super) trait Block32 {
     /// Bytes of a block.
     const BYTES: usize;
     /// Whether bytes 2 and 3 are an f16 minimum that is added to every element.
     const HAS_MIN: bool = false;
+
+    /// Whether blocks hold no scales: those lie in the job's `scales`, one byte each.
+    const APART: bool = false;
+
+    /// The scales of headers.
+    #[inline(always)]
+    fn scales<S: SimdBytes>(s: S, headers: S::I) -> S::F {
+        s.f16_low(headers)
+    }
 
     /// What must be added to every quant (after [`Block32::dot`]'s own reading of it) where there is no minimum.
     fn offset<S: SimdBytes>() -> f32;
@@ -60,6 +69,113 @@ pub(super) struct Q5_0;
 pub(super) struct Q5_1;
 /// See [`crate::quant::DType::Q8_0`].
 pub(super) struct Q8_0;
+
+/// See [`crate::quant::DType::MXFP4`].
+pub(super) struct MXFP4;
+/// See [`crate::quant::DType::MXFP4_SPLIT`].
+pub(super) struct MXFP4Split;
+
+/// Twice the values of nibbles, centred on 16: quants of five bits.
+pub(super) const MXFP4_QUANTS: [u8; 16] = {
+    let mut quants = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        quants[i] = (MXFP4_DOUBLED[i] + 16) as u8;
+        i += 1;
+    }
+    quants
+};
+
+/// Half of 2^(e − 127), for quants are twice the values, with e in the low byte of every lane; infinite for 255.
+#[inline(always)]
+fn e8m0_halves<S: SimdBytes>(s: S, headers: S::I) -> S::F {
+    // e moves to where a float's exponent is. The shift to the right spreads its top bit over the sign.
+    let v = s.abs(s.f32_from_bits(s.shr_i32::<1>(s.shl_i32::<24>(headers))));
+    // The one exponent that is subnormal.
+    let least = s.splat(f32::from_bits(0x0040_0000));
+    s.mul(s.max(v, least), s.splat(0.5))
+}
+
+/// The low bytes of P scales of each of four rows.
+///
+/// # Safety
+/// `n` bytes of each row must be readable, of those that the job has.
+#[inline(always)]
+unsafe fn headers_apart<S: SimdBytes>(s: S, job: &Job, rows: [*const u8; 4], n: usize) -> S::I {
+    const AT: [usize; 4] = [0, 1, 2, 3];
+    let last = (job.scale_first_row + job.n_rows - 1) / job.scale_block_rows;
+    let end = job.scales.wrapping_add((last + 1) * job.scale_row_bytes);
+    // Words are read at every byte, the last of which reaches three bytes further. The last row lies furthest.
+    if n == S::PIECES && rows[3].wrapping_add(n + 3) <= end {
+        // SAFETY: the words end before the scales do.
+        return unsafe { s.load_headers(rows, AT) };
+    }
+    let mut copies = [[0u8; 8]; 4];
+    for (copy, row) in copies.iter_mut().zip(rows) {
+        // SAFETY: n ≤ 4 bytes are readable.
+        unsafe { std::ptr::copy_nonoverlapping(row, copy.as_mut_ptr(), n) };
+    }
+    // SAFETY: 8 bytes hold the words of four.
+    unsafe { s.load_headers([copies[0].as_ptr(), copies[1].as_ptr(), copies[2].as_ptr(), copies[3].as_ptr()], AT) }
+}
+
+impl Block32 for MXFP4 {
+    const BYTES: usize = 17;
+    #[inline(always)]
+    fn offset<S: SimdBytes>() -> f32 {
+        -16.0
+    }
+    #[inline(always)]
+    fn scales<S: SimdBytes>(s: S, headers: S::I) -> S::F {
+        e8m0_halves(s, headers)
+    }
+    #[inline(always)]
+    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
+        // SAFETY: quants follow the scale.
+        let packed = unsafe { s.load_pieces(p.add(1), offsets) };
+        (s.lookup(&MXFP4_QUANTS, s.low4(packed)), s.lookup(&MXFP4_QUANTS, s.high4(packed)))
+    }
+    #[inline(always)]
+    unsafe fn load_group<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B) {
+        // SAFETY: the caller vouches for the blocks.
+        unsafe { Self::load(s, p, [0, 17, 34, 51]) }
+    }
+    #[inline(always)]
+    unsafe fn load_group_headers<S: SimdBytes>(s: S, rows: [*const u8; 4]) -> S::I {
+        // SAFETY: the caller vouches for the blocks.
+        unsafe { s.load_headers(rows, [0, 17, 34, 51]) }
+    }
+}
+
+impl Block32 for MXFP4Split {
+    const BYTES: usize = 16;
+    const APART: bool = true;
+    #[inline(always)]
+    fn offset<S: SimdBytes>() -> f32 {
+        -16.0
+    }
+    #[inline(always)]
+    fn scales<S: SimdBytes>(s: S, headers: S::I) -> S::F {
+        e8m0_halves(s, headers)
+    }
+    #[inline(always)]
+    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
+        // SAFETY: as the caller vouches.
+        let packed = unsafe { s.load_pieces(p, offsets) };
+        (s.lookup(&MXFP4_QUANTS, s.low4(packed)), s.lookup(&MXFP4_QUANTS, s.high4(packed)))
+    }
+    #[inline(always)]
+    unsafe fn load_group<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B) {
+        // SAFETY: blocks of 16 bytes side by side are a vector.
+        let packed = unsafe { s.load_bytes(p) };
+        (s.lookup(&MXFP4_QUANTS, s.low4(packed)), s.lookup(&MXFP4_QUANTS, s.high4(packed)))
+    }
+    // Never called: blocks have no headers.
+    #[inline(always)]
+    unsafe fn load_group_headers<S: SimdBytes>(s: S, _: [*const u8; 4]) -> S::I {
+        s.splat_i32(0)
+    }
+}
 
 /// The methods for groups, for a format of `$bytes` bytes a block with quants from byte `$skip` on.
 macro_rules! nibble_group {
@@ -219,6 +335,10 @@ unsafe fn mat_vec_n<S: SimdBytes, W: Block32, const T: usize>(s: S, job: &Job) {
         // SAFETY: rows are clamped to those that exist, and groups to the blocks of a row.
         unsafe {
             let mut rows = [job.row(row), job.row(row + 1), job.row(row + 2), job.row(row + 3)];
+            let scales = match W::APART && !job.scales.is_null() {
+                true => [job.scale_row(row), job.scale_row(row + 1), job.scale_row(row + 2), job.scale_row(row + 3)],
+                false => [std::ptr::null(); 4],
+            };
             for group in 0..n_groups {
                 job.prefetch(s, cursor, 4 * group_bytes);
                 cursor = cursor.wrapping_add(4 * group_bytes);
@@ -226,11 +346,11 @@ unsafe fn mat_vec_n<S: SimdBytes, W: Block32, const T: usize>(s: S, job: &Job) {
                     job.prefetch(s, cursor, 4 * group_bytes);
                     cursor = cursor.wrapping_add(4 * group_bytes);
                 }
-                step::<S, W, T>(s, job, rows, None, group, &mut sums);
+                step::<S, W, T>(s, job, rows, scales, None, group, &mut sums);
                 rows = rows.map(|p| p.add(group_bytes));
             }
             if rest > 0 {
-                step::<S, W, T>(s, job, rows, Some(partial), n_groups, &mut sums);
+                step::<S, W, T>(s, job, rows, scales, Some((partial, rest)), n_groups, &mut sums);
             }
             for (t, sums) in sums.into_iter().enumerate().take(job.n_tokens) {
                 let all = s.sum4(sums.rows);
@@ -246,27 +366,36 @@ unsafe fn mat_vec_n<S: SimdBytes, W: Block32, const T: usize>(s: S, job: &Job) {
     }
 }
 
-/// One group of P blocks of four rows, side by side unless there are `offsets`.
+/// One group of P blocks of four rows, side by side unless it is a `partial` one of fewer, with offsets for all P.
+/// `scale_rows` are the rows' scales, for formats that have them apart.
 ///
 /// # Safety
 /// The blocks at `rows[r] + offsets[i]` must be readable, and the group must be one of the activations'.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)] // inlined: the state of a loop
 unsafe fn step<S: SimdBytes, W: Block32, const T: usize>(
     s: S,
     job: &Job,
     rows: [*const u8; 4],
-    offsets: Option<[usize; 4]>,
+    scale_rows: [*const u8; 4],
+    partial: Option<([usize; 4], usize)>,
     group: usize,
     sums: &mut [Sums<S::F>; T],
 ) {
     let width = 4 * S::LANES;
     // SAFETY: as the caller vouches.
     unsafe {
+        let offsets = partial.map(|(offsets, _)| offsets);
         let headers = match offsets {
+            _ if W::APART && job.scales.is_null() => s.splat_i32(127),
+            _ if W::APART => {
+                let n = partial.map_or(S::PIECES, |(_, n)| n);
+                headers_apart(s, job, scale_rows.map(|p| p.add(group * S::PIECES)), n)
+            }
             None => W::load_group_headers(s, rows),
             Some(offsets) => s.load_headers(rows, offsets),
         };
-        let scales = s.f16_low(headers);
+        let scales = W::scales(s, headers);
         // The offset, where there is one, is the same for all blocks and comes in at the end.
         let mins = if W::HAS_MIN { s.f16_high(headers) } else { scales };
         let load = |row: *const u8| match offsets {

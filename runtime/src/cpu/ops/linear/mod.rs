@@ -18,6 +18,7 @@ mod gemm_i8;
 mod job;
 mod mat_vec_block;
 mod mat_vec_float;
+mod mat_vec_scaled;
 mod mat_vec_super;
 mod table;
 mod unpack;

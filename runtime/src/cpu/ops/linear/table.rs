@@ -2,11 +2,12 @@
 
 use super::act::{self, ActForm};
 use super::job::{Gather, Job, Kernel, WeightRows};
-use super::mat_vec_block::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use super::mat_vec_block::{MXFP4, MXFP4Split, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::mat_vec_float::{BF16, F16, F32};
+use super::mat_vec_scaled::F8E4M3;
 use super::mat_vec_super::{Q4_K, Q5_K, Q6_K};
 use super::unpack::{Shape, Unpack};
-use super::{gemm_f32, gemm_i8, mat_vec_block, mat_vec_float, mat_vec_super};
+use super::{gemm_f32, gemm_i8, mat_vec_block, mat_vec_float, mat_vec_scaled, mat_vec_super};
 use crate::cpu::arch::{Isa, Simd, SimdBytes};
 use crate::quant::DType;
 
@@ -22,10 +23,11 @@ pub struct LinearKernels {
     /// Rows of a tile of mat-mat on floats, on bytes.
     tile_rows: [usize; 2],
     /// By `DType as usize`.
-    mat_vec: [Kernel; DType::ALL.len()],
-    mat_mat: [Kernel; DType::ALL.len()],
-    mat_mat_transposed: [Kernel; DType::ALL.len()],
+    mat_vec: [Kernel; DType::COUNT],
+    mat_mat: [Kernel; DType::COUNT],
+    mat_mat_transposed: [Kernel; DType::COUNT],
     quantize_groups: unsafe fn(&[f32], &mut [u8]),
+    quantize_pairs: unsafe fn(&[f32], &mut [u8]),
     quantize_chunks: unsafe fn(&[f32], &mut [u8]),
 }
 
@@ -66,8 +68,10 @@ impl LinearKernels {
             return if self.multiplies_bytes(dtype) { ActForm::Q8Chunks } else { ActForm::F32 };
         }
         match dtype {
-            DType::F32 | DType::F16 | DType::BF16 => ActForm::F32,
+            DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => ActForm::F32,
             DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => ActForm::Q8Groups,
+            DType::MXFP4 => ActForm::Q8Groups,
+            DType::MXFP4_SPLIT => ActForm::Q8Pairs,
             DType::Q4_K | DType::Q5_K | DType::Q6_K => ActForm::Q8Chunks,
         }
     }
@@ -75,9 +79,11 @@ impl LinearKernels {
     /// Whether mat-mat unpacks this format to bytes, not to floats.
     fn multiplies_bytes(&self, dtype: DType) -> bool {
         let bits = match dtype {
-            DType::F32 | DType::F16 | DType::BF16 => 32,
+            DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => 32,
             DType::Q4_0 | DType::Q4_1 | DType::Q4_K => 4,
             DType::Q5_0 | DType::Q5_1 | DType::Q5_K => 5,
+            // As many as its values take when they are centred.
+            DType::MXFP4 | DType::MXFP4_SPLIT => 5,
             DType::Q6_K => 6,
             DType::Q8_0 => 8,
         };
@@ -98,6 +104,8 @@ impl LinearKernels {
             ActForm::F32 => out[..4 * x.len()].copy_from_slice(bytemuck::cast_slice(x)),
             // SAFETY: a table is handed out only where the CPU has its instruction set.
             ActForm::Q8Groups => unsafe { (self.quantize_groups)(x, out) },
+            // SAFETY: as above.
+            ActForm::Q8Pairs => unsafe { (self.quantize_pairs)(x, out) },
             // SAFETY: as above.
             ActForm::Q8Chunks => unsafe { (self.quantize_chunks)(x, out) },
         }
@@ -206,58 +214,65 @@ impl LinearKernels {
         PANEL_ALIGN + gemm_f32::panel_bytes(k, self.tile_rows[0])
     }
 
-    /// `out[t · out_stride + j] = Σ_i W[i, columns.start + j] · x[t, i]`: a weight whose rows belong to inputs. `w` begins
-    /// with `k` rows of `row_len` elements as they lie in the file; `acts` with `n_tokens` rows of [`ActForm::F32`].
+    /// `out[t · out_stride + j] = Σ_i W[i, columns.start + j] · x[t, i]`: a weight whose rows belong to inputs. `w` has as
+    /// many rows as inputs; `acts` begins with `n_acts` rows of [`ActForm::F32`]. The tokens are all of them in order,
+    /// unless `gather` names which rows of activations and of the output they are.
     ///
     /// # Panics
-    /// If `w`, `acts` or `panel` is too short, blocks do not divide `row_len`, or it has no such columns.
+    /// If `w`, `acts` or `panel` is too short, blocks do not divide `w.k`, or there are no such columns or rows.
     ///
     /// # Safety
     /// As for [`LinearKernels::mat_vec`].
     #[allow(clippy::too_many_arguments)]
     pub unsafe fn mat_mat_transposed(
         &self,
-        dtype: DType,
-        w: &[u8],
-        k: usize,
-        row_len: usize,
+        w: WeightRows<'_>,
         columns: std::ops::Range<usize>,
         acts: &[u8],
-        n_tokens: usize,
+        n_acts: usize,
+        gather: Option<&[Gather]>,
         out: *mut f32,
         out_stride: usize,
         panel: &mut [u8],
     ) {
-        let row_bytes = dtype.row_bytes(row_len).expect("blocks divide the row");
-        let act_stride = self.act_row_bytes(ActForm::F32, k);
-        assert!(columns.end <= row_len && panel.len() >= self.transposed_panel_bytes(k), "columns or panel");
-        assert!(k.checked_mul(row_bytes).is_some_and(|n| n <= w.len()), "w has fewer than {k} rows of {row_len}");
-        assert!(n_tokens.checked_mul(act_stride).is_some_and(|n| n <= acts.len()), "acts has fewer rows");
-        if columns.is_empty() || n_tokens == 0 {
+        let (inner, row_len) = (w.n_rows, w.k);
+        let row_bytes = w.dtype.row_bytes(row_len).expect("blocks divide the row");
+        let act_stride = self.act_row_bytes(ActForm::F32, inner);
+        assert!(columns.end <= row_len && panel.len() >= self.transposed_panel_bytes(inner), "columns or panel");
+        let enough = |n: usize, each: usize, have: usize| n.checked_mul(each).is_some_and(|n| n <= have);
+        assert!(enough(inner, row_bytes, w.bytes.len()), "w has fewer than {inner} rows of {row_len}");
+        assert!(enough(n_acts, act_stride, acts.len()), "acts has fewer rows");
+        let n_tokens = gather.map_or(n_acts, <[Gather]>::len);
+        if columns.is_empty() || n_tokens == 0 || inner == 0 {
             return;
         }
+        let known = |g: &Gather| (g.act as usize) < n_acts;
+        assert!(gather.is_none_or(|g| g.iter().all(known)), "a row of the activations that is not there");
         let skip = panel.as_ptr().align_offset(PANEL_ALIGN);
-        let panel = panel[skip..].as_mut_ptr();
-        let job = Job {
-            w: w.as_ptr(),
+        let mut job = Job {
+            w: w.bytes.as_ptr(),
             n_rows: columns.len(),
-            k,
+            k: inner,
             row_bytes,
             scales: std::ptr::null(),
             scale_row_bytes: 0,
             scale_block_rows: 1,
+            scale_block_cols: usize::MAX,
             scale_first_row: 0,
-            gather: std::ptr::null(),
+            gather: gather.map_or(std::ptr::null(), <[Gather]>::as_ptr),
             acts: acts.as_ptr(),
             act_stride,
             n_tokens,
             out,
             out_stride,
-            panel,
+            panel: panel[skip..].as_mut_ptr(),
             columns: (columns.start, row_len),
         };
+        if let Some(s) = w.scales {
+            job.set_scales(s, inner);
+        }
         // SAFETY: the CPU has the instruction set; the operands were checked; the caller vouches for `out`.
-        unsafe { self.mat_mat_transposed[dtype as usize](&job) }
+        unsafe { self.mat_mat_transposed[w.dtype as usize](&job) }
     }
 
     /// Checks the operands; `None` where there is nothing to do.
@@ -287,6 +302,7 @@ impl LinearKernels {
             scales: std::ptr::null(),
             scale_row_bytes: 0,
             scale_block_rows: 1,
+            scale_block_cols: usize::MAX,
             scale_first_row: 0,
             gather: std::ptr::null(),
             acts: acts.as_ptr(),
@@ -298,10 +314,7 @@ impl LinearKernels {
             columns: (0, n_rows),
         };
         if let Some(s) = w.scales {
-            let scale_rows = (s.first_row + n_rows).div_ceil(s.block_rows);
-            assert!(enough(scale_rows, s.row_bytes, s.bytes.len()), "fewer scales than {n_rows} rows need");
-            job.scales = s.bytes.as_ptr();
-            (job.scale_row_bytes, job.scale_block_rows, job.scale_first_row) = (s.row_bytes, s.block_rows, s.first_row);
+            job.set_scales(s, n_rows);
         }
         Some(job)
     }
@@ -320,22 +333,25 @@ macro_rules! instantiate {
                 gemm_i8_bits: <$token as SimdBytes>::GEMM_I8_BITS,
                 tile_rows: [gemm_f32::tile_rows::<$token>(), gemm_i8::tile_rows::<$token>()],
                 mat_vec: [
-                    mat_vec_float::<F32>, mat_vec_float::<F16>, mat_vec_float::<BF16>,
+                    mat_vec_float::<F32>, mat_vec_float::<F16>, mat_vec_float::<BF16>, mat_vec_scaled::<F8E4M3>,
                     mat_vec_block::<Q4_0>, mat_vec_block::<Q4_1>, mat_vec_block::<Q5_0>, mat_vec_block::<Q5_1>,
                     mat_vec_block::<Q8_0>,
                     mat_vec_super::<Q4_K>, mat_vec_super::<Q5_K>, mat_vec_super::<Q6_K>,
+                    mat_vec_block::<MXFP4>, mat_vec_block::<MXFP4Split>,
                 ],
                 mat_mat: [
-                    mat_mat::<F32>, mat_mat::<F16>, mat_mat::<BF16>,
+                    mat_mat::<F32>, mat_mat::<F16>, mat_mat::<BF16>, mat_mat::<F8E4M3>,
                     mat_mat::<Q4_0>, mat_mat::<Q4_1>, mat_mat::<Q5_0>, mat_mat::<Q5_1>, mat_mat::<Q8_0>,
-                    mat_mat::<Q4_K>, mat_mat::<Q5_K>, mat_mat::<Q6_K>,
+                    mat_mat::<Q4_K>, mat_mat::<Q5_K>, mat_mat::<Q6_K>, mat_mat::<MXFP4>, mat_mat::<MXFP4Split>,
                 ],
                 mat_mat_transposed: [
-                    transposed::<F32>, transposed::<F16>, transposed::<BF16>,
+                    transposed::<F32>, transposed::<F16>, transposed::<BF16>, transposed::<F8E4M3>,
                     transposed::<Q4_0>, transposed::<Q4_1>, transposed::<Q5_0>, transposed::<Q5_1>, transposed::<Q8_0>,
                     transposed::<Q4_K>, transposed::<Q5_K>, transposed::<Q6_K>,
+                    transposed::<MXFP4>, transposed::<MXFP4Split>,
                 ],
                 quantize_groups,
+                quantize_pairs,
                 quantize_chunks,
             };
 
@@ -343,6 +359,12 @@ macro_rules! instantiate {
             unsafe fn mat_vec_float<W: mat_vec_float::FloatWeight>(job: &Job) {
                 // SAFETY: the table is handed out only where the CPU has the features; the job is checked.
                 unsafe { super::mat_vec_float::mat_vec::<_, W>(<$token>::new(), job) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mat_vec_scaled<W: mat_vec_float::FloatWeight>(job: &Job) {
+                // SAFETY: as above.
+                unsafe { super::mat_vec_scaled::mat_vec::<_, W>(<$token>::new(), job) }
             }
 
             $(#[target_feature(enable = $features)])?
@@ -390,7 +412,13 @@ macro_rules! instantiate {
             $(#[target_feature(enable = $features)])?
             unsafe fn quantize_groups(x: &[f32], out: &mut [u8]) {
                 // SAFETY: as above.
-                act::quantize_groups(unsafe { <$token>::new() }, x, out)
+                act::quantize_groups::<_, false>(unsafe { <$token>::new() }, x, out)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn quantize_pairs(x: &[f32], out: &mut [u8]) {
+                // SAFETY: as above.
+                act::quantize_groups::<_, true>(unsafe { <$token>::new() }, x, out)
             }
 
             $(#[target_feature(enable = $features)])?

@@ -4,9 +4,9 @@
 //! rounding, and with exact activations, which bounds what int8 costs. Weights end at a page that cannot be read, and
 //! outputs begin as NaN.
 
-use super::{ActForm, LinearKernels, WeightRows, linear_kernels};
+use super::{ActForm, LinearKernels, ScaleRows, WeightRows, linear_kernels};
 use crate::cpu::arch::Isa;
-use crate::quant::DType;
+use crate::quant::{DType, F8E4M3};
 use half::{bf16, f16};
 
 /// A small generator (xorshift*): tests must not depend on a crate's stream.
@@ -33,7 +33,8 @@ fn halves(dtype: DType) -> &'static [(usize, f32)] {
         DType::Q8_0 => &[(0, 0.001)],
         DType::Q4_K | DType::Q5_K => &[(0, 0.0005), (2, 0.0003)],
         DType::Q6_K => &[(208, 0.00005)],
-        DType::F32 | DType::F16 | DType::BF16 => &[],
+        DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => &[],
+        DType::MXFP4 | DType::MXFP4_SPLIT => &[],
     }
 }
 
@@ -42,9 +43,13 @@ fn random_weights(random: &mut Random, dtype: DType, n: usize) -> Vec<u8> {
         DType::F32 => (0..n).flat_map(|_| random.float().to_le_bytes()).collect(),
         DType::F16 => (0..n).flat_map(|_| f16::from_f32(random.float()).to_le_bytes()).collect(),
         DType::BF16 => (0..n).flat_map(|_| bf16::from_f32(random.float()).to_le_bytes()).collect(),
+        DType::F8_E4M3 => (0..n).map(|_| F8E4M3::from_f32(random.float()).0).collect(),
         _ => {
             let mut bytes: Vec<u8> = (0..dtype.row_bytes(n).unwrap()).map(|_| (random.bits() >> 33) as u8).collect();
             for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+                if dtype == DType::MXFP4 {
+                    block[0] = 117 + block[0] % 8;
+                }
                 for &(at, size) in halves(dtype) {
                     block[at..at + 2].copy_from_slice(&f16::from_f32(random.float() * size).to_le_bytes());
                 }
@@ -168,8 +173,8 @@ fn check(isa: Isa, dtype: DType, n_rows: usize, k: usize, n_tokens: usize) {
     assert!(int8_error.sqrt() <= 2e-2 * norm.sqrt(), "{what}: int8 {}", (int8_error / norm).sqrt());
 }
 
-const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
-const BLOCKS: [DType; 5] = [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0];
+const FLOATS: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F8_E4M3];
+const BLOCKS: [DType; 6] = [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0, DType::MXFP4];
 const SUPER_BLOCKS: [DType; 3] = [DType::Q4_K, DType::Q5_K, DType::Q6_K];
 
 fn check_all(dtypes: &[DType], lengths: &[usize]) {
@@ -293,21 +298,63 @@ fn transposed_weights_match_f64() {
                 let (n, to) = (columns.len(), out.as_mut_ptr());
                 // SAFETY: `out` has a row of `n` for every token.
                 unsafe {
-                    kernels.mat_mat_transposed(
-                        dtype,
-                        w.bytes(),
-                        inputs,
-                        row_len,
-                        columns.clone(),
-                        &acts,
-                        n_tokens,
-                        to,
-                        n,
-                        &mut panel,
-                    );
+                    let w = WeightRows::new(dtype, inputs, row_len, w.bytes());
+                    kernels.mat_mat_transposed(w, columns.clone(), &acts, n_tokens, None, to, n, &mut panel);
                 }
                 let error = crate::cpu::ops::testing::relative_error(&out, &reference);
                 assert!(error < 2e-6, "{dtype} [{inputs}, {row_len}] {}: {error:e}", isa.name());
+            }
+        }
+    }
+}
+
+/// Scales that are not in the blocks, whose last ones end where the readable memory does.
+#[test]
+fn mxfp4_with_scales_apart_matches_whole_blocks() {
+    let mut random = Random(19);
+    for (n_rows, k) in [(1, 32), (3, 96), (7, 160), (33, 576)] {
+        let whole = random_weights(&mut random, DType::MXFP4, n_rows * k);
+        // Element j and j + 16 of a byte become 2j and 2j + 1.
+        let mut blocks = Vec::new();
+        let mut scales = Vec::new();
+        for block in whole.chunks_exact(17) {
+            scales.push(block[0]);
+            let nibble = |i: usize| if i < 16 { block[1 + i] & 15 } else { block[1 + i - 16] >> 4 };
+            blocks.extend((0..16).map(|j| nibble(2 * j) | nibble(2 * j + 1) << 4));
+        }
+        let (blocks, scales) = (Guarded::new(&blocks), Guarded::new(&scales));
+        for isa in Isa::available() {
+            let kernels = linear_kernels(isa);
+            for n_tokens in [1, 2, 4, 5, 17] {
+                let x: Vec<Vec<f32>> = (0..n_tokens).map(|_| (0..k).map(|_| random.float()).collect()).collect();
+                let want = product(kernels, DType::MXFP4, &whole, n_rows, k, &x);
+                let mut w = WeightRows::new(DType::MXFP4_SPLIT, n_rows, k, blocks.bytes());
+                w.scales = Some(ScaleRows {
+                    bytes: scales.bytes(),
+                    row_bytes: k / 32,
+                    block_rows: 1,
+                    block_cols: 32,
+                    first_row: 0,
+                });
+                let form = kernels.act_form(w.dtype, n_tokens);
+                let stride = kernels.act_row_bytes(form, k);
+                let mut acts = vec![0xffu8; stride * n_tokens];
+                for (x, out) in x.iter().zip(acts.chunks_exact_mut(stride)) {
+                    kernels.quantize_row(form, x, out);
+                }
+                let mut out = vec![f32::NAN; n_rows * n_tokens];
+                let mut panel = vec![0xffu8; kernels.panel_bytes(w.dtype, k)];
+                // SAFETY: `out` has room for all rows of all tokens.
+                unsafe {
+                    if n_tokens <= LinearKernels::MAT_VEC_TOKENS {
+                        kernels.mat_vec(w, &acts, n_tokens, out.as_mut_ptr(), n_rows);
+                    } else {
+                        kernels.mat_mat(w, &acts, n_tokens, out.as_mut_ptr(), n_rows, &mut panel);
+                    }
+                }
+                let reference: Vec<f64> = want.iter().map(|v| f64::from(*v)).collect();
+                let error = crate::cpu::ops::testing::relative_error(&out, &reference);
+                assert!(error < 2e-6, "[{n_rows}, {k}], {n_tokens} tokens, {isa:?}: {error:e}");
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Unpacking weights for the matrix product: blocks to one byte a quant with float scales and minima, and any format to
 //! floats.
 
-use super::mat_vec_block::{self as block, Block32};
+use super::mat_vec_block::{self as block, Block32, MXFP4_QUANTS};
 use super::mat_vec_float::{BF16, F16, F32, FloatWeight};
+use super::mat_vec_scaled::F8E4M3;
 use super::mat_vec_super::{self as super_block, Block256, unpack_scales};
 use crate::cpu::arch::SimdBytes;
 
@@ -101,6 +102,9 @@ pub(super) trait Unpack {
     /// Bytes of a block.
     const BYTES: usize;
 
+    /// Whether blocks hold no scales, and unpack as if those were 1: the job has them, one byte a block.
+    const APART: bool = false;
+
     /// Unpacks one block to quants, the first LEN of `out.q`, with as many scales and minima as it has groups.
     /// # Safety
     /// `p` must be readable for BYTES.
@@ -159,7 +163,7 @@ macro_rules! unpack_float {
         }
     )*};
 }
-unpack_float!(F32, F16, BF16);
+unpack_float!(F32, F16, BF16, F8E4M3);
 
 /// The half at `p`.
 #[inline(always)]
@@ -229,6 +233,45 @@ unpack_blocks! {
             out.q[i] = q[i] ^ S::I8_BIAS as u8;
         }
     }
+}
+
+impl Unpack for block::MXFP4 {
+    type Shape = Centred16;
+    const LEN: usize = 32;
+    const BYTES: usize = 17;
+    #[inline(always)]
+    unsafe fn to_quants<S: SimdBytes>(_: S, p: *const u8, out: &mut Quants) {
+        // SAFETY: all offsets are below the block's size.
+        unsafe {
+            out.scale[0] = e8m0_half(*p);
+            nibbles(bytes(p.add(1)), out);
+        }
+        out.q[..32].iter_mut().for_each(|q| *q = MXFP4_QUANTS[usize::from(*q)]);
+    }
+}
+
+impl Unpack for block::MXFP4Split {
+    type Shape = Centred16;
+    const LEN: usize = 32;
+    const BYTES: usize = 16;
+    const APART: bool = true;
+    #[inline(always)]
+    unsafe fn to_quants<S: SimdBytes>(_: S, p: *const u8, out: &mut Quants) {
+        // SAFETY: the block has 16 bytes.
+        let packed: [u8; 16] = unsafe { bytes(p) };
+        out.scale[0] = 0.5;
+        for (i, byte) in packed.into_iter().enumerate() {
+            out.q[2 * i] = MXFP4_QUANTS[usize::from(byte & 15)];
+            out.q[2 * i + 1] = MXFP4_QUANTS[usize::from(byte >> 4)];
+        }
+    }
+}
+
+/// Half of 2^(e − 127), for quants are twice the values.
+#[inline(always)]
+pub(super) fn e8m0_half(e: u8) -> f32 {
+    // In two steps, so that the smallest is no special case; 255 is infinite.
+    f32::from_bits((u32::from(e) << 23).max(0x0040_0000)) * 0.5
 }
 
 /// Q4_K, and Q5_K with its 32 bytes of `fifth` bits.

@@ -2,6 +2,7 @@
 
 mod attention;
 mod calls;
+mod experts;
 pub(super) mod layout;
 mod linear;
 mod recurrent;
@@ -59,6 +60,8 @@ pub(super) struct Lowering<'a> {
     /// First element in `vectors`, by weight.
     vector_at: Vec<u32>,
     steps: Vec<StepDraft>,
+    /// The route that the pairs on the device are of, at this place of the plan.
+    sorted: Option<ValueId>,
 }
 
 impl<'a> Lowering<'a> {
@@ -75,8 +78,18 @@ impl<'a> Lowering<'a> {
             vectors.extend(vector);
         }
         let layout = layout::lay_out(gpu, plan, max_step_tokens)?;
-        let mut lowering =
-            Self { plan, gpu, weights, book, layout, params: Vec::new(), vectors, vector_at, steps: Vec::new() };
+        let mut lowering = Self {
+            plan,
+            gpu,
+            weights,
+            book,
+            layout,
+            params: Vec::new(),
+            vectors,
+            vector_at,
+            steps: Vec::new(),
+            sorted: None,
+        };
         // Set where the step before has made this step's gated activation.
         let mut gated = None;
         let mut states = lowering.begin_states();
@@ -101,10 +114,7 @@ impl<'a> Lowering<'a> {
                         None => lowering.linear(linear, act)?,
                     }
                 }
-                StepKind::Experts(_) => {
-                    let why = "experts run on the CPU alone".to_owned();
-                    return Err(GpuError::Unsupported { op: "expert_linear", name: step.name.clone(), why });
-                }
+                StepKind::Experts(experts) => lowering.experts(experts)?,
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
                 StepKind::ShortConv(conv) => lowering.short_conv(conv),
                 StepKind::GatedDelta(delta) => lowering.gated_delta(&step.name, delta)?,
@@ -224,6 +234,7 @@ impl Lowering<'_> {
             let draft = match extra {
                 Extra::None => self.draft(dispatch, &[]),
                 Extra::Rope => self.draft(dispatch, &[Source::Rope]),
+                Extra::Tokens => self.draft(dispatch, &[Source::Tokens]),
                 Extra::Table { weight, rows } => {
                     let windows = self.windows(weight, rows)?;
                     let sources: Vec<Source> = windows.iter().map(|w| w.source).collect();

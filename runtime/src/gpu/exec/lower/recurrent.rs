@@ -3,14 +3,15 @@
 use super::{Draft, Lowering, StepDraft};
 use crate::{
     gpu::{GpuError, exec::memory::Source, ops::recurrent},
-    graph::{GatedDeltaStep, Rows, ShortConvStep, StateId},
+    graph::{Device, GatedDeltaStep, Rows, ShortConvStep, StateId},
 };
 
 impl Lowering<'_> {
     /// What makes the states ready that kernels work on in place.
     pub(super) fn begin_states(&mut self) -> Vec<Draft> {
         let states: Vec<_> = (0u32..).map(StateId).zip(self.plan.graph.states().to_vec()).collect();
-        let in_place = states.into_iter().filter(|(_, s)| !s.rewritten);
+        let own = |id: StateId| self.plan.state_device(id) == Some(Device::Gpu);
+        let in_place: Vec<_> = states.into_iter().filter(|(id, s)| !s.rewritten && own(*id)).collect();
         let mut drafts = Vec::new();
         for (id, spec) in in_place {
             drafts.push(self.draft(recurrent::begin(self.gpu.caps(), spec.elements), &[Source::State(id)]));

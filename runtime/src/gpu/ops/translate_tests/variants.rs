@@ -50,6 +50,9 @@ pub fn all(found: &mut dyn FnMut(&Caps, &Kernel)) {
             programs.iter().for_each(|(program, result)| row_kernels(&caps, graph, program, *result, *skew, found));
         }
         attention_kernels(&caps, found);
+        if typical {
+            super::experts::all(&caps, found);
+        }
         let choosing = sample::dispatches(&caps, place(49152, 0, Rows::Output), 49152);
         [choosing.chunks, choosing.choose].iter().for_each(|d| found(&caps, &d.kernel));
         for kernel in others() {
@@ -99,6 +102,7 @@ fn adapters() -> Vec<Caps> {
                             uniform_alignment: 256,
                             software,
                             unified_memory: software,
+                            max_memory: None,
                         });
                     }
                 }
@@ -108,12 +112,12 @@ fn adapters() -> Vec<Caps> {
     all
 }
 
-fn place(stride: usize, skew: u32, rows: Rows) -> Place {
+pub(super) fn place(stride: usize, skew: u32, rows: Rows) -> Place {
     Place { base: 4096 + skew, offset: 0, stride: (stride.next_multiple_of(16)) as u32 + skew, rows }
 }
 
 /// A call of `parts` (format and rows) over `k` elements, plain but for what `change` does to it.
-fn linear_call(parts: &[(DType, u32)], k: u32, skew: u32, change: impl Fn(&mut LinearCall)) -> LinearCall {
+pub(super) fn linear_call(parts: &[(DType, u32)], k: u32, skew: u32, change: impl Fn(&mut LinearCall)) -> LinearCall {
     let part = |&(dtype, rows): &(DType, u32)| LinearPart {
         dtype,
         rows,

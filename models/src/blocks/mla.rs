@@ -1,0 +1,176 @@
+//! Multi-head latent attention (DeepSeek-AI 2024) in its absorbed form.
+//!
+//! Keys and values of all heads are linear in one latent vector a token. So the key matrix moves to the query's side and
+//! the value matrix behind the sum: attention itself runs over the latents, which are all that is cached, together with
+//! one rotated key that all heads share.
+//!
+//! ```text
+//! q  [heads][nope | rope]                      latent [kv_rank], key [rope]  = split(kv_a x), latent normalised
+//! q' [heads][W_kᵀ nope | rotated rope]         cache: [latent | rotated key], one head; its value is the latent
+//! o  = W_o [heads] W_v (softmax(scale q'·k) latents)
+//! ```
+
+use handmill_runtime::graph::{
+    AttentionOp, CacheSpec, GraphBuilder, HeadLinearOp, NormOp, Op, PositionScale, RopeSpec, ValueId,
+};
+
+use super::Loader;
+use crate::Error;
+
+/// What the norms of the latents add: always this, whatever the other norms do.
+const EPS: f32 = 1e-6;
+
+/// The latent attention of a model.
+#[derive(Clone, Debug)]
+pub struct LatentAttention {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Elements of a head of q and k that do not turn.
+    pub nope: usize,
+    /// Elements that do.
+    pub rotary: usize,
+    /// Elements of a value.
+    pub v_dim: usize,
+    /// Elements of the latent that queries are made of, if they are.
+    pub q_rank: Option<usize>,
+    /// Elements of the latent that keys and values are made of.
+    pub kv_rank: usize,
+    /// Factor on `q · k`.
+    pub scale: f32,
+    /// Rotation of the rotary parts.
+    pub rope: RopeSpec,
+    /// Factor on q by position.
+    pub q_scale: Option<PositionScale>,
+}
+
+impl LatentAttention {
+    /// Elements of a cached key.
+    fn key_dim(&self) -> usize {
+        self.kv_rank + self.rotary
+    }
+}
+
+/// Latent attention for layer `layer`. After the last layer's only the rows whose output was asked for go on.
+pub fn latent_attention(
+    b: &mut GraphBuilder,
+    l: &Loader<'_>,
+    layer: usize,
+    x: ValueId,
+    a: &LatentAttention,
+    last: bool,
+) -> Result<ValueId, Error> {
+    let width = b.graph().value(x).width;
+    let names = Names { l, layer };
+    let q_width = a.n_heads * (a.nope + a.rotary);
+    // What reads x comes first: one step makes both.
+    let q = match a.q_rank {
+        None => names.linear(b, "q", x, ["attn_q", "q_proj"], q_width)?,
+        Some(rank) => names.linear(b, "q_a", x, ["attn_q_a", "q_a_proj"], rank)?,
+    };
+    let kv = names.linear(b, "kv_a", x, ["attn_kv_a_mqa", "kv_a_proj_with_mqa"], a.key_dim())?;
+    let q = match a.q_rank {
+        None => q,
+        Some(_) => {
+            let latent = names.norm(b, "q_a_norm", q, ["attn_q_a_norm", "q_a_layernorm"])?;
+            names.linear(b, "q_b", latent, ["attn_q_b", "q_b_proj"], q_width)?
+        }
+    };
+    let rope = b.rope_spec(a.rope.clone());
+
+    let latent = b.columns("latent", kv, [a.key_dim(), 0, a.kv_rank])?;
+    let latent = names.norm(b, "kv_a_norm", latent, ["attn_kv_a_norm", "kv_a_layernorm"])?;
+    let shared = b.columns("k_rotary", kv, [a.key_dim(), a.kv_rank, a.rotary])?;
+    let shared = b.rope("k_rope", shared, rope, a.rotary)?;
+    let key = b.join("k", (latent, a.kv_rank), (shared, a.rotary))?;
+
+    let [to_latent, to_value] = matrices(b, l, layer, a)?;
+    let nope = b.columns("q_nope", q, [a.nope + a.rotary, 0, a.nope])?;
+    let absorbed = b.head_linear("k_b", nope, to_latent)?;
+    let rotary = b.columns("q_rotary", q, [a.nope + a.rotary, a.nope, a.rotary])?;
+    let rotary = b.rope("q_rope", rotary, rope, a.rotary)?;
+    let mut query = b.join("q_absorbed", (absorbed, a.kv_rank), (rotary, a.rotary))?;
+    if let Some(scale) = a.q_scale {
+        query = b.op("q_scale", Op::PositionScale(scale), &[query])?;
+    }
+
+    let cache = b.cache(CacheSpec { v_in_k: true, ..CacheSpec::new(1, a.key_dim(), a.kv_rank) });
+    let op = AttentionOp {
+        cache,
+        n_heads: a.n_heads,
+        n_kv_heads: 1,
+        head_dim: a.key_dim(),
+        v_dim: a.kv_rank,
+        scale: a.scale,
+        softcap: None,
+        window: None,
+        chunk: None,
+        sinks: None,
+        rotate_on_read: None,
+        v_in_k: true,
+    };
+    let mut y = b.latent_attention("attention", [query, key], op)?;
+    if last {
+        y = b.op("select", Op::SelectOutputs, &[y])?;
+    }
+    let values = b.head_linear("v_b", y, to_value)?;
+    names.linear(b, "o", values, ["attn_output", "o_proj"], width)
+}
+
+/// W_kᵀ and W_v of every head: rows of one tensor, or (newer GGUF files) two tensors, of which the first is turned already.
+fn matrices(
+    b: &mut GraphBuilder,
+    l: &Loader<'_>,
+    layer: usize,
+    a: &LatentAttention,
+) -> Result<[HeadLinearOp; 2], Error> {
+    let heads = a.n_heads;
+    if l.is_gguf() && l.has(layer, "attn_k_b.weight", "")? {
+        let k = l.layer(b, layer, "attn_k_b.weight", "", &[heads, a.kv_rank, a.nope])?;
+        let v = l.layer(b, layer, "attn_v_b.weight", "", &[heads, a.v_dim, a.kv_rank])?;
+        let plain = |weight, input, output| HeadLinearOp {
+            weight,
+            heads,
+            period: output,
+            first: 0,
+            input,
+            output,
+            transposed: false,
+        };
+        return Ok([plain(k, a.nope, a.kv_rank), plain(v, a.kv_rank, a.v_dim)]);
+    }
+    let period = a.nope + a.v_dim;
+    let shape = [heads * period, a.kv_rank];
+    let weight = l.layer(b, layer, "attn_kv_b.weight", "self_attn.kv_b_proj.weight", &shape)?;
+    let part =
+        |first, input, output, transposed| HeadLinearOp { weight, heads, period, first, input, output, transposed };
+    Ok([part(0, a.nope, a.kv_rank, true), part(a.nope, a.kv_rank, a.v_dim, false)])
+}
+
+/// A layer's weights by their names in GGUF and, after `self_attn.`, in safetensors.
+struct Names<'a, 'l> {
+    l: &'a Loader<'l>,
+    layer: usize,
+}
+
+impl Names<'_, '_> {
+    fn linear(
+        &self,
+        b: &mut GraphBuilder,
+        name: &str,
+        x: ValueId,
+        [gguf, hf]: [&str; 2],
+        out: usize,
+    ) -> Result<ValueId, Error> {
+        let shape = [out, b.graph().value(x).width];
+        let (l, hf) = (self.l, format!("self_attn.{hf}"));
+        let weight = l.layer(b, self.layer, &format!("{gguf}.weight"), &format!("{hf}.weight"), &shape)?;
+        let bias = l.layer_if_present(b, self.layer, &format!("{gguf}.bias"), &format!("{hf}.bias"), &[out])?;
+        Ok(b.linear(name, x, weight, bias)?)
+    }
+
+    fn norm(&self, b: &mut GraphBuilder, name: &str, x: ValueId, [gguf, hf]: [&str; 2]) -> Result<ValueId, Error> {
+        let (gguf, hf) = (format!("{gguf}.weight"), format!("self_attn.{hf}.weight"));
+        let norm = self.l.layer_rms(b, self.layer, &gguf, &hf, b.graph().value(x).width)?;
+        Ok(b.norm(name, x, NormOp { eps: EPS, ..norm })?)
+    }
+}

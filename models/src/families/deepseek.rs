@@ -1,0 +1,218 @@
+//! DeepSeek V2, V3 (and V3.1, R1) and Mistral 4: latent attention, then after a few dense layers mixtures of many small
+//! experts with some that every token uses. DeepSeek-AI 2024a, 2024b.
+
+use handmill_runtime::{
+    format::Checkpoint,
+    graph::{Act, GraphBuilder, GroupScore, RopeLayout, RouteGroups, RouteOp, RouteScore, ValueId},
+};
+
+use super::{ACT, Built, Dims, refuse_unless};
+use crate::{
+    Error,
+    blocks::{
+        self, Head, LatentAttention, Loader, Norms,
+        moe::{Experts, Moe, Shared},
+        rope::RopeDefaults,
+    },
+    config::{Config, Key, key},
+};
+
+const NOPE: Key = key("attention.key_length_mla", "qk_nope_head_dim");
+const ROTARY: Key = key("rope.dimension_count", "qk_rope_head_dim");
+const VALUE: Key = key("attention.value_length_mla", "v_head_dim");
+const METHOD: Key = key("", "topk_method");
+const GATING: Key = key("expert_gating_func", "scoring_func");
+const GROUPS: Key = key("expert_group_count", "n_group");
+const KEPT: Key = key("expert_group_used_count", "topk_group");
+
+/// How a family chooses experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V2,
+    V3,
+    Mistral4,
+}
+
+pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
+    // Heads have sizes of their own here; the common ones say nothing.
+    let d = Dims::read(c, Some(1), 2048)?;
+    refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
+    let version = version(c)?;
+    let l = Loader::new(checkpoint, d.eps)?;
+    let attention = attention(c, &d, &l)?;
+    let experts = Mixture::read(c, version)?;
+
+    let mut b = GraphBuilder::new();
+    let embedding = l.embedding(&mut b, d.width)?;
+    let mut h = b.embed("embed", embedding, 1.0)?;
+    for i in 0..d.n_layers {
+        let last = i + 1 == d.n_layers;
+        h = blocks::layer(
+            &mut b,
+            &l,
+            i,
+            h,
+            (Norms::Pre, 1.0, last),
+            |b, x| blocks::latent_attention(b, &l, i, x, &attention, last),
+            |b, x| match experts.dense_before > i {
+                true => blocks::gated_mlp(b, &l, i, x, d.inner, Act::Silu),
+                false => experts.block(b, &l, i, x),
+            },
+        )?;
+    }
+    let tied = c.bool(key("", "tie_word_embeddings"))?.unwrap_or(false);
+    let graph = blocks::logits(b, &l, h, embedding, &Head::new(tied))?;
+    Ok(Built { graph, n_layers: d.n_layers, width: d.width, context: d.context })
+}
+
+/// GGUF has one architecture for V2 and V3, which differ in how experts are scored.
+fn version(c: &Config<'_>) -> Result<Version, Error> {
+    Ok(match c.architecture() {
+        "deepseek_v2" => Version::V2,
+        "deepseek_v3" => Version::V3,
+        "mistral4" => Version::Mistral4,
+        // Files without the key are of before there was a V3.
+        _ => match c.usize(GATING)? {
+            None | Some(0 | 1) => Version::V2,
+            Some(2) => Version::V3,
+            Some(n) => return Err(c.error(GATING, format!("the gating function {n} is not supported"))),
+        },
+    })
+}
+
+fn attention(c: &Config<'_>, d: &Dims, l: &Loader<'_>) -> Result<LatentAttention, Error> {
+    let rotary = c.require_usize(ROTARY)?;
+    let (nope, v_dim) = if c.is_gguf() {
+        // Old files say the sizes of heads where newer ones say those of latents.
+        let (long, short) = (key("attention.key_length", ""), key("attention.value_length", ""));
+        let query = match c.usize(NOPE)? {
+            None => c.require_usize(long)?,
+            Some(n) => n,
+        };
+        let value = match c.usize(VALUE)? {
+            None => c.require_usize(short)?,
+            Some(n) => n,
+        };
+        let what = || c.error(ROTARY, format!("{rotary} of {query} elements of a head"));
+        (query.checked_sub(rotary).filter(|n| *n > 0).ok_or_else(what)?, value)
+    } else {
+        (c.require_usize(NOPE)?, c.require_usize(VALUE)?)
+    };
+    let kv_rank = c.require_usize(key("attention.kv_lora_rank", "kv_lora_rank"))?;
+    for (k, n) in [(NOPE, nope), (ROTARY, rotary), (VALUE, v_dim)] {
+        refuse_unless(c, k, n <= 1024 && kv_rank <= 4096, "a head of that size")?;
+    }
+    // Mistral 4 counts what turns in parts of the head.
+    let head_dim = if c.architecture() == "mistral4" && !c.is_gguf() { nope + rotary } else { rotary };
+    let interleaved = c.bool(key("", "rope_interleave"))?.unwrap_or(true);
+    let defaults = RopeDefaults {
+        layout: if interleaved { RopeLayout::Interleaved } else { RopeLayout::Half },
+        gguf_layout: RopeLayout::Interleaved,
+        theta: 1e4,
+        head_dim,
+        // Half a dimension more, so that rounding down cannot lose one.
+        partial: if head_dim == rotary { 1.0 } else { (rotary as f64 + 0.5) / head_dim as f64 },
+        context: d.context,
+        layer_type: "full_attention",
+    };
+    let rope = blocks::rope::rope(c, &defaults, l)?;
+    refuse_unless(c, ROTARY, rope.rotary_dims == rotary && !rope.length_dependent(), "this way to rotate")?;
+    let growth = blocks::rope::attention_growth(c, &defaults)?;
+    Ok(LatentAttention {
+        n_heads: d.n_heads,
+        nope,
+        rotary,
+        v_dim,
+        q_rank: c.usize(key("attention.q_lora_rank", "q_lora_rank"))?.filter(|r| *r > 0),
+        kv_rank,
+        scale: ((nope + rotary) as f32).powf(-0.5) * growth * growth,
+        rope,
+        q_scale: blocks::rope::query_scale(c)?,
+    })
+}
+
+/// The experts of a model.
+struct Mixture {
+    /// Layers before the first mixture.
+    dense_before: usize,
+    /// Without the bias, which is each layer's.
+    route: RouteOp,
+    /// Width between the halves of an expert.
+    inner: usize,
+    /// Experts that every token uses, as one.
+    shared: usize,
+    biased: bool,
+}
+
+impl Mixture {
+    fn read(c: &Config<'_>, version: Version) -> Result<Self, Error> {
+        const EXPERTS: Key = key("expert_count", "n_routed_experts");
+        const USED: Key = key("expert_used_count", "num_experts_per_tok");
+        const SHARED: Key = key("expert_shared_count", "n_shared_experts");
+        const STEP: Key = key("", "moe_layer_freq");
+        let (n, k) = (c.require_usize(EXPERTS)?, c.require_usize(USED)?);
+        refuse_unless(c, USED, k <= n, "more experts a token than there are")?;
+        refuse_unless(c, STEP, c.usize(STEP)?.is_none_or(|s| s == 1), "a period of mixtures")?;
+        let method = c.str(METHOD)?;
+        let known = ["greedy", "group_limited_greedy", "noaux_tc"];
+        refuse_unless(c, METHOD, method.is_none_or(|m| known.contains(&m)), "this way to choose experts")?;
+        let renormalise = match version {
+            // The reference ignores the key; converters do not.
+            Version::V2 if !c.is_gguf() => false,
+            _ => c.bool(key("expert_weights_norm", "norm_topk_prob"))?.unwrap_or(!c.is_gguf()),
+        };
+        let score = if version == Version::V3 { RouteScore::Sigmoid } else { RouteScore::Softmax };
+        let expected = if version == Version::V3 { "sigmoid" } else { "softmax" };
+        if !c.is_gguf() {
+            refuse_unless(c, GATING, c.str(GATING)?.is_none_or(|s| s == expected), "this score of experts")?;
+        }
+        let groups = match (c.usize(GROUPS)?, method) {
+            (None | Some(0 | 1), _) | (_, Some("greedy")) => None,
+            (Some(groups), _) => {
+                let keep = c.require_usize(KEPT)?;
+                let each = n / groups;
+                let fits = n.is_multiple_of(groups) && keep <= groups && keep * each >= k;
+                refuse_unless(c, GROUPS, fits, "experts in so many groups")?;
+                let score = if version == Version::V2 { GroupScore::Best } else { GroupScore::BestTwo };
+                Some(RouteGroups { n: groups, keep, score })
+            }
+        };
+        let inner = c.require_usize(key("expert_feed_forward_length", "moe_intermediate_size"))?;
+        let shared = c.usize(SHARED)?.unwrap_or(0);
+        let shared = shared.checked_mul(inner).ok_or_else(|| c.error(SHARED, format!("is {shared}")))?;
+        Ok(Self {
+            dense_before: c.usize(key("leading_dense_block_count", "first_k_dense_replace"))?.unwrap_or(0),
+            route: RouteOp {
+                score,
+                groups,
+                renormalise: renormalise.then_some(1e-20),
+                scale: c.f32(key("expert_weights_scale", "routed_scaling_factor"))?.unwrap_or(1.0),
+                ..RouteOp::softmax(n, k)
+            },
+            inner,
+            shared,
+            biased: version == Version::V3,
+        })
+    }
+}
+
+impl Mixture {
+    /// The experts of layer `layer` on `x`: those that are chosen, and those that are always used.
+    fn block(&self, b: &mut GraphBuilder, l: &Loader<'_>, layer: usize, x: ValueId) -> Result<ValueId, Error> {
+        let bias = match self.biased {
+            true => {
+                let (gguf, hf) = ("exp_probs_b.bias", "mlp.gate.e_score_correction_bias");
+                Some(l.layer(b, layer, gguf, hf, &[self.route.n_experts])?)
+            }
+            false => None,
+        };
+        let experts = match l.has(layer, "", "mlp.experts.gate_up_proj")? {
+            true => Experts::Fused(["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]),
+            false => Experts::Each("mlp.experts", ["gate_proj", "up_proj", "down_proj"]),
+        };
+        let route = RouteOp { bias, ..self.route.clone() };
+        let shared = Shared { inner: self.shared, hf: "mlp.shared_experts", gate: None };
+        let shared = Some(shared).filter(|s| s.inner > 0);
+        blocks::moe::moe(b, l, layer, x, &Moe { shared, ..Moe::new(route, "mlp.gate", experts, self.inner) })
+    }
+}

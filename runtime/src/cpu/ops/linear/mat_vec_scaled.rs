@@ -1,0 +1,122 @@
+//! Mat-vec over FP8 weights with f32 scales apart from them: four rows share each load of the activations.
+//!
+//! Operands: W as E4M3 in rows of k, any k ≥ 1; a scale for every block of rows and columns, or none; x as f32. The sums
+//! of a block of columns are multiplied by its scale, so that scales cost next to nothing.
+//! 2·rows·k·tokens flops; W is read once.
+
+use super::job::{AHEAD, Job, f32_at};
+use super::mat_vec_float::FloatWeight;
+use crate::cpu::arch::{Simd, SimdBytes};
+use crate::quant;
+
+/// FP8 E4M3 weights.
+pub(super) struct F8E4M3;
+
+impl F8E4M3 {
+    /// Vectors of halves with the same digits are 2⁸ times too small.
+    const FACTOR: f32 = 256.0;
+}
+
+impl FloatWeight for F8E4M3 {
+    const BYTES: usize = 1;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F {
+        let mut halves = [0u16; 16];
+        // SAFETY: as the trait says; no instruction set has more than 16 lanes. The loop becomes a few vector operations.
+        unsafe {
+            for (i, half) in halves.iter_mut().enumerate().take(S::LANES) {
+                *half = quant::F8E4M3(*p.add(i)).to_f16_bits();
+            }
+            s.mul(s.load_f16(halves.as_ptr()), s.splat(Self::FACTOR))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F {
+        let mut halves = [0u16; 16];
+        // SAFETY: as the trait says.
+        unsafe {
+            for (i, half) in halves.iter_mut().enumerate().take(n.min(S::LANES)) {
+                *half = quant::F8E4M3(*p.add(i)).to_f16_bits();
+            }
+            s.mul(s.load_f16(halves.as_ptr()), s.splat(Self::FACTOR))
+        }
+    }
+}
+
+/// Mat-vec for 1 to 4 tokens; three run as four, the last one twice.
+///
+/// # Safety
+/// The job's pointers must be valid, with activations in the F32 form.
+#[inline(always)]
+pub(super) unsafe fn mat_vec<S: SimdBytes, W: FloatWeight>(s: S, job: &Job) {
+    // SAFETY: the contract is passed on.
+    unsafe {
+        match job.n_tokens {
+            1 => mat_vec_n::<S, W, 1>(s, job),
+            2 => mat_vec_n::<S, W, 2>(s, job),
+            _ => mat_vec_n::<S, W, 4>(s, job),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn mat_vec_n<S: SimdBytes, W: FloatWeight, const T: usize>(s: S, job: &Job) {
+    // Where there are no scales, one block has all columns.
+    let block_len = if job.scales.is_null() { job.k } else { job.scale_block_cols.min(job.k) };
+    let ahead = 4 * job.row_bytes + AHEAD;
+    let mut row = 0;
+    while row < job.n_rows {
+        let mut totals = [[s.zero(); 4]; T];
+        let mut cursor = job.w.wrapping_add(row * job.row_bytes + ahead);
+        // SAFETY: rows are clamped to those that exist; every access stays below k elements of a row and its scales.
+        unsafe {
+            let rows = [job.row(row), job.row(row + 1), job.row(row + 2), job.row(row + 3)];
+            for (block, start) in (0..job.k).step_by(block_len).enumerate() {
+                let end = job.k.min(start + block_len);
+                let mut sums = [[s.zero(); 4]; T];
+                let mut i = start;
+                while i + S::LANES <= end {
+                    let w = [
+                        W::load(s, rows[0].add(i * W::BYTES)),
+                        W::load(s, rows[1].add(i * W::BYTES)),
+                        W::load(s, rows[2].add(i * W::BYTES)),
+                        W::load(s, rows[3].add(i * W::BYTES)),
+                    ];
+                    job.prefetch(s, cursor, 4 * S::LANES * W::BYTES);
+                    cursor = cursor.wrapping_add(4 * S::LANES * W::BYTES);
+                    for (t, sums) in sums.iter_mut().enumerate() {
+                        let x = s.load(job.act(t).cast::<f32>().add(i));
+                        for r in 0..4 {
+                            sums[r] = s.mul_add(w[r], x, sums[r]);
+                        }
+                    }
+                    i += S::LANES;
+                }
+                if i < end {
+                    for (t, sums) in sums.iter_mut().enumerate() {
+                        let x = s.load_partial(job.act(t).cast::<f32>().add(i), end - i);
+                        for r in 0..4 {
+                            let w = W::load_partial(s, rows[r].add(i * W::BYTES), end - i);
+                            sums[r] = s.mul_add(w, x, sums[r]);
+                        }
+                    }
+                }
+                let mut scales = [s.splat(1.0); 4];
+                if !job.scales.is_null() {
+                    for (r, scale) in scales.iter_mut().enumerate() {
+                        *scale = s.splat(f32_at(job.scale_row(row + r), block));
+                    }
+                }
+                for (totals, sums) in totals.iter_mut().zip(&sums) {
+                    for r in 0..4 {
+                        totals[r] = s.mul_add(sums[r], scales[r], totals[r]);
+                    }
+                }
+            }
+            for (t, totals) in totals.into_iter().enumerate().take(job.n_tokens) {
+                job.write4(row, t, s.reduce_pieces(s.sum4(totals)));
+            }
+        }
+        row += 4;
+    }
+}

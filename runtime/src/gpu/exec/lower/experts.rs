@@ -1,0 +1,143 @@
+//! Experts steps: where each expert's weights are bound.
+
+use super::{Draft, Lowering, StepDraft, calls::When};
+use crate::{
+    gpu::{
+        GpuError,
+        exec::memory::Source,
+        ops::{
+            experts::{self, ExpertCall},
+            linear::{LinearCall, LinearPart},
+        },
+        weights::device_format,
+    },
+    graph::{ExpertPart, ExpertStep, Src},
+};
+
+/// Some rows of some experts, as one binding shows them.
+struct Shown {
+    source: Source,
+    rows: std::ops::Range<u32>,
+    bytes: Vec<Option<u32>>,
+}
+
+impl Lowering<'_> {
+    pub(super) fn experts(&mut self, step: &ExpertStep) -> Result<StepDraft, GpuError> {
+        let rows = step.prologue.rows;
+        let before = self.program(&step.prologue, Some(step.input))?;
+        let input = self.source(&step.prologue, step.input);
+        let route = self.source(&step.prologue, step.route);
+        let caps = self.gpu.caps();
+        let (mut few, mut many): (Vec<Draft>, Vec<Draft>) = (Vec::new(), Vec::new());
+        let mut sorted = false;
+        for part in &step.parts {
+            for shown in self.expert_bindings(step, part)? {
+                let tensor = self.plan.graph.weight(part.op.experts[0]);
+                let (dtype, row_bytes) = device_format(tensor);
+                let linear = LinearPart {
+                    dtype,
+                    rows: shown.rows.len() as u32,
+                    out: self.value(part.output),
+                    out_first: shown.rows.start,
+                    bias: part.op.bias.map(|b| self.vector_at[b.0 as usize]),
+                    weight_byte: 0,
+                    row_bytes,
+                };
+                let k = step.k as u32;
+                let call = ExpertCall {
+                    linear: LinearCall { input, k, parts: vec![linear], rows, residual: None, gated: None },
+                    route,
+                    slots: step.slots as u32,
+                    per_slot: step.per_slot,
+                    out: part.out as u32,
+                    scaled: part.op.scaled,
+                    input_major: part.op.input_major,
+                    bytes: shown.bytes,
+                };
+                let made = experts::dispatches(caps, &call)?;
+                sorted |= made.many.is_some();
+                let of_many = made.many.unwrap_or_else(|| made.few.clone());
+                let draft = self.draft(of_many, &[shown.source, Source::Pairs]);
+                many.push(draft);
+                let draft = self.draft(made.few, &[shown.source]);
+                few.push(draft);
+            }
+        }
+        let variants = if sorted {
+            let value = match step.route {
+                Src::Value(v) => Some(v),
+                Src::Temp(t) => step.prologue.instrs[usize::from(t)].store,
+            };
+            // The experts before may have had the same route.
+            if value.is_none() || self.sorted != value {
+                let sort = experts::sort(caps, route, step.slots as u32, step.n_experts, rows)?;
+                let sort = self.draft(sort, &[Source::Pairs]);
+                many.insert(0, sort);
+                self.sorted = value;
+            }
+            vec![(When::RowsUpTo(experts::FEW_ROWS), few), (When::Always, many)]
+        } else {
+            vec![(When::Always, few)]
+        };
+        let flops = |part: &ExpertPart| 2 * (step.slots * part.out * step.k) as u64;
+        let flops_per_row = step.parts.iter().map(flops).sum();
+        Ok(StepDraft { rows, flops_per_row, gated: None, before, variants })
+    }
+
+    /// The experts of a part by the bindings that show them: cut by rows where no binding holds one.
+    fn expert_bindings(&self, step: &ExpertStep, part: &ExpertPart) -> Result<Vec<Shown>, GpuError> {
+        let graph = &self.plan.graph;
+        let unsupported = |e: usize, why: String| GpuError::Unsupported {
+            op: "expert_linear",
+            name: graph.weight_name(part.op.experts[e]).to_owned(),
+            why,
+        };
+        let (_, row_bytes) = device_format(graph.weight(part.op.experts[0]));
+        let align = self.gpu.caps().storage_alignment;
+        let most = self.gpu.caps().max_binding.min(u64::from(u32::MAX)) / align * align;
+        // Columns cannot be cut: a row has all of them.
+        let all = if part.op.input_major { step.k as u64 } else { part.out as u64 };
+        let per = (most - align).checked_div(row_bytes).unwrap_or(all).min(all);
+        if per == 0 || part.op.input_major && per < all {
+            return Err(unsupported(0, format!("a matrix of {} bytes is longer than a binding", all * row_bytes)));
+        }
+        let mut shown = Vec::new();
+        for first in (0..all).step_by(per as usize) {
+            let rows = first..all.min(first + per);
+            let len = (rows.end - rows.start) * row_bytes;
+            // As many experts at once as lie side by side in one binding.
+            let mut windows: Vec<(usize, u64, u64, Vec<Option<u64>>)> = Vec::new();
+            for (e, id) in part.op.experts.iter().enumerate() {
+                let place = self.weights.place(*id);
+                let place = place.ok_or_else(|| unsupported(e, "the weight is not on the device".to_owned()))?;
+                let start = place.byte + rows.start * row_bytes;
+                let fits = |w: &&mut (usize, u64, u64, _)| {
+                    let (from, to) = (w.1.min(start) / align * align, w.2.max(start + len));
+                    w.0 == place.buffer && (to - from).next_multiple_of(4) <= most
+                };
+                match windows.iter_mut().find(fits) {
+                    Some((_, from, to, at)) => {
+                        (*from, *to) = ((*from).min(start), (*to).max(start + len));
+                        at[e] = Some(start);
+                    }
+                    None => {
+                        let mut at = vec![None; part.op.experts.len()];
+                        at[e] = Some(start);
+                        windows.push((place.buffer, start, start + len, at));
+                    }
+                }
+            }
+            for (buffer, from, to, at) in windows {
+                let offset = from / align * align;
+                let source = Source::Weights { buffer, offset, len: (to - offset).next_multiple_of(4) };
+                let bytes = at.into_iter().map(|b| b.map(|b| (b - offset) as u32)).collect();
+                let rows = match part.op.input_major {
+                    true => 0..part.out as u32,
+                    false => rows.start as u32..rows.end as u32,
+                };
+                shown.push(Shown { source, rows, bytes });
+            }
+        }
+        Ok(shown)
+    }
+}

@@ -1,0 +1,77 @@
+// What kernels share that multiply few rows of x: the teams of invocations that compute rows of W, and their sums. See
+// linear_vec.wgsl for the defines.
+
+const ROWS = ${ROWS}u;
+const TOKENS = ${TOKENS}u;
+const SUMS = ROWS * TOKENS;
+const WG = ${WG}u;
+const TEAM = ${TEAM}u;
+const SUB = ${SUB}u;
+
+alias Sums = array<f32, SUMS>;
+
+#if PARTIALS
+// A team's partial sums of each output lie together.
+var<workgroup> partial: array<f32, WG / SUB * SUMS>;
+#endif
+
+#if INT8
+// 32 elements of x: scale times bytes. The sums are those of the first and of the last 16 bytes.
+struct Bytes {
+    q: array<u32, 8>,
+    scale: f32,
+    sums: vec2<i32>,
+}
+
+fn bytes_of(at: u32) -> Bytes {
+    var x: array<vec4<f32>, 8>;
+    var peak = vec4<f32>(0.0);
+    for (var j = 0u; j < 8u; j++) {
+        x[j] = load4(at + 4u * j);
+        peak = max(peak, abs(x[j]));
+    }
+    let top = max(max(peak.x, peak.y), max(peak.z, peak.w));
+    let inverse = select(0.0, 127.0 / top, top > 1e-30);
+    var out: Bytes;
+    out.scale = top / 127.0;
+    out.sums = vec2<i32>(0);
+    for (var j = 0u; j < 8u; j++) {
+        // Beside 1.5 * 2^23 a float has no room for fractions: the sum's low byte is the rounded number.
+        let b = bitcast<vec4<u32>>(fma(x[j], vec4<f32>(inverse), vec4<f32>(12582912.0))) & vec4<u32>(255u);
+        out.q[j] = b.x | (b.y << 8u) | (b.z << 16u) | (b.w << 24u);
+        out.sums[j / 4u] += dot4I8Packed(out.q[j], 0x01010101u);
+    }
+    return out;
+}
+#endif
+
+// Adds up the sums of a team's invocations. Its first SUMS invocations (all of them several times over, where SUMS is
+// more than TEAM) find the totals in `totals`.
+fn add_up(index: u32, sums: ptr<function, Sums>) {
+#if SUBGROUPS
+    for (var i = 0u; i < SUMS; i++) {
+        var v = (*sums)[i];
+        for (var d = 1u; d < SUB; d <<= 1u) {
+            v += subgroupShuffleXor(v, d);
+        }
+        (*sums)[i] = v;
+    }
+#endif
+#if PARTIALS
+    workgroupBarrier();
+    if index % SUB == 0u {
+        for (var i = 0u; i < SUMS; i++) {
+            partial[index / SUB * SUMS + i] = (*sums)[i];
+        }
+    }
+    workgroupBarrier();
+    let first = index / TEAM * (TEAM / SUB) * SUMS;
+    for (var i = index % TEAM; i < SUMS; i += TEAM) {
+        var v = 0.0;
+        for (var j = 0u; j < TEAM / SUB; j++) {
+            v += partial[first + j * SUMS + i];
+        }
+        (*sums)[i] = v;
+    }
+#endif
+}
