@@ -102,7 +102,9 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     }
     let weights = match latent {
         // Half of the files are as old converters wrote them.
-        Some(_) => gguf_latent::weights(config, fixture.weights(), arch != "deepseek2" || fixture.name != "deepseek-v2-lite"),
+        Some(_) => {
+            gguf_latent::weights(config, fixture.weights(), arch != "deepseek2" || fixture.name != "deepseek-v2-lite")
+        }
         None => fused(arch, experts::as_in_gguf(fixture.weights())),
     };
     for mut weight in weights {

@@ -14,9 +14,7 @@ pub fn keys(out: &mut GgufWriter, arch: &str, config: &Value) {
         ("kv_lora_rank", "attention.kv_lora_rank"),
         ("first_k_dense_replace", "leading_dense_block_count"),
         ("n_routed_experts", "expert_count"),
-        ("num_experts_per_tok", "expert_used_count"),
         ("n_shared_experts", "expert_shared_count"),
-        ("moe_intermediate_size", "expert_feed_forward_length"),
         ("n_group", "expert_group_count"),
         ("topk_group", "expert_group_used_count"),
         ("v_head_dim", "attention.value_length_mla"),
@@ -74,7 +72,13 @@ pub fn weights(config: &Value, weights: Vec<Weight>, split: bool) -> Vec<Weight>
             values.extend_from_slice(rest);
         }
         let name = |part: &str| w.name.replace("kv_b_proj", part);
-        out.push(Weight { name: name("k_b_proj"), shape: vec![heads, rank, nope], bf16: w.bf16, values: k, mxfp4: None });
+        out.push(Weight {
+            name: name("k_b_proj"),
+            shape: vec![heads, rank, nope],
+            bf16: w.bf16,
+            values: k,
+            mxfp4: None,
+        });
         out.push(Weight { name: name("v_b_proj"), shape: vec![heads, v, rank], bf16: w.bf16, values, mxfp4: None });
     }
     out

@@ -141,7 +141,11 @@ pub(super) fn check(call: &LinearCall) -> Result<(), GpuError> {
         if call.heads.is_some_and(|h| h.bytes % align != 0) {
             return fail("matrices that begin within a block".to_owned());
         }
-        if p.row_bytes.checked_mul(rows.into()).and_then(|b| b.checked_add(last)).is_none_or(|b| b + p.weight_byte > 1 << 32) {
+        if p.row_bytes
+            .checked_mul(rows.into())
+            .and_then(|b| b.checked_add(last))
+            .is_none_or(|b| b + p.weight_byte > 1 << 32)
+        {
             return fail("a binding of more than 4 GiB".to_owned());
         }
     }
@@ -290,7 +294,14 @@ fn lanes(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
 fn cooperative_subgroup(caps: &Caps, call: &LinearCall) -> Option<u32> {
     let (min, max) = caps.subgroups?;
     let fits = caps.max_workgroup_memory >= 19 << 10 && 4 * max <= caps.max_invocations;
-    (caps.cooperative && call.heads.is_none() && caps.f16 && min == max && max <= 256 && fits && call.k.is_multiple_of(32)).then_some(max)
+    (caps.cooperative
+        && call.heads.is_none()
+        && caps.f16
+        && min == max
+        && max <= 256
+        && fits
+        && call.k.is_multiple_of(32))
+    .then_some(max)
 }
 
 fn cooperative(caps: &Caps, call: &LinearCall, sub: u32) -> Dispatch {

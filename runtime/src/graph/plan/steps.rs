@@ -1,7 +1,9 @@
 //! The kinds of step.
 
 use super::{RowProgram, Src};
-use crate::graph::op::{AttentionOp, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, ValueId, WeightId};
+use crate::graph::op::{
+    AttentionOp, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, SelectOp, ValueId, WeightId,
+};
 
 /// One weight of a linear step.
 #[derive(Clone, Debug)]
@@ -86,9 +88,22 @@ pub struct AttentionStep {
     pub op: AttentionOp,
     /// Query, key and value rows as the linears made them; the key twice where values are parts of keys.
     pub inputs: [ValueId; 3],
+    /// Positions of the keys that each token attends to, where it is not to all that it sees.
+    pub selected: Option<ValueId>,
     /// Applied in order to each head of q, k, v. A non-empty list for q says that q may be overwritten.
     pub head_ops: [Vec<HeadOp>; 3],
     /// `[rows, n_heads * v_dim]`.
+    pub output: ValueId,
+}
+
+/// The choice of keys to attend to.
+#[derive(Clone, Debug)]
+pub struct SelectStep {
+    /// Geometry.
+    pub op: SelectOp,
+    /// Index queries, index keys, weights of index heads.
+    pub inputs: [ValueId; 3],
+    /// `[rows, k]`.
     pub output: ValueId,
 }
 
@@ -101,6 +116,8 @@ pub enum StepKind {
     Linear(LinearStep),
     /// Linears by experts with their row program.
     Experts(ExpertStep),
+    /// The choice of keys.
+    Select(SelectStep),
     /// Attention.
     Attention(AttentionStep),
 }
@@ -136,8 +153,13 @@ impl StepKind {
                 }));
                 writes.extend(e.parts.iter().map(|p| p.output));
             }
+            StepKind::Select(s) => {
+                reads.extend(s.inputs);
+                writes.push(s.output);
+            }
             StepKind::Attention(a) => {
                 reads.extend(a.inputs);
+                reads.extend(a.selected);
                 writes.push(a.output);
             }
         }
@@ -150,7 +172,7 @@ impl StepKind {
             StepKind::Rows(p) => Some(p),
             StepKind::Linear(l) => Some(&l.prologue),
             StepKind::Experts(e) => Some(&e.prologue),
-            StepKind::Attention(_) => None,
+            StepKind::Select(_) | StepKind::Attention(_) => None,
         }
     }
 
@@ -160,7 +182,7 @@ impl StepKind {
         let parts: Vec<WeightId> = match self {
             StepKind::Linear(l) => l.parts.iter().map(|p| p.weight).collect(),
             StepKind::Experts(e) => e.parts.iter().flat_map(|p| p.op.experts.iter().copied()).collect(),
-            StepKind::Rows(_) | StepKind::Attention(_) => Vec::new(),
+            StepKind::Rows(_) | StepKind::Select(_) | StepKind::Attention(_) => Vec::new(),
         };
         tables.chain(parts).collect()
     }
@@ -171,6 +193,7 @@ impl StepKind {
             StepKind::Rows(_) => "rows",
             StepKind::Linear(_) => "linear",
             StepKind::Experts(_) => "experts",
+            StepKind::Select(_) => "select",
             StepKind::Attention(_) => "attention",
         }
     }

@@ -208,7 +208,7 @@ impl Case {
                 let mut partials = vec![f32::NAN; pieces.len() * p.partial_len()];
                 for (partial, piece) in partials.chunks_mut(p.partial_len()).zip(pieces.clone()) {
                     let q = &q[token * p.n_heads * p.head_dim..][..p.n_heads * p.head_dim];
-                    let item = DecodeItem { params: p, kv: &kv, kv_head, q, position, piece };
+                    let item = DecodeItem { params: p, kv: &kv, kv_head, q, position, piece, keys: None };
                     // SAFETY: `kv` describes the cache's bytes.
                     unsafe { (op_kernels(isa).attention_decode)(&item, &mut scratch, partial) };
                 }
@@ -341,7 +341,8 @@ fn latent_keys_match_f64() {
             let params =
                 AttentionParams { n_heads, n_kv_heads, share, head_dim, v_dim, v_in_k: true, scale: 0.05, ..BASE };
             let n_tokens = if head_dim > 100 { 5 } else { 75 };
-            Case { kv, n_tokens, ..case(params) }.check(&format!("{n_heads} {n_kv_heads} {share} {head_dim} {v_dim} {kv:?}"));
+            Case { kv, n_tokens, ..case(params) }
+                .check(&format!("{n_heads} {n_kv_heads} {share} {head_dim} {v_dim} {kv:?}"));
         }
     }
 }

@@ -46,7 +46,15 @@ impl Lowering<'_> {
                 };
                 let k = step.k as u32;
                 let call = ExpertCall {
-                    linear: LinearCall { input, k, parts: vec![linear], rows, residual: None, gated: None, heads: None },
+                    linear: LinearCall {
+                        input,
+                        k,
+                        parts: vec![linear],
+                        rows,
+                        residual: None,
+                        gated: None,
+                        heads: None,
+                    },
                     route,
                     slots: step.slots as u32,
                     per_slot: step.per_slot,

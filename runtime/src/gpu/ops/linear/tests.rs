@@ -375,13 +375,18 @@ fn calls_that_do_not_fit_are_refused() {
 fn heads_have_matrices_of_their_own() {
     for (g, gpu) in testing::gpus().iter().enumerate() {
         let mut random = Random::new(0x4ead + g as u64);
-        for (dtype, scales) in [(DType::F32, false), (DType::BF16, false), (DType::Q8_0, false), (DType::F8_E4M3, true)] {
+        for (dtype, scales) in [(DType::F32, false), (DType::BF16, false), (DType::Q8_0, false), (DType::F8_E4M3, true)]
+        {
             for (rows, k, n) in [(1, 64, 96), (3, 96, 160), (70, 32, 96)] {
                 for transposed in [false, true] {
                     let heads = Some((3, transposed));
                     for (outputs, skew) in [(false, 0), (true, 1)] {
                         let parts = vec![(dtype, n)];
-                        run(gpu, &mut random, &Shape { k, parts, rows, heads, scales, outputs, skew, ..Shape::default() });
+                        run(
+                            gpu,
+                            &mut random,
+                            &Shape { k, parts, rows, heads, scales, outputs, skew, ..Shape::default() },
+                        );
                     }
                 }
             }
@@ -401,10 +406,9 @@ fn scales_of_blocks_multiply_weights() {
     for (g, gpu) in testing::gpus().iter().enumerate() {
         let mut random = Random::new(0x5ca1e + g as u64);
         for (rows, k, n) in [(1, 576, 33), (4, 96, 7), (70, 160, 70), (2, 35, 9)] {
-            for (parts, gated) in [
-                (vec![(DType::F8_E4M3, n)], None),
-                (vec![(DType::F8_E4M3, n), (DType::F8_E4M3, n)], Some(Act::Silu)),
-            ] {
+            for (parts, gated) in
+                [(vec![(DType::F8_E4M3, n)], None), (vec![(DType::F8_E4M3, n), (DType::F8_E4M3, n)], Some(Act::Silu))]
+            {
                 run(gpu, &mut random, &Shape { k, parts, rows, gated, scales: true, ..Shape::default() });
             }
         }

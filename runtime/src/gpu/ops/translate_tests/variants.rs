@@ -337,6 +337,7 @@ fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
                 let op = AttentionOp {
                     cache: CacheId(0),
                     v_in_k: false,
+                    selected: None,
                     n_heads,
                     n_kv_heads,
                     head_dim,
