@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use handmill_runtime::quant::{F8E4M3, f16_to_f32};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -36,6 +37,15 @@ pub const FAMILIES: &[&str] = &[
     "olmo3",
     "granite",
     "smollm3",
+    "qwen3_5",
+    "mm-qwen3_5",
+    "qwen3-next",
+    "qwen3_5-moe",
+    "deepseek-v2-lite",
+    "deepseek-v2",
+    "deepseek-v3",
+    "mistral4",
+    "deepseek-v3-fp8",
     "mixtral",
     "qwen2-moe",
     "qwen3-moe",
@@ -147,6 +157,25 @@ impl Fixture {
         (temp.path().to_owned(), Some(temp))
     }
 
+    /// The checkpoint folder with a text config that `change` has changed.
+    pub fn changed(&self, change: impl FnOnce(&mut Value)) -> TempDir {
+        let temp = TempDir::new().expect("temporary folder");
+        for entry in fs::read_dir(&self.dir).expect("fixture folder") {
+            let path = entry.expect("fixture folder").path();
+            let name = path.file_name().and_then(|n| n.to_str()).expect("file name");
+            if name.starts_with("model") {
+                fs::copy(&path, temp.path().join(name)).expect("copying the fixture");
+            }
+        }
+        let mut config = json(&self.dir.join("config.json"));
+        change(match config.get_mut("text_config") {
+            Some(Value::Object(_)) => &mut config["text_config"],
+            _ => &mut config,
+        });
+        fs::write(temp.path().join("config.json"), config.to_string()).expect("writing");
+        temp
+    }
+
     /// All weights by name, as f32, with shape and whether the file has them as bfloat16.
     pub fn weights(&self) -> Vec<Weight> {
         let mut out = Vec::new();
@@ -157,14 +186,18 @@ impl Fixture {
                 let bytes = read(&path);
                 let file = SafeTensors::deserialize(&bytes).expect("model.safetensors");
                 for (name, view) in file.iter() {
+                    if name.ends_with("_scale_inv") {
+                        continue;
+                    }
                     let (shape, bf16) = (view.shape().to_vec(), view.dtype() == Dtype::BF16);
-                    out.push(Weight {
-                        name: name.to_owned(),
-                        shape,
-                        bf16,
-                        values: floats(view.dtype(), view.data()),
-                        mxfp4: None,
-                    });
+                    let mut values = floats(view.dtype(), view.data());
+                    if let Ok(scales) = file.tensor(&format!("{name}_scale_inv")) {
+                        let (columns, scales) = (scales.shape()[1], floats(scales.dtype(), scales.data()));
+                        for (i, v) in values.iter_mut().enumerate() {
+                            *v *= scales[i / shape[1] / 128 * columns + i % shape[1] / 128];
+                        }
+                    }
+                    out.push(Weight { name: name.to_owned(), shape, bf16, values, mxfp4: None });
                 }
             }
         }
@@ -192,9 +225,11 @@ fn matrix(file: &SafeTensors<'_>, name: &str) -> Matrix {
 fn floats(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Dtype::F16 => bytes.chunks_exact(2).map(|b| f16_to_f32(u16::from_le_bytes([b[0], b[1]]))).collect(),
         // Blocks and scales of MXFP4.
         Dtype::U8 => bytes.iter().map(|b| f32::from(*b)).collect(),
         Dtype::BF16 => bytes.chunks_exact(2).map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect(),
+        Dtype::F8_E4M3 => bytes.iter().map(|b| F8E4M3(*b).to_f32()).collect(),
         other => panic!("no fixture stores {other:?}"),
     }
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{
     Fixture, experts,
     fixture::{Weight, fixtures_dir, json},
+    gguf_latent,
 };
 
 /// Writes `fixture` to `path` as GGUF; `Err` says what of it GGUF has no words for.
@@ -20,12 +21,20 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     let rope = config["rope_parameters"].get("full_attention").unwrap_or(&config["rope_parameters"]);
     let arch = match config["model_type"].as_str().expect("model_type") {
         "gemma3_text" => "gemma3",
+        "qwen3_next" => "qwen3next",
+        "qwen3_5_text" => "qwen35",
+        "qwen3_5_moe_text" => "qwen35moe",
         "mistral" if config["sliding_window"].is_null() => "llama",
         "mistral" => return Err("GGUF's architecture llama, which Mistral converts to, has no sliding window"),
         "ministral" => return Err("no converter knows Ministral 8B's layers of two kinds"),
         "ministral3" => "mistral3",
         "phi" => "phi2",
         "olmo3" => "olmo2",
+        "deepseek_v2" if rope["mscale"] != rope["mscale_all_dim"] => {
+            return Err("GGUF has one of yarn's two factors of DeepSeek V2");
+        }
+        "deepseek_v2" | "deepseek_v3" => "deepseek2",
+        "deepseek_v32" | "deepseek_v4" => return Err("the converters of GGUF 0.19 do not know it"),
         "mixtral" => "llama",
         "qwen2_moe" => "qwen2moe",
         "qwen3_moe" => "qwen3moe",
@@ -37,23 +46,29 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     let mut out = GgufWriter::new();
     out.put("general.architecture", arch);
     out.put("general.name", fixture.name);
+    super::gguf_hybrid::keys(&mut out, arch, config);
     let int = |key: &str| config[key].as_u64().unwrap_or_else(|| panic!("config has no {key}")) as u32;
     let head_dim = config["head_dim"].as_u64().map_or(int("hidden_size") / int("num_attention_heads"), |d| d as u32);
     let partial = rope["partial_rotary_factor"].as_f64().unwrap_or(1.0);
     let rotary_dims = (f64::from(head_dim) * partial) as u32;
+    let latent = gguf_latent::cached(config);
+    let [key_length, value_length] = latent.unwrap_or([head_dim; 2]);
+    let kv_heads = if latent.is_some() { 1 } else { int("num_key_value_heads") };
     for (key, value) in [
         ("block_count", int("num_hidden_layers")),
         ("context_length", int("max_position_embeddings")),
         ("embedding_length", int("hidden_size")),
-        ("feed_forward_length", int("intermediate_size")),
         ("vocab_size", int("vocab_size")),
         ("attention.head_count", int("num_attention_heads")),
-        ("attention.head_count_kv", int("num_key_value_heads")),
-        ("attention.key_length", head_dim),
-        ("attention.value_length", head_dim),
+        ("attention.head_count_kv", kv_heads),
+        ("attention.key_length", key_length),
+        ("attention.value_length", value_length),
         ("rope.dimension_count", rotary_dims),
     ] {
         out.put(&format!("{arch}.{key}"), value);
+    }
+    if let Some(inner) = config["intermediate_size"].as_u64() {
+        out.put(&format!("{arch}.feed_forward_length"), inner as u32);
     }
     for (key, name) in [
         ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
@@ -82,13 +97,23 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         }
     }
     out.put(&format!("{arch}.rope.freq_base"), float(&rope["rope_theta"]));
+    if latent.is_some() {
+        gguf_latent::keys(&mut out, arch, config);
+    }
     windows(&mut out, arch, config);
     let divisors = rope_scaling(&mut out, arch, rope, config, rotary_dims as usize)?;
     tokenizer(&mut out, fixture, int("vocab_size") as usize);
     for (name, divisors) in divisors {
         tensor(&mut out, name, &[divisors.len()], &divisors, false);
     }
-    for mut weight in fused(arch, experts::as_in_gguf(fixture.weights())) {
+    let weights = match latent {
+        // Half of the files are as old converters wrote them.
+        Some(_) => {
+            gguf_latent::weights(config, fixture.weights(), arch != "deepseek2" || fixture.name != "deepseek-v2-lite")
+        }
+        None => super::gguf_hybrid::reordered(arch, config, fused(arch, experts::as_in_gguf(fixture.weights()))),
+    };
+    for mut weight in weights {
         let Some(name) = gguf_name(arch, &weight.name) else { continue };
         if let Some(blocks) = &weight.mxfp4 {
             let tensor = Tensor::new(DType::MXFP4, weight.shape.clone(), Bytes::heap(blocks.clone()));
@@ -141,7 +166,9 @@ fn rope_scaling(
                 ("llama_4_scaling_beta", "attention.temperature_scale"),
             ] {
                 if let Some(value) = rope[key].as_f64() {
-                    number(name, value as f32);
+                    // DeepSeek's files hold a tenth of it.
+                    let tenth = key == "mscale_all_dim" && arch == "deepseek2";
+                    number(name, if tenth { 0.1 * value as f32 } else { value as f32 });
                 }
             }
             out.put(&format!("{arch}.rope.scaling.type"), "yarn");
@@ -213,7 +240,8 @@ fn llama3_divisors(rope: &Value, rotary_dims: usize) -> Vec<f32> {
 /// The name that GGUF has for the tensor, none for those of other towers.
 fn gguf_name(arch: &str, name: &str) -> Option<String> {
     let name = name.strip_prefix("language_model.").unwrap_or(name);
-    match name {
+    let name = &name.replace("model.language_model.", "model.");
+    match name.as_str() {
         "model.embed_tokens.weight" => return Some("token_embd.weight".into()),
         "model.norm.weight" | "model.final_layernorm.weight" => return Some("output_norm.weight".into()),
         "model.final_layernorm.bias" => return Some("output_norm.bias".into()),
@@ -222,8 +250,14 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         _ => {}
     }
     let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    if let Some(part) = gguf_latent::part(part) {
+        return Some(format!("blk.{layer}.{part}"));
+    }
     if let Some(named) = part.strip_prefix("gguf:") {
         return Some(format!("blk.{layer}.{named}"));
+    }
+    if let Some(part) = super::gguf_hybrid::name(arch, part) {
+        return Some(format!("blk.{layer}.{part}"));
     }
     if part == "self_attn.sinks" {
         return Some(format!("blk.{layer}.attn_sinks.weight"));
@@ -266,7 +300,7 @@ fn convert(arch: &str, config: &Value, head_dim: usize, weight: &mut Weight) {
         weight.values = interleave_heads(&weight.values, weight.shape[0], head_dim);
     }
     let gemma = arch.starts_with("gemma");
-    if gemma && weight.name.ends_with("norm.weight") {
+    if super::gguf_hybrid::plus_one(arch, &weight.name) || gemma && weight.name.ends_with("norm.weight") {
         weight.values.iter_mut().for_each(|w| *w += 1.0);
     }
     // Gemma's attention scale stands in no key: readers use head_dim^-0.5. The rest of query_pre_attn_scalar^-0.5 goes
@@ -293,7 +327,12 @@ fn interleave_heads(values: &[f32], rows: usize, head_dim: usize) -> Vec<f32> {
 
 /// The fixtures' tokenizer as converters write a byte-level BPE; ids beyond it are unused.
 fn tokenizer(out: &mut GgufWriter, fixture: &Fixture, vocab_size: usize) {
-    let file = json(&fixtures_dir().join("families").join(fixture.name).join("tokenizer.json"));
+    let path = fixtures_dir().join("families").join(fixture.name).join("tokenizer.json");
+    // Those whose vocabulary is too small for it have none.
+    if !path.exists() {
+        return;
+    }
+    let file = json(&path);
     let mut tokens: Vec<String> = (0..vocab_size).map(|i| format!("[PAD{i}]")).collect();
     let mut types = vec![5i32; vocab_size];
     for (token, id) in file["model"]["vocab"].as_object().expect("vocab") {
@@ -321,9 +360,10 @@ fn tokenizer(out: &mut GgufWriter, fixture: &Fixture, vocab_size: usize) {
     out.put("tokenizer.ggml.add_bos_token", true);
 }
 
-/// Matrices of a bfloat16 checkpoint stay bfloat16; vectors are f32 in GGUF.
+/// Matrices of a bfloat16 checkpoint stay bfloat16 unless a conversion has changed their values; vectors are f32 in GGUF.
 fn tensor(out: &mut GgufWriter, name: &str, shape: &[usize], values: &[f32], bf16: bool) {
-    let (dtype, bytes): (_, Vec<u8>) = if bf16 && shape.len() > 1 {
+    let exact = values.iter().all(|v| v.to_bits() & 0xffff == 0);
+    let (dtype, bytes): (_, Vec<u8>) = if bf16 && shape.len() > 1 && exact {
         (DType::BF16, values.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect())
     } else {
         (DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())

@@ -9,6 +9,7 @@ pub(crate) use exec::experts_tests;
 mod kv;
 pub mod ops;
 pub mod pool;
+mod states;
 
 pub use arch::{Isa, IsaError};
 pub use error::CpuError;

@@ -1,7 +1,12 @@
 //! The kinds of step.
 
 use super::{RowProgram, Src};
-use crate::graph::op::{AttentionOp, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, ValueId, WeightId};
+use crate::graph::{
+    op::{
+        AttentionOp, CacheId, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, StateId, ValueId, WeightId,
+    },
+    recurrent::{GatedDeltaStep, ShortConvStep},
+};
 
 /// One weight of a linear step.
 #[derive(Clone, Debug)]
@@ -103,6 +108,10 @@ pub enum StepKind {
     Experts(ExpertStep),
     /// Attention.
     Attention(AttentionStep),
+    /// A convolution over tokens.
+    ShortConv(ShortConvStep),
+    /// A gated delta rule.
+    GatedDelta(GatedDeltaStep),
 }
 
 impl StepKind {
@@ -140,6 +149,14 @@ impl StepKind {
                 reads.extend(a.inputs);
                 writes.push(a.output);
             }
+            StepKind::ShortConv(c) => {
+                reads.push(c.input);
+                writes.push(c.output);
+            }
+            StepKind::GatedDelta(d) => {
+                reads.extend(d.inputs);
+                writes.push(d.output);
+            }
         }
         (reads, writes)
     }
@@ -150,7 +167,7 @@ impl StepKind {
             StepKind::Rows(p) => Some(p),
             StepKind::Linear(l) => Some(&l.prologue),
             StepKind::Experts(e) => Some(&e.prologue),
-            StepKind::Attention(_) => None,
+            StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => None,
         }
     }
 
@@ -160,9 +177,26 @@ impl StepKind {
         let parts: Vec<WeightId> = match self {
             StepKind::Linear(l) => l.parts.iter().map(|p| p.weight).collect(),
             StepKind::Experts(e) => e.parts.iter().flat_map(|p| p.op.experts.iter().copied()).collect(),
-            StepKind::Rows(_) | StepKind::Attention(_) => Vec::new(),
+            StepKind::Rows(_) | StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => Vec::new(),
         };
         tables.chain(parts).collect()
+    }
+
+    /// The per-sequence state that the step uses.
+    pub fn state(&self) -> Option<StateId> {
+        match self {
+            StepKind::ShortConv(c) => Some(c.op.state),
+            StepKind::GatedDelta(d) => Some(d.op.state),
+            StepKind::Rows(_) | StepKind::Linear(_) | StepKind::Experts(_) | StepKind::Attention(_) => None,
+        }
+    }
+
+    /// The cache of keys and values that the step uses.
+    pub fn cache(&self) -> Option<CacheId> {
+        match self {
+            StepKind::Attention(a) => Some(a.op.cache),
+            _ => None,
+        }
     }
 
     /// Kind in dumps and profiles.
@@ -172,6 +206,8 @@ impl StepKind {
             StepKind::Linear(_) => "linear",
             StepKind::Experts(_) => "experts",
             StepKind::Attention(_) => "attention",
+            StepKind::ShortConv(_) => "short_conv",
+            StepKind::GatedDelta(_) => "gated_delta",
         }
     }
 }

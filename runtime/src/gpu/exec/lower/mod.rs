@@ -3,8 +3,9 @@
 mod attention;
 mod calls;
 mod experts;
-mod layout;
+pub(super) mod layout;
 mod linear;
+mod recurrent;
 mod windows;
 
 use std::{collections::HashMap, sync::Arc};
@@ -14,6 +15,7 @@ use super::{
     memory::{ArenaLayout, Memory, Source},
 };
 use crate::{
+    format::ScaleType,
     gpu::{
         Gpu, GpuError,
         ops::{
@@ -22,7 +24,7 @@ use crate::{
         },
         weights::GpuWeights,
     },
-    graph::{Act, Plan, RowProgram, Rows, Src, StepKind, ValueId},
+    graph::{Act, Device, Plan, RowProgram, Rows, Src, StepKind, ValueId},
     step::PageBook,
 };
 use calls::When;
@@ -72,9 +74,13 @@ impl<'a> Lowering<'a> {
         max_step_tokens: usize,
     ) -> Result<Self, GpuError> {
         let (mut vectors, mut vector_at) = (Vec::new(), Vec::new());
-        for vector in plan.decode_vectors()? {
+        for (vector, (_, tensor)) in plan.decode_vectors()?.into_iter().zip(plan.graph.weights()) {
             vector_at.push(vectors.len() as u32);
             vectors.extend(vector);
+            // Scales that a file keeps apart lie where a vector would.
+            if let Some(scales) = tensor.scales().filter(|s| s.dtype == ScaleType::F32) {
+                vectors.extend(scales.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
+            }
         }
         let layout = layout::lay_out(gpu, plan, max_step_tokens)?;
         let mut lowering = Self {
@@ -91,9 +97,16 @@ impl<'a> Lowering<'a> {
         };
         // Set where the step before has made this step's gated activation.
         let mut gated = None;
+        let mut states = lowering.begin_states();
         for (i, step) in plan.steps.iter().enumerate() {
             let made = gated.take();
-            let draft = match &step.kind {
+            if step.device != Device::Gpu {
+                // Another device's.
+                let (rows, before, variants) = (Rows::Token, Vec::new(), Vec::new());
+                lowering.steps.push(StepDraft { rows, flops_per_row: 0, gated: None, before, variants });
+                continue;
+            }
+            let mut draft = match &step.kind {
                 StepKind::Rows(program) => {
                     let before = lowering.program(program, None)?;
                     StepDraft { rows: program.rows, flops_per_row: 0, gated: None, before, variants: Vec::new() }
@@ -108,7 +121,11 @@ impl<'a> Lowering<'a> {
                 }
                 StepKind::Experts(experts) => lowering.experts(experts)?,
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
+                StepKind::ShortConv(conv) => lowering.short_conv(conv),
+                StepKind::GatedDelta(delta) => lowering.gated_delta(&step.name, delta)?,
             };
+            // With the first step.
+            draft.before.splice(..0, states.drain(..));
             lowering.steps.push(draft);
         }
         Ok(lowering)

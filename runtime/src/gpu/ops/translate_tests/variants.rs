@@ -9,7 +9,7 @@ use crate::{
         ops::{
             Place,
             attention::{self, AttentionPlaces},
-            linear::{self, LinearCall, LinearPart},
+            linear::{self, HeadCall, LinearCall, LinearPart, PartScales},
             rows::{self, Places},
             sample,
         },
@@ -93,6 +93,7 @@ fn adapters() -> Vec<Caps> {
                             host_import_alignment: 4096,
                             max_binding: 1 << 27,
                             max_buffer: 1 << 31,
+                            max_memory: None,
                             max_invocations,
                             max_storage_buffers: 8,
                             max_workgroup_memory,
@@ -124,10 +125,11 @@ pub(super) fn linear_call(parts: &[(DType, u32)], k: u32, skew: u32, change: imp
         bias: None,
         weight_byte: 0,
         row_bytes: dtype.row_bytes(k as usize).unwrap() as u64,
+        scales: None,
     };
     let input = place(k as usize, skew, Rows::Token);
     let parts = parts.iter().map(part).collect();
-    let mut call = LinearCall { input, k, parts, rows: Rows::Token, residual: None, gated: None };
+    let mut call = LinearCall { input, k, parts, rows: Rows::Token, residual: None, gated: None, heads: None };
     change(&mut call);
     call
 }
@@ -183,6 +185,29 @@ fn linear_calls() -> Vec<LinearCall> {
         push(&[(dtype, 576), (dtype, 192), (other(1), 192)], &[0], &|_| {});
         push(&[(dtype, 576), (other(5), 192)], &[0], &residual);
         push(&[(dtype, 1536), (other(3), 1536)], &[0], &|c| c.gated = Some(Act::Silu));
+        // Heads: k and rows are one's.
+        for transposed in [false, true] {
+            push(&one, &[0, 1], &|c| {
+                if transposed {
+                    c.parts[0].row_bytes = dtype.row_bytes(768).unwrap_or(768) as u64;
+                    c.parts[0].rows = 768;
+                }
+                c.heads = Some(HeadCall { heads: 5, bytes: c.parts[0].row_bytes * 4096, transposed });
+            });
+        }
+        if dtype == DType::F8_E4M3 {
+            let scaled = |c: &mut LinearCall| {
+                c.parts[0].scales = Some(PartScales { at: 64, first_row: 3, block: [128, 128], each: 0 });
+            };
+            push(&one, &[0, 1], &scaled);
+            push(&[(dtype, 576), (DType::BF16, 192)], &[0], &scaled);
+            for transposed in [false, true] {
+                push(&[(dtype, 2048)], &[0], &|c| {
+                    scaled(c);
+                    c.heads = Some(HeadCall { heads: 5, bytes: c.parts[0].row_bytes * 4096, transposed });
+                });
+            }
+        }
         if matches!(dtype, DType::F32 | DType::Q8_0) {
             ACTS.into_iter().for_each(|act| push(&two, &[0], &|c| c.gated = Some(act)));
         }
