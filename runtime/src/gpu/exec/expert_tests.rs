@@ -12,7 +12,9 @@ use crate::{
 /// Each adapter but those that compile slowly, and the first one with kernels for hardware and small bindings.
 fn devices() -> Vec<Arc<Gpu>> {
     let open = |index: usize, caps: CapsOverride| {
-        Arc::new(Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked: true }).unwrap())
+        Arc::new(
+            Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked: true, cache_dir: None }).unwrap(),
+        )
     };
     let mut all = Vec::new();
     for adapter in Gpu::adapters().iter().filter(|a| !a.name.contains("SwiftShader")) {

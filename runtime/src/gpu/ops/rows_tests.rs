@@ -144,7 +144,6 @@ impl Case<'_> {
             let mut out = arena.clone();
             for d in &lowered {
                 let mut more: Vec<Vec<u8>> = match d.extra {
-                    Extra::Tokens => unreachable!("no program here has a route"),
                     Extra::None => vec![],
                     Extra::Tokens => vec![bytemuck::cast_slice(&TOKENS).to_vec()],
                     Extra::Rope => vec![bytemuck::cast_slice(&self.step.ropes).to_vec()],
