@@ -12,7 +12,7 @@
 mod attention;
 mod experts;
 #[cfg(test)]
-mod experts_tests;
+pub(crate) mod experts_tests;
 mod heads;
 mod linear;
 mod observe;

@@ -161,20 +161,24 @@ fn alignment(dtype: DType) -> u64 {
     }
 }
 
-/// Whether all values are at multiples of four elements.
-fn aligned(call: &LinearCall) -> bool {
-    let p = call.input;
-    let heads = call.heads.is_none() || call.k.is_multiple_of(4);
-    heads && [p.base, p.offset, p.stride].iter().all(|v| v.is_multiple_of(4))
+/// Defines that all kernels have.
+fn defines(call: &LinearCall) -> Defines {
+    defines_for(call, aligned(call))
 }
 
-/// Defines that all kernels have.
-pub(super) fn defines(call: &LinearCall) -> Defines {
+/// Whether all values are at multiples of four elements.
+pub(super) fn aligned(call: &LinearCall) -> bool {
+    let p = call.input;
+    [p.base, p.offset, p.stride].iter().all(|v| v.is_multiple_of(4))
+}
+
+/// As [`defines`], where the input may (`wide`) or may not be read four elements at a time.
+pub(super) fn defines_for(call: &LinearCall, wide: bool) -> Defines {
     let mut d = Defines::new()
         .with("PARTS", if call.gated.is_some() { 1 } else { call.parts.len() })
         .flag("RESIDUAL", call.residual.is_some())
         .flag("OUTPUTS", call.rows == Rows::Output)
-        .flag("VEC", aligned(call))
+        .flag("VEC", wide)
         .flag("TAIL", !call.k.is_multiple_of(32))
         .flag("HEADS", call.heads.is_some())
         .flag("TRANSPOSED", call.heads.is_some_and(|h| h.transposed));
