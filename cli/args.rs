@@ -31,6 +31,12 @@ pub struct Global {
     /// GPU to use: its number in `handmill devices`, or part of its name [default: the best]
     #[arg(long, global = true, value_name = "GPU")]
     pub device: Option<String>,
+    /// Layers that run on the GPU, the last ones and the head with them; the CPU runs the rest [default: all]
+    #[arg(long, global = true, value_name = "N")]
+    pub gpu_layers: Option<usize>,
+    /// Leave the experts of a mixture to the CPU, whatever else runs on the GPU
+    #[arg(long, global = true)]
+    pub experts_on_cpu: bool,
     /// CPU threads [default: the physical cores this process may use]
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -56,7 +62,12 @@ pub enum Backend {
 impl Global {
     /// Refuses what this build cannot do.
     pub fn check(&self) -> Result<(), CliError> {
-        if cfg!(feature = "gpu") || (self.backend != Backend::Gpu && self.device.is_none()) {
+        if self.backend == Backend::Cpu && self.gpu_layers.is_some_and(|n| n > 0) {
+            return Err(CliError::Usage("--gpu-layers does not go with --backend cpu".to_owned()));
+        }
+        if cfg!(feature = "gpu")
+            || (self.backend != Backend::Gpu && self.device.is_none() && self.gpu_layers.is_none_or(|n| n == 0))
+        {
             return Ok(());
         }
         Err(CliError::failed(

@@ -97,9 +97,9 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
             return Err(CliError::Interrupted);
         }
         let prompt_time = time_prompt(&mut engine, &prompt).map_err(failed)?;
-        let before = gpu_stats(&mut engine);
+        let before = engine.backend().gpu_stats();
         let generation_time = time_generation(&mut engine, &ids(args.generate)).map_err(failed)?;
-        let gpu = before.zip(gpu_stats(&mut engine)).map(|(before, after)| after.since(before));
+        let gpu = before.zip(engine.backend().gpu_stats()).map(|(before, after)| after.since(before));
         if turn == 0 {
             // Before the buffer that measures the bandwidth counts as well.
             peak = memory::peak();
@@ -164,17 +164,6 @@ fn make_up(config: &Path, args: &Args, threads: usize) -> Result<Synthetic, CliE
     let bytes = made_up.bytes.values().sum();
     note(&format!("made up {} of weights in {:.1} s", human_bytes(bytes), start.elapsed().as_secs_f64()));
     Ok(made_up)
-}
-
-/// What the engine's GPU has cost so far; none on the CPU.
-#[cfg(feature = "gpu")]
-fn gpu_stats(engine: &mut Engine) -> Option<GpuStats> {
-    engine.backend().as_gpu().map(|gpu| gpu.stats())
-}
-
-#[cfg(not(feature = "gpu"))]
-fn gpu_stats(_: &mut Engine) -> Option<GpuStats> {
-    None
 }
 
 fn time_prompt(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {

@@ -1,6 +1,6 @@
 //! `handmill devices`: what models can run on here.
 
-use crate::{args::Global, error::CliError, out};
+use crate::{args::Global, error::CliError, memory, out};
 use handmill_runtime::cpu::arch::Isa;
 use serde_json::{Value, json};
 use std::fs;
@@ -11,8 +11,8 @@ pub fn run(global: &Global) -> Result<(), CliError> {
     let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
     let logical = std::thread::available_parallelism().map_or(1, usize::from);
     let name = cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
-    let memory = meminfo("MemTotal");
-    let free = meminfo("MemAvailable");
+    let memory = memory::total();
+    let free = memory::available();
     let gpus = Gpu::all();
     if global.json {
         return out::json(&json!({
@@ -141,11 +141,4 @@ fn cpu_name() -> Option<String> {
     let info = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-/// A line of `/proc/meminfo` in bytes; `None` on systems without it.
-fn meminfo(key: &str) -> Option<u64> {
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find(|line| line.split(':').next() == Some(key))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }

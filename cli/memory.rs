@@ -1,8 +1,13 @@
-//! How much memory this process has used at most, and how much it could have.
+//! How much memory this process has used at most, and how much there is.
 
 /// Peak resident memory in bytes; `None` on systems that do not tell it in a file.
 pub fn peak() -> Option<u64> {
     field("/proc/self/status", "VmHWM:")
+}
+
+/// Memory of the machine in bytes; `None` on systems that do not tell it in a file.
+pub fn total() -> Option<u64> {
+    field("/proc/meminfo", "MemTotal:")
 }
 
 /// Memory in bytes that could be used without pushing anything out; `None` on systems that do not tell it in a file.

@@ -27,7 +27,7 @@ pub struct Args {
 pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let prompt = usize::from(args.prompt);
     let n_ctx = Some(prompt + 1);
-    let here = Global { backend: Backend::Cpu, device: None, ..global.clone() };
+    let here = Global { backend: Backend::Cpu, device: None, gpu_layers: None, ..global.clone() };
     let there = Global { backend: Backend::Gpu, ..global.clone() };
     let (model, mut gpu) = session::with_ctx(&there, &args.model, KvChoice::Auto, n_ctx)?;
     let (_, mut cpu) = session::with_ctx(&here, &args.model, KvChoice::Auto, n_ctx)?;

@@ -36,6 +36,10 @@ fn wrong_usage_is_exit_code_2_and_says_how_it_goes() {
         &["logits", &model, "--tokens", "1,x", "--out", "x.npy"],
         &["logits", &model, "--tokens", "", "--out", "x.npy"],
         &["bench", &model, "--reps", "0"],
+        &["bench", &model, "--synthetic", "config.json"],
+        &["bench", "--layers", "2"],
+        &["bench", "--synthetic", "config.json", "--layers", "0"],
+        &["bench", "--synthetic", "config.json", "--format", "q9_z"],
         &["perplexity", &model],
         &["detokenize", &model, "abc"],
         &["inspect", "no-such-alias"],
@@ -248,6 +252,23 @@ fn bench_has_its_steady_names() {
     let walls = run(&args).json();
     assert!(walls["generation"]["share_of_read_bandwidth"].as_f64().unwrap() > 0.0, "{walls}");
     assert!(walls["prompt"]["share_of_fma_peak"].as_f64().unwrap() > 0.0, "{walls}");
+}
+
+#[test]
+fn bench_makes_models_up() {
+    let config = fixture("llama2") + "/config.json";
+    let args = ["bench", "--synthetic", &config, "--layers", "2", "--format", "q8_0", "-p", "8", "-n", "2", "-r", "1"];
+    let value = run(&[&args[..], &["--no-walls", "--json"]].concat()).json();
+    assert_eq!((&value["synthetic"]["layers"], &value["synthetic"]["of_layers"]), (&2.into(), &3.into()), "{value}");
+    let bytes = value["synthetic"]["weight_bytes"]["q8_0"].as_u64().unwrap();
+    // Of the embedding table a token needs a row.
+    assert!(value["bytes_per_token"].as_u64().unwrap() < bytes, "{value}");
+    let text = run(&[&args[..], &["--no-walls"]].concat());
+    text.assert_ok();
+    assert!(text.stdout.contains("2 of 3 layers and the head, made up"), "{}", text.stdout);
+    let many = ["bench", "--synthetic", &config, "--layers", "4"];
+    run(&many).assert_failed(1, "num_hidden_layers");
+    run(&["bench", "--synthetic", "no-such-file.json"]).assert_failed(1, "no-such-file.json");
 }
 
 #[test]

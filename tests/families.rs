@@ -6,7 +6,9 @@ mod support;
 use std::path::Path;
 
 use handmill_runtime::cpu::Isa;
-use support::{FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, fixtures_dir, write_gguf};
+use support::{
+    FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, family_table, fixtures_dir, write_gguf,
+};
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values; logits have a standard deviation of about 2.
 const TOLERANCE: f32 = 2e-4;
@@ -97,6 +99,10 @@ families! {
     olmo3 "olmo3",
     granite "granite",
     smollm3 "smollm3",
+    qwen3_5 "qwen3_5",
+    mm_qwen3_5 "mm-qwen3_5",
+    qwen3_next "qwen3-next",
+    qwen3_5_moe "qwen3_5-moe",
     deepseek_v2_lite "deepseek-v2-lite",
     deepseek_v2 "deepseek-v2",
     deepseek_v3 "deepseek-v3",
@@ -112,6 +118,40 @@ families! {
     gpt_oss_mxfp4 "gpt-oss-mxfp4",
     llama4 "llama4",
     mm_llama4 "mm-llama4",
+}
+
+/// Where a sequence grows past the length that its RoPE's short factors are for, all of it turns by the long ones. With
+/// one layer keys depend on nothing but their tokens, so that however the sequence grew, every step must give what a
+/// new sequence of that length gives.
+#[test]
+fn crossing_the_original_length() {
+    for name in ["phi3-longrope", "phi4-mini", "llama-dynamic"] {
+        let fixture = Fixture::load(name);
+        let ids = &fixture.prompt_ids;
+        let original = match fixture.config["original_max_position_embeddings"].as_u64() {
+            Some(original) => original as usize,
+            None => fixture.config["max_position_embeddings"].as_u64().expect("a length") as usize,
+        };
+        assert!(original + 4 < ids.len(), "{name}: the prompt does not cross {original}");
+        let folder = fixture.changed(|config| config["num_hidden_layers"] = 1.into());
+        let open = || Session::open(folder.path(), Options::default());
+        let whole = |n: usize| open().feed(&ids[..n]);
+        for cut in [1, original - 3, original - 1, original, original + 1] {
+            let mut session = open();
+            let mut at = 0;
+            for n in [cut, original + 1 - cut.min(original), 1, 2] {
+                let got = session.feed(&ids[at..at + n]);
+                at += n;
+                let want = whole(at).slice(at - n..at);
+                assert_close(&format!("{name}: {n} tokens up to {at}, first {cut}"), &got, &want, TOLERANCE);
+            }
+        }
+        // Sequences on both sides of it in one batch.
+        let prompts: [&[u32]; 3] = [&ids[..original], ids, &ids[..3]];
+        for (prompt, got) in prompts.iter().zip(open().feed_batch(&prompts)) {
+            assert_close(&format!("{name}: {} tokens in a batch", prompt.len()), &got, &whole(prompt.len()), TOLERANCE);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -246,4 +286,22 @@ fn a_raised_flag_ends_an_answer_and_a_prompt() {
     let stats = engine.generate(&fixture.prompt_ids, &options, |_| panic!("text after the flag"));
     let stats = stats.expect("no answer");
     assert_eq!((stats.generated.len(), stats.stop), (0, StopReason::Cancelled));
+}
+
+/// Between these lines of the README stands the table.
+const TABLE: (&str, &str) = ("<!-- families -->\n", "<!-- end of families -->");
+
+/// `HANDMILL_UPDATE_README=1` writes the table instead.
+#[test]
+fn readme_has_the_table_of_families() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(&path).expect("README.md");
+    let (before, rest) = readme.split_once(TABLE.0).expect("where the table begins");
+    let (found, after) = rest.split_once(TABLE.1).expect("where the table ends");
+    let table = family_table(NOT_IN_GGUF);
+    if std::env::var_os("HANDMILL_UPDATE_README").is_some() {
+        std::fs::write(&path, format!("{before}{}{table}{}{after}", TABLE.0, TABLE.1)).expect("writing README.md");
+    } else {
+        assert_eq!(found, table, "run this test once with HANDMILL_UPDATE_README=1");
+    }
 }

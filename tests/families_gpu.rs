@@ -7,7 +7,9 @@ mod support;
 use std::sync::{Arc, OnceLock};
 
 use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
-use support::{DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, skip};
+use support::{
+    DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, skip, write_gguf,
+};
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
 const TOLERANCE: f32 = 1e-3;
@@ -26,7 +28,10 @@ fn devices() -> &'static [Device] {
     static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
     DEVICES.get_or_init(|| {
         let open = |index: usize, caps: CapsOverride, checked: bool| {
-            Arc::new(Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked }).expect("a device"))
+            Arc::new(
+                Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked, ..GpuOptions::default() })
+                    .expect("a device"),
+            )
         };
         let mut all = Vec::new();
         let slow = |name: &str| name.contains("SwiftShader");
@@ -50,6 +55,7 @@ fn devices() -> &'static [Device] {
                     max_invocations: Some(256),
                     max_storage_buffers: Some(8),
                     pretend_hardware: true,
+                    max_memory: None,
                 };
                 let name = format!("{} with the least limits", adapter.name);
                 all.push(Device { name, gpu: open(adapter.index, least, true), slow: false });
@@ -89,6 +95,9 @@ fn logits_of_every_family() {
             let mut session = Session::open(&fixture.dir, options(device));
             let what = |part: &str| format!("{name}, {part} on {}", device.name);
             assert_close(&what("prompt"), &session.feed(&fixture.prompt_ids), &fixture.logits, TOLERANCE);
+            if std::ptr::eq(device, &devices()[0]) {
+                check_gguf(&fixture, device, &what("prompt from GGUF"));
+            }
             if fixture.length_dependent_rope {
                 continue;
             }
@@ -107,10 +116,20 @@ fn logits_of_every_family() {
     });
 }
 
+/// The prompt's logits from the fixture's GGUF twin, where it can have one.
+fn check_gguf(fixture: &Fixture, device: &Device, what: &str) {
+    let temp = tempfile::TempDir::new().expect("temporary folder");
+    let path = temp.path().join("model.gguf");
+    if write_gguf(fixture, &path).is_ok() {
+        let logits = Session::open(&path, options(device)).feed(&fixture.prompt_ids);
+        assert_close(what, &logits, &fixture.logits, TOLERANCE);
+    }
+}
+
 #[test]
 fn chunks_and_batches_give_the_same_logits() {
     on_each("families_gpu::chunks_and_batches_give_the_same_logits", |device| {
-        for name in ["llama3", "qwen3", "gemma3"] {
+        for name in ["llama3", "qwen3", "gemma3", "ministral3", "phi2", "gemma2", "smollm3", "qwen3_5"] {
             if device.slow && name != "gemma3" {
                 continue;
             }
@@ -137,6 +156,34 @@ fn chunks_and_batches_give_the_same_logits() {
                 let what = format!("{name}, {} tokens in a batch on {}", prompt.len(), device.name);
                 assert_close(&what, &logits, &fixture.logits.slice(0..prompt.len()), TOLERANCE);
             }
+        }
+    });
+}
+
+/// As on the CPU: with one layer, a sequence that grows past the length of the short factors is as a new one.
+#[test]
+fn crossing_the_original_length() {
+    on_each("families_gpu::crossing_the_original_length", |device| {
+        if device.slow {
+            return;
+        }
+        let fixture = Fixture::load("phi4-mini");
+        let ids = &fixture.prompt_ids;
+        let original = fixture.config["original_max_position_embeddings"].as_u64().expect("a length") as usize;
+        let folder = fixture.changed(|config| config["num_hidden_layers"] = 1.into());
+        let whole = |n: usize| Session::open(folder.path(), Options::default()).feed(&ids[..n]);
+        let mut session = Session::open(folder.path(), options(device));
+        let mut at = 0;
+        for n in [original - 1, 1, 1, 7, 1] {
+            let got = session.feed(&ids[at..at + n]);
+            at += n;
+            let what = format!("{n} tokens up to {at} on {}", device.name);
+            assert_close(&what, &got, &whole(at).slice(at - n..at), TOLERANCE);
+        }
+        let prompts: [&[u32]; 3] = [&ids[..original], ids, &ids[..3]];
+        for (prompt, got) in prompts.iter().zip(session.feed_batch(&prompts)) {
+            let what = format!("{} tokens in a batch on {}", prompt.len(), device.name);
+            assert_close(&what, &got, &whole(prompt.len()), TOLERANCE);
         }
     });
 }

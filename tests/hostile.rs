@@ -136,6 +136,74 @@ fn lying_configs() {
     assert!(try_out(&folder).is_err(), "a folder without a config was accepted");
 }
 
+/// As [`lying_configs`], for what other families' configurations have: what a graph cannot have is refused, never
+/// ignored.
+#[test]
+fn lying_configs_of_other_families() {
+    let longrope = |key: &'static str, value: Value| {
+        move |c: &mut Value| {
+            c["rope_parameters"][key] = value.clone();
+        }
+    };
+    let set = |key: &'static str, value: Value| move |c: &mut Value| c[key] = value.clone();
+    let huge = json!(1_000_000_000_000_000_000u64);
+    type Change = Box<dyn Fn(&mut Value)>;
+    let changes: Vec<(&'static str, Change)> = vec![
+        ("mistral", Box::new(set("sliding_window", json!(0)))),
+        ("mistral", Box::new(set("sliding_window", json!("long")))),
+        ("mistral", Box::new(set("hidden_act", json!("gelu")))),
+        ("mistral", Box::new(set("num_local_experts", json!(8)))),
+        ("mistral", Box::new(set("layer_types", json!(["full_attention", "sliding_attention", "full_attention"])))),
+        ("mistral", Box::new(longrope("llama_4_scaling_beta", json!(0.1)))),
+        ("mistral", Box::new(longrope("rope_type", json!("xpos")))),
+        ("mistral", Box::new(set("intermediate_size", huge.clone()))),
+        ("ministral", Box::new(set("layer_types", json!(["full_attention"])))),
+        ("ministral", Box::new(set("layer_types", json!(["a", "b", "c", "d"])))),
+        ("ministral3", Box::new(longrope("llama_4_scaling_beta", json!("hot")))),
+        ("ministral3", Box::new(longrope("original_max_position_embeddings", json!(0)))),
+        ("ministral3", Box::new(longrope("factor", json!(-1)))),
+        ("phi2", Box::new(set("hidden_act", json!("gelu")))),
+        ("phi2", Box::new(set("qk_layernorm", json!(true)))),
+        ("phi2", Box::new(longrope("partial_rotary_factor", json!(0.0)))),
+        ("phi2", Box::new(longrope("partial_rotary_factor", json!(1.5)))),
+        ("phi3-longrope", Box::new(longrope("long_factor", json!([1.0, 2.0])))),
+        ("phi3-longrope", Box::new(longrope("short_factor", json!("none")))),
+        ("phi3-longrope", Box::new(longrope("short_factor", json!([0, 0, 0, 0, 0, 0, 0, 0])))),
+        ("phi3-longrope", Box::new(set("original_max_position_embeddings", json!(0)))),
+        ("phi3-longrope", Box::new(set("num_attention_heads", json!(5)))),
+        ("phi3-longrope", Box::new(set("intermediate_size", json!(161)))),
+        ("phi3-longrope", Box::new(set("intermediate_size", huge.clone()))),
+        ("phi3-longrope", Box::new(set("intermediate_size", json!(0)))),
+        ("gemma", Box::new(set("hidden_activation", json!("relu")))),
+        ("gemma", Box::new(set("use_bidirectional_attention", json!(true)))),
+        ("gemma2", Box::new(set("query_pre_attn_scalar", json!(0)))),
+        ("gemma2", Box::new(set("query_pre_attn_scalar", json!(-4)))),
+        ("gemma2", Box::new(set("final_logit_softcapping", json!(-1.0)))),
+        ("gemma2", Box::new(set("attn_logit_softcapping", json!(-1.0)))),
+        ("gemma2", Box::new(set("sliding_window", json!(0)))),
+        ("gemma2", Box::new(set("layer_types", json!(vec!["chunked_attention"; 4])))),
+        ("olmo2", Box::new(set("num_key_value_heads", json!(3)))),
+        ("olmo3", Box::new(set("sliding_window", json!(0)))),
+        ("olmo3", Box::new(set("hidden_act", json!("relu")))),
+        ("granite", Box::new(set("logits_scaling", json!(0)))),
+        ("granite", Box::new(set("num_local_experts", json!(4)))),
+        ("granite", Box::new(set("residual_multiplier", json!("much")))),
+        ("smollm3", Box::new(set("no_rope_layers", json!([1, 0])))),
+        ("smollm3", Box::new(set("no_rope_layers", json!("none")))),
+    ];
+    for (i, (name, change)) in changes.iter().enumerate() {
+        let fixture = Fixture::load(name);
+        let mut changed = Value::Null;
+        let folder = fixture.changed(|c| {
+            change(c);
+            changed = c.clone();
+        });
+        let opened = try_out(folder.path());
+        assert!(opened.is_err(), "change {i} of {name} was accepted: {changed}");
+        assert!(!opened.unwrap_err().is_empty());
+    }
+}
+
 #[test]
 fn lying_shard_indexes() {
     let fixture = Fixture::load("qwen3-sharded");

@@ -243,25 +243,37 @@ impl<'a> Config<'a> {
         default: impl Fn(usize) -> bool,
     ) -> Result<Vec<bool>, Error> {
         const TYPES: Key = key("attention.sliding_window_pattern", "layer_types");
+        self.layer_flags(TYPES, n_layers, [local, "full_attention"], default)
+    }
+
+    /// For each of `n_layers` layers, whether it is of the first kind of `names` rather than the second: from the array
+    /// `types` (names, or in GGUF truth values), or else from `default(layer)`.
+    pub fn layer_flags(
+        &self,
+        types: Key,
+        n_layers: usize,
+        names: [&str; 2],
+        default: impl Fn(usize) -> bool,
+    ) -> Result<Vec<bool>, Error> {
         if let Some(g) = self.gguf()
-            && let Some(Value::Array(array)) = g.get(&self.gguf_key(TYPES))
+            && let Some(Value::Array(array)) = g.get(&self.gguf_key(types))
             && let Some(bools) = array.bools()
         {
             let pattern: Vec<bool> = bools.take(n_layers).collect();
             if pattern.len() == n_layers {
                 return Ok(pattern);
             }
-            return Err(self.error(TYPES, format!("has {} entries for {n_layers} layers", pattern.len())));
+            return Err(self.error(types, format!("has {} entries for {n_layers} layers", pattern.len())));
         }
-        let Some(types) = self.json_value(TYPES) else { return Ok((0..n_layers).map(default).collect()) };
-        let types = types.as_array().filter(|t| t.len() == n_layers);
-        let types = types.ok_or_else(|| self.error(TYPES, format!("should be an array of {n_layers} names")))?;
-        types
+        let Some(array) = self.json_value(types) else { return Ok((0..n_layers).map(default).collect()) };
+        let array = array.as_array().filter(|t| t.len() == n_layers);
+        let array = array.ok_or_else(|| self.error(types, format!("should be an array of {n_layers} names")))?;
+        array
             .iter()
             .map(|t| match t.as_str() {
-                Some(name) if name == local => Ok(true),
-                Some("full_attention") => Ok(false),
-                _ => Err(self.error(TYPES, format!("the layer type {t} is not known for this family"))),
+                Some(t) if t == names[0] => Ok(true),
+                Some(t) if t == names[1] => Ok(false),
+                _ => Err(self.error(types, format!("the layer type {t} is not known for this family"))),
             })
             .collect()
     }

@@ -16,6 +16,19 @@ pub enum Error {
     /// The backend.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// Device memory ran out while the model was set up.
+    #[error("{source}; {}", would_fit(*.fit, *.layers, *.n_ctx))]
+    DeviceMemory {
+        /// Layers of the model.
+        layers: usize,
+        /// How many of them would fit.
+        fit: usize,
+        /// Tokens of context that were asked for.
+        n_ctx: usize,
+        /// What could not be had.
+        #[source]
+        source: Box<BackendError>,
+    },
     /// The tokenizer.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -73,4 +86,14 @@ pub enum Error {
         /// Tokens of a window.
         window: usize,
     },
+}
+
+/// What to do where a model does not fit a device.
+fn would_fit(fit: usize, layers: usize, n_ctx: usize) -> String {
+    match fit {
+        0 => {
+            format!("not even one of the {layers} layers would fit with a context of {n_ctx} tokens: use --backend cpu")
+        }
+        _ => format!("{fit} of the {layers} layers would fit with a context of {n_ctx} tokens: --gpu-layers {fit}"),
+    }
 }

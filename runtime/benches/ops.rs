@@ -8,6 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use handmill_runtime::cpu::arch::{Isa, Simd};
 use handmill_runtime::cpu::ops::attention::{AttentionParams, DecodeItem, KvPages, PromptItem};
+use handmill_runtime::cpu::ops::columns::{columns, join};
 use handmill_runtime::cpu::ops::{OpKernels, op_kernels, rope_cos_sin};
 use handmill_runtime::graph::{Act, RopeLayout};
 use handmill_runtime::simd_dispatch;
@@ -62,7 +63,7 @@ fn elementwise(c: &mut Criterion) {
     let k = kernels();
     let (mut x, y, weight) = (numbers(ROW), numbers(ROW), numbers(ROW));
     let mut halves = vec![0u16; ROW];
-    let mut out = vec![0.0; ROW];
+    let (mut out, mut joined) = (vec![0.0; ROW], vec![0.0; ROW]);
     let mut group = c.benchmark_group(format!("elementwise of {ROW}, {}", isa().name()));
     let bytes = |n: usize| Throughput::Bytes((n * ROW) as u64);
     group.throughput(bytes(12));
@@ -73,11 +74,24 @@ fn elementwise(c: &mut Criterion) {
     group.bench_function("add_assign", |b| b.iter(|| (k.add_assign)(black_box(&mut x), &y)));
     group.bench_function("add_scaled", |b| b.iter(|| (k.add_scaled)(black_box(&mut x), &y, 1e-3)));
     group.bench_function("mul_assign", |b| b.iter(|| (k.mul_assign)(black_box(&mut out), &weight)));
-    for act in [Act::Silu, Act::GeluTanh] {
-        let name = format!("gated_act {act:?}");
+    let oss = Act::SwigluOss { alpha: 1.702, limit: 7.0 };
+    for act in [Act::Silu, Act::GeluTanh, oss] {
+        let name = format!("gated_act {}", act.name());
         group.bench_function(name, |b| b.iter(|| (k.gated_act)(act, &y, &weight, black_box(&mut out))));
     }
     group.throughput(bytes(8));
+    for act in [Act::Sigmoid, Act::Tanh] {
+        let name = format!("act {}", act.name());
+        group.bench_function(name, |b| b.iter(|| (k.act)(act, &y, black_box(&mut out))));
+    }
+    let half = ROW / 2;
+    group.bench_function("columns and join", |b| {
+        b.iter(|| {
+            columns(&y, [64, 0, 32], &mut out[..half]);
+            columns(&y, [64, 32, 32], &mut x[..half]);
+            join(&out[..half], &x[..half], [32, 32], black_box(&mut joined));
+        })
+    });
     group.bench_function("scale", |b| b.iter(|| (k.scale)(black_box(&mut x), 1.0)));
     group.bench_function("softcap", |b| b.iter(|| (k.softcap)(black_box(&mut x), 30.0)));
     group.throughput(bytes(6));
@@ -211,7 +225,15 @@ fn decode(c: &mut Criterion) {
                     let kv = cache.kv();
                     for (kv_head, out) in out.chunks_mut(p.group() * p.v_dim).enumerate() {
                         for (piece, partial) in pieces.clone().zip(partials.chunks_mut(p.partial_len())) {
-                            let item = DecodeItem { params: &p, kv: &kv, kv_head, q: &q, position: len - 1, piece };
+                            let item = DecodeItem {
+                                params: &p,
+                                kv: &kv,
+                                kv_head,
+                                q: &q,
+                                position: len - 1,
+                                piece,
+                                keys: None,
+                            };
                             // SAFETY: `kv` describes the cache.
                             unsafe { (kernels().attention_decode)(&item, &mut scratch, partial) };
                         }

@@ -4,7 +4,7 @@ use crate::{
     cpu::{CpuBackend, CpuError},
     graph::{Act, Plan, ValueId},
     profile::Trace,
-    step::{PageBook, SequenceStep},
+    step::{GpuStats, PageBook, SequenceStep},
 };
 
 /// An error of a backend.
@@ -91,7 +91,12 @@ pub trait Backend: Send {
         look: &mut dyn FnMut(&mut Observed),
     ) -> Result<(), BackendError>;
 
-    /// The GPU behind it, where there is one.
+    /// What steps have cost on the host's side of a GPU so far; none on the CPU.
+    fn gpu_stats(&self) -> Option<GpuStats> {
+        None
+    }
+
+    /// The GPU behind it, where all steps run there.
     #[cfg(feature = "gpu")]
     fn as_gpu(&mut self) -> Option<&mut crate::gpu::GpuBackend> {
         None
@@ -182,6 +187,10 @@ impl Backend for crate::gpu::GpuBackend {
     fn describe(&self) -> String {
         let s = self.gpu().summary();
         format!("gpu {} ({}, {})", s.name, s.kind, s.api)
+    }
+
+    fn gpu_stats(&self) -> Option<GpuStats> {
+        Some(self.stats())
     }
 
     fn as_gpu(&mut self) -> Option<&mut crate::gpu::GpuBackend> {

@@ -9,6 +9,10 @@ pub mod gpu;
 pub mod graph;
 pub mod profile;
 pub mod quant;
+#[cfg(feature = "gpu")]
+mod split;
 pub mod step;
 
 pub use backend::{Backend, BackendError, Observed};
+#[cfg(feature = "gpu")]
+pub use split::SplitBackend;

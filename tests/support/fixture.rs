@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use handmill_runtime::quant::F8E4M3;
+use handmill_runtime::quant::{F8E4M3, f16_to_f32};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -37,6 +37,10 @@ pub const FAMILIES: &[&str] = &[
     "olmo3",
     "granite",
     "smollm3",
+    "qwen3_5",
+    "mm-qwen3_5",
+    "qwen3-next",
+    "qwen3_5-moe",
     "deepseek-v2-lite",
     "deepseek-v2",
     "deepseek-v3",
@@ -154,6 +158,25 @@ impl Fixture {
         (temp.path().to_owned(), Some(temp))
     }
 
+    /// The checkpoint folder with a text config that `change` has changed.
+    pub fn changed(&self, change: impl FnOnce(&mut Value)) -> TempDir {
+        let temp = TempDir::new().expect("temporary folder");
+        for entry in fs::read_dir(&self.dir).expect("fixture folder") {
+            let path = entry.expect("fixture folder").path();
+            let name = path.file_name().and_then(|n| n.to_str()).expect("file name");
+            if name.starts_with("model") {
+                fs::copy(&path, temp.path().join(name)).expect("copying the fixture");
+            }
+        }
+        let mut config = json(&self.dir.join("config.json"));
+        change(match config.get_mut("text_config") {
+            Some(Value::Object(_)) => &mut config["text_config"],
+            _ => &mut config,
+        });
+        fs::write(temp.path().join("config.json"), config.to_string()).expect("writing");
+        temp
+    }
+
     /// All weights by name, as f32, with shape and whether the file has them as bfloat16.
     pub fn weights(&self) -> Vec<Weight> {
         let mut out = Vec::new();
@@ -203,6 +226,7 @@ fn matrix(file: &SafeTensors<'_>, name: &str) -> Matrix {
 fn floats(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Dtype::F16 => bytes.chunks_exact(2).map(|b| f16_to_f32(u16::from_le_bytes([b[0], b[1]]))).collect(),
         // Blocks and scales of MXFP4.
         Dtype::U8 => bytes.iter().map(|b| f32::from(*b)).collect(),
         Dtype::BF16 => bytes.chunks_exact(2).map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect(),

@@ -21,6 +21,9 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     let rope = config["rope_parameters"].get("full_attention").unwrap_or(&config["rope_parameters"]);
     let arch = match config["model_type"].as_str().expect("model_type") {
         "gemma3_text" => "gemma3",
+        "qwen3_next" => "qwen3next",
+        "qwen3_5_text" => "qwen35",
+        "qwen3_5_moe_text" => "qwen35moe",
         "mistral" if config["sliding_window"].is_null() => "llama",
         "mistral" => return Err("GGUF's architecture llama, which Mistral converts to, has no sliding window"),
         "ministral" => return Err("no converter knows Ministral 8B's layers of two kinds"),
@@ -43,6 +46,7 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     let mut out = GgufWriter::new();
     out.put("general.architecture", arch);
     out.put("general.name", fixture.name);
+    super::gguf_hybrid::keys(&mut out, arch, config);
     let int = |key: &str| config[key].as_u64().unwrap_or_else(|| panic!("config has no {key}")) as u32;
     let head_dim = config["head_dim"].as_u64().map_or(int("hidden_size") / int("num_attention_heads"), |d| d as u32);
     let partial = rope["partial_rotary_factor"].as_f64().unwrap_or(1.0);
@@ -54,7 +58,6 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         ("block_count", int("num_hidden_layers")),
         ("context_length", int("max_position_embeddings")),
         ("embedding_length", int("hidden_size")),
-        ("feed_forward_length", int("intermediate_size")),
         ("vocab_size", int("vocab_size")),
         ("attention.head_count", int("num_attention_heads")),
         ("attention.head_count_kv", kv_heads),
@@ -63,6 +66,9 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         ("rope.dimension_count", rotary_dims),
     ] {
         out.put(&format!("{arch}.{key}"), value);
+    }
+    if let Some(inner) = config["intermediate_size"].as_u64() {
+        out.put(&format!("{arch}.feed_forward_length"), inner as u32);
     }
     for (key, name) in [
         ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
@@ -105,7 +111,7 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         Some(_) => {
             gguf_latent::weights(config, fixture.weights(), arch != "deepseek2" || fixture.name != "deepseek-v2-lite")
         }
-        None => fused(arch, experts::as_in_gguf(fixture.weights())),
+        None => super::gguf_hybrid::reordered(arch, config, fused(arch, experts::as_in_gguf(fixture.weights()))),
     };
     for mut weight in weights {
         let Some(name) = gguf_name(arch, &weight.name) else { continue };
@@ -234,7 +240,8 @@ fn llama3_divisors(rope: &Value, rotary_dims: usize) -> Vec<f32> {
 /// The name that GGUF has for the tensor, none for those of other towers.
 fn gguf_name(arch: &str, name: &str) -> Option<String> {
     let name = name.strip_prefix("language_model.").unwrap_or(name);
-    match name {
+    let name = &name.replace("model.language_model.", "model.");
+    match name.as_str() {
         "model.embed_tokens.weight" => return Some("token_embd.weight".into()),
         "model.norm.weight" | "model.final_layernorm.weight" => return Some("output_norm.weight".into()),
         "model.final_layernorm.bias" => return Some("output_norm.bias".into()),
@@ -248,6 +255,9 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
     }
     if let Some(named) = part.strip_prefix("gguf:") {
         return Some(format!("blk.{layer}.{named}"));
+    }
+    if let Some(part) = super::gguf_hybrid::name(arch, part) {
+        return Some(format!("blk.{layer}.{part}"));
     }
     if part == "self_attn.sinks" {
         return Some(format!("blk.{layer}.attn_sinks.weight"));
@@ -290,7 +300,7 @@ fn convert(arch: &str, config: &Value, head_dim: usize, weight: &mut Weight) {
         weight.values = interleave_heads(&weight.values, weight.shape[0], head_dim);
     }
     let gemma = arch.starts_with("gemma");
-    if gemma && weight.name.ends_with("norm.weight") {
+    if super::gguf_hybrid::plus_one(arch, &weight.name) || gemma && weight.name.ends_with("norm.weight") {
         weight.values.iter_mut().for_each(|w| *w += 1.0);
     }
     // Gemma's attention scale stands in no key: readers use head_dim^-0.5. The rest of query_pre_attn_scalar^-0.5 goes
@@ -350,9 +360,10 @@ fn tokenizer(out: &mut GgufWriter, fixture: &Fixture, vocab_size: usize) {
     out.put("tokenizer.ggml.add_bos_token", true);
 }
 
-/// Matrices of a bfloat16 checkpoint stay bfloat16; vectors are f32 in GGUF.
+/// Matrices of a bfloat16 checkpoint stay bfloat16 unless a conversion has changed their values; vectors are f32 in GGUF.
 fn tensor(out: &mut GgufWriter, name: &str, shape: &[usize], values: &[f32], bf16: bool) {
-    let (dtype, bytes): (_, Vec<u8>) = if bf16 && shape.len() > 1 {
+    let exact = values.iter().all(|v| v.to_bits() & 0xffff == 0);
+    let (dtype, bytes): (_, Vec<u8>) = if bf16 && shape.len() > 1 && exact {
         (DType::BF16, values.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect())
     } else {
         (DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())

@@ -9,11 +9,14 @@ mod engine;
 mod experts;
 mod fixture;
 mod gguf;
+mod gguf_hybrid;
 mod gguf_latent;
 mod models;
+mod readme;
 
 pub use compare::{argmax, assert_close, worst};
 pub use engine::{DeviceChoice, KvChoice, Options, Session};
 pub use fixture::{FAMILIES, Fixture, Matrix, Spelling, fixtures_dir};
 pub use gguf::write_gguf;
 pub use models::{Golden, Skip, full, golden, handmill, model_path, skip};
+pub use readme::family_table;

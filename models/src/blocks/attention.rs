@@ -1,7 +1,7 @@
 //! Grouped-query attention with rotary positions.
 
 use handmill_runtime::graph::{
-    AttentionOp, CacheSpec, GraphBuilder, NormKind, NormOp, Op, PositionScale, RopeSpec, ValueId, WeightId,
+    Act, AttentionOp, CacheSpec, GraphBuilder, NormKind, NormOp, Op, PositionScale, RopeSpec, ValueId, WeightId,
 };
 
 use super::Loader;
@@ -43,6 +43,9 @@ pub struct Attention {
     pub rope: Option<RopeSpec>,
     /// What is normalised.
     pub qk_norm: QkNorm,
+    /// Whether the projection of q also makes a gate for each head, beside its query; the sigmoid of it multiplies the
+    /// output (Qwen3-Next).
+    pub gated: bool,
     /// Factor on q by position, after the rotation.
     pub q_scale: Option<PositionScale>,
     /// The output projection's name in safetensors, after `self_attn.`.
@@ -63,6 +66,7 @@ impl Attention {
             sinks: false,
             rope: None,
             qk_norm: QkNorm::None,
+            gated: false,
             q_scale: None,
             output: "o_proj",
         }
@@ -81,6 +85,12 @@ pub fn attention(
 ) -> Result<ValueId, Error> {
     let width = b.graph().value(x).width;
     let [mut q, mut k, v] = project(b, l, layer, x, a)?;
+    let mut gate = None;
+    if a.gated {
+        let (both, d) = (q, a.head_dim);
+        q = b.columns("q_heads", both, [2 * d, 0, d])?;
+        gate = Some(b.columns("gate", both, [2 * d, d, d])?);
+    }
     if matches!(a.qk_norm, QkNorm::Heads | QkNorm::Rows) {
         (q, k) = normalise(b, l, layer, (q, k), a)?;
     }
@@ -124,6 +134,9 @@ pub fn attention(
         selected: None,
     };
     let mut y = b.attention("attention", [q, k, v], op)?;
+    if let Some(gate) = gate {
+        y = b.gated("gated", Act::Sigmoid, gate, y)?;
+    }
     if last {
         y = b.op("select", Op::SelectOutputs, &[y])?;
     }
@@ -143,7 +156,8 @@ fn project(
     a: &Attention,
 ) -> Result<[ValueId; 3], Error> {
     let width = b.graph().value(x).width;
-    let rows = [a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim, a.n_kv_heads * a.head_dim];
+    let q_rows = a.n_heads * a.head_dim * if a.gated { 2 } else { 1 };
+    let rows = [q_rows, a.n_kv_heads * a.head_dim, a.n_kv_heads * a.head_dim];
     let fused = l.has(layer, "attn_qkv.weight", "self_attn.qkv_proj.weight")?;
     let mut first = 0;
     let mut made = Vec::with_capacity(3);

@@ -144,7 +144,7 @@ impl<'a> Loader<'a> {
         rows: Range<usize>,
     ) -> Result<WeightId, Error> {
         let name = self.layer_name(layer, gguf, hf);
-        let tensor = self.checkpoint.tensor(&name)?;
+        let tensor = self.checkpoint.shaped(&name, shape)?.ok_or_else(|| self.checkpoint.missing(&name))?;
         self.view(b, &name, &tensor, shape, rows)
     }
 
@@ -223,6 +223,13 @@ impl<'a> Loader<'a> {
             (Experts::Fused([gate_up, _]), _) => {
                 self.stacked(b, layer, "", gate_up, [n, 2 * rows, len], part * rows..(part + 1) * rows)
             }
+            // Made up with a row for each output.
+            (Experts::InputMajor([gate_up, _]), 0 | 1) if self.rows_are_outputs() => {
+                self.stacked(b, layer, "", gate_up, [n, 2 * rows, len], part * rows..(part + 1) * rows)
+            }
+            (Experts::InputMajor([_, down]), _) if self.rows_are_outputs() => {
+                self.stacked(b, layer, "", down, [n, rows, len], 0..rows)
+            }
             // Those are read by rows of inputs, or with gate and up between each other.
             (Experts::InputMajor([gate_up, down]), _) => {
                 let name = if part == 2 { down } else { gate_up };
@@ -234,7 +241,14 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The matrices of `n` experts in MXFP4 with their scales in a tensor of its own, if the file has `{hf}_blocks`.
+    /// Whether experts have a matrix with a row for each output whatever the family does in safetensors: in GGUF files,
+    /// and where weights are made up, so that they can have any format.
+    pub fn rows_are_outputs(&self) -> bool {
+        self.gguf || self.checkpoint.is_synthetic()
+    }
+
+    /// The matrices of `n` experts in MXFP4 with their scales in a tensor of its own, if the file has `{hf}_blocks`. Where
+    /// weights are made up, in whatever format they are.
     pub fn mxfp4(
         &self,
         b: &mut GraphBuilder,
@@ -242,6 +256,9 @@ impl<'a> Loader<'a> {
         hf: &str,
         [n, rows, len]: [usize; 3],
     ) -> Result<Option<Vec<WeightId>>, Error> {
+        if self.checkpoint.is_synthetic() {
+            return self.stacked(b, layer, "", hf, [n, rows, len], 0..rows).map(Some);
+        }
         let name = self.layer_name(layer, "", hf);
         let (blocks_name, scales_name) = (format!("{name}_blocks"), format!("{name}_scales"));
         let Some((shape, blocks)) = self.checkpoint.bytes(&blocks_name, "u8")? else { return Ok(None) };
@@ -278,6 +295,28 @@ impl<'a> Loader<'a> {
         let tensor = tensor.ok_or_else(|| self.checkpoint.missing(&name))?;
         self.check_shape(&name, &tensor, &[1, len])?;
         Ok(b.weight(&name, tensor))
+    }
+
+    /// A layer's depthwise convolution `[channels, taps]` (safetensors have a dimension of 1 between) as one vector.
+    pub fn layer_taps(
+        &self,
+        b: &mut GraphBuilder,
+        layer: usize,
+        gguf: &str,
+        hf: &str,
+        [channels, taps]: [usize; 2],
+    ) -> Result<WeightId, Error> {
+        let name = self.layer_name(layer, gguf, hf);
+        let shape = if self.gguf { vec![channels, taps] } else { vec![channels, 1, taps] };
+        let tensor = self.checkpoint.shaped(&name, &shape)?.ok_or_else(|| self.checkpoint.missing(&name))?;
+        self.check_shape(&name, &tensor, &shape)?;
+        let flat = tensor.flat().ok_or_else(|| Error::Shape {
+            path: self.checkpoint.path().display().to_string(),
+            tensor: name.clone(),
+            found: tensor.shape().to_vec(),
+            expected: vec![channels * taps],
+        })?;
+        Ok(b.weight(&name, flat))
     }
 
     /// Whether the file has a layer's weight.
@@ -356,9 +395,10 @@ impl<'a> Loader<'a> {
         Ok(NormOp { kind: self.norm_kind, bias, ..self.rms(weight, group) })
     }
 
-    /// The format of the embedding table.
-    pub fn embedding_dtype(&self) -> Result<DType, Error> {
-        Ok(self.checkpoint.tensor(&self.name("token_embd.weight", "embed_tokens.weight"))?.dtype())
+    /// The format that the file has the embedding table in, if there is a file.
+    pub fn embedding_dtype(&self) -> Result<Option<DType>, Error> {
+        let name = self.name("token_embd.weight", "embed_tokens.weight");
+        Ok(self.checkpoint.find(&name)?.map(|tensor| tensor.dtype()))
     }
 
     /// The embedding table, `[vocab, width]`. Its rows may be more or fewer than the configuration says.

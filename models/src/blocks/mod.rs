@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod decoder;
+pub mod delta_net;
 pub mod loader;
 pub mod mla;
 pub mod mlp;
@@ -10,6 +11,7 @@ pub mod rope;
 
 pub use attention::{Attention, QkNorm, attention};
 pub use decoder::{Decoder, Head, Norms, layer, logits};
+pub use delta_net::{DeltaNet, DeltaProjections, delta_net};
 pub use loader::Loader;
 pub use mla::{Indexer, LatentAttention, latent_attention};
 pub use mlp::{gated_mlp, gated_mlp_named, mlp};

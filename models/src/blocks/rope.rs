@@ -310,7 +310,10 @@ impl Scaling {
                 base.iter().map(|f| self.llama3(*f, factor)).collect()
             }
             "yarn" => {
-                let factor = self.factor.unwrap_or(self.context as f64 / self.original);
+                let factor = match self.factor {
+                    Some(_) => need_factor()?,
+                    None => self.context as f64 / self.original,
+                };
                 attention_factor = self.attention_factor.unwrap_or_else(|| match self.mscale {
                     [m, all] if m != 0.0 && all != 0.0 => Self::magnitude(factor, m) / Self::magnitude(factor, all),
                     _ => Self::magnitude(factor, 1.0),
@@ -322,6 +325,9 @@ impl Scaling {
                 return Err(c.error(SCALING, what));
             }
         };
+        if !freqs.iter().all(|f| f.is_finite()) || !attention_factor.is_finite() {
+            return Err(c.error(SCALING, format!("`{}` gives frequencies without bounds: {freqs:?}", self.kind)));
+        }
         Ok(RopeSpec {
             attention_factor: attention_factor as f32,
             ..RopeSpec::new(layout, r, RopeFreqs::Fixed(freqs.into_iter().map(|f| f as f32).collect()))

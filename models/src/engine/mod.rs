@@ -3,6 +3,8 @@
 mod chooser;
 mod generate;
 mod perplexity;
+#[cfg(feature = "gpu")]
+mod place;
 pub mod sampling;
 pub mod verify;
 
@@ -14,7 +16,10 @@ use handmill_runtime::{
 };
 
 #[cfg(feature = "gpu")]
-use handmill_runtime::gpu::{Gpu, GpuBackend, GpuBackendOptions};
+use handmill_runtime::{
+    SplitBackend,
+    gpu::{Gpu, GpuBackend, GpuBackendOptions},
+};
 
 use crate::{Error, Model};
 
@@ -49,6 +54,11 @@ pub enum DeviceChoice {
 pub struct EngineOptions {
     /// Where.
     pub device: DeviceChoice,
+    /// On a GPU: how many of the model's layers run there, the last ones and with them the head; the CPU runs the rest.
+    /// By default all.
+    pub gpu_layers: Option<usize>,
+    /// On a GPU: the CPU runs the experts of mixtures, most of whose weights no token reads.
+    pub experts_on_cpu: bool,
     /// Threads; by default the physical cores that the process may use.
     pub threads: Option<usize>,
     /// Tokens that all sequences together may hold; by default the context that the model was made for, but no less
@@ -73,6 +83,8 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             device: DeviceChoice::Cpu,
+            gpu_layers: None,
+            experts_on_cpu: false,
             threads: None,
             n_ctx: None,
             kv: KvChoice::Auto,
@@ -124,6 +136,18 @@ impl Engine {
     /// # Errors
     /// Where memory, threads or the instruction set cannot be had.
     pub fn new(model: &Model, options: &EngineOptions) -> Result<Self, Error> {
+        Self::with_progress(model, options, &mut |_, _| {})
+    }
+
+    /// As [`Engine::new`]; where weights are copied to a device, `progress` hears of the bytes done and the bytes in all.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with_progress(
+        model: &Model,
+        options: &EngineOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, Error> {
         let kv_type = match options.kv {
             KvChoice::F32 => KvType::F32,
             KvChoice::Auto if model.is_f32() => KvType::F32,
@@ -132,21 +156,37 @@ impl Engine {
         let n_ctx =
             options.n_ctx.unwrap_or(model.info().context.clamp(EngineOptions::MIN_CTX, EngineOptions::MAX_CTX)).max(1);
         let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
-        let backend: Box<dyn Backend> = match &options.device {
+        let cpu_options = || {
+            let isa = options.isa.map_or_else(Isa::from_env, Ok);
+            let isa = isa.map_err(|e: IsaError| BackendError::from(CpuError::Isa(e.to_string())))?;
+            let threads = options.threads.unwrap_or_else(Pool::default_threads);
+            Ok::<_, Error>(CpuOptions { isa, threads, kv_type, max_cached_tokens: n_ctx, max_step_tokens })
+        };
+        let on_cpu = || {
+            let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu))?;
+            let backend = CpuBackend::new(plan, &cpu_options()?).map_err(BackendError::from)?;
+            Ok::<Box<dyn Backend>, Error>(Box::new(backend))
+        };
+        let backend = match &options.device {
             DeviceChoice::Cpu => {
-                let isa = options.isa.map_or_else(Isa::from_env, Ok);
-                let isa = isa.map_err(|e: IsaError| BackendError::from(CpuError::Isa(e.to_string())))?;
-                let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu))?;
-                let threads = options.threads.unwrap_or_else(Pool::default_threads);
-                let cpu = CpuOptions { isa, threads, kv_type, max_cached_tokens: n_ctx, max_step_tokens };
-                Box::new(CpuBackend::new(plan, &cpu).map_err(BackendError::from)?)
+                let _ = progress;
+                on_cpu()?
             }
             #[cfg(feature = "gpu")]
+            DeviceChoice::Gpu(_) if options.gpu_layers == Some(0) => on_cpu()?,
+            #[cfg(feature = "gpu")]
             DeviceChoice::Gpu(gpu) => {
-                let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Gpu))?;
-                let options = GpuBackendOptions { kv_type, max_cached_tokens: n_ctx, max_step_tokens };
-                let backend = GpuBackend::new(gpu.clone(), plan, &options, &mut |_, _| {});
-                Box::new(backend.map_err(BackendError::from)?)
+                let plan = place::plan(model, options.gpu_layers.unwrap_or(usize::MAX), options.experts_on_cpu)?;
+                let gpu_options = GpuBackendOptions { kv_type, max_cached_tokens: n_ctx, max_step_tokens };
+                let before = gpu.memory_in_use();
+                let made = if plan.steps.iter().all(|s| s.device == Device::Gpu) {
+                    let backend = GpuBackend::new(gpu.clone(), plan, &gpu_options, progress);
+                    backend.map(|b| Box::new(b) as Box<dyn Backend>).map_err(BackendError::from)
+                } else {
+                    let backend = SplitBackend::new(gpu.clone(), plan, &gpu_options, &cpu_options()?, progress);
+                    backend.map(|b| Box::new(b) as Box<dyn Backend>)
+                };
+                made.map_err(|e| place::explain(e, model, gpu, &gpu_options, options.experts_on_cpu, before))?
             }
         };
         Ok(Self { model: model.clone(), backend, n_ctx })

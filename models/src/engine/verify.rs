@@ -162,6 +162,7 @@ fn bound(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
         }
         StepKind::Attention(_) if kv == KvType::F16 => 5e-3,
         StepKind::Rows(_) | StepKind::Select(_) | StepKind::Attention(_) => 1e-3,
+        StepKind::ShortConv(_) | StepKind::GatedDelta(_) => 1e-3,
     }
 }
 

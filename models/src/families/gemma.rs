@@ -20,6 +20,7 @@ use crate::{
 
 const ACT: Key = key("", "hidden_activation");
 const LEGACY_ACT: Key = key("", "hidden_act");
+const WINDOW: Key = key("attention.sliding_window", "sliding_window");
 const SCALAR: Key = key("", "query_pre_attn_scalar");
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
@@ -35,15 +36,17 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
 
     let theta = if one || two { 1e4 } else { 1e6 };
     let rope = d.rope(theta, [RopeLayout::Half; 2]);
-    let cap = |gguf, hf| Ok::<_, Error>(c.f32(key(gguf, hf))?.filter(|cap| *cap != 0.0 && two));
+    let score_cap = cap(c, key("attn_logit_softcapping", "attn_logit_softcapping"))?;
     let full = Attention {
         scale: if one { d.attention().scale } else { query_scale(c, &d, two)? },
-        softcap: cap("attn_logit_softcapping", "attn_logit_softcapping")?,
+        // Gemma 3's configurations have the key, and nothing that applies it.
+        softcap: score_cap.filter(|_| two),
         rope: Some(rope::rope(c, &rope, &l)?),
         qk_norm: if one || two { QkNorm::None } else { QkNorm::Heads },
         ..d.attention()
     };
-    let window = c.usize(key("attention.sliding_window", "sliding_window"))?.unwrap_or(4096);
+    let window = c.usize(WINDOW)?.unwrap_or(4096);
+    refuse_unless(c, WINDOW, window > 0, "a window of no tokens")?;
     let local_rope = match two {
         true => full.rope.clone(),
         false => Some(rope::rope(c, &RopeDefaults { theta: 1e4, layer_type: "sliding_attention", ..rope }, &l)?),
@@ -60,9 +63,8 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     };
 
     let final_cap = key("final_logit_softcapping", "final_logit_softcapping");
-    let bound = c.f32(final_cap)?.filter(|cap| *cap != 0.0);
+    let bound = cap(c, final_cap)?;
     refuse_unless(c, final_cap, two || bound.is_none(), "a cap on the logits")?;
-    refuse_unless(c, final_cap, bound.is_none_or(|cap| cap > 0.0), "a cap below zero")?;
     let tied = c.tied(true)?;
     let decoder = Decoder {
         embedding_scale: embedding_scale(c, &l, d.width)?,
@@ -74,10 +76,17 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     d.built(decoder.build(&l, |i| if sliding[i] { local.clone() } else { full.clone() })?)
 }
 
+/// The bound of a soft cap, where there is one.
+fn cap(c: &Config<'_>, k: Key) -> Result<Option<f32>, Error> {
+    let cap = c.f32(k)?;
+    refuse_unless(c, k, cap.is_none_or(|cap| cap > 0.0 && cap.is_finite()), "a cap that is not above zero")?;
+    Ok(cap)
+}
+
 /// The square root of the width; the reference rounds it to the checkpoint's type.
 pub(super) fn embedding_scale(c: &Config<'_>, l: &Loader<'_>, width: usize) -> Result<f32, Error> {
     let scale = (width as f32).sqrt();
-    if c.is_gguf() || l.embedding_dtype()? != DType::BF16 {
+    if c.is_gguf() || l.embedding_dtype()? != Some(DType::BF16) {
         return Ok(scale);
     }
     // The nearest bfloat16, ties to even.

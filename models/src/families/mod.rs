@@ -12,6 +12,7 @@ mod olmo;
 mod phi;
 mod phimoe;
 mod qwen;
+mod qwen_hybrid;
 mod qwen_moe;
 mod smollm3;
 
@@ -50,6 +51,14 @@ const FAMILIES: &[(&str, Build)] = &[
     ("mistral3", mistral::build),
     ("qwen2", qwen::build),
     ("qwen3", qwen::build),
+    ("qwen3_5", qwen_hybrid::build),
+    ("qwen3_5_text", qwen_hybrid::build),
+    ("qwen35", qwen_hybrid::build),
+    ("qwen3_next", qwen_hybrid::build),
+    ("qwen3next", qwen_hybrid::build),
+    ("qwen3_5_moe", qwen_hybrid::build),
+    ("qwen3_5_moe_text", qwen_hybrid::build),
+    ("qwen35moe", qwen_hybrid::build),
     ("gemma", gemma::build),
     ("gemma2", gemma::build),
     ("gemma3", gemma::build),
@@ -150,7 +159,9 @@ impl Dims {
         const HEADS: Key = key("attention.head_count", "num_attention_heads");
         const KV_HEADS: Key = key("attention.head_count_kv", "num_key_value_heads");
         const HEAD_DIM: Key = key("attention.key_length", "head_dim");
-        let width = c.require_usize(key("embedding_length", "hidden_size"))?;
+        const WIDTH: Key = key("embedding_length", "hidden_size");
+        const INNER: Key = key("feed_forward_length", "intermediate_size");
+        let width = c.require_usize(WIDTH)?;
         let n_heads = c.require_usize(HEADS)?;
         let n_kv_heads = c.usize(KV_HEADS)?.unwrap_or(n_heads);
         if n_kv_heads == 0 || n_kv_heads > n_heads || !n_heads.is_multiple_of(n_kv_heads) {
@@ -160,10 +171,17 @@ impl Dims {
         if head_dim == 0 || head_dim > 1024 {
             return Err(c.error(HEAD_DIM, format!("{head_dim} is not a head's size")));
         }
+        let inner = c.usize(INNER)?.unwrap_or(0);
+        // Far beyond any model, and small enough that no product of two of them overflows.
+        for (k, n) in [(HEADS, n_heads), (INNER, inner), (WIDTH, width)] {
+            if n > 1 << 24 {
+                return Err(c.error(k, format!("{n} is too much")));
+            }
+        }
         Ok(Self {
             n_layers: c.require_usize(key("block_count", "num_hidden_layers"))?,
             width,
-            inner: c.usize(key("feed_forward_length", "intermediate_size"))?.unwrap_or(0),
+            inner,
             n_heads,
             n_kv_heads,
             head_dim,

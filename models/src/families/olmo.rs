@@ -7,8 +7,10 @@ use super::{ACT, Built, Dims, refuse_unless};
 use crate::{
     Error,
     blocks::{Attention, Decoder, Loader, Norms, QkNorm, rope},
-    config::{Config, key},
+    config::{Config, Key, key},
 };
+
+const WINDOW: Key = key("attention.sliding_window", "sliding_window");
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
     let three = c.architecture() == "olmo3";
@@ -20,10 +22,11 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let base = c.f32(key("rope.freq_base", "rope_theta"))?.map_or(if three { 5e5 } else { 1e4 }, f64::from);
     let rope = d.rope(base, [RopeLayout::Half; 2]);
     let local_rope = rope::RopeDefaults { layer_type: "sliding_attention", ..rope };
-    let window = match c.usize(key("attention.sliding_window", "sliding_window"))? {
+    let window = match c.usize(WINDOW)? {
         None if three => Some(4096),
-        window => window.filter(|w| *w > 0 && (three || c.is_gguf())),
+        window => window.filter(|_| three || c.is_gguf()),
     };
+    refuse_unless(c, WINDOW, window != Some(0), "a window of no tokens")?;
     let sliding = c.sliding_layers(d.n_layers, |i| window.is_some() && !(i + 1).is_multiple_of(4))?;
     let full = Attention { qk_norm: QkNorm::Rows, rope: Some(rope::rope(c, &rope, &l)?), ..d.attention() };
     let local = Attention { window, rope: Some(rope::rope(c, &local_rope, &l)?), ..full.clone() };

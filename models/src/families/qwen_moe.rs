@@ -13,8 +13,8 @@ use crate::{
     config::{Config, Key, key},
 };
 
-const INNER: Key = key("expert_feed_forward_length", "moe_intermediate_size");
-const SHARED: Key = key("expert_shared_feed_forward_length", "shared_expert_intermediate_size");
+pub(super) const INNER: Key = key("expert_feed_forward_length", "moe_intermediate_size");
+pub(super) const SHARED: Key = key("expert_shared_feed_forward_length", "shared_expert_intermediate_size");
 const STEP: Key = key("", "decoder_sparse_step");
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
@@ -59,7 +59,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
 
 /// For each layer, whether it has experts: every `decoder_sparse_step`th but those of `mlp_only_layers`. GGUF files have no
 /// keys for it, but no router in the others.
-fn sparse_layers(c: &Config<'_>, l: &Loader<'_>, n_layers: usize) -> Result<Vec<bool>, Error> {
+pub(super) fn sparse_layers(c: &Config<'_>, l: &Loader<'_>, n_layers: usize) -> Result<Vec<bool>, Error> {
     const DENSE: Key = key("", "mlp_only_layers");
     if c.is_gguf() {
         return (0..n_layers).map(|i| l.has(i, "ffn_gate_inp.weight", "")).collect();

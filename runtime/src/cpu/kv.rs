@@ -105,13 +105,13 @@ mod tests {
         let mut book = PageBook::new(&[spec, spec], KvType::F32, 1000);
         let mut memory = KvMemory::new(&book).unwrap();
         let (mut a, mut copies) = (SequenceKv::default(), Vec::new());
-        book.extend(&mut a, 70, &mut copies).unwrap();
+        book.extend(&mut a, 70, false, &mut copies).unwrap();
         // SAFETY: the row was just made and is four f32 long.
         unsafe {
             memory.rows(&book, CacheId(1), &a).value(1, 69).cast::<[f32; 4]>().write_unaligned([1.0, 2.0, 3.0, 4.0])
         };
         let mut b = book.fork(&a);
-        book.extend(&mut b, 1, &mut copies).unwrap();
+        book.extend(&mut b, 1, false, &mut copies).unwrap();
         memory.copy(&book, &copies);
         let row = |s: &SequenceKv| memory.rows(&book, CacheId(1), s).value(1, 69);
         assert_ne!(row(&a), row(&b));

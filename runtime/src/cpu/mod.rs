@@ -7,6 +7,7 @@ mod exec;
 mod kv;
 pub mod ops;
 pub mod pool;
+mod states;
 
 pub use arch::{Isa, IsaError};
 pub use error::CpuError;

@@ -160,6 +160,13 @@ impl Tensor {
         }
     }
 
+    /// All elements as one vector; `None` where blocks of rows, or scales, forbid it.
+    pub fn flat(&self) -> Option<Self> {
+        let whole = self.dtype.block_len() == 1 && self.scales.is_none();
+        let elements = self.shape.iter().product();
+        whole.then(|| Self::new(self.dtype, vec![elements], self.bytes.clone())).flatten()
+    }
+
     /// The bytes as what keeps them alive.
     pub fn shared_bytes(&self) -> &Bytes {
         &self.bytes

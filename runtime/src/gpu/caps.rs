@@ -39,6 +39,8 @@ pub struct Caps {
     pub software: bool,
     /// Device memory is host memory.
     pub unified_memory: bool,
+    /// Bytes that all buffers together may have, where that is limited on purpose.
+    pub max_memory: Option<u64>,
 }
 
 /// Limits to pretend, for tests of what smaller adapters would do.
@@ -62,6 +64,8 @@ pub struct CapsOverride {
     pub max_storage_buffers: Option<u32>,
     /// Kernels for a hardware GPU on a software one.
     pub pretend_hardware: bool,
+    /// Bytes that all buffers together may have.
+    pub max_memory: Option<u64>,
 }
 
 /// One adapter for a list.
@@ -143,6 +147,7 @@ impl Caps {
             uniform_alignment: limits.min_uniform_buffer_offset_alignment.into(),
             software: software && !o.pretend_hardware,
             unified_memory: software || info.device_type == wgpu::DeviceType::IntegratedGpu,
+            max_memory: o.max_memory,
         }
     }
 }

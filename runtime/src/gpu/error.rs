@@ -51,7 +51,7 @@ pub enum GpuError {
     },
     /// Device memory ran out.
     #[error(
-        "{adapter} is out of memory: {what} takes {bytes} bytes; a shorter --ctx, fewer --gpu-layers or --backend cpu would fit"
+        "{adapter} is out of memory: {what} take(s) {bytes} bytes beside {in_use} in use (a shorter --ctx or fewer --gpu-layers take less)"
     )]
     OutOfMemory {
         /// The adapter.
@@ -60,6 +60,8 @@ pub enum GpuError {
         what: String,
         /// Its size.
         bytes: u64,
+        /// Bytes that all buffers had by then.
+        in_use: u64,
     },
     /// A shader could not be composed.
     #[error("shader: {0}")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Gpu, GpuError};
 use crate::{
     format::{Mapping, Tensor},
-    graph::{Plan, WeightId},
+    graph::{Device, Plan, WeightId},
     quant::{BlockMXFP4, BlockMXFP4Split, DType},
 };
 
@@ -85,7 +85,7 @@ impl GpuWeights {
             gpu: gpu.clone(),
         };
         let wanted = in_order(plan);
-        if gpu.caps().unified_memory && gpu.caps().host_import {
+        if imports(gpu) {
             weights.import(plan, &wanted);
         }
         weights.copy(plan, &wanted, progress)?;
@@ -221,11 +221,22 @@ impl Drop for GpuWeights {
     }
 }
 
-/// The matrices of all steps, each once, in the order in which they are first used.
+/// Whether the device reads weights where they are mapped.
+fn imports(gpu: &Gpu) -> bool {
+    gpu.caps().unified_memory && gpu.caps().host_import
+}
+
+/// Bytes of weights of the GPU's steps that need memory of their own.
+pub(super) fn bytes_to_copy(gpu: &Gpu, plan: &Plan) -> u64 {
+    let len = |id: WeightId| (plan.graph.weight(id).bytes().len() as u64).next_multiple_of(ALIGN);
+    if imports(gpu) { 0 } else { in_order(plan).into_iter().map(len).sum() }
+}
+
+/// The matrices of all steps on the GPU, each once, in the order in which they are first used.
 fn in_order(plan: &Plan) -> Vec<WeightId> {
     let mut order = Vec::new();
     let mut seen = vec![false; plan.graph.weights().count()];
-    for step in &plan.steps {
+    for step in plan.steps.iter().filter(|s| s.device == Device::Gpu) {
         for id in step.kind.matrices() {
             if !std::mem::replace(&mut seen[id.0 as usize], true) {
                 order.push(id);

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use super::{
     error::GraphError,
     op::{
-        Act, AttentionOp, CacheId, CacheSpec, ExpertLinearOp, HeadLinearOp, NormOp, Op, RopeId, RouteOp, Value,
-        ValueId, WeightId,
+        Act, AttentionOp, CacheId, CacheSpec, ExpertLinearOp, HeadLinearOp, NormOp, Op, RopeId, RouteOp, StateId,
+        StateSpec, Value, ValueId, WeightId,
     },
+    recurrent::{GatedDeltaOp, ShortConvOp},
     rope::{RopeFreqs, RopeSpec},
 };
 use crate::format::Tensor;
@@ -40,6 +41,7 @@ pub struct Graph {
     pub(crate) weights: Vec<Weight>,
     pub(crate) ropes: Vec<RopeSpec>,
     pub(crate) caches: Vec<CacheSpec>,
+    pub(crate) states: Vec<StateSpec>,
     pub(crate) output: Option<ValueId>,
 }
 
@@ -90,6 +92,11 @@ impl Graph {
         &self.caches
     }
 
+    /// The states of a sequence, in the order of their [`StateId`]s.
+    pub fn states(&self) -> &[StateSpec] {
+        &self.states
+    }
+
     /// Bytes of weights that one decoded token reads: every weight of a linear, norm or attention once, the experts chosen,
     /// and one row of each embedding table.
     pub fn bytes_per_token(&self) -> u64 {
@@ -108,6 +115,8 @@ impl Graph {
                 Op::HeadLinear(h) => rows += self.head_linear_bytes(h),
                 Op::SelectKeys(_) => {}
                 Op::Attention(a) => mark(&a.sinks),
+                Op::ShortConv(c) => mark(&Some(c.weight)),
+                Op::GatedDelta(d) => [Some(d.decay), Some(d.dt_bias)].iter().for_each(mark),
                 Op::Route(r) => [r.bias, r.expert_scale].iter().for_each(mark),
                 Op::ExpertLinear(e) => {
                     // A token's experts are some of them, and it does not matter which: all are of one size.
@@ -199,11 +208,18 @@ impl GraphBuilder {
         CacheId(self.graph.caches.len() as u32 - 1)
     }
 
+    /// Adds a per-sequence state.
+    pub fn state(&mut self, spec: StateSpec) -> StateId {
+        self.graph.states.push(spec);
+        StateId(self.graph.states.len() as u32 - 1)
+    }
+
     /// Adds an op.
     pub fn op(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId, GraphError> {
         let name = self.scope.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".");
         let shapes: Vec<&Value> = inputs.iter().map(|i| &self.graph.values[i.0 as usize]).collect();
-        let (rows, width) = op.output_shape(&name, &shapes, |w| self.graph.weight(w).shape().to_vec())?;
+        let (rows, width) =
+            op.output_shape(&name, &shapes, |w| self.graph.weight(w).shape().to_vec(), &self.graph.states)?;
         self.check_rope(&name, &op)?;
         let output = ValueId(self.graph.values.len() as u32);
         self.graph.values.push(Value { name: name.clone(), rows, width });
@@ -294,6 +310,26 @@ impl GraphBuilder {
         attention: AttentionOp,
     ) -> Result<ValueId, GraphError> {
         self.op(name, Op::Attention(attention), &[q, k, v])
+    }
+
+    /// The convolution of `weight` `[width · taps]` over the tokens of a sequence, then SiLU.
+    pub fn short_conv(&mut self, name: &str, x: ValueId, weight: WeightId, taps: usize) -> Result<ValueId, GraphError> {
+        let mut op = ShortConvOp { state: StateId(0), weight, taps };
+        // Too large a state is no state that the op accepts.
+        let elements = op.state_elements(self.graph.value(x).width).unwrap_or(0);
+        op.state = self.state(StateSpec { elements, rewritten: true });
+        self.op(name, Op::ShortConv(op), &[x])
+    }
+
+    /// The gated delta rule over `q‖k‖v`, `b` and `a`; makes the state itself.
+    pub fn gated_delta(
+        &mut self,
+        name: &str,
+        inputs: [ValueId; 3],
+        mut op: GatedDeltaOp,
+    ) -> Result<ValueId, GraphError> {
+        op.state = self.state(StateSpec { elements: op.state_elements().unwrap_or(0), rewritten: true });
+        self.op(name, Op::GatedDelta(op), &inputs)
     }
 
     /// `a + b`.

@@ -65,6 +65,7 @@ impl Plan {
             StepKind::Rows(_) => "rows".to_owned(),
             StepKind::Select(_) => "select".to_owned(),
             StepKind::Attention(_) => "attention".to_owned(),
+            StepKind::ShortConv(_) | StepKind::GatedDelta(_) => self.steps[step].kind.name().to_owned(),
             StepKind::Experts(experts) => {
                 let format = experts.parts.first().and_then(|p| p.op.experts.first());
                 format!("experts {}", format.map_or("", |w| self.graph.weight(*w).dtype().name()))
@@ -127,6 +128,20 @@ impl Plan {
                 StepCost { rows: Cost::default(), main }
             }
             StepKind::Attention(attention) => attention_cost(attention, load),
+            StepKind::ShortConv(conv) => {
+                let (n, width) = (load.tokens as u64, self.graph.value(conv.input).width as u64);
+                let (taps, states) = (conv.op.taps as u64, 2 * load.sequences.len() as u64);
+                let bytes = (2 * n + taps + states * (taps - 1)) * width * 4;
+                StepCost { rows: Cost::default(), main: Cost { bytes, flops: 2 * n * width * taps } }
+            }
+            StepKind::GatedDelta(delta) => {
+                let row: usize = [delta.inputs[0], delta.output].iter().map(|v| self.graph.value(*v).width).sum();
+                let state = (delta.op.n_v_heads * delta.op.k_dim * delta.op.v_dim) as u64;
+                let (n, states) = (load.tokens as u64, 2 * load.sequences.len() as u64);
+                let bytes = (n * row as u64 + states * state) * 4;
+                // Two products with the state, and the update.
+                StepCost { rows: Cost::default(), main: Cost { bytes, flops: 7 * n * state } }
+            }
         }
     }
 

@@ -80,6 +80,8 @@ fn weights(node: &Node) -> impl Iterator<Item = WeightId> {
         Op::Linear { weight, bias } => [Some(*weight), *bias, None],
         Op::HeadLinear(h) => [Some(h.weight), None, None],
         Op::Attention(a) => [a.sinks, None, None],
+        Op::ShortConv(c) => [Some(c.weight), None, None],
+        Op::GatedDelta(d) => [Some(d.decay), Some(d.dt_bias), None],
         Op::Route(r) => [r.bias, r.expert_scale, r.table],
         Op::ExpertLinear(e) => {
             experts = &e.experts;
@@ -108,6 +110,11 @@ fn attributes(op: &Op) -> Json {
         }),
         Op::HeadLinear(h) => json!({
             "heads": h.heads, "input": h.input, "output": h.output, "transposed": h.transposed,
+        }),
+        Op::ShortConv(c) => json!({"state": c.state.0, "taps": c.taps}),
+        Op::GatedDelta(d) => json!({
+            "state": d.state.0, "n_k_heads": d.n_k_heads, "n_v_heads": d.n_v_heads, "k_dim": d.k_dim, "v_dim": d.v_dim,
+            "decay_log": d.decay_log, "tiled": d.tiled,
         }),
         Op::GatedAct { act } | Op::Act { act } => match act.parameters() {
             (_, f32::INFINITY) => json!({"act": act.name()}),

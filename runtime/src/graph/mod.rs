@@ -13,6 +13,7 @@ mod dump;
 mod error;
 mod op;
 mod plan;
+mod recurrent;
 mod rope;
 
 pub use builder::{Graph, GraphBuilder, Node};
@@ -20,10 +21,12 @@ pub use cost::{Cost, Load, StepCost};
 pub use error::GraphError;
 pub use op::{
     Act, AttentionOp, CacheId, CacheSpec, ExpertLinearOp, GroupScore, HeadLinearOp, NormKind, NormOp, Op,
-    PositionScale, RopeId, RouteGroups, RouteOp, RouteScore, RouteWeight, Rows, SelectOp, Value, ValueId, WeightId,
+    PositionScale, RopeId, RouteGroups, RouteOp, RouteScore, RouteWeight, Rows, SelectOp, StateId, StateSpec, Value,
+    ValueId, WeightId,
 };
 pub use plan::{
     AttentionStep, Device, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, Plan, RowInstr, RowOp, RowProgram,
     SelectStep, Slot, Src, Step, StepKind,
 };
+pub use recurrent::{GatedDeltaOp, GatedDeltaStep, ShortConvOp, ShortConvStep};
 pub use rope::{RopeFreqs, RopeLayout, RopeSpec};

@@ -1,6 +1,9 @@
 //! The op set with its shape rules.
 
-use super::error::GraphError;
+use super::{
+    error::GraphError,
+    recurrent::{self, GatedDeltaOp, ShortConvOp},
+};
 
 /// Index of a value in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -170,6 +173,21 @@ impl CacheSpec {
     pub const fn stored_v_dim(&self) -> usize {
         if self.v_in_k { 0 } else { self.v_dim }
     }
+}
+
+/// Index of a per-sequence state in its graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StateId(pub u32);
+
+/// What a layer remembers of a sequence beside keys and values, whatever the sequence's length: f32 elements that are
+/// zero before its first token. It cannot be rolled back as keys can; the step's documentation says what is done instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StateSpec {
+    /// Elements.
+    pub elements: usize,
+    /// Whether every step with tokens of the sequence writes all elements. The kernels then read the state where it was
+    /// and write it where it goes. Otherwise the backend copies it first where these differ, and kernels work in place.
+    pub rewritten: bool,
 }
 
 /// Causal attention of `q` over the cached keys and values, after appending this step's `k` and `v`.
@@ -398,6 +416,10 @@ pub enum Op {
     SelectKeys(SelectOp),
     /// Attention; inputs q, k, unless values are part of keys v, and where keys are chosen those.
     Attention(AttentionOp),
+    /// Convolution over a few tokens, with a state.
+    ShortConv(ShortConvOp),
+    /// The gated delta rule, with a state; inputs q‖k‖v, b, a.
+    GatedDelta(GatedDeltaOp),
     /// `act(gate, up)`; inputs gate, up.
     GatedAct {
         /// The activation.
@@ -467,6 +489,8 @@ impl Op {
             Op::SelectKeys(_) => "select_keys",
             Op::Rope { .. } => "rope",
             Op::Attention(_) => "attention",
+            Op::ShortConv(_) => "short_conv",
+            Op::GatedDelta(_) => "gated_delta",
             Op::GatedAct { .. } => "gated_act",
             Op::Act { .. } => "act",
             Op::Add => "add",
@@ -483,19 +507,21 @@ impl Op {
         }
     }
 
-    /// Rows and width of the output, or what is wrong with the inputs. `weight_shape` gives the shape of a weight.
+    /// Rows and width of the output, or what is wrong with the inputs. `weight_shape` gives the shape of a weight,
+    /// `states` what the graph's states are like.
     pub(super) fn output_shape(
         &self,
         name: &str,
         inputs: &[&Value],
         weight_shape: impl Fn(WeightId) -> Vec<usize>,
+        states: &[StateSpec],
     ) -> Result<(Rows, usize), GraphError> {
         let err = |what: String| GraphError::Shape { op: self.kind(), name: name.to_owned(), what };
         let fail = |what: String| Err(err(what));
         let arity = match self {
             Op::Embed { .. } => 0,
             Op::Attention(a) => 3 - usize::from(a.v_in_k) + usize::from(a.selected.is_some()),
-            Op::SelectKeys(_) => 3,
+            Op::SelectKeys(_) | Op::GatedDelta(_) => 3,
             Op::GatedAct { .. } | Op::Add | Op::Mul | Op::Join { .. } | Op::ExpertLinear(_) | Op::ExpertSum { .. } => 2,
             _ => 1,
         };
@@ -515,6 +541,7 @@ impl Op {
             }),
             _ => Ok(()),
         };
+        let rewritten = |id: StateId| states.get(id.0 as usize).filter(|s| s.rewritten).map(|s| s.elements);
         match self {
             Op::Embed { table, .. } => match weight_shape(*table)[..] {
                 [_, width] => Ok((Rows::Token, width)),
@@ -594,6 +621,13 @@ impl Op {
                 }
                 vector(a.sinks, a.n_heads, "sinks")?;
                 Ok((Rows::Token, a.n_heads * a.v_dim))
+            }
+            Op::ShortConv(op) => {
+                recurrent::short_conv_shape(op, inputs[0], rewritten(op.state), &weight_shape(op.weight), fail)
+            }
+            Op::GatedDelta(op) => {
+                let vectors = [op.decay, op.dt_bias].map(&weight_shape);
+                recurrent::gated_delta_shape(op, inputs, rewritten(op.state), [&vectors[0], &vectors[1]], fail)
             }
             Op::GatedAct { .. } | Op::Add => {
                 if inputs[0].width != inputs[1].width {

@@ -39,7 +39,8 @@ fn decode_equals_the_gguf_package_bit_for_bit() {
         fixture = rest;
         formats += 1;
     }
-    assert_eq!(formats, DType::ALL.len() - 1, "all but f32");
+    let of_ggml = DType::ALL.iter().filter(|d| d.to_ggml().is_some()).count();
+    assert_eq!(formats, of_ggml - 1, "all but f32");
 }
 
 #[test]
@@ -227,7 +228,10 @@ proptest! {
         let scale = 2f32.powi(scale);
         let x: Vec<f32> = x.iter().map(|x| (x + shift) * scale).collect();
         for dtype in DType::ALL {
-            assert_round_trip(dtype, &x);
+            // Beyond its range FP8 keeps its largest number.
+            if dtype != DType::F8_E4M3 || x.iter().all(|v| v.abs() <= 448.0) {
+                assert_round_trip(dtype, &x);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The rows of a step.
 
-use super::{KvType, PageBook, PageCopy, SequenceKv, StepError};
+use super::{KvType, PageBook, PageCopy, SequenceKv, StateStep, StepError};
 use crate::graph::{Load, Op, Plan, Rows};
 
 /// Which tokens of a step get an output row.
@@ -37,6 +37,8 @@ pub(crate) struct Batch {
     pub outputs: Vec<u32>,
     /// Pages to copy before the step runs.
     pub copies: Vec<PageCopy>,
+    /// States read and written, by sequence.
+    states: Vec<StateStep>,
 }
 
 /// One sequence's part of a step.
@@ -48,10 +50,13 @@ pub(crate) struct SequenceRows {
     pub cached: usize,
     /// Cached tokens of the sequences before this one.
     pub first_key: usize,
+    /// The state that is read and the one that is written.
+    pub state: StateStep,
 }
 
 impl Batch {
-    /// Checks the step, makes room for it in the cache and writes down its rows.
+    /// Checks the step, makes room for it in the cache and writes down its rows. `keep` says that the step may be taken
+    /// back later: states are then not overwritten.
     ///
     /// # Errors
     /// Token ids outside the vocabulary, more tokens than `max_tokens` or the cache takes. Nothing has changed then.
@@ -61,6 +66,7 @@ impl Batch {
         steps: &mut [SequenceStep<'_>],
         max_tokens: usize,
         vocab: usize,
+        keep: bool,
     ) -> Result<(), StepError> {
         let tokens: usize = steps.iter().map(|s| s.tokens.len()).sum();
         if tokens > max_tokens {
@@ -70,15 +76,14 @@ impl Batch {
             return Err(StepError::TokenOutOfRange { id, vocab });
         }
         self.copies.clear();
-        for i in 0..steps.len() {
-            let more = steps[i].tokens.len();
-            if let Err(error) = book.extend(steps[i].kv, more, &mut self.copies) {
-                for step in &mut steps[..i] {
-                    let len = step.kv.len() - step.tokens.len();
-                    // Only tokens added just now are taken back, so no window has passed them.
-                    book.truncate(step.kv, len);
+        self.states.clear();
+        for step in steps.iter_mut() {
+            match book.extend(step.kv, step.tokens.len(), keep, &mut self.copies) {
+                Ok(state) => self.states.push(state),
+                Err(error) => {
+                    self.undo(book, steps);
+                    return Err(error);
                 }
-                return Err(error);
             }
         }
         self.tokens.clear();
@@ -86,11 +91,11 @@ impl Batch {
         self.sequences.clear();
         self.outputs.clear();
         self.cached = 0;
-        for step in steps {
+        for (step, &state) in steps.iter_mut().zip(&self.states) {
             let (first_row, n_rows, cached) = (self.tokens.len(), step.tokens.len(), step.kv.len());
             self.tokens.extend_from_slice(step.tokens);
             self.positions.extend((cached - n_rows..cached).map(|p| p as u32));
-            self.sequences.push(SequenceRows { first_row, n_rows, cached, first_key: self.cached });
+            self.sequences.push(SequenceRows { first_row, n_rows, cached, first_key: self.cached, state });
             self.cached += cached;
             let rows = first_row as u32..(first_row + n_rows) as u32;
             match step.outputs {
@@ -100,6 +105,16 @@ impl Batch {
             }
         }
         Ok(())
+    }
+
+    /// Takes an admitted step back, where the backend cannot run it after all.
+    pub fn undo(&mut self, book: &mut PageBook, steps: &mut [SequenceStep<'_>]) {
+        // The latest first: each finds the pages as it left them.
+        for (step, state) in steps.iter_mut().zip(&self.states).rev() {
+            book.take_back(step.kv, step.tokens.len(), &self.copies, *state);
+        }
+        self.copies.clear();
+        self.states.clear();
     }
 
     /// Its rows and cached tokens, for what it costs.

@@ -2,12 +2,14 @@
 
 mod batch;
 mod pages;
+mod slots;
 mod stats;
 
 pub(crate) use batch::{Batch, SequenceRows};
 pub use batch::{Outputs, SequenceStep};
 pub(crate) use pages::{Group, PageCopy};
 pub use pages::{KvType, PAGE_TOKENS, PageBook, SequenceKv};
+pub(crate) use slots::StateStep;
 pub use stats::GpuStats;
 
 /// Why a step cannot run. The sequences are then as they were.
@@ -18,6 +20,12 @@ pub enum StepError {
     CacheFull {
         /// Its capacity.
         tokens: usize,
+    },
+    /// More sequences than there are states for.
+    #[error("all {slots} states of sequences are in use; release a sequence, or ask for a longer context")]
+    StatesFull {
+        /// States that there may be.
+        slots: usize,
     },
     /// A step with more tokens than the backend was made for.
     #[error("a step of {tokens} tokens; this backend takes at most {limit}")]

@@ -5,9 +5,14 @@
 //! values `[n_kv_heads][PAGE_TOKENS][v_dim]`. A sequence is, per group, a list of page numbers, so that a fork copies
 //! lists, a sliding window drops pages, and a batch mixes sequences freely. Pages are counted: a shared page is copied
 //! before the first write to it.
+//!
+//! Layers without keys and values keep a state a sequence instead; see [`slots`](super::slots).
 
-use super::StepError;
-use crate::graph::{CacheId, CacheSpec};
+use super::{
+    StepError,
+    slots::{Slots, StateAt, StateStep},
+};
+use crate::graph::{CacheId, CacheSpec, StateSpec};
 
 /// Tokens in a page.
 pub const PAGE_TOKENS: usize = 64;
@@ -58,6 +63,7 @@ pub struct PageBook {
     pub(crate) groups: Vec<Group>,
     /// Group and layer within it, by [`CacheId`].
     places: Vec<(usize, usize)>,
+    pub(crate) slots: Slots,
 }
 
 /// What one sequence has cached.
@@ -67,6 +73,8 @@ pub struct SequenceKv {
     pub(crate) pages: Vec<Vec<u32>>,
     /// By group: pages dropped from the front because a window has passed them.
     pub(crate) dropped: Vec<usize>,
+    /// States that the sequence may continue from, the current one last; none while it is empty.
+    states: Vec<StateAt>,
     /// Tokens cached.
     len: usize,
 }
@@ -98,7 +106,14 @@ impl PageBook {
             places.push((group, groups[group].layers));
             groups[group].layers += 1;
         }
-        Self { kv_type, groups, places }
+        Self { kv_type, groups, places, slots: Slots::default() }
+    }
+
+    /// Slots for the states of a graph, too.
+    pub fn with_states(mut self, states: &[StateSpec], max_tokens: usize) -> Self {
+        // As many sequences as pages, each with a state to read and one to write.
+        self.slots = Slots::new(states, 2 * (max_tokens.div_ceil(PAGE_TOKENS) + 8));
+        self
     }
 
     /// Element type of keys and values.
@@ -111,9 +126,15 @@ impl PageBook {
         self.groups.iter().map(|g| g.page_bytes(self.kv_type) / PAGE_TOKENS).sum()
     }
 
-    /// Bytes of the pages in use.
+    /// Bytes that a sequence takes whatever its length.
+    pub fn bytes_per_sequence(&self) -> usize {
+        self.slots.bytes()
+    }
+
+    /// Bytes of the pages and states in use.
     pub fn bytes_in_use(&self) -> usize {
-        self.groups.iter().map(|g| (g.counts.len() - g.free.len()) * g.page_bytes(self.kv_type)).sum()
+        let pages = |g: &Group| (g.counts.len() - g.free.len()) * g.page_bytes(self.kv_type);
+        self.groups.iter().map(pages).sum::<usize>() + self.slots.in_use() * self.slots.bytes()
     }
 
     /// Group of `cache`, and which of the group's layers it is.
@@ -122,15 +143,17 @@ impl PageBook {
     }
 
     /// Makes room for `n` more tokens at the end of `seq`. Pages that the backend must copy first are added to `copies`.
+    /// `keep` says that somebody may want to come back to the sequence as it is, which pages allow anyway.
     ///
     /// # Errors
-    /// Where the pages run out; the sequence is then unchanged.
+    /// Where pages or states run out; the sequence is then unchanged.
     pub(crate) fn extend(
         &mut self,
         seq: &mut SequenceKv,
         n: usize,
+        keep: bool,
         copies: &mut Vec<PageCopy>,
-    ) -> Result<(), StepError> {
+    ) -> Result<StateStep, StepError> {
         seq.pages.resize_with(self.groups.len(), Vec::new);
         seq.dropped.resize(self.groups.len(), 0);
         let need = (seq.len + n).div_ceil(PAGE_TOKENS);
@@ -142,6 +165,7 @@ impl PageBook {
                 return Err(StepError::CacheFull { tokens: group.capacity * PAGE_TOKENS });
             }
         }
+        let state = self.slots.extend(&mut seq.states, seq.len + n, keep)?;
         for (g, group) in self.groups.iter_mut().enumerate() {
             if !seq.len.is_multiple_of(PAGE_TOKENS)
                 && let Some(tail) = seq.pages[g].last_mut()
@@ -157,11 +181,29 @@ impl PageBook {
             }
         }
         seq.len += n;
-        Ok(())
+        Ok(state)
+    }
+
+    /// Undoes the last [`PageBook::extend`] of `seq` by `n` tokens, which added `copies` and returned `state`, before
+    /// anything was copied or written.
+    pub(crate) fn take_back(&mut self, seq: &mut SequenceKv, n: usize, copies: &[PageCopy], state: StateStep) {
+        let len = seq.len - n;
+        self.slots.take_back(&mut seq.states, len, state);
+        self.keep_pages(seq, len);
+        for copy in copies {
+            if let Some(tail) = seq.pages[copy.group].last_mut()
+                && *tail == copy.to
+            {
+                *tail = copy.from;
+                self.groups[copy.group].counts[copy.from as usize] += 1;
+                self.groups[copy.group].give_back(copy.to);
+            }
+        }
     }
 
     /// Forgets all but the first `len` tokens of `seq`. Returns false, and changes nothing, where a sliding window
-    /// has already dropped keys that a continuation from there would read.
+    /// has already dropped keys that a continuation from there would read, or where the graph has states and that of
+    /// this length was not kept.
     pub fn truncate(&mut self, seq: &mut SequenceKv, len: usize) -> bool {
         if len >= seq.len {
             return true;
@@ -170,9 +212,16 @@ impl PageBook {
             let needed = group.spec.window.map_or(0, |w| (len + 1).saturating_sub(w));
             seq.dropped.get(g).is_none_or(|d| d * PAGE_TOKENS <= needed)
         };
-        if len > 0 && !self.groups.iter().enumerate().all(reaches) {
+        if len > 0 && !self.groups.iter().enumerate().all(reaches) || !self.slots.can_truncate(&seq.states, len) {
             return false;
         }
+        self.slots.truncate(&mut seq.states, len);
+        self.keep_pages(seq, len);
+        true
+    }
+
+    /// Gives back the pages of `seq` beyond its first `len` tokens, which are then all that it has.
+    fn keep_pages(&mut self, seq: &mut SequenceKv, len: usize) {
         for (g, group) in self.groups.iter_mut().enumerate() {
             if len == 0 {
                 seq.dropped[g] = 0;
@@ -185,12 +234,12 @@ impl PageBook {
             }
         }
         seq.len = len;
-        true
     }
 
-    /// Drops the pages that no later token of `seq` can see through its layers' windows, not even when its last `back`
-    /// tokens are taken back.
+    /// Drops the pages that no later token of `seq` can see through its layers' windows, and the states that it cannot
+    /// continue from, not even when its last `back` tokens are taken back.
     pub fn drop_passed(&mut self, seq: &mut SequenceKv, back: usize) {
+        self.slots.drop_passed(&mut seq.states, back);
         for (g, group) in self.groups.iter_mut().enumerate() {
             let Some(window) = group.spec.window else { continue };
             // The next token stands at `len` and sees keys above `len - window`.
@@ -203,16 +252,18 @@ impl PageBook {
         }
     }
 
-    /// Another sequence with the same tokens, sharing all pages.
+    /// Another sequence with the same tokens, sharing all pages and the state.
     pub fn fork(&mut self, seq: &SequenceKv) -> SequenceKv {
         for (group, pages) in self.groups.iter_mut().zip(&seq.pages) {
             pages.iter().for_each(|p| group.counts[*p as usize] += 1);
         }
-        SequenceKv { pages: seq.pages.clone(), dropped: seq.dropped.clone(), len: seq.len }
+        let states = self.slots.fork(&seq.states);
+        SequenceKv { pages: seq.pages.clone(), dropped: seq.dropped.clone(), states, len: seq.len }
     }
 
-    /// Gives all pages of `seq` back.
+    /// Gives all pages and states of `seq` back.
     pub fn release(&mut self, mut seq: SequenceKv) {
+        self.slots.truncate(&mut seq.states, 0);
         for (group, pages) in self.groups.iter_mut().zip(&mut seq.pages) {
             pages.drain(..).for_each(|p| group.give_back(p));
         }

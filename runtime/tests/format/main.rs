@@ -81,3 +81,28 @@ fn small_gguf() -> GgufWriter {
         .tensor("q.weight", &q4_k);
     w
 }
+
+#[test]
+fn rows_are_viewed_in_place() {
+    let t = ramp(&[4, 3]);
+    let view = t.rows_view(1..3).unwrap();
+    assert_eq!((view.shape(), values(&view)), (&[2, 3][..], vec![3.0, 4.0, 5.0, 6.0, 7.0, 8.0]));
+    assert_eq!(view.bytes().as_ptr(), t.bytes()[12..].as_ptr(), "nothing is copied");
+    // A view of a view; of a stack, whose outer dimensions count as one; of a vector's elements.
+    assert_eq!(values(&view.rows_view(1..2).unwrap()), [6.0, 7.0, 8.0]);
+    let stack = ramp(&[2, 2, 2]);
+    let second = stack.rows_view(2..4).unwrap();
+    assert_eq!((second.shape(), values(&second)), (&[2, 2][..], vec![4.0, 5.0, 6.0, 7.0]));
+    let vector = ramp(&[5]).rows_view(2..5).unwrap();
+    assert_eq!((vector.shape(), values(&vector)), (&[3][..], vec![2.0, 3.0, 4.0]));
+    assert_eq!(t.rows_view(4..4).unwrap().shape(), [0, 3]);
+    for (from, to) in [(3, 5), (5, 6), (0, usize::MAX), (3, 2)] {
+        assert!(t.rows_view(from..to).is_none(), "{from}..{to}");
+    }
+    let mut bytes = Vec::new();
+    DType::Q4_K.encode_row(&[1.0; 512], &mut bytes).unwrap();
+    let blocks = Tensor::new(DType::Q4_K, vec![512], handmill_runtime::format::Bytes::heap(bytes.clone())).unwrap();
+    assert!(blocks.rows_view(0..256).is_none(), "a vector of blocks is not cut");
+    let blocks = Tensor::new(DType::Q4_K, vec![2, 256], handmill_runtime::format::Bytes::heap(bytes)).unwrap();
+    assert_eq!(blocks.rows_view(1..2).unwrap().bytes(), &blocks.bytes()[144..]);
+}

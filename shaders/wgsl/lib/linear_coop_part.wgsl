@@ -19,7 +19,7 @@ fn sums_${N}(index: u32, sub: u32, first_row: u32, first_token: u32, sums: ptr<f
                 let scale = 1.0;
 #endif
                 for (var j = 0u; j < 8u; j++) {
-                    w_tile[i * STRIDE + j] = half4(scale * ${FORMAT}_4(row_byte, 32u * g + 4u * j));
+                    w_tile[i * STRIDE + j] = staged(scale * ${FORMAT}_4(row_byte, 32u * g + 4u * j));
                 }
 #else
                 let group = ${FORMAT}_group(row_byte, g);
@@ -30,14 +30,14 @@ fn sums_${N}(index: u32, sub: u32, first_row: u32, first_token: u32, sums: ptr<f
 #else
                     let q = bytes_to_f32(group.q[j]);
 #endif
-                    w_tile[i * STRIDE + j] = half4(scale.x * q + vec4<f32>(scale.y));
+                    w_tile[i * STRIDE + j] = staged(scale.x * q + vec4<f32>(scale.y));
                 }
 #endif
             } else {
                 let token = min(first_token + i - ROWS, row_count() - 1u);
                 let x_at = source(params.input, token) + 32u * g;
                 for (var j = 0u; j < 8u; j++) {
-                    x_tile[(i - ROWS) * STRIDE + j] = half4(load4(x_at + 4u * j));
+                    x_tile[(i - ROWS) * STRIDE + j] = staged(load4(x_at + 4u * j));
                 }
             }
         }

@@ -16,6 +16,8 @@ mod experts_tests;
 mod heads;
 mod linear;
 mod observe;
+mod part;
+mod recurrent;
 mod rows;
 mod schedule;
 mod select;
@@ -29,6 +31,7 @@ use super::{
     kv::KvMemory,
     ops::{LinearKernels, OpKernels, attention::DECODE_PIECE, linear_kernels, op_kernels, rope_cos_sin},
     pool::{Pool, Worker},
+    states::StateMemory,
 };
 use crate::{
     graph::{Plan, Rows, StepKind, ValueId, WeightId},
@@ -57,6 +60,7 @@ pub struct CpuBackend {
     pool: Pool,
     book: PageBook,
     kv: KvMemory,
+    states: StateMemory,
     isa: Isa,
     ops: &'static OpKernels,
     linear: &'static LinearKernels,
@@ -101,10 +105,12 @@ impl CpuBackend {
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
         let (ops, linear) = (op_kernels(options.isa), linear_kernels(options.isa));
         let graph = &plan.graph;
-        let book = PageBook::new(graph.caches(), options.kv_type, options.max_cached_tokens);
+        let book = PageBook::new(graph.caches(), options.kv_type, options.max_cached_tokens)
+            .with_states(graph.states(), options.max_cached_tokens);
         let kv = KvMemory::new(&book)?;
         let vocab = plan.vocab();
-        let vectors = plan.decode_vectors()?;
+        let mut vectors = plan.decode_vectors()?;
+        recurrent::turn_taps(&plan, &mut vectors);
         let schedule = Schedule::new(&plan, linear, threads);
         let max_tokens = options.max_step_tokens.max(1);
         let table = |rows: usize, dims: usize| Buffer::new(rows * dims * 4, "the rotation tables");
@@ -129,6 +135,7 @@ impl CpuBackend {
             pool,
             book,
             kv,
+            states: StateMemory::default(),
             vocab,
             ops,
             linear,
@@ -199,8 +206,18 @@ impl CpuBackend {
 
     /// Admits a step: pages for its tokens, room for its values, tables for its positions.
     fn admit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
-        self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab)?;
+        self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab, false)?;
+        let reserved = self.reserve(steps.len());
+        if reserved.is_err() {
+            self.batch.undo(&mut self.book, steps);
+        }
+        reserved?;
         self.kv.copy(&self.book, &self.batch.copies);
+        Ok(())
+    }
+
+    /// Room for the admitted step's values and states, and tables for its positions.
+    fn reserve(&mut self, n_sequences: usize) -> Result<(), CpuError> {
         let n_outputs = self.batch.outputs.len();
         let output_bytes = self.plan.output_elements * n_outputs * 4;
         if self.output_values.len() < output_bytes {
@@ -208,7 +225,7 @@ impl CpuBackend {
         }
         self.fill_rope_tables()?;
         let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
-        let partials = self.schedule.partial_len * longest.div_ceil(DECODE_PIECE) * steps.len() * 4;
+        let partials = self.schedule.partial_len * longest.div_ceil(DECODE_PIECE) * n_sequences * 4;
         let selects = self.plan.steps.iter().any(|s| matches!(s.kind, StepKind::Select(_)));
         let scores = select::scratch_bytes(longest);
         if selects && self.select_scratch[0].len() < scores {
@@ -219,7 +236,7 @@ impl CpuBackend {
         if self.partials.len() < partials {
             self.partials = Buffer::new(partials.next_power_of_two(), "partial attention")?;
         }
-        Ok(())
+        self.states.prepare(&self.book, self.plan.graph.states(), &self.batch)
     }
 
     /// Cosines and sines of every row of the step, once per way of rotating.
@@ -263,6 +280,8 @@ impl StepContext<'_> {
             StepKind::Experts(experts) => self.experts(worker, experts, &self.backend.schedule.experts[i]),
             StepKind::Select(select) => self.select(worker, select),
             StepKind::Attention(attention) => self.attention(worker, attention),
+            StepKind::ShortConv(conv) => self.short_conv(worker, conv),
+            StepKind::GatedDelta(delta) => self.gated_delta(worker, delta),
         }
     }
 

@@ -46,19 +46,9 @@ impl CpuBackend {
     ) -> Result<(), CpuError> {
         self.admit(steps)?;
         let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
-        let context = StepContext { backend: self, kvs: &kvs };
         for i in 0..self.plan.steps.len() {
-            self.pool.run(&|worker| context.step(worker, i));
-            for value in Observed::of_step(&self.plan, i) {
-                let slot = self.plan.slot(value);
-                let rows = self.batch.count(slot.rows);
-                let mut seen = Observed { step: i, value, rows, width: slot.width, gated: None, data: Vec::new() };
-                for row in 0..rows {
-                    // SAFETY: the run is over, so nobody writes.
-                    seen.data.extend_from_slice(unsafe { context.row(value, row, slot.width) });
-                }
-                look(&mut seen);
-            }
+            self.run_part(&kvs, i..i + 1);
+            self.observe(i, look);
         }
         for step in steps.iter_mut() {
             self.book.drop_passed(step.kv, 0);

@@ -8,11 +8,13 @@ pub mod attention;
 pub mod columns;
 pub mod elementwise;
 pub mod gated;
+pub mod gated_delta;
 pub mod linear;
 pub mod norm;
 pub mod rope;
 pub mod route;
 pub mod sample;
+pub mod short_conv;
 
 use std::sync::OnceLock;
 
@@ -70,6 +72,10 @@ pub struct OpKernels {
     pub bf16_to_f32: fn(&[u16], &mut [f32]),
     /// [`gated::gated_act`]
     pub gated_act: fn(Act, &[f32], &[f32], &mut [f32]),
+    /// [`short_conv::short_conv`]
+    pub short_conv: unsafe fn(&short_conv::ShortConvItem),
+    /// [`gated_delta::gated_delta`]
+    pub gated_delta: unsafe fn(&gated_delta::GatedDeltaItem),
     /// [`gated::act`]
     pub act: fn(Act, &[f32], &mut [f32]),
     /// [`rope::rope_heads`]
@@ -101,6 +107,8 @@ impl OpKernels {
             f16_to_f32: elementwise::f16_to_f32(isa),
             bf16_to_f32: elementwise::bf16_to_f32(isa),
             gated_act: gated::gated_act(isa),
+            short_conv: short_conv::short_conv(isa),
+            gated_delta: gated_delta::gated_delta(isa),
             act: gated::act(isa),
             rope_heads: rope::rope_heads(isa),
             argmax: sample::argmax(isa),

@@ -2,10 +2,11 @@
 
 use wgpu::BufferUsages as U;
 
+use super::states::StateBuffers;
 use crate::{
     cpu::ops::rope_cos_sin,
     gpu::{Gpu, GpuError, kernel::Binding, weights::GpuWeights},
-    graph::Plan,
+    graph::{CacheId, Device, Plan, StateId},
     step::{Batch, PAGE_TOKENS, PageBook, SequenceKv},
 };
 
@@ -26,6 +27,8 @@ pub(super) enum Source {
     Tokens,
     /// Keys and values of one layer.
     Kv(usize),
+    /// States of sequences of one layer.
+    State(StateId),
     /// Cosines and sines.
     Rope,
     /// Attention over parts of long sequences.
@@ -75,18 +78,19 @@ pub(super) struct Memory {
     kv: Vec<wgpu::Buffer>,
     /// By group: pages that the buffers of its layers have room for.
     pages: Vec<usize>,
+    pub states: StateBuffers,
     /// For results on their way to the host.
     pub staging: wgpu::Buffer,
 }
 
-const DEVICE: U = U::STORAGE.union(U::COPY_DST).union(U::COPY_SRC);
+pub(super) const DEVICE: U = U::STORAGE.union(U::COPY_DST).union(U::COPY_SRC);
 
 impl Memory {
     pub fn new(
         gpu: &Gpu,
         layout: &ArenaLayout,
         book: &PageBook,
-        n_caches: usize,
+        plan: &Plan,
         params: &[u8],
         vectors: &[f32],
     ) -> Result<Self, GpuError> {
@@ -96,7 +100,8 @@ impl Memory {
             Ok(buffer)
         };
         let max_outputs = 1;
-        let kv = (0..n_caches).map(|_| gpu.buffer("keys and values", 0, DEVICE)).collect::<Result<_, _>>()?;
+        let kv =
+            plan.graph.caches().iter().map(|_| gpu.buffer("keys and values", 0, DEVICE)).collect::<Result<_, _>>()?;
         Ok(Self {
             params: filled("parameters", params, U::UNIFORM | U::STORAGE)?,
             vectors: filled("vectors", bytemuck::cast_slice(vectors), U::STORAGE)?,
@@ -109,6 +114,7 @@ impl Memory {
             pairs: gpu.buffer("pairs of rows and experts", layout.pair_words as u64 * 4, DEVICE)?,
             kv,
             pages: vec![0; book.groups.len()],
+            states: StateBuffers::new(gpu, plan)?,
             staging: gpu.buffer("results", 4096, U::MAP_READ | U::COPY_DST)?,
         })
     }
@@ -125,6 +131,7 @@ impl Memory {
             Source::Vectors => (&self.vectors).into(),
             Source::Tokens => (&self.tokens).into(),
             Source::Kv(cache) => (&self.kv[cache]).into(),
+            Source::State(id) => (&self.states.buffers[id.0 as usize]).into(),
             Source::Rope => (&self.rope).into(),
             Source::Partials => (&self.partials).into(),
             Source::Pairs => (&self.pairs).into(),
@@ -157,7 +164,8 @@ impl Memory {
             let pages = need.next_power_of_two().max(4).min(book.groups[g].capacity).min(most.max(need));
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for cache in 0..plan.graph.caches().len() {
-                if book.place(crate::graph::CacheId(cache as u32)).0 != g {
+                let id = CacheId(cache as u32);
+                if book.place(id).0 != g || plan.cache_device(id) != Some(Device::Gpu) {
                     continue;
                 }
                 let bytes = layer_bytes * pages as u64;
@@ -192,7 +200,8 @@ impl Memory {
             let between = gpu.buffer("a copied page", bytes, U::COPY_SRC | U::COPY_DST)?;
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for (cache, buffer) in self.kv.iter().enumerate().take(plan.graph.caches().len()) {
-                if book.place(crate::graph::CacheId(cache as u32)).0 == copy.group {
+                let id = CacheId(cache as u32);
+                if book.place(id).0 == copy.group && plan.cache_device(id) == Some(Device::Gpu) {
                     encoder.copy_buffer_to_buffer(buffer, u64::from(copy.from) * bytes, &between, 0, Some(bytes));
                     encoder.copy_buffer_to_buffer(&between, 0, buffer, u64::from(copy.to) * bytes, Some(bytes));
                 }
@@ -271,6 +280,10 @@ pub(super) fn pack(
     words.extend(batch.sequences.iter().map(|s| s.first_key as u32));
     words[10] = words.len() as u32;
     words.extend_from_slice(splits);
+    words[12] = words.len() as u32;
+    for sequence in &batch.sequences {
+        words.extend([sequence.state.from.unwrap_or(u32::MAX), sequence.state.to]);
+    }
     words[8] = words.len() as u32;
     let records = words.len();
     words.resize(records + 4 * plan.graph.ropes().len(), 0);

@@ -8,7 +8,10 @@
 mod ahead;
 mod lower;
 mod memory;
+mod need;
 mod observe;
+mod part;
+mod states;
 
 use std::{sync::Arc, time::Instant};
 
@@ -95,12 +98,14 @@ impl GpuBackend {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, GpuError> {
         let weights = GpuWeights::new(&gpu, &plan, progress)?;
-        let book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens);
+        let book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens)
+            .with_states(plan.graph.states(), options.max_cached_tokens);
         let lowering = Lowering::new(&gpu, &plan, &weights, &book, options.max_step_tokens)?;
         let layout = lowering.layout;
-        let memory = Memory::new(&gpu, &layout, &book, plan.graph.caches().len(), &lowering.params, &lowering.vectors)?;
+        let memory = Memory::new(&gpu, &layout, &book, &plan, &lowering.params, &lowering.vectors)?;
         let steps = lowering.compile(&gpu, &memory, &weights)?;
         gpu.check()?;
+        gpu.save_pipelines();
         Ok(Self {
             vocab: plan.vocab(),
             shape: Shape::default(),
@@ -217,8 +222,12 @@ impl GpuBackend {
         choose: bool,
     ) -> Result<wgpu::CommandEncoder, GpuError> {
         let start = Instant::now();
-        self.admit(steps)?;
-        let grown = self.upload(steps, tokens)?;
+        self.admit(steps, choose)?;
+        let uploaded = self.upload(steps, tokens);
+        if uploaded.is_err() {
+            self.batch.undo(&mut self.book, steps);
+        }
+        let grown = uploaded?;
         let tail = match &mut self.ahead {
             Some(ahead) => {
                 ahead.bind(&self.gpu, &self.memory, &self.weights, grown);
@@ -230,11 +239,11 @@ impl GpuBackend {
             self.run_timed(start, &tail)?;
             return Ok(self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()));
         }
-        Ok(self.encode(&tail))
+        Ok(self.encode(0..self.steps.len(), &tail))
     }
 
-    /// Admits the step: pages for its tokens, and the list of its rows.
-    fn admit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), GpuError> {
+    /// Admits the step: pages for its tokens, and the list of its rows. `keep` says that it may be taken back.
+    fn admit(&mut self, steps: &mut [SequenceStep<'_>], keep: bool) -> Result<(), GpuError> {
         let outputs = |s: &SequenceStep<'_>| match s.outputs {
             Outputs::None => 0,
             Outputs::Last => s.tokens.len().min(1),
@@ -244,7 +253,7 @@ impl GpuBackend {
         if n_outputs > self.max_outputs() {
             return Err(StepError::TooLong { tokens: n_outputs, limit: self.max_outputs() }.into());
         }
-        Ok(self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab)?)
+        Ok(self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab, keep)?)
     }
 
     fn submit(&mut self, encoder: wgpu::CommandEncoder, start: Instant) {
@@ -260,12 +269,14 @@ impl GpuBackend {
         let memory = &mut self.memory;
         let mut grown = memory.reserve_outputs(&gpu, &self.layout, self.batch.outputs.len())?;
         grown |= memory.reserve_pages(&gpu, &self.plan, &self.book)?;
+        grown |= memory.states.reserve(&gpu, &self.book)?;
         memory.copy_pages(&gpu, &self.plan, &self.book, &self.batch)?;
         let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
         let n = self.batch.tokens.len();
         let shape = &mut self.shape;
         (shape.tokens, shape.outputs, shape.sequences) = (n, self.batch.outputs.len(), self.batch.sequences.len());
-        shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS);
+        shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS)
+            || !self.group_ops.iter().all(|op| attention::fits_one_part(gpu.caps(), op, longest));
         shape.splits.clear();
         let mut partials = 0;
         for op in &self.group_ops {
@@ -300,11 +311,11 @@ impl GpuBackend {
         Ok(grown)
     }
 
-    /// Records all calls of a step, and `tail` behind them. Long ones are submitted in parts; the last part is returned.
-    fn encode(&mut self, tail: &[Tail]) -> wgpu::CommandEncoder {
+    /// Records the calls of the steps `range` of the plan, and `tail` behind them. Long ones are submitted in parts; the last part is returned.
+    fn encode(&mut self, range: std::ops::Range<usize>, tail: &[Tail]) -> wgpu::CommandEncoder {
         let begin = || self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut encoder = begin();
-        let mut steps = self.steps.iter().enumerate().peekable();
+        let mut steps = self.steps.iter().enumerate().take(range.end).skip(range.start).peekable();
         let mut tracing = self.tracing.as_deref_mut();
         while steps.peek().is_some() {
             let mut flops = 0;

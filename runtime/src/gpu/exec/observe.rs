@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Call, GpuBackend, Tail, memory::Memory};
+use super::{Call, GpuBackend, Tail};
 use crate::{
     backend::Observed,
     gpu::{Gpu, GpuError},
-    graph::{Act, LinearStep, Rows, StepKind},
+    graph::{Act, LinearStep, StepKind},
     profile::{Clock, RawCall, Trace},
     step::SequenceStep,
 };
@@ -180,7 +180,7 @@ impl GpuBackend {
         steps: &mut [SequenceStep<'_>],
         look: &mut dyn FnMut(&mut Observed),
     ) -> Result<(), GpuError> {
-        self.admit(steps)?;
+        self.admit(steps, false)?;
         let grown = self.upload(steps, true)?;
         if let Some(ahead) = &mut self.ahead {
             ahead.bind(&self.gpu, &self.memory, &self.weights, grown);
@@ -208,7 +208,12 @@ impl GpuBackend {
     }
 
     /// Reads what step `i` has computed, shows it to `look`, and writes back what it leaves.
-    fn look_at(&mut self, i: usize, gated: Option<Act>, look: &mut dyn FnMut(&mut Observed)) -> Result<(), GpuError> {
+    pub(super) fn look_at(
+        &mut self,
+        i: usize,
+        gated: Option<Act>,
+        look: &mut dyn FnMut(&mut Observed),
+    ) -> Result<(), GpuError> {
         let pair = match (&self.plan.steps[i].kind, gated) {
             (StepKind::Linear(LinearStep { parts, .. }), Some(act)) => Some((act, parts[0].output, parts[1].output)),
             _ => None,
@@ -223,13 +228,9 @@ impl GpuBackend {
             if rows == 0 {
                 continue;
             }
-            let base = match slot.rows {
-                Rows::Token => 0,
-                Rows::Output => self.layout.output_base(),
-            };
-            let first = (base + slot.offset * rows) as u64 * 4;
-            let bytes = (slot.stride * rows) as u64 * 4;
-            let mut all = self.read_arena(first, bytes)?;
+            let first = self.bytes_of(value).start;
+            let mut all = Vec::new();
+            self.read_values(&[value], |_, rows| all = rows.to_vec())?;
             let data = all.chunks_exact(slot.stride).flat_map(|row| &row[..slot.width]).copied().collect();
             let gated = pair.filter(|(_, gate, _)| *gate == value).map(|(act, _, up)| (act, up));
             let mut seen = Observed { step: i, value, rows, width: slot.width, gated, data };
@@ -240,26 +241,6 @@ impl GpuBackend {
             self.gpu.queue.write_buffer(&self.memory.arena, first, bytemuck::cast_slice(&all));
         }
         Ok(())
-    }
-
-    fn read_arena(&mut self, first: u64, bytes: u64) -> Result<Vec<f32>, GpuError> {
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        Memory::reserve(&self.gpu, &mut self.memory.staging, "results", bytes, Some(usage))?;
-        let staging = &self.memory.staging;
-        submit(
-            &self.gpu,
-            |_| {},
-            |encoder| {
-                encoder.copy_buffer_to_buffer(&self.memory.arena, first, staging, 0, Some(bytes));
-            },
-        );
-        staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
-        self.gpu.wait()?;
-        let view = staging.get_mapped_range(..bytes).map_err(|e| self.gpu.failed(&e))?;
-        let values = bytemuck::pod_collect_to_vec(&view[..]);
-        drop(view);
-        staging.unmap();
-        Ok(values)
     }
 }
 

@@ -64,7 +64,8 @@ pub fn splits(caps: &Caps, op: &AttentionOp, longest: usize, rows: usize) -> u32
     let enough = if caps.software { 8 } else { 512 };
     let (_, tiles) = decode_tiles(caps, op);
     let wanted = enough / (tiles * rows.max(1) as u32).max(1);
-    keys.div_ceil(PART_KEYS).min(wanted.max(1)).max(1)
+    let least = if caps.software { keys.div_ceil(solo_keys(op) as u32) } else { 1 };
+    keys.div_ceil(PART_KEYS).min(wanted.max(1)).max(least).max(1)
 }
 
 /// The dispatches of `step`.
@@ -117,6 +118,28 @@ fn decode_workgroup(caps: &Caps) -> u32 {
 
 /// Invocations of a workgroup whose lanes are a CPU's.
 const SOLO: usize = 8;
+
+/// Turns of loops that an invocation of `attention_solo` may make: llvmpipe ends its loops, without a word, at 65535.
+const SOLO_TURNS: usize = 60_000;
+
+/// The most fours of a key or value that `attention_solo` takes in one turn of a loop.
+fn solo_step(fours: usize) -> usize {
+    [8, 4, 2].into_iter().find(|n| fours.is_multiple_of(*n)).unwrap_or(1)
+}
+
+/// Keys that one invocation of `attention_solo` may go over.
+fn solo_keys(op: &AttentionOp) -> usize {
+    // A loop counts a turn more than its body runs. Eight keys share a block, whose sums are scaled once.
+    let turns = |fours: usize| fours / solo_step(fours) + 1;
+    let of_block = 8 * (turns(op.head_dim / 4) + turns(op.v_dim / 4) + 3) + turns(op.v_dim / 4) + 3;
+    // Parts are multiples of 64 keys.
+    (8 * SOLO_TURNS / of_block).saturating_sub(64).max(64)
+}
+
+/// Whether a row with so many keys, of the longest sequence of a step, may go to `prompt`, or to `single`.
+pub fn fits_one_part(caps: &Caps, op: &AttentionOp, longest: usize) -> bool {
+    !caps.software || op.window.map_or(longest, |w| longest.min(w + SOLO)) <= solo_keys(op)
+}
 
 struct Lowering<'a> {
     caps: &'a Caps,
@@ -235,6 +258,15 @@ impl Lowering<'_> {
             .flag("INTERLEAVED", layout == Some(RopeLayout::Interleaved))
     }
 
+    fn solo_defines(&self) -> Defines {
+        let [d, v] = [self.step.op.head_dim, self.step.op.v_dim].map(|dim| solo_step(dim / 4));
+        let mut defines = self.defines(SOLO).with("D_STEP", d).with("V_STEP", v);
+        for n in [2, 4, 8] {
+            defines = defines.flag(&format!("D_BY_{n}"), d >= n).flag(&format!("V_BY_{n}"), v >= n);
+        }
+        defines
+    }
+
     fn decode(&self, split: bool) -> Dispatch {
         let (heads, tiles) = decode_tiles(self.caps, &self.step.op);
         let z = if split { Dim::Splits(self.places.cache_group) } else { Dim::Fixed(1) };
@@ -242,7 +274,7 @@ impl Lowering<'_> {
         let more: &[Access] =
             if split { &[Access::Read, Access::Read, Access::ReadWrite] } else { &[Access::Read, Access::Read] };
         let (name, defines) = if self.caps.software {
-            ("attention_solo", self.defines(SOLO))
+            ("attention_solo", self.solo_defines())
         } else {
             ("attention_decode", self.defines(decode_workgroup(self.caps) as usize).with("HEADS", heads))
         };
@@ -262,7 +294,7 @@ impl Lowering<'_> {
         let more = [Access::Read, Access::Read];
         // The tiled kernel wants its 16 x 16 invocations, and memory for the least tile.
         if self.caps.software || self.caps.max_invocations < 256 || self.caps.max_workgroup_memory < 16384 {
-            let defines = self.defines(SOLO).flag("PROMPT", true);
+            let defines = self.solo_defines().flag("PROMPT", true);
             let grid = [Dim::RowsOver(SOLO as u32), Dim::Fixed(op.n_heads as u32), Dim::Sequences];
             return self.dispatch("attention_solo", defines, self.params(), grid, &more);
         }

@@ -150,6 +150,7 @@ impl Case {
         let attention = AttentionStep {
             op: op.clone(),
             inputs: [ValueId(0), ValueId(1), ValueId(2)],
+            selected: None,
             head_ops: self.head_ops.clone(),
             output: ValueId(3),
         };

@@ -315,8 +315,11 @@ fn transposed(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
     dispatch(caps, call, "linear_transposed", defines(call).with("WG", WG).with("TOKENS", tokens), WG, tokens)
 }
 
+/// Staged as f16 where the device has it and no weight has more precision or range than that.
 fn mat_mat(caps: &Caps, call: &LinearCall) -> Dispatch {
-    dispatch(caps, call, "linear_mat", defines(call), 64, 64)
+    let wide =
+        call.parts.iter().any(|p| p.scales.is_some() || matches!(p.dtype, DType::F32 | DType::BF16 | DType::MXFP4));
+    dispatch(caps, call, "linear_mat", defines(call).flag("F16", caps.f16 && !wide), 64, 64)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod attention;
 pub mod experts;
 pub mod linear;
 mod params;
+pub mod recurrent;
 pub mod rows;
 pub mod sample;
 

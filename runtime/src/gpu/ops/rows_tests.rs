@@ -145,6 +145,7 @@ impl Case<'_> {
             for d in &lowered {
                 let mut more: Vec<Vec<u8>> = match d.extra {
                     Extra::None => vec![],
+                    Extra::Tokens => vec![bytemuck::cast_slice(&TOKENS).to_vec()],
                     Extra::Rope => vec![bytemuck::cast_slice(&self.step.ropes).to_vec()],
                     Extra::Table { weight, ref rows } => {
                         vec![window(self.graph, weight, rows), bytemuck::cast_slice(&TOKENS).to_vec()]

@@ -1,12 +1,13 @@
 //! Plans: what a backend executes.
 //!
-//! The planner turns the ops of a [`Graph`] into four kinds of step:
+//! The planner turns the ops of a [`Graph`] into a few kinds of step:
 //!
 //! - **linear**: all linears of one input, behind a *row program* that makes that input (norms, residual adds,
 //!   gated activations, the embedding look-up: everything that works row by row). The program's values that are
 //!   needed later are stored; the rest lives in a worker's scratch.
 //! - **experts**: all linears by experts of one input and route, likewise behind a row program.
 //! - **attention**, with the per-head norms and rotations of q, k and v folded in.
+//! - **short_conv**, **gated_delta**: what has a state a sequence;
 //! - **rows**: a row program that no linear follows.
 //!
 //! A llama layer is five steps: q/k/v, attention, output, gate/up, down. Values that cross steps get a place in one
@@ -18,10 +19,12 @@ mod planner;
 mod row_program;
 mod steps;
 
+use std::collections::HashMap;
+
 use super::{
     builder::Graph,
     error::GraphError,
-    op::{Rows, ValueId},
+    op::{CacheId, Rows, StateId, ValueId},
 };
 use crate::{format::Tensor, quant::RowError};
 use planner::Planner;
@@ -29,7 +32,7 @@ pub use row_program::{RowInstr, RowOp, RowProgram, Src};
 pub use steps::{AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, SelectStep, StepKind};
 
 /// Where a step runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Device {
     /// The CPU backend.
     Cpu,
@@ -88,13 +91,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `graph` with every step on `place`'s device.
+    /// Plans `graph` with every step on `place`'s device; `place` sees the steps in order. Keys and values lie where
+    /// the first attention over them runs, and all other attention over them runs there, too.
     ///
     /// # Errors
     /// A graph without an output, and whatever `place` refuses.
     pub fn new(
         graph: Graph,
-        place: impl Fn(&Graph, &str, &StepKind) -> Result<Device, GraphError>,
+        mut place: impl FnMut(&Graph, &str, &StepKind) -> Result<Device, GraphError>,
     ) -> Result<Self, GraphError> {
         let output = graph.output.ok_or_else(|| GraphError::Shape {
             op: "graph",
@@ -102,13 +106,26 @@ impl Plan {
             what: "has no output".to_owned(),
         })?;
         let mut steps = Vec::new();
+        let mut homes = HashMap::new();
         for (name, kind) in Planner::new(&graph, output).run() {
-            steps.push(Step { device: place(&graph, &name, &kind)?, name, kind });
+            let placed = place(&graph, &name, &kind)?;
+            let device = kind.cache().map_or(placed, |cache| *homes.entry(cache).or_insert(placed));
+            steps.push(Step { device, name, kind });
         }
         let mut plan =
             Self { slots: vec![None; graph.values.len()], graph, steps, token_elements: 0, output_elements: 0, output };
         plan.lay_out();
         Ok(plan)
+    }
+
+    /// Where the keys and values of `cache` lie; none where nothing reads them.
+    pub fn cache_device(&self, cache: CacheId) -> Option<Device> {
+        self.steps.iter().find(|s| s.kind.cache() == Some(cache)).map(|s| s.device)
+    }
+
+    /// Where the states `state` of sequences lie; none where nothing uses them.
+    pub fn state_device(&self, state: StateId) -> Option<Device> {
+        self.steps.iter().find(|s| s.kind.state() == Some(state)).map(|s| s.device)
     }
 
     /// A value's place. Only values that cross steps have one.

@@ -9,6 +9,7 @@ use super::{
 use crate::graph::{
     builder::{Graph, Node},
     op::{ExpertLinearOp, HeadLinearOp, NormKind, Op, ValueId},
+    recurrent::{GatedDeltaStep, ShortConvStep},
 };
 
 pub(super) struct Planner<'g> {
@@ -83,6 +84,17 @@ impl<'g> Planner<'g> {
                 Op::Attention(_) => {
                     self.flush();
                     self.steps.push((node.name.clone(), StepKind::Attention(attention[&at].clone())));
+                }
+                Op::ShortConv(op) => {
+                    self.flush();
+                    let step = ShortConvStep { op: op.clone(), input: node.inputs[0], output: node.output };
+                    self.steps.push((node.name.clone(), StepKind::ShortConv(step)));
+                }
+                Op::GatedDelta(op) => {
+                    self.flush();
+                    let inputs = [node.inputs[0], node.inputs[1], node.inputs[2]];
+                    let step = GatedDeltaStep { op: op.clone(), inputs, output: node.output };
+                    self.steps.push((node.name.clone(), StepKind::GatedDelta(step)));
                 }
                 _ => {
                     let rows = self.graph.value(node.output).rows;
@@ -250,9 +262,9 @@ impl<'g> Planner<'g> {
                     RowOp::ExpertSum { src: src(0), route: src(1), k, weighted: *weighted }
                 }
                 Op::SelectOutputs => RowOp::Copy { src: src(0) },
-                Op::Linear { .. } | Op::HeadLinear(_) | Op::SelectKeys(_) | Op::ExpertLinear(_) | Op::Attention(_) => {
-                    continue;
-                } // never pending
+                // never pending
+                Op::Linear { .. } | Op::HeadLinear(_) | Op::ExpertLinear(_) | Op::Attention(_) => continue,
+                Op::SelectKeys(_) | Op::ShortConv(_) | Op::GatedDelta(_) => continue,
             };
             let outside = |u: &usize| !pending.contains(u) && !consumers.contains(u);
             let needed = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;

@@ -1,8 +1,12 @@
 //! The kinds of step.
 
 use super::{RowProgram, Src};
-use crate::graph::op::{
-    AttentionOp, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, SelectOp, ValueId, WeightId,
+use crate::graph::{
+    op::{
+        AttentionOp, CacheId, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, SelectOp, StateId, ValueId,
+        WeightId,
+    },
+    recurrent::{GatedDeltaStep, ShortConvStep},
 };
 
 /// One weight of a linear step.
@@ -120,6 +124,10 @@ pub enum StepKind {
     Select(SelectStep),
     /// Attention.
     Attention(AttentionStep),
+    /// A convolution over tokens.
+    ShortConv(ShortConvStep),
+    /// A gated delta rule.
+    GatedDelta(GatedDeltaStep),
 }
 
 impl StepKind {
@@ -162,6 +170,14 @@ impl StepKind {
                 reads.extend(a.selected);
                 writes.push(a.output);
             }
+            StepKind::ShortConv(c) => {
+                reads.push(c.input);
+                writes.push(c.output);
+            }
+            StepKind::GatedDelta(d) => {
+                reads.extend(d.inputs);
+                writes.push(d.output);
+            }
         }
         (reads, writes)
     }
@@ -173,6 +189,7 @@ impl StepKind {
             StepKind::Linear(l) => Some(&l.prologue),
             StepKind::Experts(e) => Some(&e.prologue),
             StepKind::Select(_) | StepKind::Attention(_) => None,
+            StepKind::ShortConv(_) | StepKind::GatedDelta(_) => None,
         }
     }
 
@@ -183,8 +200,28 @@ impl StepKind {
             StepKind::Linear(l) => l.parts.iter().map(|p| p.weight).collect(),
             StepKind::Experts(e) => e.parts.iter().flat_map(|p| p.op.experts.iter().copied()).collect(),
             StepKind::Rows(_) | StepKind::Select(_) | StepKind::Attention(_) => Vec::new(),
+            StepKind::ShortConv(_) | StepKind::GatedDelta(_) => Vec::new(),
         };
         tables.chain(parts).collect()
+    }
+
+    /// The per-sequence state that the step uses.
+    pub fn state(&self) -> Option<StateId> {
+        match self {
+            StepKind::ShortConv(c) => Some(c.op.state),
+            StepKind::GatedDelta(d) => Some(d.op.state),
+            StepKind::Rows(_) | StepKind::Linear(_) | StepKind::Experts(_) => None,
+            StepKind::Select(_) | StepKind::Attention(_) => None,
+        }
+    }
+
+    /// The cache of keys and values that the step uses.
+    pub fn cache(&self) -> Option<CacheId> {
+        match self {
+            StepKind::Attention(a) => Some(a.op.cache),
+            StepKind::Select(s) => Some(s.op.cache),
+            _ => None,
+        }
     }
 
     /// Kind in dumps and profiles.
@@ -195,6 +232,8 @@ impl StepKind {
             StepKind::Experts(_) => "experts",
             StepKind::Select(_) => "select",
             StepKind::Attention(_) => "attention",
+            StepKind::ShortConv(_) => "short_conv",
+            StepKind::GatedDelta(_) => "gated_delta",
         }
     }
 }

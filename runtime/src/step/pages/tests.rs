@@ -1,4 +1,5 @@
 use super::*;
+use crate::graph::StateSpec;
 
 fn book(window: Option<usize>, tokens: usize) -> PageBook {
     let spec = CacheSpec { n_kv_heads: 2, head_dim: 4, v_dim: 4, window, v_in_k: false };
@@ -7,7 +8,7 @@ fn book(window: Option<usize>, tokens: usize) -> PageBook {
 
 fn extend(book: &mut PageBook, seq: &mut SequenceKv, n: usize) -> Result<Vec<PageCopy>, StepError> {
     let mut copies = Vec::new();
-    book.extend(seq, n, &mut copies).map(|()| copies)
+    book.extend(seq, n, false, &mut copies).map(|_| copies)
 }
 
 #[test]
@@ -63,5 +64,82 @@ fn forks_share_pages_until_one_writes() {
     assert!(extend(&mut book, &mut a, 1).unwrap().is_empty());
     book.release(a);
     book.release(b);
+    assert_eq!(book.bytes_in_use(), 0);
+}
+
+fn with_states(tokens: usize) -> PageBook {
+    book(None, tokens).with_states(&[StateSpec { elements: 3, rewritten: true }], tokens)
+}
+
+/// What a step of `n` tokens reads and writes.
+fn states(book: &mut PageBook, seq: &mut SequenceKv, n: usize, keep: bool) -> StateStep {
+    book.extend(seq, n, keep, &mut Vec::new()).unwrap()
+}
+
+#[test]
+fn states_are_worked_on_in_place_unless_shared_or_kept() {
+    let mut book = with_states(1000);
+    let mut a = SequenceKv::default();
+    assert_eq!(states(&mut book, &mut a, 0, false), StateStep::default());
+    assert_eq!(states(&mut book, &mut a, 5, false), StateStep { from: None, to: 0 });
+    assert_eq!(states(&mut book, &mut a, 5, false), StateStep { from: Some(0), to: 0 });
+    let mut b = book.fork(&a);
+    // In one batch: neither may write what the other reads.
+    assert_eq!(states(&mut book, &mut a, 1, false), StateStep { from: Some(0), to: 1 });
+    assert_eq!(states(&mut book, &mut b, 1, false), StateStep { from: Some(0), to: 2 });
+    book.drop_passed(&mut a, 0);
+    book.drop_passed(&mut b, 0);
+    assert_eq!(states(&mut book, &mut a, 1, false), StateStep { from: Some(1), to: 1 });
+    assert_eq!(states(&mut book, &mut b, 1, true), StateStep { from: Some(2), to: 0 });
+    book.release(a);
+    book.release(b);
+    assert_eq!(book.bytes_in_use(), 0);
+}
+
+#[test]
+fn going_back_needs_a_state_that_was_kept() {
+    let mut book = with_states(1000);
+    let mut seq = SequenceKv::default();
+    states(&mut book, &mut seq, 10, false);
+    states(&mut book, &mut seq, 10, false);
+    assert!(!book.truncate(&mut seq, 10), "overwritten");
+    for _ in 0..5 {
+        states(&mut book, &mut seq, 1, true);
+        book.drop_passed(&mut seq, 3);
+    }
+    assert_eq!(seq.len(), 25);
+    assert!(!book.truncate(&mut seq, 21), "dropped");
+    assert!(book.truncate(&mut seq, 23));
+    let state = states(&mut book, &mut seq, 1, false);
+    assert_eq!(state.from, Some(state.to));
+    assert!(book.truncate(&mut seq, 22), "what was kept before is still there");
+    assert!(book.truncate(&mut seq, 0));
+    assert_eq!(book.bytes_in_use(), 0);
+    assert_eq!(states(&mut book, &mut seq, 1, false).from, None);
+}
+
+#[test]
+fn a_refused_step_changes_nothing() {
+    use crate::step::{Batch, Outputs, SequenceStep};
+    let mut book = with_states(64);
+    let mut a = SequenceKv::default();
+    states(&mut book, &mut a, 70, false);
+    let (mut b, mut c) = (book.fork(&a), SequenceKv::default());
+    let before = (format!("{a:?} {b:?} {c:?}"), book.bytes_in_use());
+    let (few, many) = (vec![0; 3], vec![0; 10_000]);
+    let mut batch = Batch::default();
+    for last in [&few, &many] {
+        let mut steps = [&mut a, &mut b, &mut c].map(|kv| SequenceStep { kv, tokens: &few, outputs: Outputs::Last });
+        steps[2].tokens = last;
+        let admitted = batch.admit(&mut book, &mut steps, 100_000, 10, false);
+        assert_eq!(admitted.is_ok(), last.len() == few.len());
+        if admitted.is_ok() {
+            batch.undo(&mut book, &mut steps);
+        }
+        // The new sequence has lists now, all empty.
+        c = SequenceKv::default();
+        assert_eq!((format!("{a:?} {b:?} {c:?}"), book.bytes_in_use()), before);
+    }
+    assert!(book.truncate(&mut a, 0) && book.truncate(&mut b, 0));
     assert_eq!(book.bytes_in_use(), 0);
 }

@@ -2,14 +2,14 @@
 
 use crate::{
     gpu::{Gpu, GpuError, exec::memory::ArenaLayout, ops::experts::pair_words},
-    graph::{Plan, Rows, StepKind},
+    graph::{Device, Plan, Rows, StepKind},
 };
 
 /// The elements that a row of each kind takes, with the scratch of the step that needs most, and how many token rows
 /// leave room in one binding for an output row at least.
-pub(super) fn lay_out(gpu: &Gpu, plan: &Plan, max_step_tokens: usize) -> Result<ArenaLayout, GpuError> {
+pub(in super::super) fn lay_out(gpu: &Gpu, plan: &Plan, max_step_tokens: usize) -> Result<ArenaLayout, GpuError> {
     let mut scratch = [0, 0];
-    for step in &plan.steps {
+    for step in plan.steps.iter().filter(|s| s.device == Device::Gpu) {
         let Some(program) = step.kind.program() else { continue };
         let kind = &mut scratch[usize::from(program.rows == Rows::Output)];
         *kind = (*kind).max(program.scratch_len());

@@ -8,7 +8,7 @@ use crate::{
         exec::memory::Source,
         ops::linear::{self, HeadCall, LinearCall, LinearPart, PartScales},
     },
-    graph::{Act, HeadLinearOp, LinearStep, RowInstr, RowOp, Src, StepKind, ValueId, WeightId},
+    graph::{Act, Device, HeadLinearOp, LinearStep, RowInstr, RowOp, Src, StepKind, ValueId, WeightId},
 };
 
 impl Lowering<'_> {
@@ -50,7 +50,8 @@ impl Lowering<'_> {
     /// weights.
     pub(super) fn gated_with_next(&self, i: usize, step: &LinearStep) -> Result<Option<(Act, ValueId)>, GpuError> {
         let [a, b] = &step.parts[..] else { return Ok(None) };
-        let Some(StepKind::Linear(next)) = self.plan.steps.get(i + 1).map(|s| &s.kind) else { return Ok(None) };
+        let next = self.plan.steps.get(i + 1).filter(|s| s.device == Device::Gpu);
+        let Some(StepKind::Linear(next)) = next.map(|s| &s.kind) else { return Ok(None) };
         let first = next.prologue.instrs.first();
         let Some(RowInstr { op: RowOp::GatedAct { act, gate, up }, store: None, .. }) = first else { return Ok(None) };
         let readers =

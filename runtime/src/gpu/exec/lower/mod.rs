@@ -3,8 +3,9 @@
 mod attention;
 mod calls;
 mod experts;
-mod layout;
+pub(super) mod layout;
 mod linear;
+mod recurrent;
 mod windows;
 
 use std::{collections::HashMap, sync::Arc};
@@ -23,7 +24,7 @@ use crate::{
         },
         weights::GpuWeights,
     },
-    graph::{Act, Plan, RowProgram, Rows, Src, StepKind, ValueId},
+    graph::{Act, Device, Plan, RowProgram, Rows, Src, StepKind, ValueId},
     step::PageBook,
 };
 use calls::When;
@@ -96,9 +97,16 @@ impl<'a> Lowering<'a> {
         };
         // Set where the step before has made this step's gated activation.
         let mut gated = None;
+        let mut states = lowering.begin_states();
         for (i, step) in plan.steps.iter().enumerate() {
             let made = gated.take();
-            let draft = match &step.kind {
+            if step.device != Device::Gpu {
+                // Another device's.
+                let (rows, before, variants) = (Rows::Token, Vec::new(), Vec::new());
+                lowering.steps.push(StepDraft { rows, flops_per_row: 0, gated: None, before, variants });
+                continue;
+            }
+            let mut draft = match &step.kind {
                 StepKind::Rows(program) => {
                     let before = lowering.program(program, None)?;
                     StepDraft { rows: program.rows, flops_per_row: 0, gated: None, before, variants: Vec::new() }
@@ -117,7 +125,11 @@ impl<'a> Lowering<'a> {
                     return Err(GpuError::Unsupported { op: "select_keys", name: step.name.clone(), why });
                 }
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
+                StepKind::ShortConv(conv) => lowering.short_conv(conv),
+                StepKind::GatedDelta(delta) => lowering.gated_delta(&step.name, delta)?,
             };
+            // With the first step.
+            draft.before.splice(..0, states.drain(..));
             lowering.steps.push(draft);
         }
         Ok(lowering)

@@ -210,7 +210,12 @@ fn run(gpu: &Gpu, random: &mut Random, shape: &Shape) {
     let variant = variants.iter().find(|v| v.max_rows >= shape.rows).unwrap();
     let error = case.error(gpu, variant);
     let what = format!("{:?} x {} rows of {} on {}", shape.parts, shape.rows, shape.k, gpu.name());
-    assert!(error < 1e-5, "{what}: {error:e} with {:?}", variant.dispatch.kernel);
+    assert!(error < bound(variant), "{what}: {error:e} with {:?}", variant.dispatch.kernel);
+}
+
+/// What a kernel's error may be: factors that are staged as f16 are rounded by up to 2^-12 of themselves.
+fn bound(variant: &Variant) -> f64 {
+    if variant.dispatch.kernel.defines.get("F16").is_some() { 5e-4 } else { 1e-5 }
 }
 
 #[test]
@@ -233,6 +238,18 @@ fn every_format_gives_the_sums_of_the_scalar_decode() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn long_rows() {
+    // As many groups as the longest rows of models have, and more: llvmpipe ends loops that make too many turns.
+    let Some(gpu) = testing::gpus().first() else { return };
+    let mut random = Random::new(0x10);
+    for dtype in [DType::F32, DType::Q8_0, DType::Q4_K] {
+        for rows in [1, 9] {
+            run(gpu, &mut random, &Shape { k: 1 << 16, parts: vec![(dtype, 3)], rows, ..Shape::default() });
         }
     }
 }
@@ -318,7 +335,7 @@ fn the_cooperative_kernel_reads_and_writes_what_it_should() {
             let kernel = &mut variant.dispatch.kernel;
             assert_eq!(kernel.name, "linear_coop");
             let mut defines = Defines::new();
-            for name in ["PARTS", "RESIDUAL", "OUTPUTS", "VEC", "GATED", "SUB", "SUBGROUPS", "F16"] {
+            for name in ["PARTS", "RESIDUAL", "OUTPUTS", "VEC", "GATED", "ACT", "SUB", "SUBGROUPS", "F16"] {
                 defines = kernel.defines.get(name).map_or(defines.clone(), |v| defines.with(name, v));
             }
             for i in 0..MAX_PARTS {
@@ -344,7 +361,7 @@ fn grids_fold_where_a_dimension_is_short() {
         let case = Case::new(&mut random, &shape);
         for variant in dispatches(&caps, &case.call).unwrap() {
             assert!(matches!(variant.dispatch.grid[0], Dim::Fixed(n) if n <= 3));
-            assert!(case.error(gpu, &variant) < 1e-5, "{:?}", variant.dispatch.kernel);
+            assert!(case.error(gpu, &variant) < bound(&variant), "{:?}", variant.dispatch.kernel);
         }
     }
 }

@@ -1,0 +1,65 @@
+//! Which steps of a model run on the GPU.
+
+use handmill_runtime::{
+    BackendError,
+    gpu::{Gpu, GpuBackend, GpuBackendOptions, GpuError},
+    graph::{Device, Plan, StepKind},
+};
+
+use crate::{Error, Model};
+
+/// Plans `model` with its last `gpu_layers` layers on the GPU, and with them the head, which is read whole for every
+/// token. The embedding goes with the first layer: it only looks rows up. So a step crosses once each way.
+/// With `experts_on_cpu` the CPU runs the experts of these layers all the same.
+pub(super) fn plan(model: &Model, gpu_layers: usize, experts_on_cpu: bool) -> Result<Plan, Error> {
+    let first = model.info().n_layers.saturating_sub(gpu_layers);
+    // Steps that belong to no layer run where the one before them does.
+    let mut device = if first == 0 { Device::Gpu } else { Device::Cpu };
+    let place = |_: &_, name: &str, kind: &StepKind| {
+        if let Some(layer) = layer_of(name) {
+            device = if layer >= first { Device::Gpu } else { Device::Cpu };
+        }
+        let expert = experts_on_cpu && matches!(kind, StepKind::Experts(_));
+        Ok(if expert { Device::Cpu } else { device })
+    };
+    Ok(Plan::new(model.graph().clone(), place)?)
+}
+
+/// The layer that a step belongs to: what families name `layer.N.…`.
+fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("layer.")?.split('.').next()?.parse().ok()
+}
+
+/// Says how many layers would fit where memory has run out. `before` are the bytes in use before anything was made.
+pub(super) fn explain(
+    error: BackendError,
+    model: &Model,
+    gpu: &Gpu,
+    options: &GpuBackendOptions,
+    experts_on_cpu: bool,
+    before: u64,
+) -> Error {
+    let BackendError::Gpu(GpuError::OutOfMemory { in_use, .. }) = &error else { return error.into() };
+    let most = gpu.caps().max_memory.unwrap_or(*in_use).saturating_sub(before);
+    let layers = model.info().n_layers;
+    let fits = |n: &usize| {
+        plan(model, *n, experts_on_cpu)
+            .is_ok_and(|p| GpuBackend::memory_needed(gpu, &p, options).is_ok_and(|bytes| bytes <= most))
+    };
+    let fit = (1..layers).rev().find(fits).unwrap_or(0);
+    Error::DeviceMemory { layers, fit, n_ctx: options.max_cached_tokens, source: Box::new(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::layer_of;
+
+    #[test]
+    fn layers_are_told_by_name() {
+        assert_eq!(layer_of("layer.12.attention"), Some(12));
+        assert_eq!(layer_of("layer.3"), Some(3));
+        for other in ["head", "layer.x.q", "layers.1.q", ""] {
+            assert_eq!(layer_of(other), None, "{other}");
+        }
+    }
+}

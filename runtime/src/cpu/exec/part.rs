@@ -1,0 +1,54 @@
+//! A backend that runs part of a plan: another device runs the rest, and values cross between them.
+
+use std::ops::Range;
+
+use super::{CpuBackend, StepContext};
+use crate::{
+    backend::Observed,
+    cpu::CpuError,
+    graph::{Rows, ValueId},
+    step::{Batch, PageBook, SequenceKv, SequenceStep},
+};
+
+impl CpuBackend {
+    /// The book of pages and the rows of the step under way, which whoever runs a part of the step must have.
+    pub(crate) fn step_state(&mut self) -> (&mut PageBook, &mut Batch) {
+        (&mut self.book, &mut self.batch)
+    }
+
+    /// Admits a step: pages for its tokens, room for its values, tables for its positions.
+    pub(crate) fn begin_parts(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
+        self.admit(steps)
+    }
+
+    /// Runs the steps `range` of the plan over the rows admitted last.
+    pub(crate) fn run_part(&mut self, kvs: &[&SequenceKv], range: Range<usize>) {
+        if !self.batch.tokens.is_empty() {
+            let context = StepContext { backend: self, kvs };
+            self.pool.run(&|worker| range.clone().for_each(|i| context.step(worker, i)));
+        }
+    }
+
+    /// All rows of a value of the step under way, each padded to the slot's stride.
+    pub(crate) fn value_mut(&mut self, value: ValueId) -> &mut [f32] {
+        let slot = self.plan.slot(value);
+        let buffer = match slot.rows {
+            Rows::Token => &self.token_values,
+            Rows::Output => &self.output_values,
+        };
+        let rows = self.batch.count(slot.rows);
+        // SAFETY: no run is under way, and `&mut self` excludes others.
+        unsafe { buffer.slice_mut(slot.offset * rows, slot.stride * rows) }
+    }
+
+    /// Shows `look` what step `i` has computed. What it changes is not written back.
+    pub(crate) fn observe(&mut self, i: usize, look: &mut dyn FnMut(&mut Observed)) {
+        for value in Observed::of_step(&self.plan, i) {
+            let slot = self.plan.slot(value);
+            let rows = self.batch.count(slot.rows);
+            let padded = self.value_mut(value).chunks_exact(slot.stride);
+            let data = padded.flat_map(|row| &row[..slot.width]).copied().collect();
+            look(&mut Observed { step: i, value, rows, width: slot.width, gated: None, data });
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The gated delta rule for some columns of one head's state; see [`GatedDeltaOp`](crate::graph::GatedDeltaOp) for the
+//! recurrence.
+//!
+//! The columns of a state do not know of each other: given q, k and the token's gates, column `c` needs `v[c]` only. So
+//! a head's state is cut into blocks of [`BLOCK`] columns that lie one after the other, each `[k_dim][columns]`, and one
+//! block (16 KiB for 128 rows) goes through all tokens of a step while it stays in the first-level cache. q and k are
+//! not normalised where they lie: their norms are factors of the sums.
+//!
+//! With `s` a row of the state, one pass over a block does both the update for a token and the products for the next,
+//! 4 flops an element each; a single token takes two passes, of which only the first waits for memory. Bytes: 8 an
+//! element of the state and step.
+
+use crate::cpu::arch::Simd;
+use crate::graph::GatedDeltaOp;
+use crate::simd_dispatch;
+
+/// Columns of a block.
+pub const BLOCK: usize = 32;
+
+/// A block of columns of one head of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct GatedDeltaItem {
+    /// Rows of the state: elements of q and k.
+    pub k_dim: usize,
+    /// Columns, at most [`BLOCK`].
+    pub n_columns: usize,
+    /// New tokens, at least one.
+    pub n_tokens: usize,
+    /// The head's q, k and the block's part of v, by token.
+    pub q: *const f32,
+    /// As `q`.
+    pub k: *const f32,
+    /// As `q`.
+    pub v: *const f32,
+    /// Elements from one token's q, k or v to the next.
+    pub stride: usize,
+    /// The head's b and a, by token.
+    pub b: *const f32,
+    /// As `b`.
+    pub a: *const f32,
+    /// Elements from one token's b to the next.
+    pub b_stride: usize,
+    /// Elements from one token's a to the next.
+    pub a_stride: usize,
+    /// Factor on the softplus, below zero: the logarithm of what is left of the state after a token.
+    pub decay: f32,
+    /// Added to a.
+    pub dt_bias: f32,
+    /// The block before the first token, or null where it is zero.
+    pub from: *const f32,
+    /// The block behind the last; may be `from`.
+    pub to: *mut f32,
+    /// The block's part of the results, by token.
+    pub out: *mut f32,
+    /// Elements from one token's results to the next.
+    pub out_stride: usize,
+}
+
+simd_dispatch!(
+    /// Runs the block through all tokens.
+    ///
+    /// # Safety
+    /// The item's pointers must be valid for the rows that they are documented to have; nobody else uses what is
+    /// written.
+    pub unsafe fn gated_delta(item: &GatedDeltaItem) = gated_delta_impl
+);
+
+/// Vectors of a strip: sums with k and with q stay in registers.
+const STRIP: usize = 2;
+
+#[inline(always)]
+unsafe fn gated_delta_impl<S: Simd>(s: S, item: &GatedDeltaItem) {
+    // SAFETY: the caller's promise; strips end at the last column.
+    unsafe {
+        if item.from.is_null() {
+            std::ptr::write_bytes(item.to, 0, item.k_dim * item.n_columns);
+        }
+        let mut c = 0;
+        while c + STRIP * S::LANES <= item.n_columns {
+            strip::<S, STRIP>(s, item, c, S::LANES);
+            c += STRIP * S::LANES;
+        }
+        while c < item.n_columns {
+            strip::<S, 1>(s, item, c, S::LANES.min(item.n_columns - c));
+            c += S::LANES;
+        }
+    }
+}
+
+/// What a token does to a state, whatever the column.
+#[derive(Clone, Copy, Default)]
+struct Gates {
+    /// What is left of the state.
+    keep: f32,
+    /// How much of the new value is written.
+    write: f32,
+    /// 1 / norm of k, and of q with its scale.
+    k: f32,
+    q: f32,
+    /// Normalised k · q.
+    kq: f32,
+}
+
+/// # Safety
+/// As [`gated_delta`]; `t` is one of the item's tokens.
+#[inline(always)]
+unsafe fn gates<S: Simd>(s: S, item: &GatedDeltaItem, t: usize) -> Gates {
+    let (mut kk, mut qq, mut kq) = (s.zero(), s.zero(), s.zero());
+    // SAFETY: `k_dim` elements of the token's q and k, and its b and a.
+    let (b, a) = unsafe {
+        let (k, q) = (item.k.add(t * item.stride), item.q.add(t * item.stride));
+        super::by_lanes!(item.k_dim, i, m => {
+            let (k, q) = (s.load_partial(k.add(i), m), s.load_partial(q.add(i), m));
+            kk = s.mul_add(k, k, kk);
+            qq = s.mul_add(q, q, qq);
+            kq = s.mul_add(k, q, kq);
+        });
+        (*item.b.add(t * item.b_stride), *item.a.add(t * item.a_stride) + item.dt_bias)
+    };
+    let inverse = |sum: S::F| 1.0 / (s.reduce_sum(sum) + GatedDeltaOp::EPS).sqrt();
+    let (k, q) = (inverse(kk), inverse(qq) / (item.k_dim as f32).sqrt());
+    // ln(1 + eᵃ), which neither overflows nor loses small values.
+    let softplus = a.max(0.0) + (-a.abs()).exp().ln_1p();
+    Gates { keep: (item.decay * softplus).exp(), write: 1.0 / (1.0 + (-b).exp()), k, q, kq: s.reduce_sum(kq) * k * q }
+}
+
+/// `N` vectors of columns from `c` on, of the last of which `m` lanes are in use (all of them but where `N` is 1).
+///
+/// # Safety
+/// As [`gated_delta`].
+#[inline(always)]
+unsafe fn strip<S: Simd, const N: usize>(s: S, item: &GatedDeltaItem, c: usize, m: usize) {
+    let GatedDeltaItem { k_dim, n_columns, n_tokens, stride, .. } = *item;
+    let mut from = if item.from.is_null() { item.to.cast_const() } else { item.from };
+    // Sᵀk and Sᵀq of the state as it lies in memory, k and q those of the token to come.
+    let (mut sk, mut sq) = ([s.zero(); N], [s.zero(); N]);
+    // SAFETY: the caller's promise. A row of the state is read before it is written.
+    unsafe {
+        for i in 0..k_dim {
+            let (k, q) = (s.splat(*item.k.add(i)), s.splat(*item.q.add(i)));
+            for n in 0..N {
+                let row = s.load_partial(from.add(i * n_columns + c + n * S::LANES), m);
+                sk[n] = s.mul_add(row, k, sk[n]);
+                sq[n] = s.mul_add(row, q, sq[n]);
+            }
+        }
+        for t in 0..n_tokens {
+            let g = gates(s, item, t);
+            let (keep, write) = (s.splat(g.keep), s.splat(g.write));
+            let (k_factor, q_factor, kq) = (s.splat(g.keep * g.k), s.splat(g.keep * g.q), s.splat(g.kq));
+            let mut delta = [s.zero(); N];
+            for n in 0..N {
+                let v = s.load_partial(item.v.add(t * stride + c + n * S::LANES), m);
+                let d = s.mul(write, s.sub(v, s.mul(k_factor, sk[n])));
+                let out = s.mul_add(d, kq, s.mul(q_factor, sq[n]));
+                s.store_partial(item.out.add(t * item.out_stride + c + n * S::LANES), m, out);
+                // k is not normalised where it lies.
+                delta[n] = s.mul(d, s.splat(g.k));
+            }
+            (sk, sq) = ([s.zero(); N], [s.zero(); N]);
+            let k = item.k.add(t * stride);
+            if t + 1 < n_tokens {
+                let (next_k, next_q) = (item.k.add((t + 1) * stride), item.q.add((t + 1) * stride));
+                for i in 0..k_dim {
+                    let ki = s.splat(*k.add(i));
+                    let (nk, nq) = (s.splat(*next_k.add(i)), s.splat(*next_q.add(i)));
+                    for n in 0..N {
+                        let at = i * n_columns + c + n * S::LANES;
+                        let row = s.mul_add(ki, delta[n], s.mul(keep, s.load_partial(from.add(at), m)));
+                        s.store_partial(item.to.add(at), m, row);
+                        sk[n] = s.mul_add(row, nk, sk[n]);
+                        sq[n] = s.mul_add(row, nq, sq[n]);
+                    }
+                }
+            } else {
+                for i in 0..k_dim {
+                    let ki = s.splat(*k.add(i));
+                    for (n, delta) in delta.into_iter().enumerate() {
+                        let at = i * n_columns + c + n * S::LANES;
+                        let row = s.mul_add(ki, delta, s.mul(keep, s.load_partial(from.add(at), m)));
+                        s.store_partial(item.to.add(at), m, row);
+                    }
+                }
+            }
+            from = item.to;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::arch::Isa;
+    use crate::cpu::ops::testing::{random, relative_error};
+
+    struct Case {
+        k_dim: usize,
+        columns: usize,
+        tokens: usize,
+        q: Vec<f32>,
+        k: Vec<f32>,
+        v: Vec<f32>,
+        b: Vec<f32>,
+        a: Vec<f32>,
+    }
+
+    const DECAY: f32 = -0.7;
+    const DT_BIAS: f32 = 0.3;
+
+    /// Rows of q, k and v are this much longer than they need be.
+    const GAP: usize = 3;
+
+    impl Case {
+        fn new(k_dim: usize, columns: usize, tokens: usize) -> Self {
+            let stride = k_dim.max(columns) + GAP;
+            let values = |seed, n: usize, scale: f32| random(seed, n).iter().map(|x| x * scale).collect();
+            Self {
+                k_dim,
+                columns,
+                tokens,
+                q: values(1, tokens * stride, 2.0),
+                k: values(2, tokens * stride, 1.0),
+                v: values(3, tokens * stride, 1.5),
+                b: values(4, tokens, 3.0),
+                a: values(5, tokens, 4.0),
+            }
+        }
+
+        fn stride(&self) -> usize {
+            self.k_dim.max(self.columns) + GAP
+        }
+
+        /// The recurrence as it is defined, from a state of zeroes: results, and the state behind them.
+        fn reference(&self) -> (Vec<f64>, Vec<f64>) {
+            let mut state = vec![0.0f64; self.k_dim * self.columns];
+            let mut out = Vec::new();
+            for t in 0..self.tokens {
+                let row = |x: &[f32], n: usize| -> Vec<f64> {
+                    x[t * self.stride()..][..n].iter().map(|x| f64::from(*x)).collect()
+                };
+                let unit = |x: Vec<f64>| -> Vec<f64> {
+                    let norm = (x.iter().map(|x| x * x).sum::<f64>() + 1e-6).sqrt();
+                    x.iter().map(|x| x / norm).collect()
+                };
+                let (q, k, v) =
+                    (unit(row(&self.q, self.k_dim)), unit(row(&self.k, self.k_dim)), row(&self.v, self.columns));
+                let beta = 1.0 / (1.0 + (-f64::from(self.b[t])).exp());
+                let softplus = (f64::from(self.a[t]) + f64::from(DT_BIAS)).exp().ln_1p();
+                let keep = (f64::from(DECAY) * softplus).exp();
+                state.iter_mut().for_each(|s| *s *= keep);
+                for c in 0..self.columns {
+                    let seen: f64 = (0..self.k_dim).map(|i| state[i * self.columns + c] * k[i]).sum();
+                    let delta = beta * (v[c] - seen);
+                    (0..self.k_dim).for_each(|i| state[i * self.columns + c] += k[i] * delta);
+                    let dot: f64 = (0..self.k_dim).map(|i| state[i * self.columns + c] * q[i]).sum();
+                    out.push(dot / (self.k_dim as f64).sqrt());
+                }
+            }
+            (out, state)
+        }
+
+        fn run(&self, isa: Isa, parts: &[usize]) -> (Vec<f32>, Vec<f32>) {
+            let mut out = vec![f32::NAN; self.tokens * self.columns];
+            let mut states = [(); 2].map(|()| vec![f32::NAN; self.k_dim * self.columns]);
+            let (mut t, mut last) = (0, 0);
+            for (i, n) in parts.iter().enumerate() {
+                let to = usize::from(i == 1 || last == 1);
+                let from = if i == 0 { std::ptr::null() } else { states[last].as_ptr() };
+                let at = t * self.stride();
+                let item = GatedDeltaItem {
+                    k_dim: self.k_dim,
+                    n_columns: self.columns,
+                    n_tokens: *n,
+                    q: self.q[at..].as_ptr(),
+                    k: self.k[at..].as_ptr(),
+                    v: self.v[at..].as_ptr(),
+                    stride: self.stride(),
+                    b: self.b[t..].as_ptr(),
+                    a: self.a[t..].as_ptr(),
+                    b_stride: 1,
+                    a_stride: 1,
+                    decay: DECAY,
+                    dt_bias: DT_BIAS,
+                    from,
+                    to: states[to].as_mut_ptr(),
+                    out: out[t * self.columns..].as_mut_ptr(),
+                    out_stride: self.columns,
+                };
+                // SAFETY: all rows are as long as the item says.
+                unsafe { gated_delta(isa)(&item) };
+                t += n;
+                last = to;
+            }
+            (out, states[last].clone())
+        }
+    }
+
+    #[test]
+    fn any_cut_of_the_tokens_matches_f64() {
+        for isa in Isa::available() {
+            for (k_dim, columns) in [(1, 1), (5, 3), (16, 16), (33, 31), (128, 32)] {
+                let case = Case::new(k_dim, columns, 40);
+                let (out, state) = case.reference();
+                let whole = case.run(isa, &[40]);
+                for (what, got, expected) in [("results", &whole.0, &out), ("state", &whole.1, &state)] {
+                    let error = relative_error(got, expected);
+                    assert!(error < 3e-6, "{what}, {} {k_dim} by {columns}: {error:e}", isa.name());
+                }
+                for parts in [vec![1; 40], vec![3, 1, 30, 6]] {
+                    assert_eq!(case.run(isa, &parts), whole, "{} {k_dim} by {columns}, {parts:?}", isa.name());
+                }
+            }
+        }
+    }
+}

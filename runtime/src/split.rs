@@ -1,0 +1,273 @@
+//! One plan on two devices: each step runs where the plan puts it.
+//!
+//! Both backends know the whole plan and lay its values out alike; each has the weights, and the keys and values, of its
+//! own steps only. The book of pages and the rows of a step exist once and go from one to the other. A *stretch* is a run
+//! of steps on one device; before it, the values that its steps read and the other device has computed are copied over,
+//! each once. A model whose last layers run on a GPU has two stretches, and a step crosses once each way: with the
+//! residual stream in two parts (what the layer before began with and what it adds), and with the logits.
+
+use std::{
+    collections::HashSet,
+    mem::swap,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Backend, BackendError, Observed,
+    cpu::{CpuBackend, CpuOptions},
+    gpu::{Gpu, GpuBackend, GpuBackendOptions},
+    graph::{Device, Plan, ValueId},
+    profile::{Clock, RawCall, Trace},
+    step::{GpuStats, Outputs, PageBook, SequenceKv, SequenceStep, StepError},
+};
+
+/// A plan ready to run on the CPU and a GPU.
+pub struct SplitBackend {
+    cpu: CpuBackend,
+    gpu: GpuBackend,
+    stretches: Arc<[Stretch]>,
+    /// Who has the book of pages and the rows of the step.
+    state: Device,
+    results: Vec<f32>,
+    /// Set while somebody wants to know where time goes; with the start of the trace.
+    tracing: Option<Box<(Trace, Instant)>>,
+}
+
+/// Steps in a row on one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stretch {
+    device: Device,
+    steps: Range<usize>,
+    /// What the other device has computed and these steps are the first here to read.
+    needs: Vec<ValueId>,
+}
+
+impl Stretch {
+    fn all(plan: &Plan) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        let mut there: HashSet<(ValueId, Device)> = HashSet::new();
+        for (i, step) in plan.steps.iter().enumerate() {
+            let device = step.device;
+            let (reads, writes) = step.kind.reads_and_writes();
+            there.extend(writes.into_iter().map(|v| (v, device)));
+            let needs = reads.into_iter().filter(|v| there.insert((*v, device)));
+            match all.last_mut() {
+                Some(last) if last.device == device => {
+                    last.steps.end = i + 1;
+                    last.needs.extend(needs);
+                }
+                _ => all.push(Self { device, steps: i..i + 1, needs: needs.collect() }),
+            }
+        }
+        all
+    }
+}
+
+/// Runs the steps of a stretch whose inputs are there.
+type Each<'a> = dyn FnMut(&mut SplitBackend, &[&SequenceKv], &Stretch) -> Result<(), BackendError> + 'a;
+
+impl SplitBackend {
+    /// Prepares both devices for their steps of `plan`. `progress` hears of bytes of weights uploaded and bytes in all.
+    ///
+    /// # Errors
+    /// As [`GpuBackend::new`] and [`CpuBackend::new`].
+    pub fn new(
+        gpu: Arc<Gpu>,
+        plan: Plan,
+        gpu_options: &GpuBackendOptions,
+        cpu_options: &CpuOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, BackendError> {
+        let gpu = GpuBackend::new(gpu, plan.clone(), gpu_options, progress)?;
+        let stretches = Stretch::all(&plan).into();
+        let cpu = CpuBackend::new(plan, cpu_options)?;
+        Ok(Self { cpu, gpu, stretches, state: Device::Cpu, results: Vec::new(), tracing: None })
+    }
+
+    /// Brings the book of pages and the rows of the step to `device`.
+    fn hand_over(&mut self, device: Device) {
+        if self.state != device {
+            let ((book, batch), (other_book, other_batch)) = (self.cpu.step_state(), self.gpu.step_state());
+            swap(book, other_book);
+            swap(batch, other_batch);
+            self.state = device;
+        }
+    }
+
+    /// Runs one step of the model; `each` runs the steps of a stretch whose inputs are there.
+    fn run(&mut self, steps: &mut [SequenceStep<'_>], each: &mut Each<'_>) -> Result<(), BackendError> {
+        let wanted = |s: &SequenceStep<'_>| match s.outputs {
+            Outputs::None => 0,
+            Outputs::Last => s.tokens.len().min(1),
+            Outputs::All => s.tokens.len(),
+        };
+        let (tokens, limit) = (steps.iter().map(wanted).sum(), self.gpu.max_outputs());
+        if tokens > limit {
+            return Err(crate::cpu::CpuError::Step(StepError::TooLong { tokens, limit }).into());
+        }
+        let (tokens, limit) = (steps.iter().map(|s| s.tokens.len()).sum(), self.max_step_tokens());
+        if tokens > limit {
+            return Err(crate::cpu::CpuError::Step(StepError::TooLong { tokens, limit }).into());
+        }
+        self.cpu.begin_parts(steps)?;
+        let result = self.run_stretches(steps, each);
+        // Also behind an error: whoever asks for the book gets the CPU's.
+        self.hand_over(Device::Cpu);
+        for step in steps.iter_mut() {
+            self.cpu.pages().drop_passed(step.kv, 0);
+        }
+        result
+    }
+
+    fn run_stretches(&mut self, steps: &[SequenceStep<'_>], each: &mut Each<'_>) -> Result<(), BackendError> {
+        if steps.iter().all(|s| s.tokens.is_empty()) {
+            return Ok(());
+        }
+        self.hand_over(Device::Gpu);
+        self.gpu.begin_parts(steps)?;
+        let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
+        for stretch in self.stretches.clone().iter() {
+            if stretch.device == Device::Cpu && !stretch.needs.is_empty() {
+                // The rows of the step are read on both sides.
+                let mut crossing: Vec<(ValueId, Vec<f32>)> = Vec::new();
+                self.hand_over(Device::Gpu);
+                self.gpu.read_values(&stretch.needs, |value, rows| crossing.push((value, rows.to_vec())))?;
+                self.hand_over(Device::Cpu);
+                for (value, rows) in crossing {
+                    self.cpu.value_mut(value).copy_from_slice(&rows);
+                }
+            }
+            if stretch.device == Device::Gpu && !stretch.needs.is_empty() {
+                self.hand_over(Device::Cpu);
+                let rows: Vec<Vec<f32>> = stretch.needs.iter().map(|v| self.cpu.value_mut(*v).to_vec()).collect();
+                self.hand_over(Device::Gpu);
+                for (value, rows) in stretch.needs.iter().zip(rows) {
+                    self.gpu.write_value(*value, &rows);
+                }
+            }
+            self.hand_over(stretch.device);
+            each(self, &kvs, stretch)?;
+        }
+        self.collect_results()
+    }
+
+    /// Brings the output rows together.
+    fn collect_results(&mut self) -> Result<(), BackendError> {
+        let Some(last) = self.stretches.last().map(|s| s.device) else { return Ok(()) };
+        let output = self.plan().output;
+        let slot = self.plan().slot(output);
+        self.hand_over(last);
+        let results = &mut self.results;
+        let mut keep = |rows: &[f32]| {
+            results.extend(rows.chunks_exact(slot.stride).flat_map(|row| &row[..slot.width]));
+        };
+        match last {
+            Device::Cpu => keep(self.cpu.value_mut(output)),
+            Device::Gpu => self.gpu.read_values(&[output], |_, rows| keep(rows))?,
+        }
+        Ok(())
+    }
+}
+
+/// Runs a stretch as it is.
+fn plainly(b: &mut SplitBackend, kvs: &[&SequenceKv], stretch: &Stretch) -> Result<(), BackendError> {
+    match stretch.device {
+        Device::Cpu => b.cpu.run_part(kvs, stretch.steps.clone()),
+        Device::Gpu => b.gpu.run_part(stretch.steps.clone()),
+    }
+    Ok(())
+}
+
+/// Runs one step of the plan and waits for it.
+fn alone(b: &mut SplitBackend, kvs: &[&SequenceKv], device: Device, i: usize) -> Result<(), BackendError> {
+    match device {
+        Device::Cpu => b.cpu.run_part(kvs, i..i + 1),
+        Device::Gpu => {
+            b.gpu.run_part(i..i + 1);
+            b.gpu.gpu().wait()?;
+        }
+    }
+    Ok(())
+}
+
+impl Backend for SplitBackend {
+    fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], BackendError> {
+        self.results.clear();
+        if self.tracing.is_none() {
+            self.run(steps, &mut plainly)?;
+            return Ok(&self.results);
+        }
+        let start = Instant::now();
+        let mut calls: Vec<RawCall> = Vec::new();
+        self.run(steps, &mut |b, kvs, stretch| {
+            for i in stretch.steps.clone() {
+                let begun = Instant::now();
+                alone(b, kvs, stretch.device, i)?;
+                calls.push((Some(i), "", begun - start, begun.elapsed()));
+            }
+            Ok(())
+        })?;
+        let wall: Duration = start.elapsed();
+        let kv_type = self.cpu.pages().kv_type();
+        let load = self.cpu.step_state().1.load(kv_type);
+        if let Some((trace, since)) = self.tracing.as_deref_mut() {
+            trace.add(self.cpu.plan(), &load, (start - *since, wall), &calls);
+        }
+        Ok(&self.results)
+    }
+
+    fn pages(&mut self) -> &mut PageBook {
+        self.cpu.pages()
+    }
+
+    fn max_step_tokens(&self) -> usize {
+        self.cpu.max_step_tokens().min(self.gpu.max_step_tokens())
+    }
+
+    fn max_outputs(&self) -> usize {
+        self.gpu.max_outputs()
+    }
+
+    fn describe(&self) -> String {
+        let steps = &self.plan().steps;
+        let on_gpu = steps.iter().filter(|s| s.device == Device::Gpu).count();
+        format!("{} for {on_gpu} of {} steps, {} for the others", self.gpu.describe(), steps.len(), self.cpu.describe())
+    }
+
+    fn plan(&self) -> &Plan {
+        self.cpu.plan()
+    }
+
+    fn set_tracing(&mut self, on: bool) -> Result<(), BackendError> {
+        self.tracing = on.then(|| Box::new((Trace::new(Clock::Runs, self.cpu.plan()), Instant::now())));
+        Ok(())
+    }
+
+    fn trace(&self) -> Option<&Trace> {
+        self.tracing.as_ref().map(|t| &t.0)
+    }
+
+    fn gpu_stats(&self) -> Option<GpuStats> {
+        Some(self.gpu.stats())
+    }
+
+    fn forward_observed(
+        &mut self,
+        steps: &mut [SequenceStep<'_>],
+        look: &mut dyn FnMut(&mut Observed),
+    ) -> Result<(), BackendError> {
+        self.results.clear();
+        self.run(steps, &mut |b, kvs, stretch| {
+            for i in stretch.steps.clone() {
+                alone(b, kvs, stretch.device, i)?;
+                match stretch.device {
+                    Device::Cpu => b.cpu.observe(i, look),
+                    Device::Gpu => b.gpu.observe(i, look)?,
+                }
+            }
+            Ok(())
+        })
+    }
+}

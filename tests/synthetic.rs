@@ -1,0 +1,136 @@
+//! Models made up from their configurations alone: every family gives numbers, and absurd input a clear error.
+
+mod support;
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use handmill_models::{
+    Error,
+    engine::{Engine, EngineOptions, Step},
+    synthetic::{Synthetic, SyntheticOptions},
+};
+use handmill_runtime::{quant::DType, step::Outputs};
+use serde_json::{Value, json};
+use support::{FAMILIES, Fixture, Spelling};
+
+fn options(format: DType) -> SyntheticOptions {
+    let threads = NonZeroUsize::new(2).expect("two");
+    SyntheticOptions { format, threads, limit: Some(1 << 30), ..SyntheticOptions::default() }
+}
+
+/// Logits of a few tokens, one prompt and one step behind it.
+fn logits(made_up: &Synthetic) -> Vec<f32> {
+    let mut engine = Engine::new(&made_up.model, &EngineOptions::default()).expect("an engine");
+    let mut sequence = engine.sequence();
+    let mut all = Vec::new();
+    for tokens in [&[1, 5, 2, 9, 7][..], &[3]] {
+        let step = Step { sequence: &mut sequence, tokens, outputs: Outputs::All };
+        all.extend(engine.step(&mut [step]).expect("a step"));
+    }
+    all
+}
+
+#[test]
+fn every_family_can_be_made_up() {
+    for name in FAMILIES {
+        let fixture = Fixture::load(name);
+        for spelling in [Spelling::V5, Spelling::Legacy] {
+            let (folder, _guard) = fixture.folder(spelling);
+            let build = |format| {
+                let made_up = Synthetic::new(&folder.join("config.json"), &options(format));
+                made_up.unwrap_or_else(|e| panic!("{name}, {spelling:?}: {e}"))
+            };
+            let one = build(DType::Q8_0);
+            let values = logits(&one);
+            assert_eq!(values.len(), 6 * fixture.logits.cols, "{name}");
+            assert!(values.iter().all(|v| v.is_finite()), "{name}, {spelling:?}");
+            assert!(values.iter().any(|v| v.abs() > 1e-3), "{name}, {spelling:?}");
+            assert_eq!(values, logits(&build(DType::Q8_0)), "{name}: the same seed, other values");
+            // Rows of 80 elements take none of the formats with blocks.
+            let halves = one.bytes.contains_key(&DType::F16);
+            assert!(one.bytes.contains_key(&DType::Q8_0) || halves, "{name}: {:?}", one.bytes);
+            // Rows of these models are too short for blocks of 256 elements.
+            assert!(!build(DType::Q4_K).bytes.contains_key(&DType::Q4_K), "{name}");
+        }
+    }
+}
+
+/// A config.json made from a fixture's by `change`.
+fn config(name: &'static str, change: impl FnOnce(&mut Value)) -> (PathBuf, tempfile::TempDir) {
+    let mut config = Fixture::load(name).config;
+    change(&mut config);
+    let temp = tempfile::TempDir::new().expect("temporary folder");
+    let path = temp.path().join("config.json");
+    std::fs::write(&path, config.to_string()).expect("writing");
+    (path, temp)
+}
+
+#[test]
+fn the_first_layers_are_kept() {
+    for name in ["llama2", "qwen2", "gemma3"] {
+        let (path, _guard) = config(name, |_| {});
+        let options = SyntheticOptions { layers: NonZeroUsize::new(2), ..options(DType::F16) };
+        let made_up = Synthetic::new(&path, &options).expect(name);
+        assert_eq!(made_up.model.info().n_layers, 2, "{name}");
+        assert_eq!(
+            (made_up.layers, made_up.of_layers),
+            (2, Fixture::load(name).config["num_hidden_layers"].as_u64().expect("layers") as usize)
+        );
+        assert!(logits(&made_up).iter().all(|v| v.is_finite()), "{name}");
+        assert!(made_up.model.tokenizer().is_err());
+    }
+}
+
+#[test]
+fn formats_are_those_asked_for() {
+    let (path, _guard) = config("llama2", |c| {
+        for (key, value) in
+            [("hidden_size", 512), ("intermediate_size", 768), ("head_dim", 128), ("num_attention_heads", 4)]
+        {
+            c[key] = json!(value);
+        }
+    });
+    for format in DType::ALL {
+        let made_up = Synthetic::new(&path, &options(format)).expect("a model");
+        let expected = if format == DType::F32 { vec![DType::F32] } else { vec![DType::F32, format] };
+        assert_eq!(made_up.bytes.keys().copied().collect::<Vec<_>>(), expected, "{format}");
+        assert!(logits(&made_up).iter().all(|v| v.is_finite()), "{format}");
+    }
+}
+
+#[test]
+fn absurd_input_is_refused() {
+    let error = |change: fn(&mut Value), options: SyntheticOptions| {
+        let (path, _guard) = config("llama2", change);
+        Synthetic::new(&path, &options).err().map(|e: Error| e.to_string()).unwrap_or_default()
+    };
+    let q8 = || options(DType::Q8_0);
+    let too_many = SyntheticOptions { layers: NonZeroUsize::new(99), ..q8() };
+    assert!(error(|_| {}, too_many).contains("the model has 3 layers"));
+    let small = SyntheticOptions { limit: Some(1000), ..q8() };
+    assert!(error(|_| {}, small).contains("take fewer"));
+    for (key, value) in [
+        ("num_hidden_layers", json!(0)),
+        ("num_hidden_layers", json!(1u64 << 60)),
+        ("num_hidden_layers", json!("three")),
+        ("vocab_size", json!(0)),
+        ("vocab_size", Value::Null),
+        ("vocab_size", json!(1u64 << 62)),
+        ("hidden_size", json!(1u64 << 40)),
+        ("intermediate_size", json!(1u64 << 50)),
+        ("model_type", json!("no_such_family")),
+    ] {
+        let (path, _guard) = config("llama2", |c| c[key] = value.clone());
+        let error = Synthetic::new(&path, &q8()).err().map(|e| e.to_string());
+        let error = error.unwrap_or_else(|| panic!("{key} = {value} was taken"));
+        assert!(error.contains("config.json"), "{error}");
+    }
+    let temp = tempfile::TempDir::new().expect("temporary folder");
+    for (name, text) in [("list.json", "[1]"), ("cut.json", "{\"a\""), ("empty.json", "")] {
+        let path = temp.path().join(name);
+        std::fs::write(&path, text).expect("writing");
+        let error = Synthetic::new(&path, &q8()).err().expect(name).to_string();
+        assert!(error.contains(name), "{error}");
+    }
+    assert!(Synthetic::new(&temp.path().join("none.json"), &q8()).is_err());
+}
