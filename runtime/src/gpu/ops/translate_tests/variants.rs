@@ -337,7 +337,7 @@ fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
             ] {
                 let op = AttentionOp {
                     cache: CacheId(0),
-                    v_in_k: false,
+                    v_in_k: j == 2 && v_dim <= head_dim && rotate_on_read.is_none(),
                     selected: None,
                     n_heads,
                     n_kv_heads,
