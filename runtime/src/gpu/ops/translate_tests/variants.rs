@@ -102,7 +102,6 @@ fn adapters() -> Vec<Caps> {
                             uniform_alignment: 256,
                             software,
                             unified_memory: software,
-                            max_memory: None,
                         });
                     }
                 }
