@@ -107,6 +107,7 @@ pub fn latent_attention(
         sinks: None,
         rotate_on_read: None,
         v_in_k: true,
+        shared: false,
     };
     let mut y = b.latent_attention("attention", [query, key], op)?;
     if last {

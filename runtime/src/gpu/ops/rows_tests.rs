@@ -193,7 +193,7 @@ impl Case<'_> {
                     }
                 };
                 match &instr.op {
-                    RowOp::Embed { table, scale } => {
+                    RowOp::Embed { table, scale, .. } => {
                         let t = self.graph.weight(*table);
                         let id = TOKENS[token_row] as usize;
                         let mut x = vec![0.0; self.width];
@@ -395,7 +395,7 @@ fn embeddings_of_every_format_match_the_scalar_decode() {
         let step = step(&graph);
         for table in 4..graph.weights().count() as u32 {
             let rows = if table % 2 == 0 { Rows::Token } else { Rows::Output };
-            let embed = RowOp::Embed { table: WeightId(table), scale: 1.5 };
+            let embed = RowOp::Embed { table: WeightId(table), scale: 1.5, or_first: false };
             let program = program(rows, width, vec![(embed, Some(3))]);
             Case { graph: &graph, step: &step, width, program, result: None }.check(1);
         }
@@ -420,7 +420,7 @@ fn large_tables_come_in_windows() {
     // Two windows write each row once.
     let (graph, width) = (graph(256, 16), 256);
     let step = step(&graph);
-    let embed = RowOp::Embed { table: WeightId(4), scale: 1.0 };
+    let embed = RowOp::Embed { table: WeightId(4), scale: 1.0, or_first: false };
     let program = program(Rows::Token, width, vec![(embed, Some(3))]);
     let place = |_| Place { base: 0, offset: 0, stride: 256, rows: Rows::Token };
     let n = graph.weight(WeightId(4)).rows() as u32;

@@ -267,7 +267,7 @@ fn row_programs(graph: &Graph, width: usize, head: usize) -> Vec<(RowProgram, Op
         lists.push(vec![(RowOp::Rope { src: v0, rope, head_dim: head }, keep)]);
     }
     for table in 4..graph.weights().count() as u32 {
-        lists.push(vec![(RowOp::Embed { table: WeightId(table), scale: 1.0 }, keep)]);
+        lists.push(vec![(RowOp::Embed { table: WeightId(table), scale: 1.0, or_first: table % 2 == 0 }, keep)]);
     }
     let mut programs = Vec::new();
     for list in lists {
@@ -314,6 +314,7 @@ fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
                 let op = AttentionOp {
                     cache: CacheId(0),
                     v_in_k: false,
+                    shared: false,
                     n_heads,
                     n_kv_heads,
                     head_dim,
