@@ -13,7 +13,7 @@ use crate::{
     gpu::testing,
     graph::{
         Act, Graph, GraphBuilder, NormKind, NormOp, PositionScale, RopeFreqs, RopeId, RopeLayout, RopeSpec, RowInstr,
-        RowOp, RowProgram, Rows, Src, ValueId, WeightId,
+        RowOp, RowProgram, Rows, Src, StreamOp, ValueId, WeightId,
     },
     quant::DType,
 };
@@ -145,6 +145,7 @@ impl Case<'_> {
             for d in &lowered {
                 let mut more: Vec<Vec<u8>> = match d.extra {
                     Extra::None => vec![],
+                    Extra::Tokens => vec![bytemuck::cast_slice(&TOKENS).to_vec()],
                     Extra::Rope => vec![bytemuck::cast_slice(&self.step.ropes).to_vec()],
                     Extra::Table { weight, ref rows } => {
                         vec![window(self.graph, weight, rows), bytemuck::cast_slice(&TOKENS).to_vec()]
@@ -209,6 +210,7 @@ impl Case<'_> {
                             let mean = if norm.kind == NormKind::Layer { x.iter().sum::<f64>() / n } else { 0.0 };
                             let var = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
                             let root = (var + f64::from(norm.eps)).sqrt();
+                            let root = if norm.kind == NormKind::None { 1.0 } else { root };
                             let each = |(i, x): (usize, &f64)| {
                                 let w = vector(norm.weight, i, 1.0) + f64::from(norm.weight_offset);
                                 (x - mean) / root * w + vector(norm.bias, i, 0.0)
@@ -225,6 +227,14 @@ impl Case<'_> {
                     RowOp::Mul { a, b, group } => {
                         let b = src(b);
                         src(a).iter().enumerate().map(|(i, a)| a * b[i / group]).collect()
+                    }
+                    RowOp::Streams { a, b, op, widths } => streams_f64(*op, &src(a)[..widths[0]], &src(b)[..widths[1]]),
+                    RowOp::Sparsify { src: s, deviations } => {
+                        let x = src(s);
+                        let n = x.len() as f64;
+                        let mean = x.iter().sum::<f64>() / n;
+                        let std = (x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+                        x.iter().map(|x| (x - mean - f64::from(*deviations) * std).max(0.0)).collect()
                     }
                     RowOp::Columns { src: s, period, offset, len } => {
                         src(s).chunks(*period).flat_map(|x| x[*offset..offset + len].to_vec()).collect()
@@ -256,6 +266,26 @@ impl Case<'_> {
             done.push(all);
         }
         done
+    }
+}
+
+/// What is done to streams, in f64.
+fn streams_f64(op: StreamOp, a: &[f64], b: &[f64]) -> Vec<f64> {
+    let mean = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+    match op {
+        StreamOp::Mix { inputs, offset } => {
+            let width = a.len() / inputs;
+            let mixed = |coefs: &[f64], i: usize| -> f64 {
+                let part = |(u, c): (usize, &f64)| (c + f64::from(offset)) * a[u * width + i];
+                coefs.iter().enumerate().map(part).sum()
+            };
+            b.chunks(inputs).flat_map(|coefs| (0..width).map(|i| mixed(coefs, i)).collect::<Vec<_>>()).collect()
+        }
+        StreamOp::MatchRms { floor } => {
+            let factor = |x: &[f64]| (mean(b) / mean(x).max(f64::from(floor))).sqrt();
+            a.chunks(b.len()).flat_map(|x| x.iter().map(|v| v * factor(x)).collect::<Vec<_>>()).collect()
+        }
+        StreamOp::Add => a.iter().enumerate().map(|(i, x)| x + b[i % b.len()]).collect(),
     }
 }
 
@@ -362,6 +392,32 @@ fn elementwise_ops_match_f64() {
         run(Rows::Output, Some(T0), 1, vec![(RowOp::Scale { src: V2, factor: 0.5 }, None)]);
         for rope in [RopeId(0), RopeId(1), RopeId(2)] {
             run(Rows::Output, None, 1, vec![(RowOp::Rope { src: V0, rope, head_dim: head }, Some(3))]);
+        }
+    }
+}
+
+#[test]
+fn streams_match_f64() {
+    for (width, streams) in [(6, 2), (64, 4), (1152, 3)] {
+        let graph = graph(width, width / streams);
+        let step = step(&graph);
+        let one = width / streams;
+        let ops = [
+            (StreamOp::Mix { inputs: streams, offset: 0.5 }, [width, streams * streams]),
+            (StreamOp::Mix { inputs: 1, offset: 1.0 }, [one, streams]),
+            (StreamOp::MatchRms { floor: 1e-5 }, [width, one]),
+            (StreamOp::MatchRms { floor: 10.0 }, [width, one]),
+            (StreamOp::Add, [width, one]),
+        ];
+        for rows in [Rows::Token, Rows::Output] {
+            let run = |op: RowOp| {
+                let program = program(rows, width, vec![(op, Some(3))]);
+                Case { graph: &graph, step: &step, width, program, result: None }.check(1);
+            };
+            ops.into_iter().for_each(|(op, widths)| run(RowOp::Streams { a: V0, b: V1, op, widths }));
+            run(RowOp::Sparsify { src: V0, deviations: 0.4 });
+            let only = NormOp { eps: 0.0, ..norm(NormKind::None, width, Some(0), Some(1)) };
+            run(RowOp::Norm { src: V0, norm: only });
         }
     }
 }
