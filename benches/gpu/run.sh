@@ -36,7 +36,7 @@ measure() { # FILE COMMAND...: keeps going whatever fails, so that one bad drive
 }
 
 measure devices.json "$handmill" devices --json
-measure linear.json "$speed" "${device[@]}" "${sizes[@]}" --json
+measure linear.jsonl "$speed" "${device[@]}" "${sizes[@]}" --json
 measure verify.json "$handmill" verify "${models[0]}" "${device[@]}" --json
 for model in "${models[@]}"; do
   tag=$(basename "$model" .gguf)
@@ -46,7 +46,8 @@ for model in "${models[@]}"; do
   measure "$tag-cpu.json" "$handmill" "${common[@]}" --backend cpu
   measure "$tag-gpu-again.json" "$handmill" "${common[@]}" --backend gpu "${device[@]}"
   measure "$tag-gpu-plain.json" env HANDMILL_GPU_WITHOUT=cooperative "$handmill" "${common[@]}" --backend gpu "${device[@]}"
-  measure "$tag-profile.txt" "$handmill" bench "$model" -p "$prompt" -n "$generate" --reps 1 --backend gpu "${device[@]}" --profile "$out/$tag-trace.json"
+  # The table of a profile goes to standard error.
+  measure "$tag-profile.txt" bash -c '"$@" 2>&1' _ "$handmill" bench "$model" -p "$prompt" -n "$generate" --reps 1 --backend gpu "${device[@]}" --profile "$out/$tag-trace.json"
 done
 echo "results in $out"
 exit $failed

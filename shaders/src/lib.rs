@@ -40,6 +40,13 @@ impl Defines {
         if on { self.with(name, "") } else { self }
     }
 
+    /// Takes `name` away.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.0.remove(name);
+        self
+    }
+
     /// The value of `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)

@@ -133,7 +133,7 @@ fn solo_keys(op: &AttentionOp) -> usize {
     let turns = |fours: usize| fours / solo_step(fours) + 1;
     let of_block = 8 * (turns(op.head_dim / 4) + turns(op.v_dim / 4) + 3) + turns(op.v_dim / 4) + 3;
     // Parts are multiples of 64 keys.
-    (8 * SOLO_TURNS / of_block).saturating_sub(64).max(64)
+    (8 * SOLO_TURNS / of_block / 64 * 64).max(64)
 }
 
 /// Whether a row with so many keys, of the longest sequence of a step, may go to `prompt`, or to `single`.

@@ -334,16 +334,7 @@ fn the_cooperative_kernel_reads_and_writes_what_it_should() {
             let mut variant = dispatches(&caps, &case.call).unwrap().pop().unwrap();
             let kernel = &mut variant.dispatch.kernel;
             assert_eq!(kernel.name, "linear_coop");
-            let mut defines = Defines::new();
-            for name in ["PARTS", "RESIDUAL", "OUTPUTS", "VEC", "GATED", "ACT", "SUB", "SUBGROUPS", "F16"] {
-                defines = kernel.defines.get(name).map_or(defines.clone(), |v| defines.with(name, v));
-            }
-            for i in 0..MAX_PARTS {
-                for name in [format!("FORMAT{i}"), format!("KIND{i}")] {
-                    defines = kernel.defines.get(&name).map_or(defines.clone(), |v| defines.with(&name, v));
-                }
-            }
-            kernel.defines = defines.flag("EMULATED", true);
+            kernel.defines = kernel.defines.clone().without("COOPERATIVE").flag("EMULATED", true);
             let error = case.error(gpu, &variant);
             // Factors are rounded to f16, each by up to 2^-12 of itself.
             assert!(error < 5e-4, "{:?}: {error:e}", variant.dispatch.kernel);
