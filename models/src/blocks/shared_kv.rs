@@ -74,6 +74,7 @@ pub fn shared_attention(
         sinks: None,
         rotate_on_read: None,
         v_in_k: false,
+        selected: None,
         shared: a.shared.is_some(),
     };
     let mut y = b.op("attention", Op::Attention(op), &inputs)?;
