@@ -10,7 +10,7 @@ use handmill_runtime::{
 
 /// The device whose memory is read faster. A GPU that is a CPU in disguise is never taken. Where there is none
 /// but such, nothing is said.
-pub fn choose() -> DeviceChoice {
+pub fn choose(options: &GpuOptions) -> DeviceChoice {
     if !hardware_may_be_there() {
         return DeviceChoice::Cpu;
     }
@@ -18,7 +18,7 @@ pub fn choose() -> DeviceChoice {
     if best.is_none_or(|a| a.kind == "software") {
         return DeviceChoice::Cpu;
     }
-    let gpu = match Gpu::open(&GpuOptions::default()) {
+    let gpu = match Gpu::open(options) {
         Ok(gpu) => gpu,
         Err(e) => {
             note(&format!("using the CPU: {e}"));

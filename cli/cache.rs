@@ -6,6 +6,7 @@
 //! CACHE/hf/OWNER/NAME/COMMIT/…                   files of a hub repository at one commit
 //! CACHE/hf/OWNER/NAME/refs/REVISION              the commit that a branch or tag stood for when it was fetched
 //! CACHE/partial/…                                downloads under way
+//! CACHE/pipelines/…                              compiled GPU kernels, a file an adapter and driver
 //! ```
 //!
 //! A file gets its final name only after its checksum was right, so everything under a final name can be used.

@@ -1,7 +1,7 @@
 //! Opening a model and an engine for it, as the common options say.
 
 #[cfg(feature = "gpu")]
-use crate::{args::Backend, auto};
+use crate::{args::Backend, auto, cache::Cache, fetch::Progress};
 use crate::{
     args::Global,
     error::CliError,
@@ -33,10 +33,14 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
     let device = device(global)?;
     let on_gpu = !matches!(device, DeviceChoice::Cpu);
     let threads = global.threads.map(usize::from);
-    let gpu_layers = global.gpu_layers;
-    let options = EngineOptions { device, gpu_layers, threads, n_ctx, kv, ..EngineOptions::default() };
+    let Global { gpu_layers, experts_on_cpu, .. } = *global;
+    let options = EngineOptions { device, gpu_layers, experts_on_cpu, threads, n_ctx, kv, ..EngineOptions::default() };
     let start = Instant::now();
-    let mut engine = Engine::new(model, &options).map_err(|e| CliError::because("could not set the model up", e))?;
+    #[cfg(feature = "gpu")]
+    let engine = watched(|progress| Engine::with_progress(model, &options, progress));
+    #[cfg(not(feature = "gpu"))]
+    let engine = Engine::new(model, &options);
+    let mut engine = engine.map_err(|e| CliError::because("could not set the model up", e))?;
     if on_gpu {
         note(&format!(
             "running on {}, ready after {:.1} s",
@@ -45,6 +49,19 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
         ));
     }
     Ok(engine)
+}
+
+/// Shows on a terminal how far the copy of the weights to a device is, where it lasts.
+#[cfg(feature = "gpu")]
+fn watched<T>(make: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
+    const SHORT: std::time::Duration = std::time::Duration::from_millis(500);
+    let (start, terminal) = (Instant::now(), std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let mut bar = None;
+    make(&mut |done, of| {
+        if terminal && start.elapsed() > SHORT {
+            bar.get_or_insert_with(|| Progress::new("copying", "the weights to the GPU", of)).set(done);
+        }
+    })
 }
 
 #[cfg(not(feature = "gpu"))]
@@ -62,7 +79,9 @@ fn device(global: &Global) -> Result<DeviceChoice, CliError> {
             "HANDMILL_GPU_WITHOUT names `{name}`; it may name f16, subgroups, cooperative and host-import"
         ))
     })?;
-    let options = GpuOptions { device: global.device.clone(), caps, ..GpuOptions::default() };
+    // Without a home folder pipelines are compiled every time.
+    let cache_dir = Cache::from_env().ok().map(|cache| cache.dir().join("pipelines"));
+    let options = GpuOptions { device: global.device.clone(), caps, cache_dir, ..GpuOptions::default() };
     let open = || Gpu::open(&options).map(|gpu| DeviceChoice::Gpu(gpu.into()));
     match global.backend {
         Backend::Cpu => Ok(DeviceChoice::Cpu),
@@ -71,6 +90,6 @@ fn device(global: &Global) -> Result<DeviceChoice, CliError> {
         Backend::Auto if global.device.is_some() || global.gpu_layers.is_some() => {
             open().map_err(|e| CliError::because("could not open the GPU", e))
         }
-        Backend::Auto => Ok(auto::choose()),
+        Backend::Auto => Ok(auto::choose(&options)),
     }
 }

@@ -72,6 +72,35 @@ fn wrong_steps_are_seen() {
 }
 
 #[test]
+fn layers_are_shared_out() {
+    if !gpu("cli_gpu::layers_are_shared_out") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let array = |name: &str, more: &[&str]| {
+        let file = folder.path().join(name);
+        let out = file.to_str().expect("UTF-8");
+        let fixture = fixture();
+        let mut args = vec!["logits", &fixture, "--tokens", "1,2,3,4,5", "--out", out];
+        args.extend(more);
+        Handmill::new().run(&args).assert_ok();
+        let bytes = std::fs::read(&file).expect("an array");
+        let data = &bytes[bytes.len() % 4..];
+        data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<f32>>()
+    };
+    let cpu = array("cpu.npy", &["--backend", "cpu"]);
+    for n in ["0", "1", "99"] {
+        let mixed = array("mixed.npy", &["--backend", "gpu", "--gpu-layers", n]);
+        assert_eq!(mixed.len(), cpu.len());
+        // The header's bytes are equal.
+        let off = mixed.iter().zip(&cpu).filter(|(m, c)| (*m - *c).abs() > 1e-3).count();
+        assert_eq!(off, 0, "--gpu-layers {n}");
+    }
+    let wrong = ["logits", &fixture(), "--tokens", "1", "--out", "x", "--backend", "cpu", "--gpu-layers", "1"];
+    Handmill::new().run(&wrong).assert_failed(2, "--gpu-layers");
+}
+
+#[test]
 fn profiles_name_kernels() {
     if !gpu("cli_gpu::profiles_name_kernels") {
         return;

@@ -10,7 +10,7 @@ mod pypi;
 
 pub use aliases::DEFAULT;
 pub use error::FetchError;
-pub use progress::{human_bytes, note};
+pub use progress::{Progress, human_bytes, note};
 
 use crate::{
     cache::{self, Cache},

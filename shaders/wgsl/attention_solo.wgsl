@@ -7,12 +7,19 @@
 //
 // Bytes: keys and values once for each head and WG tokens; flops: 4 · head_dim a key, query row and head.
 // Scores of BLOCK keys are made before their values are added, so that sums are scaled once a block.
+//
+// D_BY_2, 4, 8 and V_BY_2, 4, 8 write loops over a key or value out, as far as it divides by that: llvmpipe ends every loop
+// of an invocation once its loops have made 65535 turns together, and says nothing. Rows of so many keys that this would
+// not do are divided into parts (see SOLO_TURNS in the lowering).
 
 #import attention
 
 const WG = ${WG}u;
 const D4 = ${D4}u;
 const V4 = ${V4}u;
+// Fours of a key, and of a value, in a turn of a loop.
+const D_STEP = ${D_STEP}u;
+const V_STEP = ${V_STEP}u;
 const BLOCK = 8u;
 
 #if SPLIT
@@ -84,8 +91,22 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             // What was not written yet may be no number: it must not be read, not just be masked.
             if key >= first && key < end {
                 var dots = vec4(0.0);
-                for (var d = 0u; d < D4; d++) {
-                    dots += q[d] * key4(keys + i * params.kv.head_dim, 4u * d, angles, key);
+                let at_key = keys + i * params.kv.head_dim;
+                for (var d = 0u; d < D4; d += D_STEP) {
+                    dots += q[d] * key4(at_key, 4u * d, angles, key);
+#if D_BY_2
+                    dots += q[d + 1u] * key4(at_key, 4u * d + 4u, angles, key);
+#endif
+#if D_BY_4
+                    dots += q[d + 2u] * key4(at_key, 4u * d + 8u, angles, key);
+                    dots += q[d + 3u] * key4(at_key, 4u * d + 12u, angles, key);
+#endif
+#if D_BY_8
+                    dots += q[d + 4u] * key4(at_key, 4u * d + 16u, angles, key);
+                    dots += q[d + 5u] * key4(at_key, 4u * d + 20u, angles, key);
+                    dots += q[d + 6u] * key4(at_key, 4u * d + 24u, angles, key);
+                    dots += q[d + 7u] * key4(at_key, 4u * d + 28u, angles, key);
+#endif
                 }
                 s = score((dots.x + dots.y) + (dots.z + dots.w));
             }
@@ -96,17 +117,45 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         let factor = exp2(top - highest);
         top = highest;
         sum *= factor;
-        for (var d = 0u; d < V4; d++) {
+        for (var d = 0u; d < V4; d += V_STEP) {
             sums[d] *= factor;
+#if V_BY_2
+            sums[d + 1u] *= factor;
+#endif
+#if V_BY_4
+            sums[d + 2u] *= factor;
+            sums[d + 3u] *= factor;
+#endif
+#if V_BY_8
+            sums[d + 4u] *= factor;
+            sums[d + 5u] *= factor;
+            sums[d + 6u] *= factor;
+            sums[d + 7u] *= factor;
+#endif
         }
-        let values = values_of(params.kv, start, kv_head) + block % PAGE * params.kv.v_dim;
+        let stride = value_stride(params.kv);
+        let values = values_of(params.kv, start, kv_head) + block % PAGE * stride;
         for (var i = 0u; i < BLOCK; i++) {
             let key = block + i;
             if key >= first && key < end {
                 let p = select(0.0, exp2(scores[i] - top), scores[i] > NO_SCORE);
                 sum += p;
-                for (var d = 0u; d < V4; d++) {
-                    sums[d] += p * kv4(values + i * params.kv.v_dim + 4u * d);
+                let at_value = values + i * stride;
+                for (var d = 0u; d < V4; d += V_STEP) {
+                    sums[d] += p * kv4(at_value + 4u * d);
+#if V_BY_2
+                    sums[d + 1u] += p * kv4(at_value + 4u * d + 4u);
+#endif
+#if V_BY_4
+                    sums[d + 2u] += p * kv4(at_value + 4u * d + 8u);
+                    sums[d + 3u] += p * kv4(at_value + 4u * d + 12u);
+#endif
+#if V_BY_8
+                    sums[d + 4u] += p * kv4(at_value + 4u * d + 16u);
+                    sums[d + 5u] += p * kv4(at_value + 4u * d + 20u);
+                    sums[d + 6u] += p * kv4(at_value + 4u * d + 24u);
+                    sums[d + 7u] += p * kv4(at_value + 4u * d + 28u);
+#endif
                 }
             }
         }

@@ -16,6 +16,7 @@
 // Bytes: W once for every 64 rows of x, x once for every 128 rows of W. Flops: 2 a weight and token.
 // x and z count workgroups of all parts, y blocks of 64 rows of x.
 #import linear
+#import staged
 
 const ROWS = 128u;
 const TOKENS = 64u;
@@ -27,13 +28,9 @@ const STRIDE = 10u;
 // [16 tokens][16 rows]: four by two.
 alias Sums = array<Product, 8>;
 
-var<workgroup> w_tile: array<vec4<f16>, ROWS * STRIDE>;
-var<workgroup> x_tile: array<vec4<f16>, TOKENS * STRIDE>;
+var<workgroup> w_tile: array<Staged, ROWS * STRIDE>;
+var<workgroup> x_tile: array<Staged, TOKENS * STRIDE>;
 #import matrix16
-
-fn half4(v: vec4<f32>) -> vec4<f16> {
-    return vec4<f16>(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
-}
 
 fn add_products(first_row: u32, sums: ptr<function, Sums>) {
     for (var step = 0u; step < 2u; step++) {
@@ -48,16 +45,7 @@ fn add_products(first_row: u32, sums: ptr<function, Sums>) {
     }
 }
 
-#import linear_coop_part N=0 FORMAT=${FORMAT0} KIND=${KIND0}
-#if FORMAT1
-#import linear_coop_part N=1 FORMAT=${FORMAT1} KIND=${KIND1}
-#endif
-#if FORMAT2
-#import linear_coop_part N=2 FORMAT=${FORMAT2} KIND=${KIND2}
-#endif
-#if FORMAT3
-#import linear_coop_part N=3 FORMAT=${FORMAT3} KIND=${KIND3}
-#endif
+#import linear_parts PART=linear_coop_part
 
 @compute @workgroup_size(WG)
 fn main(
@@ -79,32 +67,7 @@ fn main(
     let p = part_of(group);
     let first_row = (group - params.parts[p].first_group) * ROWS;
     var sums: Sums;
-#if PARTS == 1
-    sums_0(index, sub, first_row, first_token, &sums);
-#else
-    switch p {
-        case 0u: {
-            sums_0(index, sub, first_row, first_token, &sums);
-        }
-#if FORMAT1
-        case 1u: {
-            sums_1(index, sub, first_row, first_token, &sums);
-        }
-#endif
-#if FORMAT2
-        case 2u: {
-            sums_2(index, sub, first_row, first_token, &sums);
-        }
-#endif
-#if FORMAT3
-        case 3u: {
-            sums_3(index, sub, first_row, first_token, &sums);
-        }
-#endif
-        default: {
-        }
-    }
-#endif
+#import linear_sums ARGS=index,sub,first_row,first_token,&sums
 #if GATED
     var ups: Sums;
     sums_1(index, sub, first_row, first_token, &ups);

@@ -24,16 +24,7 @@ const LANES = ${LANES}u;
 
 alias Sums = array<f32, SUMS>;
 
-#import linear_lanes_part N=0 FORMAT=${FORMAT0} KIND=${KIND0}
-#if FORMAT1
-#import linear_lanes_part N=1 FORMAT=${FORMAT1} KIND=${KIND1}
-#endif
-#if FORMAT2
-#import linear_lanes_part N=2 FORMAT=${FORMAT2} KIND=${KIND2}
-#endif
-#if FORMAT3
-#import linear_lanes_part N=3 FORMAT=${FORMAT3} KIND=${KIND3}
-#endif
+#import linear_parts PART=linear_lanes_part
 
 @compute @workgroup_size(WG)
 fn main(
@@ -47,38 +38,13 @@ fn main(
 #if LANES == 1
     let lane = 0u;
 #endif
-    let group = id.x + id.z * count.x;
+    let group = own_group(id.x + id.z * count.x);
     let first_token = id.y * TOKENS;
     let p = part_of(group);
     // Rows of an invocation are WG apart.
     let first_row = (group - params.parts[p].first_group) * (WG * ROWS) + index;
     var sums: Sums;
-#if PARTS == 1
-    sums_0(lane, first_row, first_token, &sums);
-#else
-    switch p {
-        case 0u: {
-            sums_0(lane, first_row, first_token, &sums);
-        }
-#if FORMAT1
-        case 1u: {
-            sums_1(lane, first_row, first_token, &sums);
-        }
-#endif
-#if FORMAT2
-        case 2u: {
-            sums_2(lane, first_row, first_token, &sums);
-        }
-#endif
-#if FORMAT3
-        case 3u: {
-            sums_3(lane, first_row, first_token, &sums);
-        }
-#endif
-        default: {
-        }
-    }
-#endif
+#import linear_sums ARGS=lane,first_row,first_token,&sums
 #if GATED
     var ups: Sums;
     sums_1(lane, first_row, first_token, &ups);

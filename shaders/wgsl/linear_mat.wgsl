@@ -3,29 +3,26 @@
 //   x   rows of k f32 in the arena    W   rows of blocks as in the file (lib/<format>.wgsl)    y   f32 in the arena
 //   FORMAT0 .. 3, KIND0 .. 3   formats of the parts, and how their groups are read: float, bytes or signed
 //   TAIL   32 does not divide k, which only float formats allow
+//   F16   workgroup memory holds f16; products and sums are f32
 //
 // A workgroup of 128 computes 64 rows of W times 64 rows of x. In each round half of the invocations unpack a group of
 // 32 weights each and the other half copy 32 elements of x each into workgroup memory: 2 x 64 x 32 f32, the 16 KiB that
-// every adapter has. Weights are unpacked once for 64 rows of x. Then each invocation adds up 8 x 4 products from four
+// every adapter has, or with F16 half of it. Weights are unpacked once for 64 rows of x. Then each invocation adds up 8 x 4 products from four
 // elements of 8 rows and 4 tokens at a time: 12 reads of 16 bytes for 128 fused multiply-adds. Tiles lie as [four
 // elements][row], and rows of an invocation are 8 apart (tokens 16), so that neighbours read neighbouring words.
+//
+// F16 is for adapters without matrix units but with f16, and for weights that have no more than its precision. The 12 reads
+// of an invocation are 192 bytes for 128 multiply-adds, which is near what workgroup memory gives on such adapters (128
+// bytes a clock for 128 lanes); f16 halves the bytes, and lets twice as many workgroups be under way. Their instructions
+// take f16 factors into f32 products, so that widening costs nothing. The arena stays f32: values there are read once a
+// workgroup, not 64 times, and sums of the residual stream need the range.
 //
 // Bytes: W once for every 64 rows of x, x once for every 64 rows of W. Flops: 2 a weight and token.
 // x and z count workgroups of all parts, y blocks of 64 rows of x.
 #import linear
-
 #import linear_mat_tiles
 
-#import linear_mat_part N=0 FORMAT=${FORMAT0} KIND=${KIND0}
-#if FORMAT1
-#import linear_mat_part N=1 FORMAT=${FORMAT1} KIND=${KIND1}
-#endif
-#if FORMAT2
-#import linear_mat_part N=2 FORMAT=${FORMAT2} KIND=${KIND2}
-#endif
-#if FORMAT3
-#import linear_mat_part N=3 FORMAT=${FORMAT3} KIND=${KIND3}
-#endif
+#import linear_parts PART=linear_mat_part
 
 @compute @workgroup_size(128)
 fn main(
@@ -33,37 +30,12 @@ fn main(
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let group = id.x + id.z * count.x;
+    let group = own_group(id.x + id.z * count.x);
     let first_token = id.y * TILE;
     let p = part_of(group);
     let first_row = (group - params.parts[p].first_group) * TILE;
     var sums: Sums;
-#if PARTS == 1
-    sums_0(index, first_row, first_token, &sums);
-#else
-    switch p {
-        case 0u: {
-            sums_0(index, first_row, first_token, &sums);
-        }
-#if FORMAT1
-        case 1u: {
-            sums_1(index, first_row, first_token, &sums);
-        }
-#endif
-#if FORMAT2
-        case 2u: {
-            sums_2(index, first_row, first_token, &sums);
-        }
-#endif
-#if FORMAT3
-        case 3u: {
-            sums_3(index, first_row, first_token, &sums);
-        }
-#endif
-        default: {
-        }
-    }
-#endif
+#import linear_sums ARGS=index,first_row,first_token,&sums
 #if GATED
     var ups: Sums;
     sums_1(index, first_row, first_token, &ups);

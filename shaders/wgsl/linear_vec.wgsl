@@ -24,16 +24,7 @@
 
 #import linear_vec_sums
 
-#import linear_vec_part N=0 FORMAT=${FORMAT0} KIND=${KIND0}
-#if FORMAT1
-#import linear_vec_part N=1 FORMAT=${FORMAT1} KIND=${KIND1}
-#endif
-#if FORMAT2
-#import linear_vec_part N=2 FORMAT=${FORMAT2} KIND=${KIND2}
-#endif
-#if FORMAT3
-#import linear_vec_part N=3 FORMAT=${FORMAT3} KIND=${KIND3}
-#endif
+#import linear_parts PART=linear_vec_part
 
 @compute @workgroup_size(WG)
 fn main(
@@ -52,37 +43,12 @@ fn main(
     let index = sub * sub_size + sub_lane;
 #endif
     let lane = index % TEAM;
-    let group = id.x + id.z * count.x;
+    let group = own_group(id.x + id.z * count.x);
     let first_token = id.y * TOKENS;
     let p = part_of(group);
     let first_row = (group - params.parts[p].first_group) * (WG / TEAM * ROWS) + index / TEAM * ROWS;
     var sums: Sums;
-#if PARTS == 1
-    sums_0(lane, first_row, first_token, &sums);
-#else
-    switch p {
-        case 0u: {
-            sums_0(lane, first_row, first_token, &sums);
-        }
-#if FORMAT1
-        case 1u: {
-            sums_1(lane, first_row, first_token, &sums);
-        }
-#endif
-#if FORMAT2
-        case 2u: {
-            sums_2(lane, first_row, first_token, &sums);
-        }
-#endif
-#if FORMAT3
-        case 3u: {
-            sums_3(lane, first_row, first_token, &sums);
-        }
-#endif
-        default: {
-        }
-    }
-#endif
+#import linear_sums ARGS=lane,first_row,first_token,&sums
     add_up(index, &sums);
 #if GATED
     var ups: Sums;

@@ -15,6 +15,7 @@ use super::Matrix;
 #[derive(Clone)]
 pub struct Options {
     pub device: DeviceChoice,
+    pub gpu_layers: Option<usize>,
     pub threads: Option<usize>,
     pub isa: Option<Isa>,
     pub kv: KvChoice,
@@ -23,7 +24,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: DeviceChoice::Cpu, threads: None, isa: None, kv: KvChoice::F32, n_ctx: 256 }
+        Self { device: DeviceChoice::Cpu, gpu_layers: None, threads: None, isa: None, kv: KvChoice::F32, n_ctx: 256 }
     }
 }
 
@@ -44,6 +45,7 @@ impl Session {
         let model = Model::open(path)?;
         let options = EngineOptions {
             device: options.device,
+            gpu_layers: options.gpu_layers,
             threads: options.threads,
             isa: options.isa,
             kv: options.kv,

@@ -11,6 +11,7 @@ mod fixture;
 mod gguf;
 mod gguf_gemma;
 mod gguf_hybrid;
+mod gguf_latent;
 mod models;
 mod readme;
 

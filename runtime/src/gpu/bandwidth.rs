@@ -30,26 +30,13 @@ impl Gpu {
         let sums = self.buffer("bandwidth", 16, U::STORAGE)?;
         let group = pipeline.bind(self, &[Binding::from(&buffer), Binding::from(&sums)]);
         let repeats = if self.caps().software { 1 } else { 16 };
-        let run = |n: u32| {
-            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                pass.set_pipeline(&pipeline.pipeline);
-                pass.set_bind_group(0, &group, &[]);
-                (0..n).for_each(|_| pass.dispatch_workgroups(4096, 1, 1));
-            }
-            let start = Instant::now();
-            self.queue.submit([encoder.finish()]);
-            self.wait().map(|()| start.elapsed().as_secs_f64())
-        };
-        run(1)?;
-        // A submit's own cost is taken off by the difference of a long and a short one.
-        let mut best = f64::INFINITY;
-        for _ in 0..3 {
-            let (short, long) = (run(1)?, run(1 + repeats)?);
-            best = best.min((long - short).max(long / f64::from(4 * (1 + repeats))) / f64::from(repeats));
-        }
-        Ok(bytes as f64 / best)
+        let seconds = self.time_of_one(repeats, |encoder, n| {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, &group, &[]);
+            (0..n).for_each(|_| pass.dispatch_workgroups(4096, 1, 1));
+        })?;
+        Ok(bytes as f64 / seconds)
     }
 
     /// Bytes a second (read and written, together) of a copy within device memory.
@@ -62,19 +49,28 @@ impl Gpu {
         let from = self.buffer("bandwidth", bytes, U::COPY_SRC | U::COPY_DST)?;
         let to = self.buffer("bandwidth", bytes, U::COPY_SRC | U::COPY_DST)?;
         let repeats = if self.caps().software { 2 } else { 16 };
+        let seconds = self.time_of_one(repeats, |encoder, n| {
+            (0..n).for_each(|_| encoder.copy_buffer_to_buffer(&from, 0, &to, 0, Some(bytes)));
+        })?;
+        Ok(2.0 * bytes as f64 / seconds)
+    }
+
+    /// Seconds that one of what `record` records takes; it records `n` of them into one submit. The best of three.
+    fn time_of_one(&self, repeats: u32, record: impl Fn(&mut wgpu::CommandEncoder, u32)) -> Result<f64, GpuError> {
         let run = |n: u32| {
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            (0..n).for_each(|_| encoder.copy_buffer_to_buffer(&from, 0, &to, 0, Some(bytes)));
+            record(&mut encoder, n);
             let start = Instant::now();
             self.queue.submit([encoder.finish()]);
             self.wait().map(|()| start.elapsed().as_secs_f64())
         };
         run(1)?;
+        // A submit's own cost is taken off by the difference of a long and a short one.
         let mut best = f64::INFINITY;
         for _ in 0..3 {
             let (short, long) = (run(1)?, run(1 + repeats)?);
             best = best.min((long - short).max(long / f64::from(4 * (1 + repeats))) / f64::from(repeats));
         }
-        Ok(2.0 * bytes as f64 / best)
+        Ok(best)
     }
 }

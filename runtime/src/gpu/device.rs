@@ -2,11 +2,14 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{
-    AdapterSummary, Caps, CapsOverride, GpuError, import,
+    AdapterSummary, Caps, CapsOverride, GpuError,
+    cache::PipelineCache,
+    import,
     kernel::{Kernel, Pipeline},
 };
 
@@ -17,6 +20,8 @@ pub struct GpuOptions {
     pub device: Option<String>,
     /// Limits to pretend.
     pub caps: CapsOverride,
+    /// Folder for compiled pipelines, so that later processes need not compile them; by default none are kept.
+    pub cache_dir: Option<PathBuf>,
     /// Injects bounds checks and loop bounding into every kernel. Tests run both ways.
     pub checked: bool,
 }
@@ -30,6 +35,7 @@ pub struct Gpu {
     summary: AdapterSummary,
     checked: bool,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
+    cache: Option<PipelineCache>,
     /// The first error that nobody was waiting for.
     failure: Arc<Mutex<Option<Failure>>>,
 }
@@ -78,13 +84,20 @@ impl Gpu {
             );
         }));
         let slot = failure.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            // Dropping the device calls this, too.
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                keep(&slot, Failure::Lost(message));
-            }
-        });
-        Ok(Self { device, queue, caps, name, summary, checked: options.checked, pipelines: Mutex::default(), failure })
+        device.set_device_lost_callback(move |_, message| keep(&slot, Failure::Lost(message)));
+        let cache = options.cache_dir.as_deref().filter(|_| caps.pipeline_cache);
+        let cache = cache.and_then(|dir| PipelineCache::open(&device, &adapter.get_info(), dir));
+        Ok(Self {
+            device,
+            queue,
+            caps,
+            name,
+            summary,
+            checked: options.checked,
+            pipelines: Mutex::default(),
+            cache,
+            failure,
+        })
     }
 
     /// What kernels may use.
@@ -125,6 +138,18 @@ impl Gpu {
         let compiled = Arc::new(Pipeline::new(self, kernel, self.checked)?);
         let mut map = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(map.entry(kernel.clone()).or_insert(compiled).clone())
+    }
+
+    /// The driver's cache of compiled pipelines, where one is kept.
+    pub(super) fn pipeline_cache(&self) -> Option<&wgpu::PipelineCache> {
+        self.cache.as_ref().map(|c| &c.cache)
+    }
+
+    /// Writes the pipelines compiled so far to the cache folder, if there is one. Nothing is said where that fails.
+    pub fn save_pipelines(&self) {
+        if let Some(cache) = &self.cache {
+            cache.save();
+        }
     }
 
     /// A buffer of `bytes` zeros (at least 16, a multiple of 4).
@@ -174,12 +199,22 @@ impl Gpu {
     pub fn wait(&self) -> Result<(), GpuError> {
         let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
         self.check()?;
-        polled.map(|_| ()).map_err(|e| GpuError::Device { adapter: self.name.clone(), reason: e.to_string() })
+        polled.map(|_| ()).map_err(|e| self.failed(&e))
     }
 
     /// An error of the device in its own words.
     pub(super) fn failed(&self, reason: &dyn std::fmt::Display) -> GpuError {
-        GpuError::Device { adapter: self.name.clone(), reason: reason.to_string() }
+        self.explained(GpuError::Device { adapter: self.name.clone(), reason: reason.to_string() })
+    }
+
+    /// `error`, or that the device is gone, which explains whatever else goes wrong.
+    pub(super) fn explained(&self, error: GpuError) -> GpuError {
+        // Whether it is gone is told when somebody asks.
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        match self.check() {
+            Err(lost @ GpuError::Lost { .. }) => lost,
+            _ => error,
+        }
     }
 
     /// Whatever went wrong since the last call.

@@ -109,14 +109,14 @@ impl Pipeline {
                 // Every kernel writes workgroup memory before it reads it.
                 zero_initialize_workgroup_memory: false,
             },
-            cache: None,
+            cache: gpu.pipeline_cache(),
         });
         match pollster::block_on(scope.pop()) {
-            Some(error) => Err(GpuError::Pipeline {
+            Some(error) => Err(gpu.explained(GpuError::Pipeline {
                 adapter: gpu.name().to_owned(),
                 kernel: format!("{} {:?}", kernel.name, kernel.defines),
                 reason: error.to_string(),
-            }),
+            })),
             None => Ok(Self { name: kernel.name, pipeline, layout }),
         }
     }
@@ -188,7 +188,7 @@ impl Gpu {
         self.wait()?;
         let read = |(copy, len): &(wgpu::Buffer, usize)| match copy.get_mapped_range(..) {
             Ok(view) => Ok(view[..*len].to_vec()),
-            Err(e) => Err(GpuError::Device { adapter: self.name().to_owned(), reason: e.to_string() }),
+            Err(e) => Err(self.failed(&e)),
         };
         copies.iter().map(read).collect()
     }

@@ -4,6 +4,7 @@
 //! compiled once and cached. Nothing here asks for a vendor: kernels are chosen by capabilities alone.
 
 mod bandwidth;
+mod cache;
 mod caps;
 mod device;
 mod error;

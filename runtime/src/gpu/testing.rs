@@ -2,7 +2,7 @@
 
 use std::{io::Write, sync::OnceLock};
 
-use super::{CapsOverride, Gpu, GpuOptions};
+use super::{CapsOverride, Gpu, GpuError, GpuOptions};
 use crate::quant::{DType, F8E4M3, f32_to_bf16, f32_to_f16};
 
 /// All devices to test on: each adapter with and without injected checks, and the first one with the least limits that
@@ -29,7 +29,7 @@ pub(crate) fn gpus() -> &'static [Gpu] {
             max_memory: None,
         };
         let open = |index: usize, caps: CapsOverride, checked: bool| {
-            Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked }).unwrap()
+            Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked, ..GpuOptions::default() }).unwrap()
         };
         let mut all = Vec::new();
         for a in &adapters {
@@ -51,6 +51,19 @@ fn devices_open_and_name_themselves() {
         assert!(gpu.caps().max_binding >= 1 << 27, "{:?}", gpu.caps());
         gpu.wait().unwrap();
     }
+}
+
+#[test]
+fn what_validation_refuses_is_an_error_once() {
+    let Some(first) = gpus().first() else { return };
+    // A device of our own: others would see the error.
+    let gpu = Gpu::open(&GpuOptions { device: Some(first.summary().index.to_string()), ..Default::default() }).unwrap();
+    let small = gpu.buffer("a small one", 16, wgpu::BufferUsages::COPY_DST).unwrap();
+    gpu.queue.write_buffer(&small, 1 << 20, &[0; 16]);
+    let error = gpu.wait().unwrap_err();
+    assert!(matches!(&error, GpuError::Device { adapter, .. } if adapter == gpu.name()), "{error}");
+    gpu.wait().unwrap();
+    assert!(gpu.read_bandwidth().unwrap() > 0.0);
 }
 
 /// A small generator (xorshift*): tests must not depend on a crate's stream.

@@ -80,13 +80,13 @@ fn weights(node: &Node) -> impl Iterator<Item = WeightId> {
         Op::Linear { weight, bias } => [Some(*weight), *bias, None],
         Op::HeadLinear(h) => [Some(h.weight), None, None],
         Op::Attention(a) => [a.sinks, None, None],
+        Op::ShortConv(c) => [Some(c.weight), None, None],
+        Op::GatedDelta(d) => [Some(d.decay), Some(d.dt_bias), None],
         Op::Route(r) => [r.bias, r.expert_scale, r.table],
         Op::ExpertLinear(e) => {
             experts = &e.experts;
             [e.bias, None, None]
         }
-        Op::ShortConv(c) => [Some(c.weight), None, None],
-        Op::GatedDelta(d) => [Some(d.decay), Some(d.dt_bias), None],
         _ => [None; 3],
     };
     experts.iter().copied().chain(some.into_iter().flatten())
@@ -103,7 +103,10 @@ fn attributes(op: &Op) -> Json {
         Op::Attention(a) => json!({
             "cache": a.cache.0, "n_heads": a.n_heads, "n_kv_heads": a.n_kv_heads, "head_dim": a.head_dim,
             "v_dim": a.v_dim, "scale": a.scale, "softcap": a.softcap, "window": a.window, "chunk": a.chunk,
-            "v_in_k": a.v_in_k, "shared": a.shared,
+            "v_in_k": a.v_in_k, "shared": a.shared, "selected": a.selected,
+        }),
+        Op::SelectKeys(s) => json!({
+            "cache": s.cache.0, "n_heads": s.n_heads, "head_dim": s.head_dim, "k": s.k,
         }),
         Op::HeadLinear(h) => json!({
             "heads": h.heads, "input": h.input, "output": h.output, "transposed": h.transposed,

@@ -15,8 +15,13 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
         workgroupBarrier();
         if index < TILE {
 #if KIND == float
+#if SCALES
+            let scale = scale_of(${N}u, row, 32u * g);
+#else
+            let scale = 1.0;
+#endif
             for (var j = 0u; j < 8u; j++) {
-                w_tile[j * TILE + lane] = ${FORMAT}_4(row_byte, 32u * g + 4u * j);
+                w_tile[j * TILE + lane] = staged(scale * ${FORMAT}_4(row_byte, 32u * g + 4u * j));
             }
 #else
             let group = ${FORMAT}_group(row_byte, g);
@@ -27,12 +32,12 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
 #else
                 let q = bytes_to_f32(group.q[j]);
 #endif
-                w_tile[j * TILE + lane] = scale.x * q + vec4<f32>(scale.y);
+                w_tile[j * TILE + lane] = staged(scale.x * q + vec4<f32>(scale.y));
             }
 #endif
         } else {
             for (var j = 0u; j < 8u; j++) {
-                x_tile[j * TILE + lane] = load4(x_at + 32u * g + 4u * j);
+                x_tile[j * TILE + lane] = staged(load4(x_at + 32u * g + 4u * j));
             }
         }
         workgroupBarrier();
@@ -48,15 +53,18 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
             if i < k {
                 if index < TILE {
                     v[c] = ${FORMAT}_at(row_byte, i);
+#if SCALES
+                    v[c] *= scale_of(${N}u, row, i);
+#endif
                 } else {
                     v[c] = load1(x_at + i);
                 }
             }
         }
         if index < TILE {
-            w_tile[j * TILE + lane] = v;
+            w_tile[j * TILE + lane] = staged(v);
         } else {
-            x_tile[j * TILE + lane] = v;
+            x_tile[j * TILE + lane] = staged(v);
         }
     }
     workgroupBarrier();

@@ -1,5 +1,6 @@
 // What kernels share that multiply many rows of x: tiles of W and x in workgroup memory, and their products. See
 // linear_mat.wgsl.
+#import staged
 
 const TILE = 64u;
 // Rows and tokens of an invocation.
@@ -9,17 +10,17 @@ const T = 4u;
 alias Sums = array<f32, R * T>;
 
 // [element / 4][row], [element / 4][token]
-var<workgroup> w_tile: array<vec4<f32>, 8u * TILE>;
-var<workgroup> x_tile: array<vec4<f32>, 8u * TILE>;
+var<workgroup> w_tile: array<Staged, 8u * TILE>;
+var<workgroup> x_tile: array<Staged, 8u * TILE>;
 
 fn add_products(index: u32, sums: ptr<function, Sums>) {
     for (var j = 0u; j < 8u; j++) {
         var w: array<vec4<f32>, R>;
         for (var r = 0u; r < R; r++) {
-            w[r] = w_tile[j * TILE + r * (TILE / R) + index % (TILE / R)];
+            w[r] = vec4<f32>(w_tile[j * TILE + r * (TILE / R) + index % (TILE / R)]);
         }
         for (var t = 0u; t < T; t++) {
-            let x = x_tile[j * TILE + t * (TILE / T) + index / (TILE / R)];
+            let x = vec4<f32>(x_tile[j * TILE + t * (TILE / T) + index / (TILE / R)]);
             for (var r = 0u; r < R; r++) {
                 (*sums)[r * T + t] += dot(w[r], x);
             }

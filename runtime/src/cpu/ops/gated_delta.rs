@@ -175,9 +175,9 @@ unsafe fn strip<S: Simd, const N: usize>(s: S, item: &GatedDeltaItem, c: usize, 
             } else {
                 for i in 0..k_dim {
                     let ki = s.splat(*k.add(i));
-                    for n in 0..N {
+                    for (n, delta) in delta.into_iter().enumerate() {
                         let at = i * n_columns + c + n * S::LANES;
-                        let row = s.mul_add(ki, delta[n], s.mul(keep, s.load_partial(from.add(at), m)));
+                        let row = s.mul_add(ki, delta, s.mul(keep, s.load_partial(from.add(at), m)));
                         s.store_partial(item.to.add(at), m, row);
                     }
                 }

@@ -6,6 +6,8 @@
 //! when a buffer had to grow are the bind groups made again.
 
 mod ahead;
+#[cfg(test)]
+mod expert_tests;
 mod lower;
 mod memory;
 mod need;
@@ -105,6 +107,7 @@ impl GpuBackend {
         let memory = Memory::new(&gpu, &layout, &book, &plan, &lowering.params, &lowering.vectors)?;
         let steps = lowering.compile(&gpu, &memory, &weights)?;
         gpu.check()?;
+        gpu.save_pipelines();
         Ok(Self {
             vocab: plan.vocab(),
             shape: Shape::default(),
@@ -274,7 +277,8 @@ impl GpuBackend {
         let n = self.batch.tokens.len();
         let shape = &mut self.shape;
         (shape.tokens, shape.outputs, shape.sequences) = (n, self.batch.outputs.len(), self.batch.sequences.len());
-        shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS);
+        shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS)
+            || !self.group_ops.iter().all(|op| attention::fits_one_part(gpu.caps(), op, longest));
         shape.splits.clear();
         let mut partials = 0;
         for op in &self.group_ops {

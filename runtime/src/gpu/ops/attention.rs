@@ -64,7 +64,8 @@ pub fn splits(caps: &Caps, op: &AttentionOp, longest: usize, rows: usize) -> u32
     let enough = if caps.software { 8 } else { 512 };
     let (_, tiles) = decode_tiles(caps, op);
     let wanted = enough / (tiles * rows.max(1) as u32).max(1);
-    keys.div_ceil(PART_KEYS).min(wanted.max(1)).max(1)
+    let least = if caps.software { keys.div_ceil(solo_keys(op) as u32) } else { 1 };
+    keys.div_ceil(PART_KEYS).min(wanted.max(1)).max(least).max(1)
 }
 
 /// The dispatches of `step`.
@@ -86,6 +87,9 @@ pub fn dispatches(
     if op.head_dim > 1024 || op.v_dim > 1024 {
         return Err(fail(format!("heads of {} and {} elements are too long", op.head_dim, op.v_dim)));
     }
+    if !caps.software && op.v_dim / 4 > decode_workgroup(caps) as usize {
+        return Err(fail(format!("values of {} elements are too long for workgroups of this adapter", op.v_dim)));
+    }
     let lowering = Lowering { caps, graph, step, places };
     Ok(AttentionDispatches {
         heads: lowering.heads().map_err(fail)?,
@@ -102,7 +106,9 @@ fn decode_tiles(caps: &Caps, op: &AttentionOp) -> (usize, u32) {
     if caps.software {
         return (SOLO, op.n_heads.div_ceil(SOLO) as u32);
     }
-    let heads = group.min(8).min(1024 / op.head_dim).max(1).min(decode_workgroup(caps) as usize / 16);
+    // Keys of one cached head that all queries share are worth more workgroup memory: each reads them again.
+    let room = if op.v_in_k { 2304 } else { 1024 };
+    let heads = group.min(8).min(room / op.head_dim).max(1).min(decode_workgroup(caps) as usize / 16);
     (heads, (op.n_kv_heads * group.div_ceil(heads)) as u32)
 }
 
@@ -112,6 +118,28 @@ fn decode_workgroup(caps: &Caps) -> u32 {
 
 /// Invocations of a workgroup whose lanes are a CPU's.
 const SOLO: usize = 8;
+
+/// Turns of loops that an invocation of `attention_solo` may make: llvmpipe ends its loops, without a word, at 65535.
+const SOLO_TURNS: usize = 60_000;
+
+/// The most fours of a key or value that `attention_solo` takes in one turn of a loop.
+fn solo_step(fours: usize) -> usize {
+    [8, 4, 2].into_iter().find(|n| fours.is_multiple_of(*n)).unwrap_or(1)
+}
+
+/// Keys that one invocation of `attention_solo` may go over.
+fn solo_keys(op: &AttentionOp) -> usize {
+    // A loop counts a turn more than its body runs. Eight keys share a block, whose sums are scaled once.
+    let turns = |fours: usize| fours / solo_step(fours) + 1;
+    let of_block = 8 * (turns(op.head_dim / 4) + turns(op.v_dim / 4) + 3) + turns(op.v_dim / 4) + 3;
+    // Parts are multiples of 64 keys.
+    (8 * SOLO_TURNS / of_block).saturating_sub(64).max(64)
+}
+
+/// Whether a row with so many keys, of the longest sequence of a step, may go to `prompt`, or to `single`.
+pub fn fits_one_part(caps: &Caps, op: &AttentionOp, longest: usize) -> bool {
+    !caps.software || op.window.map_or(longest, |w| longest.min(w + SOLO)) <= solo_keys(op)
+}
 
 struct Lowering<'a> {
     caps: &'a Caps,
@@ -162,7 +190,8 @@ impl Lowering<'_> {
         let q_heads = if self.step.head_ops[0].is_empty() { 0 } else { op.n_heads };
         let kv_heads = if op.shared { 0 } else { op.n_kv_heads };
         params = params.u(&[q_heads as u32, kv_heads as u32]);
-        let heads = (q_heads + 2 * kv_heads) as u32;
+        let cached = if op.v_in_k { 1 } else { 2 };
+        let heads = (q_heads + cached * kv_heads) as u32;
         let longest = op.head_dim.max(op.v_dim);
         let invocations = if self.caps.software { SOLO as u32 } else { workgroup(self.caps, longest / 2, 256) };
         let defines = reduction(self.caps, invocations)
@@ -230,6 +259,15 @@ impl Lowering<'_> {
             .flag("INTERLEAVED", layout == Some(RopeLayout::Interleaved))
     }
 
+    fn solo_defines(&self) -> Defines {
+        let [d, v] = [self.step.op.head_dim, self.step.op.v_dim].map(|dim| solo_step(dim / 4));
+        let mut defines = self.defines(SOLO).with("D_STEP", d).with("V_STEP", v);
+        for n in [2, 4, 8] {
+            defines = defines.flag(&format!("D_BY_{n}"), d >= n).flag(&format!("V_BY_{n}"), v >= n);
+        }
+        defines
+    }
+
     fn decode(&self, split: bool) -> Dispatch {
         let (heads, tiles) = decode_tiles(self.caps, &self.step.op);
         let z = if split { Dim::Splits(self.places.cache_group) } else { Dim::Fixed(1) };
@@ -237,7 +275,7 @@ impl Lowering<'_> {
         let more: &[Access] =
             if split { &[Access::Read, Access::Read, Access::ReadWrite] } else { &[Access::Read, Access::Read] };
         let (name, defines) = if self.caps.software {
-            ("attention_solo", self.defines(SOLO))
+            ("attention_solo", self.solo_defines())
         } else {
             ("attention_decode", self.defines(decode_workgroup(self.caps) as usize).with("HEADS", heads))
         };
@@ -257,7 +295,7 @@ impl Lowering<'_> {
         let more = [Access::Read, Access::Read];
         // The tiled kernel wants its 16 x 16 invocations, and memory for the least tile.
         if self.caps.software || self.caps.max_invocations < 256 || self.caps.max_workgroup_memory < 16384 {
-            let defines = self.defines(SOLO).flag("PROMPT", true);
+            let defines = self.solo_defines().flag("PROMPT", true);
             let grid = [Dim::RowsOver(SOLO as u32), Dim::Fixed(op.n_heads as u32), Dim::Sequences];
             return self.dispatch("attention_solo", defines, self.params(), grid, &more);
         }
@@ -291,7 +329,7 @@ impl Lowering<'_> {
     ) -> Dispatch {
         let mut bindings = vec![Access::Uniform, Access::Read, Access::ReadWrite, Access::Read];
         bindings.extend(more);
-        let defines = defines.flag("KV_F16", self.places.kv == KvType::F16);
+        let defines = defines.flag("KV_F16", self.places.kv == KvType::F16).flag("V_IN_K", self.step.op.v_in_k);
         let kernel = Kernel { name, defines, constants: Vec::new(), bindings };
         Dispatch { kernel, params: params.finish(), grid, rows: Rows::Token }
     }

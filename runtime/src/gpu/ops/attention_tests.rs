@@ -1,7 +1,7 @@
 //! Heads and attention on every device against f64.
 
 use super::{
-    attention::splits,
+    attention::{fits_one_part, splits},
     attention_case_tests::{BASE, Case, case},
 };
 use crate::{
@@ -52,11 +52,31 @@ fn shapes_match_f64() {
 }
 
 #[test]
+fn values_in_keys_match_f64() {
+    // DeepSeek's latents, and small ones with a group that no tile divides.
+    for (n_heads, n_kv_heads, head_dim, v_dim, kv) in
+        [(5, 1, 576, 512, KvType::F16), (11, 1, 48, 32, KvType::F32), (4, 2, 16, 16, KvType::F16)]
+    {
+        let op = AttentionOp { n_heads, n_kv_heads, head_dim, v_dim, scale: 0.05, v_in_k: true, ..BASE };
+        let what = format!("latents of {head_dim}/{v_dim} {kv:?}");
+        Case { kv, ..case(op.clone(), &[(1, 70), (11, 75), (1, 1)]) }.check(&what);
+        Case { kv, ..case(op, &[(1, 70), (3, 3)]) }.check_heads(&what);
+    }
+}
+
+#[test]
 fn long_heads_match_f64() {
     for (n_heads, n_kv_heads, head_dim, v_dim) in [(4, 1, 256, 256), (3, 1, 512, 512)] {
         let op = AttentionOp { n_heads, n_kv_heads, head_dim, v_dim, scale: 0.05, ..BASE };
         case(op, &[(2, 66), (1, 3)]).check(&format!("heads of {head_dim}"));
     }
+}
+
+#[test]
+fn many_keys_of_long_heads_match_f64() {
+    // More turns of loops than llvmpipe makes, were they not written out.
+    let op = AttentionOp { n_heads: 2, n_kv_heads: 1, head_dim: 256, v_dim: 256, scale: 0.05, ..BASE };
+    case(op, &[(9, 1030), (1, 1500)]).check("1500 keys of 256");
 }
 
 #[test]
@@ -92,5 +112,17 @@ fn splits_follow_length_and_room() {
     assert_eq!(splits(&caps, &op, 1000, 1), 4);
     assert_eq!(splits(&caps, &op, 100_000, 1), 170);
     assert_eq!(splits(&caps, &op, 100_000, 1000), 1);
-    assert_eq!(splits(&caps, &AttentionOp { window: Some(512), ..op }, 100_000, 1), 2);
+    assert_eq!(splits(&caps, &AttentionOp { window: Some(512), ..op.clone() }, 100_000, 1), 2);
+    // On a software device, so many that no invocation has more keys than it may.
+    caps.software = true;
+    assert!(fits_one_part(&caps, &op, 4096));
+    for head_dim in [64, 80, 256, 1024] {
+        let op = AttentionOp { head_dim, v_dim: head_dim, ..op.clone() };
+        assert!(!fits_one_part(&caps, &op, 100_000));
+        for rows in [1, 1000] {
+            let parts = splits(&caps, &op, 100_000, rows) as usize;
+            assert!(fits_one_part(&caps, &op, 100_000usize.div_ceil(parts).next_multiple_of(64)), "{head_dim}");
+        }
+        assert!(fits_one_part(&caps, &AttentionOp { window: Some(100), ..op }, 100_000));
+    }
 }

@@ -1,0 +1,306 @@
+//! A model on the GPU as a whole: some of its layers on the CPU, too little memory, a device that goes away, pipelines
+//! kept on disk. On the best adapter that there is, which in CI is a software one.
+#![cfg(feature = "gpu")]
+
+mod support;
+
+use std::{fs, path::Path, sync::Arc};
+
+use handmill_models::{Engine, EngineOptions, Error, Model};
+use handmill_runtime::{
+    Backend, SplitBackend,
+    cpu::{CpuOptions, Isa},
+    gpu::{CapsOverride, Choice, Gpu, GpuBackendOptions, GpuError, GpuOptions},
+    graph::{Device, Plan, StepKind},
+    step::{KvType, Outputs, SequenceKv, SequenceStep},
+};
+use support::{DeviceChoice, Fixture, KvChoice, Matrix, Options, Session, Skip, assert_close, skip};
+
+/// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
+const TOLERANCE: f32 = 1e-3;
+
+/// A device of the test's own; none, and a visible line, where there is no adapter.
+fn open(test: &str, options: GpuOptions) -> Option<Arc<Gpu>> {
+    match Gpu::open(&options) {
+        Ok(gpu) => Some(gpu.into()),
+        Err(GpuError::NoAdapter) => {
+            skip(
+                Skip::Missing,
+                &format!("gpu_backend::{test}"),
+                "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)",
+            );
+            None
+        }
+        Err(e) => panic!("{e}"),
+    }
+}
+
+fn with_caps(caps: CapsOverride) -> GpuOptions {
+    GpuOptions { caps, ..GpuOptions::default() }
+}
+
+fn layers(fixture: &Fixture) -> usize {
+    Model::open(&fixture.dir).expect("a model").info().n_layers
+}
+
+#[test]
+fn any_number_of_layers_gives_the_same_logits() {
+    let Some(gpu) = open("any_number_of_layers_gives_the_same_logits", GpuOptions::default()) else { return };
+    for name in ["llama3", "qwen2", "gemma3", "qwen3-moe", "qwen3-next"] {
+        let fixture = Fixture::load(name);
+        let ids = &fixture.prompt_ids;
+        let n_layers = layers(&fixture);
+        for n in 0..=n_layers + 1 {
+            if name.starts_with("qwen3") && n != 1 {
+                continue;
+            }
+            let options =
+                || Options { device: DeviceChoice::Gpu(gpu.clone()), gpu_layers: Some(n), ..Options::default() };
+            let what = |part: &str| format!("{name}, {part}, {n} of {n_layers} layers on {}", gpu.name());
+            let mut session = Session::open(&fixture.dir, options());
+            assert_close(&what("prompt"), &session.feed(ids), &fixture.logits, TOLERANCE);
+            let mut steps = fixture.logits.row(ids.len() - 1).to_vec();
+            for &id in &fixture.gen_ids[..fixture.gen_ids.len() - 1] {
+                steps.extend(session.feed(&[id]).data);
+            }
+            let steps = Matrix::new(fixture.logits.cols, steps);
+            assert_close(&what("generation"), &steps, &fixture.gen_step_logits, TOLERANCE);
+            let mut session = Session::open(&fixture.dir, options());
+            let rows = ids.chunks(5).flat_map(|chunk| session.feed(chunk).data).collect();
+            assert_close(&what("chunks"), &Matrix::new(fixture.logits.cols, rows), &fixture.logits, TOLERANCE);
+            let mut session = Session::open(&fixture.dir, options());
+            let prompts: [&[u32]; 3] = [&ids[..5], ids, &ids[..1]];
+            for (prompt, logits) in prompts.iter().zip(session.feed_batch(&prompts)) {
+                assert_close(&what("batch"), &logits, &fixture.logits.slice(0..prompt.len()), TOLERANCE);
+            }
+        }
+    }
+}
+
+/// An engine with f32 keys and values and room for any fixture.
+fn engine(dir: &Path, gpu: &Arc<Gpu>, gpu_layers: Option<usize>) -> Result<Engine, Error> {
+    let device = DeviceChoice::Gpu(gpu.clone());
+    let options = EngineOptions { device, gpu_layers, n_ctx: Some(256), kv: KvChoice::F32, ..EngineOptions::default() };
+    Engine::new(&Model::open(dir)?, &options)
+}
+
+#[test]
+fn experts_can_stay_on_the_cpu() {
+    let Some(gpu) = open("experts_can_stay_on_the_cpu", GpuOptions::default()) else { return };
+    for name in ["qwen3-moe", "gpt-oss"] {
+        let fixture = Fixture::load(name);
+        let options = EngineOptions {
+            device: DeviceChoice::Gpu(gpu.clone()),
+            experts_on_cpu: true,
+            n_ctx: Some(256),
+            kv: KvChoice::F32,
+            ..EngineOptions::default()
+        };
+        let mut engine = Engine::new(&Model::open(&fixture.dir).expect("a model"), &options).expect("an engine");
+        let steps = &engine.backend().plan().steps;
+        let expert = |kind: &StepKind| matches!(kind, StepKind::Experts(_));
+        assert!(steps.iter().all(|s| (s.device == Device::Cpu) == expert(&s.kind)));
+        let mut rows = Vec::new();
+        engine.logits(&fixture.prompt_ids, |part| rows.extend_from_slice(part)).expect("logits");
+        assert_close(name, &Matrix::new(fixture.logits.cols, rows), &fixture.logits, TOLERANCE);
+    }
+}
+
+#[test]
+fn steps_can_be_placed_one_by_one() {
+    let Some(gpu) = open("steps_can_be_placed_one_by_one", GpuOptions::default()) else { return };
+    for name in ["llama3", "gemma3"] {
+        let fixture = Fixture::load(name);
+        let model = Model::open(&fixture.dir).expect("a model");
+        let ids = &fixture.prompt_ids;
+        // Every other step; all attention on the CPU; as experts on the CPU would be; all but the head there.
+        type Rule = fn(usize, &str, &StepKind) -> bool;
+        let rules: [Rule; 5] = [
+            |i, _, _| i % 2 == 0,
+            |i, _, _| i % 2 == 1,
+            |_, _, kind| !matches!(kind, StepKind::Attention(_)),
+            |_, name, _| !(name.ends_with("gate") || name.ends_with("down")),
+            |_, name, _| name == "head",
+        ];
+        for (r, on_gpu) in rules.into_iter().enumerate() {
+            let mut step = 0;
+            let plan = Plan::new(model.graph().clone(), |_, name, kind| {
+                step += 1;
+                Ok(if on_gpu(step - 1, name, kind) { Device::Gpu } else { Device::Cpu })
+            });
+            let gpu_options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 256, max_step_tokens: 64 };
+            let cpu_options = CpuOptions {
+                isa: Isa::detect(),
+                threads: 2,
+                kv_type: KvType::F32,
+                max_cached_tokens: 256,
+                max_step_tokens: 64,
+            };
+            let plan = plan.expect("a plan");
+            let mut backend =
+                SplitBackend::new(gpu.clone(), plan, &gpu_options, &cpu_options, &mut |_, _| {}).expect("a backend");
+            let mut kv = SequenceKv::default();
+            let mut rows = Vec::new();
+            for tokens in ids.chunks(ids.len() - 3) {
+                let step = SequenceStep { kv: &mut kv, tokens, outputs: Outputs::All };
+                rows.extend(backend.forward(&mut [step]).expect("logits"));
+            }
+            let what = format!("{name}, rule {r}, {}", backend.describe());
+            assert_close(&what, &Matrix::new(fixture.logits.cols, rows), &fixture.logits, TOLERANCE);
+            let stats = backend.gpu_stats().expect("a GPU");
+            assert!(stats.steps == 2 && stats.submits >= 4, "{stats:?}");
+        }
+    }
+}
+
+#[test]
+fn a_forked_prompt_and_a_profile_on_two_devices() {
+    let Some(gpu) = open("a_forked_prompt_and_a_profile_on_two_devices", GpuOptions::default()) else { return };
+    let fixture = Fixture::load("qwen2");
+    let ids = &fixture.prompt_ids;
+    let mut engine = engine(&fixture.dir, &gpu, Some(1)).expect("an engine");
+    assert!(engine.backend().as_gpu().is_none(), "not all steps run on the GPU");
+    let mut first = engine.sequence();
+    // The shared page is cut in the middle, on both devices.
+    engine.prefill(&mut first, &ids[..ids.len() - 1]).expect("a prompt");
+    let mut second = engine.fork(&first);
+    engine.prefill(&mut first, &[1]).expect("another token");
+    engine.backend().set_tracing(true).expect("tracing");
+    let logits = engine.prefill(&mut second, &ids[ids.len() - 1..]).expect("the last token").to_vec();
+    let last = fixture.logits.slice(ids.len() - 1..ids.len());
+    assert_close("a forked prompt", &Matrix::new(last.cols, logits), &last, TOLERANCE);
+    let steps = engine.backend().plan().steps.len();
+    let trace = engine.backend().trace().expect("a trace").clone();
+    assert!((0..steps).all(|i| trace.last[0].calls.iter().any(|c| c.step == Some(i))));
+    // Too long a step is refused, and the sequence stays as it was.
+    let most = engine.backend().max_step_tokens();
+    let long = vec![1; most + 1];
+    let before = second.len();
+    let step = handmill_models::engine::Step { sequence: &mut second, tokens: &long, outputs: Outputs::Last };
+    assert!(engine.step(&mut [step]).is_err());
+    assert_eq!(second.len(), before);
+}
+
+#[test]
+fn too_little_memory_says_how_many_layers_fit() {
+    let copies = CapsOverride { no_host_import: true, ..CapsOverride::default() };
+    let Some(gpu) = open("too_little_memory_says_how_many_layers_fit", with_caps(copies)) else { return };
+    let fixture = Fixture::load("gemma3");
+    let n_layers = layers(&fixture);
+    let whole = {
+        let _engine = engine(&fixture.dir, &gpu, None).expect("all layers");
+        gpu.memory_in_use()
+    };
+    if whole == 0 {
+        return skip(Skip::Missing, "gpu_backend::too_little_memory_says_how_many_layers_fit", "memory is not counted");
+    }
+    let mut fits = Vec::new();
+    for eighths in 1..8 {
+        let caps = CapsOverride { max_memory: Some(whole * eighths / 8), ..copies };
+        let gpu = Arc::new(Gpu::open(&with_caps(caps)).expect("a device"));
+        let Err(error) = engine(&fixture.dir, &gpu, None) else { continue };
+        let message = error.to_string();
+        let Error::DeviceMemory { layers, fit, .. } = error else { panic!("{message}") };
+        assert_eq!(layers, n_layers);
+        assert!(message.contains(gpu.name()), "{message}");
+        if fit > 0 {
+            assert!(message.contains(&format!("--gpu-layers {fit}")), "{message}");
+            let options =
+                Options { device: DeviceChoice::Gpu(gpu.clone()), gpu_layers: Some(fit), ..Options::default() };
+            let logits = Session::open(&fixture.dir, options).feed_last(&fixture.prompt_ids);
+            let last = fixture.logits.slice(fixture.logits.rows - 1..fixture.logits.rows);
+            assert_close(&message, &Matrix::new(last.cols, logits), &last, TOLERANCE);
+        } else {
+            assert!(message.contains("--backend cpu"), "{message}");
+        }
+        fits.push(fit);
+    }
+    assert!(fits.is_sorted(), "{fits:?}");
+    assert!(fits.first() == Some(&0) || fits.len() > 1, "{fits:?}");
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_the_next_one_works() {
+    let Some(gpu) = open("a_lost_device_is_an_error_and_the_next_one_works", GpuOptions::default()) else { return };
+    let fixture = Fixture::load("llama3");
+    let ids = &fixture.prompt_ids;
+    let lost = |error: &dyn std::fmt::Display, gpu: &Gpu| {
+        let message = error.to_string();
+        assert!(message.contains(gpu.name()) && message.contains("lost"), "{message}");
+    };
+    // With tokens chosen on the device, several steps under way.
+    let mut whole = engine(&fixture.dir, &gpu, None).expect("an engine");
+    let mut parts = engine(&fixture.dir, &gpu, Some(1)).expect("an engine");
+    let mut sequence = parts.sequence();
+    parts.prefill(&mut sequence, ids).expect("a prompt");
+    let backend = whole.backend().as_gpu().expect("a GPU");
+    let greedy = Choice { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0, token_row: None };
+    backend.choose_by(&greedy).expect("a choice");
+    let mut kv = SequenceKv::default();
+    backend.step_ahead(&mut kv, Some(ids)).expect("a prompt");
+    backend.step_ahead(&mut kv, None).expect("a token");
+    assert_eq!(backend.read_token().expect("a token"), Some(fixture.gen_ids[0]));
+    gpu.device().destroy();
+    let error = (0..4)
+        .find_map(|_| backend.step_ahead(&mut kv, None).and_then(|()| backend.read_token().map(|_| ())).err())
+        .expect("an error within a few steps");
+    lost(&error, &gpu);
+    for _ in 0..3 {
+        lost(
+            &backend
+                .read_token()
+                .and_then(|_| backend.step_ahead(&mut kv, None))
+                .and_then(|()| backend.read_token())
+                .expect_err("lost"),
+            &gpu,
+        );
+    }
+    for _ in 0..3 {
+        let mut fresh = whole.sequence();
+        lost(&whole.prefill(&mut fresh, ids).expect_err("lost"), &gpu);
+        lost(&parts.prefill(&mut sequence, &[1]).expect_err("lost"), &gpu);
+    }
+    lost(&gpu.read_bandwidth().expect_err("lost"), &gpu);
+    match engine(&fixture.dir, &gpu, None) {
+        Ok(_) => panic!("an engine on a device that is gone"),
+        Err(e) => lost(&e, &gpu),
+    }
+    drop((whole, parts));
+    let device = DeviceChoice::Gpu(Arc::new(Gpu::open(&GpuOptions::default()).expect("another device")));
+    let logits = Session::open(&fixture.dir, Options { device, ..Options::default() }).feed(ids);
+    assert_close("on another device", &logits, &fixture.logits, TOLERANCE);
+}
+
+#[test]
+fn pipelines_are_kept_on_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("not/there/yet");
+    let options = || GpuOptions { cache_dir: Some(dir.clone()), ..GpuOptions::default() };
+    let Some(gpu) = open("pipelines_are_kept_on_disk", options()) else { return };
+    let fixture = Fixture::load("llama3");
+    let check = |gpu: Arc<Gpu>, what: &str| {
+        let options = Options { device: DeviceChoice::Gpu(gpu), ..Options::default() };
+        let logits = Session::open(&fixture.dir, options).feed(&fixture.prompt_ids);
+        assert_close(what, &logits, &fixture.logits, TOLERANCE);
+    };
+    let pipeline_cache = gpu.caps().pipeline_cache;
+    check(gpu, "nothing cached");
+    if !pipeline_cache {
+        return assert!(!dir.exists());
+    }
+    let files = || -> Vec<_> { fs::read_dir(&dir).expect("the folder").map(|e| e.expect("a file").path()).collect() };
+    let [file] = &files()[..] else { panic!("{:?}", files()) };
+    let whole = fs::read(file).expect("the file");
+    let reopen = || Arc::new(Gpu::open(&options()).expect("a device"));
+    check(reopen(), "all cached");
+    // Cut off, of somebody else, empty: ignored and written anew.
+    for bytes in [&whole[..whole.len() / 2], b"something else altogether, long enough for a header", b""] {
+        fs::write(file, bytes).expect("to write");
+        check(reopen(), "a bad file");
+        assert_eq!(files().len(), 1);
+        assert_eq!(fs::read(file).expect("the file")[..16], whole[..16]);
+    }
+    // A folder that cannot be: no cache, no error.
+    let no_folder = GpuOptions { cache_dir: Some(file.join("below a file")), ..GpuOptions::default() };
+    check(Arc::new(Gpu::open(&no_folder).expect("a device")), "no folder");
+}
