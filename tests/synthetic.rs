@@ -92,10 +92,19 @@ fn formats_are_those_asked_for() {
     });
     for format in DType::ALL {
         let made_up = Synthetic::new(&path, &options(format)).expect("a model");
-        let expected = if format == DType::F32 { vec![DType::F32] } else { vec![DType::F32, format] };
+        let expected = match format {
+            DType::F32 => vec![DType::F32],
+            // For experts, which this model has none of.
+            DType::MXFP4 => vec![DType::F32, DType::Q8_0],
+            _ => vec![DType::F32, format],
+        };
         assert_eq!(made_up.bytes.keys().copied().collect::<Vec<_>>(), expected, "{format}");
         assert!(logits(&made_up).iter().all(|v| v.is_finite()), "{format}");
     }
+    let (path, _guard) = config("gpt-oss-mxfp4", |_| {});
+    let made_up = Synthetic::new(&path, &options(DType::MXFP4)).expect("a model");
+    assert_eq!(made_up.bytes.keys().copied().collect::<Vec<_>>(), [DType::F32, DType::Q8_0, DType::MXFP4]);
+    assert!(logits(&made_up).iter().all(|v| v.is_finite()));
 }
 
 #[test]
