@@ -34,6 +34,9 @@ pub struct Global {
     /// Layers that run on the GPU, the last ones and the head with them; the CPU runs the rest [default: all]
     #[arg(long, global = true, value_name = "N")]
     pub gpu_layers: Option<usize>,
+    /// Leave the experts of a mixture to the CPU, whatever else runs on the GPU
+    #[arg(long, global = true)]
+    pub experts_on_cpu: bool,
     /// CPU threads [default: the physical cores this process may use]
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,

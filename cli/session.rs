@@ -33,8 +33,8 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
     let device = device(global)?;
     let on_gpu = !matches!(device, DeviceChoice::Cpu);
     let threads = global.threads.map(usize::from);
-    let gpu_layers = global.gpu_layers;
-    let options = EngineOptions { device, gpu_layers, threads, n_ctx, kv, ..EngineOptions::default() };
+    let Global { gpu_layers, experts_on_cpu, .. } = *global;
+    let options = EngineOptions { device, gpu_layers, experts_on_cpu, threads, n_ctx, kv, ..EngineOptions::default() };
     let start = Instant::now();
     #[cfg(feature = "gpu")]
     let engine = watched(|progress| Engine::with_progress(model, &options, progress));

@@ -46,11 +46,14 @@ fn layers(fixture: &Fixture) -> usize {
 #[test]
 fn any_number_of_layers_gives_the_same_logits() {
     let Some(gpu) = open("any_number_of_layers_gives_the_same_logits", GpuOptions::default()) else { return };
-    for name in ["llama3", "qwen2", "gemma3"] {
+    for name in ["llama3", "qwen2", "gemma3", "qwen3-moe", "qwen3-next"] {
         let fixture = Fixture::load(name);
         let ids = &fixture.prompt_ids;
         let n_layers = layers(&fixture);
         for n in 0..=n_layers + 1 {
+            if name.starts_with("qwen3") && n != 1 {
+                continue;
+            }
             let options =
                 || Options { device: DeviceChoice::Gpu(gpu.clone()), gpu_layers: Some(n), ..Options::default() };
             let what = |part: &str| format!("{name}, {part}, {n} of {n_layers} layers on {}", gpu.name());
@@ -79,6 +82,28 @@ fn engine(dir: &Path, gpu: &Arc<Gpu>, gpu_layers: Option<usize>) -> Result<Engin
     let device = DeviceChoice::Gpu(gpu.clone());
     let options = EngineOptions { device, gpu_layers, n_ctx: Some(256), kv: KvChoice::F32, ..EngineOptions::default() };
     Engine::new(&Model::open(dir)?, &options)
+}
+
+#[test]
+fn experts_can_stay_on_the_cpu() {
+    let Some(gpu) = open("experts_can_stay_on_the_cpu", GpuOptions::default()) else { return };
+    for name in ["qwen3-moe", "gpt-oss"] {
+        let fixture = Fixture::load(name);
+        let options = EngineOptions {
+            device: DeviceChoice::Gpu(gpu.clone()),
+            experts_on_cpu: true,
+            n_ctx: Some(256),
+            kv: KvChoice::F32,
+            ..EngineOptions::default()
+        };
+        let mut engine = Engine::new(&Model::open(&fixture.dir).expect("a model"), &options).expect("an engine");
+        let steps = &engine.backend().plan().steps;
+        let expert = |kind: &StepKind| matches!(kind, StepKind::Experts(_));
+        assert!(steps.iter().all(|s| (s.device == Device::Cpu) == expert(&s.kind)));
+        let mut rows = Vec::new();
+        engine.logits(&fixture.prompt_ids, |part| rows.extend_from_slice(part)).expect("logits");
+        assert_close(name, &Matrix::new(fixture.logits.cols, rows), &fixture.logits, TOLERANCE);
+    }
 }
 
 #[test]

@@ -46,6 +46,7 @@ pub const FAMILIES: &[&str] = &[
     "deepseek-v3",
     "mistral4",
     "deepseek-v3-fp8",
+    "deepseek-v3.2",
     "mixtral",
     "qwen2-moe",
     "qwen3-moe",

@@ -57,6 +57,8 @@ pub struct EngineOptions {
     /// On a GPU: how many of the model's layers run there, the last ones and with them the head; the CPU runs the rest.
     /// By default all.
     pub gpu_layers: Option<usize>,
+    /// On a GPU: the CPU runs the experts of mixtures, most of whose weights no token reads.
+    pub experts_on_cpu: bool,
     /// Threads; by default the physical cores that the process may use.
     pub threads: Option<usize>,
     /// Tokens that all sequences together may hold; by default the context that the model was made for, but no less
@@ -82,6 +84,7 @@ impl Default for EngineOptions {
         Self {
             device: DeviceChoice::Cpu,
             gpu_layers: None,
+            experts_on_cpu: false,
             threads: None,
             n_ctx: None,
             kv: KvChoice::Auto,
@@ -173,7 +176,7 @@ impl Engine {
             DeviceChoice::Gpu(_) if options.gpu_layers == Some(0) => on_cpu()?,
             #[cfg(feature = "gpu")]
             DeviceChoice::Gpu(gpu) => {
-                let plan = place::plan(model, options.gpu_layers.unwrap_or(usize::MAX))?;
+                let plan = place::plan(model, options.gpu_layers.unwrap_or(usize::MAX), options.experts_on_cpu)?;
                 let gpu_options = GpuBackendOptions { kv_type, max_cached_tokens: n_ctx, max_step_tokens };
                 let before = gpu.memory_in_use();
                 let made = if plan.steps.iter().all(|s| s.device == Device::Gpu) {
@@ -183,7 +186,7 @@ impl Engine {
                     let backend = SplitBackend::new(gpu.clone(), plan, &gpu_options, &cpu_options()?, progress);
                     backend.map(|b| Box::new(b) as Box<dyn Backend>)
                 };
-                made.map_err(|e| place::explain(e, model, gpu, &gpu_options, before))?
+                made.map_err(|e| place::explain(e, model, gpu, &gpu_options, options.experts_on_cpu, before))?
             }
         };
         Ok(Self { model: model.clone(), backend, n_ctx })

@@ -3,22 +3,24 @@
 use handmill_runtime::{
     BackendError,
     gpu::{Gpu, GpuBackend, GpuBackendOptions, GpuError},
-    graph::{Device, Plan},
+    graph::{Device, Plan, StepKind},
 };
 
 use crate::{Error, Model};
 
 /// Plans `model` with its last `gpu_layers` layers on the GPU, and with them the head, which is read whole for every
 /// token. The embedding goes with the first layer: it only looks rows up. So a step crosses once each way.
-pub(super) fn plan(model: &Model, gpu_layers: usize) -> Result<Plan, Error> {
+/// With `experts_on_cpu` the CPU runs the experts of these layers all the same.
+pub(super) fn plan(model: &Model, gpu_layers: usize, experts_on_cpu: bool) -> Result<Plan, Error> {
     let first = model.info().n_layers.saturating_sub(gpu_layers);
     // Steps that belong to no layer run where the one before them does.
     let mut device = if first == 0 { Device::Gpu } else { Device::Cpu };
-    let place = |_: &_, name: &str, _: &_| {
+    let place = |_: &_, name: &str, kind: &StepKind| {
         if let Some(layer) = layer_of(name) {
             device = if layer >= first { Device::Gpu } else { Device::Cpu };
         }
-        Ok(device)
+        let expert = experts_on_cpu && matches!(kind, StepKind::Experts(_));
+        Ok(if expert { Device::Cpu } else { device })
     };
     Ok(Plan::new(model.graph().clone(), place)?)
 }
@@ -34,13 +36,15 @@ pub(super) fn explain(
     model: &Model,
     gpu: &Gpu,
     options: &GpuBackendOptions,
+    experts_on_cpu: bool,
     before: u64,
 ) -> Error {
     let BackendError::Gpu(GpuError::OutOfMemory { in_use, .. }) = &error else { return error.into() };
     let most = gpu.caps().max_memory.unwrap_or(*in_use).saturating_sub(before);
     let layers = model.info().n_layers;
     let fits = |n: &usize| {
-        plan(model, *n).is_ok_and(|p| GpuBackend::memory_needed(gpu, &p, options).is_ok_and(|bytes| bytes <= most))
+        plan(model, *n, experts_on_cpu)
+            .is_ok_and(|p| GpuBackend::memory_needed(gpu, &p, options).is_ok_and(|bytes| bytes <= most))
     };
     let fit = (1..layers).rev().find(fits).unwrap_or(0);
     Error::DeviceMemory { layers, fit, n_ctx: options.max_cached_tokens, source: Box::new(error) }

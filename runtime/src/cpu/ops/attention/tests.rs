@@ -208,7 +208,7 @@ impl Case {
                 let mut partials = vec![f32::NAN; pieces.len() * p.partial_len()];
                 for (partial, piece) in partials.chunks_mut(p.partial_len()).zip(pieces.clone()) {
                     let q = &q[token * p.n_heads * p.head_dim..][..p.n_heads * p.head_dim];
-                    let item = DecodeItem { params: p, kv: &kv, kv_head, q, position, piece };
+                    let item = DecodeItem { params: p, kv: &kv, kv_head, q, position, piece, keys: None };
                     // SAFETY: `kv` describes the cache's bytes.
                     unsafe { (op_kernels(isa).attention_decode)(&item, &mut scratch, partial) };
                 }

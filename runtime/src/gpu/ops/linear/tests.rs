@@ -335,7 +335,7 @@ fn the_cooperative_kernel_reads_and_writes_what_it_should() {
             let kernel = &mut variant.dispatch.kernel;
             assert_eq!(kernel.name, "linear_coop");
             let mut defines = Defines::new();
-            for name in ["PARTS", "RESIDUAL", "OUTPUTS", "VEC", "GATED", "SUB", "SUBGROUPS", "F16"] {
+            for name in ["PARTS", "RESIDUAL", "OUTPUTS", "VEC", "GATED", "ACT", "SUB", "SUBGROUPS", "F16"] {
                 defines = kernel.defines.get(name).map_or(defines.clone(), |v| defines.with(name, v));
             }
             for i in 0..MAX_PARTS {

@@ -338,6 +338,7 @@ fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
                 let op = AttentionOp {
                     cache: CacheId(0),
                     v_in_k: false,
+                    selected: None,
                     n_heads,
                     n_kv_heads,
                     head_dim,
@@ -351,7 +352,7 @@ fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
                 };
                 for head_ops in head_ops(head_dim, rotate_on_read.is_none()) {
                     let inputs = [ValueId(0), ValueId(1), ValueId(2)];
-                    let step = AttentionStep { op: op.clone(), inputs, head_ops, output: ValueId(3) };
+                    let step = AttentionStep { op: op.clone(), inputs, selected: None, head_ops, output: ValueId(3) };
                     let places = AttentionPlaces {
                         inputs: [n_heads * head_dim, n_kv_heads * head_dim, n_kv_heads * v_dim]
                             .map(|n| place(n, 0, Rows::Token)),
