@@ -81,6 +81,19 @@ fn the_first_layers_are_kept() {
     }
 }
 
+/// As in DeepSeek V3, whose 128 query heads are cut into parts that share keys.
+#[test]
+fn many_heads_share_a_key() {
+    for (name, key_heads) in [("deepseek-v3", 32), ("llama2", 1)] {
+        let (path, _guard) = config(name, |c| {
+            c["num_attention_heads"] = json!(32);
+            c["num_key_value_heads"] = json!(key_heads);
+        });
+        let made_up = Synthetic::new(&path, &options(DType::Q8_0)).expect(name);
+        assert!(logits(&made_up).iter().all(|v| v.is_finite()), "{name}");
+    }
+}
+
 #[test]
 fn formats_are_those_asked_for() {
     let (path, _guard) = config("llama2", |c| {
@@ -92,10 +105,19 @@ fn formats_are_those_asked_for() {
     });
     for format in DType::ALL {
         let made_up = Synthetic::new(&path, &options(format)).expect("a model");
-        let expected = if format == DType::F32 { vec![DType::F32] } else { vec![DType::F32, format] };
+        let expected = match format {
+            DType::F32 => vec![DType::F32],
+            // For experts, which this model has none of.
+            DType::MXFP4 => vec![DType::F32, DType::Q8_0],
+            _ => vec![DType::F32, format],
+        };
         assert_eq!(made_up.bytes.keys().copied().collect::<Vec<_>>(), expected, "{format}");
         assert!(logits(&made_up).iter().all(|v| v.is_finite()), "{format}");
     }
+    let (path, _guard) = config("gpt-oss-mxfp4", |_| {});
+    let made_up = Synthetic::new(&path, &options(DType::MXFP4)).expect("a model");
+    assert_eq!(made_up.bytes.keys().copied().collect::<Vec<_>>(), [DType::F32, DType::Q8_0, DType::MXFP4]);
+    assert!(logits(&made_up).iter().all(|v| v.is_finite()));
 }
 
 #[test]

@@ -96,7 +96,11 @@ impl Schedule {
         let programs = plan.steps.iter().filter_map(|s| s.kind.program());
         let program_bytes = programs.map(RowProgram::scratch_len).max().unwrap_or(0) * 4;
         let partial_len = |kind: &StepKind| match kind {
-            StepKind::Attention(a) => attention::params(&a.op, None, None).partial_len() * a.op.n_kv_heads,
+            StepKind::Attention(a) => {
+                // Its heads, not the op's: many queries on one key are cut into several items.
+                let params = attention::params(&a.op, None, None);
+                params.partial_len() * params.n_kv_heads
+            }
             _ => 0,
         };
         let partial_len = plan.steps.iter().map(|s| partial_len(&s.kind)).max().unwrap_or(0);
