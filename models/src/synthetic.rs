@@ -187,13 +187,20 @@ impl Source {
     }
 }
 
-/// The format of a tensor: `wanted` for matrices, f32 for what converters leave unquantised.
+/// The format of a tensor: `wanted` for matrices (MXFP4 for experts, beside q8_0), f32 for what converters leave
+/// unquantised.
 fn format_of(name: &str, shape: &[usize], wanted: DType) -> DType {
     let stem = name.strip_suffix(".weight").unwrap_or(name);
     let router = stem.ends_with(".gate") || stem.ends_with("router") || stem.contains("router.");
     let small = stem.ends_with("conv1d") || stem.ends_with("shared_expert_gate");
+    let bias = stem.ends_with("bias");
     let row = shape.last().copied().unwrap_or(1);
-    if shape.len() < 2 || router || small { DType::F32 } else { fallback(wanted, row) }
+    let expert = stem.contains("experts") && !stem.contains("shared_expert");
+    match wanted {
+        _ if shape.len() < 2 || router || small || bias => DType::F32,
+        DType::MXFP4 if !expert => fallback(DType::Q8_0, row),
+        _ => fallback(wanted, row),
+    }
 }
 
 /// `wanted`, or the nearest format whose blocks divide a row of `row` elements: of 256-element formats first the

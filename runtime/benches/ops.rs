@@ -225,7 +225,15 @@ fn decode(c: &mut Criterion) {
                     let kv = cache.kv();
                     for (kv_head, out) in out.chunks_mut(p.group() * p.v_dim).enumerate() {
                         for (piece, partial) in pieces.clone().zip(partials.chunks_mut(p.partial_len())) {
-                            let item = DecodeItem { params: &p, kv: &kv, kv_head, q: &q, position: len - 1, piece };
+                            let item = DecodeItem {
+                                params: &p,
+                                kv: &kv,
+                                kv_head,
+                                q: &q,
+                                position: len - 1,
+                                piece,
+                                keys: None,
+                            };
                             // SAFETY: `kv` describes the cache.
                             unsafe { (kernels().attention_decode)(&item, &mut scratch, partial) };
                         }

@@ -164,6 +164,7 @@ fn linear_time(
             bias: None,
             weight_byte: copy * one,
             row_bytes,
+            scales: None,
         };
         let call = LinearCall {
             input: place(0, o.k),
@@ -172,6 +173,7 @@ fn linear_time(
             rows: Rows::Token,
             residual: None,
             gated: None,
+            heads: None,
         };
         let variants = dispatches(caps, &call)?;
         let Some(variant) = variants.iter().find(|v| v.max_rows >= tokens) else { continue };

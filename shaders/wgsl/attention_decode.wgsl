@@ -76,7 +76,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         if key < end {
             let start = page_start(params.kv, record, key);
             let begin = keys_of(params.kv, start, kv_head) + key % PAGE * params.kv.head_dim;
-            value_rows[lane] = values_of(params.kv, start, kv_head) + key % PAGE * params.kv.v_dim;
+            value_rows[lane] = values_of(params.kv, start, kv_head) + key % PAGE * value_stride(params.kv);
             var dots: array<vec4<f32>, HEADS>;
             for (var h = 0u; h < HEADS; h++) {
                 dots[h] = vec4(0.0);

@@ -152,14 +152,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         for (var r = 0u; r < RPT; r++) {
             reduced[(ty + 16u * r) * 16u + tx] = partial[r];
         }
-        let values = values_of(params.kv, start, kv_head) + block % PAGE * params.kv.v_dim;
+        let stride = value_stride(params.kv);
+        let values = values_of(params.kv, start, kv_head) + block % PAGE * stride;
         for (var slice = 0u; slice < V; slice += SLICE) {
             for (var i = lane; i < KEYS * SLICE / 4u; i += 256u) {
                 let k = i / (SLICE / 4u);
                 let d = slice + i % (SLICE / 4u) * 4u;
                 var x = vec4(0.0);
                 if block + k >= first && block + k < end && d < V {
-                    x = kv4(values + k * V + d);
+                    x = kv4(values + k * stride + d);
                 }
                 let to = k * PAD_SLICE + d - slice;
                 right[to] = x.x;

@@ -133,13 +133,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             sums[d + 7u] *= factor;
 #endif
         }
-        let values = values_of(params.kv, start, kv_head) + block % PAGE * params.kv.v_dim;
+        let stride = value_stride(params.kv);
+        let values = values_of(params.kv, start, kv_head) + block % PAGE * stride;
         for (var i = 0u; i < BLOCK; i++) {
             let key = block + i;
             if key >= first && key < end {
                 let p = select(0.0, exp2(scores[i] - top), scores[i] > NO_SCORE);
                 sum += p;
-                let at_value = values + i * params.kv.v_dim;
+                let at_value = values + i * stride;
                 for (var d = 0u; d < V4; d += V_STEP) {
                     sums[d] += p * kv4(at_value + 4u * d);
 #if V_BY_2

@@ -131,7 +131,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
         factor = position_factor(params.parts[part].beta, length, params.parts[part].shift, row);
     }
 #if SOLO
+#if V_IN_K
+    if part == 2u {
+#else
     if part == 2u && head >= params.kv.n_kv_heads {
+#endif
         return;
     }
     if params.parts[part].norm.x != 0u {

@@ -38,7 +38,7 @@ fn main(
 #if LANES == 1
     let lane = 0u;
 #endif
-    let group = id.x + id.z * count.x;
+    let group = own_group(id.x + id.z * count.x);
     let first_token = id.y * TOKENS;
     let p = part_of(group);
     // Rows of an invocation are WG apart.

@@ -30,7 +30,7 @@ fn main(
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let group = id.x + id.z * count.x;
+    let group = own_group(id.x + id.z * count.x);
     let first_token = id.y * TILE;
     let p = part_of(group);
     let first_row = (group - params.parts[p].first_group) * TILE;

@@ -43,7 +43,7 @@ fn main(
     let index = sub * sub_size + sub_lane;
 #endif
     let lane = index % TEAM;
-    let group = id.x + id.z * count.x;
+    let group = own_group(id.x + id.z * count.x);
     let first_token = id.y * TOKENS;
     let p = part_of(group);
     let first_row = (group - params.parts[p].first_group) * (WG / TEAM * ROWS) + index / TEAM * ROWS;

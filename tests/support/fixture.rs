@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use handmill_runtime::quant::f16_to_f32;
+use handmill_runtime::quant::{F8E4M3, f16_to_f32};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -41,6 +41,12 @@ pub const FAMILIES: &[&str] = &[
     "mm-qwen3_5",
     "qwen3-next",
     "qwen3_5-moe",
+    "deepseek-v2-lite",
+    "deepseek-v2",
+    "deepseek-v3",
+    "mistral4",
+    "deepseek-v3-fp8",
+    "deepseek-v3.2",
     "mixtral",
     "qwen2-moe",
     "qwen3-moe",
@@ -181,14 +187,18 @@ impl Fixture {
                 let bytes = read(&path);
                 let file = SafeTensors::deserialize(&bytes).expect("model.safetensors");
                 for (name, view) in file.iter() {
+                    if name.ends_with("_scale_inv") {
+                        continue;
+                    }
                     let (shape, bf16) = (view.shape().to_vec(), view.dtype() == Dtype::BF16);
-                    out.push(Weight {
-                        name: name.to_owned(),
-                        shape,
-                        bf16,
-                        values: floats(view.dtype(), view.data()),
-                        mxfp4: None,
-                    });
+                    let mut values = floats(view.dtype(), view.data());
+                    if let Ok(scales) = file.tensor(&format!("{name}_scale_inv")) {
+                        let (columns, scales) = (scales.shape()[1], floats(scales.dtype(), scales.data()));
+                        for (i, v) in values.iter_mut().enumerate() {
+                            *v *= scales[i / shape[1] / 128 * columns + i % shape[1] / 128];
+                        }
+                    }
+                    out.push(Weight { name: name.to_owned(), shape, bf16, values, mxfp4: None });
                 }
             }
         }
@@ -220,6 +230,7 @@ fn floats(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
         // Blocks and scales of MXFP4.
         Dtype::U8 => bytes.iter().map(|b| f32::from(*b)).collect(),
         Dtype::BF16 => bytes.chunks_exact(2).map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect(),
+        Dtype::F8_E4M3 => bytes.iter().map(|b| F8E4M3(*b).to_f32()).collect(),
         other => panic!("no fixture stores {other:?}"),
     }
 }

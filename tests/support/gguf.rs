@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{
     Fixture, experts,
     fixture::{Weight, fixtures_dir, json},
+    gguf_latent,
 };
 
 /// Writes `fixture` to `path` as GGUF; `Err` says what of it GGUF has no words for.
@@ -29,6 +30,11 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         "ministral3" => "mistral3",
         "phi" => "phi2",
         "olmo3" => "olmo2",
+        "deepseek_v2" if rope["mscale"] != rope["mscale_all_dim"] => {
+            return Err("GGUF has one of yarn's two factors of DeepSeek V2");
+        }
+        "deepseek_v2" | "deepseek_v3" => "deepseek2",
+        "deepseek_v32" | "deepseek_v4" => return Err("the converters of GGUF 0.19 do not know it"),
         "mixtral" => "llama",
         "qwen2_moe" => "qwen2moe",
         "qwen3_moe" => "qwen3moe",
@@ -45,15 +51,18 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     let head_dim = config["head_dim"].as_u64().map_or(int("hidden_size") / int("num_attention_heads"), |d| d as u32);
     let partial = rope["partial_rotary_factor"].as_f64().unwrap_or(1.0);
     let rotary_dims = (f64::from(head_dim) * partial) as u32;
+    let latent = gguf_latent::cached(config);
+    let [key_length, value_length] = latent.unwrap_or([head_dim; 2]);
+    let kv_heads = if latent.is_some() { 1 } else { int("num_key_value_heads") };
     for (key, value) in [
         ("block_count", int("num_hidden_layers")),
         ("context_length", int("max_position_embeddings")),
         ("embedding_length", int("hidden_size")),
         ("vocab_size", int("vocab_size")),
         ("attention.head_count", int("num_attention_heads")),
-        ("attention.head_count_kv", int("num_key_value_heads")),
-        ("attention.key_length", head_dim),
-        ("attention.value_length", head_dim),
+        ("attention.head_count_kv", kv_heads),
+        ("attention.key_length", key_length),
+        ("attention.value_length", value_length),
         ("rope.dimension_count", rotary_dims),
     ] {
         out.put(&format!("{arch}.{key}"), value);
@@ -88,13 +97,23 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         }
     }
     out.put(&format!("{arch}.rope.freq_base"), float(&rope["rope_theta"]));
+    if latent.is_some() {
+        gguf_latent::keys(&mut out, arch, config);
+    }
     windows(&mut out, arch, config);
     let divisors = rope_scaling(&mut out, arch, rope, config, rotary_dims as usize)?;
     tokenizer(&mut out, fixture, int("vocab_size") as usize);
     for (name, divisors) in divisors {
         tensor(&mut out, name, &[divisors.len()], &divisors, false);
     }
-    for mut weight in super::gguf_hybrid::reordered(arch, config, fused(arch, experts::as_in_gguf(fixture.weights()))) {
+    let weights = match latent {
+        // Half of the files are as old converters wrote them.
+        Some(_) => {
+            gguf_latent::weights(config, fixture.weights(), arch != "deepseek2" || fixture.name != "deepseek-v2-lite")
+        }
+        None => super::gguf_hybrid::reordered(arch, config, fused(arch, experts::as_in_gguf(fixture.weights()))),
+    };
+    for mut weight in weights {
         let Some(name) = gguf_name(arch, &weight.name) else { continue };
         if let Some(blocks) = &weight.mxfp4 {
             let tensor = Tensor::new(DType::MXFP4, weight.shape.clone(), Bytes::heap(blocks.clone()));
@@ -147,7 +166,9 @@ fn rope_scaling(
                 ("llama_4_scaling_beta", "attention.temperature_scale"),
             ] {
                 if let Some(value) = rope[key].as_f64() {
-                    number(name, value as f32);
+                    // DeepSeek's files hold a tenth of it.
+                    let tenth = key == "mscale_all_dim" && arch == "deepseek2";
+                    number(name, if tenth { 0.1 * value as f32 } else { value as f32 });
                 }
             }
             out.put(&format!("{arch}.rope.scaling.type"), "yarn");
@@ -229,6 +250,9 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         _ => {}
     }
     let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    if let Some(part) = gguf_latent::part(part) {
+        return Some(format!("blk.{layer}.{part}"));
+    }
     if let Some(named) = part.strip_prefix("gguf:") {
         return Some(format!("blk.{layer}.{named}"));
     }
@@ -303,7 +327,12 @@ fn interleave_heads(values: &[f32], rows: usize, head_dim: usize) -> Vec<f32> {
 
 /// The fixtures' tokenizer as converters write a byte-level BPE; ids beyond it are unused.
 fn tokenizer(out: &mut GgufWriter, fixture: &Fixture, vocab_size: usize) {
-    let file = json(&fixtures_dir().join("families").join(fixture.name).join("tokenizer.json"));
+    let path = fixtures_dir().join("families").join(fixture.name).join("tokenizer.json");
+    // Those whose vocabulary is too small for it have none.
+    if !path.exists() {
+        return;
+    }
+    let file = json(&path);
     let mut tokens: Vec<String> = (0..vocab_size).map(|i| format!("[PAD{i}]")).collect();
     let mut types = vec![5i32; vocab_size];
     for (token, id) in file["model"]["vocab"].as_object().expect("vocab") {

@@ -10,6 +10,7 @@ mod experts;
 mod fixture;
 mod gguf;
 mod gguf_hybrid;
+mod gguf_latent;
 mod models;
 mod readme;
 

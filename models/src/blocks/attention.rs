@@ -131,6 +131,7 @@ pub fn attention(
         sinks,
         rotate_on_read,
         v_in_k: false,
+        selected: None,
     };
     let mut y = b.attention("attention", [q, k, v], op)?;
     if let Some(gate) = gate {

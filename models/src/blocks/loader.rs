@@ -223,6 +223,13 @@ impl<'a> Loader<'a> {
             (Experts::Fused([gate_up, _]), _) => {
                 self.stacked(b, layer, "", gate_up, [n, 2 * rows, len], part * rows..(part + 1) * rows)
             }
+            // Made up with a row for each output.
+            (Experts::InputMajor([gate_up, _]), 0 | 1) if self.rows_are_outputs() => {
+                self.stacked(b, layer, "", gate_up, [n, 2 * rows, len], part * rows..(part + 1) * rows)
+            }
+            (Experts::InputMajor([_, down]), _) if self.rows_are_outputs() => {
+                self.stacked(b, layer, "", down, [n, rows, len], 0..rows)
+            }
             // Those are read by rows of inputs, or with gate and up between each other.
             (Experts::InputMajor([gate_up, down]), _) => {
                 let name = if part == 2 { down } else { gate_up };
@@ -234,7 +241,14 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The matrices of `n` experts in MXFP4 with their scales in a tensor of its own, if the file has `{hf}_blocks`.
+    /// Whether experts have a matrix with a row for each output whatever the family does in safetensors: in GGUF files,
+    /// and where weights are made up, so that they can have any format.
+    pub fn rows_are_outputs(&self) -> bool {
+        self.gguf || self.checkpoint.is_synthetic()
+    }
+
+    /// The matrices of `n` experts in MXFP4 with their scales in a tensor of its own, if the file has `{hf}_blocks`. Where
+    /// weights are made up, in whatever format they are.
     pub fn mxfp4(
         &self,
         b: &mut GraphBuilder,
@@ -242,6 +256,9 @@ impl<'a> Loader<'a> {
         hf: &str,
         [n, rows, len]: [usize; 3],
     ) -> Result<Option<Vec<WeightId>>, Error> {
+        if self.checkpoint.is_synthetic() {
+            return self.stacked(b, layer, "", hf, [n, rows, len], 0..rows).map(Some);
+        }
         let name = self.layer_name(layer, "", hf);
         let (blocks_name, scales_name) = (format!("{name}_blocks"), format!("{name}_scales"));
         let Some((shape, blocks)) = self.checkpoint.bytes(&blocks_name, "u8")? else { return Ok(None) };

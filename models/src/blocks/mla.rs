@@ -11,7 +11,8 @@
 //! ```
 
 use handmill_runtime::graph::{
-    AttentionOp, CacheSpec, GraphBuilder, HeadLinearOp, NormOp, Op, PositionScale, RopeSpec, ValueId,
+    AttentionOp, CacheSpec, GraphBuilder, HeadLinearOp, NormKind, NormOp, Op, PositionScale, RopeSpec, SelectOp,
+    ValueId,
 };
 
 use super::Loader;
@@ -41,6 +42,21 @@ pub struct LatentAttention {
     pub rope: RopeSpec,
     /// Factor on q by position.
     pub q_scale: Option<PositionScale>,
+    /// What chooses the keys to attend to, if it is not all.
+    pub indexer: Option<Indexer>,
+}
+
+/// The lightning indexer of DeepSeek V3.2. The first `rotary` elements of its heads turn, in halves.
+#[derive(Clone, Debug)]
+pub struct Indexer {
+    /// Index heads.
+    pub n_heads: usize,
+    /// Elements of an index head.
+    pub head_dim: usize,
+    /// Keys chosen.
+    pub k: usize,
+    /// Its rotation.
+    pub rope: RopeSpec,
 }
 
 impl LatentAttention {
@@ -67,12 +83,24 @@ pub fn latent_attention(
         None => names.linear(b, "q", x, ["attn_q", "q_proj"], q_width)?,
         Some(rank) => names.linear(b, "q_a", x, ["attn_q_a", "q_a_proj"], rank)?,
     };
+    let index = match &a.indexer {
+        None => None,
+        Some(i) => Some((
+            names.linear(b, "index_k", x, ["indexer.attn_k", "indexer.wk"], i.head_dim)?,
+            names.linear(b, "index_weights", x, ["indexer.proj", "indexer.weights_proj"], i.n_heads)?,
+        )),
+    };
     let kv = names.linear(b, "kv_a", x, ["attn_kv_a_mqa", "kv_a_proj_with_mqa"], a.key_dim())?;
+    let mut selected = None;
     let q = match a.q_rank {
         None => q,
         Some(_) => {
             let latent = names.norm(b, "q_a_norm", q, ["attn_q_a_norm", "q_a_layernorm"])?;
-            names.linear(b, "q_b", latent, ["attn_q_b", "q_b_proj"], q_width)?
+            let q = names.linear(b, "q_b", latent, ["attn_q_b", "q_b_proj"], q_width)?;
+            if let (Some(i), Some((k, weights))) = (&a.indexer, index) {
+                selected = Some(choose(b, &names, i, latent, k, weights)?);
+            }
+            q
         }
     };
     let rope = b.rope_spec(a.rope.clone());
@@ -107,13 +135,38 @@ pub fn latent_attention(
         sinks: None,
         rotate_on_read: None,
         v_in_k: true,
+        selected: a.indexer.as_ref().map(|i| i.k),
     };
-    let mut y = b.latent_attention("attention", [query, key], op)?;
+    let inputs: Vec<ValueId> = [query, key].into_iter().chain(selected).collect();
+    let mut y = b.op("attention", Op::Attention(op), &inputs)?;
     if last {
         y = b.op("select", Op::SelectOutputs, &[y])?;
     }
     let values = b.head_linear("v_b", y, to_value)?;
     names.linear(b, "o", values, ["attn_output", "o_proj"], width)
+}
+
+/// The keys that each token attends to, from the latent `q` of its queries, its index key and the heads' weights.
+fn choose(
+    b: &mut GraphBuilder,
+    names: &Names<'_, '_>,
+    i: &Indexer,
+    q: ValueId,
+    k: ValueId,
+    weights: ValueId,
+) -> Result<ValueId, Error> {
+    let q = names.linear(b, "index_q", q, ["indexer.attn_q_b", "indexer.wq_b"], i.n_heads * i.head_dim)?;
+    let rope = b.rope_spec(i.rope.clone());
+    let q = b.rope("index_q_rope", q, rope, i.head_dim)?;
+    let (l, hf) = (names.l, "self_attn.indexer.k_norm");
+    let weight = l.layer(b, names.layer, "indexer.k_norm.weight", &format!("{hf}.weight"), &[i.head_dim])?;
+    let bias = l.layer(b, names.layer, "indexer.k_norm.bias", &format!("{hf}.bias"), &[i.head_dim])?;
+    let norm = NormOp { kind: NormKind::Layer, bias: Some(bias), eps: EPS, ..l.rms(weight, i.head_dim) };
+    let k = b.norm("index_k_norm", k, norm)?;
+    let k = b.rope("index_k_rope", k, rope, i.head_dim)?;
+    let cache = b.cache(CacheSpec::new(1, i.head_dim, 0));
+    let op = SelectOp { cache, n_heads: i.n_heads, head_dim: i.head_dim, k: i.k };
+    Ok(b.op("index", Op::SelectKeys(op), &[q, k, weights])?)
 }
 
 /// W_kᵀ and W_v of every head: rows of one tensor, or (newer GGUF files) two tensors, of which the first is turned already.

@@ -13,6 +13,6 @@ pub use attention::{Attention, QkNorm, attention};
 pub use decoder::{Decoder, Head, Norms, layer, logits};
 pub use delta_net::{DeltaNet, DeltaProjections, delta_net};
 pub use loader::Loader;
-pub use mla::{LatentAttention, latent_attention};
+pub use mla::{Indexer, LatentAttention, latent_attention};
 pub use mlp::{gated_mlp, gated_mlp_named, mlp};
 pub use moe::{Experts, Moe, Shared, moe, routed};

@@ -100,7 +100,7 @@ pub fn routed(
     }
     let plain = |experts: Vec<WeightId>| ExpertLinearOp { experts, bias: None, input_major: false, scaled: false };
     let halves = match m.experts {
-        Experts::InputMajor([gate_up, _]) if !l.is_gguf() => {
+        Experts::InputMajor([gate_up, _]) if !l.rows_are_outputs() => {
             let experts = l.stacked(b, layer, "", gate_up, [n, width, 2 * inner], 0..width)?;
             let op = ExpertLinearOp { input_major: true, scaled, ..plain(experts) };
             let both = b.expert_linear("gate_up", x, route, op)?;
@@ -122,7 +122,7 @@ pub fn routed(
     let [gate, up] = halves;
     let y = b.gated("gated", m.act, gate?, up?)?;
     let down = match m.experts {
-        Experts::InputMajor([_, down]) if !l.is_gguf() => {
+        Experts::InputMajor([_, down]) if !l.rows_are_outputs() => {
             let experts = l.stacked(b, layer, "", down, [n, inner, width], 0..inner)?;
             ExpertLinearOp { input_major: true, ..plain(experts) }
         }

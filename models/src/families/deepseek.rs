@@ -1,16 +1,16 @@
-//! DeepSeek V2, V3 (and V3.1, R1) and Mistral 4: latent attention, then after a few dense layers mixtures of many small
+//! DeepSeek V2, V3 (and V3.1, R1), V3.2 and Mistral 4: latent attention (of V3.2 to chosen keys), then after a few dense layers mixtures of many small
 //! experts with some that every token uses. DeepSeek-AI 2024a, 2024b.
 
 use handmill_runtime::{
     format::Checkpoint,
-    graph::{Act, GraphBuilder, GroupScore, RopeLayout, RouteGroups, RouteOp, RouteScore, ValueId},
+    graph::{Act, GraphBuilder, GroupScore, RopeLayout, RopeSpec, RouteGroups, RouteOp, RouteScore, ValueId},
 };
 
 use super::{ACT, Built, Dims, refuse_unless};
 use crate::{
     Error,
     blocks::{
-        self, Head, LatentAttention, Loader, Norms,
+        self, Head, Indexer, LatentAttention, Loader, Norms,
         moe::{Experts, Moe, Shared},
         rope::RopeDefaults,
     },
@@ -69,7 +69,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
 fn version(c: &Config<'_>) -> Result<Version, Error> {
     Ok(match c.architecture() {
         "deepseek_v2" => Version::V2,
-        "deepseek_v3" => Version::V3,
+        "deepseek_v3" | "deepseek_v32" => Version::V3,
         "mistral4" => Version::Mistral4,
         // Files without the key are of before there was a V3.
         _ => match c.usize(GATING)? {
@@ -126,9 +126,40 @@ fn attention(c: &Config<'_>, d: &Dims, l: &Loader<'_>) -> Result<LatentAttention
         q_rank: c.usize(key("attention.q_lora_rank", "q_lora_rank"))?.filter(|r| *r > 0),
         kv_rank,
         scale: ((nope + rotary) as f32).powf(-0.5) * growth * growth,
-        rope,
+        rope: rope.clone(),
         q_scale: blocks::rope::query_scale(c)?,
+        indexer: indexer(c, rope)?,
     })
+}
+
+/// What chooses keys in V3.2, which turns like `rope` but in halves.
+fn indexer(c: &Config<'_>, rope: RopeSpec) -> Result<Option<Indexer>, Error> {
+    if c.architecture() != "deepseek_v32" {
+        return Ok(None);
+    }
+    const HEADS: Key = key("attention.indexer.head_count", "index_n_heads");
+    const DIM: Key = key("attention.indexer.key_length", "index_head_dim");
+    const CHOSEN: Key = key("attention.indexer.top_k", "index_topk");
+    const RANK: Key = key("attention.q_lora_rank", "q_lora_rank");
+    let (n_heads, head_dim, k) = (c.require_usize(HEADS)?, c.require_usize(DIM)?, c.require_usize(CHOSEN)?);
+    refuse_unless(c, DIM, (rope.rotary_dims..=1024).contains(&head_dim), "an index head of that size")?;
+    refuse_unless(c, HEADS, n_heads <= 4096, "so many index heads")?;
+    refuse_unless(c, CHOSEN, k <= 1 << 20, "so many chosen keys")?;
+    c.require_usize(RANK)?;
+    Ok(Some(Indexer { n_heads, head_dim, k, rope: RopeSpec { layout: RopeLayout::Half, ..rope } }))
+}
+
+/// Layers before the first mixture: a number, which V3.2 also spells out layer by layer.
+fn dense_before(c: &Config<'_>) -> Result<usize, Error> {
+    const TYPES: Key = key("", "mlp_layer_types");
+    let n = c.usize(key("leading_dense_block_count", "first_k_dense_replace"))?;
+    let Some(types) = c.json().and_then(|j| j.get(TYPES.hf)).and_then(|t| t.as_array()) else {
+        return Ok(n.unwrap_or(0));
+    };
+    let dense = types.iter().take_while(|t| *t == "dense").count();
+    let plain = types[dense..].iter().all(|t| *t == "sparse") && n.is_none_or(|n| n == dense);
+    refuse_unless(c, TYPES, plain, "dense layers between mixtures")?;
+    Ok(dense)
 }
 
 /// The experts of a model.
@@ -177,11 +208,12 @@ impl Mixture {
                 Some(RouteGroups { n: groups, keep, score })
             }
         };
+        let dense_before = dense_before(c)?;
         let inner = c.require_usize(key("expert_feed_forward_length", "moe_intermediate_size"))?;
         let shared = c.usize(SHARED)?.unwrap_or(0);
         let shared = shared.checked_mul(inner).ok_or_else(|| c.error(SHARED, format!("is {shared}")))?;
         Ok(Self {
-            dense_before: c.usize(key("leading_dense_block_count", "first_k_dense_replace"))?.unwrap_or(0),
+            dense_before,
             route: RouteOp {
                 score,
                 groups,

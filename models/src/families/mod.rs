@@ -83,6 +83,7 @@ const FAMILIES: &[(&str, Build)] = &[
     ("llama4", llama4::build),
     ("deepseek_v2", deepseek::build),
     ("deepseek_v3", deepseek::build),
+    ("deepseek_v32", deepseek::build),
     ("deepseek2", deepseek::build),
     ("mistral4", deepseek::build),
 ];

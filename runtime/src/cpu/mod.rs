@@ -4,6 +4,8 @@ pub mod arch;
 mod buffer;
 mod error;
 mod exec;
+#[cfg(test)]
+pub(crate) use exec::experts_tests;
 mod kv;
 pub mod ops;
 pub mod pool;

@@ -113,6 +113,7 @@ impl Graph {
                 Op::Norm(n) => [n.weight, n.bias].iter().for_each(mark),
                 Op::Linear { weight, bias } => [Some(*weight), *bias].iter().for_each(mark),
                 Op::HeadLinear(h) => rows += self.head_linear_bytes(h),
+                Op::SelectKeys(_) => {}
                 Op::Attention(a) => mark(&a.sinks),
                 Op::ShortConv(c) => mark(&Some(c.weight)),
                 Op::GatedDelta(d) => [Some(d.decay), Some(d.dt_bias)].iter().for_each(mark),
@@ -299,16 +300,6 @@ impl GraphBuilder {
         experts: ExpertLinearOp,
     ) -> Result<ValueId, GraphError> {
         self.op(name, Op::ExpertLinear(experts), &[x, route])
-    }
-
-    /// Attention over the cache whose values are parts of its keys.
-    pub fn latent_attention(
-        &mut self,
-        name: &str,
-        [q, k]: [ValueId; 2],
-        attention: AttentionOp,
-    ) -> Result<ValueId, GraphError> {
-        self.op(name, Op::Attention(attention), &[q, k])
     }
 
     /// Attention over the cache.

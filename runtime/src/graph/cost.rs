@@ -63,6 +63,7 @@ impl Plan {
         match &self.steps[step].kind {
             StepKind::Rows(p) if p.instrs.iter().any(|i| i.op.table().is_some()) => "embed".to_owned(),
             StepKind::Rows(_) => "rows".to_owned(),
+            StepKind::Select(_) => "select".to_owned(),
             StepKind::Attention(_) => "attention".to_owned(),
             StepKind::ShortConv(_) | StepKind::GatedDelta(_) => self.steps[step].kind.name().to_owned(),
             StepKind::Experts(experts) => {
@@ -114,6 +115,17 @@ impl Plan {
                     main.flops += 2 * chosen * (part.out * experts.k) as u64;
                 }
                 StepCost { rows: self.program_cost(&experts.prologue, load), main }
+            }
+            StepKind::Select(select) => {
+                let (op, n) = (&select.op, load.tokens as u64);
+                let query = (op.n_heads * op.head_dim) as u64;
+                let mut main = Cost { bytes: n * (query + op.k as u64) * 4, flops: 0 };
+                for &(cached, new) in &load.sequences {
+                    main.bytes += (cached * op.head_dim * load.kv_bytes) as u64;
+                    let pairs: u64 = (cached - new..cached).map(|p| p as u64 + 1).sum();
+                    main.flops += 2 * pairs * query;
+                }
+                StepCost { rows: Cost::default(), main }
             }
             StepKind::Attention(attention) => attention_cost(attention, load),
             StepKind::ShortConv(conv) => {
@@ -169,6 +181,7 @@ fn attention_cost(step: &AttentionStep, load: &Load) -> StepCost {
 
 /// Keys that the query at `position` sees.
 fn visible(op: &AttentionOp, position: usize) -> usize {
-    let all = op.chunk.map_or(position + 1, |chunk| position % chunk.max(1) + 1);
+    let all = op.selected.map_or(position + 1, |k| k.min(position + 1));
+    let all = op.chunk.map_or(all, |chunk| position % chunk.max(1) + 1);
     op.window.map_or(all, |window| all.min(window))
 }

@@ -103,7 +103,10 @@ fn attributes(op: &Op) -> Json {
         Op::Attention(a) => json!({
             "cache": a.cache.0, "n_heads": a.n_heads, "n_kv_heads": a.n_kv_heads, "head_dim": a.head_dim,
             "v_dim": a.v_dim, "scale": a.scale, "softcap": a.softcap, "window": a.window, "chunk": a.chunk,
-            "v_in_k": a.v_in_k,
+            "v_in_k": a.v_in_k, "selected": a.selected,
+        }),
+        Op::SelectKeys(s) => json!({
+            "cache": s.cache.0, "n_heads": s.n_heads, "head_dim": s.head_dim, "k": s.k,
         }),
         Op::HeadLinear(h) => json!({
             "heads": h.heads, "input": h.input, "output": h.output, "transposed": h.transposed,

@@ -217,6 +217,23 @@ pub struct AttentionOp {
     pub rotate_on_read: Option<RopeId>,
     /// Values are the first `v_dim` elements of their keys: there is no input v, and the cache has none.
     pub v_in_k: bool,
+    /// How many keys at most a token attends to, where another input, the last, says which: their positions in ascending
+    /// order, then -1 for the rest. See [`SelectOp`].
+    pub selected: Option<usize>,
+}
+
+/// The choice of keys to attend to, by small heads with a cache of their own: for each token the `k` best of those that it
+/// sees, by `Σ_h w_h · max(q_h · key, 0)`, after appending this step's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelectOp {
+    /// The cache of index keys: one head, no values.
+    pub cache: CacheId,
+    /// Index heads.
+    pub n_heads: usize,
+    /// Elements of an index query or key.
+    pub head_dim: usize,
+    /// Keys chosen.
+    pub k: usize,
 }
 
 /// A block-diagonal linear: head h of the input times a matrix of its own.
@@ -394,7 +411,10 @@ pub enum Op {
         /// Elements of a head.
         head_dim: usize,
     },
-    /// Attention; inputs q, k and, unless values are part of keys, v.
+    /// Chooses keys to attend to; inputs index queries, index keys and the weights of the heads. The output has `k`
+    /// positions a token, in ascending order, then -1 where it sees fewer.
+    SelectKeys(SelectOp),
+    /// Attention; inputs q, k, unless values are part of keys v, and where keys are chosen those.
     Attention(AttentionOp),
     /// Convolution over a few tokens, with a state.
     ShortConv(ShortConvOp),
@@ -466,6 +486,7 @@ impl Op {
             Op::Norm(_) => "norm",
             Op::Linear { .. } => "linear",
             Op::HeadLinear(_) => "head_linear",
+            Op::SelectKeys(_) => "select_keys",
             Op::Rope { .. } => "rope",
             Op::Attention(_) => "attention",
             Op::ShortConv(_) => "short_conv",
@@ -499,8 +520,8 @@ impl Op {
         let fail = |what: String| Err(err(what));
         let arity = match self {
             Op::Embed { .. } => 0,
-            Op::Attention(a) => 3 - usize::from(a.v_in_k),
-            Op::GatedDelta(_) => 3,
+            Op::Attention(a) => 3 - usize::from(a.v_in_k) + usize::from(a.selected.is_some()),
+            Op::SelectKeys(_) | Op::GatedDelta(_) => 3,
             Op::GatedAct { .. } | Op::Add | Op::Mul | Op::Join { .. } | Op::ExpertLinear(_) | Op::ExpertSum { .. } => 2,
             _ => 1,
         };
@@ -542,6 +563,16 @@ impl Op {
                 }
                 ref s => fail(format!("weight has shape {s:?}, expected [out, {}]", inputs[0].width)),
             },
+            Op::SelectKeys(s) => {
+                let widths = [s.n_heads.checked_mul(s.head_dim), Some(s.head_dim), Some(s.n_heads)];
+                if let Some((x, want)) = inputs.iter().zip(widths).find(|(x, want)| Some(x.width) != *want) {
+                    return fail(format!("`{}` is {} wide, expected {want:?}", x.name, x.width));
+                }
+                if s.k == 0 || s.head_dim == 0 || inputs[0].rows != Rows::Token {
+                    return fail(format!("{} keys by heads of {}", s.k, s.head_dim));
+                }
+                Ok((Rows::Token, s.k))
+            }
             Op::HeadLinear(h) => {
                 let shape = weight_shape(h.weight);
                 let rows = shape.split_last().map_or(0, |(_, outer)| outer.iter().product());
@@ -575,7 +606,12 @@ impl Op {
                     return fail(format!("values of {} elements in keys of {} that turn", a.v_dim, a.head_dim));
                 }
                 let widths = [a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim, a.n_kv_heads * a.v_dim];
-                for (x, want) in inputs.iter().zip(widths) {
+                if let (Some(k), Some(x)) = (a.selected, inputs.last())
+                    && (x.width != k || a.rotate_on_read.is_some() || a.window.is_some() || a.chunk.is_some())
+                {
+                    return fail(format!("`{}` is {} wide, and {k} keys are chosen of all", x.name, x.width));
+                }
+                for (x, want) in inputs.iter().zip(widths).take(3 - usize::from(a.v_in_k)) {
                     if x.width != want {
                         return fail(format!("`{}` is {} wide, expected {want}", x.name, x.width));
                     }

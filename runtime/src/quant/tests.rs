@@ -39,7 +39,8 @@ fn decode_equals_the_gguf_package_bit_for_bit() {
         fixture = rest;
         formats += 1;
     }
-    assert_eq!(formats, DType::ALL.len() - 1, "all but f32");
+    let of_ggml = DType::ALL.iter().filter(|d| d.to_ggml().is_some()).count();
+    assert_eq!(formats, of_ggml - 1, "all but f32");
 }
 
 #[test]
@@ -207,6 +208,10 @@ fn bound(dtype: DType) -> f32 {
 }
 
 fn assert_round_trip(dtype: DType, x: &[f32]) {
+    // FP8 has no scale: what is larger becomes its largest number.
+    let most = if dtype == DType::F8_E4M3 { 448.0 } else { f32::INFINITY };
+    let x: Vec<f32> = x.iter().map(|x| x.clamp(-most, most)).collect();
+    let x = &x[..];
     let y = decode(dtype, &encode(dtype, x));
     let largest = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
     // Relative to the whole block: sub-block scales are rounded in units of the largest. f16 scales have a smallest

@@ -2,6 +2,8 @@
 //
 // A page holds 64 positions: keys [n_kv_heads][64][head_dim], then values [n_kv_heads][64][v_dim]; two f16 a word
 // (KV_F16) or one f32. Which pages a sequence has is in `batch`.
+//
+//   V_IN_K   a value is the first v_dim elements of its key, and a page holds keys alone
 
 #import batch
 
@@ -32,7 +34,11 @@ fn sequence_record(sequence: u32) -> u32 {
 fn page_start(kv: KvLayout, record: u32, position: u32) -> u32 {
     let at = record + 4u + 2u * kv.group;
     let page = batch[batch[at] + position / PAGE - batch[at + 1u]];
+#if V_IN_K
+    return page * PAGE * kv.n_kv_heads * kv.head_dim;
+#else
     return page * PAGE * kv.n_kv_heads * (kv.head_dim + kv.v_dim);
+#endif
 }
 
 // First key and value of a head in the page that begins at `start`.
@@ -41,5 +47,18 @@ fn keys_of(kv: KvLayout, start: u32, head: u32) -> u32 {
 }
 
 fn values_of(kv: KvLayout, start: u32, head: u32) -> u32 {
+#if V_IN_K
+    return keys_of(kv, start, head);
+#else
     return start + PAGE * (kv.n_kv_heads * kv.head_dim + head * kv.v_dim);
+#endif
+}
+
+// Elements from one value to the next.
+fn value_stride(kv: KvLayout) -> u32 {
+#if V_IN_K
+    return kv.head_dim;
+#else
+    return kv.v_dim;
+#endif
 }

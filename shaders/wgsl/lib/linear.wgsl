@@ -5,6 +5,10 @@
 //           lib/act.wgsl) is written to part 0's place. PARTS is 1 then, as far as the search for a workgroup's part goes.
 //   RESIDUAL   a value is added to part 0's output
 //   OUTPUTS   rows are outputs, else tokens
+//   HEADS   the weight is a matrix for each head of the input: part 0 describes the first one's, and `k` and `rows` are a
+//   head's. Heads of the output lie one behind the other
+//   TRANSPOSED   rows of the weight belong to inputs, elements of them to outputs
+//   SCALES   parts may have f32 scales among the vectors: one for SCALE_ROWS rows by SCALE_COLS elements
 //   EXPERTS   weights are those of the experts that a route names (lib/experts.wgsl): how many there are
 //   VEC   the input's place is made of multiples of four elements: it is read four at a time
 #import batch
@@ -23,8 +27,9 @@ struct Part {
     out_first: u32,
     // First element of the bias in `vectors`, or NONE.
     bias: u32,
-    pad0: u32,
-    pad1: u32,
+    // First scale in `vectors`, or NONE, and rows of its block before the first.
+    scale: u32,
+    scale_row: u32,
 }
 
 struct Params {
@@ -34,8 +39,9 @@ struct Params {
     k: u32,
     // Whole groups of 32 in it.
     groups: u32,
-    pad0: u32,
-    pad1: u32,
+    // HEADS: workgroups of a head, and bytes from one matrix to the next. EXPERTS: from one's scales to the next one's.
+    groups_per_head: u32,
+    head_bytes: u32,
     parts: array<Part, 4>,
 #if EXPERTS
     experts: Experts,
@@ -96,12 +102,55 @@ fn source(place: Place, row: u32) -> u32 {
 #endif
 }
 
+#if HEADS
+var<private> head: u32;
+
+// The workgroup among those of its head, which is kept in mind.
+fn own_group(group: u32) -> u32 {
+    head = group / params.groups_per_head;
+    return group % params.groups_per_head;
+}
+
+#else
+fn own_group(group: u32) -> u32 {
+    return group;
+}
+#endif
+
+#if SCALES
+// The factor on element `i` of row `row` of a part.
+fn scale_of(p: u32, row: u32, i: u32) -> f32 {
+    if params.parts[p].scale == NONE {
+        return 1.0;
+    }
+#if TRANSPOSED
+    let len = params.parts[p].rows;
+#else
+    let len = params.k;
+#endif
+    var from = row + params.parts[p].scale_row;
+#if HEADS
+    from += head * (params.head_bytes / params.parts[p].row_bytes);
+#endif
+    let columns = (len + ${SCALE_COLS}u - 1u) / ${SCALE_COLS}u;
+    var first = params.parts[p].scale;
+#if EXPERTS
+    first += expert * params.head_bytes;
+#endif
+    return vectors[first + from / ${SCALE_ROWS}u * columns + i / ${SCALE_COLS}u];
+}
+#endif
+
 // The first byte of part n's weights.
 fn weights_of(n: u32) -> u32 {
 #if EXPERTS
     return expert_byte;
 #else
+#if HEADS
+    return params.parts[n].weight_byte + head * params.head_bytes;
+#else
     return params.parts[n].weight_byte;
+#endif
 #endif
 }
 
@@ -112,7 +161,11 @@ fn x_rows() -> u32 {
 }
 
 fn x_row(row: u32) -> u32 {
+#if HEADS
+    return source(params.input, min(row, row_count() - 1u)) + head * params.k;
+#else
     return source(params.input, min(row, row_count() - 1u));
+#endif
 }
 #endif
 
@@ -143,7 +196,12 @@ struct Target {
 fn target_of(p: u32) -> Target {
     let out = params.parts[p].out;
     let first = params.parts[p].out_first;
-    var t = Target(at(out, 0u) + first, out.z, params.parts[p].bias, params.parts[p].rows, NONE, 0u);
+#if HEADS
+    let begin = at(out, 0u) + first + head * params.parts[p].rows;
+#else
+    let begin = at(out, 0u) + first;
+#endif
+    var t = Target(begin, out.z, params.parts[p].bias, params.parts[p].rows, NONE, 0u);
 #if RESIDUAL
     if p == 0u {
 #if OUTPUTS

@@ -13,8 +13,13 @@ fn sums_${N}(index: u32, sub: u32, first_row: u32, first_token: u32, sums: ptr<f
                 let row = min(first_row + i, params.parts[${N}].rows - 1u);
                 let row_byte = weights_of(${N}u) + row * params.parts[${N}].row_bytes;
 #if KIND == float
+#if SCALES
+                let scale = scale_of(${N}u, row, 32u * g);
+#else
+                let scale = 1.0;
+#endif
                 for (var j = 0u; j < 8u; j++) {
-                    w_tile[i * STRIDE + j] = staged(${FORMAT}_4(row_byte, 32u * g + 4u * j));
+                    w_tile[i * STRIDE + j] = staged(scale * ${FORMAT}_4(row_byte, 32u * g + 4u * j));
                 }
 #else
                 let group = ${FORMAT}_group(row_byte, g);

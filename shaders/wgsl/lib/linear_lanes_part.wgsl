@@ -33,6 +33,12 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
 #endif
 #if KIND == float
         let at = 32u * g;
+#if SCALES
+        var scales: array<f32, ROWS>;
+        for (var r = 0u; r < ROWS; r++) {
+            scales[r] = scale_of(${N}u, min(first_row + r * WG, params.parts[${N}].rows - 1u), at);
+        }
+#endif
 #else
         var groups: array<Group, ROWS>;
         for (var r = 0u; r < ROWS; r++) {
@@ -60,7 +66,10 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
 #if TAIL
     for (var i = 32u * groups_of_k; i < k; i++) {
         for (var r = 0u; r < ROWS; r++) {
-            let w = ${FORMAT}_at(row_byte[r], i);
+            var w = ${FORMAT}_at(row_byte[r], i);
+#if SCALES
+            w *= scale_of(${N}u, min(first_row + r * WG, params.parts[${N}].rows - 1u), i);
+#endif
             for (var t = 0u; t < TOKENS; t++) {
                 total[r * TOKENS + t] += w * load1(x_at[t] - 4u * (lane & (LANES - 1u)) + i);
             }

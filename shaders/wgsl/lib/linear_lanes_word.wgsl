@@ -2,6 +2,9 @@
         for (var r = 0u; r < ROWS; r++) {
 #if KIND == float
             w[r] = ${FORMAT}_4(row_byte[r], at + 4u * ${J}u);
+#if SCALES
+            w[r] *= scales[r];
+#endif
 #else
 #if KIND == signed
             w[r] = signed_bytes_to_f32(groups[r].q[${J}]) * groups[r].scale.${SCALE}.x + groups[r].scale.${SCALE}.y;

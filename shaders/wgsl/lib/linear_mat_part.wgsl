@@ -15,8 +15,13 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
         workgroupBarrier();
         if index < TILE {
 #if KIND == float
+#if SCALES
+            let scale = scale_of(${N}u, row, 32u * g);
+#else
+            let scale = 1.0;
+#endif
             for (var j = 0u; j < 8u; j++) {
-                w_tile[j * TILE + lane] = staged(${FORMAT}_4(row_byte, 32u * g + 4u * j));
+                w_tile[j * TILE + lane] = staged(scale * ${FORMAT}_4(row_byte, 32u * g + 4u * j));
             }
 #else
             let group = ${FORMAT}_group(row_byte, g);
@@ -48,6 +53,9 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
             if i < k {
                 if index < TILE {
                     v[c] = ${FORMAT}_at(row_byte, i);
+#if SCALES
+                    v[c] *= scale_of(${N}u, row, i);
+#endif
                 } else {
                     v[c] = load1(x_at + i);
                 }

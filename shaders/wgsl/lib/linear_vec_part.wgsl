@@ -24,7 +24,12 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
             x[t] = load4(x_at[t] + i);
         }
         for (var r = 0u; r < ROWS; r++) {
+#if SCALES
+            let row = min(first_row + r, params.parts[${N}].rows - 1u);
+            let w = ${FORMAT}_4(row_byte[r], i) * scale_of(${N}u, row, i);
+#else
             let w = ${FORMAT}_4(row_byte[r], i);
+#endif
             for (var t = 0u; t < TOKENS; t++) {
                 total[r * TOKENS + t] += dot(w, x[t]);
             }
@@ -33,8 +38,12 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
 #if TAIL
     for (var i = (k & ~3u) + lane; i < k; i += TEAM) {
         for (var r = 0u; r < ROWS; r++) {
+            var w = ${FORMAT}_at(row_byte[r], i);
+#if SCALES
+            w *= scale_of(${N}u, min(first_row + r, params.parts[${N}].rows - 1u), i);
+#endif
             for (var t = 0u; t < TOKENS; t++) {
-                total[r * TOKENS + t] += ${FORMAT}_at(row_byte[r], i) * load1(x_at[t] + i);
+                total[r * TOKENS + t] += w * load1(x_at[t] + i);
             }
         }
     }

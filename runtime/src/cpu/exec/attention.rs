@@ -9,7 +9,7 @@ use crate::{
     cpu::{
         buffer::Buffer,
         kv::KvRows,
-        ops::attention::{AttentionParams, DecodeItem, KeyRope, PromptItem},
+        ops::attention::{AttentionParams, DECODE_PIECE, DecodeItem, KeyRope, PromptItem},
         pool::Worker,
     },
     graph::{AttentionOp, AttentionStep, HeadOp, ValueId},
@@ -56,7 +56,13 @@ fn share(op: &AttentionOp) -> usize {
 /// Elements of scratch that a worker needs: a row of queries, a key, a partial result, and the kernels' own.
 pub(super) fn scratch_len(op: &AttentionOp) -> usize {
     let p = params(op, None, None);
-    query_len(op) + key_len(op) + p.partial_len().next_multiple_of(16) + p.scratch_len()
+    query_len(op) + key_len(op) + partials_len(op) + p.scratch_len()
+}
+
+/// Elements of the partial results of the pieces that one item computes: of chosen keys all.
+fn partials_len(op: &AttentionOp) -> usize {
+    let pieces = op.selected.map_or(1, |k| k.div_ceil(DECODE_PIECE));
+    (pieces * params(op, None, None).partial_len()).next_multiple_of(16)
 }
 
 fn query_len(op: &AttentionOp) -> usize {
@@ -77,6 +83,9 @@ struct Scratch<'a> {
 
 impl StepContext<'_> {
     pub(super) fn attention(&self, worker: &Worker<'_>, step: &AttentionStep) {
+        if let Some(selected) = step.selected {
+            return self.chosen(worker, step, selected);
+        }
         let sequences = &self.backend.batch.sequences;
         if sequences.iter().any(|s| s.n_rows > 1) {
             return self.prompt(worker, step);
@@ -112,10 +121,11 @@ impl StepContext<'_> {
             let pages = self.backend.kv.pages(&self.backend.book, step.op.cache, kv);
             let position = seq.cached - 1;
             let piece = params.pieces(position, seq.cached).start;
-            let item = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece };
+            let item = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece, keys: None };
             // SAFETY: the one key and value of this head that this step writes were written just now, by this item.
             unsafe { (self.backend.ops.attention_decode)(&item, scratch.kernel, scratch.partial) };
-            self.merge(step, &params, seq.first_row, head, scratch.partial);
+            let partial = &scratch.partial[..params.partial_len()];
+            self.merge(step, &params, seq.first_row, head, partial);
         });
     }
 
@@ -145,7 +155,7 @@ impl StepContext<'_> {
             let q = self.query_rows(step.inputs[0], seq.first_row, 1);
             let pages = self.backend.kv.pages(&self.backend.book, step.op.cache, kv);
             let (position, piece) = (seq.cached - 1, pieces.start + piece);
-            let decode = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece };
+            let decode = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece, keys: None };
             let scratch = self.attention_scratch(worker, &step.op);
             // SAFETY: this item alone writes its partial result.
             let partial = unsafe { self.backend.partials.slice_mut::<f32>(item * partial_len, partial_len) };
@@ -167,21 +177,8 @@ impl StepContext<'_> {
 
     /// Two phases: write all keys and values, then attend in tiles of queries, the last (and longest) tiles first.
     fn prompt(&self, worker: &Worker<'_>, step: &AttentionStep) {
-        const TOKENS: usize = 4;
-        let heads = step.op.n_kv_heads;
-        let group = step.op.n_heads / heads;
+        self.write_rows(worker, step);
         let sequences = &self.backend.batch.sequences;
-        let n = self.backend.batch.tokens.len();
-        worker.for_each(n.div_ceil(TOKENS), |item| {
-            let scratch = self.attention_scratch(worker, &step.op);
-            for row in item * TOKENS..n.min((item + 1) * TOKENS) {
-                let s = sequences.partition_point(|s| s.first_row + s.n_rows <= row);
-                for head in 0..heads {
-                    self.write_head(step, self.kvs[s], row, head, scratch.key);
-                    self.rotate_queries(step, row, head, group);
-                }
-            }
-        });
         let tiles = |s: &SequenceRows| params(&step.op, None, None).prompt_tiles(s.n_rows);
         let heads = params(&step.op, None, None).n_kv_heads;
         let total: usize = sequences.iter().map(|s| tiles(s) * heads).sum();
@@ -215,6 +212,54 @@ impl StepContext<'_> {
         });
     }
 
+    /// One phase: the keys and values of all rows into their pages, queries rotated.
+    fn write_rows(&self, worker: &Worker<'_>, step: &AttentionStep) {
+        const TOKENS: usize = 4;
+        let heads = step.op.n_kv_heads;
+        let group = step.op.n_heads / heads;
+        let n = self.backend.batch.tokens.len();
+        worker.for_each(n.div_ceil(TOKENS), |item| {
+            let scratch = self.attention_scratch(worker, &step.op);
+            for row in item * TOKENS..n.min((item + 1) * TOKENS) {
+                for head in 0..heads {
+                    self.write_head(step, self.kvs[self.sequence_of(row)], row, head, scratch.key);
+                    self.rotate_queries(step, row, head, group);
+                }
+            }
+        });
+    }
+
+    /// The sequence of a row.
+    pub(super) fn sequence_of(&self, row: usize) -> usize {
+        self.backend.batch.sequences.partition_point(|s| s.first_row + s.n_rows <= row)
+    }
+
+    /// Two phases: write all keys and values, then each row attends to the keys that were chosen for it.
+    fn chosen(&self, worker: &Worker<'_>, step: &AttentionStep, selected: ValueId) {
+        self.write_rows(worker, step);
+        let heads = params(&step.op, None, None).n_kv_heads;
+        worker.for_each(self.backend.batch.tokens.len() * heads, |item| {
+            let (row, head) = (item / heads, item % heads);
+            let s = self.sequence_of(row);
+            let params = self.params(step, &self.backend.batch.sequences[s]);
+            // SAFETY: the choice was made in an earlier step.
+            let keys = unsafe { self.row(selected, row, step.op.selected.unwrap_or(0)) };
+            let keys = &keys[..keys.partition_point(|k| *k >= 0.0)];
+            let pages = self.backend.kv.pages(&self.backend.book, step.op.cache, self.kvs[s]);
+            let q = self.query_rows(step.inputs[0], row, 1);
+            let position = self.backend.batch.positions[row] as usize;
+            let scratch = self.attention_scratch(worker, &step.op);
+            let partials = &mut scratch.partial[..keys.len().div_ceil(DECODE_PIECE) * params.partial_len()];
+            for (piece, partial) in partials.chunks_exact_mut(params.partial_len()).enumerate() {
+                let item =
+                    DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece, keys: Some(keys) };
+                // SAFETY: keys and values were written in the phase before.
+                unsafe { (self.backend.ops.attention_decode)(&item, scratch.kernel, partial) };
+            }
+            self.merge(step, &params, row, head, partials);
+        });
+    }
+
     fn params(&self, step: &AttentionStep, seq: &SequenceRows) -> AttentionParams<'_> {
         let k_rope = step.op.rotate_on_read.map(|rope| {
             let spec = &self.backend.plan.graph.ropes()[rope.0 as usize];
@@ -233,13 +278,13 @@ impl StepContext<'_> {
         let p = params(op, None, None);
         let key = query_len(op);
         let partial = key + key_len(op);
-        let kernel = partial + p.partial_len().next_multiple_of(16);
+        let kernel = partial + partials_len(op);
         // SAFETY: scratch belongs to this worker, which uses one of these at a time; the parts are disjoint.
         unsafe {
             Scratch {
                 query: buffer.slice_mut(0, query_len(op)),
                 key: buffer.slice_mut(key, key_len(op)),
-                partial: buffer.slice_mut(partial, p.partial_len()),
+                partial: buffer.slice_mut(partial, partials_len(op)),
                 kernel: buffer.slice_mut(kernel, p.scratch_len()),
             }
         }
@@ -259,17 +304,25 @@ impl StepContext<'_> {
             let x = &mut scratch[..dim];
             x.copy_from_slice(from);
             self.head_ops(&step.head_ops[1 + i], x, dim, row);
-            match self.backend.book.kv_type() {
-                KvType::F16 => {
-                    // SAFETY: the row has `dim` halves; only this item writes it, and it is read later or by this
-                    // item alone.
-                    let to = unsafe { std::slice::from_raw_parts_mut(to.cast::<u16>(), dim) };
-                    (self.backend.ops.f32_to_f16)(x, to);
-                }
-                KvType::F32 => {
-                    // SAFETY: as above, with floats.
-                    unsafe { std::slice::from_raw_parts_mut(to.cast::<f32>(), dim) }.copy_from_slice(x);
-                }
+            // SAFETY: only this item writes the row, and it is read later or by this item alone.
+            unsafe { self.store_cached(x, to) };
+        }
+    }
+
+    /// Writes a row of a cache.
+    ///
+    /// # Safety
+    /// `to` must be a row of as many elements as `x`, which nobody else uses.
+    pub(super) unsafe fn store_cached(&self, x: &[f32], to: *mut u8) {
+        match self.backend.book.kv_type() {
+            KvType::F16 => {
+                // SAFETY: the caller's promise.
+                let to = unsafe { std::slice::from_raw_parts_mut(to.cast::<u16>(), x.len()) };
+                (self.backend.ops.f32_to_f16)(x, to);
+            }
+            KvType::F32 => {
+                // SAFETY: as above, with floats.
+                unsafe { std::slice::from_raw_parts_mut(to.cast::<f32>(), x.len()) }.copy_from_slice(x);
             }
         }
     }

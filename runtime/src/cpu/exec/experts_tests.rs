@@ -11,25 +11,25 @@ use crate::{
 };
 
 const PAGE: usize = 65536;
-const VOCAB: usize = 11;
+pub(crate) const VOCAB: usize = 11;
 
 /// What a mixture of experts is like.
 #[derive(Clone, Copy, Debug)]
-struct Case {
-    dtype: DType,
-    n_experts: usize,
+pub(crate) struct Case {
+    pub dtype: DType,
+    pub n_experts: usize,
     /// Experts from here on have a logit of −100.
-    never_from: usize,
-    k: usize,
-    width: usize,
-    inner: usize,
-    input_major: bool,
-    scaled: bool,
-    bias: bool,
+    pub never_from: usize,
+    pub k: usize,
+    pub width: usize,
+    pub inner: usize,
+    pub input_major: bool,
+    pub scaled: bool,
+    pub bias: bool,
 }
 
 impl Case {
-    const fn new(dtype: DType, n_experts: usize, k: usize, width: usize, inner: usize) -> Self {
+    pub const fn new(dtype: DType, n_experts: usize, k: usize, width: usize, inner: usize) -> Self {
         let never_from = n_experts;
         Self { dtype, n_experts, never_from, k, width, inner, input_major: false, scaled: false, bias: false }
     }
@@ -83,8 +83,8 @@ fn stack(case: &Case, seed: u64, [rows, len]: [usize; 2]) -> Stack {
 }
 
 /// A graph of one mixture of experts over embeddings, and everything that the reference needs.
-struct Model {
-    plan: Plan,
+pub(crate) struct Model {
+    pub plan: Plan,
     case: Case,
     table: Vec<f32>,
     router: Vec<f32>,
@@ -94,7 +94,7 @@ struct Model {
     biases: [Vec<f32>; 2],
 }
 
-fn model(case: Case) -> Model {
+pub(crate) fn model(case: Case) -> Model {
     let Case { n_experts, k, width, inner, .. } = case;
     let mut b = GraphBuilder::new();
     let table = random(1, VOCAB * width);
@@ -178,13 +178,20 @@ impl Model {
     fn check(&self, isa: Isa, threads: usize, n: usize, tolerance: f64) {
         let tokens: Vec<u32> = (0..n).map(|i| (i * 7 % VOCAB) as u32).collect();
         let out = self.run(isa, threads, &tokens);
-        for (row, token) in out.chunks_exact(self.case.width).zip(&tokens) {
+        self.compare(&out, &tokens, tolerance, &format!("{isa:?}, {threads} threads"));
+    }
+
+    /// As [`Model::check`], for rows computed on `device`.
+    pub fn compare(&self, out: &[f32], tokens: &[u32], tolerance: f64, device: &str) {
+        assert_eq!(out.len(), tokens.len() * self.case.width);
+        for (row, token) in out.chunks_exact(self.case.width).zip(tokens) {
             let want = self.reference(*token as usize);
             let error: f64 = row.iter().zip(&want).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
             let norm: f64 = want.iter().map(|v| v * v).sum();
             let relative = (error / norm).sqrt();
             let case = &self.case;
-            assert!(relative <= tolerance, "{case:?} on {isa:?}, {threads} threads, {n} rows: {relative:.1e}");
+            let n = tokens.len();
+            assert!(relative <= tolerance, "{case:?} on {device}, {n} rows: {relative:.1e}");
         }
     }
 }
@@ -203,6 +210,7 @@ fn rows_go_through_their_experts() {
         (Case { never_from: 4, ..Case::new(DType::Q8_0, 9, 2, 96, 64) }, 3e-2),
         (Case { never_from: 3, ..Case::new(DType::Q4_0, 6, 2, 64, 160) }, 5e-2),
         (Case { never_from: 3, ..Case::new(DType::Q6_K, 4, 2, 256, 256) }, 5e-2),
+        (Case { never_from: 4, ..Case::new(DType::MXFP4, 6, 3, 64, 96) }, 5e-2),
     ];
     for (case, tolerance) in cases {
         let model = model(case);

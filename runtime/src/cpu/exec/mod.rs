@@ -12,7 +12,7 @@
 mod attention;
 mod experts;
 #[cfg(test)]
-mod experts_tests;
+pub(crate) mod experts_tests;
 mod heads;
 mod linear;
 mod observe;
@@ -20,6 +20,7 @@ mod part;
 mod recurrent;
 mod rows;
 mod schedule;
+mod select;
 
 use std::time::Instant;
 
@@ -79,6 +80,8 @@ pub struct CpuBackend {
     key_rope_tables: Vec<Buffer>,
     /// Results of attention over pieces of long sequences.
     partials: Buffer,
+    /// By worker: scores of the keys of the longest sequence, where keys are chosen.
+    select_scratch: Vec<Buffer>,
     max_step_tokens: usize,
     vocab: usize,
     batch: Batch,
@@ -124,6 +127,7 @@ impl CpuBackend {
             rope_tables,
             key_rope_tables,
             partials: Buffer::new(0, "partial attention")?,
+            select_scratch: (0..threads).map(|_| Buffer::new(0, "scores of keys")).collect::<Result<_, _>>()?,
             max_step_tokens: max_tokens,
             batch: Batch::default(),
             tracing: None,
@@ -222,6 +226,13 @@ impl CpuBackend {
         self.fill_rope_tables()?;
         let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
         let partials = self.schedule.partial_len * longest.div_ceil(DECODE_PIECE) * n_sequences * 4;
+        let selects = self.plan.steps.iter().any(|s| matches!(s.kind, StepKind::Select(_)));
+        let scores = select::scratch_bytes(longest);
+        if selects && self.select_scratch[0].len() < scores {
+            for buffer in &mut self.select_scratch {
+                *buffer = Buffer::new(scores.next_power_of_two(), "scores of keys")?;
+            }
+        }
         if self.partials.len() < partials {
             self.partials = Buffer::new(partials.next_power_of_two(), "partial attention")?;
         }
@@ -267,6 +278,7 @@ impl StepContext<'_> {
             StepKind::Rows(program) => self.rows(worker, program),
             StepKind::Linear(linear) => self.linear(worker, linear, &self.backend.schedule.linear[i]),
             StepKind::Experts(experts) => self.experts(worker, experts, &self.backend.schedule.experts[i]),
+            StepKind::Select(select) => self.select(worker, select),
             StepKind::Attention(attention) => self.attention(worker, attention),
             StepKind::ShortConv(conv) => self.short_conv(worker, conv),
             StepKind::GatedDelta(delta) => self.gated_delta(worker, delta),

@@ -87,7 +87,8 @@ impl Schedule {
                     let few = bytes(&e.mat_vec_forms, step.k) * step.inputs() + routes + Pairs::bytes(step, 1);
                     mat_vec_act_bytes = mat_vec_act_bytes.max(few);
                 }
-                StepKind::Rows(_) | StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => {}
+                StepKind::Rows(_) | StepKind::Select(_) | StepKind::Attention(_) => {}
+                StepKind::ShortConv(_) | StepKind::GatedDelta(_) => {}
             }
             linear.push(l);
             experts.push(e);
@@ -107,7 +108,7 @@ impl Schedule {
         let mut rest = self.mat_vec_act_bytes * LinearKernels::MAT_VEC_TOKENS;
         for step in &plan.steps {
             match &step.kind {
-                StepKind::Rows(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => {}
+                StepKind::Rows(_) | StepKind::Select(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => {}
                 StepKind::Linear(LinearStep { heads: Some(h), k, .. }) => {
                     // One head's rows may lie before the panel.
                     let dtype = plan.graph.weight(h.weight).dtype();

@@ -86,6 +86,8 @@ pub struct OpKernels {
     pub attention_decode: attention::DecodeKernel,
     /// [`attention::decode::attention_merge`]
     pub attention_merge: attention::MergeKernel,
+    /// [`attention::select::select_scores`]
+    pub select_scores: attention::SelectKernel,
     /// [`attention::prompt::attention_prompt`]
     pub attention_prompt: attention::PromptKernel,
 }
@@ -112,6 +114,7 @@ impl OpKernels {
             argmax: sample::argmax(isa),
             attention_decode: attention::decode::attention_decode(isa),
             attention_merge: attention::decode::attention_merge(isa),
+            select_scores: attention::select::select_scores(isa),
             attention_prompt: attention::prompt::attention_prompt(isa),
         }
     }

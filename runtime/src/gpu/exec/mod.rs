@@ -6,6 +6,8 @@
 //! when a buffer had to grow are the bind groups made again.
 
 mod ahead;
+#[cfg(test)]
+mod expert_tests;
 mod lower;
 mod memory;
 mod need;

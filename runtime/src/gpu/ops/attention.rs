@@ -87,6 +87,9 @@ pub fn dispatches(
     if op.head_dim > 1024 || op.v_dim > 1024 {
         return Err(fail(format!("heads of {} and {} elements are too long", op.head_dim, op.v_dim)));
     }
+    if !caps.software && op.v_dim / 4 > decode_workgroup(caps) as usize {
+        return Err(fail(format!("values of {} elements are too long for workgroups of this adapter", op.v_dim)));
+    }
     let lowering = Lowering { caps, graph, step, places };
     Ok(AttentionDispatches {
         heads: lowering.heads().map_err(fail)?,
@@ -103,7 +106,9 @@ fn decode_tiles(caps: &Caps, op: &AttentionOp) -> (usize, u32) {
     if caps.software {
         return (SOLO, op.n_heads.div_ceil(SOLO) as u32);
     }
-    let heads = group.min(8).min(1024 / op.head_dim).max(1).min(decode_workgroup(caps) as usize / 16);
+    // Keys of one cached head that all queries share are worth more workgroup memory: each reads them again.
+    let room = if op.v_in_k { 2304 } else { 1024 };
+    let heads = group.min(8).min(room / op.head_dim).max(1).min(decode_workgroup(caps) as usize / 16);
     (heads, (op.n_kv_heads * group.div_ceil(heads)) as u32)
 }
 
@@ -184,7 +189,8 @@ impl Lowering<'_> {
         }
         let q_heads = if self.step.head_ops[0].is_empty() { 0 } else { op.n_heads };
         params = params.u(&[q_heads as u32]);
-        let heads = (q_heads + 2 * op.n_kv_heads) as u32;
+        let cached = if op.v_in_k { 1 } else { 2 };
+        let heads = (q_heads + cached * op.n_kv_heads) as u32;
         let longest = op.head_dim.max(op.v_dim);
         let invocations = if self.caps.software { SOLO as u32 } else { workgroup(self.caps, longest / 2, 256) };
         let defines = reduction(self.caps, invocations)
@@ -322,7 +328,7 @@ impl Lowering<'_> {
     ) -> Dispatch {
         let mut bindings = vec![Access::Uniform, Access::Read, Access::ReadWrite, Access::Read];
         bindings.extend(more);
-        let defines = defines.flag("KV_F16", self.places.kv == KvType::F16);
+        let defines = defines.flag("KV_F16", self.places.kv == KvType::F16).flag("V_IN_K", self.step.op.v_in_k);
         let kernel = Kernel { name, defines, constants: Vec::new(), bindings };
         Dispatch { kernel, params: params.finish(), grid, rows: Rows::Token }
     }

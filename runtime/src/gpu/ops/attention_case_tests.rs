@@ -20,6 +20,7 @@ use crate::{
 
 pub(super) const BASE: AttentionOp = AttentionOp {
     v_in_k: false,
+    selected: None,
     cache: CacheId(0),
     n_heads: 6,
     n_kv_heads: 2,
@@ -149,6 +150,7 @@ impl Case {
         let attention = AttentionStep {
             op: op.clone(),
             inputs: [ValueId(0), ValueId(1), ValueId(2)],
+            selected: None,
             head_ops: self.head_ops.clone(),
             output: ValueId(3),
         };

@@ -83,7 +83,9 @@ pub fn dispatches(caps: &Caps, call: &ExpertCall) -> Result<ExpertDispatches, Gp
             rows: call.linear.rows,
         }
     };
-    let own = linear::defines(&call.linear);
+    // A row's inputs follow one another without a gap.
+    let wide = linear::aligned(&call.linear) && (!call.per_slot || call.linear.k.is_multiple_of(4));
+    let own = linear::defines_for(&call.linear, wide);
     let by_row = [Dim::RowsOver(1), Dim::Fixed(call.slots)];
     if call.input_major {
         if !part.dtype.is_float() {

@@ -30,6 +30,32 @@ pub struct LinearPart {
     pub weight_byte: u64,
     /// Bytes from one row to the next.
     pub row_bytes: u64,
+    /// Factors on its elements, if they are kept apart.
+    pub scales: Option<PartScales>,
+}
+
+/// f32 scales of a part among the vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartScales {
+    /// The first one's element in `vectors`.
+    pub at: u32,
+    /// Rows of the first block that lie before the part's.
+    pub first_row: u32,
+    /// Rows, and elements of a row, that share a scale.
+    pub block: [u32; 2],
+    /// Of experts: elements from one's first scale to the next one's.
+    pub each: u32,
+}
+
+/// One matrix for each head of the input; the call's part is the first one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadCall {
+    /// Heads.
+    pub heads: u32,
+    /// Bytes from one matrix to the next.
+    pub bytes: u64,
+    /// Rows of the weight belong to inputs.
+    pub transposed: bool,
 }
 
 /// Weights with one input, in one dispatch.
@@ -47,6 +73,8 @@ pub struct LinearCall {
     pub residual: Option<Place>,
     /// Of two parts of equally many rows: `act(part 0) · part 1` is written to part 0's place, and nothing else.
     pub gated: Option<Act>,
+    /// A matrix for each head: `k` and the part's rows are a head's, and heads lie one behind the other.
+    pub heads: Option<HeadCall>,
 }
 
 /// What to run for up to `max_rows` rows.
@@ -65,6 +93,9 @@ pub struct Variant {
 pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuError> {
     check(call)?;
     let variant = |max_rows, dispatch| Variant { max_rows, dispatch };
+    if call.heads.is_some_and(|h| h.transposed) {
+        return Ok(vec![variant(1, transposed(caps, call, 1)), variant(u32::MAX, transposed(caps, call, 8))]);
+    }
     if caps.software {
         return Ok(vec![variant(1, lanes(caps, call, 1)), variant(u32::MAX, lanes(caps, call, 8))]);
     }
@@ -86,16 +117,35 @@ pub(super) fn check(call: &LinearCall) -> Result<(), GpuError> {
     if call.gated.is_some() && (call.parts.len() != 2 || call.parts[0].rows != call.parts[1].rows) {
         return fail("gate and up differ in their rows".to_owned());
     }
+    if call.heads.is_some() && (call.parts.len() != 1 || call.residual.is_some() || call.gated.is_some()) {
+        return fail("heads of several parts".to_owned());
+    }
+    let blocks: Vec<[u32; 2]> = call.parts.iter().filter_map(|p| p.scales.map(|s| s.block)).collect();
+    let whole = |b: &[u32; 2]| b[0] > 0 && b[1] > 0 && (b[1].is_multiple_of(32) || b[1] >= call.k);
+    if blocks.iter().any(|b| *b != blocks[0] || !whole(b)) {
+        return fail(format!("scales of blocks {blocks:?}"));
+    }
+    let turned = call.heads.is_some_and(|h| h.transposed);
     for p in &call.parts {
+        let row_len = if turned { p.rows } else { call.k };
         let align = alignment(p.dtype);
-        let row = p.dtype.row_bytes(call.k as usize).map(|b| b as u64);
+        let row = p.dtype.row_bytes(row_len as usize).map(|b| b as u64);
         if p.rows == 0 || row.is_none_or(|row| row > p.row_bytes) {
             return fail(format!("rows of {} bytes", p.row_bytes));
         }
         if p.weight_byte % align != 0 || p.row_bytes % align != 0 {
             return fail(format!("weights at byte {} in rows of {}", p.weight_byte, p.row_bytes));
         }
-        if p.row_bytes.checked_mul(p.rows.into()).is_none_or(|b| b + p.weight_byte > 1 << 32) {
+        let rows = if turned { call.k } else { p.rows };
+        let last = call.heads.map_or(0, |h| h.bytes.saturating_mul(u64::from(h.heads.saturating_sub(1))));
+        if call.heads.is_some_and(|h| h.bytes % align != 0) {
+            return fail("matrices that begin within a block".to_owned());
+        }
+        if p.row_bytes
+            .checked_mul(rows.into())
+            .and_then(|b| b.checked_add(last))
+            .is_none_or(|b| b + p.weight_byte > 1 << 32)
+        {
             return fail("a binding of more than 4 GiB".to_owned());
         }
     }
@@ -111,20 +161,30 @@ fn alignment(dtype: DType) -> u64 {
     }
 }
 
+/// Defines that all kernels have.
+fn defines(call: &LinearCall) -> Defines {
+    defines_for(call, aligned(call))
+}
+
 /// Whether all values are at multiples of four elements.
-fn aligned(call: &LinearCall) -> bool {
+pub(super) fn aligned(call: &LinearCall) -> bool {
     let p = call.input;
     [p.base, p.offset, p.stride].iter().all(|v| v.is_multiple_of(4))
 }
 
-/// Defines that all kernels have.
-pub(super) fn defines(call: &LinearCall) -> Defines {
+/// As [`defines`], where the input may (`wide`) or may not be read four elements at a time.
+pub(super) fn defines_for(call: &LinearCall, wide: bool) -> Defines {
     let mut d = Defines::new()
         .with("PARTS", if call.gated.is_some() { 1 } else { call.parts.len() })
         .flag("RESIDUAL", call.residual.is_some())
         .flag("OUTPUTS", call.rows == Rows::Output)
-        .flag("VEC", aligned(call))
-        .flag("TAIL", !call.k.is_multiple_of(32));
+        .flag("VEC", wide)
+        .flag("TAIL", !call.k.is_multiple_of(32))
+        .flag("HEADS", call.heads.is_some())
+        .flag("TRANSPOSED", call.heads.is_some_and(|h| h.transposed));
+    if let Some(s) = call.parts.iter().find_map(|p| p.scales) {
+        d = d.flag("SCALES", true).with("SCALE_ROWS", s.block[0]).with("SCALE_COLS", s.block[1]);
+    }
     for (i, p) in call.parts.iter().enumerate() {
         let kind = match p.dtype {
             d if d.is_float() => "float",
@@ -145,14 +205,17 @@ pub(super) fn words(call: &LinearCall, rows_each: u32) -> (Vec<u32>, u32) {
     let mut words = Vec::with_capacity(60);
     words.extend(call.input.words());
     words.extend(call.residual.unwrap_or(none).words());
-    words.extend([call.k, call.k / 32, 0, 0]);
+    let of_head = call.heads.map_or(0, |_| call.parts[0].rows.div_ceil(rows_each));
+    let each = call.parts[0].scales.map_or(0, |s| s.each);
+    words.extend([call.k, call.k / 32, of_head, call.heads.map_or(each, |h| h.bytes as u32)]);
     let mut groups = 0u32;
     for p in &call.parts {
         words.extend(p.out.words());
         words.extend([p.weight_byte as u32, p.row_bytes as u32, p.rows, groups]);
-        words.extend([p.out_first, p.bias.unwrap_or(u32::MAX), 0, 0]);
+        let (scale, scale_row) = p.scales.map_or((u32::MAX, 0), |s| (s.at, s.first_row));
+        words.extend([p.out_first, p.bias.unwrap_or(u32::MAX), scale, scale_row]);
         if call.gated.is_none() || groups == 0 {
-            groups += p.rows.div_ceil(rows_each);
+            groups += p.rows.div_ceil(rows_each) * call.heads.map_or(1, |h| h.heads);
         }
     }
     words.resize(12 + 12 * MAX_PARTS, 0);
@@ -235,7 +298,14 @@ fn lanes(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
 fn cooperative_subgroup(caps: &Caps, call: &LinearCall) -> Option<u32> {
     let (min, max) = caps.subgroups?;
     let fits = caps.max_workgroup_memory >= 19 << 10 && 4 * max <= caps.max_invocations;
-    (caps.cooperative && caps.f16 && min == max && max <= 256 && fits && call.k.is_multiple_of(32)).then_some(max)
+    (caps.cooperative
+        && call.heads.is_none()
+        && caps.f16
+        && min == max
+        && max <= 256
+        && fits
+        && call.k.is_multiple_of(32))
+    .then_some(max)
 }
 
 fn cooperative(caps: &Caps, call: &LinearCall, sub: u32) -> Dispatch {
@@ -243,9 +313,16 @@ fn cooperative(caps: &Caps, call: &LinearCall, sub: u32) -> Dispatch {
     dispatch(caps, call, "linear_coop", defines, 128, 64)
 }
 
+/// An invocation an element of the output.
+fn transposed(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
+    const WG: u32 = 64;
+    dispatch(caps, call, "linear_transposed", defines(call).with("WG", WG).with("TOKENS", tokens), WG, tokens)
+}
+
 /// Staged as f16 where the device has it and no weight has more precision or range than that.
 fn mat_mat(caps: &Caps, call: &LinearCall) -> Dispatch {
-    let wide = call.parts.iter().any(|p| matches!(p.dtype, DType::F32 | DType::BF16));
+    let wide =
+        call.parts.iter().any(|p| p.scales.is_some() || matches!(p.dtype, DType::F32 | DType::BF16 | DType::MXFP4));
     dispatch(caps, call, "linear_mat", defines(call).flag("F16", caps.f16 && !wide), 64, 64)
 }
 

@@ -29,7 +29,7 @@ use super::{
 use crate::{format::Tensor, quant::RowError};
 use planner::Planner;
 pub use row_program::{RowInstr, RowOp, RowProgram, Src};
-pub use steps::{AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, StepKind};
+pub use steps::{AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, SelectStep, StepKind};
 
 /// Where a step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, RowInstr, RowOp, RowProgram, Src, StepKind,
+    AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, RowInstr, RowOp, RowProgram, SelectStep,
+    Src, StepKind,
 };
 use crate::graph::{
     builder::{Graph, Node},
@@ -74,6 +75,12 @@ impl<'g> Planner<'g> {
                     }
                     self.experts([node.inputs[0], node.inputs[1]], &group);
                 }
+                Op::SelectKeys(op) => {
+                    self.flush();
+                    let inputs = [node.inputs[0], node.inputs[1], node.inputs[2]];
+                    let step = SelectStep { op: *op, inputs, output: node.output };
+                    self.steps.push((node.name.clone(), StepKind::Select(step)));
+                }
                 Op::Attention(_) => {
                     self.flush();
                     self.steps.push((node.name.clone(), StepKind::Attention(attention[&at].clone())));
@@ -111,10 +118,10 @@ impl<'g> Planner<'g> {
         for (i, node) in self.graph.nodes.iter().enumerate() {
             let Op::Attention(op) = &node.op else { continue };
             // Values within keys have no input of their own.
-            let v = node.inputs.get(2).copied();
+            let v = node.inputs.get(2).copied().filter(|_| !op.v_in_k);
             let mut inputs = [node.inputs[0], node.inputs[1], v.unwrap_or(node.inputs[1])];
             let mut head_ops = [const { Vec::new() }; 3];
-            let dims = [op.head_dim, op.head_dim, op.v_dim].into_iter().take(node.inputs.len());
+            let dims = [op.head_dim, op.head_dim, op.v_dim].into_iter().take(3 - usize::from(op.v_in_k));
             for (x, (ops, dim)) in inputs.iter_mut().zip(head_ops.iter_mut().zip(dims)) {
                 while self.users[x.0 as usize].len() == 1 {
                     let Some(&p) = producer.get(x) else { break };
@@ -138,7 +145,8 @@ impl<'g> Planner<'g> {
             if v.is_none() {
                 inputs[2] = inputs[1];
             }
-            steps.insert(i, AttentionStep { op: op.clone(), inputs, head_ops, output: node.output });
+            let selected = node.inputs.last().copied().filter(|_| op.selected.is_some());
+            steps.insert(i, AttentionStep { op: op.clone(), inputs, selected, head_ops, output: node.output });
         }
         steps
     }
@@ -255,8 +263,8 @@ impl<'g> Planner<'g> {
                 }
                 Op::SelectOutputs => RowOp::Copy { src: src(0) },
                 // never pending
-                Op::Linear { .. } | Op::HeadLinear(_) | Op::ExpertLinear(_) | Op::Attention(_) => continue,
-                Op::ShortConv(_) | Op::GatedDelta(_) => continue,
+                Op::Linear { .. } | Op::HeadLinear(_) | Op::ExpertLinear(_) | Op::SelectKeys(_) => continue,
+                Op::Attention(_) | Op::ShortConv(_) | Op::GatedDelta(_) => continue,
             };
             let outside = |u: &usize| !pending.contains(u) && !consumers.contains(u);
             let needed = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;

@@ -3,7 +3,8 @@
 use super::{RowProgram, Src};
 use crate::graph::{
     op::{
-        AttentionOp, CacheId, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, StateId, ValueId, WeightId,
+        AttentionOp, CacheId, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, SelectOp, StateId, ValueId,
+        WeightId,
     },
     recurrent::{GatedDeltaStep, ShortConvStep},
 };
@@ -91,9 +92,22 @@ pub struct AttentionStep {
     pub op: AttentionOp,
     /// Query, key and value rows as the linears made them; the key twice where values are parts of keys.
     pub inputs: [ValueId; 3],
+    /// Positions of the keys that each token attends to, where it is not to all that it sees.
+    pub selected: Option<ValueId>,
     /// Applied in order to each head of q, k, v. A non-empty list for q says that q may be overwritten.
     pub head_ops: [Vec<HeadOp>; 3],
     /// `[rows, n_heads * v_dim]`.
+    pub output: ValueId,
+}
+
+/// The choice of keys to attend to.
+#[derive(Clone, Debug)]
+pub struct SelectStep {
+    /// Geometry.
+    pub op: SelectOp,
+    /// Index queries, index keys, weights of index heads.
+    pub inputs: [ValueId; 3],
+    /// `[rows, k]`.
     pub output: ValueId,
 }
 
@@ -106,6 +120,8 @@ pub enum StepKind {
     Linear(LinearStep),
     /// Linears by experts with their row program.
     Experts(ExpertStep),
+    /// The choice of keys.
+    Select(SelectStep),
     /// Attention.
     Attention(AttentionStep),
     /// A convolution over tokens.
@@ -145,8 +161,13 @@ impl StepKind {
                 }));
                 writes.extend(e.parts.iter().map(|p| p.output));
             }
+            StepKind::Select(s) => {
+                reads.extend(s.inputs);
+                writes.push(s.output);
+            }
             StepKind::Attention(a) => {
                 reads.extend(a.inputs);
+                reads.extend(a.selected);
                 writes.push(a.output);
             }
             StepKind::ShortConv(c) => {
@@ -167,7 +188,8 @@ impl StepKind {
             StepKind::Rows(p) => Some(p),
             StepKind::Linear(l) => Some(&l.prologue),
             StepKind::Experts(e) => Some(&e.prologue),
-            StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => None,
+            StepKind::Select(_) | StepKind::Attention(_) => None,
+            StepKind::ShortConv(_) | StepKind::GatedDelta(_) => None,
         }
     }
 
@@ -177,7 +199,7 @@ impl StepKind {
         let parts: Vec<WeightId> = match self {
             StepKind::Linear(l) => l.parts.iter().map(|p| p.weight).collect(),
             StepKind::Experts(e) => e.parts.iter().flat_map(|p| p.op.experts.iter().copied()).collect(),
-            StepKind::Rows(_) | StepKind::Attention(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => Vec::new(),
+            _ => Vec::new(),
         };
         tables.chain(parts).collect()
     }
@@ -187,7 +209,7 @@ impl StepKind {
         match self {
             StepKind::ShortConv(c) => Some(c.op.state),
             StepKind::GatedDelta(d) => Some(d.op.state),
-            StepKind::Rows(_) | StepKind::Linear(_) | StepKind::Experts(_) | StepKind::Attention(_) => None,
+            _ => None,
         }
     }
 
@@ -195,6 +217,7 @@ impl StepKind {
     pub fn cache(&self) -> Option<CacheId> {
         match self {
             StepKind::Attention(a) => Some(a.op.cache),
+            StepKind::Select(s) => Some(s.op.cache),
             _ => None,
         }
     }
@@ -205,6 +228,7 @@ impl StepKind {
             StepKind::Rows(_) => "rows",
             StepKind::Linear(_) => "linear",
             StepKind::Experts(_) => "experts",
+            StepKind::Select(_) => "select",
             StepKind::Attention(_) => "attention",
             StepKind::ShortConv(_) => "short_conv",
             StepKind::GatedDelta(_) => "gated_delta",

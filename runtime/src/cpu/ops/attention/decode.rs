@@ -62,8 +62,18 @@ unsafe fn decode_typed<S: Simd, const F16: bool>(
 ) {
     let params = item.params;
     let (group, dim, v_dim) = (params.group(), params.head_dim, params.v_dim);
+    let chosen = item.keys.map(|keys| &keys[keys.len().min(item.piece * DECODE_PIECE)..]);
+    let chosen = chosen.map(|keys| &keys[..keys.len().min(DECODE_PIECE)]);
     let visible = params.visible(item.position, item.kv.len);
     let keys = visible.start.max(item.piece * DECODE_PIECE)..visible.end.min((item.piece + 1) * DECODE_PIECE);
+    let n = chosen.map_or(keys.len(), <[f32]>::len);
+    // The keys from the `done`th of them on that lie one after the other.
+    let run_from = |done: usize| {
+        let Some(chosen) = chosen else { return item.kv.run(params, item.kv_head, keys.start + done..keys.end) };
+        let first = chosen[done] as usize;
+        let together = chosen[done..].iter().enumerate().take_while(|(i, key)| **key as usize == first + i).count();
+        item.kv.run(params, item.kv_head, first..first + together)
+    };
     let (max, rest) = partial[..params.partial_len()].split_at_mut(group);
     let (sum, acc) = rest.split_at_mut(group);
     acc.fill(0.0);
@@ -73,33 +83,33 @@ unsafe fn decode_typed<S: Simd, const F16: bool>(
     let heads = &item.q[item.kv_head * group * dim..][..group * dim];
     q.iter_mut().zip(heads).for_each(|(q, x)| *q = x * factor);
 
-    let mut next = keys.clone();
-    while !next.is_empty() {
-        let run = item.kv.run(params, item.kv_head, next.clone());
-        next.start += run.n;
+    let mut done = 0;
+    while done < n {
+        let run = run_from(done);
         // SAFETY: rows of visible keys; `q` and `scores` have `group` rows, and the run ends inside of this piece.
         unsafe {
-            let scores = scores.as_mut_ptr().add(run.key - keys.start);
+            let scores = scores.as_mut_ptr().add(done);
             if params.k_rope.is_some() {
                 turned_scores::<S, F16>(s, params, &run, q, turned, scores);
             } else {
                 group_scores::<S, F16>(s, group, dim, q, run.k, run.n, scores);
             }
         }
+        done += run.n;
     }
     for g in 0..group {
-        let row = &mut scores[g * DECODE_PIECE..][..keys.len()];
+        let row = &mut scores[g * DECODE_PIECE..][..n];
         (max[g], sum[g]) = softmax(s, row, cap);
     }
-    let mut next = keys.clone();
-    while !next.is_empty() {
-        let run = item.kv.run(params, item.kv_head, next.clone());
-        next.start += run.n;
+    let mut done = 0;
+    while done < n {
+        let run = run_from(done);
         // SAFETY: as above, and `acc` has `group` rows of `v_dim`.
         unsafe {
-            let weights = scores.as_ptr().add(run.key - keys.start);
+            let weights = scores.as_ptr().add(done);
             group_values::<S, F16>(s, group, (v_dim, params.v_stride()), run.v, run.n, weights, acc.as_mut_ptr());
         }
+        done += run.n;
     }
 }
 

@@ -11,6 +11,7 @@
 
 pub mod decode;
 pub mod prompt;
+pub mod select;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,8 @@ const NO_SCORE: f32 = -1e30;
 pub type DecodeKernel = unsafe fn(&DecodeItem<'_>, &mut [f32], &mut [f32]);
 /// [`decode::attention_merge`]'s kernels.
 pub type MergeKernel = fn(&AttentionParams<'_>, usize, &[f32], &mut [f32]);
+/// [`select::select_scores`]'s kernels.
+pub type SelectKernel = unsafe fn(&select::SelectItem<'_>, &mut [f32]);
 /// [`prompt::attention_prompt`]'s kernels.
 pub type PromptKernel = unsafe fn(&PromptItem<'_>, &mut [f32]);
 
@@ -213,8 +216,10 @@ pub struct DecodeItem<'a> {
     pub q: &'a [f32],
     /// The token's position.
     pub position: usize,
-    /// Which piece: one of [`AttentionParams::pieces`].
+    /// Which piece: one of [`AttentionParams::pieces`]; of chosen keys, piece i has `i * DECODE_PIECE..` of them.
     pub piece: usize,
+    /// The positions of the keys that the token attends to, in ascending order, where it is not to all that it sees.
+    pub keys: Option<&'a [f32]>,
 }
 
 /// One tile of one sequence's prompt for one kv head: query rows `tile * QUERY_ROWS..`, where row r is token

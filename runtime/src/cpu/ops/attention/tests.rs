@@ -208,7 +208,7 @@ impl Case {
                 let mut partials = vec![f32::NAN; pieces.len() * p.partial_len()];
                 for (partial, piece) in partials.chunks_mut(p.partial_len()).zip(pieces.clone()) {
                     let q = &q[token * p.n_heads * p.head_dim..][..p.n_heads * p.head_dim];
-                    let item = DecodeItem { params: p, kv: &kv, kv_head, q, position, piece };
+                    let item = DecodeItem { params: p, kv: &kv, kv_head, q, position, piece, keys: None };
                     // SAFETY: `kv` describes the cache's bytes.
                     unsafe { (op_kernels(isa).attention_decode)(&item, &mut scratch, partial) };
                 }
@@ -335,12 +335,14 @@ fn powers_of_two_are_exact_to_two_ulp() {
 fn latent_keys_match_f64() {
     // Values within keys, with heads cut for several workers: DeepSeek's 576 and 512 among odd ones.
     for (n_heads, n_kv_heads, share, head_dim, v_dim) in
-        [(16, 2, 2, 576, 512), (5, 1, 1, 48, 32), (12, 4, 2, 13, 13), (6, 6, 3, 21, 9)]
+        [(4, 2, 2, 576, 512), (5, 1, 1, 48, 32), (12, 4, 2, 13, 13), (6, 6, 3, 21, 9)]
     {
         for kv in [KvType::F16, KvType::F32] {
             let params =
                 AttentionParams { n_heads, n_kv_heads, share, head_dim, v_dim, v_in_k: true, scale: 0.05, ..BASE };
-            Case { kv, ..case(params) }.check(&format!("{n_heads} {n_kv_heads} {share} {head_dim} {v_dim} {kv:?}"));
+            let n_tokens = if head_dim > 100 { 5 } else { 75 };
+            Case { kv, n_tokens, ..case(params) }
+                .check(&format!("{n_heads} {n_kv_heads} {share} {head_dim} {v_dim} {kv:?}"));
         }
     }
 }

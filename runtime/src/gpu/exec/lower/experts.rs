@@ -7,7 +7,7 @@ use crate::{
         exec::memory::Source,
         ops::{
             experts::{self, ExpertCall},
-            linear::{LinearCall, LinearPart},
+            linear::{LinearCall, LinearPart, PartScales},
         },
         weights::device_format,
     },
@@ -42,10 +42,19 @@ impl Lowering<'_> {
                     bias: part.op.bias.map(|b| self.vector_at[b.0 as usize]),
                     weight_byte: 0,
                     row_bytes,
+                    scales: self.expert_scales(part, shown.rows.start)?,
                 };
                 let k = step.k as u32;
                 let call = ExpertCall {
-                    linear: LinearCall { input, k, parts: vec![linear], rows, residual: None, gated: None },
+                    linear: LinearCall {
+                        input,
+                        k,
+                        parts: vec![linear],
+                        rows,
+                        residual: None,
+                        gated: None,
+                        heads: None,
+                    },
                     route,
                     slots: step.slots as u32,
                     per_slot: step.per_slot,
@@ -82,6 +91,24 @@ impl Lowering<'_> {
         let flops = |part: &ExpertPart| 2 * (step.slots * part.out * step.k) as u64;
         let flops_per_row = step.parts.iter().map(flops).sum();
         Ok(StepDraft { rows, flops_per_row, gated: None, before, variants })
+    }
+
+    /// f32 scales of a part's experts, which lie equally far apart among the vectors.
+    fn expert_scales(&self, part: &ExpertPart, first: u32) -> Result<Option<PartScales>, GpuError> {
+        let experts = &part.op.experts;
+        let first_of = |e: usize| self.scales(experts[e], first);
+        let Some(scales) = first_of(0) else { return Ok(None) };
+        let each = if experts.len() > 1 { first_of(1).map_or(0, |s| s.at.wrapping_sub(scales.at)) } else { 0 };
+        let fits = |e: usize| {
+            let expected = scales.at.wrapping_add(each.wrapping_mul(e as u32));
+            first_of(e) == Some(PartScales { at: expected, ..scales })
+        };
+        if !(0..experts.len()).all(fits) {
+            let name = self.plan.graph.weight_name(experts[0]).to_owned();
+            let why = "its experts' scales are of several kinds".to_owned();
+            return Err(GpuError::Unsupported { op: "expert_linear", name, why });
+        }
+        Ok(Some(PartScales { each, ..scales }))
     }
 
     /// The experts of a part by the bindings that show them: cut by rows where no binding holds one.

@@ -2,12 +2,13 @@
 
 use super::{Draft, Lowering, StepDraft, calls::When};
 use crate::{
+    format::ScaleType,
     gpu::{
         GpuError,
         exec::memory::Source,
-        ops::linear::{self, LinearCall, LinearPart},
+        ops::linear::{self, HeadCall, LinearCall, LinearPart, PartScales},
     },
-    graph::{Act, Device, LinearStep, RowInstr, RowOp, Src, StepKind, ValueId},
+    graph::{Act, Device, HeadLinearOp, LinearStep, RowInstr, RowOp, Src, StepKind, ValueId, WeightId},
 };
 
 impl Lowering<'_> {
@@ -16,8 +17,17 @@ impl Lowering<'_> {
         let before = self.program(&step.prologue, Some(step.input))?;
         let input = self.source(&step.prologue, step.input);
         let mut variants: Vec<(When, Vec<Draft>)> = Vec::new();
-        for (source, parts) in self.bindings_of(step)? {
-            let call = LinearCall { input, k: step.k as u32, parts, rows, residual: None, gated };
+        let bound = match &step.heads {
+            Some(heads) => vec![self.heads_binding(step, heads)?],
+            None => self.bindings_of(step)?,
+        };
+        for (source, parts) in bound {
+            let heads = step.heads.map(|h| HeadCall {
+                heads: h.heads as u32,
+                bytes: (h.period * self.plan.graph.weight(h.weight).row_bytes()) as u64,
+                transposed: h.transposed,
+            });
+            let call = LinearCall { input, k: step.k as u32, parts, rows, residual: None, gated, heads };
             let made = linear::dispatches(self.gpu.caps(), &call)?;
             for (i, variant) in made.into_iter().enumerate() {
                 let draft = self.draft(variant.dispatch, &[source]);
@@ -28,7 +38,10 @@ impl Lowering<'_> {
             }
         }
         let weights = step.parts.iter().map(|p| self.plan.graph.weight(p.weight));
-        let flops_per_row = weights.map(|w| 2 * (w.rows() * w.row_len()) as u64).sum();
+        let flops_per_row = match &step.heads {
+            Some(h) => 2 * (h.heads * h.input * h.output) as u64,
+            None => weights.map(|w| 2 * (w.rows() * w.row_len()) as u64).sum(),
+        };
         Ok(StepDraft { rows, flops_per_row, gated, before, variants })
     }
 
@@ -55,6 +68,38 @@ impl Lowering<'_> {
         Ok(whole.then_some((*act, a.output)))
     }
 
+    /// The scales of rows `first..` of a weight, which lie where a vector would.
+    pub(super) fn scales(&self, id: WeightId, first: u32) -> Option<PartScales> {
+        let tensor = self.plan.graph.weight(id);
+        let s = tensor.scales().filter(|s| s.dtype == ScaleType::F32)?;
+        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let block = [size(s.block[0]), size(s.block[1])];
+        Some(PartScales { at: self.vector_at[id.0 as usize], first_row: size(s.first_row) + first, block, each: 0 })
+    }
+
+    /// The binding that shows all matrices of a head linear, and the first of them.
+    fn heads_binding(&self, step: &LinearStep, h: &HeadLinearOp) -> Result<(Source, Vec<LinearPart>), GpuError> {
+        let tensor = self.plan.graph.weight(h.weight);
+        let windows = self.windows(h.weight, 0..tensor.rows() as u32)?;
+        let [window] = &windows[..] else {
+            let name = self.plan.graph.weight_name(h.weight).to_owned();
+            let why = "no binding holds the matrices of all heads".to_owned();
+            return Err(GpuError::Unsupported { op: "head_linear", name, why });
+        };
+        let row_bytes = tensor.row_bytes() as u64;
+        let part = LinearPart {
+            dtype: tensor.dtype(),
+            rows: h.output as u32,
+            out: self.value(step.parts[0].output),
+            out_first: 0,
+            bias: None,
+            weight_byte: window.byte + h.first as u64 * row_bytes,
+            row_bytes,
+            scales: self.scales(h.weight, h.first as u32),
+        };
+        Ok((window.source, vec![part]))
+    }
+
     /// The parts of a step by the binding that shows their weights: as few as possible, parts cut by rows where no
     /// binding holds them.
     fn bindings_of(&self, step: &LinearStep) -> Result<Vec<(Source, Vec<LinearPart>)>, GpuError> {
@@ -77,6 +122,7 @@ impl Lowering<'_> {
                 bias: part.bias.map(|b| self.vector_at[b.0 as usize] + window.rows.start),
                 weight_byte: byte,
                 row_bytes: tensor.row_bytes() as u64,
+                scales: self.scales(part.weight, window.rows.start),
             };
             if let Some((Source::Weights { buffer: b, offset: o, len: l }, parts)) = groups.last_mut()
                 && *b == buffer

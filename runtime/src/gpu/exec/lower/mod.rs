@@ -15,6 +15,7 @@ use super::{
     memory::{ArenaLayout, Memory, Source},
 };
 use crate::{
+    format::ScaleType,
     gpu::{
         Gpu, GpuError,
         ops::{
@@ -73,9 +74,13 @@ impl<'a> Lowering<'a> {
         max_step_tokens: usize,
     ) -> Result<Self, GpuError> {
         let (mut vectors, mut vector_at) = (Vec::new(), Vec::new());
-        for vector in plan.decode_vectors()? {
+        for (vector, (_, tensor)) in plan.decode_vectors()?.into_iter().zip(plan.graph.weights()) {
             vector_at.push(vectors.len() as u32);
             vectors.extend(vector);
+            // Scales that a file keeps apart lie where a vector would.
+            if let Some(scales) = tensor.scales().filter(|s| s.dtype == ScaleType::F32) {
+                vectors.extend(scales.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
+            }
         }
         let layout = layout::lay_out(gpu, plan, max_step_tokens)?;
         let mut lowering = Self {
@@ -115,6 +120,10 @@ impl<'a> Lowering<'a> {
                     }
                 }
                 StepKind::Experts(experts) => lowering.experts(experts)?,
+                StepKind::Select(_) => {
+                    let why = "keys are chosen on the CPU alone".to_owned();
+                    return Err(GpuError::Unsupported { op: "select_keys", name: step.name.clone(), why });
+                }
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
                 StepKind::ShortConv(conv) => lowering.short_conv(conv),
                 StepKind::GatedDelta(delta) => lowering.gated_delta(&step.name, delta)?,

@@ -35,6 +35,10 @@ struct Shape {
     gated: Option<Act>,
     /// Elements by which places miss multiples of four.
     skew: u32,
+    /// Matrices of the one part, of which `k` and its rows are one's; whether they lie turned.
+    heads: Option<(u32, bool)>,
+    /// Scales for every 5 rows by 32 elements.
+    scales: bool,
 }
 
 impl Case {
@@ -62,16 +66,17 @@ impl Case {
             arena.resize((base + stride * count).next_multiple_of(4) as usize, f32::NAN);
             Place { base, offset: 0, stride, rows }
         };
-        let input = place(k, Rows::Token);
+        let (heads, turned) = shape.heads.unwrap_or((1, false));
+        let input = place(k * heads, Rows::Token);
         let residual = shape.residual.then(|| place(shape.parts[0].1 + 5, kind));
-        let outs: Vec<Place> = shape.parts.iter().map(|(_, n)| place(n + 5, kind)).collect();
+        let outs: Vec<Place> = shape.parts.iter().map(|(_, n)| place(n * heads + 5, kind)).collect();
         let mut fill = |p: Place, count: u32, width: u32| {
             for r in 0..count {
                 let row = (p.base + r * p.stride) as usize;
                 arena[row..row + width as usize].fill_with(|| random.float());
             }
         };
-        fill(input, tokens, k);
+        fill(input, tokens, k * heads);
         if let Some(p) = residual {
             fill(p, rows, shape.parts[0].1 + 5);
         }
@@ -83,21 +88,44 @@ impl Case {
             // Some part begins at an odd half word where its format allows that.
             weights.resize(weights.len().next_multiple_of(4) + if alignment(dtype) == 2 { 2 } else { 0 }, 0xff);
             let weight_byte = weights.len() as u64;
-            let row_bytes = dtype.row_bytes(k as usize).unwrap();
-            weights.extend(testing::random_weights(random, dtype, (k * n) as usize));
+            // Rows of the file, of a matrix and from one matrix to the next, which begins at the second.
+            let (len, own) = if turned { (n, k) } else { (k, n) };
+            let period = if shape.heads.is_some() { own + 2 } else { own };
+            let first = (period - own) / 2;
+            let row_bytes = dtype.row_bytes(len as usize).unwrap();
+            weights.extend(testing::random_weights(random, dtype, (len * period * heads) as usize));
+            let columns = len.div_ceil(32) as usize;
+            let scales = shape.scales.then_some(vectors.len() as u32);
+            if shape.scales {
+                let rows = (period * heads + 2).div_ceil(5) as usize;
+                vectors.extend((0..rows * columns).map(|_| random.float()));
+            }
             let bias = shape.bias.then_some(vectors.len() as u32);
             if shape.bias {
                 vectors.extend((0..n).map(|_| random.float()));
             }
-            let mut part = vec![vec![0f64; n as usize]; rows as usize];
-            let mut w = vec![0f32; k as usize];
-            for i in 0..n as usize {
-                let at = weight_byte as usize + i * row_bytes;
+            let mut part = vec![vec![0f64; (n * heads) as usize]; rows as usize];
+            let mut w = vec![0f32; len as usize];
+            for row in 0..(own * heads) as usize {
+                let (head, i) = (row / own as usize, row % own as usize);
+                let file_row = head * period as usize + first as usize + i;
+                let at = weight_byte as usize + file_row * row_bytes;
                 dtype.decode_row(&weights[at..at + row_bytes], &mut w).unwrap();
+                if let Some(scales) = scales {
+                    // The tensor begins with the third row of a block.
+                    let of_row = scales as usize + (file_row + 2) / 5 * columns;
+                    w.iter_mut().enumerate().for_each(|(j, w)| *w *= vectors[of_row + j / 32]);
+                }
                 for r in 0..rows {
-                    let x = &arena[(input.base + token_of(r) * input.stride) as usize..][..k as usize];
+                    let x = &arena[(input.base + token_of(r) * input.stride) as usize..][..(k * heads) as usize];
+                    let x = &x[head * k as usize..][..k as usize];
+                    let sums = &mut part[r as usize][head * n as usize..][..n as usize];
+                    if turned {
+                        sums.iter_mut().zip(&w).for_each(|(s, w)| *s += f64::from(x[i]) * f64::from(*w));
+                        continue;
+                    }
                     let dot: f64 = x.iter().zip(&w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-                    part[r as usize][i] = dot + bias.map_or(0.0, |b| f64::from(vectors[b as usize + i]));
+                    sums[i] = dot + bias.map_or(0.0, |b| f64::from(vectors[b as usize + i]));
                 }
             }
             sums.push(part);
@@ -107,11 +135,16 @@ impl Case {
                 out,
                 out_first: 3,
                 bias,
-                weight_byte,
+                weight_byte: weight_byte + u64::from(first) * row_bytes as u64,
                 row_bytes: row_bytes as u64,
+                scales: scales.map(|at| PartScales { at, first_row: 2 + first, block: [5, 32], each: 0 }),
             });
         }
-        let call = LinearCall { input, k, parts, rows: kind, residual, gated: shape.gated };
+        let heads = shape.heads.map(|(heads, transposed)| {
+            let period = if transposed { k } else { parts[0].rows } + 2;
+            HeadCall { heads, bytes: parts[0].row_bytes * u64::from(period), transposed }
+        });
+        let call = LinearCall { input, k, parts, rows: kind, residual, gated: shape.gated, heads };
         Self { call, tokens, outputs, batch, arena, vectors, weights, sums }
     }
 
@@ -153,7 +186,8 @@ impl Case {
             for r in 0..self.rows() as usize {
                 let row = part.out.base as usize + r * part.out.stride as usize;
                 for (i, got) in arena[row..row + part.out.stride as usize].iter().enumerate() {
-                    if (3..3 + part.rows as usize).contains(&i) {
+                    let heads = self.call.heads.map_or(1, |h| h.heads);
+                    if (3..3 + (part.rows * heads) as usize).contains(&i) {
                         let want = self.expected(p, r, i - 3);
                         wrong += (f64::from(*got) - want).powi(2);
                         right += want * want;
@@ -343,4 +377,48 @@ fn calls_that_do_not_fit_are_refused() {
     refused(|c| c.parts[0].weight_byte += 2);
     refused(|c| c.parts[0].weight_byte += 1 << 32);
     refused(|c| c.gated = Some(Act::Silu));
+}
+
+#[test]
+fn heads_have_matrices_of_their_own() {
+    for (g, gpu) in testing::gpus().iter().enumerate() {
+        let mut random = Random::new(0x4ead + g as u64);
+        for (dtype, scales) in [(DType::F32, false), (DType::BF16, false), (DType::Q8_0, false), (DType::F8_E4M3, true)]
+        {
+            for (rows, k, n) in [(1, 64, 96), (3, 96, 160), (70, 32, 96)] {
+                for transposed in [false, true] {
+                    let heads = Some((3, transposed));
+                    for (outputs, skew) in [(false, 0), (true, 1)] {
+                        let parts = vec![(dtype, n)];
+                        run(
+                            gpu,
+                            &mut random,
+                            &Shape { k, parts, rows, heads, scales, outputs, skew, ..Shape::default() },
+                        );
+                    }
+                }
+            }
+            // Lengths that nothing divides.
+            if dtype.block_len() == 1 {
+                for transposed in [false, true] {
+                    let (heads, parts) = (Some((5, transposed)), vec![(dtype, 37)]);
+                    run(gpu, &mut random, &Shape { k: 35, parts, rows: 5, heads, scales, ..Shape::default() });
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn scales_of_blocks_multiply_weights() {
+    for (g, gpu) in testing::gpus().iter().enumerate() {
+        let mut random = Random::new(0x5ca1e + g as u64);
+        for (rows, k, n) in [(1, 576, 33), (4, 96, 7), (70, 160, 70), (2, 35, 9)] {
+            for (parts, gated) in
+                [(vec![(DType::F8_E4M3, n)], None), (vec![(DType::F8_E4M3, n), (DType::F8_E4M3, n)], Some(Act::Silu))]
+            {
+                run(gpu, &mut random, &Shape { k, parts, rows, gated, scales: true, ..Shape::default() });
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::{
         ops::{
             Place,
             attention::{self, AttentionPlaces},
-            linear::{self, LinearCall, LinearPart},
+            linear::{self, HeadCall, LinearCall, LinearPart, PartScales},
             rows::{self, Places},
             sample,
         },
@@ -125,10 +125,11 @@ pub(super) fn linear_call(parts: &[(DType, u32)], k: u32, skew: u32, change: imp
         bias: None,
         weight_byte: 0,
         row_bytes: dtype.row_bytes(k as usize).unwrap() as u64,
+        scales: None,
     };
     let input = place(k as usize, skew, Rows::Token);
     let parts = parts.iter().map(part).collect();
-    let mut call = LinearCall { input, k, parts, rows: Rows::Token, residual: None, gated: None };
+    let mut call = LinearCall { input, k, parts, rows: Rows::Token, residual: None, gated: None, heads: None };
     change(&mut call);
     call
 }
@@ -184,6 +185,29 @@ fn linear_calls() -> Vec<LinearCall> {
         push(&[(dtype, 576), (dtype, 192), (other(1), 192)], &[0], &|_| {});
         push(&[(dtype, 576), (other(5), 192)], &[0], &residual);
         push(&[(dtype, 1536), (other(3), 1536)], &[0], &|c| c.gated = Some(Act::Silu));
+        // Heads: k and rows are one's.
+        for transposed in [false, true] {
+            push(&one, &[0, 1], &|c| {
+                if transposed {
+                    c.parts[0].row_bytes = dtype.row_bytes(768).unwrap_or(768) as u64;
+                    c.parts[0].rows = 768;
+                }
+                c.heads = Some(HeadCall { heads: 5, bytes: c.parts[0].row_bytes * 4096, transposed });
+            });
+        }
+        if dtype == DType::F8_E4M3 {
+            let scaled = |c: &mut LinearCall| {
+                c.parts[0].scales = Some(PartScales { at: 64, first_row: 3, block: [128, 128], each: 0 });
+            };
+            push(&one, &[0, 1], &scaled);
+            push(&[(dtype, 576), (DType::BF16, 192)], &[0], &scaled);
+            for transposed in [false, true] {
+                push(&[(dtype, 2048)], &[0], &|c| {
+                    scaled(c);
+                    c.heads = Some(HeadCall { heads: 5, bytes: c.parts[0].row_bytes * 4096, transposed });
+                });
+            }
+        }
         if matches!(dtype, DType::F32 | DType::Q8_0) {
             ACTS.into_iter().for_each(|act| push(&two, &[0], &|c| c.gated = Some(act)));
         }
@@ -314,6 +338,7 @@ fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
                 let op = AttentionOp {
                     cache: CacheId(0),
                     v_in_k: false,
+                    selected: None,
                     n_heads,
                     n_kv_heads,
                     head_dim,
@@ -327,7 +352,7 @@ fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
                 };
                 for head_ops in head_ops(head_dim, rotate_on_read.is_none()) {
                     let inputs = [ValueId(0), ValueId(1), ValueId(2)];
-                    let step = AttentionStep { op: op.clone(), inputs, head_ops, output: ValueId(3) };
+                    let step = AttentionStep { op: op.clone(), inputs, selected: None, head_ops, output: ValueId(3) };
                     let places = AttentionPlaces {
                         inputs: [n_heads * head_dim, n_kv_heads * head_dim, n_kv_heads * v_dim]
                             .map(|n| place(n, 0, Rows::Token)),

@@ -1,0 +1,81 @@
+//! Select steps: index keys into their pages, then each row chooses the keys that it will attend to.
+
+use super::StepContext;
+use crate::{
+    cpu::{
+        ops::attention::{
+            AttentionParams,
+            select::{SelectItem, choose},
+        },
+        pool::Worker,
+    },
+    graph::{SelectOp, SelectStep},
+};
+
+/// Rows that a worker writes at once.
+const ROWS: usize = 16;
+
+/// The kernels' view of an op.
+fn params(op: &SelectOp) -> AttentionParams<'static> {
+    AttentionParams {
+        n_heads: op.n_heads,
+        n_kv_heads: 1,
+        share: 1,
+        head_dim: op.head_dim,
+        v_dim: 0,
+        scale: 1.0,
+        softcap: None,
+        window: None,
+        chunk: None,
+        sinks: None,
+        causal: true,
+        k_rope: None,
+        v_in_k: false,
+    }
+}
+
+/// Bytes of a worker's buffer for sequences of up to `longest` tokens: scores and their order.
+pub(super) fn scratch_bytes(longest: usize) -> usize {
+    longest.next_multiple_of(16) * 8
+}
+
+impl StepContext<'_> {
+    pub(super) fn select(&self, worker: &Worker<'_>, step: &SelectStep) {
+        let op = &step.op;
+        let n = self.backend.batch.tokens.len();
+        worker.for_each(n.div_ceil(ROWS), |item| {
+            for row in item * ROWS..n.min((item + 1) * ROWS) {
+                let kv = self.kvs[self.sequence_of(row)];
+                let rows = self.backend.kv.rows(&self.backend.book, op.cache, kv);
+                // SAFETY: keys were written in an earlier step; this item alone writes the cached row.
+                unsafe {
+                    let key = self.row(step.inputs[1], row, op.head_dim);
+                    self.store_cached(key, rows.key(0, self.backend.batch.positions[row] as usize));
+                }
+            }
+        });
+        let params = params(op);
+        worker.for_each(n, |row| {
+            let seen = self.backend.batch.positions[row] as usize + 1;
+            let buffer = &self.backend.select_scratch[worker.index()];
+            let padded = seen.next_multiple_of(16);
+            // SAFETY: inputs were written in an earlier step, and this item alone writes its row of the output. The buffer
+            // belongs to this worker and is long enough for the longest sequence.
+            unsafe {
+                let out = self.row_mut(step.output, row, op.k);
+                let (scores, order) = (buffer.slice_mut::<f32>(0, seen), buffer.slice_mut::<u32>(padded, seen));
+                if seen <= op.k {
+                    // All are chosen, whatever their scores.
+                    scores.fill(0.0);
+                } else {
+                    let pages = self.backend.kv.pages(&self.backend.book, op.cache, self.kvs[self.sequence_of(row)]);
+                    let q = self.row(step.inputs[0], row, op.n_heads * op.head_dim);
+                    let weights = self.row(step.inputs[2], row, op.n_heads);
+                    let item = SelectItem { params: &params, kv: &pages, q, weights };
+                    (self.backend.ops.select_scores)(&item, scores);
+                }
+                choose(scores, order, out);
+            }
+        });
+    }
+}

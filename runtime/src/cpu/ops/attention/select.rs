@@ -1,0 +1,115 @@
+//! The keys that a token attends to where it chooses: DeepSeek V3.2's lightning indexer (DeepSeek-AI 2025).
+//!
+//! Small heads of their own score every key that the token sees: `score = Σ_h w_h · max(q_h · k, 0)`, all heads over the
+//! same cached key. The best `k` are chosen; of equals the earlier one. A factor on all scores changes nothing and is left
+//! out. Reads one index key for every cached token; 2 · heads · head_dim flops each.
+
+use super::super::by_lanes;
+use super::{AttentionParams, KvPages, KvType, load_kv};
+use crate::cpu::arch::Simd;
+use crate::simd_dispatch;
+
+/// One token's choice.
+#[derive(Clone, Copy, Debug)]
+pub struct SelectItem<'a> {
+    /// Index heads and their size; one cached head.
+    pub params: &'a AttentionParams<'a>,
+    /// The sequence's index keys, this token's included.
+    pub kv: &'a KvPages<'a>,
+    /// The token's index queries: `[n_heads * head_dim]`.
+    pub q: &'a [f32],
+    /// The weight of each head.
+    pub weights: &'a [f32],
+}
+
+simd_dispatch!(
+    /// Scores of the first `scores.len()` keys.
+    ///
+    /// # Safety
+    /// Their pages must be readable as [`KvPages`] describes, and not be written meanwhile.
+    ///
+    /// # Panics
+    /// If a slice is too short or a key's page is missing.
+    pub unsafe fn select_scores(item: &SelectItem<'_>, scores: &mut [f32]) = scores_impl
+);
+
+#[inline(always)]
+unsafe fn scores_impl<S: Simd>(s: S, item: &SelectItem<'_>, scores: &mut [f32]) {
+    // SAFETY: the caller's promise is passed on; the storage type decides how rows are read.
+    unsafe {
+        match item.kv.kv {
+            KvType::F16 => scores_typed::<S, true>(s, item, scores),
+            KvType::F32 => scores_typed::<S, false>(s, item, scores),
+        }
+    }
+}
+
+/// # Safety
+/// As [`select_scores`]; `F16` must agree with the storage.
+#[inline(always)]
+unsafe fn scores_typed<S: Simd, const F16: bool>(s: S, item: &SelectItem<'_>, scores: &mut [f32]) {
+    let (heads, dim) = (item.params.n_heads, item.params.head_dim);
+    let (q, weights) = (&item.q[..heads * dim], &item.weights[..heads]);
+    let mut done = 0;
+    while done < scores.len() {
+        let run = item.kv.run(item.params, 0, done..scores.len());
+        for j in 0..run.n {
+            let mut total = 0.0;
+            for (h, weight) in weights.iter().enumerate() {
+                let mut sum = s.zero();
+                by_lanes!(dim, i, m => {
+                    // SAFETY: i + m <= dim, of a row of this run and of a head.
+                    unsafe {
+                        let key = load_kv::<S, F16>(s, run.k, j * dim + i, m);
+                        sum = s.mul_add(key, s.load_partial(q.as_ptr().add(h * dim + i), m), sum);
+                    }
+                });
+                total += weight * s.reduce_sum(sum).max(0.0);
+            }
+            // A negative zero becomes a plain one: they are equal.
+            scores[done + j] = total + 0.0;
+        }
+        done += run.n;
+    }
+}
+
+/// Writes the positions of the best `out.len()` of `scores` to `out`, in ascending order, and -1 where there are fewer.
+/// `order` is scratch, as long as `scores`.
+pub fn choose(scores: &[f32], order: &mut [u32], out: &mut [f32]) {
+    let k = out.len().min(scores.len());
+    let order = &mut order[..scores.len()];
+    order.iter_mut().zip(0..).for_each(|(o, i)| *o = i);
+    if k > 0 && k < scores.len() {
+        let better = |a: &u32, b: &u32| {
+            let (x, y) = (scores[*a as usize], scores[*b as usize]);
+            y.total_cmp(&x).then(a.cmp(b))
+        };
+        order.select_nth_unstable_by(k - 1, better);
+        order[..k].sort_unstable();
+    }
+    out.fill(-1.0);
+    // Exact below 2^24 tokens.
+    out.iter_mut().zip(&order[..k]).for_each(|(o, i)| *o = *i as f32);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_are_chosen_and_of_equals_the_first() {
+        let scores = [0.0, 3.0, -1.0, 3.0, 0.0, 7.0, 0.0];
+        let mut order = [9; 7];
+        for (k, expected) in [
+            (1, vec![5.0]),
+            (2, vec![1.0, 5.0]),
+            (3, vec![1.0, 3.0, 5.0]),
+            (5, vec![0.0, 1.0, 3.0, 4.0, 5.0]),
+            (8, vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -1.0]),
+        ] {
+            let mut out = vec![f32::NAN; k];
+            choose(&scores, &mut order, &mut out);
+            assert_eq!(out, expected);
+        }
+    }
+}
