@@ -11,11 +11,11 @@
 // elements of 8 rows and 4 tokens at a time: 12 reads of 16 bytes for 128 fused multiply-adds. Tiles lie as [four
 // elements][row], and rows of an invocation are 8 apart (tokens 16), so that neighbours read neighbouring words.
 //
-// F16 is for adapters without matrix units but with f16, and for weights that have no more than its precision. The 12 reads
-// of an invocation are 192 bytes for 128 multiply-adds, which is near what workgroup memory gives on such adapters (128
-// bytes a clock for 128 lanes); f16 halves the bytes, and lets twice as many workgroups be under way. Their instructions
-// take f16 factors into f32 products, so that widening costs nothing. The arena stays f32: values there are read once a
-// workgroup, not 64 times, and sums of the residual stream need the range.
+// F16 is for models whose keys and values are f16, too; for adapters without matrix units but with f16; and for weights
+// that have no more than its precision. The 12 reads of an invocation are 192 bytes for 128 multiply-adds, which is near
+// what workgroup memory gives on such adapters (128 bytes a clock for 128 lanes); f16 halves the bytes, and lets twice as
+// many workgroups be under way. Their instructions take f16 factors into f32 products, so that widening costs nothing. The
+// arena stays f32: values there are read once a workgroup, not 64 times, and sums of the residual stream need the range.
 //
 // Bytes: W once for every 64 rows of x, x once for every 64 rows of W. Flops: 2 a weight and token.
 // x and z count workgroups of all parts, y blocks of 64 rows of x.

@@ -99,6 +99,8 @@ fn attention(c: &Config<'_>, d: &Dims, l: &Loader<'_>) -> Result<LatentAttention
         (c.require_usize(NOPE)?, c.require_usize(VALUE)?)
     };
     let kv_rank = c.require_usize(key("attention.kv_lora_rank", "kv_lora_rank"))?;
+    let heads = key("attention.head_count", "num_attention_heads");
+    refuse_unless(c, heads, d.n_heads <= 1 << 16, "so many heads")?;
     for (k, n) in [(NOPE, nope), (ROTARY, rotary), (VALUE, v_dim)] {
         refuse_unless(c, k, n <= 1024 && kv_rank <= 4096, "a head of that size")?;
     }

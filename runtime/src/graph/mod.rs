@@ -21,8 +21,8 @@ pub use cost::{Cost, Load, StepCost};
 pub use error::GraphError;
 pub use op::{
     Act, AttentionOp, CacheId, CacheSpec, ExpertLinearOp, GroupScore, HeadLinearOp, NormKind, NormOp, Op,
-    PositionScale, RopeId, RouteGroups, RouteOp, RouteScore, RouteWeight, Rows, SelectOp, StateId, StateSpec, Value,
-    ValueId, WeightId,
+    PositionScale, RopeId, RouteGroups, RouteOp, RouteScore, RouteWeight, Rows, SelectOp, StateId, StateSpec, StreamOp,
+    Value, ValueId, WeightId,
 };
 pub use plan::{
     AttentionStep, Device, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, Plan, RowInstr, RowOp, RowProgram,

@@ -232,7 +232,10 @@ proptest! {
         let scale = 2f32.powi(scale);
         let x: Vec<f32> = x.iter().map(|x| (x + shift) * scale).collect();
         for dtype in DType::ALL {
-            assert_round_trip(dtype, &x);
+            // Beyond its range FP8 keeps its largest number.
+            if dtype != DType::F8_E4M3 || x.iter().all(|v| v.abs() <= 448.0) {
+                assert_round_trip(dtype, &x);
+            }
         }
     }
 

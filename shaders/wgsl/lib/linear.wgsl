@@ -128,16 +128,16 @@ fn scale_of(p: u32, row: u32, i: u32) -> f32 {
 #else
     let len = params.k;
 #endif
-    var from = row + params.parts[p].scale_row;
+    var scaled_row = row + params.parts[p].scale_row;
 #if HEADS
-    from += head * (params.head_bytes / params.parts[p].row_bytes);
+    scaled_row += head * (params.head_bytes / params.parts[p].row_bytes);
 #endif
     let columns = (len + ${SCALE_COLS}u - 1u) / ${SCALE_COLS}u;
     var first = params.parts[p].scale;
 #if EXPERTS
     first += expert * params.head_bytes;
 #endif
-    return vectors[first + from / ${SCALE_ROWS}u * columns + i / ${SCALE_COLS}u];
+    return vectors[first + scaled_row / ${SCALE_ROWS}u * columns + i / ${SCALE_COLS}u];
 }
 #endif
 

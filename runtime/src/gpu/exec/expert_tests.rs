@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     cpu::experts_tests::{Case, VOCAB, model},
     gpu::{CapsOverride, Gpu, GpuBackend, GpuBackendOptions, GpuOptions},
+    graph::Device,
     quant::DType,
     step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
@@ -42,11 +43,12 @@ fn rows_go_through_their_experts() {
         for (case, tolerance) in cases {
             let model = model(case);
             let options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 256, max_step_tokens: 150 };
-            let plan = model.plan.clone();
+            let mut plan = model.plan.clone();
+            plan.steps.iter_mut().for_each(|step| step.device = Device::Gpu);
             let backend = GpuBackend::new(gpu.clone(), plan, &options, &mut |_, _| {});
             let mut backend = backend.unwrap_or_else(|error| panic!("{case:?} on {}: {error}", gpu.name()));
             for n in [1, 3, 8, 9, 70, 140] {
-                let n = n.min(backend.max_step_tokens());
+                let n = n.min(backend.max_step_tokens()).min(backend.max_outputs());
                 let tokens: Vec<u32> = (0..n).map(|i| (i * 7 % VOCAB) as u32).collect();
                 let mut kv = SequenceKv::default();
                 let step = SequenceStep { kv: &mut kv, tokens: &tokens, outputs: Outputs::All };

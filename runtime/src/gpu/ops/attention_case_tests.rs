@@ -21,6 +21,7 @@ use crate::{
 pub(super) const BASE: AttentionOp = AttentionOp {
     v_in_k: false,
     selected: None,
+    shared: false,
     cache: CacheId(0),
     n_heads: 6,
     n_kv_heads: 2,
@@ -144,7 +145,10 @@ impl Case {
                     };
                     (0..op.n_kv_heads).map(|h| (0..sequences[s].cached).map(|p| position(h, p)).collect()).collect()
                 };
-                Cached { k: all(1, op.head_dim), v: all(2, op.v_dim) }
+                let k: Vec<Vec<Vec<f32>>> = all(1, op.head_dim);
+                let within = |keys: &Vec<Vec<f32>>| keys.iter().map(|k| k[..op.v_dim].to_vec()).collect();
+                let v = if op.v_in_k { k.iter().map(within).collect() } else { all(2, op.v_dim) };
+                Cached { k, v }
             })
             .collect();
         let attention = AttentionStep {
@@ -162,7 +166,7 @@ impl Case {
     }
 
     fn page_elements(&self) -> usize {
-        PAGE * self.op.n_kv_heads * (self.op.head_dim + self.op.v_dim)
+        PAGE * self.op.n_kv_heads * (self.op.head_dim + if self.op.v_in_k { 0 } else { self.op.v_dim })
     }
 
     /// First elements of a key and a value in the pages.
@@ -170,7 +174,8 @@ impl Case {
         let op = &self.op;
         let page = step.pages[s][position / PAGE] as usize * self.page_elements();
         let row = head * PAGE + position % PAGE;
-        [page + row * op.head_dim, page + op.n_kv_heads * PAGE * op.head_dim + row * op.v_dim]
+        let key = page + row * op.head_dim;
+        [key, if op.v_in_k { key } else { page + op.n_kv_heads * PAGE * op.head_dim + row * op.v_dim }]
     }
 
     fn fill(&self, data: &mut Data) {
@@ -345,7 +350,8 @@ impl Case {
                 let (s, position) = data.step.positions()[row];
                 for head in 0..op.n_kv_heads {
                     let slots = self.slots(&data.step, s, head, position);
-                    for (i, (slot, dim)) in slots.into_iter().zip([op.head_dim, op.v_dim]).enumerate() {
+                    let written = 2 - usize::from(op.v_in_k);
+                    for (i, (slot, dim)) in slots.into_iter().zip([op.head_dim, op.v_dim]).take(written).enumerate() {
                         let x = (slot..slot + dim).map(|i| self.get(&pages, i));
                         let e = error(x, &input(1 + i, dim, row, head));
                         // Drivers may round to halves towards zero.

@@ -52,6 +52,19 @@ fn shapes_match_f64() {
 }
 
 #[test]
+fn values_in_keys_match_f64() {
+    // DeepSeek's latents, and small ones with a group that no tile divides.
+    for (n_heads, n_kv_heads, head_dim, v_dim, kv) in
+        [(5, 1, 576, 512, KvType::F16), (11, 1, 48, 32, KvType::F32), (4, 2, 16, 16, KvType::F16)]
+    {
+        let op = AttentionOp { n_heads, n_kv_heads, head_dim, v_dim, scale: 0.05, v_in_k: true, ..BASE };
+        let what = format!("latents of {head_dim}/{v_dim} {kv:?}");
+        Case { kv, ..case(op.clone(), &[(1, 70), (11, 75), (1, 1)]) }.check(&what);
+        Case { kv, ..case(op, &[(1, 70), (3, 3)]) }.check_heads(&what);
+    }
+}
+
+#[test]
 fn long_heads_match_f64() {
     for (n_heads, n_kv_heads, head_dim, v_dim) in [(4, 1, 256, 256), (3, 1, 512, 512)] {
         let op = AttentionOp { n_heads, n_kv_heads, head_dim, v_dim, scale: 0.05, ..BASE };

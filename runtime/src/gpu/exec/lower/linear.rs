@@ -28,7 +28,7 @@ impl Lowering<'_> {
                 transposed: h.transposed,
             });
             let call = LinearCall { input, k: step.k as u32, parts, rows, residual: None, gated, heads };
-            let made = linear::dispatches(self.gpu.caps(), &call)?;
+            let made = linear::dispatches(&self.linear_caps, &call)?;
             for (i, variant) in made.into_iter().enumerate() {
                 let draft = self.draft(variant.dispatch, &[source]);
                 match variants.get_mut(i) {

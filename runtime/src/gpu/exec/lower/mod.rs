@@ -17,7 +17,7 @@ use super::{
 use crate::{
     format::ScaleType,
     gpu::{
-        Gpu, GpuError,
+        Caps, Gpu, GpuError,
         ops::{
             Place,
             rows::{self, Extra, RowDispatch},
@@ -25,7 +25,7 @@ use crate::{
         weights::GpuWeights,
     },
     graph::{Act, Device, Plan, RowProgram, Rows, Src, StepKind, ValueId},
-    step::PageBook,
+    step::{KvType, PageBook},
 };
 use calls::When;
 pub(super) use calls::{Shape, StepCalls};
@@ -53,6 +53,8 @@ pub(super) struct Lowering<'a> {
     gpu: &'a Gpu,
     weights: &'a GpuWeights,
     book: &'a PageBook,
+    /// What linears may use: who wants keys and values in f32 wants no factors in f16 either.
+    linear_caps: Caps,
     pub layout: ArenaLayout,
     /// Uniform parameters of all calls.
     pub params: Vec<u8>,
@@ -83,11 +85,13 @@ impl<'a> Lowering<'a> {
             }
         }
         let layout = layout::lay_out(gpu, plan, max_step_tokens)?;
+        let linear_caps = Caps { f16: gpu.caps().f16 && book.kv_type() == KvType::F16, ..gpu.caps().clone() };
         let mut lowering = Self {
             plan,
             gpu,
             weights,
             book,
+            linear_caps,
             layout,
             params: Vec::new(),
             vectors,
