@@ -1,6 +1,7 @@
 //! Row programs: what is computed row by row, in registers and scratch.
 
-use crate::graph::op::{Act, NormOp, PositionScale, RopeId, RouteOp, Rows, ValueId, WeightId};
+use crate::graph::experts::RouteOp;
+use crate::graph::op::{Act, NormOp, PositionScale, RopeId, Rows, ValueId, WeightId};
 
 /// Where a row program's instruction reads a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
