@@ -1,12 +1,13 @@
 //! A graph, and the builder that checks every op's shapes as it is added.
 
+use crate::graph::experts::{ExpertLinearOp, RouteOp};
 use std::collections::HashMap;
 
 use super::{
     error::GraphError,
     op::{
-        Act, AttentionOp, CacheId, CacheSpec, ExpertLinearOp, HeadLinearOp, NormOp, Op, RopeId, RouteOp, StateId,
-        StateSpec, StreamOp, Value, ValueId, WeightId,
+        Act, AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormOp, Op, RopeId, StateId, StateSpec, StreamOp, Value,
+        ValueId, WeightId,
     },
     recurrent::{GatedDeltaOp, ShortConvOp},
     rope::{RopeFreqs, RopeSpec},

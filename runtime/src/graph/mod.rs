@@ -11,6 +11,7 @@ mod builder;
 mod cost;
 mod dump;
 mod error;
+mod experts;
 mod op;
 mod plan;
 mod recurrent;
@@ -19,10 +20,10 @@ mod rope;
 pub use builder::{Graph, GraphBuilder, Node};
 pub use cost::{Cost, Load, StepCost};
 pub use error::GraphError;
+pub use experts::{ExpertLinearOp, GroupScore, RouteGroups, RouteOp, RouteScore, RouteWeight};
 pub use op::{
-    Act, AttentionOp, CacheId, CacheSpec, ExpertLinearOp, GroupScore, HeadLinearOp, NormKind, NormOp, Op,
-    PositionScale, RopeId, RouteGroups, RouteOp, RouteScore, RouteWeight, Rows, SelectOp, StateId, StateSpec, StreamOp,
-    Value, ValueId, WeightId,
+    Act, AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormKind, NormOp, Op, PositionScale, RopeId, Rows, SelectOp,
+    StateId, StateSpec, StreamOp, Value, ValueId, WeightId,
 };
 pub use plan::{
     AttentionStep, Device, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, Plan, RowInstr, RowOp, RowProgram,

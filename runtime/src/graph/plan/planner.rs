@@ -1,5 +1,6 @@
 //! From the nodes of a graph to steps.
 
+use crate::graph::experts::ExpertLinearOp;
 use std::collections::{HashMap, HashSet};
 
 use super::{
@@ -8,7 +9,7 @@ use super::{
 };
 use crate::graph::{
     builder::{Graph, Node},
-    op::{ExpertLinearOp, HeadLinearOp, NormKind, Op, ValueId},
+    op::{HeadLinearOp, NormKind, Op, ValueId},
     recurrent::{GatedDeltaStep, ShortConvStep},
 };
 

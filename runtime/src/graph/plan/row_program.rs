@@ -1,6 +1,9 @@
 //! Row programs: what is computed row by row, in registers and scratch.
 
-use crate::graph::op::{Act, NormOp, PositionScale, RopeId, RouteOp, Rows, StreamOp, ValueId, WeightId};
+use crate::graph::{
+    experts::RouteOp,
+    op::{Act, NormOp, PositionScale, RopeId, Rows, StreamOp, ValueId, WeightId},
+};
 
 /// Where a row program's instruction reads a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,9 @@
 //! The kinds of step.
 
 use super::{RowProgram, Src};
+use crate::graph::experts::ExpertLinearOp;
 use crate::graph::{
-    op::{
-        AttentionOp, CacheId, ExpertLinearOp, HeadLinearOp, NormOp, PositionScale, RopeId, SelectOp, StateId, ValueId,
-        WeightId,
-    },
+    op::{AttentionOp, CacheId, HeadLinearOp, NormOp, PositionScale, RopeId, SelectOp, StateId, ValueId, WeightId},
     recurrent::{GatedDeltaStep, ShortConvStep},
 };
 
