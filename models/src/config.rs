@@ -167,6 +167,55 @@ impl<'a> Config<'a> {
         }
     }
 
+    /// A number for each of `n_layers` layers: a list of them, or one for all; none where it is not there.
+    pub fn layer_f32s(&self, key: Key, n_layers: usize) -> Result<Option<Vec<f32>>, Error> {
+        let list: Option<Option<Vec<f32>>> = match self.source {
+            Source::Gguf(g) => match g.get(&self.gguf_key(key)) {
+                Some(Value::Array(array)) if !key.gguf.is_empty() => Some(array.f32s().map(Iterator::collect)),
+                _ => None,
+            },
+            Source::Hf(_) => {
+                let list = self.json_value(key).and_then(Json::as_array);
+                list.map(|list| list.iter().map(|v| v.as_f64().map(|v| v as f32)).collect())
+            }
+        };
+        let single = || Ok(self.f32(key)?.map(|v| vec![v; n_layers]));
+        self.of_layers(key, n_layers, list, single)
+    }
+
+    /// As [`Config::layer_f32s`], for whole numbers.
+    pub fn layer_usizes(&self, key: Key, n_layers: usize) -> Result<Option<Vec<usize>>, Error> {
+        let list: Option<Option<Vec<usize>>> = match self.source {
+            Source::Gguf(g) => match g.get(&self.gguf_key(key)) {
+                Some(Value::Array(array)) if !key.gguf.is_empty() => Some(array.integers().map(Iterator::collect)),
+                _ => None,
+            },
+            Source::Hf(_) => {
+                let number = |v: &Json| v.as_u64().and_then(|v| usize::try_from(v).ok());
+                let list = self.json_value(key).and_then(Json::as_array);
+                list.map(|list| list.iter().map(number).collect())
+            }
+        };
+        let single = || Ok(self.usize(key)?.map(|v| vec![v; n_layers]));
+        self.of_layers(key, n_layers, list, single)
+    }
+
+    /// The list, if there is one and it has a number for each layer, or else what `single` makes of one for all.
+    fn of_layers<T>(
+        &self,
+        key: Key,
+        n_layers: usize,
+        list: Option<Option<Vec<T>>>,
+        single: impl FnOnce() -> Result<Option<Vec<T>>, Error>,
+    ) -> Result<Option<Vec<T>>, Error> {
+        match list {
+            None => single(),
+            Some(Some(list)) if list.len() == n_layers => Ok(Some(list)),
+            Some(Some(list)) => Err(self.error(key, format!("has {} entries for {n_layers} layers", list.len()))),
+            Some(None) => Err(self.error(key, "should be an array of numbers")),
+        }
+    }
+
     /// An unsigned integer that must be there and positive.
     pub fn require_usize(&self, key: Key) -> Result<usize, Error> {
         match self.usize(key)? {

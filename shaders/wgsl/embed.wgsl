@@ -18,6 +18,8 @@ struct Params {
     row_hi: u32,
     first_byte: u32,
     scale: f32,
+    // Ids from here on look up row 0.
+    ids: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -34,7 +36,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 #if OUTPUTS
     row = batch[batch[5] + id.y];
 #endif
-    let token = tokens[row];
+    let token = select(0u, tokens[row], tokens[row] < params.ids);
     if token < params.row_lo || token >= params.row_hi {
         return;
     }

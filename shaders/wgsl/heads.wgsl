@@ -23,6 +23,8 @@ struct Params {
     parts: array<Part, 3>,
     // 0 where q stays as it is.
     q_heads: u32,
+    // Heads of k, and of v, that are written: none where the cache is another layer's.
+    kv_heads: u32,
 }
 
 struct Part {
@@ -116,8 +118,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
     if head >= params.q_heads {
         head -= params.q_heads;
         part = 1u;
-        if head >= params.kv.n_kv_heads {
-            head -= params.kv.n_kv_heads;
+        if head >= params.kv_heads {
+            head -= params.kv_heads;
             part = 2u;
             dim = params.kv.v_dim;
         }
@@ -134,7 +136,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
 #if V_IN_K
     if part == 2u {
 #else
-    if part == 2u && head >= params.kv.n_kv_heads {
+    if part == 2u && head >= params.kv_heads {
 #endif
         return;
     }

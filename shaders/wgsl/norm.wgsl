@@ -32,6 +32,7 @@ struct Norm {
     // First E of each in `vectors`, or NONE.
     weight: u32,
     bias: u32,
+    // 1: layer norm; 2: no norm, only weight and bias.
     layer: u32,
     unused: u32,
     offset: f32,
@@ -87,7 +88,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
 
 #if PRE
 #if LAYER
-    if params.pre.layer != 0u {
+    if params.pre.layer == 1u {
         var sum = 0.0;
         for (var i = who.lane; i < n; i += WG) {
             sum += sum_of(arena[a + i]);
@@ -101,6 +102,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
         squares += sum_of(x * x);
     }
     pre.factor = inverseSqrt(workgroup_sum(squares, who) * params.pre.share + params.pre.eps);
+    if params.pre.layer == 2u {
+        pre.factor = 1.0;
+    }
 #endif
 
 #if STORE
@@ -113,7 +117,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
 #if POST
     var post = Statistics(0.0, 1.0);
 #if LAYER
-    if params.post.layer != 0u {
+    if params.post.layer == 1u {
         var sum = 0.0;
         for (var i = who.lane; i < n; i += WG) {
             sum += sum_of(value(kept, a, b, i, pre));
@@ -127,6 +131,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
         squares_after += sum_of(x * x);
     }
     post.factor = inverseSqrt(workgroup_sum(squares_after, who) * params.post.share + params.post.eps);
+    if params.post.layer == 2u {
+        post.factor = 1.0;
+    }
     let result = target_row(params.result, group.x) + skip;
     for (var i = who.lane; i < n; i += WG) {
         arena[result + i] = normalised(value(kept, a, b, i, pre), i, params.post, post);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     Fixture, experts,
     fixture::{Weight, fixtures_dir, json},
-    gguf_latent,
+    gguf_gemma, gguf_hybrid, gguf_latent,
 };
 
 /// Writes `fixture` to `path` as GGUF; `Err` says what of it GGUF has no words for.
@@ -21,6 +21,8 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     let rope = config["rope_parameters"].get("full_attention").unwrap_or(&config["rope_parameters"]);
     let arch = match config["model_type"].as_str().expect("model_type") {
         "gemma3_text" => "gemma3",
+        "gemma3n_text" => "gemma3n",
+        "gemma4_text" => "gemma4",
         "qwen3_next" => "qwen3next",
         "qwen3_5_text" => "qwen35",
         "qwen3_5_moe_text" => "qwen35moe",
@@ -46,7 +48,8 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     let mut out = GgufWriter::new();
     out.put("general.architecture", arch);
     out.put("general.name", fixture.name);
-    super::gguf_hybrid::keys(&mut out, arch, config);
+    gguf_hybrid::keys(&mut out, arch, config);
+    gguf_gemma::keys(&mut out, arch, config);
     let int = |key: &str| config[key].as_u64().unwrap_or_else(|| panic!("config has no {key}")) as u32;
     let head_dim = config["head_dim"].as_u64().map_or(int("hidden_size") / int("num_attention_heads"), |d| d as u32);
     let partial = rope["partial_rotary_factor"].as_f64().unwrap_or(1.0);
@@ -65,9 +68,12 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         ("attention.value_length", value_length),
         ("rope.dimension_count", rotary_dims),
     ] {
+        if gguf_gemma::own_key(arch, key) {
+            continue;
+        }
         out.put(&format!("{arch}.{key}"), value);
     }
-    if let Some(inner) = config["intermediate_size"].as_u64() {
+    if let Some(inner) = config["intermediate_size"].as_u64().filter(|_| arch != "gemma4") {
         out.put(&format!("{arch}.feed_forward_length"), inner as u32);
     }
     for (key, name) in [
@@ -111,7 +117,10 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         Some(_) => {
             gguf_latent::weights(config, fixture.weights(), arch != "deepseek2" || fixture.name != "deepseek-v2-lite")
         }
-        None => super::gguf_hybrid::reordered(arch, config, fused(arch, experts::as_in_gguf(fixture.weights()))),
+        None => {
+            let weights = fused(arch, experts::as_in_gguf(fixture.weights()));
+            gguf_gemma::stacked(arch, gguf_hybrid::reordered(arch, config, weights))
+        }
     };
     for mut weight in weights {
         let Some(name) = gguf_name(arch, &weight.name) else { continue };
@@ -190,6 +199,10 @@ fn rope_scaling(
             ]);
         }
         "llama3" => return Ok(vec![("rope_freqs.weight", llama3_divisors(rope, rotary_dims))]),
+        "proportional" => {
+            let partial = rope["partial_rotary_factor"].as_f64().unwrap_or(1.0);
+            return Ok(vec![("rope_freqs.weight", gguf_gemma::proportional(config, partial))]);
+        }
         "dynamic" => return Err("GGUF has no key for dynamic NTK scaling"),
         other => panic!("no fixture has rope_type {other}"),
     }
@@ -249,6 +262,9 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         "lm_head.weight" => return Some("output.weight".into()),
         _ => {}
     }
+    if let Some(name) = gguf_gemma::global(name) {
+        return Some(name);
+    }
     let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
     if let Some(part) = gguf_latent::part(part) {
         return Some(format!("blk.{layer}.{part}"));
@@ -256,7 +272,7 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
     if let Some(named) = part.strip_prefix("gguf:") {
         return Some(format!("blk.{layer}.{named}"));
     }
-    if let Some(part) = super::gguf_hybrid::name(arch, part) {
+    if let Some(part) = gguf_hybrid::name(arch, part).or_else(|| gguf_gemma::name(arch, part)) {
         return Some(format!("blk.{layer}.{part}"));
     }
     if part == "self_attn.sinks" {
@@ -299,8 +315,8 @@ fn convert(arch: &str, config: &Value, head_dim: usize, weight: &mut Weight) {
     if query_or_key && matches!(arch, "llama" | "mistral3" | "granite" | "granitemoe" | "smollm3") {
         weight.values = interleave_heads(&weight.values, weight.shape[0], head_dim);
     }
-    let gemma = arch.starts_with("gemma");
-    if super::gguf_hybrid::plus_one(arch, &weight.name) || gemma && weight.name.ends_with("norm.weight") {
+    let gemma = arch.starts_with("gemma") && !gguf_gemma::is_one(arch);
+    if gguf_hybrid::plus_one(arch, &weight.name) || gemma && weight.name.ends_with("norm.weight") {
         weight.values.iter_mut().for_each(|w| *w += 1.0);
     }
     // Gemma's attention scale stands in no key: readers use head_dim^-0.5. The rest of query_pre_attn_scalar^-0.5 goes

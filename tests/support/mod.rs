@@ -9,6 +9,7 @@ mod engine;
 mod experts;
 mod fixture;
 mod gguf;
+mod gguf_gemma;
 mod gguf_hybrid;
 mod gguf_latent;
 mod models;

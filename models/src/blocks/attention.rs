@@ -132,6 +132,7 @@ pub fn attention(
         rotate_on_read,
         v_in_k: false,
         selected: None,
+        shared: false,
     };
     let mut y = b.attention("attention", [q, k, v], op)?;
     if let Some(gate) = gate {

@@ -297,6 +297,49 @@ impl<'a> Loader<'a> {
         Ok(b.weight(&name, tensor))
     }
 
+    /// A table of rows of `width` outside the layers, however many; `hf` without the prefix.
+    pub fn table(&self, b: &mut GraphBuilder, gguf: &str, hf: &str, width: usize) -> Result<WeightId, Error> {
+        let name = self.name(gguf, hf);
+        let rows = match self.checkpoint.find(&name)? {
+            Some(tensor) => tensor.rows(),
+            None if self.checkpoint.is_synthetic() => Config::new(self.checkpoint)?.require_usize(VOCAB_SIZE)?,
+            None => return Err(self.checkpoint.missing(&name).into()),
+        };
+        self.required(b, &name, &[rows, width])
+    }
+
+    /// A matrix outside the layers: in safetensors a tensor of its own, in GGUF part `index` of a stack of `shape`.
+    pub fn global_part(
+        &self,
+        b: &mut GraphBuilder,
+        gguf: &str,
+        hf: &str,
+        shape: [usize; 3],
+        index: usize,
+    ) -> Result<WeightId, Error> {
+        let [_, rows, len] = shape;
+        if !self.gguf {
+            return self.global(b, "", hf, &[rows, len]);
+        }
+        let tensor = self.checkpoint.tensor(gguf)?;
+        self.view(b, gguf, &tensor, &shape, index * rows..(index + 1) * rows)
+    }
+
+    /// Rows of a layer's weight in GGUF, whatever its shape: some widths stand in no key.
+    pub fn layer_rows_of(&self, layer: usize, gguf: &str) -> Result<usize, Error> {
+        Ok(self.checkpoint.tensor(&self.layer_name(layer, gguf, ""))?.rows())
+    }
+
+    /// A layer's single number.
+    pub fn layer_scalar(&self, layer: usize, gguf: &str, hf: &str) -> Result<f32, Error> {
+        let name = self.layer_name(layer, gguf, hf);
+        let tensor = self.checkpoint.shaped(&name, &[1])?.ok_or_else(|| self.checkpoint.missing(&name))?;
+        self.check_shape(&name, &tensor, &[1])?;
+        let mut value = [0.0];
+        tensor.decode_row(0, &mut value);
+        Ok(value[0])
+    }
+
     /// A layer's depthwise convolution `[channels, taps]` (safetensors have a dimension of 1 between) as one vector.
     pub fn layer_taps(
         &self,
@@ -373,7 +416,7 @@ impl<'a> Loader<'a> {
     ) -> Result<NormOp, Error> {
         let weight = self.layer(b, layer, &format!("{gguf}.weight"), &format!("{hf}.weight"), &[group])?;
         let bias = match self.norm_kind {
-            NormKind::Rms => None,
+            NormKind::Rms | NormKind::None => None,
             NormKind::Layer => {
                 self.layer_if_present(b, layer, &format!("{gguf}.bias"), &format!("{hf}.bias"), &[group])?
             }

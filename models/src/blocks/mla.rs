@@ -136,6 +136,7 @@ pub fn latent_attention(
         rotate_on_read: None,
         v_in_k: true,
         selected: a.indexer.as_ref().map(|i| i.k),
+        shared: false,
     };
     let inputs: Vec<ValueId> = [query, key].into_iter().chain(selected).collect();
     let mut y = b.op("attention", Op::Attention(op), &inputs)?;

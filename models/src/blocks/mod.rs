@@ -7,7 +7,9 @@ pub mod loader;
 pub mod mla;
 pub mod mlp;
 pub mod moe;
+pub mod per_layer;
 pub mod rope;
+pub mod shared_kv;
 
 pub use attention::{Attention, QkNorm, attention};
 pub use decoder::{Decoder, Head, Norms, layer, logits};
@@ -16,3 +18,5 @@ pub use loader::Loader;
 pub use mla::{Indexer, LatentAttention, latent_attention};
 pub use mlp::{gated_mlp, gated_mlp_named, mlp};
 pub use moe::{Experts, Moe, Shared, moe, routed};
+pub use per_layer::PerLayer;
+pub use shared_kv::{SharedAttention, shared_attention};

@@ -164,7 +164,10 @@ impl Scaling {
         let mut s = Self::new(d);
         let f = |k: &'static str| c.f32(key(k, "")).map(|v| v.map(f64::from));
         let sliding = d.layer_type == "sliding_attention";
-        if let Some(dims) = c.usize(key("rope.dimension_count", ""))? {
+        // Where sliding layers have heads of their own, they have a key of their own.
+        let own = key("rope.dimension_count_swa", "");
+        let dims = if sliding && c.has(own) { own } else { key("rope.dimension_count", "") };
+        if let Some(dims) = c.usize(dims)? {
             s.rotary_dims = dims;
         }
         if sliding {
@@ -279,6 +282,9 @@ impl Scaling {
     }
 
     fn spec(&self, c: &Config<'_>, layout: RopeLayout) -> Result<RopeSpec, Error> {
+        if self.kind == "proportional" {
+            return self.proportional(c, layout);
+        }
         let r = self.rotary_dims;
         if r < 2 || r > self.head_dim || !r.is_multiple_of(2) || !(self.theta > 0.0 && self.theta.is_finite()) {
             return Err(c.error(
@@ -353,6 +359,22 @@ impl Scaling {
         let original = self.original as usize;
         let freqs = RopeFreqs::ByLength { short, long, original, long_attention_factor: attention_factor };
         Ok(RopeSpec { attention_factor, ..RopeSpec::new(layout, self.rotary_dims, freqs) })
+    }
+
+    /// Gemma 4: as many pairs turn as `rotary_dims` has, but as fast as if all of the head did; the rest stay.
+    fn proportional(&self, c: &Config<'_>, layout: RopeLayout) -> Result<RopeSpec, Error> {
+        let (d, turning) = (self.head_dim, self.rotary_dims / 2);
+        let factor = self.factor.unwrap_or(1.0);
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        if !d.is_multiple_of(2) || !positive(self.theta) || !positive(factor) {
+            let what = format!("cannot rotate {d} dimensions with base {} and factor {factor}", self.theta);
+            return Err(c.error(SCALING, what));
+        }
+        let speed = |j: usize| match j < turning {
+            true => (self.theta.powf(-2.0 * j as f64 / d as f64) / factor) as f32,
+            false => 0.0,
+        };
+        Ok(RopeSpec::new(layout, d, RopeFreqs::Fixed((0..d / 2).map(speed).collect())))
     }
 
     /// Llama 3.1: long waves are stretched, short ones kept, those between blended.

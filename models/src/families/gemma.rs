@@ -18,7 +18,8 @@ use crate::{
     config::{Config, Key, key},
 };
 
-const ACT: Key = key("", "hidden_activation");
+/// Gemma's name of the activation.
+pub(super) const GELU: Key = key("", "hidden_activation");
 const LEGACY_ACT: Key = key("", "hidden_act");
 const WINDOW: Key = key("attention.sliding_window", "sliding_window");
 const SCALAR: Key = key("", "query_pre_attn_scalar");
@@ -27,11 +28,10 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let (one, two) = (c.architecture() == "gemma", c.architecture() == "gemma2");
     let d = Dims::read(c, Some(256), if one || two { 8192 } else { 131072 })?;
     // In Gemma 1's first configurations "gelu" means its tanh form, too.
-    let act = if one { c.str(ACT)?.or(c.str(LEGACY_ACT)?) } else { c.str(ACT)? };
+    let act = if one { c.str(GELU)?.or(c.str(LEGACY_ACT)?) } else { c.str(GELU)? };
     let known = act.is_none_or(|a| a == "gelu_pytorch_tanh" || (one && a == "gelu"));
-    refuse_unless(c, ACT, known, "an activation other than tanh GELU")?;
-    let bidirectional = key("", "use_bidirectional_attention");
-    refuse_unless(c, bidirectional, !c.bool(bidirectional)?.unwrap_or(false), "attention to later tokens")?;
+    refuse_unless(c, GELU, known, "an activation other than tanh GELU")?;
+    refuse_other_gemma(c)?;
     let l = Loader::new(checkpoint, d.eps)?.with_norm_offset(1.0);
 
     let theta = if one || two { 1e4 } else { 1e6 };
@@ -81,6 +81,17 @@ fn cap(c: &Config<'_>, k: Key) -> Result<Option<f32>, Error> {
     let cap = c.f32(k)?;
     refuse_unless(c, k, cap.is_none_or(|cap| cap > 0.0 && cap.is_finite()), "a cap that is not above zero")?;
     Ok(cap)
+}
+
+/// Refuses what no Gemma here does with text.
+pub(super) fn refuse_other_gemma(c: &Config<'_>) -> Result<(), Error> {
+    let later = key("", "use_bidirectional_attention");
+    // Newer configurations say among which tokens: those of images are none of ours.
+    let later_tokens = match c.json().and_then(|j| j.get(later.hf)) {
+        Some(serde_json::Value::String(among)) => among != "vision",
+        _ => c.bool(later)?.unwrap_or(false),
+    };
+    refuse_unless(c, later, !later_tokens, "attention to later tokens")
 }
 
 /// The square root of the width; the reference rounds it to the checkpoint's type.

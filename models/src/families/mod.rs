@@ -2,6 +2,8 @@
 
 mod deepseek;
 mod gemma;
+mod gemma3n;
+mod gemma4;
 mod gpt_oss;
 mod granite;
 mod llama;
@@ -63,6 +65,10 @@ const FAMILIES: &[(&str, Build)] = &[
     ("gemma2", gemma::build),
     ("gemma3", gemma::build),
     ("gemma3_text", gemma::build),
+    ("gemma3n", gemma3n::build),
+    ("gemma3n_text", gemma3n::build),
+    ("gemma4", gemma4::build),
+    ("gemma4_text", gemma4::build),
     ("phi", phi::build_2),
     ("phi2", phi::build_2),
     ("phi3", phi::build_3),
@@ -124,6 +130,7 @@ struct Dims {
 
 const EPS: Key = key("attention.layer_norm_rms_epsilon", "rms_norm_eps");
 const ACT: Key = key("", "hidden_act");
+const INNER: Key = key("feed_forward_length", "intermediate_size");
 
 impl Dims {
     /// The norms' epsilon, or the family's own where the file leaves it out.
@@ -156,11 +163,22 @@ impl Dims {
 
     /// Reads the dimensions; `head_dim` and `context` where the file leaves them out.
     fn read(c: &Config<'_>, head_dim: Option<usize>, context: usize) -> Result<Self, Error> {
+        let inner = c.usize(INNER)?.unwrap_or(0);
+        let read = Self { inner, ..Self::read_but_inner(c, head_dim, context)? };
+        Self::not_too_much(c, INNER, inner).map(|()| read)
+    }
+
+    /// Far beyond any model, and small enough that no product of two of them overflows.
+    fn not_too_much(c: &Config<'_>, key: Key, n: usize) -> Result<(), Error> {
+        if n > 1 << 24 { Err(c.error(key, format!("{n} is too much"))) } else { Ok(()) }
+    }
+
+    /// As [`Dims::read`] but for the width of feed-forwards, where layers differ.
+    fn read_but_inner(c: &Config<'_>, head_dim: Option<usize>, context: usize) -> Result<Self, Error> {
         const HEADS: Key = key("attention.head_count", "num_attention_heads");
         const KV_HEADS: Key = key("attention.head_count_kv", "num_key_value_heads");
         const HEAD_DIM: Key = key("attention.key_length", "head_dim");
         const WIDTH: Key = key("embedding_length", "hidden_size");
-        const INNER: Key = key("feed_forward_length", "intermediate_size");
         let width = c.require_usize(WIDTH)?;
         let n_heads = c.require_usize(HEADS)?;
         let n_kv_heads = c.usize(KV_HEADS)?.unwrap_or(n_heads);
@@ -171,17 +189,12 @@ impl Dims {
         if head_dim == 0 || head_dim > 1024 {
             return Err(c.error(HEAD_DIM, format!("{head_dim} is not a head's size")));
         }
-        let inner = c.usize(INNER)?.unwrap_or(0);
-        // Far beyond any model, and small enough that no product of two of them overflows.
-        for (k, n) in [(HEADS, n_heads), (INNER, inner), (WIDTH, width)] {
-            if n > 1 << 24 {
-                return Err(c.error(k, format!("{n} is too much")));
-            }
-        }
+        Self::not_too_much(c, HEADS, n_heads)?;
+        Self::not_too_much(c, WIDTH, width)?;
         Ok(Self {
             n_layers: c.require_usize(key("block_count", "num_hidden_layers"))?,
             width,
-            inner,
+            inner: 0,
             n_heads,
             n_kv_heads,
             head_dim,

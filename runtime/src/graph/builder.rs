@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use super::{
     error::GraphError,
     op::{
-        Act, AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormOp, Op, RopeId, StateId, StateSpec, Value, ValueId,
-        WeightId,
+        Act, AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormOp, Op, RopeId, StateId, StateSpec, StreamOp, Value,
+        ValueId, WeightId,
     },
     recurrent::{GatedDeltaOp, ShortConvOp},
     rope::{RopeFreqs, RopeSpec},
@@ -126,6 +126,7 @@ impl Graph {
                     rows += (bytes * k.min(e.experts.len())) as u64;
                 }
                 Op::Rope { .. } | Op::GatedAct { .. } | Op::Act { .. } | Op::Add | Op::Mul => {}
+                Op::Streams(_) | Op::Sparsify { .. } => {}
                 Op::Columns { .. } | Op::Join { .. } | Op::PositionScale(_) | Op::ExpertSum { .. } => {}
                 Op::Scale { .. } | Op::Softcap { .. } | Op::SelectOutputs => {}
             }
@@ -222,10 +223,23 @@ impl GraphBuilder {
         let (rows, width) =
             op.output_shape(&name, &shapes, |w| self.graph.weight(w).shape().to_vec(), &self.graph.states)?;
         self.check_rope(&name, &op)?;
+        self.check_cache(&name, &op)?;
         let output = ValueId(self.graph.values.len() as u32);
         self.graph.values.push(Value { name: name.clone(), rows, width });
         self.graph.nodes.push(Node { name, op, inputs: inputs.to_vec(), output });
         Ok(output)
+    }
+
+    /// A cache that is read must be there, with keys and values as long.
+    fn check_cache(&self, name: &str, op: &Op) -> Result<(), GraphError> {
+        let Op::Attention(a) = op else { return Ok(()) };
+        let cached = |c: &CacheSpec| (c.n_kv_heads, c.head_dim, c.v_dim, c.v_in_k);
+        let found = self.graph.caches.get(a.cache.0 as usize).map(cached);
+        if !a.shared || found == Some((a.n_kv_heads, a.head_dim, a.v_dim, a.v_in_k)) {
+            return Ok(());
+        }
+        let what = format!("the shared cache has heads {found:?}, not {} of {}", a.n_kv_heads, a.head_dim);
+        Err(GraphError::Shape { op: op.kind(), name: name.to_owned(), what })
     }
 
     /// A rotation must fit the heads that it turns, and have a speed for each pair.
@@ -257,7 +271,7 @@ impl GraphBuilder {
 
     /// Embedding rows by token id, times `scale`.
     pub fn embed(&mut self, name: &str, table: WeightId, scale: f32) -> Result<ValueId, GraphError> {
-        self.op(name, Op::Embed { table, scale }, &[])
+        self.op(name, Op::Embed { table, scale, or_first: false }, &[])
     }
 
     /// Normalisation.
@@ -376,6 +390,11 @@ impl GraphBuilder {
         (y, b): (ValueId, usize),
     ) -> Result<ValueId, GraphError> {
         self.op(name, Op::Join { a, b }, &[x, y])
+    }
+
+    /// Rows of streams side by side, with a second value.
+    pub fn streams(&mut self, name: &str, x: ValueId, other: ValueId, op: StreamOp) -> Result<ValueId, GraphError> {
+        self.op(name, Op::Streams(op), &[x, other])
     }
 
     /// The finished graph, whose result is `output`.

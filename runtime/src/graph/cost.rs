@@ -164,6 +164,7 @@ fn attention_cost(step: &AttentionStep, load: &Load) -> StepCost {
     let op = &step.op;
     let (n, kv) = (load.tokens as u64, load.kv_bytes as u64);
     let key = (op.n_kv_heads * (op.head_dim + if op.v_in_k { 0 } else { op.v_dim })) as u64;
+    let written = if op.shared { 0 } else { key };
     let query = (op.n_heads * op.head_dim) as u64;
     let mut main = Cost { bytes: n * (query + (op.n_heads * op.v_dim) as u64) * 4, flops: 0 };
     for &(cached, new) in &load.sequences {
@@ -175,7 +176,7 @@ fn attention_cost(step: &AttentionStep, load: &Load) -> StepCost {
         main.flops += 2 * pairs * (op.n_heads * (op.head_dim + op.v_dim)) as u64;
     }
     // Queries, keys and values are read; queries are written again, keys and values go to the cache.
-    let rows = Cost { bytes: n * (2 * query * 4 + key * (4 + kv)), flops: 0 };
+    let rows = Cost { bytes: n * (2 * query * 4 + written * (4 + kv)), flops: 0 };
     StepCost { rows, main }
 }
 

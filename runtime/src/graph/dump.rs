@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     builder::{Graph, Node},
-    op::{Op, Rows, WeightId},
+    op::{Op, Rows, StreamOp, WeightId},
 };
 
 /// Weights that a box of a drawing names: experts are too many.
@@ -94,7 +94,7 @@ fn weights(node: &Node) -> impl Iterator<Item = WeightId> {
 
 fn attributes(op: &Op) -> Json {
     match op {
-        Op::Embed { scale, .. } => json!({"scale": scale}),
+        Op::Embed { scale, or_first, .. } => json!({"scale": scale, "or_first": or_first}),
         Op::Norm(n) => json!({
             "kind": format!("{:?}", n.kind).to_lowercase(), "eps": n.eps, "group": n.group,
             "weight_offset": n.weight_offset,
@@ -103,7 +103,7 @@ fn attributes(op: &Op) -> Json {
         Op::Attention(a) => json!({
             "cache": a.cache.0, "n_heads": a.n_heads, "n_kv_heads": a.n_kv_heads, "head_dim": a.head_dim,
             "v_dim": a.v_dim, "scale": a.scale, "softcap": a.softcap, "window": a.window, "chunk": a.chunk,
-            "v_in_k": a.v_in_k, "selected": a.selected,
+            "v_in_k": a.v_in_k, "selected": a.selected, "shared": a.shared,
         }),
         Op::SelectKeys(s) => json!({
             "cache": s.cache.0, "n_heads": s.n_heads, "head_dim": s.head_dim, "k": s.k,
@@ -123,6 +123,12 @@ fn attributes(op: &Op) -> Json {
         Op::Columns { period, offset, len } => json!({"period": period, "offset": offset, "len": len}),
         Op::Join { a, b } => json!({"a": a, "b": b}),
         Op::PositionScale(s) => json!({"beta": s.beta, "length": s.length, "offset": s.offset}),
+        Op::Streams(op) => match op {
+            StreamOp::Mix { inputs, offset } => json!({"what": op.name(), "inputs": inputs, "offset": offset}),
+            StreamOp::MatchRms { floor } => json!({"what": op.name(), "floor": floor}),
+            StreamOp::Add => json!({"what": op.name()}),
+        },
+        Op::Sparsify { deviations } => json!({"deviations": deviations}),
         Op::Scale { factor } => json!({"factor": factor}),
         Op::Softcap { cap } => json!({"cap": cap}),
         Op::Route(r) => json!({

@@ -23,7 +23,7 @@ pub use error::GraphError;
 pub use experts::{ExpertLinearOp, GroupScore, RouteGroups, RouteOp, RouteScore, RouteWeight};
 pub use op::{
     Act, AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormKind, NormOp, Op, PositionScale, RopeId, Rows, SelectOp,
-    StateId, StateSpec, Value, ValueId, WeightId,
+    StateId, StateSpec, StreamOp, Value, ValueId, WeightId,
 };
 pub use plan::{
     AttentionStep, Device, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, Plan, RowInstr, RowOp, RowProgram,

@@ -49,6 +49,8 @@ pub enum NormKind {
     Rms,
     /// `(x - mean) / sqrt(var + eps)`.
     Layer,
+    /// `x` as it is: only scale and shift.
+    None,
 }
 
 /// Normalisation of each group of `group` consecutive elements, times `weight + weight_offset`, plus `bias`.
@@ -221,6 +223,8 @@ pub struct AttentionOp {
     /// How many keys at most a token attends to, where another input, the last, says which: their positions in ascending
     /// order, then -1 for the rest. See [`SelectOp`].
     pub selected: Option<usize>,
+    /// Whether the cache is an earlier layer's, which is read as that one has written it: there is no k and no v.
+    pub shared: bool,
 }
 
 /// The choice of keys to attend to, by small heads with a cache of their own: for each token the `k` best of those that it
@@ -276,6 +280,50 @@ impl HeadLinearOp {
     }
 }
 
+/// What is done to rows that are made of several streams side by side, `[rows, streams * n]` (as AltUp's residual is),
+/// with a second value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StreamOp {
+    /// Each stream of the result is a mixture of the first value's `inputs` streams:
+    /// `out[s] = Σ_u (second[s * inputs + u] + offset) * first[u]`. There are as many as the second has groups of `inputs`.
+    Mix {
+        /// Streams of the first value.
+        inputs: usize,
+        /// Added to each factor.
+        offset: f32,
+    },
+    /// Each stream of the first value, as long as the second, with the second's magnitude:
+    /// `first[s] * rms(second) / sqrt(max(mean(first[s]²), floor))`.
+    MatchRms {
+        /// Bound of the mean square from below.
+        floor: f32,
+    },
+    /// The second value added to each stream of the first, which are as long.
+    Add,
+}
+
+impl StreamOp {
+    /// Width of the result for inputs of these widths.
+    fn width(self, [a, b]: [usize; 2]) -> Option<usize> {
+        match self {
+            StreamOp::Mix { inputs, .. } if inputs > 0 && a.is_multiple_of(inputs) && b.is_multiple_of(inputs) => {
+                (a / inputs).checked_mul(b / inputs)
+            }
+            StreamOp::MatchRms { .. } | StreamOp::Add if b > 0 && a.is_multiple_of(b) => Some(a),
+            _ => None,
+        }
+    }
+
+    /// Name in dumps.
+    pub fn name(self) -> &'static str {
+        match self {
+            StreamOp::Mix { .. } => "mix",
+            StreamOp::MatchRms { .. } => "match_rms",
+            StreamOp::Add => "add",
+        }
+    }
+}
+
 /// An op. Inputs and outputs are `[rows, width]` values.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -285,6 +333,8 @@ pub enum Op {
         table: WeightId,
         /// Factor on every element.
         scale: f32,
+        /// Whether ids that the table does not have look up its first row, instead of being refused.
+        or_first: bool,
     },
     /// Normalisation by groups.
     Norm(NormOp),
@@ -309,7 +359,8 @@ pub enum Op {
     /// Chooses keys to attend to; inputs index queries, index keys and the weights of the heads. The output has `k`
     /// positions a token, in ascending order, then -1 where it sees fewer.
     SelectKeys(SelectOp),
-    /// Attention; inputs q, k, unless values are part of keys v, and where keys are chosen those.
+    /// Attention; inputs q and, unless the cache is another layer's, k and, unless values are part of keys, v; where keys
+    /// are chosen those, last.
     Attention(AttentionOp),
     /// Convolution over a few tokens, with a state.
     ShortConv(ShortConvOp),
@@ -327,6 +378,13 @@ pub enum Op {
     },
     /// Sum of two values.
     Add,
+    /// Streams side by side, with a second value.
+    Streams(StreamOp),
+    /// `max(x - (mean(x) + deviations * std(x)), 0)` with the row's own statistics (Gemma 3n).
+    Sparsify {
+        /// Standard deviations above the mean that an element must exceed.
+        deviations: f32,
+    },
     /// Product of two values. The second may be narrower: each of its elements then multiplies as many consecutive
     /// elements of the first as fit, so that `[rows, heads]` gates `[rows, heads * n]` and `[rows, 1]` a whole row.
     Mul,
@@ -390,6 +448,8 @@ impl Op {
             Op::Act { .. } => "act",
             Op::Add => "add",
             Op::Mul => "mul",
+            Op::Streams(_) => "streams",
+            Op::Sparsify { .. } => "sparsify",
             Op::Columns { .. } => "columns",
             Op::Join { .. } => "join",
             Op::PositionScale(_) => "position_scale",
@@ -415,8 +475,10 @@ impl Op {
         let fail = |what: String| Err(err(what));
         let arity = match self {
             Op::Embed { .. } => 0,
+            Op::Attention(a) if a.shared => 1,
             Op::Attention(a) => 3 - usize::from(a.v_in_k) + usize::from(a.selected.is_some()),
             Op::SelectKeys(_) | Op::GatedDelta(_) => 3,
+            Op::Streams(_) => 2,
             Op::GatedAct { .. } | Op::Add | Op::Mul | Op::Join { .. } | Op::ExpertLinear(_) | Op::ExpertSum { .. } => 2,
             _ => 1,
         };
@@ -524,6 +586,13 @@ impl Op {
                 let vectors = [op.decay, op.dt_bias].map(&weight_shape);
                 recurrent::gated_delta_shape(op, inputs, rewritten(op.state), [&vectors[0], &vectors[1]], fail)
             }
+            Op::Streams(op) => {
+                let widths = [inputs[0].width, inputs[1].width];
+                match op.width(widths) {
+                    Some(width) => Ok((inputs[0].rows, width)),
+                    None => fail(format!("{} of widths {} and {}", op.name(), widths[0], widths[1])),
+                }
+            }
             Op::GatedAct { .. } | Op::Add => {
                 if inputs[0].width != inputs[1].width {
                     return fail(format!("widths {} and {}", inputs[0].width, inputs[1].width));
@@ -569,7 +638,7 @@ impl Op {
                 }
                 Ok((inputs[0].rows, inputs[0].width))
             }
-            Op::Scale { .. } | Op::Softcap { .. } => Ok((inputs[0].rows, inputs[0].width)),
+            Op::Scale { .. } | Op::Softcap { .. } | Op::Sparsify { .. } => Ok((inputs[0].rows, inputs[0].width)),
             Op::Route(route) => {
                 route.check(inputs[0].width, &weight_shape).map_err(&err)?;
                 Ok((inputs[0].rows, 2 * route.k))

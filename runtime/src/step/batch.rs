@@ -140,7 +140,7 @@ impl Plan {
     /// Rows of the smallest embedding table: token ids must be below.
     pub(crate) fn vocab(&self) -> usize {
         let tables = self.graph.nodes().iter().filter_map(|n| match n.op {
-            Op::Embed { table, .. } => Some(self.graph.weight(table).rows()),
+            Op::Embed { table, or_first: false, .. } => Some(self.graph.weight(table).rows()),
             _ => None,
         });
         tables.min().unwrap_or(usize::MAX)

@@ -296,7 +296,7 @@ impl StepContext<'_> {
         let rows: KvRows<'_> = self.backend.kv.rows(&self.backend.book, op.cache, kv);
         let position = self.backend.batch.positions[row] as usize;
         let targets = [rows.key(head, position), rows.value(head, position)];
-        let parts = 2 - usize::from(op.v_in_k);
+        let parts = if op.shared { 0 } else { 2 - usize::from(op.v_in_k) };
         for (i, (dim, to)) in [op.head_dim, op.v_dim].into_iter().zip(targets).take(parts).enumerate() {
             let (buffer, first, _) = self.place(step.inputs[1 + i], row);
             // SAFETY: k and v were written in an earlier phase.

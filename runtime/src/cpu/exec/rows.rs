@@ -7,10 +7,11 @@ use crate::{
         ops::{
             columns::{columns, join},
             route::{self, RouteVectors},
+            streams,
         },
         pool::Worker,
     },
-    graph::{NormKind, NormOp, RowInstr, RowOp, RowProgram, Rows, Src},
+    graph::{NormKind, NormOp, RowInstr, RowOp, RowProgram, Rows, Src, StreamOp},
 };
 
 /// Rows that a worker takes at once where a program runs over many.
@@ -92,11 +93,12 @@ impl StepContext<'_> {
         let width = out.len();
         let src = |s: Src| self.source(program, s, scratch, row, width);
         match op {
-            RowOp::Embed { table, scale } => {
+            RowOp::Embed { table, scale, or_first } => {
                 let tensor = self.backend.plan.graph.weight(*table);
                 // Ids and shapes were checked; see `admit` and the op's shape rule.
                 debug_assert_eq!(tensor.row_len(), width);
-                tensor.decode_row(self.backend.batch.tokens[token_row] as usize, out);
+                let id = self.backend.batch.tokens[token_row] as usize;
+                tensor.decode_row(if *or_first && id >= tensor.rows() { 0 } else { id }, out);
                 if *scale != 1.0 {
                     (kernels.scale)(out, *scale);
                 }
@@ -116,6 +118,15 @@ impl StepContext<'_> {
                     _ => out.chunks_exact_mut(*group).zip(b).for_each(|(out, b)| (kernels.scale)(out, *b)),
                 }
             }
+            RowOp::Streams { a, b, op, widths } => {
+                let [a, b] = [(a, 0), (b, 1)].map(|(s, i)| self.source(program, *s, scratch, row, widths[i]));
+                match *op {
+                    StreamOp::Mix { inputs, offset } => streams::mix(kernels, a, b, inputs, offset, out),
+                    StreamOp::MatchRms { floor } => streams::match_rms(kernels, a, b, floor, out),
+                    StreamOp::Add => streams::add_repeated(kernels, a, b, out),
+                }
+            }
+            RowOp::Sparsify { src: s, deviations } => streams::sparsify(src(*s), *deviations, out),
             RowOp::Columns { src: s, period, offset, len } => {
                 let x = self.source(program, *s, scratch, row, width / len * period);
                 columns(x, [*period, *offset, *len], out);
@@ -169,6 +180,11 @@ impl StepContext<'_> {
         for (x, out) in x.chunks_exact(norm.group).zip(out.chunks_exact_mut(norm.group)) {
             match norm.kind {
                 NormKind::Rms => (self.backend.ops.rms_norm)(x, weight, norm.weight_offset, norm.eps, out),
+                NormKind::None => {
+                    let scale = |i: usize| weight.map_or(1.0, |w| w[i] + norm.weight_offset);
+                    let shift = |i: usize| bias.map_or(0.0, |b| b[i]);
+                    out.iter_mut().zip(x).enumerate().for_each(|(i, (out, x))| *out = x * scale(i) + shift(i));
+                }
                 NormKind::Layer => (self.backend.ops.layer_norm)(x, weight, bias, norm.eps, out),
             }
         }

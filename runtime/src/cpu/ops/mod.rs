@@ -15,6 +15,7 @@ pub mod rope;
 pub mod route;
 pub mod sample;
 pub mod short_conv;
+pub mod streams;
 
 use std::sync::OnceLock;
 

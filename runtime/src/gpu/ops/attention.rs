@@ -188,9 +188,10 @@ impl Lowering<'_> {
             params = params.u(&[0, 0]);
         }
         let q_heads = if self.step.head_ops[0].is_empty() { 0 } else { op.n_heads };
-        params = params.u(&[q_heads as u32]);
+        let kv_heads = if op.shared { 0 } else { op.n_kv_heads };
+        params = params.u(&[q_heads as u32, kv_heads as u32]);
         let cached = if op.v_in_k { 1 } else { 2 };
-        let heads = (q_heads + cached * op.n_kv_heads) as u32;
+        let heads = (q_heads + cached * kv_heads) as u32;
         let longest = op.head_dim.max(op.v_dim);
         let invocations = if self.caps.software { SOLO as u32 } else { workgroup(self.caps, longest / 2, 256) };
         let defines = reduction(self.caps, invocations)

@@ -21,6 +21,7 @@ use crate::{
 pub(super) const BASE: AttentionOp = AttentionOp {
     v_in_k: false,
     selected: None,
+    shared: false,
     cache: CacheId(0),
     n_heads: 6,
     n_kv_heads: 2,

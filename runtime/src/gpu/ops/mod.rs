@@ -70,6 +70,8 @@ mod attention_tests;
 #[cfg(test)]
 mod formats_tests;
 #[cfg(test)]
+mod recurrent_tests;
+#[cfg(test)]
 mod rows_tests;
 #[cfg(test)]
 mod sample_tests;

@@ -15,9 +15,8 @@ use crate::{
 /// Rows of a state's column that an invocation keeps.
 const ROWS: usize = 32;
 
-fn dispatch(name: &'static str, defines: Defines, params: Params, grid: [Dim; 3], writes_values: bool) -> Dispatch {
-    let values = if writes_values { Access::ReadWrite } else { Access::Read };
-    let bindings = vec![Access::Uniform, Access::Read, values, Access::Read, Access::ReadWrite];
+fn dispatch(name: &'static str, defines: Defines, params: Params, grid: [Dim; 3]) -> Dispatch {
+    let bindings = vec![Access::Uniform, Access::Read, Access::ReadWrite, Access::Read, Access::ReadWrite];
     let kernel = Kernel { name, defines, constants: Vec::new(), bindings };
     Dispatch { kernel, params: params.finish(), grid, rows: Rows::Token }
 }
@@ -28,7 +27,7 @@ pub fn begin(caps: &Caps, elements: usize) -> Dispatch {
     let groups = (elements as u32).div_ceil(invocations).max(1);
     let grid = [Dim::Fixed(groups.min(65535)), Dim::Fixed(groups.div_ceil(65535)), Dim::Sequences];
     let params = Params::default().u(&[elements as u32]);
-    dispatch("state_begin", Defines::new().with("WG", invocations), params, grid, false)
+    dispatch("state_begin", Defines::new().with("WG", invocations), params, grid)
 }
 
 /// A convolution of rows of `width` at `input`, the taps of its first channel at `weight` in the vectors.
@@ -36,7 +35,7 @@ pub fn short_conv(caps: &Caps, op: &ShortConvOp, width: usize, weight: u32, [inp
     let invocations = workgroup(caps, width, 64);
     let grid = [Dim::Fixed((width as u32).div_ceil(invocations)), Dim::Fixed(1), Dim::Sequences];
     let params = Params::default().place(&input).place(&output).u(&[width as u32, weight]);
-    dispatch("short_conv", Defines::new().with("WG", invocations).with("TAPS", op.taps), params, grid, true)
+    dispatch("short_conv", Defines::new().with("WG", invocations).with("TAPS", op.taps), params, grid)
 }
 
 /// A gated delta rule over q‖k‖v, b and a, with results at the last place; `decay` and `dt_bias` are in the vectors.
@@ -64,5 +63,5 @@ pub fn gated_delta(
     let params = params.u(&[decay, dt_bias, op.n_k_heads as u32, op.n_v_heads as u32, op.v_dim as u32]);
     let params = params.u(&[u32::from(op.decay_log), u32::from(op.tiled)]).f(&[GatedDeltaOp::EPS]);
     let grid = [Dim::Fixed(op.v_dim.div_ceil(columns) as u32), Dim::Fixed(op.n_v_heads as u32), Dim::Sequences];
-    Ok(dispatch("gated_delta", defines, params, grid, true))
+    Ok(dispatch("gated_delta", defines, params, grid))
 }

@@ -12,7 +12,7 @@ use crate::{
     gpu::{Access, Caps, GpuError, Kernel},
     graph::{
         Act, Graph, GroupScore, NormKind, NormOp, PositionScale, RopeId, RopeLayout, RouteOp, RouteScore, RouteWeight,
-        RowOp, RowProgram, Rows, Src, WeightId,
+        RowOp, RowProgram, Rows, Src, StreamOp, WeightId,
     },
 };
 
@@ -175,7 +175,12 @@ impl Lowering<'_> {
             }
             RowOp::Join { a, b, lens } => out.push(self.columns(i, [*a, *b], *lens, [lens[0], 0])),
             RowOp::Rope { src, rope, head_dim } => out.push(self.rope(i, *src, *rope, *head_dim)),
-            RowOp::Embed { table, scale } => self.embed(i, *table, *scale, out)?,
+            RowOp::Embed { table, scale, or_first } => self.embed(i, *table, (*scale, *or_first), out)?,
+            RowOp::Streams { a, b, op, widths } => out.push(self.streams(i, [*a, *b], *op, *widths)),
+            RowOp::Sparsify { src, deviations } => {
+                let defines = Defines::new().flag("SPARSIFY", true);
+                out.push(self.statistics(i, [*src, *src], instr.width, *deviations, defines));
+            }
             RowOp::Route { src, route } => out.push(self.route(i, *src, route)?),
             RowOp::ExpertSum { src, route, k, weighted } => {
                 out.push(self.expert_sum(i, [*src, *route], *k, *weighted));
@@ -312,7 +317,7 @@ impl Lowering<'_> {
                 None => params.u(&[NONE, NONE, 0, 0]).f(&[0.0, 0.0, 0.0, 0.0]),
                 Some(m) => params
                     .u(&[part(self.vector(m.weight)), part(self.vector(m.bias))])
-                    .u(&[u32::from(m.kind == NormKind::Layer), 0])
+                    .u(&[norm_code(m.kind), 0])
                     .f(&[m.weight_offset, m.eps, 1.0 / m.group as f32, 0.0]),
             };
         }
@@ -432,6 +437,38 @@ impl Lowering<'_> {
         RowDispatch { dispatch: self.dispatch("expert_sum", defines, params, grid, &[]), extra: Extra::None }
     }
 
+    fn streams(&self, i: usize, [a, b]: [Src; 2], op: StreamOp, widths: [usize; 2]) -> RowDispatch {
+        let (inputs, offset) = match op {
+            StreamOp::MatchRms { floor } => return self.statistics(i, [a, b], widths[1], floor, Defines::new()),
+            StreamOp::Mix { inputs, offset } => (inputs, offset),
+            StreamOp::Add => (1, 0.0),
+        };
+        let stream = if matches!(op, StreamOp::Add) { widths[1] } else { widths[0] / inputs };
+        let width = self.program.instrs[i].width;
+        let invocations = workgroup(self.caps, width, 64);
+        let defines = Defines::new().with("WG", invocations).flag("MIX", matches!(op, StreamOp::Mix { .. }));
+        let [a, b] = [a, b].map(|s| self.place(self.operand(s).src));
+        let params = Params::default().place(&a).place(&b).place(&self.target(i));
+        let params = params.u(&[stream as u32, width as u32, inputs as u32]).f(&[offset]);
+        let grid = [Dim::Fixed((width as u32).div_ceil(invocations)), Dim::RowsOver(1), Dim::Fixed(1)];
+        RowDispatch { dispatch: self.dispatch("streams", defines, params, grid, &[]), extra: Extra::None }
+    }
+
+    /// For kernels that need the statistics of each `stream` elements of a row.
+    fn statistics(&self, i: usize, [a, b]: [Src; 2], stream: usize, factor: f32, defines: Defines) -> RowDispatch {
+        let width = self.program.instrs[i].width;
+        let most = if self.caps.software { 32 } else { 256 };
+        let invocations = workgroup(self.caps, stream, most);
+        let mut defines = defines.with("WG", invocations);
+        if self.caps.subgroups.is_some() && !self.caps.software {
+            defines = defines.flag("SUBGROUPS", true);
+        }
+        let [a, b] = [a, b].map(|s| self.place(self.operand(s).src));
+        let params = Params::default().place(&a).place(&b).place(&self.target(i)).u(&[stream as u32]).f(&[factor]);
+        let grid = [Dim::RowsOver(1), Dim::Fixed((width / stream) as u32), Dim::Fixed(1)];
+        RowDispatch { dispatch: self.dispatch("statistics", defines, params, grid, &[]), extra: Extra::None }
+    }
+
     fn rope(&self, i: usize, src: Src, rope: RopeId, head_dim: usize) -> RowDispatch {
         let spec = &self.graph.ropes()[rope.0 as usize];
         let width = self.program.instrs[i].width;
@@ -446,7 +483,13 @@ impl Lowering<'_> {
         RowDispatch { dispatch: self.dispatch("rope", defines, params, grid, &[Access::Read]), extra: Extra::Rope }
     }
 
-    fn embed(&self, i: usize, table: WeightId, scale: f32, out: &mut Vec<RowDispatch>) -> Result<(), GpuError> {
+    fn embed(
+        &self,
+        i: usize,
+        table: WeightId,
+        (scale, or_first): (f32, bool),
+        out: &mut Vec<RowDispatch>,
+    ) -> Result<(), GpuError> {
         let tensor = self.graph.weight(table);
         let row_bytes = tensor.row_bytes();
         let width = self.program.instrs[i].width;
@@ -456,11 +499,21 @@ impl Lowering<'_> {
             let params = Params::default()
                 .place(&self.target(i))
                 .u(&[width as u32, row_bytes as u32, rows.start, rows.end, byte as u32])
-                .f(&[scale]);
+                .f(&[scale])
+                .u(&[if or_first { tensor.rows() as u32 } else { NONE }]);
             let grid = [Dim::Fixed((width as u32).div_ceil(invocations)), Dim::RowsOver(1), Dim::Fixed(1)];
             let dispatch = self.dispatch("embed", defines, params, grid, &[Access::Read, Access::Read]);
             out.push(RowDispatch { dispatch, extra: Extra::Table { weight: table, rows } });
         }
         Ok(())
+    }
+}
+
+/// As `norm.wgsl` tells norms apart.
+fn norm_code(kind: NormKind) -> u32 {
+    match kind {
+        NormKind::Rms => 0,
+        NormKind::Layer => 1,
+        NormKind::None => 2,
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     gpu::testing,
     graph::{
         Act, Graph, GraphBuilder, NormKind, NormOp, PositionScale, RopeFreqs, RopeId, RopeLayout, RopeSpec, RowInstr,
-        RowOp, RowProgram, Rows, Src, ValueId, WeightId,
+        RowOp, RowProgram, Rows, Src, StreamOp, ValueId, WeightId,
     },
     quant::DType,
 };
@@ -194,7 +194,7 @@ impl Case<'_> {
                     }
                 };
                 match &instr.op {
-                    RowOp::Embed { table, scale } => {
+                    RowOp::Embed { table, scale, .. } => {
                         let t = self.graph.weight(*table);
                         let id = TOKENS[token_row] as usize;
                         let mut x = vec![0.0; self.width];
@@ -210,6 +210,7 @@ impl Case<'_> {
                             let mean = if norm.kind == NormKind::Layer { x.iter().sum::<f64>() / n } else { 0.0 };
                             let var = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
                             let root = (var + f64::from(norm.eps)).sqrt();
+                            let root = if norm.kind == NormKind::None { 1.0 } else { root };
                             let each = |(i, x): (usize, &f64)| {
                                 let w = vector(norm.weight, i, 1.0) + f64::from(norm.weight_offset);
                                 (x - mean) / root * w + vector(norm.bias, i, 0.0)
@@ -226,6 +227,14 @@ impl Case<'_> {
                     RowOp::Mul { a, b, group } => {
                         let b = src(b);
                         src(a).iter().enumerate().map(|(i, a)| a * b[i / group]).collect()
+                    }
+                    RowOp::Streams { a, b, op, widths } => streams_f64(*op, &src(a)[..widths[0]], &src(b)[..widths[1]]),
+                    RowOp::Sparsify { src: s, deviations } => {
+                        let x = src(s);
+                        let n = x.len() as f64;
+                        let mean = x.iter().sum::<f64>() / n;
+                        let std = (x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+                        x.iter().map(|x| (x - mean - f64::from(*deviations) * std).max(0.0)).collect()
                     }
                     RowOp::Columns { src: s, period, offset, len } => {
                         src(s).chunks(*period).flat_map(|x| x[*offset..offset + len].to_vec()).collect()
@@ -257,6 +266,26 @@ impl Case<'_> {
             done.push(all);
         }
         done
+    }
+}
+
+/// What is done to streams, in f64.
+fn streams_f64(op: StreamOp, a: &[f64], b: &[f64]) -> Vec<f64> {
+    let mean = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+    match op {
+        StreamOp::Mix { inputs, offset } => {
+            let width = a.len() / inputs;
+            let mixed = |coefs: &[f64], i: usize| -> f64 {
+                let part = |(u, c): (usize, &f64)| (c + f64::from(offset)) * a[u * width + i];
+                coefs.iter().enumerate().map(part).sum()
+            };
+            b.chunks(inputs).flat_map(|coefs| (0..width).map(|i| mixed(coefs, i)).collect::<Vec<_>>()).collect()
+        }
+        StreamOp::MatchRms { floor } => {
+            let factor = |x: &[f64]| (mean(b) / mean(x).max(f64::from(floor))).sqrt();
+            a.chunks(b.len()).flat_map(|x| x.iter().map(|v| v * factor(x)).collect::<Vec<_>>()).collect()
+        }
+        StreamOp::Add => a.iter().enumerate().map(|(i, x)| x + b[i % b.len()]).collect(),
     }
 }
 
@@ -368,6 +397,32 @@ fn elementwise_ops_match_f64() {
 }
 
 #[test]
+fn streams_match_f64() {
+    for (width, streams) in [(6, 2), (64, 4), (1152, 3)] {
+        let graph = graph(width, width / streams);
+        let step = step(&graph);
+        let one = width / streams;
+        let ops = [
+            (StreamOp::Mix { inputs: streams, offset: 0.5 }, [width, streams * streams]),
+            (StreamOp::Mix { inputs: 1, offset: 1.0 }, [one, streams]),
+            (StreamOp::MatchRms { floor: 1e-5 }, [width, one]),
+            (StreamOp::MatchRms { floor: 10.0 }, [width, one]),
+            (StreamOp::Add, [width, one]),
+        ];
+        for rows in [Rows::Token, Rows::Output] {
+            let run = |op: RowOp| {
+                let program = program(rows, width, vec![(op, Some(3))]);
+                Case { graph: &graph, step: &step, width, program, result: None }.check(1);
+            };
+            ops.into_iter().for_each(|(op, widths)| run(RowOp::Streams { a: V0, b: V1, op, widths }));
+            run(RowOp::Sparsify { src: V0, deviations: 0.4 });
+            let only = NormOp { eps: 0.0, ..norm(NormKind::None, width, Some(0), Some(1)) };
+            run(RowOp::Norm { src: V0, norm: only });
+        }
+    }
+}
+
+#[test]
 fn columns_are_cut_joined_and_gated() {
     for (width, period, offset, len) in [(64, 16, 4, 8), (64, 16, 3, 5), (96, 96, 32, 64), (33, 11, 0, 1)] {
         let graph = graph(width, period);
@@ -396,7 +451,7 @@ fn embeddings_of_every_format_match_the_scalar_decode() {
         let step = step(&graph);
         for table in 4..graph.weights().count() as u32 {
             let rows = if table % 2 == 0 { Rows::Token } else { Rows::Output };
-            let embed = RowOp::Embed { table: WeightId(table), scale: 1.5 };
+            let embed = RowOp::Embed { table: WeightId(table), scale: 1.5, or_first: false };
             let program = program(rows, width, vec![(embed, Some(3))]);
             Case { graph: &graph, step: &step, width, program, result: None }.check(1);
         }
@@ -421,7 +476,7 @@ fn large_tables_come_in_windows() {
     // Two windows write each row once.
     let (graph, width) = (graph(256, 16), 256);
     let step = step(&graph);
-    let embed = RowOp::Embed { table: WeightId(4), scale: 1.0 };
+    let embed = RowOp::Embed { table: WeightId(4), scale: 1.0, or_first: false };
     let program = program(Rows::Token, width, vec![(embed, Some(3))]);
     let place = |_| Place { base: 0, offset: 0, stride: 256, rows: Rows::Token };
     let n = graph.weight(WeightId(4)).rows() as u32;

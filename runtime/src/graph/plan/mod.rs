@@ -112,6 +112,7 @@ impl Plan {
             let device = kind.cache().map_or(placed, |cache| *homes.entry(cache).or_insert(placed));
             steps.push(Step { device, name, kind });
         }
+        one_device_a_cache(&steps)?;
         let mut plan =
             Self { slots: vec![None; graph.values.len()], graph, steps, token_elements: 0, output_elements: 0, output };
         plan.lay_out();
@@ -153,4 +154,18 @@ impl Plan {
         };
         self.graph.weights().enumerate().map(decode).collect()
     }
+}
+
+/// Refuses a cache of keys and values that steps on different devices use: it lies in the memory of one.
+fn one_device_a_cache(steps: &[Step]) -> Result<(), GraphError> {
+    let mut devices = HashMap::new();
+    for step in steps {
+        if let Some(cache) = step.kind.cache()
+            && *devices.entry(cache).or_insert(step.device) != step.device
+        {
+            let what = "it reads keys and values that another device has; both layers must be on the same".to_owned();
+            return Err(GraphError::Shape { op: "attention", name: step.name.clone(), what });
+        }
+    }
+    Ok(())
 }

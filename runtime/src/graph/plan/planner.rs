@@ -119,10 +119,13 @@ impl<'g> Planner<'g> {
         for (i, node) in self.graph.nodes.iter().enumerate() {
             let Op::Attention(op) = &node.op else { continue };
             // Values within keys have no input of their own.
-            let v = node.inputs.get(2).copied().filter(|_| !op.v_in_k);
-            let mut inputs = [node.inputs[0], node.inputs[1], v.unwrap_or(node.inputs[1])];
+            let k = node.inputs.get(1).copied().filter(|_| !op.shared);
+            let v = node.inputs.get(2).copied().filter(|_| !op.shared && !op.v_in_k);
+            let mut inputs = [Some(node.inputs[0]), k, v].map(|x| x.unwrap_or(node.inputs[0]));
             let mut head_ops = [const { Vec::new() }; 3];
-            let dims = [op.head_dim, op.head_dim, op.v_dim].into_iter().take(3 - usize::from(op.v_in_k));
+            let dims = [op.head_dim, op.head_dim, op.v_dim]
+                .into_iter()
+                .take(1 + usize::from(k.is_some()) + usize::from(v.is_some()));
             for (x, (ops, dim)) in inputs.iter_mut().zip(head_ops.iter_mut().zip(dims)) {
                 while self.users[x.0 as usize].len() == 1 {
                     let Some(&p) = producer.get(x) else { break };
@@ -142,6 +145,10 @@ impl<'g> Planner<'g> {
                     *x = before.inputs[0];
                 }
                 ops.reverse();
+            }
+            // What is not there is never read.
+            if k.is_none() {
+                inputs[1] = inputs[0];
             }
             if v.is_none() {
                 inputs[2] = inputs[1];
@@ -240,11 +247,18 @@ impl<'g> Planner<'g> {
                 temps.get(&v).map_or(Src::Value(v), |t| Src::Temp(*t))
             };
             let op = match &node.op {
-                Op::Embed { table, scale } => RowOp::Embed { table: *table, scale: *scale },
+                Op::Embed { table, scale, or_first } => {
+                    RowOp::Embed { table: *table, scale: *scale, or_first: *or_first }
+                }
                 Op::Norm(norm) => RowOp::Norm { src: src(0), norm: norm.clone() },
                 Op::Add => RowOp::Add { a: src(0), b: src(1) },
                 Op::GatedAct { act } => RowOp::GatedAct { act: *act, gate: src(0), up: src(1) },
                 Op::Act { act } => RowOp::Act { act: *act, src: src(0) },
+                Op::Streams(op) => {
+                    let widths = [0, 1].map(|n| self.graph.value(node.inputs[n]).width);
+                    RowOp::Streams { a: src(0), b: src(1), op: *op, widths }
+                }
+                Op::Sparsify { deviations } => RowOp::Sparsify { src: src(0), deviations: *deviations },
                 Op::Mul => {
                     let [a, b] = [0, 1].map(|n| self.graph.value(node.inputs[n]).width);
                     RowOp::Mul { a: src(0), b: src(1), group: a / b.max(1) }

@@ -1,7 +1,7 @@
 //! Row programs: what is computed row by row, in registers and scratch.
 
 use crate::graph::experts::RouteOp;
-use crate::graph::op::{Act, NormOp, PositionScale, RopeId, Rows, ValueId, WeightId};
+use crate::graph::op::{Act, NormOp, PositionScale, RopeId, Rows, StreamOp, ValueId, WeightId};
 
 /// Where a row program's instruction reads a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum RowOp {
         table: WeightId,
         /// Factor.
         scale: f32,
+        /// Whether ids beyond the table look up its first row.
+        or_first: bool,
     },
     /// Normalisation by groups.
     Norm {
@@ -60,6 +62,24 @@ pub enum RowOp {
         b: Src,
         /// Elements of `a` that each of `b`'s multiplies.
         group: usize,
+    },
+    /// Streams side by side, with another row.
+    Streams {
+        /// The streams.
+        a: Src,
+        /// The other row.
+        b: Src,
+        /// What to do.
+        op: StreamOp,
+        /// Elements of both.
+        widths: [usize; 2],
+    },
+    /// `max(x - (mean(x) + deviations * std(x)), 0)`.
+    Sparsify {
+        /// Input row.
+        src: Src,
+        /// Standard deviations above the mean.
+        deviations: f32,
     },
     /// Of every `period` elements, those from `offset` to `offset + len`.
     Columns {
@@ -192,6 +212,7 @@ impl RowOp {
     pub(crate) fn srcs_mut(&mut self) -> [Option<&mut Src>; 2] {
         match self {
             RowOp::Embed { .. } => [None, None],
+            RowOp::Streams { a, b, .. } => [Some(a), Some(b)],
             RowOp::Add { a, b } | RowOp::Mul { a, b, .. } | RowOp::Join { a, b, .. } => [Some(a), Some(b)],
             RowOp::GatedAct { gate, up, .. } => [Some(gate), Some(up)],
             RowOp::ExpertSum { src, route, .. } => [Some(src), Some(route)],
@@ -201,6 +222,7 @@ impl RowOp {
             | RowOp::PositionScale { src, .. }
             | RowOp::Scale { src, .. }
             | RowOp::Softcap { src, .. }
+            | RowOp::Sparsify { src, .. }
             | RowOp::Rope { src, .. }
             | RowOp::Route { src, .. }
             | RowOp::Copy { src } => [Some(src), None],

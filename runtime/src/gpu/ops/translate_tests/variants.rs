@@ -10,13 +10,15 @@ use crate::{
             Place,
             attention::{self, AttentionPlaces},
             linear::{self, HeadCall, LinearCall, LinearPart, PartScales},
+            recurrent,
             rows::{self, Places},
             sample,
         },
     },
     graph::{
-        Act, AttentionOp, AttentionStep, CacheId, Graph, GraphBuilder, HeadOp, NormKind, NormOp, PositionScale,
-        RopeFreqs, RopeId, RopeLayout, RopeSpec, RowInstr, RowOp, RowProgram, Rows, Src, ValueId, WeightId,
+        Act, AttentionOp, AttentionStep, CacheId, GatedDeltaOp, Graph, GraphBuilder, HeadOp, NormKind, NormOp,
+        PositionScale, RopeFreqs, RopeId, RopeLayout, RopeSpec, RowInstr, RowOp, RowProgram, Rows, ShortConvOp, Src,
+        StateId, StreamOp, ValueId, WeightId,
     },
     quant::DType,
     step::KvType,
@@ -50,6 +52,7 @@ pub fn all(found: &mut dyn FnMut(&Caps, &Kernel)) {
             programs.iter().for_each(|(program, result)| row_kernels(&caps, graph, program, *result, *skew, found));
         }
         attention_kernels(&caps, found);
+        recurrent_kernels(&caps, found);
         if typical {
             super::experts::all(&caps, found);
         }
@@ -58,6 +61,32 @@ pub fn all(found: &mut dyn FnMut(&Caps, &Kernel)) {
         for kernel in others() {
             found(&caps, &kernel);
         }
+    }
+}
+
+/// Steps with states.
+fn recurrent_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
+    found(caps, &recurrent::begin(caps, 1 << 20).kernel);
+    let (state, weight) = (StateId(0), WeightId(0));
+    for taps in [2, 4] {
+        let places = [0, 1].map(|_| place(8192, 0, Rows::Token));
+        let op = ShortConvOp { state, weight, taps };
+        found(caps, &recurrent::short_conv(caps, &op, 8192, 0, places).kernel);
+    }
+    for (k_dim, v_dim) in [(16, 16), (33, 40), (128, 128), (256, 64), (512, 512)] {
+        let op = GatedDeltaOp {
+            state,
+            n_k_heads: 2,
+            n_v_heads: 4,
+            k_dim,
+            v_dim,
+            decay: weight,
+            decay_log: true,
+            dt_bias: weight,
+            tiled: false,
+        };
+        let places = [2 * 2 * k_dim + 4 * v_dim, 4, 4, 4 * v_dim].map(|n| place(n, 0, Rows::Token));
+        found(caps, &recurrent::gated_delta(caps, "delta", &op, [0, 4], places).unwrap().kernel);
     }
 }
 
@@ -255,7 +284,7 @@ fn row_programs(graph: &Graph, width: usize, head: usize) -> Vec<(RowProgram, Op
     let add = |a: Src, b: Src| RowOp::Add { a, b };
     let keep = Some(ValueId(2));
     let mut lists: Vec<Vec<(RowOp, Option<ValueId>)>> = Vec::new();
-    for kind in [NormKind::Rms, NormKind::Layer] {
+    for kind in [NormKind::Rms, NormKind::Layer, NormKind::None] {
         for bias in [false, true] {
             for group in [width, head] {
                 lists.push(vec![(norm(v0, kind, group, bias), None)]);
@@ -285,13 +314,17 @@ fn row_programs(graph: &Graph, width: usize, head: usize) -> Vec<(RowProgram, Op
     }
     lists.push(vec![(RowOp::Columns { src: v0, period: head, offset: head / 2, len: head - head / 2 }, keep)]);
     lists.push(vec![(RowOp::Join { a: v0, b: v1, lens: [head, head] }, keep)]);
+    for op in [StreamOp::Mix { inputs: 1, offset: 1.0 }, StreamOp::MatchRms { floor: 1e-5 }, StreamOp::Add] {
+        lists.push(vec![(RowOp::Streams { a: v0, b: v1, op, widths: [width, width] }, keep)]);
+    }
+    lists.push(vec![(RowOp::Sparsify { src: v0, deviations: 1.6 }, keep)]);
     let scale = PositionScale { beta: 0.1, length: 8192, offset: 1 };
     lists.push(vec![(RowOp::PositionScale { src: v0, scale }, keep)]);
     for rope in [RopeId(0), RopeId(1)] {
         lists.push(vec![(RowOp::Rope { src: v0, rope, head_dim: head }, keep)]);
     }
     for table in 4..graph.weights().count() as u32 {
-        lists.push(vec![(RowOp::Embed { table: WeightId(table), scale: 1.0 }, keep)]);
+        lists.push(vec![(RowOp::Embed { table: WeightId(table), scale: 1.0, or_first: table % 2 == 0 }, keep)]);
     }
     let mut programs = Vec::new();
     for list in lists {
@@ -339,6 +372,7 @@ fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
                     cache: CacheId(0),
                     v_in_k: j == 2 && v_dim <= head_dim && rotate_on_read.is_none(),
                     selected: None,
+                    shared: false,
                     n_heads,
                     n_kv_heads,
                     head_dim,
