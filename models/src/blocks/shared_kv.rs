@@ -75,6 +75,7 @@ pub fn shared_attention(
         rotate_on_read: None,
         v_in_k: false,
         shared: a.shared.is_some(),
+        selected: None,
     };
     let mut y = b.op("attention", Op::Attention(op), &inputs)?;
     if last {
