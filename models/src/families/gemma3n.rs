@@ -296,7 +296,6 @@ fn sparsity(c: &Config<'_>, n_layers: usize) -> Result<Vec<Option<f32>>, Error> 
 /// The number that a standard normal variable is below with probability `p`, 0 < p < 1: Acklam's rational
 /// approximations, within 1.2e-9 of it.
 fn normal_quantile(p: f64) -> f64 {
-    #[allow(clippy::excessive_precision)] // as published
     const A: [f64; 6] = [
         -3.969683028665376e1,
         2.209460984245205e2,
