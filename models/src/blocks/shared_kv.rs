@@ -76,7 +76,6 @@ pub fn shared_attention(
         v_in_k: false,
         selected: None,
         shared: a.shared.is_some(),
-        selected: None,
     };
     let mut y = b.op("attention", Op::Attention(op), &inputs)?;
     if last {
