@@ -19,7 +19,7 @@ use serde_json::Value;
 use support::{Skip, fixtures_dir, skip};
 
 fn fixture() -> String {
-    fixtures_dir().join("families/llama3").to_str().expect("UTF-8").to_owned()
+    fixtures_dir().join("families/qwen3").to_str().expect("UTF-8").to_owned()
 }
 
 /// Whether there is an adapter; says so where there is none.

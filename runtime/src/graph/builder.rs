@@ -4,11 +4,9 @@ use crate::graph::experts::{ExpertLinearOp, RouteOp};
 use std::collections::HashMap;
 
 use super::{
+    attention::{AttentionOp, CacheSpec, HeadLinearOp},
     error::GraphError,
-    op::{
-        Act, AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormOp, Op, RopeId, StateId, StateSpec, StreamOp, Value,
-        ValueId, WeightId,
-    },
+    op::{Act, CacheId, NormOp, Op, RopeId, StateId, StateSpec, StreamOp, Value, ValueId, WeightId},
     recurrent::{GatedDeltaOp, ShortConvOp},
     rope::{RopeFreqs, RopeSpec},
 };
@@ -222,6 +220,15 @@ impl GraphBuilder {
         let shapes: Vec<&Value> = inputs.iter().map(|i| &self.graph.values[i.0 as usize]).collect();
         let (rows, width) =
             op.output_shape(&name, &shapes, |w| self.graph.weight(w).shape().to_vec(), &self.graph.states)?;
+        if let Op::Embed { table, .. } = op
+            && self.graph.weight(table).scales().is_some()
+        {
+            let what = format!(
+                "the scales of `{}` lie apart from it, and look-ups do not know them",
+                self.graph.weight_name(table)
+            );
+            return Err(GraphError::Shape { op: op.kind(), name, what });
+        }
         self.check_rope(&name, &op)?;
         self.check_cache(&name, &op)?;
         let output = ValueId(self.graph.values.len() as u32);
@@ -270,6 +277,9 @@ impl GraphBuilder {
     }
 
     /// Embedding rows by token id, times `scale`.
+    ///
+    /// # Errors
+    /// A table that is no matrix, or whose scales are kept apart from its elements: look-ups know no scales.
     pub fn embed(&mut self, name: &str, table: WeightId, scale: f32) -> Result<ValueId, GraphError> {
         self.op(name, Op::Embed { table, scale, or_first: false }, &[])
     }

@@ -5,7 +5,8 @@
 //! Operations are those of matrix products and attention; row programs count none.
 
 use super::{
-    op::{AttentionOp, Rows},
+    attention::AttentionOp,
+    op::Rows,
     plan::{AttentionStep, Plan, RowProgram, Src, StepKind},
 };
 

@@ -7,6 +7,7 @@
 //! A [`Plan`] says how: row-wise ops fused around linears and attention, values laid out in one arena by liveness,
 //! and a device for every step.
 
+mod attention;
 mod builder;
 mod cost;
 mod dump;
@@ -17,13 +18,14 @@ mod plan;
 mod recurrent;
 mod rope;
 
+pub use attention::{AttentionOp, CacheSpec, HeadLinearOp, SelectOp};
 pub use builder::{Graph, GraphBuilder, Node};
 pub use cost::{Cost, Load, StepCost};
 pub use error::GraphError;
 pub use experts::{ExpertLinearOp, GroupScore, RouteGroups, RouteOp, RouteScore, RouteWeight};
 pub use op::{
-    Act, AttentionOp, CacheId, CacheSpec, HeadLinearOp, NormKind, NormOp, Op, PositionScale, RopeId, Rows, SelectOp,
-    StateId, StateSpec, StreamOp, Value, ValueId, WeightId,
+    Act, CacheId, NormKind, NormOp, Op, PositionScale, RopeId, Rows, StateId, StateSpec, StreamOp, Value, ValueId,
+    WeightId,
 };
 pub use plan::{
     AttentionStep, Device, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, Plan, RowInstr, RowOp, RowProgram,

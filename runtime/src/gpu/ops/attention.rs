@@ -108,7 +108,13 @@ fn decode_tiles(caps: &Caps, op: &AttentionOp) -> (usize, u32) {
     }
     // Keys of one cached head that all queries share are worth more workgroup memory: each reads them again.
     let room = if op.v_in_k { 2304 } else { 1024 };
-    let heads = group.min(8).min(room / op.head_dim).max(1).min(decode_workgroup(caps) as usize / 16);
+    let wg = decode_workgroup(caps) as usize;
+    let mut heads = group.min(8).min(room / op.head_dim).max(1).min(wg / 16);
+    // Queries, probabilities, two words an invocation and three a head; see the kernel.
+    let bytes = |heads: usize| 4 * (heads * op.head_dim + heads.max(4) * wg + 2 * wg + 3 * heads);
+    while heads > 1 && bytes(heads) > caps.max_workgroup_memory as usize {
+        heads -= 1;
+    }
     (heads, (op.n_kv_heads * group.div_ceil(heads)) as u32)
 }
 

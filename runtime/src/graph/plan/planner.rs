@@ -1,6 +1,5 @@
 //! From the nodes of a graph to steps.
 
-use crate::graph::experts::ExpertLinearOp;
 use std::collections::{HashMap, HashSet};
 
 use super::{
@@ -8,8 +7,10 @@ use super::{
     Src, StepKind,
 };
 use crate::graph::{
+    attention::HeadLinearOp,
     builder::{Graph, Node},
-    op::{HeadLinearOp, NormKind, Op, ValueId},
+    experts::ExpertLinearOp,
+    op::{NormKind, Op, ValueId},
     recurrent::{GatedDeltaStep, ShortConvStep},
 };
 

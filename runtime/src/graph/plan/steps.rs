@@ -3,7 +3,8 @@
 use super::{RowProgram, Src};
 use crate::graph::experts::ExpertLinearOp;
 use crate::graph::{
-    op::{AttentionOp, CacheId, HeadLinearOp, NormOp, PositionScale, RopeId, SelectOp, StateId, ValueId, WeightId},
+    attention::{AttentionOp, HeadLinearOp, SelectOp},
+    op::{CacheId, NormOp, PositionScale, RopeId, StateId, ValueId, WeightId},
     recurrent::{GatedDeltaStep, ShortConvStep},
 };
 

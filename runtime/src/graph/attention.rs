@@ -1,0 +1,122 @@
+//! Attention and what belongs to it: caches of keys and values, the choice of keys, a linear for each head.
+
+use super::op::{CacheId, RopeId, WeightId};
+
+/// Geometry of the keys and values that a layer caches, and how long it needs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CacheSpec {
+    /// Key/value heads.
+    pub n_kv_heads: usize,
+    /// Elements of a key.
+    pub head_dim: usize,
+    /// Elements of a value.
+    pub v_dim: usize,
+    /// Keys at or below `position - window` are never read again.
+    pub window: Option<usize>,
+    /// A value is the first `v_dim` elements of its key, and nothing is stored twice (latent attention).
+    pub v_in_k: bool,
+}
+
+impl CacheSpec {
+    /// A cache of keys and values without a window.
+    pub const fn new(n_kv_heads: usize, head_dim: usize, v_dim: usize) -> Self {
+        Self { n_kv_heads, head_dim, v_dim, window: None, v_in_k: false }
+    }
+
+    /// Elements of a token that are stored, over all heads.
+    pub const fn elements(&self) -> usize {
+        self.n_kv_heads * (self.head_dim + self.stored_v_dim())
+    }
+
+    /// Elements of a value that are stored beside its key.
+    pub const fn stored_v_dim(&self) -> usize {
+        if self.v_in_k { 0 } else { self.v_dim }
+    }
+}
+
+/// Causal attention of `q` over the cached keys and values, after appending this step's `k` and `v`.
+#[derive(Clone, Debug)]
+pub struct AttentionOp {
+    /// The cache that `k` and `v` are appended to and read from.
+    pub cache: CacheId,
+    /// Query heads; each group of `n_heads / n_kv_heads` shares a key/value head.
+    pub n_heads: usize,
+    /// Key/value heads.
+    pub n_kv_heads: usize,
+    /// Elements of a query or key.
+    pub head_dim: usize,
+    /// Elements of a value.
+    pub v_dim: usize,
+    /// Factor on `q · k`.
+    pub scale: f32,
+    /// `cap * tanh(score / cap)` before the mask.
+    pub softcap: Option<f32>,
+    /// Sliding window: key `k` is visible to query `q` iff `k > q - window`.
+    pub window: Option<usize>,
+    /// Chunked attention: key `k` is visible to query `q` iff `k / chunk == q / chunk`.
+    pub chunk: Option<usize>,
+    /// `[n_heads]` logits that join the softmax's denominator.
+    pub sinks: Option<WeightId>,
+    /// Set where cached keys are un-rotated and turn when they are read.
+    pub rotate_on_read: Option<RopeId>,
+    /// Values are the first `v_dim` elements of their keys: there is no input v, and the cache has none.
+    pub v_in_k: bool,
+    /// How many keys at most a token attends to, where another input, the last, says which: their positions in ascending
+    /// order, then -1 for the rest. See [`SelectOp`].
+    pub selected: Option<usize>,
+    /// Whether the cache is an earlier layer's, which is read as that one has written it: there is no k and no v.
+    pub shared: bool,
+}
+
+/// The choice of keys to attend to, by small heads with a cache of their own: for each token the `k` best of those that it
+/// sees, by `Σ_h w_h · max(q_h · key, 0)`, after appending this step's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelectOp {
+    /// The cache of index keys: one head, no values.
+    pub cache: CacheId,
+    /// Index heads.
+    pub n_heads: usize,
+    /// Elements of an index query or key.
+    pub head_dim: usize,
+    /// Keys chosen.
+    pub k: usize,
+}
+
+/// A block-diagonal linear: head h of the input times a matrix of its own.
+///
+/// The matrices are rows `h * period + first ..` of one tensor (a 3-D one counts all its rows), `heads * period` rows in
+/// all. A matrix is `[out, in]` as everywhere, or `[in, out]` where it is `transposed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLinearOp {
+    /// The tensor.
+    pub weight: WeightId,
+    /// Matrices, and heads of the input and of the output.
+    pub heads: usize,
+    /// Rows of the tensor from one matrix to the next.
+    pub period: usize,
+    /// First row of a matrix within its period.
+    pub first: usize,
+    /// Elements of a head of the input.
+    pub input: usize,
+    /// Elements of a head of the output.
+    pub output: usize,
+    /// The file has `[in, out]`.
+    pub transposed: bool,
+}
+
+impl HeadLinearOp {
+    /// Rows of a matrix as the file has them.
+    pub fn rows(&self) -> usize {
+        if self.transposed { self.input } else { self.output }
+    }
+
+    /// Elements of such a row.
+    pub fn row_len(&self) -> usize {
+        if self.transposed { self.output } else { self.input }
+    }
+
+    /// First row of head `head`'s matrix in the tensor.
+    pub fn first_row(&self, head: usize) -> usize {
+        head * self.period + self.first
+    }
+}
