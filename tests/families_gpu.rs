@@ -20,33 +20,39 @@ const F16_TOLERANCE: f32 = 0.02;
 
 struct Device {
     name: String,
-    gpu: Arc<Gpu>,
+    options: GpuOptions,
     /// Pipelines compile slowly there, so only a few families run.
     slow: bool,
+}
+
+impl Device {
+    /// The device, opened anew: the pipelines of all families together would take tens of GiB on lavapipe.
+    fn open(&self) -> Arc<Gpu> {
+        Arc::new(Gpu::open(&self.options).expect("a device"))
+    }
 }
 
 /// Each adapter, and the first one pretending to have little.
 fn devices() -> &'static [Device] {
     static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
     DEVICES.get_or_init(|| {
-        let open = |index: usize, caps: CapsOverride, checked: bool| {
-            Arc::new(
-                Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked, ..GpuOptions::default() })
-                    .expect("a device"),
-            )
-        };
         let mut all = Vec::new();
         let slow = |name: &str| name.contains("SwiftShader");
         let adapters = Gpu::adapters();
         let first = adapters.iter().find(|a| !slow(&a.name)).or(adapters.first()).map(|a| a.index);
         for adapter in adapters {
             let slow = slow(&adapter.name);
-            let gpu = open(adapter.index, CapsOverride::default(), false);
-            all.push(Device { name: adapter.name.clone(), gpu, slow });
+            let options = |caps: CapsOverride, checked: bool| GpuOptions {
+                device: Some(adapter.index.to_string()),
+                caps,
+                checked,
+                ..GpuOptions::default()
+            };
+            all.push(Device { name: adapter.name.clone(), options: options(CapsOverride::default(), false), slow });
             if Some(adapter.index) == first {
                 let hardware = CapsOverride { pretend_hardware: true, ..CapsOverride::default() };
                 let name = format!("{} with kernels for hardware", adapter.name);
-                all.push(Device { name, gpu: open(adapter.index, hardware, true), slow: false });
+                all.push(Device { name, options: options(hardware, true), slow: false });
                 let least = CapsOverride {
                     no_f16: true,
                     no_subgroups: true,
@@ -60,7 +66,7 @@ fn devices() -> &'static [Device] {
                     max_memory: None,
                 };
                 let name = format!("{} with the least limits", adapter.name);
-                all.push(Device { name, gpu: open(adapter.index, least, true), slow: false });
+                all.push(Device { name, options: options(least, true), slow: false });
             }
         }
         all
@@ -77,8 +83,8 @@ fn on_each(test: &str, check: impl Fn(&Device)) {
     devices().iter().for_each(check);
 }
 
-fn options(device: &Device) -> Options {
-    Options { device: DeviceChoice::Gpu(device.gpu.clone()), ..Options::default() }
+fn options(gpu: &Arc<Gpu>) -> Options {
+    Options { device: DeviceChoice::Gpu(gpu.clone()), ..Options::default() }
 }
 
 #[test]
@@ -93,13 +99,13 @@ fn logits_of_every_family() {
             if device.slow && !["llama3", "qwen2", "gemma3"].contains(name) {
                 continue;
             }
-            let fixture = Fixture::load(name);
+            let (fixture, gpu) = (Fixture::load(name), device.open());
             let tolerance = if name.contains("mxfp4") { BLOCKS_TOLERANCE } else { TOLERANCE };
-            let mut session = Session::open(&fixture.dir, options(device));
+            let mut session = Session::open(&fixture.dir, options(&gpu));
             let what = |part: &str| format!("{name}, {part} on {}", device.name);
             assert_close(&what("prompt"), &session.feed(&fixture.prompt_ids), &fixture.logits, tolerance);
             if std::ptr::eq(device, &devices()[0]) {
-                check_gguf(&fixture, device, tolerance, &what("prompt from GGUF"));
+                check_gguf(&fixture, &gpu, tolerance, &what("prompt from GGUF"));
             }
             if fixture.length_dependent_rope {
                 continue;
@@ -120,11 +126,11 @@ fn logits_of_every_family() {
 }
 
 /// The prompt's logits from the fixture's GGUF twin, where it can have one.
-fn check_gguf(fixture: &Fixture, device: &Device, tolerance: f32, what: &str) {
+fn check_gguf(fixture: &Fixture, gpu: &Arc<Gpu>, tolerance: f32, what: &str) {
     let temp = tempfile::TempDir::new().expect("temporary folder");
     let path = temp.path().join("model.gguf");
     if write_gguf(fixture, &path).is_ok() {
-        let logits = Session::open(&path, options(device)).feed(&fixture.prompt_ids);
+        let logits = Session::open(&path, options(gpu)).feed(&fixture.prompt_ids);
         assert_close(what, &logits, &fixture.logits, tolerance);
     }
 }
@@ -136,10 +142,10 @@ fn chunks_and_batches_give_the_same_logits() {
             if device.slow && name != "gemma3" {
                 continue;
             }
-            let fixture = Fixture::load(name);
+            let (fixture, gpu) = (Fixture::load(name), device.open());
             let ids = &fixture.prompt_ids;
             for size in [1, 3, 16] {
-                let mut session = Session::open(&fixture.dir, options(device));
+                let mut session = Session::open(&fixture.dir, options(&gpu));
                 let rows = ids.chunks(size).flat_map(|chunk| session.feed(chunk).data).collect();
                 let chunked = Matrix::new(fixture.logits.cols, rows);
                 assert_close(
@@ -149,7 +155,7 @@ fn chunks_and_batches_give_the_same_logits() {
                     TOLERANCE,
                 );
             }
-            let mut session = Session::open(&fixture.dir, options(device));
+            let mut session = Session::open(&fixture.dir, options(&gpu));
             session.feed(&ids[..21]);
             session.feed_fork(&ids[..19]);
             let what = format!("{name}, a forked prefix on {}", device.name);
@@ -170,12 +176,12 @@ fn crossing_the_original_length() {
         if device.slow {
             return;
         }
-        let fixture = Fixture::load("phi4-mini");
+        let (fixture, gpu) = (Fixture::load("phi4-mini"), device.open());
         let ids = &fixture.prompt_ids;
         let original = fixture.config["original_max_position_embeddings"].as_u64().expect("a length") as usize;
         let folder = fixture.changed(|config| config["num_hidden_layers"] = 1.into());
         let whole = |n: usize| Session::open(folder.path(), Options::default()).feed(&ids[..n]);
-        let mut session = Session::open(folder.path(), options(device));
+        let mut session = Session::open(folder.path(), options(&gpu));
         let mut at = 0;
         for n in [original - 1, 1, 1, 7, 1] {
             let got = session.feed(&ids[at..at + n]);
@@ -194,8 +200,8 @@ fn crossing_the_original_length() {
 #[test]
 fn half_precision_keys_and_values() {
     on_each("families_gpu::half_precision_keys_and_values", |device| {
-        let fixture = Fixture::load("llama3");
-        let mut session = Session::open(&fixture.dir, Options { kv: KvChoice::F16, ..options(device) });
+        let (fixture, gpu) = (Fixture::load("llama3"), device.open());
+        let mut session = Session::open(&fixture.dir, Options { kv: KvChoice::F16, ..options(&gpu) });
         assert_close(&device.name, &session.feed(&fixture.prompt_ids), &fixture.logits, F16_TOLERANCE);
     });
 }

@@ -1,4 +1,4 @@
-//! The gated delta rule for some columns of one head's state; see [`GatedDeltaOp`](crate::graph::GatedDeltaOp) for the
+//! The gated delta rule for some columns of one head's state; see [`GatedDeltaOp`] for the
 //! recurrence.
 //!
 //! The columns of a state do not know of each other: given q, k and the token's gates, column `c` needs `v[c]` only. So
