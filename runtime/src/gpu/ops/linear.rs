@@ -169,7 +169,9 @@ fn defines(call: &LinearCall) -> Defines {
 /// Whether all values are at multiples of four elements.
 pub(super) fn aligned(call: &LinearCall) -> bool {
     let p = call.input;
-    [p.base, p.offset, p.stride].iter().all(|v| v.is_multiple_of(4))
+    // Heads follow one another without padding.
+    let head = call.heads.as_ref().map_or(0, |_| call.k);
+    [p.base, p.offset, p.stride, head].iter().all(|v| v.is_multiple_of(4))
 }
 
 /// As [`defines`], where the input may (`wide`) or may not be read four elements at a time.
