@@ -11,7 +11,8 @@ use std::{
 
 use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
 use support::{
-    DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, skip, write_gguf,
+    CPU_ALONE, DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, skip,
+    write_gguf,
 };
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
@@ -75,9 +76,6 @@ fn devices() -> &'static [Device] {
         all
     })
 }
-
-/// Families that have an op without a kernel for GPUs.
-const CPU_ALONE: &[&str] = &["deepseek-v3.2"];
 
 fn on_each(test: &str, check: impl Fn(&Device)) {
     if devices().is_empty() {

@@ -62,6 +62,9 @@ pub const FAMILIES: &[&str] = &[
     "mm-llama4",
 ];
 
+/// Families that have an op without a kernel for GPUs.
+pub const CPU_ALONE: &[&str] = &["deepseek-v3.2"];
+
 /// `tests/fixtures`.
 pub fn fixtures_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
