@@ -78,9 +78,14 @@ impl<'a> Loader<'a> {
 
     /// The tensor `name`, which must have that shape.
     fn required(&self, b: &mut GraphBuilder, name: &str, shape: &[usize]) -> Result<WeightId, Error> {
-        let tensor = self.checkpoint.shaped(name, shape)?.ok_or_else(|| self.checkpoint.missing(name))?;
+        let tensor = self.tensor(name, shape)?;
         self.check_shape(name, &tensor, shape)?;
         Ok(b.weight(name, tensor))
+    }
+
+    /// The tensor `name`; one of that shape where weights are made up.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
+        Ok(self.checkpoint.shaped(name, shape)?.ok_or_else(|| self.checkpoint.missing(name))?)
     }
 
     fn check_shape(&self, name: &str, tensor: &Tensor, expected: &[usize]) -> Result<(), Error> {
@@ -144,7 +149,7 @@ impl<'a> Loader<'a> {
         rows: Range<usize>,
     ) -> Result<WeightId, Error> {
         let name = self.layer_name(layer, gguf, hf);
-        let tensor = self.checkpoint.shaped(&name, shape)?.ok_or_else(|| self.checkpoint.missing(&name))?;
+        let tensor = self.tensor(&name, shape)?;
         self.view(b, &name, &tensor, shape, rows)
     }
 
@@ -194,7 +199,7 @@ impl<'a> Loader<'a> {
     ) -> Result<Vec<WeightId>, Error> {
         let name = self.layer_name(layer, gguf, hf);
         let shape = [n, rows, len];
-        let tensor = self.checkpoint.shaped(&name, &shape)?.ok_or_else(|| self.checkpoint.missing(&name))?;
+        let tensor = self.tensor(&name, &shape)?;
         (0..n).map(|e| self.view(b, &name, &tensor, &shape, e * rows + part.start..e * rows + part.end)).collect()
     }
 
@@ -287,7 +292,7 @@ impl<'a> Loader<'a> {
     /// A layer's weight of one row, `[1, len]`, which GGUF files have as a vector.
     pub fn row(&self, b: &mut GraphBuilder, layer: usize, gguf: &str, hf: &str, len: usize) -> Result<WeightId, Error> {
         let name = self.layer_name(layer, gguf, hf);
-        let tensor = self.checkpoint.shaped(&name, &[1, len])?.ok_or_else(|| self.checkpoint.missing(&name))?;
+        let tensor = self.tensor(&name, &[1, len])?;
         let tensor = match tensor.shape() {
             [_] => Tensor::new(tensor.dtype(), vec![1, tensor.row_len()], tensor.shared_bytes().clone()),
             _ => Some(tensor),
@@ -333,7 +338,7 @@ impl<'a> Loader<'a> {
     /// A layer's single number.
     pub fn layer_scalar(&self, layer: usize, gguf: &str, hf: &str) -> Result<f32, Error> {
         let name = self.layer_name(layer, gguf, hf);
-        let tensor = self.checkpoint.shaped(&name, &[1])?.ok_or_else(|| self.checkpoint.missing(&name))?;
+        let tensor = self.tensor(&name, &[1])?;
         self.check_shape(&name, &tensor, &[1])?;
         let mut value = [0.0];
         tensor.decode_row(0, &mut value);
@@ -351,7 +356,7 @@ impl<'a> Loader<'a> {
     ) -> Result<WeightId, Error> {
         let name = self.layer_name(layer, gguf, hf);
         let shape = if self.gguf { vec![channels, taps] } else { vec![channels, 1, taps] };
-        let tensor = self.checkpoint.shaped(&name, &shape)?.ok_or_else(|| self.checkpoint.missing(&name))?;
+        let tensor = self.tensor(&name, &shape)?;
         self.check_shape(&name, &tensor, &shape)?;
         let flat = tensor.flat().ok_or_else(|| Error::Shape {
             path: self.checkpoint.path().display().to_string(),

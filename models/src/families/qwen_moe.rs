@@ -1,15 +1,12 @@
 //! Qwen 1.5, 2 and 3 with mixtures of experts: the dense models' layers with experts in all of them or some, beside one
 //! that all tokens share (1.5, 2). Yang et al. 2024, 2025.
 
-use handmill_runtime::{
-    format::Checkpoint,
-    graph::{RopeLayout, RouteOp},
-};
+use handmill_runtime::{format::Checkpoint, graph::RouteOp};
 
-use super::{ACT, Built, Dims, choice, refuse_unless};
+use super::{ACT, Built, Dims, choice, qwen, refuse_unless};
 use crate::{
     Error,
-    blocks::{Attention, Decoder, Experts, Loader, Moe, QkNorm, Shared, rope},
+    blocks::{Attention, Decoder, Experts, Loader, Moe, Shared},
     config::{Config, Key, key},
 };
 
@@ -22,16 +19,8 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let d = Dims::read(c, three.then_some(128), 32768)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let l = Loader::new(checkpoint, d.eps)?;
-    let full = Attention {
-        rope: Some(rope::rope(c, &d.rope(1e4, [RopeLayout::Half; 2]), &l)?),
-        qk_norm: if three { QkNorm::Heads } else { QkNorm::None },
-        ..d.attention()
-    };
-    // A window counts only where it is switched on: in Qwen 3 on all layers, before on every other one below
-    // `max_window_layers`.
-    let switched_on = c.bool(key("", "use_sliding_window"))?.unwrap_or(false);
-    let window = c.usize(key("attention.sliding_window", "sliding_window"))?;
-    let window = window.filter(|w| *w > 0 && (switched_on || c.is_gguf()));
+    let (full, window) = qwen::attention(c, &d, &l, three)?;
+    // In Qwen 3 all layers have the window, before it every other one below `max_window_layers`.
     let below = c.usize(key("", "max_window_layers"))?.unwrap_or(28);
     let sliding = c.sliding_layers(d.n_layers, |i| window.is_some() && (three || i % 2 == 0 && i < below))?;
 

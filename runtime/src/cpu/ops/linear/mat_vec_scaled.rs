@@ -5,7 +5,7 @@
 //! 2·rows·k·tokens flops; W is read once.
 
 use super::job::{AHEAD, Job, f32_at};
-use super::mat_vec_float::FloatWeight;
+use super::mat_vec_float::{FloatWeight, add_columns};
 use crate::cpu::arch::{Simd, SimdBytes};
 use crate::quant;
 
@@ -74,33 +74,7 @@ unsafe fn mat_vec_n<S: SimdBytes, W: FloatWeight, const T: usize>(s: S, job: &Jo
             for (block, start) in (0..job.k).step_by(block_len).enumerate() {
                 let end = job.k.min(start + block_len);
                 let mut sums = [[s.zero(); 4]; T];
-                let mut i = start;
-                while i + S::LANES <= end {
-                    let w = [
-                        W::load(s, rows[0].add(i * W::BYTES)),
-                        W::load(s, rows[1].add(i * W::BYTES)),
-                        W::load(s, rows[2].add(i * W::BYTES)),
-                        W::load(s, rows[3].add(i * W::BYTES)),
-                    ];
-                    job.prefetch(s, cursor, 4 * S::LANES * W::BYTES);
-                    cursor = cursor.wrapping_add(4 * S::LANES * W::BYTES);
-                    for (t, sums) in sums.iter_mut().enumerate() {
-                        let x = s.load(job.act(t).cast::<f32>().add(i));
-                        for r in 0..4 {
-                            sums[r] = s.mul_add(w[r], x, sums[r]);
-                        }
-                    }
-                    i += S::LANES;
-                }
-                if i < end {
-                    for (t, sums) in sums.iter_mut().enumerate() {
-                        let x = s.load_partial(job.act(t).cast::<f32>().add(i), end - i);
-                        for r in 0..4 {
-                            let w = W::load_partial(s, rows[r].add(i * W::BYTES), end - i);
-                            sums[r] = s.mul_add(w, x, sums[r]);
-                        }
-                    }
-                }
+                add_columns::<S, W, T>(s, job, rows, start..end, &mut cursor, &mut sums);
                 let mut scales = [s.splat(1.0); 4];
                 if !job.scales.is_null() {
                     for (r, scale) in scales.iter_mut().enumerate() {
