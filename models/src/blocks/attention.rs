@@ -130,6 +130,7 @@ pub fn attention(
         chunk: a.chunk,
         sinks,
         rotate_on_read,
+        blocks: None,
         v_in_k: false,
         selected: None,
         shared: false,

@@ -134,6 +134,7 @@ pub fn latent_attention(
         chunk: None,
         sinks: None,
         rotate_on_read: None,
+        blocks: None,
         v_in_k: true,
         selected: a.indexer.as_ref().map(|i| i.k),
         shared: false,

@@ -73,6 +73,7 @@ pub fn shared_attention(
         chunk: None,
         sinks: None,
         rotate_on_read: None,
+        blocks: None,
         v_in_k: false,
         selected: None,
         shared: a.shared.is_some(),

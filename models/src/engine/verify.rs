@@ -161,7 +161,7 @@ fn bound(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
             part.map_or(1e-3, |p| of_format(plan.graph.weight(p.op.experts[0]).dtype()))
         }
         StepKind::Attention(_) if kv == KvType::F16 => 5e-3,
-        StepKind::Rows(_) | StepKind::Select(_) | StepKind::Attention(_) => 1e-3,
+        StepKind::Rows(_) | StepKind::Select(_) | StepKind::Pool(_) | StepKind::Attention(_) => 1e-3,
         StepKind::ShortConv(_) | StepKind::GatedDelta(_) => 1e-3,
     }
 }

@@ -5,7 +5,7 @@
 use super::{CpuError, ops::attention::KvPages};
 use crate::{
     graph::{CacheId, CacheSpec},
-    step::{PAGE_TOKENS, PageBook, PageCopy, SequenceKv},
+    step::{PageBook, PageCopy, SequenceKv},
 };
 
 /// The pages of all groups.
@@ -22,19 +22,25 @@ pub(crate) struct KvRows<'a> {
 }
 
 impl KvRows<'_> {
-    /// Address of the key of `head` at `position`: `head_dim` elements.
-    pub fn key(&self, head: usize, position: usize) -> *mut u8 {
-        self.row(self.pages.k_offset, self.spec.head_dim, head, position)
+    /// Address of the key of `head` in entry `entry`: `head_dim` elements.
+    pub fn key(&self, head: usize, entry: usize) -> *mut u8 {
+        self.row(self.pages.k_offset, self.spec.head_dim, head, entry)
     }
 
-    /// Address of the value of `head` at `position`: `v_dim` elements.
-    pub fn value(&self, head: usize, position: usize) -> *mut u8 {
-        self.row(self.pages.v_offset, self.spec.v_dim, head, position)
+    /// Address of the value of `head` in entry `entry`: `v_dim` elements.
+    pub fn value(&self, head: usize, entry: usize) -> *mut u8 {
+        self.row(self.pages.v_offset, self.spec.v_dim, head, entry)
     }
 
-    fn row(&self, offset: usize, dim: usize, head: usize, position: usize) -> *mut u8 {
-        let page = self.pages.pages[position / PAGE_TOKENS - self.pages.first_page] as usize;
-        let row = head * PAGE_TOKENS + position % PAGE_TOKENS;
+    /// The entry that is made at `position`, if one is.
+    pub fn entry(&self, position: usize) -> Option<usize> {
+        (position + 1).is_multiple_of(self.spec.every).then_some(position / self.spec.every)
+    }
+
+    fn row(&self, offset: usize, dim: usize, head: usize, entry: usize) -> *mut u8 {
+        let entries = self.pages.page_tokens;
+        let page = self.pages.pages[entry / entries - self.pages.first_page] as usize;
+        let row = head * entries + entry % entries;
         let at = page * self.pages.page_bytes + offset + row * dim * self.pages.kv.bytes();
         // The pages come from `MmapRaw::as_mut_ptr`, so they may be written through.
         self.pages.base.cast_mut().wrapping_add(at)
@@ -79,12 +85,12 @@ impl KvMemory {
             base: self.groups[g].as_mut_ptr(),
             pages: &seq.pages[g],
             page_bytes: group.page_bytes(kv),
-            page_tokens: PAGE_TOKENS,
+            page_tokens: group.spec.page_entries(),
             k_offset,
             v_offset: if group.spec.v_in_k { k_offset } else { k_offset + group.key_bytes(kv) },
             kv,
             first_page: seq.dropped[g],
-            len: seq.len(),
+            len: seq.len() / group.spec.every,
         }
     }
 
@@ -101,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_copied_page_has_the_rows_of_the_one_before() {
-        let spec = CacheSpec { n_kv_heads: 2, head_dim: 4, v_dim: 4, window: None, v_in_k: false };
+        let spec = CacheSpec::new(2, 4, 4);
         let mut book = PageBook::new(&[spec, spec], KvType::F32, 1000);
         let mut memory = KvMemory::new(&book).unwrap();
         let (mut a, mut copies) = (SequenceKv::default(), Vec::new());

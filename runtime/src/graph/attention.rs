@@ -15,12 +15,19 @@ pub struct CacheSpec {
     pub window: Option<usize>,
     /// A value is the first `v_dim` elements of its key, and nothing is stored twice (latent attention).
     pub v_in_k: bool,
+    /// Tokens that an entry stands for: 1, or the tokens of a block, whose entry comes with the last of them.
+    pub every: usize,
 }
 
 impl CacheSpec {
-    /// A cache of keys and values without a window.
+    /// A cache of the keys and values of every token, without a window.
     pub const fn new(n_kv_heads: usize, head_dim: usize, v_dim: usize) -> Self {
-        Self { n_kv_heads, head_dim, v_dim, window: None, v_in_k: false }
+        Self { n_kv_heads, head_dim, v_dim, window: None, v_in_k: false, every: 1 }
+    }
+
+    /// Entries that a token at `position` sees, its own included.
+    pub const fn seen(&self, position: usize) -> usize {
+        (position + 1) / self.every
     }
 
     /// Elements of a token that are stored, over all heads.
@@ -61,15 +68,19 @@ pub struct AttentionOp {
     pub rotate_on_read: Option<RopeId>,
     /// Values are the first `v_dim` elements of their keys: there is no input v, and the cache has none.
     pub v_in_k: bool,
+    /// A second cache, of blocks of tokens, whose keys are attended to beside those within the window; another input, after
+    /// q and k, has them. Only where values are parts of keys. Window, choice and mask are as follows: the window is that
+    /// of the tokens' own keys, and of blocks all are visible that are complete.
+    pub blocks: Option<CacheId>,
     /// How many keys at most a token attends to, where another input, the last, says which: their positions in ascending
-    /// order, then -1 for the rest. See [`SelectOp`].
+    /// order, then -1 for the rest. See [`SelectOp`]. Where there are blocks, it is blocks that are chosen.
     pub selected: Option<usize>,
     /// Whether the cache is an earlier layer's, which is read as that one has written it: there is no k and no v.
     pub shared: bool,
 }
 
 /// The choice of keys to attend to, by small heads with a cache of their own: for each token the `k` best of those that it
-/// sees, by `Σ_h w_h · max(q_h · key, 0)`, after appending this step's keys.
+/// sees, by `Σ_h w_h · max(q_h · key, 0)`, after appending this step's keys. Keys may be those of blocks of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelectOp {
     /// The cache of index keys: one head, no values.
@@ -80,6 +91,46 @@ pub struct SelectOp {
     pub head_dim: usize,
     /// Keys chosen.
     pub k: usize,
+}
+
+/// What becomes of every `block` tokens of a sequence (DeepSeek V4's compressors): the mean of their rows, channel by
+/// channel weighted by the softmax of their gates over those tokens,
+/// `out[c] = Σ_t softmax_t(gate[t][c] + bias[t][c]) · x[t][c]`.
+///
+/// With `overlap` rows have twice as many channels. A block is then the mean over its own tokens' second halves and the
+/// first halves of the tokens of the block before, if there is one.
+///
+/// Inputs x and gates, `[channels]` a token, which are cached for as long as a block may need them. The output has a row
+/// of `width` elements a token: the block's with its last token, zeroes with all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolOp {
+    /// The rows of x as keys, the gates as values.
+    pub cache: CacheId,
+    /// Tokens of a block.
+    pub block: usize,
+    /// Elements of a block's row.
+    pub width: usize,
+    /// Whether blocks overlap.
+    pub overlap: bool,
+    /// `[block, channels]`.
+    pub bias: WeightId,
+}
+
+impl PoolOp {
+    /// Elements of a row of x, and of one of gates.
+    pub const fn channels(&self) -> usize {
+        if self.overlap { 2 * self.width } else { self.width }
+    }
+
+    /// Tokens that a block is made of.
+    pub const fn reach(&self) -> usize {
+        if self.overlap { 2 * self.block } else { self.block }
+    }
+
+    /// What the cache must be like.
+    pub const fn cache_spec(&self) -> CacheSpec {
+        CacheSpec { window: Some(self.reach()), ..CacheSpec::new(1, self.channels(), self.channels()) }
+    }
 }
 
 /// A block-diagonal linear: head h of the input times a matrix of its own.

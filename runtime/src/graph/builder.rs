@@ -4,11 +4,12 @@ use crate::graph::experts::{ExpertLinearOp, RouteOp};
 use std::collections::HashMap;
 
 use super::{
-    attention::{AttentionOp, CacheSpec, HeadLinearOp},
+    attention::{AttentionOp, CacheSpec, HeadLinearOp, PoolOp},
     error::GraphError,
-    op::{Act, CacheId, NormOp, Op, RopeId, StateId, StateSpec, StreamOp, Value, ValueId, WeightId},
+    op::{Act, CacheId, NormOp, Op, RopeId, StateId, StateSpec, Value, ValueId, WeightId},
     recurrent::{GatedDeltaOp, ShortConvOp},
     rope::{RopeFreqs, RopeSpec},
+    streams::StreamOp,
 };
 use crate::format::Tensor;
 
@@ -74,8 +75,11 @@ impl Graph {
     pub(crate) fn vectors(&self) -> Vec<bool> {
         let mut vectors: Vec<bool> = self.weights.iter().map(|w| w.tensor.shape().len() == 1).collect();
         for node in &self.nodes {
-            if let Op::ExpertLinear(ExpertLinearOp { bias: Some(bias), .. }) = &node.op {
-                vectors[bias.0 as usize] = true;
+            match &node.op {
+                Op::ExpertLinear(ExpertLinearOp { bias: Some(bias), .. }) | Op::Pool(PoolOp { bias, .. }) => {
+                    vectors[bias.0 as usize] = true;
+                }
+                _ => {}
             }
         }
         vectors
@@ -113,6 +117,8 @@ impl Graph {
                 Op::Linear { weight, bias } => [Some(*weight), *bias].iter().for_each(mark),
                 Op::HeadLinear(h) => rows += self.head_linear_bytes(h),
                 Op::SelectKeys(_) => {}
+                Op::Pool(p) => mark(&Some(p.bias)),
+                Op::Hyper(h) => [Some(h.scale), Some(h.base)].iter().for_each(mark),
                 Op::Attention(a) => mark(&a.sinks),
                 Op::ShortConv(c) => mark(&Some(c.weight)),
                 Op::GatedDelta(d) => [Some(d.decay), Some(d.dt_bias)].iter().for_each(mark),
@@ -237,16 +243,28 @@ impl GraphBuilder {
         Ok(output)
     }
 
-    /// A cache that is read must be there, with keys and values as long.
+    /// A cache must be there, with keys and values as long.
     fn check_cache(&self, name: &str, op: &Op) -> Result<(), GraphError> {
-        let Op::Attention(a) = op else { return Ok(()) };
-        let cached = |c: &CacheSpec| (c.n_kv_heads, c.head_dim, c.v_dim, c.v_in_k);
-        let found = self.graph.caches.get(a.cache.0 as usize).map(cached);
-        if !a.shared || found == Some((a.n_kv_heads, a.head_dim, a.v_dim, a.v_in_k)) {
-            return Ok(());
+        let cached = |c: &CacheSpec| [c.n_kv_heads, c.head_dim, c.stored_v_dim()];
+        let found = |id: CacheId| self.graph.caches.get(id.0 as usize);
+        let (wanted, caches) = match op {
+            Op::Attention(a) => {
+                let v_dim = if a.v_in_k { 0 } else { a.v_dim };
+                ([a.n_kv_heads, a.head_dim, v_dim], [Some(a.cache), a.blocks])
+            }
+            Op::SelectKeys(s) => ([1, s.head_dim, 0], [Some(s.cache), None]),
+            Op::Pool(p) => (cached(&p.cache_spec()), [Some(p.cache), None]),
+            _ => return Ok(()),
+        };
+        for (i, id) in caches.into_iter().enumerate() {
+            let Some(id) = id else { continue };
+            let every = |c: &CacheSpec| c.every == 1 || (c.every > 1 && (i == 1 || matches!(op, Op::SelectKeys(_))));
+            if !found(id).is_some_and(|c| cached(c) == wanted && every(c)) {
+                let what = format!("has the cache {:?}, not one of {wanted:?}", found(id));
+                return Err(GraphError::Shape { op: op.kind(), name: name.to_owned(), what });
+            }
         }
-        let what = format!("the shared cache has heads {found:?}, not {} of {}", a.n_kv_heads, a.head_dim);
-        Err(GraphError::Shape { op: op.kind(), name: name.to_owned(), what })
+        Ok(())
     }
 
     /// A rotation must fit the heads that it turns, and have a speed for each pair.
@@ -344,6 +362,12 @@ impl GraphBuilder {
         let elements = op.state_elements(self.graph.value(x).width).unwrap_or(0);
         op.state = self.state(StateSpec { elements, rewritten: true });
         self.op(name, Op::ShortConv(op), &[x])
+    }
+
+    /// Blocks of tokens, pooled by gates; makes the cache itself.
+    pub fn pool(&mut self, name: &str, inputs: [ValueId; 2], mut op: PoolOp) -> Result<ValueId, GraphError> {
+        op.cache = self.cache(op.cache_spec());
+        self.op(name, Op::Pool(op), &inputs)
     }
 
     /// The gated delta rule over `q‖k‖v`, `b` and `a`; makes the state itself.

@@ -66,7 +66,9 @@ impl Plan {
             StepKind::Rows(_) => "rows".to_owned(),
             StepKind::Select(_) => "select".to_owned(),
             StepKind::Attention(_) => "attention".to_owned(),
-            StepKind::ShortConv(_) | StepKind::GatedDelta(_) => self.steps[step].kind.name().to_owned(),
+            StepKind::Pool(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => {
+                self.steps[step].kind.name().to_owned()
+            }
             StepKind::Experts(experts) => {
                 let format = experts.parts.first().and_then(|p| p.op.experts.first());
                 format!("experts {}", format.map_or("", |w| self.graph.weight(*w).dtype().name()))
@@ -122,13 +124,30 @@ impl Plan {
                 let query = (op.n_heads * op.head_dim) as u64;
                 let mut main = Cost { bytes: n * (query + op.k as u64) * 4, flops: 0 };
                 for &(cached, new) in &load.sequences {
-                    main.bytes += (cached * op.head_dim * load.kv_bytes) as u64;
-                    let pairs: u64 = (cached - new..cached).map(|p| p as u64 + 1).sum();
+                    let spec = &self.graph.caches()[op.cache.0 as usize];
+                    main.bytes += (cached / spec.every * op.head_dim * load.kv_bytes) as u64;
+                    let pairs: u64 = (cached - new..cached).map(|p| spec.seen(p) as u64).sum();
                     main.flops += 2 * pairs * query;
                 }
                 StepCost { rows: Cost::default(), main }
             }
-            StepKind::Attention(attention) => attention_cost(attention, load),
+            StepKind::Pool(pool) => {
+                let (op, n) = (&pool.op, load.tokens as u64);
+                // Every token's row is written; the blocks that become complete are read.
+                let row = 2 * op.channels() as u64;
+                let mut main = Cost { bytes: n * (row * (4 + load.kv_bytes as u64) + op.width as u64 * 4), flops: 0 };
+                for &(cached, new) in &load.sequences {
+                    let blocks = (cached / op.block - (cached - new) / op.block) as u64;
+                    let read = blocks * op.reach() as u64 * op.width as u64;
+                    main.bytes += 2 * read * load.kv_bytes as u64;
+                    main.flops += 4 * read;
+                }
+                StepCost { rows: Cost::default(), main }
+            }
+            StepKind::Attention(attention) => {
+                let every = attention.op.blocks.map(|c| self.graph.caches()[c.0 as usize].every);
+                attention_cost(attention, every, load)
+            }
             StepKind::ShortConv(conv) => {
                 let (n, width) = (load.tokens as u64, self.graph.value(conv.input).width as u64);
                 let (taps, states) = (conv.op.taps as u64, 2 * load.sequences.len() as u64);
@@ -161,7 +180,8 @@ impl Plan {
     }
 }
 
-fn attention_cost(step: &AttentionStep, load: &Load) -> StepCost {
+/// `every`: the tokens of a block, where there are blocks.
+fn attention_cost(step: &AttentionStep, every: Option<usize>, load: &Load) -> StepCost {
     let op = &step.op;
     let (n, kv) = (load.tokens as u64, load.kv_bytes as u64);
     let key = (op.n_kv_heads * (op.head_dim + if op.v_in_k { 0 } else { op.v_dim })) as u64;
@@ -173,7 +193,9 @@ fn attention_cost(step: &AttentionStep, load: &Load) -> StepCost {
         let reach = (first..cached).map(|p| visible(op, p));
         let span = reach.clone().next().map_or(0, |r| r + new.saturating_sub(1)).min(cached);
         main.bytes += span as u64 * key * kv;
-        let pairs: u64 = reach.map(|r| r as u64).sum();
+        let blocks = |p: usize| every.map_or(0, |e| op.selected.unwrap_or(usize::MAX).min((p + 1) / e));
+        main.bytes += every.map_or(0, |e| cached / e) as u64 * key * kv;
+        let pairs: u64 = reach.map(|r| r as u64).sum::<u64>() + (first..cached).map(|p| blocks(p) as u64).sum::<u64>();
         main.flops += 2 * pairs * (op.n_heads * (op.head_dim + op.v_dim)) as u64;
     }
     // Queries, keys and values are read; queries are written again, keys and values go to the cache.
@@ -183,7 +205,8 @@ fn attention_cost(step: &AttentionStep, load: &Load) -> StepCost {
 
 /// Keys that the query at `position` sees.
 fn visible(op: &AttentionOp, position: usize) -> usize {
-    let all = op.selected.map_or(position + 1, |k| k.min(position + 1));
+    let chosen = op.selected.filter(|_| op.blocks.is_none());
+    let all = chosen.map_or(position + 1, |k| k.min(position + 1));
     let all = op.chunk.map_or(all, |chunk| position % chunk.max(1) + 1);
     op.window.map_or(all, |window| all.min(window))
 }

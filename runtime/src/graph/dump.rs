@@ -6,7 +6,8 @@ use serde_json::{Value as Json, json};
 
 use super::{
     builder::{Graph, Node},
-    op::{Op, Rows, StreamOp, WeightId},
+    op::{Op, Rows, WeightId},
+    streams::StreamOp,
 };
 
 /// Weights that a box of a drawing names: experts are too many.
@@ -80,6 +81,8 @@ fn weights(node: &Node) -> impl Iterator<Item = WeightId> {
         Op::Linear { weight, bias } => [Some(*weight), *bias, None],
         Op::HeadLinear(h) => [Some(h.weight), None, None],
         Op::Attention(a) => [a.sinks, None, None],
+        Op::Pool(p) => [Some(p.bias), None, None],
+        Op::Hyper(h) => [Some(h.scale), Some(h.base), None],
         Op::ShortConv(c) => [Some(c.weight), None, None],
         Op::GatedDelta(d) => [Some(d.decay), Some(d.dt_bias), None],
         Op::Route(r) => [r.bias, r.expert_scale, r.table],
@@ -104,6 +107,10 @@ fn attributes(op: &Op) -> Json {
             "cache": a.cache.0, "n_heads": a.n_heads, "n_kv_heads": a.n_kv_heads, "head_dim": a.head_dim,
             "v_dim": a.v_dim, "scale": a.scale, "softcap": a.softcap, "window": a.window, "chunk": a.chunk,
             "v_in_k": a.v_in_k, "selected": a.selected, "shared": a.shared,
+            "blocks": a.blocks.map(|c| c.0),
+        }),
+        Op::Pool(p) => json!({
+            "cache": p.cache.0, "block": p.block, "width": p.width, "overlap": p.overlap,
         }),
         Op::SelectKeys(s) => json!({
             "cache": s.cache.0, "n_heads": s.n_heads, "head_dim": s.head_dim, "k": s.k,
@@ -128,6 +135,7 @@ fn attributes(op: &Op) -> Json {
             StreamOp::MatchRms { floor } => json!({"what": op.name(), "floor": floor}),
             StreamOp::Add => json!({"what": op.name()}),
         },
+        Op::Hyper(h) => json!({"streams": h.streams, "iterations": h.iterations, "eps": h.eps}),
         Op::Sparsify { deviations } => json!({"deviations": deviations}),
         Op::Scale { factor } => json!({"factor": factor}),
         Op::Softcap { cap } => json!({"cap": cap}),

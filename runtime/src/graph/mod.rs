@@ -17,19 +17,20 @@ mod op;
 mod plan;
 mod recurrent;
 mod rope;
+mod streams;
 
-pub use attention::{AttentionOp, CacheSpec, HeadLinearOp, SelectOp};
+pub use attention::{AttentionOp, CacheSpec, HeadLinearOp, PoolOp, SelectOp};
 pub use builder::{Graph, GraphBuilder, Node};
 pub use cost::{Cost, Load, StepCost};
 pub use error::GraphError;
 pub use experts::{ExpertLinearOp, GroupScore, RouteGroups, RouteOp, RouteScore, RouteWeight};
 pub use op::{
-    Act, CacheId, NormKind, NormOp, Op, PositionScale, RopeId, Rows, StateId, StateSpec, StreamOp, Value, ValueId,
-    WeightId,
+    Act, CacheId, NormKind, NormOp, Op, PositionScale, RopeId, Rows, StateId, StateSpec, Value, ValueId, WeightId,
 };
 pub use plan::{
-    AttentionStep, Device, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, Plan, RowInstr, RowOp, RowProgram,
-    SelectStep, Slot, Src, Step, StepKind,
+    AttentionStep, Device, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, Plan, PoolStep, RowInstr, RowOp,
+    RowProgram, SelectStep, Slot, Src, Step, StepKind,
 };
 pub use recurrent::{GatedDeltaOp, GatedDeltaStep, ShortConvOp, ShortConvStep};
 pub use rope::{RopeFreqs, RopeLayout, RopeSpec};
+pub use streams::{HyperOp, StreamOp};

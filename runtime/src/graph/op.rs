@@ -1,10 +1,11 @@
 //! The op set with its shape rules.
 
 use super::{
-    attention::{AttentionOp, HeadLinearOp, SelectOp},
+    attention::{AttentionOp, HeadLinearOp, PoolOp, SelectOp},
     error::GraphError,
     experts::{ExpertLinearOp, RouteOp},
     recurrent::{self, GatedDeltaOp, ShortConvOp},
+    streams::{HyperOp, StreamOp},
 };
 
 /// Index of a value in its graph.
@@ -162,50 +163,6 @@ pub struct StateSpec {
     pub rewritten: bool,
 }
 
-/// What is done to rows that are made of several streams side by side, `[rows, streams * n]` (as AltUp's residual is),
-/// with a second value.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum StreamOp {
-    /// Each stream of the result is a mixture of the first value's `inputs` streams:
-    /// `out[s] = Σ_u (second[s * inputs + u] + offset) * first[u]`. There are as many as the second has groups of `inputs`.
-    Mix {
-        /// Streams of the first value.
-        inputs: usize,
-        /// Added to each factor.
-        offset: f32,
-    },
-    /// Each stream of the first value, as long as the second, with the second's magnitude:
-    /// `first[s] * rms(second) / sqrt(max(mean(first[s]²), floor))`.
-    MatchRms {
-        /// Bound of the mean square from below.
-        floor: f32,
-    },
-    /// The second value added to each stream of the first, which are as long.
-    Add,
-}
-
-impl StreamOp {
-    /// Width of the result for inputs of these widths.
-    fn width(self, [a, b]: [usize; 2]) -> Option<usize> {
-        match self {
-            StreamOp::Mix { inputs, .. } if inputs > 0 && a.is_multiple_of(inputs) && b.is_multiple_of(inputs) => {
-                (a / inputs).checked_mul(b / inputs)
-            }
-            StreamOp::MatchRms { .. } | StreamOp::Add if b > 0 && a.is_multiple_of(b) => Some(a),
-            _ => None,
-        }
-    }
-
-    /// Name in dumps.
-    pub fn name(self) -> &'static str {
-        match self {
-            StreamOp::Mix { .. } => "mix",
-            StreamOp::MatchRms { .. } => "match_rms",
-            StreamOp::Add => "add",
-        }
-    }
-}
-
 /// An op. Inputs and outputs are `[rows, width]` values.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -241,8 +198,10 @@ pub enum Op {
     /// Chooses keys to attend to; inputs index queries, index keys and the weights of the heads. The output has `k`
     /// positions a token, in ascending order, then -1 where it sees fewer.
     SelectKeys(SelectOp),
-    /// Attention; inputs q and, unless the cache is another layer's, k and, unless values are part of keys, v; where keys
-    /// are chosen those, last.
+    /// Blocks of tokens, each pooled into one row; inputs x and gates.
+    Pool(PoolOp),
+    /// Attention; inputs q and, unless the cache is another layer's, k and, unless values are part of keys, v; the keys of
+    /// blocks, where it attends to blocks, too; where keys are chosen those, last.
     Attention(AttentionOp),
     /// Convolution over a few tokens, with a state.
     ShortConv(ShortConvOp),
@@ -262,6 +221,8 @@ pub enum Op {
     Add,
     /// Streams side by side, with a second value.
     Streams(StreamOp),
+    /// Coefficients of hyper-connections from projections of the streams.
+    Hyper(HyperOp),
     /// `max(x - (mean(x) + deviations * std(x)), 0)` with the row's own statistics (Gemma 3n).
     Sparsify {
         /// Standard deviations above the mean that an element must exceed.
@@ -322,6 +283,7 @@ impl Op {
             Op::Linear { .. } => "linear",
             Op::HeadLinear(_) => "head_linear",
             Op::SelectKeys(_) => "select_keys",
+            Op::Pool(_) => "pool",
             Op::Rope { .. } => "rope",
             Op::Attention(_) => "attention",
             Op::ShortConv(_) => "short_conv",
@@ -331,6 +293,7 @@ impl Op {
             Op::Add => "add",
             Op::Mul => "mul",
             Op::Streams(_) => "streams",
+            Op::Hyper(_) => "hyper",
             Op::Sparsify { .. } => "sparsify",
             Op::Columns { .. } => "columns",
             Op::Join { .. } => "join",
@@ -358,9 +321,11 @@ impl Op {
         let arity = match self {
             Op::Embed { .. } => 0,
             Op::Attention(a) if a.shared => 1,
-            Op::Attention(a) => 3 - usize::from(a.v_in_k) + usize::from(a.selected.is_some()),
+            Op::Attention(a) => {
+                3 - usize::from(a.v_in_k) + usize::from(a.blocks.is_some()) + usize::from(a.selected.is_some())
+            }
             Op::SelectKeys(_) | Op::GatedDelta(_) => 3,
-            Op::Streams(_) => 2,
+            Op::Streams(_) | Op::Pool(_) => 2,
             Op::GatedAct { .. } | Op::Add | Op::Mul | Op::Join { .. } | Op::ExpertLinear(_) | Op::ExpertSum { .. } => 2,
             _ => 1,
         };
@@ -444,13 +409,24 @@ impl Op {
                 if a.v_in_k && (a.v_dim > a.head_dim || a.rotate_on_read.is_some()) {
                     return fail(format!("values of {} elements in keys of {} that turn", a.v_dim, a.head_dim));
                 }
-                let widths = [a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim, a.n_kv_heads * a.v_dim];
+                let key = a.n_kv_heads * a.head_dim;
+                // The keys of blocks stand where values would.
+                let third = if a.blocks.is_some() { key } else { a.n_kv_heads * a.v_dim };
+                let widths = [a.n_heads * a.head_dim, key, third];
+                let listed = a.blocks.is_some() || a.selected.is_some();
+                if listed && (a.rotate_on_read.is_some() || a.chunk.is_some() || a.shared) {
+                    return fail("keys of blocks, or chosen ones, in chunks, shared or turned late".to_owned());
+                }
+                if a.blocks.is_some() && !a.v_in_k {
+                    return fail("keys of blocks without values in them".to_owned());
+                }
                 if let (Some(k), Some(x)) = (a.selected, inputs.last())
-                    && (x.width != k || a.rotate_on_read.is_some() || a.window.is_some() || a.chunk.is_some())
+                    && (x.width != k || (a.window.is_some() && a.blocks.is_none()))
                 {
                     return fail(format!("`{}` is {} wide, and {k} keys are chosen of all", x.name, x.width));
                 }
-                for (x, want) in inputs.iter().zip(widths).take(3 - usize::from(a.v_in_k)) {
+                let rows = 3 - usize::from(a.v_in_k && a.blocks.is_none());
+                for (x, want) in inputs.iter().zip(widths).take(rows) {
                     if x.width != want {
                         return fail(format!("`{}` is {} wide, expected {want}", x.name, x.width));
                     }
@@ -460,6 +436,18 @@ impl Op {
                 }
                 vector(a.sinks, a.n_heads, "sinks")?;
                 Ok((Rows::Token, a.n_heads * a.v_dim))
+            }
+            Op::Pool(pool) => {
+                let channels = pool.channels();
+                if let Some(x) = inputs.iter().find(|x| x.width != channels || x.rows != Rows::Token) {
+                    return fail(format!("`{}` is {} wide, expected {channels} for each token", x.name, x.width));
+                }
+                if pool.block == 0 || channels == 0 {
+                    return fail(format!("blocks of {} tokens of {channels} channels", pool.block));
+                }
+                let expected = pool.block.checked_mul(channels).unwrap_or(usize::MAX);
+                vector(Some(pool.bias), expected, "bias")?;
+                Ok((Rows::Token, pool.width))
             }
             Op::ShortConv(op) => {
                 recurrent::short_conv_shape(op, inputs[0], rewritten(op.state), &weight_shape(op.weight), fail)
@@ -474,6 +462,15 @@ impl Op {
                     Some(width) => Ok((inputs[0].rows, width)),
                     None => fail(format!("{} of widths {} and {}", op.name(), widths[0], widths[1])),
                 }
+            }
+            Op::Hyper(op) => {
+                let width = inputs[0].width;
+                let Some(parts) = op.parts(width) else {
+                    return fail(format!("{width} projections of {} streams, {} turns", op.streams, op.iterations));
+                };
+                vector(Some(op.scale), parts, "scale")?;
+                vector(Some(op.base), width, "base")?;
+                Ok((inputs[0].rows, width))
             }
             Op::GatedAct { .. } | Op::Add => {
                 if inputs[0].width != inputs[1].width {

@@ -51,12 +51,15 @@ pub struct RopeSpec {
     pub freqs: RopeFreqs,
     /// Factor on both cos and sin (1 but for yarn and longrope); see [`RopeSpec::factor`].
     pub attention_factor: f32,
+    /// Rows turn as if they stood so many positions earlier: the row of a block of tokens comes with its last token, and
+    /// turns by its first.
+    pub back: usize,
 }
 
 impl RopeSpec {
     /// Rotation of the first `rotary_dims` dimensions of each head by `freqs`.
     pub fn new(layout: RopeLayout, rotary_dims: usize, freqs: RopeFreqs) -> Self {
-        Self { layout, rotary_dims, first_dim: 0, freqs, attention_factor: 1.0 }
+        Self { layout, rotary_dims, first_dim: 0, freqs, attention_factor: 1.0, back: 0 }
     }
 
     /// The rotation the other way round, for frequencies that do not depend on the length; the factor on cos and sin

@@ -8,7 +8,7 @@ mod stats;
 pub(crate) use batch::{Batch, SequenceRows};
 pub use batch::{Outputs, SequenceStep};
 pub(crate) use pages::{Group, PageCopy};
-pub use pages::{KvType, PAGE_TOKENS, PageBook, SequenceKv};
+pub use pages::{KvType, PAGE_BLOCKS, PAGE_TOKENS, PageBook, SequenceKv};
 pub(crate) use slots::StateStep;
 pub use stats::GpuStats;
 

@@ -2,7 +2,8 @@
 //!
 //! Layers that cache alike (same heads, same dimensions, same window) form a *group*. A page of a group holds
 //! [`PAGE_TOKENS`] tokens of all its layers: for each layer the keys `[n_kv_heads][PAGE_TOKENS][head_dim]`, then the
-//! values `[n_kv_heads][PAGE_TOKENS][v_dim]`. A sequence is, per group, a list of page numbers, so that a fork copies
+//! values `[n_kv_heads][PAGE_TOKENS][v_dim]`. Where an entry stands for a block of tokens, a page holds [`PAGE_BLOCKS`]
+//! of them instead. A sequence is, per group, a list of page numbers, so that a fork copies
 //! lists, a sliding window drops pages, and a batch mixes sequences freely. Pages are counted: a shared page is copied
 //! before the first write to it.
 //!
@@ -16,6 +17,21 @@ use crate::graph::{CacheId, CacheSpec, StateSpec};
 
 /// Tokens in a page.
 pub const PAGE_TOKENS: usize = 64;
+
+/// Entries in a page where each stands for a block of tokens.
+pub const PAGE_BLOCKS: usize = 16;
+
+impl CacheSpec {
+    /// Entries in a page.
+    pub const fn page_entries(&self) -> usize {
+        if self.every == 1 { PAGE_TOKENS } else { PAGE_BLOCKS }
+    }
+
+    /// Tokens that a page's entries stand for.
+    pub const fn page_tokens(&self) -> usize {
+        self.page_entries() * self.every
+    }
+}
 
 /// How cached keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,9 +112,9 @@ impl PageBook {
     pub fn new(caches: &[CacheSpec], kv_type: KvType, max_tokens: usize) -> Self {
         let mut groups: Vec<Group> = Vec::new();
         let mut places = Vec::new();
-        // Half a page a sequence is lost to rounding; a few sequences more than one must fit.
-        let capacity = max_tokens.div_ceil(PAGE_TOKENS) + 8;
         for spec in caches {
+            // Half a page a sequence is lost to rounding; a few sequences more than one must fit.
+            let capacity = max_tokens.div_ceil(spec.page_tokens()) + 8;
             let group = groups.iter().position(|g| g.spec == *spec).unwrap_or_else(|| {
                 groups.push(Group { spec: *spec, layers: 0, counts: Vec::new(), free: Vec::new(), capacity });
                 groups.len() - 1
@@ -123,7 +139,7 @@ impl PageBook {
 
     /// Bytes that one more token takes, over all layers.
     pub fn bytes_per_token(&self) -> usize {
-        self.groups.iter().map(|g| g.page_bytes(self.kv_type) / PAGE_TOKENS).sum()
+        self.groups.iter().map(|g| g.page_bytes(self.kv_type) / g.spec.page_tokens()).sum()
     }
 
     /// Bytes that a sequence takes whatever its length.
@@ -156,18 +172,19 @@ impl PageBook {
     ) -> Result<StateStep, StepError> {
         seq.pages.resize_with(self.groups.len(), Vec::new);
         seq.dropped.resize(self.groups.len(), 0);
-        let need = (seq.len + n).div_ceil(PAGE_TOKENS);
         for (g, group) in self.groups.iter().enumerate() {
-            let shared_tail = !seq.len.is_multiple_of(PAGE_TOKENS)
+            let need = (seq.len + n).div_ceil(group.spec.page_tokens());
+            let shared_tail = !seq.len.is_multiple_of(group.spec.page_tokens())
                 && seq.pages[g].last().is_some_and(|p| group.counts[*p as usize] > 1);
             let more = need.saturating_sub(seq.dropped[g] + seq.pages[g].len()) + usize::from(shared_tail);
             if group.free.len() + (group.capacity - group.counts.len()) < more {
-                return Err(StepError::CacheFull { tokens: group.capacity * PAGE_TOKENS });
+                return Err(StepError::CacheFull { tokens: group.capacity * group.spec.page_tokens() });
             }
         }
         let state = self.slots.extend(&mut seq.states, seq.len + n, keep)?;
         for (g, group) in self.groups.iter_mut().enumerate() {
-            if !seq.len.is_multiple_of(PAGE_TOKENS)
+            let page_tokens = group.spec.page_tokens();
+            if !seq.len.is_multiple_of(page_tokens)
                 && let Some(tail) = seq.pages[g].last_mut()
                 && group.counts[*tail as usize] > 1
             {
@@ -176,7 +193,7 @@ impl PageBook {
                 group.give_back(*tail);
                 *tail = to;
             }
-            while seq.dropped[g] + seq.pages[g].len() < need {
+            while seq.dropped[g] + seq.pages[g].len() < (seq.len + n).div_ceil(page_tokens) {
                 seq.pages[g].push(group.take());
             }
         }
@@ -210,7 +227,7 @@ impl PageBook {
         }
         let reaches = |(g, group): (usize, &Group)| {
             let needed = group.spec.window.map_or(0, |w| (len + 1).saturating_sub(w));
-            seq.dropped.get(g).is_none_or(|d| d * PAGE_TOKENS <= needed)
+            seq.dropped.get(g).is_none_or(|d| d * group.spec.page_tokens() <= needed)
         };
         if len > 0 && !self.groups.iter().enumerate().all(reaches) || !self.slots.can_truncate(&seq.states, len) {
             return false;
@@ -226,7 +243,7 @@ impl PageBook {
             if len == 0 {
                 seq.dropped[g] = 0;
             }
-            let keep = len.div_ceil(PAGE_TOKENS).saturating_sub(seq.dropped[g]);
+            let keep = len.div_ceil(group.spec.page_tokens()).saturating_sub(seq.dropped[g]);
             while seq.pages[g].len() > keep
                 && let Some(page) = seq.pages[g].pop()
             {
@@ -243,7 +260,7 @@ impl PageBook {
         for (g, group) in self.groups.iter_mut().enumerate() {
             let Some(window) = group.spec.window else { continue };
             // The next token stands at `len` and sees keys above `len - window`.
-            let first_needed = (seq.len + 1).saturating_sub(window + back) / PAGE_TOKENS;
+            let first_needed = (seq.len + 1).saturating_sub(window + back) / group.spec.page_tokens();
             let n = first_needed.saturating_sub(seq.dropped[g]).min(seq.pages[g].len());
             for page in seq.pages[g].drain(..n) {
                 group.give_back(page);
@@ -279,7 +296,7 @@ impl PageBook {
 impl Group {
     /// Bytes of one layer within a page.
     pub fn layer_bytes(&self, kv: KvType) -> usize {
-        self.spec.elements() * PAGE_TOKENS * kv.bytes()
+        self.spec.elements() * self.spec.page_entries() * kv.bytes()
     }
 
     /// Bytes of a page: all layers.
@@ -289,7 +306,7 @@ impl Group {
 
     /// Bytes of a layer's keys within a page; its values follow.
     pub fn key_bytes(&self, kv: KvType) -> usize {
-        self.spec.n_kv_heads * self.spec.head_dim * PAGE_TOKENS * kv.bytes()
+        self.spec.n_kv_heads * self.spec.head_dim * self.spec.page_entries() * kv.bytes()
     }
 
     /// A page with one user. The caller has checked that there is one.

@@ -12,7 +12,7 @@ use crate::{
         ops::attention::{AttentionParams, DECODE_PIECE, DecodeItem, KeyRope, PromptItem},
         pool::Worker,
     },
-    graph::{AttentionOp, AttentionStep, HeadOp, ValueId},
+    graph::{AttentionOp, AttentionStep, CacheId, HeadOp, ValueId},
     step::{KvType, SequenceKv, SequenceRows},
 };
 
@@ -59,10 +59,10 @@ pub(super) fn scratch_len(op: &AttentionOp) -> usize {
     query_len(op) + key_len(op) + partials_len(op) + p.scratch_len()
 }
 
-/// Elements of the partial results of the pieces that one item computes: of chosen keys all.
+/// Elements of the partial results that one item has at a time: where keys are listed that of a piece and of all before.
 fn partials_len(op: &AttentionOp) -> usize {
-    let pieces = op.selected.map_or(1, |k| k.div_ceil(DECODE_PIECE));
-    (pieces * params(op, None, None).partial_len()).next_multiple_of(16)
+    let listed = op.selected.is_some() || op.blocks.is_some();
+    ((1 + usize::from(listed)) * params(op, None, None).partial_len()).next_multiple_of(16)
 }
 
 fn query_len(op: &AttentionOp) -> usize {
@@ -83,8 +83,8 @@ struct Scratch<'a> {
 
 impl StepContext<'_> {
     pub(super) fn attention(&self, worker: &Worker<'_>, step: &AttentionStep) {
-        if let Some(selected) = step.selected {
-            return self.chosen(worker, step, selected);
+        if step.selected.is_some() || step.blocks.is_some() {
+            return self.listed(worker, step);
         }
         let sequences = &self.backend.batch.sequences;
         if sequences.iter().any(|s| s.n_rows > 1) {
@@ -215,6 +215,7 @@ impl StepContext<'_> {
     /// One phase: the keys and values of all rows into their pages, queries rotated.
     fn write_rows(&self, worker: &Worker<'_>, step: &AttentionStep) {
         const TOKENS: usize = 4;
+        let blocks = step.blocks.zip(step.op.blocks);
         let heads = step.op.n_kv_heads;
         let group = step.op.n_heads / heads;
         let n = self.backend.batch.tokens.len();
@@ -225,8 +226,25 @@ impl StepContext<'_> {
                     self.write_head(step, self.kvs[self.sequence_of(row)], row, head, scratch.key);
                     self.rotate_queries(step, row, head, group);
                 }
+                if let Some((value, cache)) = blocks {
+                    self.write_block(step, (value, cache), row);
+                }
             }
         });
+    }
+
+    /// Writes the keys of the block that `row` completes, if it completes one.
+    fn write_block(&self, step: &AttentionStep, (value, cache): (ValueId, CacheId), row: usize) {
+        let rows = self.backend.kv.rows(&self.backend.book, cache, self.kvs[self.sequence_of(row)]);
+        let Some(entry) = rows.entry(self.backend.batch.positions[row] as usize) else { return };
+        let dim = step.op.head_dim;
+        for head in 0..step.op.n_kv_heads {
+            // SAFETY: the keys were made in an earlier step, and only this item writes the cached row.
+            unsafe {
+                let (buffer, first, _) = self.place(value, row);
+                self.store_cached(buffer.slice(first + head * dim, dim), rows.key(head, entry));
+            }
+        }
     }
 
     /// The sequence of a row.
@@ -234,30 +252,66 @@ impl StepContext<'_> {
         self.backend.batch.sequences.partition_point(|s| s.first_row + s.n_rows <= row)
     }
 
-    /// Two phases: write all keys and values, then each row attends to the keys that were chosen for it.
-    fn chosen(&self, worker: &Worker<'_>, step: &AttentionStep, selected: ValueId) {
+    /// Two phases: write all keys and values, then each row attends to the keys within its window and to those of blocks,
+    /// or to those that were chosen for it.
+    fn listed(&self, worker: &Worker<'_>, step: &AttentionStep) {
         self.write_rows(worker, step);
         let heads = params(&step.op, None, None).n_kv_heads;
         worker.for_each(self.backend.batch.tokens.len() * heads, |item| {
             let (row, head) = (item / heads, item % heads);
             let s = self.sequence_of(row);
             let params = self.params(step, &self.backend.batch.sequences[s]);
-            // SAFETY: the choice was made in an earlier step.
-            let keys = unsafe { self.row(selected, row, step.op.selected.unwrap_or(0)) };
-            let keys = &keys[..keys.partition_point(|k| *k >= 0.0)];
-            let pages = self.backend.kv.pages(&self.backend.book, step.op.cache, self.kvs[s]);
             let q = self.query_rows(step.inputs[0], row, 1);
             let position = self.backend.batch.positions[row] as usize;
             let scratch = self.attention_scratch(worker, &step.op);
-            let partials = &mut scratch.partial[..keys.len().div_ceil(DECODE_PIECE) * params.partial_len()];
-            for (piece, partial) in partials.chunks_exact_mut(params.partial_len()).enumerate() {
-                let item =
-                    DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece, keys: Some(keys) };
+            let (partial, joined) = scratch.partial.split_at_mut(params.partial_len());
+            let joined = &mut joined[..params.partial_len()];
+            let mut any = false;
+            let mut attend = |item: &DecodeItem<'_>| {
                 // SAFETY: keys and values were written in the phase before.
-                unsafe { (self.backend.ops.attention_decode)(&item, scratch.kernel, partial) };
+                unsafe { (self.backend.ops.attention_decode)(item, scratch.kernel, partial) };
+                match any {
+                    true => self.join(&params, partial, joined),
+                    false => joined.copy_from_slice(partial),
+                }
+                any = true;
+            };
+            // SAFETY: the choice was made in an earlier step.
+            let keys = step.selected.map(|v| unsafe { self.row(v, row, step.op.selected.unwrap_or(0)) });
+            let keys = keys.map(|keys| &keys[..keys.partition_point(|k| *k >= 0.0)]);
+            let pages = |cache| self.backend.kv.pages(&self.backend.book, cache, self.kvs[s]);
+            let (own, blocks) = (pages(step.op.cache), step.op.blocks.map(pages));
+            if blocks.is_some() {
+                for piece in params.pieces(position, own.len) {
+                    attend(&DecodeItem { params: &params, kv: &own, kv_head: head, q, position, piece, keys: None });
+                }
             }
-            self.merge(step, &params, row, head, partials);
+            // Of blocks, all that are complete by then.
+            let (kv, seen) = match (&blocks, step.op.blocks) {
+                (Some(kv), Some(cache)) => (kv, self.backend.plan.graph.caches()[cache.0 as usize].seen(position)),
+                _ => (&own, position + 1),
+            };
+            let everything = AttentionParams { window: None, ..params };
+            for piece in 0..keys.map_or(seen, <[f32]>::len).div_ceil(DECODE_PIECE) {
+                let position = seen - 1;
+                attend(&DecodeItem { params: &everything, kv, kv_head: head, q, position, piece, keys });
+            }
+            self.merge(step, &params, row, head, joined);
         });
+    }
+
+    /// Joins the partial result of further keys to that of all before.
+    fn join(&self, params: &AttentionParams<'_>, partial: &[f32], joined: &mut [f32]) {
+        let (group, dim) = (params.group(), params.v_dim);
+        for g in 0..group {
+            let max = partial[g].max(joined[g]);
+            let (new, old) = ((partial[g] - max).exp2(), (joined[g] - max).exp2());
+            joined[g] = max;
+            joined[group + g] = joined[group + g] * old + partial[group + g] * new;
+            let values = 2 * group + g * dim..2 * group + (g + 1) * dim;
+            (self.backend.ops.scale)(&mut joined[values.clone()], old);
+            (self.backend.ops.add_scaled)(&mut joined[values.clone()], &partial[values], new);
+        }
     }
 
     fn params(&self, step: &AttentionStep, seq: &SequenceRows) -> AttentionParams<'_> {

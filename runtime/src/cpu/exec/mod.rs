@@ -17,6 +17,7 @@ mod heads;
 mod linear;
 mod observe;
 mod part;
+mod pool;
 mod recurrent;
 mod rows;
 mod schedule;
@@ -254,7 +255,8 @@ impl CpuBackend {
                     // SAFETY: no run is under way, and `&mut self` excludes others.
                     let both = unsafe { self.rope_tables[r].slice_mut::<f32>(row * 2 * half, 2 * half) };
                     let (cos, sin) = both.split_at_mut(half);
-                    rope_cos_sin(&inv_freq, rope.factor(seq.cached), self.batch.positions[row] as usize, cos, sin);
+                    let position = (self.batch.positions[row] as usize).saturating_sub(rope.back);
+                    rope_cos_sin(&inv_freq, rope.factor(seq.cached), position, cos, sin);
                 }
                 if rope.length_dependent() {
                     // SAFETY: as above.
@@ -279,6 +281,7 @@ impl StepContext<'_> {
             StepKind::Linear(linear) => self.linear(worker, linear, &self.backend.schedule.linear[i]),
             StepKind::Experts(experts) => self.experts(worker, experts, &self.backend.schedule.experts[i]),
             StepKind::Select(select) => self.select(worker, select),
+            StepKind::Pool(pool) => self.pool(worker, pool),
             StepKind::Attention(attention) => self.attention(worker, attention),
             StepKind::ShortConv(conv) => self.short_conv(worker, conv),
             StepKind::GatedDelta(delta) => self.gated_delta(worker, delta),

@@ -126,6 +126,10 @@ impl StepContext<'_> {
                     StreamOp::Add => streams::add_repeated(kernels, a, b, out),
                 }
             }
+            RowOp::Hyper { src: s, op } => {
+                let vector = |id| self.vector(Some(id)).unwrap_or_default();
+                streams::hyper(op, src(*s), vector(op.scale), vector(op.base), out);
+            }
             RowOp::Sparsify { src: s, deviations } => streams::sparsify(src(*s), *deviations, out),
             RowOp::Columns { src: s, period, offset, len } => {
                 let x = self.source(program, *s, scratch, row, width / len * period);

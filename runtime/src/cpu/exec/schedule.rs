@@ -3,6 +3,7 @@
 use super::{
     attention,
     experts::{Pairs, form_of},
+    pool,
 };
 use crate::{
     cpu::ops::{ActForm, LinearKernels},
@@ -87,7 +88,7 @@ impl Schedule {
                     let few = bytes(&e.mat_vec_forms, step.k) * step.inputs() + routes + Pairs::bytes(step, 1);
                     mat_vec_act_bytes = mat_vec_act_bytes.max(few);
                 }
-                StepKind::Rows(_) | StepKind::Select(_) | StepKind::Attention(_) => {}
+                StepKind::Rows(_) | StepKind::Select(_) | StepKind::Pool(_) | StepKind::Attention(_) => {}
                 StepKind::ShortConv(_) | StepKind::GatedDelta(_) => {}
             }
             linear.push(l);
@@ -134,6 +135,7 @@ impl Schedule {
                     }
                 }
                 StepKind::Attention(a) => rest = rest.max(attention::scratch_len(&a.op) * 4),
+                StepKind::Pool(p) => rest = rest.max(pool::scratch_bytes(&p.op)),
             }
         }
         self.program_bytes + rest.next_multiple_of(64)

@@ -9,30 +9,11 @@ use crate::{
         },
         pool::Worker,
     },
-    graph::{SelectOp, SelectStep},
+    graph::SelectStep,
 };
 
 /// Rows that a worker writes at once.
 const ROWS: usize = 16;
-
-/// The kernels' view of an op.
-fn params(op: &SelectOp) -> AttentionParams<'static> {
-    AttentionParams {
-        n_heads: op.n_heads,
-        n_kv_heads: 1,
-        share: 1,
-        head_dim: op.head_dim,
-        v_dim: 0,
-        scale: 1.0,
-        softcap: None,
-        window: None,
-        chunk: None,
-        sinks: None,
-        causal: true,
-        k_rope: None,
-        v_in_k: false,
-    }
-}
 
 /// Bytes of a worker's buffer for sequences of up to `longest` tokens: scores and their order.
 pub(super) fn scratch_bytes(longest: usize) -> usize {
@@ -50,13 +31,16 @@ impl StepContext<'_> {
                 // SAFETY: keys were written in an earlier step; this item alone writes the cached row.
                 unsafe {
                     let key = self.row(step.inputs[1], row, op.head_dim);
-                    self.store_cached(key, rows.key(0, self.backend.batch.positions[row] as usize));
+                    if let Some(entry) = rows.entry(self.backend.batch.positions[row] as usize) {
+                        self.store_cached(key, rows.key(0, entry));
+                    }
                 }
             }
         });
-        let params = params(op);
+        let params = AttentionParams { n_heads: op.n_heads, ..AttentionParams::one_head(op.head_dim, 0) };
+        let spec = &self.backend.plan.graph.caches()[op.cache.0 as usize];
         worker.for_each(n, |row| {
-            let seen = self.backend.batch.positions[row] as usize + 1;
+            let seen = spec.seen(self.backend.batch.positions[row] as usize);
             let buffer = &self.backend.select_scratch[worker.index()];
             let padded = seen.next_multiple_of(16);
             // SAFETY: inputs were written in an earlier step, and this item alone writes its row of the output. The buffer

@@ -87,6 +87,8 @@ pub struct OpKernels {
     pub attention_decode: attention::DecodeKernel,
     /// [`attention::decode::attention_merge`]
     pub attention_merge: attention::MergeKernel,
+    /// [`attention::pool::pool_block`]
+    pub pool_block: attention::PoolKernel,
     /// [`attention::select::select_scores`]
     pub select_scores: attention::SelectKernel,
     /// [`attention::prompt::attention_prompt`]
@@ -115,6 +117,7 @@ impl OpKernels {
             argmax: sample::argmax(isa),
             attention_decode: attention::decode::attention_decode(isa),
             attention_merge: attention::decode::attention_merge(isa),
+            pool_block: attention::pool::pool_block(isa),
             select_scores: attention::select::select_scores(isa),
             attention_prompt: attention::prompt::attention_prompt(isa),
         }
@@ -131,7 +134,7 @@ pub fn op_kernels(isa: Isa) -> &'static OpKernels {
 pub(crate) mod testing {
     //! What the parity tests of all ops share.
 
-    use crate::graph::Act;
+    use crate::graph::{Act, HyperOp};
 
     /// `act(g, u)` in f64: what CPU and GPU kernels are held against.
     pub fn act_f64(act: Act, g: f64, u: f64) -> f64 {
@@ -152,6 +155,37 @@ pub(crate) mod testing {
             }
             Act::SiluClamped { .. } => g.min(limit) * sigmoid(g.min(limit)) * u.clamp(-limit, limit),
         }
+    }
+
+    /// Coefficients of hyper-connections in f64, for reading alone where there are no more projections.
+    pub fn hyper_f64(op: &HyperOp, x: &[f64], scale: &[f32], base: &[f32]) -> Vec<f64> {
+        let (n, eps) = (op.streams, f64::from(op.eps));
+        let at = |i: usize, part: usize| f64::from(scale[part]) * x[i] + f64::from(base[i]);
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let mut out: Vec<f64> = (0..n).map(|i| sigmoid(at(i, 0)) + eps).collect();
+        if x.len() == n {
+            return out;
+        }
+        out.extend((n..2 * n).map(|i| 2.0 * sigmoid(at(i, 1))));
+        let mut mix: Vec<f64> = (2 * n..x.len()).map(|i| at(i, 2).exp()).collect();
+        for row in mix.chunks_mut(n) {
+            let sum: f64 = row.iter().sum();
+            row.iter_mut().for_each(|x| *x = *x / sum + eps);
+        }
+        for turn in 0..op.iterations {
+            if turn > 0 {
+                for row in mix.chunks_mut(n) {
+                    let sum: f64 = row.iter().sum::<f64>() + eps;
+                    row.iter_mut().for_each(|x| *x /= sum);
+                }
+            }
+            for column in 0..n {
+                let sum: f64 = (0..n).map(|row| mix[row * n + column]).sum::<f64>() + eps;
+                (0..n).for_each(|row| mix[row * n + column] /= sum);
+            }
+        }
+        out.extend((0..n * n).map(|i| mix[i % n * n + i / n]));
+        out
     }
 
     /// Reproducible numbers in −1..1.

@@ -4,6 +4,7 @@
 //! Each reads its operands once or twice and does a few flops an element; all of it stays in the first-level cache.
 
 use super::OpKernels;
+use crate::graph::HyperOp;
 
 /// `out[s · width + i] = Σ_u (coefs[s · inputs + u] + offset) · x[u · width + i]`: each stream of the result is a mixture
 /// of the streams of `x`.
@@ -54,6 +55,45 @@ pub fn sparsify(x: &[f32], deviations: f32, out: &mut [f32]) {
     out.iter_mut().zip(x).for_each(|(out, x)| *out = (x - cut).max(0.0));
 }
 
+/// Coefficients of hyper-connections from the projections `x`; see [`HyperOp`].
+///
+/// # Panics
+/// If a slice is shorter than the op says.
+pub fn hyper(op: &HyperOp, x: &[f32], scale: &[f32], base: &[f32], out: &mut [f32]) {
+    let (n, eps) = (op.streams, op.eps);
+    let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+    let at = |i: usize, part: usize| scale[part] * x[i] + base[i];
+    for i in 0..n {
+        out[i] = sigmoid(at(i, 0)) + eps;
+    }
+    if x.len() == n {
+        return;
+    }
+    for i in n..2 * n {
+        out[i] = 2.0 * sigmoid(at(i, 1));
+    }
+    // The matrix is kept turned, as it is wanted: row u here is column u of what is made doubly stochastic.
+    let mix = &mut out[2 * n..];
+    for row in 0..n {
+        let logit = |column: usize| at((2 + row) * n + column, 2);
+        let max = (0..n).map(logit).fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = (0..n).map(|column| (logit(column) - max).exp()).sum();
+        (0..n).for_each(|column| mix[column * n + row] = (logit(column) - max).exp() / sum + eps);
+    }
+    for turn in 0..op.iterations {
+        if turn > 0 {
+            for row in 0..n {
+                let sum: f32 = (0..n).map(|column| mix[column * n + row]).sum();
+                (0..n).for_each(|column| mix[column * n + row] /= sum + eps);
+            }
+        }
+        for column in mix.chunks_exact_mut(n) {
+            let sum: f32 = column.iter().sum();
+            column.iter_mut().for_each(|x| *x /= sum + eps);
+        }
+    }
+}
+
 /// `Σ f(x)` in sixteen sums side by side: a fixed order that the compiler can make vectors of.
 fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0.0f32; 16];
@@ -72,7 +112,7 @@ mod tests {
         arch::Isa,
         ops::{
             op_kernels,
-            testing::{random, relative_error},
+            testing::{hyper_f64, random, relative_error},
         },
     };
 
@@ -114,6 +154,26 @@ mod tests {
                 add_repeated(ops, &x, &like, &mut out);
                 check("add_repeated", &out, (0..x.len()).map(|i| wide_x[i] + wide(&like)[i % width]).collect());
             }
+        }
+    }
+
+    #[test]
+    fn coefficients_match_f64() {
+        let weight = crate::graph::WeightId(0);
+        for (streams, iterations) in [(1, 1), (2, 4), (4, 20), (3, 2)] {
+            let op = HyperOp { streams, iterations, eps: 1e-3, scale: weight, base: weight };
+            let n = streams;
+            let (x, base) = (random(1, n * (n + 2)), random(2, n * (n + 2)));
+            let scale = [0.7f32, -1.3, 2.1];
+            let mut out = vec![f32::NAN; x.len()];
+            hyper(&op, &x, &scale, &base, &mut out);
+            let expected = hyper_f64(&op, &wide(&x), &scale, &base);
+            let error = relative_error(&out, &expected);
+            assert!(error < 1e-6, "{n} streams: {error:e}");
+            // For reading alone.
+            let mut read = vec![f32::NAN; n];
+            hyper(&op, &x[..n], &scale[..1], &base[..n], &mut read);
+            assert_eq!(read, out[..n]);
         }
     }
 

@@ -33,6 +33,7 @@ pub(super) const BASE: AttentionOp = AttentionOp {
     chunk: None,
     sinks: None,
     rotate_on_read: None,
+    blocks: None,
 };
 
 pub(super) struct Case {
@@ -94,6 +95,7 @@ impl Case {
             first_dim: 0,
             freqs: fixed(2),
             attention_factor: 9.0,
+            back: 0,
         });
         let freqs = match op.rotate_on_read {
             None => fixed(self.rotary),
@@ -106,6 +108,7 @@ impl Case {
             first_dim,
             freqs,
             attention_factor: 1.1,
+            back: 0,
         });
         let graph = g.finish(ValueId(0));
         let sequences: Vec<Sequence> = self
@@ -154,6 +157,7 @@ impl Case {
         let attention = AttentionStep {
             op: op.clone(),
             inputs: [ValueId(0), ValueId(1), ValueId(2)],
+            blocks: None,
             selected: None,
             head_ops: self.head_ops.clone(),
             output: ValueId(3),

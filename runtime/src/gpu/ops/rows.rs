@@ -177,6 +177,10 @@ impl Lowering<'_> {
             RowOp::Rope { src, rope, head_dim } => out.push(self.rope(i, *src, *rope, *head_dim)),
             RowOp::Embed { table, scale, or_first } => self.embed(i, *table, (*scale, *or_first), out)?,
             RowOp::Streams { a, b, op, widths } => out.push(self.streams(i, [*a, *b], *op, *widths)),
+            RowOp::Hyper { .. } => {
+                let why = "hyper-connections are computed on the CPU alone".to_owned();
+                return Err(GpuError::Unsupported { op: "hyper", name: String::new(), why });
+            }
             RowOp::Sparsify { src, deviations } => {
                 let defines = Defines::new().flag("SPARSIFY", true);
                 out.push(self.statistics(i, [*src, *src], instr.width, *deviations, defines));

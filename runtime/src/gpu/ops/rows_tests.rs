@@ -8,7 +8,7 @@ use super::{
     step_tests::{Sequence, TestStep, error},
 };
 use crate::{
-    cpu::ops::testing::{act_f64, random},
+    cpu::ops::testing::{act_f64, hyper_f64, random},
     format::{Bytes, Tensor},
     gpu::testing,
     graph::{
@@ -44,7 +44,7 @@ fn graph(width: usize, head: usize) -> Graph {
     }
     for (layout, rotary_dims) in [(RopeLayout::Half, head / 4 * 2), (RopeLayout::Interleaved, head / 2 * 2)] {
         let freqs = RopeFreqs::Fixed(RopeSpec::base_inv_freq(1000.0, rotary_dims));
-        g.rope_spec(RopeSpec { layout, rotary_dims, first_dim: 0, freqs, attention_factor: 1.2 });
+        g.rope_spec(RopeSpec { attention_factor: 1.2, ..RopeSpec::new(layout, rotary_dims, freqs) });
     }
     // The last dimensions of a head, backwards.
     let rotary_dims = head / 4 * 2;
@@ -229,6 +229,10 @@ impl Case<'_> {
                         src(a).iter().enumerate().map(|(i, a)| a * b[i / group]).collect()
                     }
                     RowOp::Streams { a, b, op, widths } => streams_f64(*op, &src(a)[..widths[0]], &src(b)[..widths[1]]),
+                    RowOp::Hyper { src: s, op } => {
+                        let vector = |w: WeightId| &vectors[offsets[&w.0] as usize..];
+                        hyper_f64(op, &src(s), vector(op.scale), vector(op.base))
+                    }
                     RowOp::Sparsify { src: s, deviations } => {
                         let x = src(s);
                         let n = x.len() as f64;

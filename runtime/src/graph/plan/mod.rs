@@ -29,7 +29,9 @@ use super::{
 use crate::{format::Tensor, quant::RowError};
 use planner::Planner;
 pub use row_program::{RowInstr, RowOp, RowProgram, Src};
-pub use steps::{AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, SelectStep, StepKind};
+pub use steps::{
+    AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, PoolStep, SelectStep, StepKind,
+};
 
 /// Where a step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,7 +111,11 @@ impl Plan {
         let mut homes = HashMap::new();
         for (name, kind) in Planner::new(&graph, output).run() {
             let placed = place(&graph, &name, &kind)?;
-            let device = kind.cache().map_or(placed, |cache| *homes.entry(cache).or_insert(placed));
+            let caches = || kind.caches().into_iter().flatten();
+            let device = caches().find_map(|cache| homes.get(&cache).copied()).unwrap_or(placed);
+            for cache in caches() {
+                homes.entry(cache).or_insert(device);
+            }
             steps.push(Step { device, name, kind });
         }
         one_device_a_cache(&steps)?;
@@ -121,7 +127,7 @@ impl Plan {
 
     /// Where the keys and values of `cache` lie; none where nothing reads them.
     pub fn cache_device(&self, cache: CacheId) -> Option<Device> {
-        self.steps.iter().find(|s| s.kind.cache() == Some(cache)).map(|s| s.device)
+        self.steps.iter().find(|s| s.kind.caches().contains(&Some(cache))).map(|s| s.device)
     }
 
     /// Where the states `state` of sequences lie; none where nothing uses them.
@@ -160,11 +166,12 @@ impl Plan {
 fn one_device_a_cache(steps: &[Step]) -> Result<(), GraphError> {
     let mut devices = HashMap::new();
     for step in steps {
-        if let Some(cache) = step.kind.cache()
-            && *devices.entry(cache).or_insert(step.device) != step.device
-        {
-            let what = "it reads keys and values that another device has; both layers must be on the same".to_owned();
-            return Err(GraphError::Shape { op: "attention", name: step.name.clone(), what });
+        for cache in step.kind.caches().into_iter().flatten() {
+            if *devices.entry(cache).or_insert(step.device) != step.device {
+                let what =
+                    "it reads keys and values that another device has; both layers must be on the same".to_owned();
+                return Err(GraphError::Shape { op: "attention", name: step.name.clone(), what });
+            }
         }
     }
     Ok(())

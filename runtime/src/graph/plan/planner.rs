@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, RowInstr, RowOp, RowProgram, SelectStep,
-    Src, StepKind,
+    AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, PoolStep, RowInstr, RowOp, RowProgram,
+    SelectStep, Src, StepKind,
 };
 use crate::graph::{
     attention::HeadLinearOp,
@@ -83,6 +83,11 @@ impl<'g> Planner<'g> {
                     let step = SelectStep { op: *op, inputs, output: node.output };
                     self.steps.push((node.name.clone(), StepKind::Select(step)));
                 }
+                Op::Pool(op) => {
+                    self.flush();
+                    let step = PoolStep { op: *op, inputs: [node.inputs[0], node.inputs[1]], output: node.output };
+                    self.steps.push((node.name.clone(), StepKind::Pool(step)));
+                }
                 Op::Attention(_) => {
                     self.flush();
                     self.steps.push((node.name.clone(), StepKind::Attention(attention[&at].clone())));
@@ -155,7 +160,9 @@ impl<'g> Planner<'g> {
                 inputs[2] = inputs[1];
             }
             let selected = node.inputs.last().copied().filter(|_| op.selected.is_some());
-            steps.insert(i, AttentionStep { op: op.clone(), inputs, selected, head_ops, output: node.output });
+            // Attention to blocks has its values in keys.
+            let blocks = node.inputs.get(2).copied().filter(|_| op.blocks.is_some());
+            steps.insert(i, AttentionStep { op: op.clone(), inputs, blocks, selected, head_ops, output: node.output });
         }
         steps
     }
@@ -259,6 +266,7 @@ impl<'g> Planner<'g> {
                     let widths = [0, 1].map(|n| self.graph.value(node.inputs[n]).width);
                     RowOp::Streams { a: src(0), b: src(1), op: *op, widths }
                 }
+                Op::Hyper(op) => RowOp::Hyper { src: src(0), op: op.clone() },
                 Op::Sparsify { deviations } => RowOp::Sparsify { src: src(0), deviations: *deviations },
                 Op::Mul => {
                     let [a, b] = [0, 1].map(|n| self.graph.value(node.inputs[n]).width);
@@ -280,7 +288,7 @@ impl<'g> Planner<'g> {
                 Op::SelectOutputs => RowOp::Copy { src: src(0) },
                 // never pending
                 Op::Linear { .. } | Op::HeadLinear(_) | Op::ExpertLinear(_) | Op::SelectKeys(_) => continue,
-                Op::Attention(_) | Op::ShortConv(_) | Op::GatedDelta(_) => continue,
+                Op::Pool(_) | Op::Attention(_) | Op::ShortConv(_) | Op::GatedDelta(_) => continue,
             };
             let outside = |u: &usize| !pending.contains(u) && !consumers.contains(u);
             let needed = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;

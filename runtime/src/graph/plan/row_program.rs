@@ -2,7 +2,8 @@
 
 use crate::graph::{
     experts::RouteOp,
-    op::{Act, NormOp, PositionScale, RopeId, Rows, StreamOp, ValueId, WeightId},
+    op::{Act, NormOp, PositionScale, RopeId, Rows, ValueId, WeightId},
+    streams::{HyperOp, StreamOp},
 };
 
 /// Where a row program's instruction reads a row.
@@ -75,6 +76,13 @@ pub enum RowOp {
         op: StreamOp,
         /// Elements of both.
         widths: [usize; 2],
+    },
+    /// Coefficients of hyper-connections.
+    Hyper {
+        /// Projections of the streams.
+        src: Src,
+        /// What to do.
+        op: HyperOp,
     },
     /// `max(x - (mean(x) + deviations * std(x)), 0)`.
     Sparsify {
@@ -225,6 +233,7 @@ impl RowOp {
             | RowOp::Scale { src, .. }
             | RowOp::Softcap { src, .. }
             | RowOp::Sparsify { src, .. }
+            | RowOp::Hyper { src, .. }
             | RowOp::Rope { src, .. }
             | RowOp::Route { src, .. }
             | RowOp::Copy { src } => [Some(src), None],

@@ -3,7 +3,7 @@
 use super::{RowProgram, Src};
 use crate::graph::experts::ExpertLinearOp;
 use crate::graph::{
-    attention::{AttentionOp, HeadLinearOp, SelectOp},
+    attention::{AttentionOp, HeadLinearOp, PoolOp, SelectOp},
     op::{CacheId, NormOp, PositionScale, RopeId, StateId, ValueId, WeightId},
     recurrent::{GatedDeltaStep, ShortConvStep},
 };
@@ -91,7 +91,10 @@ pub struct AttentionStep {
     pub op: AttentionOp,
     /// Query, key and value rows as the linears made them; the key twice where values are parts of keys.
     pub inputs: [ValueId; 3],
-    /// Positions of the keys that each token attends to, where it is not to all that it sees.
+    /// The keys of blocks, with the last token of each.
+    pub blocks: Option<ValueId>,
+    /// Positions of the keys (of blocks, where there are any) that each token attends to, where it is not to all that it
+    /// sees.
     pub selected: Option<ValueId>,
     /// Applied in order to each head of q, k, v. A non-empty list for q says that q may be overwritten.
     pub head_ops: [Vec<HeadOp>; 3],
@@ -110,6 +113,17 @@ pub struct SelectStep {
     pub output: ValueId,
 }
 
+/// The pooling of blocks of tokens.
+#[derive(Clone, Debug)]
+pub struct PoolStep {
+    /// What to compute.
+    pub op: PoolOp,
+    /// Rows and gates.
+    pub inputs: [ValueId; 2],
+    /// `[rows, width]`.
+    pub output: ValueId,
+}
+
 /// What a step computes.
 #[derive(Clone, Debug)]
 pub enum StepKind {
@@ -121,6 +135,8 @@ pub enum StepKind {
     Experts(ExpertStep),
     /// The choice of keys.
     Select(SelectStep),
+    /// The pooling of blocks of tokens.
+    Pool(PoolStep),
     /// Attention.
     Attention(AttentionStep),
     /// A convolution over tokens.
@@ -164,8 +180,13 @@ impl StepKind {
                 reads.extend(s.inputs);
                 writes.push(s.output);
             }
+            StepKind::Pool(p) => {
+                reads.extend(p.inputs);
+                writes.push(p.output);
+            }
             StepKind::Attention(a) => {
                 reads.extend(a.inputs);
+                reads.extend(a.blocks);
                 reads.extend(a.selected);
                 writes.push(a.output);
             }
@@ -187,7 +208,7 @@ impl StepKind {
             StepKind::Rows(p) => Some(p),
             StepKind::Linear(l) => Some(&l.prologue),
             StepKind::Experts(e) => Some(&e.prologue),
-            StepKind::Select(_) | StepKind::Attention(_) => None,
+            StepKind::Select(_) | StepKind::Pool(_) | StepKind::Attention(_) => None,
             StepKind::ShortConv(_) | StepKind::GatedDelta(_) => None,
         }
     }
@@ -212,12 +233,13 @@ impl StepKind {
         }
     }
 
-    /// The cache of keys and values that the step uses.
-    pub fn cache(&self) -> Option<CacheId> {
+    /// The caches of keys and values that the step uses.
+    pub fn caches(&self) -> [Option<CacheId>; 2] {
         match self {
-            StepKind::Attention(a) => Some(a.op.cache),
-            StepKind::Select(s) => Some(s.op.cache),
-            _ => None,
+            StepKind::Attention(a) => [Some(a.op.cache), a.op.blocks],
+            StepKind::Select(s) => [Some(s.op.cache), None],
+            StepKind::Pool(p) => [Some(p.op.cache), None],
+            _ => [None, None],
         }
     }
 
@@ -228,6 +250,7 @@ impl StepKind {
             StepKind::Linear(_) => "linear",
             StepKind::Experts(_) => "experts",
             StepKind::Select(_) => "select",
+            StepKind::Pool(_) => "pool",
             StepKind::Attention(_) => "attention",
             StepKind::ShortConv(_) => "short_conv",
             StepKind::GatedDelta(_) => "gated_delta",

@@ -2,7 +2,7 @@ use super::*;
 use crate::graph::StateSpec;
 
 fn book(window: Option<usize>, tokens: usize) -> PageBook {
-    let spec = CacheSpec { n_kv_heads: 2, head_dim: 4, v_dim: 4, window, v_in_k: false };
+    let spec = CacheSpec { window, ..CacheSpec::new(2, 4, 4) };
     PageBook::new(&[spec, spec], KvType::F32, tokens)
 }
 
@@ -142,4 +142,22 @@ fn a_refused_step_changes_nothing() {
     }
     assert!(book.truncate(&mut a, 0) && book.truncate(&mut b, 0));
     assert_eq!(book.bytes_in_use(), 0);
+}
+
+#[test]
+fn entries_of_blocks_have_pages_of_their_own() {
+    let blocks = CacheSpec { every: 8, ..CacheSpec::new(1, 4, 0) };
+    assert_eq!((blocks.page_entries(), blocks.page_tokens()), (PAGE_BLOCKS, 8 * PAGE_BLOCKS));
+    assert_eq!([6, 7, 15].map(|p| blocks.seen(p)), [0, 1, 2]);
+    let mut book = PageBook::new(&[CacheSpec::new(2, 4, 4), blocks], KvType::F32, 1000);
+    let (mut seq, n) = (SequenceKv::default(), 8 * PAGE_BLOCKS);
+    extend(&mut book, &mut seq, n).unwrap();
+    assert_eq!([seq.pages[0].len(), seq.pages[1].len()], [n / PAGE_TOKENS, 1]);
+    // A fork that goes on within the blocks' page gets a copy of that alone.
+    let mut fork = book.fork(&seq);
+    assert!(book.truncate(&mut fork, PAGE_TOKENS));
+    let copies = extend(&mut book, &mut fork, 1).unwrap();
+    assert_eq!(copies.iter().map(|c| c.group).collect::<Vec<_>>(), [1]);
+    extend(&mut book, &mut seq, 1).unwrap();
+    assert_eq!([seq.pages[0].len(), seq.pages[1].len()], [n / PAGE_TOKENS + 1, 2]);
 }

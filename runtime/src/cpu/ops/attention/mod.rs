@@ -10,6 +10,7 @@
 //! which saves a multiplication and an exact range reduction an element.
 
 pub mod decode;
+pub mod pool;
 pub mod prompt;
 pub mod select;
 #[cfg(test)]
@@ -32,6 +33,8 @@ const NO_SCORE: f32 = -1e30;
 pub type DecodeKernel = unsafe fn(&DecodeItem<'_>, &mut [f32], &mut [f32]);
 /// [`decode::attention_merge`]'s kernels.
 pub type MergeKernel = fn(&AttentionParams<'_>, usize, &[f32], &mut [f32]);
+/// [`pool::pool_block`]'s kernels.
+pub type PoolKernel = unsafe fn(&pool::PoolItem<'_>, &mut [f32], &mut [f32]);
 /// [`select::select_scores`]'s kernels.
 pub type SelectKernel = unsafe fn(&select::SelectItem<'_>, &mut [f32]);
 /// [`prompt::attention_prompt`]'s kernels.
@@ -50,7 +53,7 @@ pub struct KvPages<'a> {
     pub pages: &'a [u32],
     /// Bytes from one page to the next.
     pub page_bytes: usize,
-    /// Tokens a page holds.
+    /// Tokens a page holds; of blocks of tokens, blocks. Positions are then numbers of blocks, too.
     pub page_tokens: usize,
     /// Where this layer's keys begin in a page.
     pub k_offset: usize,
@@ -150,6 +153,25 @@ pub struct AttentionParams<'a> {
 }
 
 impl AttentionParams<'_> {
+    /// A query head on a key head: what kernels need that only look keys and values up.
+    pub const fn one_head(head_dim: usize, v_dim: usize) -> Self {
+        Self {
+            n_heads: 1,
+            n_kv_heads: 1,
+            share: 1,
+            head_dim,
+            v_dim,
+            scale: 1.0,
+            softcap: None,
+            window: None,
+            chunk: None,
+            sinks: None,
+            causal: true,
+            k_rope: None,
+            v_in_k: false,
+        }
+    }
+
     /// Query heads of a kv head.
     pub fn group(&self) -> usize {
         self.n_heads / self.n_kv_heads

@@ -128,6 +128,10 @@ impl<'a> Lowering<'a> {
                     let why = "keys are chosen on the CPU alone".to_owned();
                     return Err(GpuError::Unsupported { op: "select_keys", name: step.name.clone(), why });
                 }
+                StepKind::Pool(_) => {
+                    let why = "blocks are pooled on the CPU alone".to_owned();
+                    return Err(GpuError::Unsupported { op: "pool", name: step.name.clone(), why });
+                }
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
                 StepKind::ShortConv(conv) => lowering.short_conv(conv),
                 StepKind::GatedDelta(delta) => lowering.gated_delta(&step.name, delta)?,

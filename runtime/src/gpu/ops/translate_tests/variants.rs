@@ -266,7 +266,7 @@ fn row_graph(width: usize, head: usize) -> Graph {
     for layout in [RopeLayout::Half, RopeLayout::Interleaved] {
         let rotary_dims = head / 4 * 2;
         let freqs = RopeFreqs::Fixed(RopeSpec::base_inv_freq(1000.0, rotary_dims));
-        g.rope_spec(RopeSpec { layout, rotary_dims, first_dim: 0, freqs, attention_factor: 1.0 });
+        g.rope_spec(RopeSpec { attention_factor: 1.0, ..RopeSpec::new(layout, rotary_dims, freqs) });
     }
     g.finish(ValueId(0))
 }
@@ -383,10 +383,18 @@ fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
                     chunk: (j % 3 == 2).then_some(8192),
                     sinks: (i % 3 == 1).then_some(WeightId(0)),
                     rotate_on_read,
+                    blocks: None,
                 };
                 for head_ops in head_ops(head_dim, rotate_on_read.is_none()) {
                     let inputs = [ValueId(0), ValueId(1), ValueId(2)];
-                    let step = AttentionStep { op: op.clone(), inputs, selected: None, head_ops, output: ValueId(3) };
+                    let step = AttentionStep {
+                        op: op.clone(),
+                        inputs,
+                        blocks: None,
+                        selected: None,
+                        head_ops,
+                        output: ValueId(3),
+                    };
                     let places = AttentionPlaces {
                         inputs: [n_heads * head_dim, n_kv_heads * head_dim, n_kv_heads * v_dim]
                             .map(|n| place(n, 0, Rows::Token)),

@@ -1,0 +1,181 @@
+//! A block of tokens pooled into one row (DeepSeek V4's compressors, DeepSeek-AI 2025): the mean of the tokens' rows, channel
+//! by channel weighted by a softmax of their gates.
+//!
+//! `out[c] = Σ_t softmax_t(gate[t][c] + bias[t % block][c]) · x[t][c]` over the block's tokens; where blocks overlap, over
+//! the second halves of its tokens' channels and the first halves of those of the block before. Rows lie in the cache: x as
+//! keys, gates as values. Two passes over the gates, one over x: 3 · reach · width elements read, about as many
+//! exponentials as rows have elements.
+
+use super::super::by_lanes;
+use super::{AttentionParams, KvPages, KvType, NO_SCORE, exp2_negative, load_kv};
+use crate::cpu::arch::Simd;
+use crate::graph::PoolOp;
+use crate::simd_dispatch;
+
+/// One block of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolItem<'a> {
+    /// What to compute.
+    pub op: &'a PoolOp,
+    /// The sequence's rows, those of the block included.
+    pub kv: &'a KvPages<'a>,
+    /// `[block][channels]`.
+    pub bias: &'a [f32],
+    /// Which block.
+    pub block: usize,
+}
+
+/// Floats of scratch that [`pool_block`] needs: maxima and sums.
+pub fn scratch_len(op: &PoolOp) -> usize {
+    2 * op.width
+}
+
+simd_dispatch!(
+    /// The row of a block: `width` elements.
+    ///
+    /// # Safety
+    /// The pages of its tokens (and of the block before, where blocks overlap) must be readable as [`KvPages`] describes,
+    /// and not be written meanwhile.
+    ///
+    /// # Panics
+    /// If a slice is too short or a token's page is missing.
+    pub unsafe fn pool_block(item: &PoolItem<'_>, scratch: &mut [f32], out: &mut [f32]) = pool_impl
+);
+
+#[inline(always)]
+unsafe fn pool_impl<S: Simd>(s: S, item: &PoolItem<'_>, scratch: &mut [f32], out: &mut [f32]) {
+    // SAFETY: the caller's promise is passed on; the storage type decides how rows are read.
+    unsafe {
+        match item.kv.kv {
+            KvType::F16 => pool_typed::<S, true>(s, item, scratch, out),
+            KvType::F32 => pool_typed::<S, false>(s, item, scratch, out),
+        }
+    }
+}
+
+/// The kernels' view of the cache.
+fn params(op: &PoolOp) -> AttentionParams<'static> {
+    let channels = op.channels();
+    AttentionParams::one_head(channels, channels)
+}
+
+/// # Safety
+/// As [`pool_block`]; `F16` must agree with the storage.
+#[inline(always)]
+unsafe fn pool_typed<S: Simd, const F16: bool>(s: S, item: &PoolItem<'_>, scratch: &mut [f32], out: &mut [f32]) {
+    let (op, params) = (item.op, params(item.op));
+    let (n, width, channels) = (op.block, op.width, op.channels());
+    let (max, sum) = scratch[..2 * width].split_at_mut(width);
+    let out = &mut out[..width];
+    assert!(item.bias.len() >= n * channels);
+    max.fill(NO_SCORE);
+    sum.fill(0.0);
+    out.fill(0.0);
+    // Tokens from and to, and the first of their channels.
+    let own = (item.block * n, item.block * n + n, channels - width);
+    let before = (item.block.saturating_sub(1) * n, item.block * n, 0);
+    let parts = [before, own];
+    let parts = if op.overlap { &parts[..] } else { &parts[1..] };
+    for pass in 0..2 {
+        for &(mut token, end, first) in parts {
+            while token < end {
+                let run = item.kv.run(&params, 0, token..end);
+                for j in 0..run.n {
+                    let bias = &item.bias[(token + j) % n * channels + first..][..width];
+                    let at = j * channels + first;
+                    let (max, sum, out) = (max.as_mut_ptr(), sum.as_mut_ptr(), out.as_mut_ptr());
+                    by_lanes!(width, i, m => {
+                        // SAFETY: i + m <= width, the length of all but the cached rows, which are `channels` long.
+                        unsafe {
+                            let gate = load_kv::<S, F16>(s, run.v, at + i, m);
+                            let gate = s.add(gate, s.load_partial(bias.as_ptr().add(i), m));
+                            let gate = s.mul(gate, s.splat(std::f32::consts::LOG2_E));
+                            let top = s.load_partial(max.add(i), m);
+                            if pass == 0 {
+                                s.store_partial(max.add(i), m, s.max(top, gate));
+                            } else {
+                                let p = exp2_negative(s, s.sub(gate, top));
+                                let x = load_kv::<S, F16>(s, run.k, at + i, m);
+                                s.store_partial(sum.add(i), m, s.add(s.load_partial(sum.add(i), m), p));
+                                s.store_partial(out.add(i), m, s.mul_add(p, x, s.load_partial(out.add(i), m)));
+                            }
+                        }
+                    });
+                }
+                token += run.n;
+            }
+        }
+    }
+    out.iter_mut().zip(sum).for_each(|(out, sum)| *out /= *sum);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cpu::{
+            arch::Isa,
+            ops::{
+                op_kernels,
+                testing::{random, relative_error},
+            },
+        },
+        graph::{CacheId, WeightId},
+    };
+
+    #[test]
+    fn blocks_match_f64() {
+        const PAGE: usize = 16;
+        for isa in Isa::available() {
+            for (block, width, overlap) in [(4, 32, true), (8, 16, false), (5, 7, true), (1, 9, false), (21, 40, true)]
+            {
+                let op = PoolOp { cache: CacheId(0), block, width, overlap, bias: WeightId(0) };
+                let (channels, blocks) = (op.channels(), 3);
+                let tokens = (blocks * block).next_multiple_of(PAGE);
+                let [x, gates, bias] = [1, 2, 3].map(|seed| random(seed, tokens * channels));
+                // Pages in the opposite order, keys before values.
+                let n_pages = tokens / PAGE;
+                let pages: Vec<u32> = (0..n_pages as u32).rev().collect();
+                let mut memory = vec![f32::NAN; 2 * tokens * channels];
+                for t in 0..blocks * block {
+                    let row = pages[t / PAGE] as usize * 2 * PAGE + t % PAGE;
+                    for (i, from) in [&x, &gates].into_iter().enumerate() {
+                        let to = (row + i * PAGE) * channels;
+                        memory[to..to + channels].copy_from_slice(&from[t * channels..(t + 1) * channels]);
+                    }
+                }
+                let kv = KvPages {
+                    base: memory.as_ptr().cast(),
+                    pages: &pages,
+                    page_bytes: 2 * PAGE * channels * 4,
+                    page_tokens: PAGE,
+                    k_offset: 0,
+                    v_offset: PAGE * channels * 4,
+                    kv: KvType::F32,
+                    first_page: 0,
+                    len: blocks * block,
+                };
+                for b in 0..blocks {
+                    let item = PoolItem { op: &op, kv: &kv, bias: &bias, block: b };
+                    let mut out = vec![f32::NAN; width];
+                    // SAFETY: all pages are there.
+                    unsafe { (op_kernels(isa).pool_block)(&item, &mut vec![f32::NAN; scratch_len(&op)], &mut out) };
+                    let expected = |c: usize| {
+                        let mut terms = Vec::new();
+                        let first = if overlap { b.saturating_sub(1) } else { b };
+                        for t in first * block..(b + 1) * block {
+                            let c = if overlap && t >= b * block { width + c } else { c };
+                            let at = t * channels + c;
+                            let bias = f64::from(bias[t % block * channels + c]);
+                            terms.push(((f64::from(gates[at]) + bias).exp(), f64::from(x[at])));
+                        }
+                        let sum: f64 = terms.iter().map(|t| t.0).sum();
+                        terms.iter().map(|(p, x)| p * x).sum::<f64>() / sum
+                    };
+                    let error = relative_error(&out, &(0..width).map(expected).collect::<Vec<_>>());
+                    assert!(error < 1e-5, "{} {op:?} block {b}: {error:e}", isa.name());
+                }
+            }
+        }
+    }
+}
