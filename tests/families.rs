@@ -109,6 +109,7 @@ families! {
     mistral4 "mistral4",
     deepseek_v3_fp8 "deepseek-v3-fp8",
     deepseek_v3_2 "deepseek-v3.2",
+    deepseek_v4 "deepseek-v4",
     gemma4 "gemma4",
     mm_gemma4 "mm-gemma4",
     gemma4_moe "gemma4-moe",

@@ -157,8 +157,17 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// A `config.json` array of unsigned integers, if it is there.
+    /// An array of unsigned integers, if it is there.
     pub fn indices(&self, key: Key) -> Result<Option<Vec<usize>>, Error> {
+        if let Source::Gguf(g) = self.source {
+            return match g.get(&self.gguf_key(key)) {
+                Some(Value::Array(array)) if !key.gguf.is_empty() => match array.integers() {
+                    Some(list) => Ok(Some(list.collect())),
+                    None => Err(self.error(key, "should be an array of whole numbers")),
+                },
+                _ => Ok(None),
+            };
+        }
         let Some(list) = self.json_value(key) else { return Ok(None) };
         let number = |v: &Json| v.as_u64().and_then(|v| usize::try_from(v).ok());
         match list.as_array().map(|l| l.iter().map(number).collect()) {

@@ -47,6 +47,7 @@ pub const FAMILIES: &[&str] = &[
     "mistral4",
     "deepseek-v3-fp8",
     "deepseek-v3.2",
+    "deepseek-v4",
     "gemma4",
     "mm-gemma4",
     "gemma4-moe",
@@ -63,7 +64,7 @@ pub const FAMILIES: &[&str] = &[
 ];
 
 /// Families that have an op without a kernel for GPUs.
-pub const CPU_ALONE: &[&str] = &["deepseek-v3.2"];
+pub const CPU_ALONE: &[&str] = &["deepseek-v3.2", "deepseek-v4"];
 
 /// `tests/fixtures`.
 pub fn fixtures_dir() -> PathBuf {

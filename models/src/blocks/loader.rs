@@ -63,6 +63,12 @@ impl<'a> Loader<'a> {
         self
     }
 
+    /// Names in safetensors stand without a prefix.
+    pub fn bare(mut self) -> Self {
+        self.prefix = "";
+        self
+    }
+
     /// Whether the names are GGUF's.
     pub fn is_gguf(&self) -> bool {
         self.gguf
@@ -287,6 +293,42 @@ impl<'a> Loader<'a> {
         let tensor = tensor.ok_or_else(|| fail(&blocks_name, &shape, &expected))?;
         let view = |e| self.view(b, &name, &tensor, &[n, rows, len], e * rows..(e + 1) * rows);
         (0..n).map(view).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// A layer's table of whole numbers below `limit` as one vector, `shape` elements of f32.
+    pub fn layer_integers(
+        &self,
+        b: &mut GraphBuilder,
+        layer: usize,
+        gguf: &str,
+        hf: &str,
+        shape: [usize; 2],
+        limit: usize,
+    ) -> Result<WeightId, Error> {
+        let name = self.layer_name(layer, gguf, hf);
+        let fail = |found: Vec<usize>, expected: Vec<usize>| Error::Shape {
+            path: self.checkpoint.path().display().to_string(),
+            tensor: name.clone(),
+            found,
+            expected,
+        };
+        let values: Vec<i64> = match self.checkpoint.integers(&name)? {
+            Some((found, values)) if found == shape => values,
+            Some((found, _)) => return Err(fail(found, shape.to_vec())),
+            // Neighbours in a row must differ, as experts do.
+            None if self.checkpoint.is_synthetic() => {
+                (0..shape[0] * shape[1]).map(|i| ((i / shape[1] + i % shape[1]) % limit) as i64).collect()
+            }
+            None => return Err(self.checkpoint.missing(&name).into()),
+        };
+        let path = self.checkpoint.path().display().to_string();
+        if let Some(bad) = values.iter().find(|v| !(0..limit as i64).contains(*v)) {
+            let what = format!("holds {bad}, and there are numbers below {limit} alone");
+            return Err(Error::Config { path, key: name, what });
+        }
+        let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
+        let flat = Tensor::from_f32(vec![values.len()], &values).ok_or_else(|| fail(vec![], shape.to_vec()))?;
+        Ok(b.weight(&name, flat))
     }
 
     /// A layer's weight of one row, `[1, len]`, which GGUF files have as a vector.

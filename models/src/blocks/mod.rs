@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod decoder;
 pub mod delta_net;
+pub mod hyper;
 pub mod loader;
 pub mod mla;
 pub mod mlp;
@@ -14,6 +15,7 @@ pub mod shared_kv;
 pub use attention::{Attention, QkNorm, attention};
 pub use decoder::{Decoder, Head, Norms, layer, logits};
 pub use delta_net::{DeltaNet, DeltaProjections, delta_net};
+pub use hyper::HyperConnections;
 pub use loader::Loader;
 pub use mla::{Indexer, LatentAttention, latent_attention};
 pub use mlp::{gated_mlp, gated_mlp_named, mlp};

@@ -28,17 +28,24 @@ pub struct Shared<'a> {
     pub inner: usize,
     /// Its name in safetensors, as `mlp.shared_expert`; GGUF files have it in `ffn_{gate,up,down}_shexp`.
     pub hf: &'a str,
+    /// The names of gate, up and down there.
+    pub names: [&'a str; 3],
     /// The name in safetensors of what its logistic function multiplies it by (`ffn_gate_inp_shexp` in GGUF), if any.
     pub gate: Option<&'a str>,
 }
+
+/// Gate, up and down as most call them.
+pub const PROJECTIONS: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 /// A mixture of experts. [`Moe::new`] gives the plain one, to be changed by struct update.
 #[derive(Clone, Debug)]
 pub struct Moe<'a> {
     /// How experts are chosen.
     pub route: RouteOp,
-    /// The router's name in safetensors, without `.weight`; `ffn_gate_inp` in GGUF. It has a bias where the file has one.
+    /// The router's name in safetensors, without `.weight`; `ffn_gate_inp` in GGUF.
     pub router: &'a str,
+    /// Whether it has a bias where the file has one of its name.
+    pub router_bias: bool,
     /// The experts.
     pub experts: Experts<'a>,
     /// Width between the halves of an expert.
@@ -54,7 +61,7 @@ pub struct Moe<'a> {
 impl<'a> Moe<'a> {
     /// SwiGLU experts whose results are weighted.
     pub fn new(route: RouteOp, router: &'a str, experts: Experts<'a>, inner: usize) -> Self {
-        Self { route, router, experts, inner, act: Act::Silu, scale_inputs: false, shared: None }
+        Self { route, router, router_bias: true, experts, inner, act: Act::Silu, scale_inputs: false, shared: None }
     }
 }
 
@@ -66,7 +73,10 @@ pub fn moe(b: &mut GraphBuilder, l: &Loader<'_>, layer: usize, x: ValueId, m: &M
     let width = b.graph().value(x).width;
     let n = m.route.n_experts;
     let weight = l.layer(b, layer, "ffn_gate_inp.weight", &format!("{}.weight", m.router), &[n, width])?;
-    let bias = l.layer_if_present(b, layer, "ffn_gate_inp.bias", &format!("{}.bias", m.router), &[n])?;
+    let bias = match m.router_bias {
+        true => l.layer_if_present(b, layer, "ffn_gate_inp.bias", &format!("{}.bias", m.router), &[n])?,
+        false => None,
+    };
     let logits = b.linear("router", x, weight, bias)?;
     // Right behind the router, so that one pass over x makes them all.
     let halves = match &m.shared {
@@ -174,8 +184,8 @@ fn shared_halves(
     s: &Shared<'_>,
 ) -> Result<(ValueId, ValueId, Option<ValueId>), Error> {
     let width = b.graph().value(x).width;
-    let gate = shared_part(b, l, layer, x, s, "gate", [s.inner, width])?;
-    let up = shared_part(b, l, layer, x, s, "up", [s.inner, width])?;
+    let gate = shared_part(b, l, layer, x, s, 0, [s.inner, width])?;
+    let up = shared_part(b, l, layer, x, s, 1, [s.inner, width])?;
     let factor = match s.gate {
         Some(name) => {
             // One row, which GGUF files have as a vector.
@@ -193,10 +203,11 @@ fn shared_part(
     layer: usize,
     x: ValueId,
     s: &Shared<'_>,
-    part: &str,
+    part: usize,
     shape: [usize; 2],
 ) -> Result<ValueId, Error> {
-    let (gguf, hf) = (format!("ffn_{part}_shexp.weight"), format!("{}.{part}_proj.weight", s.hf));
+    let (name, part) = (s.names[part], ["gate", "up", "down"][part]);
+    let (gguf, hf) = (format!("ffn_{part}_shexp.weight"), format!("{}.{name}.weight", s.hf));
     let weight = l.layer(b, layer, &gguf, &hf, &shape)?;
     Ok(b.linear(&format!("shared_{part}"), x, weight, None)?)
 }
@@ -213,7 +224,7 @@ fn shared(
 ) -> Result<ValueId, Error> {
     let width = b.graph().value(y).width;
     let gated = b.gated("shared_gated", act, gate, up)?;
-    let mut z = shared_part(b, l, layer, gated, s, "down", [width, s.inner])?;
+    let mut z = shared_part(b, l, layer, gated, s, 2, [width, s.inner])?;
     if let Some(factor) = factor {
         let factor = b.act("shared_sigmoid", Act::Sigmoid, factor)?;
         z = b.op("shared", Op::Mul, &[z, factor])?;

@@ -24,9 +24,18 @@ pub struct RopeDefaults {
     pub partial: f64,
     /// `max_position_embeddings`, which stands in for a missing original context.
     pub context: usize,
-    /// The layers' name within per-type parameters: `full_attention` or `sliding_attention`.
+    /// The layers' name within per-type parameters: `full_attention` or `sliding_attention`; [`UNSCALED`], where scaling
+    /// is for others alone.
     pub layer_type: &'static str,
+    /// What the file calls `theta`.
+    pub theta_key: Key,
 }
+
+/// The [`RopeDefaults::layer_type`] of rotations that are scaled only by parameters of that name.
+pub const UNSCALED: &str = "main";
+
+/// The [`RopeDefaults::theta_key`] of most.
+pub const THETA: Key = key("rope.freq_base", "rope_theta");
 
 impl RopeDefaults {
     /// The same for so much of a head.
@@ -175,7 +184,10 @@ impl Scaling {
             s.theta = f("rope.freq_base_swa")?.unwrap_or(d.theta);
             return Ok(s);
         }
-        s.theta = f("rope.freq_base")?.unwrap_or(d.theta);
+        s.theta = c.f32(d.theta_key)?.map_or(d.theta, f64::from);
+        if d.layer_type == UNSCALED {
+            return Ok(s);
+        }
         if let Some(kind) = c.str(SCALING)? {
             s.kind = if kind == "none" { "default".into() } else { kind.into() };
         }
@@ -208,22 +220,23 @@ impl Scaling {
         let mut s = Self::new(d);
         let number = |hf| c.f32(key("", hf)).map(|v| v.map(f64::from));
         let mut partial = number("partial_rotary_factor")?;
-        if let Some(v) = number("rope_theta")? {
-            s.theta = v;
+        if let Some(v) = c.f32(d.theta_key)? {
+            s.theta = v.into();
         }
         let phi = c.architecture().starts_with("phi");
         let outer_original = number("original_max_position_embeddings")?;
         let sliding = d.layer_type == "sliding_attention";
         let local = number("rope_local_base_freq")?;
+        let scaled = d.layer_type != UNSCALED;
         let dict = match c.object("rope_parameters")? {
             // Per layer type, or one for all.
-            Some(all) => all.get(d.layer_type).filter(|v| v.is_object()).or(Some(all)),
+            Some(all) => all.get(d.layer_type).filter(|v| v.is_object()).or(Some(all).filter(|_| scaled)),
             // Legacy: scaling is for full attention only, and sliding layers have a base of their own.
             None if sliding => {
                 s.theta = local.unwrap_or(d.theta);
                 None
             }
-            None => c.object("rope_scaling")?,
+            None => c.object("rope_scaling")?.filter(|_| scaled),
         };
         s.original = outer_original.unwrap_or(s.original);
         let Some(dict) = dict else { return s.with_partial(c, d, partial) };

@@ -11,8 +11,8 @@ use crate::{
     Error,
     blocks::{
         self, Head, Indexer, LatentAttention, Loader, Norms,
-        moe::{Experts, Moe, Shared},
-        rope::RopeDefaults,
+        moe::{Experts, Moe, PROJECTIONS, Shared},
+        rope::{RopeDefaults, THETA},
     },
     config::{Config, Key, key},
 };
@@ -116,6 +116,7 @@ fn attention(c: &Config<'_>, d: &Dims, l: &Loader<'_>) -> Result<LatentAttention
         partial: if head_dim == rotary { 1.0 } else { (rotary as f64 + 0.5) / head_dim as f64 },
         context: d.context,
         layer_type: "full_attention",
+        theta_key: THETA,
     };
     let rope = blocks::rope::rope(c, &defaults, l)?;
     refuse_unless(c, ROTARY, rope.rotary_dims == rotary && !rope.length_dependent(), "this way to rotate")?;
@@ -245,7 +246,7 @@ impl Mixture {
             false => Experts::Each("mlp.experts", ["gate_proj", "up_proj", "down_proj"]),
         };
         let route = RouteOp { bias, ..self.route.clone() };
-        let shared = Shared { inner: self.shared, hf: "mlp.shared_experts", gate: None };
+        let shared = Shared { inner: self.shared, hf: "mlp.shared_experts", names: PROJECTIONS, gate: None };
         let shared = Some(shared).filter(|s| s.inner > 0);
         blocks::moe::moe(b, l, layer, x, &Moe { shared, ..Moe::new(route, "mlp.gate", experts, self.inner) })
     }

@@ -9,7 +9,7 @@ use handmill_runtime::{
 use super::{ACT, Built, Dims, choice, refuse_unless};
 use crate::{
     Error,
-    blocks::{Attention, Decoder, Experts, Loader, Moe, QkNorm, Shared, rope},
+    blocks::{Attention, Decoder, Experts, Loader, Moe, QkNorm, Shared, moe::PROJECTIONS, rope},
     config::{Config, Key, key},
 };
 
@@ -50,7 +50,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let experts = Experts::InputMajor(["feed_forward.experts.gate_up_proj", "feed_forward.experts.down_proj"]);
     let moe = Moe {
         scale_inputs: true,
-        shared: Some(Shared { inner, hf: "feed_forward.shared_expert", gate: None }),
+        shared: Some(Shared { inner, hf: "feed_forward.shared_expert", names: PROJECTIONS, gate: None }),
         ..Moe::new(route, "feed_forward.router", experts, inner)
     };
     let step = c.usize(STEP)?.unwrap_or(1);

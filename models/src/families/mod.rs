@@ -1,6 +1,7 @@
 //! Model families: one file each, which names the family's tensors and builds its graph.
 
 mod deepseek;
+mod deepseek_v4;
 mod gemma;
 mod gemma3n;
 mod gemma4;
@@ -25,7 +26,10 @@ use handmill_runtime::{
 
 use crate::{
     Error,
-    blocks::{Attention, rope::RopeDefaults},
+    blocks::{
+        Attention,
+        rope::{RopeDefaults, THETA},
+    },
     config::{Config, Key, key},
 };
 
@@ -91,6 +95,8 @@ const FAMILIES: &[(&str, Build)] = &[
     ("deepseek_v3", deepseek::build),
     ("deepseek_v32", deepseek::build),
     ("deepseek2", deepseek::build),
+    ("deepseek_v4", deepseek_v4::build),
+    ("deepseek4", deepseek_v4::build),
     ("mistral4", deepseek::build),
 ];
 
@@ -154,6 +160,7 @@ impl Dims {
             partial: 1.0,
             context: self.context,
             layer_type: "full_attention",
+            theta_key: THETA,
         }
     }
 

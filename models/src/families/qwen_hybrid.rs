@@ -17,7 +17,9 @@ use crate::{
     blocks::{
         Attention, DeltaNet, DeltaProjections, Experts, Head, Loader, Moe, Norms, QkNorm, Shared, attention,
         decoder::{layer, logits},
-        delta_net, gated_mlp, moe, rope,
+        delta_net, gated_mlp, moe,
+        moe::PROJECTIONS,
+        rope,
     },
     config::{Config, Key, key},
 };
@@ -83,7 +85,12 @@ fn moe_of(c: &Config<'_>, l: &Loader<'_>) -> Result<Moe<'static>, Error> {
         true => Experts::Each("mlp.experts", ["gate_proj", "up_proj", "down_proj"]),
         false => Experts::Fused(["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]),
     };
-    let shared = Shared { inner: width(SHARED)?, hf: "mlp.shared_expert", gate: Some("mlp.shared_expert_gate") };
+    let shared = Shared {
+        inner: width(SHARED)?,
+        hf: "mlp.shared_expert",
+        names: PROJECTIONS,
+        gate: Some("mlp.shared_expert_gate"),
+    };
     Ok(Moe { shared: Some(shared), ..Moe::new(route, "mlp.gate", experts, width(INNER)?) })
 }
 

@@ -6,7 +6,7 @@ use handmill_runtime::{format::Checkpoint, graph::RouteOp};
 use super::{ACT, Built, Dims, choice, qwen, refuse_unless};
 use crate::{
     Error,
-    blocks::{Attention, Decoder, Experts, Loader, Moe, Shared},
+    blocks::{Attention, Decoder, Experts, Loader, Moe, Shared, moe::PROJECTIONS},
     config::{Config, Key, key},
 };
 
@@ -35,7 +35,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
         false => {
             let inner = c.usize(SHARED)?.unwrap_or(5632);
             refuse_unless(c, SHARED, inner > 0, "a shared expert of width 0")?;
-            Some(Shared { inner, hf: "mlp.shared_expert", gate: Some("mlp.shared_expert_gate") })
+            Some(Shared { inner, hf: "mlp.shared_expert", names: PROJECTIONS, gate: Some("mlp.shared_expert_gate") })
         }
     };
     let experts = Experts::Each("mlp.experts", ["gate_proj", "up_proj", "down_proj"]);

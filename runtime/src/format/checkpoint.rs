@@ -171,8 +171,27 @@ impl Checkpoint {
     pub fn bytes(&self, name: &str, dtype: &str) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
         match &self.source {
             Source::HuggingFace(folder) => folder.weights.bytes(name, dtype),
-            Source::Gguf(_) | Source::Synthetic(..) => Ok(None),
+            Source::Gguf(gguf) => gguf.bytes(name, dtype),
+            Source::Synthetic(..) => Ok(None),
         }
+    }
+
+    /// Shape and values of a tensor of whole numbers, if there is one of that name.
+    ///
+    /// # Errors
+    /// Where the tensor is of another type, or its bytes lie outside of the file.
+    pub fn integers(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<i64>)>, FormatError> {
+        if let Some((shape, bytes)) = self.bytes(name, "i64")? {
+            let (values, _) = bytes.as_chunks::<8>();
+            return Ok(Some((shape, values.iter().map(|v| i64::from_le_bytes(*v)).collect())));
+        }
+        if let Some((shape, bytes)) = self.bytes(name, "i32")? {
+            let (values, _) = bytes.as_chunks::<4>();
+            return Ok(Some((shape, values.iter().map(|v| i32::from_le_bytes(*v).into()).collect())));
+        }
+        let Some(info) = self.tensors().find(|t| t.name == name) else { return Ok(None) };
+        let what = format!("it is of type {}, and i32 or i64 is wanted", info.dtype_name);
+        Err(FormatError::BadTensor { path: info.file.into(), tensor: name.into(), what })
     }
 
     /// The tensor of that name; an error where there is none or its type has no kernels.

@@ -11,7 +11,7 @@ pub use value::{Array, ByteStrings, FromValue, Value, ValueType};
 pub use write::{GgufWriter, MetaValue};
 
 use super::{
-    FormatError, Tensor, TensorInfo,
+    Bytes, FormatError, Tensor, TensorInfo,
     table::{MappedFile, TensorTable},
 };
 use header::Header;
@@ -114,6 +114,11 @@ impl Gguf {
     /// What the files say about their tensors, in file order.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = TensorInfo<'_>> {
         self.table.iter()
+    }
+
+    /// Shape and bytes of the tensor of that name and that type.
+    pub(super) fn bytes(&self, name: &str, dtype: &str) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
+        self.table.bytes(name, dtype)
     }
 
     /// The tensor of that name; `None` where there is none, an error where its type has no kernels.
