@@ -65,7 +65,7 @@ fn sparse(name: &str) -> Option<(&str, &str)> {
 }
 
 /// Puts an expert's matrix at its place in the stack `name`. Names are sorted as text, so numbers may come out of order.
-fn stack(out: &mut Vec<Weight>, name: String, expert: usize, weight: Weight) {
+pub(super) fn stack(out: &mut Vec<Weight>, name: String, expert: usize, weight: Weight) {
     let (rows, len) = (weight.shape[0], weight.shape[1]);
     let at = match out.iter().position(|w| w.name == name) {
         Some(at) => at,

@@ -237,6 +237,10 @@ fn floats(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
         Dtype::F16 => bytes.chunks_exact(2).map(|b| f16_to_f32(u16::from_le_bytes([b[0], b[1]]))).collect(),
         // Blocks and scales of MXFP4.
         Dtype::U8 => bytes.iter().map(|b| f32::from(*b)).collect(),
+        // Experts' numbers.
+        Dtype::I64 => {
+            bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes")) as f32).collect()
+        }
         Dtype::BF16 => bytes.chunks_exact(2).map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect(),
         Dtype::F8_E4M3 => bytes.iter().map(|b| F8E4M3(*b).to_f32()).collect(),
         other => panic!("no fixture stores {other:?}"),

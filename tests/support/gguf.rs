@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     Fixture, experts,
     fixture::{Weight, fixtures_dir, json},
-    gguf_gemma, gguf_hybrid, gguf_latent,
+    gguf_gemma, gguf_hybrid, gguf_latent, gguf_v4,
 };
 
 /// Writes `fixture` to `path` as GGUF; `Err` says what of it GGUF has no words for.
@@ -36,7 +36,8 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
             return Err("GGUF has one of yarn's two factors of DeepSeek V2");
         }
         "deepseek_v2" | "deepseek_v3" => "deepseek2",
-        "deepseek_v32" | "deepseek_v4" => return Err("the converters of GGUF 0.19 do not know it"),
+        "deepseek_v4" => "deepseek4",
+        "deepseek_v32" => return Err("the converters of GGUF 0.19 do not know it"),
         "mixtral" => "llama",
         "qwen2_moe" => "qwen2moe",
         "qwen3_moe" => "qwen3moe",
@@ -48,6 +49,13 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     let mut out = GgufWriter::new();
     out.put("general.architecture", arch);
     out.put("general.name", fixture.name);
+    if arch == "deepseek4" {
+        gguf_v4::keys(&mut out, config);
+        tokenizer(&mut out, fixture, config["vocab_size"].as_u64().expect("a number") as usize);
+        gguf_v4::tensors(&mut out, fixture.weights());
+        std::fs::write(path, out.to_bytes()).expect("writing GGUF");
+        return Ok(());
+    }
     gguf_hybrid::keys(&mut out, arch, config);
     gguf_gemma::keys(&mut out, arch, config);
     let int = |key: &str| config[key].as_u64().unwrap_or_else(|| panic!("config has no {key}")) as u32;
@@ -377,7 +385,7 @@ fn tokenizer(out: &mut GgufWriter, fixture: &Fixture, vocab_size: usize) {
 }
 
 /// Matrices of a bfloat16 checkpoint stay bfloat16 unless a conversion has changed their values; vectors are f32 in GGUF.
-fn tensor(out: &mut GgufWriter, name: &str, shape: &[usize], values: &[f32], bf16: bool) {
+pub(super) fn tensor(out: &mut GgufWriter, name: &str, shape: &[usize], values: &[f32], bf16: bool) {
     let exact = values.iter().all(|v| v.to_bits() & 0xffff == 0);
     let (dtype, bytes): (_, Vec<u8>) = if bf16 && shape.len() > 1 && exact {
         (DType::BF16, values.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect())
@@ -387,6 +395,6 @@ fn tensor(out: &mut GgufWriter, name: &str, shape: &[usize], values: &[f32], bf1
     out.tensor(name, &Tensor::new(dtype, shape.to_vec(), Bytes::heap(bytes)).expect("bytes fit the shape"));
 }
 
-fn float(value: &Value) -> f32 {
+pub(super) fn float(value: &Value) -> f32 {
     value.as_f64().expect("a number") as f32
 }
