@@ -192,7 +192,9 @@ impl Source {
 fn format_of(name: &str, shape: &[usize], wanted: DType) -> DType {
     let stem = name.strip_suffix(".weight").unwrap_or(name);
     let router = stem.ends_with(".gate") || stem.ends_with("router") || stem.contains("router.");
-    let small = stem.ends_with("conv1d") || stem.ends_with("shared_expert_gate");
+    let small = stem.ends_with("conv1d") || stem.ends_with("shared_expert_gate") || stem.ends_with(".ape");
+    // The coefficients of hyper-connections.
+    let small = small || stem.rsplit('.').next().is_some_and(|last| last.starts_with("hc_"));
     let bias = stem.ends_with("bias");
     let row = shape.last().copied().unwrap_or(1);
     let expert = stem.contains("experts") && !stem.contains("shared_expert");

@@ -69,8 +69,11 @@ impl HfFolder {
         &self.weights
     }
 
-    /// The tensor of that name; FP8 with the scales that stand beside it.
+    /// The tensor of that name; FP8 and FP4 with the scales that stand beside it.
     fn find(&self, name: &str) -> Result<Option<Tensor>, FormatError> {
+        if let Some(tensor) = fp8::fp4(self, name)? {
+            return Ok(Some(tensor));
+        }
         match self.weights.find(name)? {
             Some(tensor) if tensor.dtype() == DType::F8_E4M3 => fp8::with_scales(self, name, tensor).map(Some),
             tensor => Ok(tensor),

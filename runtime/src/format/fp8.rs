@@ -1,9 +1,10 @@
 //! The scales of FP8 checkpoints: for every matrix `X.weight` a tensor `X.weight_scale_inv` (DeepSeek's, which multiplies
-//! all the same) or `X.weight_scale`, with a factor for each block, for each row, or one for all.
+//! all the same) or `X.weight_scale`, with a factor for each block, for each row, or one for all. DeepSeek V4's have powers
+//! of two in `X.scale`, and experts of FP4 beside them: two elements a byte, a scale for each 32.
 
 use serde_json::Value;
 
-use super::{Bytes, FormatError, ScaleType, Scales, Tensor, checkpoint::HfFolder};
+use super::{Bytes, FormatError, ScaleType, Scales, Tensor, checkpoint::HfFolder, tensor::e8m0_to_f32};
 use crate::quant::DType;
 
 /// `tensor`, which is called `name`, with the scales that `folder` has for it.
@@ -12,33 +13,64 @@ use crate::quant::DType;
 /// Where there are none, or of a shape that fits no way of scaling.
 pub(super) fn with_scales(folder: &HfFolder, name: &str, tensor: Tensor) -> Result<Tensor, FormatError> {
     let bad = |what: String| FormatError::BadTensor { path: folder.dir().into(), tensor: name.into(), what };
-    let mut found = None;
-    for suffix in ["_scale_inv", "_scale"] {
-        found = found.or(folder.weights().find(&format!("{name}{suffix}"))?);
-    }
-    let scales = found.ok_or_else(|| bad(format!("it is FP8 and has no scales `{name}_scale_inv`")))?;
-    let (rows, len) = (tensor.rows(), tensor.row_len());
-    let fits = |block: [usize; 2]| {
-        block[0] > 0 && block[1] > 0 && scales.shape() == [rows.div_ceil(block[0]), len.div_ceil(block[1])]
+    let (shape, bytes) = match powers(folder, name)? {
+        Some((shape, exponents)) => {
+            (shape, Bytes::heap(exponents.iter().flat_map(|e| e8m0_to_f32(*e).to_le_bytes()).collect()))
+        }
+        None => {
+            let mut found = None;
+            for suffix in ["_scale_inv", "_scale"] {
+                found = found.or(folder.weights().find(&format!("{name}{suffix}"))?);
+            }
+            let scales = found.ok_or_else(|| bad(format!("it is FP8 and has no scales `{name}_scale_inv`")))?;
+            let bytes = match scales.dtype() {
+                DType::F32 => scales.shared_bytes().clone(),
+                _ => {
+                    let mut values = vec![0.0; scales.shape().iter().product()];
+                    let decoded = scales.dtype().decode_row(scales.bytes(), &mut values);
+                    decoded.map_err(|e| bad(format!("its scales cannot be read: {e}")))?;
+                    Bytes::heap(values.iter().flat_map(|v| v.to_le_bytes()).collect())
+                }
+            };
+            (scales.shape().to_vec(), bytes)
+        }
     };
-    let count: usize = scales.shape().iter().product();
+    let (rows, len) = (tensor.rows(), tensor.row_len());
+    let fits =
+        |block: [usize; 2]| block[0] > 0 && block[1] > 0 && shape == [rows.div_ceil(block[0]), len.div_ceil(block[1])];
+    let count: usize = shape.iter().product();
     let block = match configured(folder) {
         Some(block) if tensor.shape().len() == 2 && fits(block) => block,
         _ if count == 1 => [rows.max(1), len.max(1)],
-        _ if count == rows && scales.shape()[0] == rows => [1, len.max(1)],
-        _ => return Err(bad(format!("its scales have shape {:?}, and it has {:?}", scales.shape(), tensor.shape()))),
-    };
-    let bytes = match scales.dtype() {
-        DType::F32 => scales.shared_bytes().clone(),
-        _ => {
-            let mut values = vec![0.0; count];
-            let decoded = scales.dtype().decode_row(scales.bytes(), &mut values);
-            decoded.map_err(|e| bad(format!("its scales cannot be read: {e}")))?;
-            Bytes::heap(values.iter().flat_map(|v| v.to_le_bytes()).collect())
-        }
+        _ if count == rows && shape[0] == rows => [1, len.max(1)],
+        _ => return Err(bad(format!("its scales have shape {shape:?}, and it has {:?}", tensor.shape()))),
     };
     let scales = Scales { dtype: ScaleType::F32, block, first_row: 0, bytes };
     tensor.with_scales(scales).ok_or_else(|| bad("its scales do not fit".into()))
+}
+
+/// The FP4 matrix that is called `name`, if there is one: bytes beside powers of two in `X.scale`.
+///
+/// # Errors
+/// Bytes whose scales have a shape that does not fit.
+pub(super) fn fp4(folder: &HfFolder, name: &str) -> Result<Option<Tensor>, FormatError> {
+    let Some((shape, bytes)) = folder.weights().bytes(name, "i8")? else { return Ok(None) };
+    let Some((scale_shape, scales)) = powers(folder, name)? else { return Ok(None) };
+    let bad = |what: String| FormatError::BadTensor { path: folder.dir().into(), tensor: name.into(), what };
+    let mismatch = || bad(format!("it has {shape:?} bytes of FP4, and its scales have shape {scale_shape:?}"));
+    let [rows, half] = shape[..] else { return Err(mismatch()) };
+    if scale_shape != [rows, half / 16] || !half.is_multiple_of(16) {
+        return Err(mismatch());
+    }
+    let scales = Scales { dtype: ScaleType::E8M0, block: [1, 32], first_row: 0, bytes: scales };
+    let tensor = Tensor::new(DType::MXFP4_SPLIT, vec![rows, 2 * half], bytes).and_then(|t| t.with_scales(scales));
+    tensor.ok_or_else(mismatch).map(Some)
+}
+
+/// The powers of two `X.scale` of the matrix `X.weight`, as exponents.
+fn powers(folder: &HfFolder, name: &str) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
+    let Some(stem) = name.strip_suffix(".weight") else { return Ok(None) };
+    folder.weights().bytes(&format!("{stem}.scale"), "f8_e8m0")
 }
 
 /// `quantization_config.weight_block_size`.

@@ -73,7 +73,7 @@ impl Scales {
 }
 
 /// 2^(e − 127); NaN for 255.
-fn e8m0_to_f32(e: u8) -> f32 {
+pub(super) fn e8m0_to_f32(e: u8) -> f32 {
     match e {
         // A subnormal.
         0 => f32::from_bits(1 << 22),

@@ -1,13 +1,14 @@
 //! Paths as people give them: files, folders, and what is neither.
 
-use super::{Dir, ramp, small_gguf, values};
+use super::{Dir, ramp, safetensors::view, small_gguf, values};
+use ::safetensors::{Dtype, tensor::serialize};
 use handmill_runtime::format::{Checkpoint, FormatError, Kind, gguf::GgufWriter};
 use std::path::Path;
 
 fn safetensors(name: &str) -> Vec<u8> {
     let data: Vec<u8> = (0..4).flat_map(|i| (i as f32).to_le_bytes()).collect();
-    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![4], &data).unwrap();
-    safetensors::tensor::serialize([(name, view)], None).unwrap()
+    let view = view(Dtype::F32, &[4], &data);
+    serialize([(name, view)], None).unwrap()
 }
 
 fn error(path: &Path) -> String {
@@ -108,4 +109,50 @@ fn what_is_not_a_checkpoint_says_why() {
 #[test]
 fn a_device_is_refused_before_it_is_opened() {
     assert!(error(Path::new("/dev/zero")).contains("not a regular file"));
+}
+
+/// DeepSeek V4's: FP8 in blocks and FP4 of two elements a byte, scaled by powers of two in `X.scale`.
+#[test]
+fn powers_of_two_beside_a_matrix_are_its_scales() {
+    let dir = Dir::new();
+    // 1.0, -2.0 and 0.5 in E4M3, over and over.
+    let fp8: Vec<u8> = [0x38, 0xc0, 0x30].into_iter().cycle().take(3 * 130).collect();
+    // Two rows of 32: element 2 i is i, 2 i + 1 is i + 1, as numbers of E2M1.
+    let fp4: Vec<u8> = (0..32).map(|i| (i % 16) | ((i + 1) % 16) << 4).collect();
+    let tensors = [
+        ("a.weight", view(Dtype::F8_E4M3, &[3, 130], &fp8)),
+        ("a.scale", view(Dtype::F8_E8M0, &[2, 2], &[127, 128, 126, 130])),
+        ("b.weight", view(Dtype::I8, &[2, 16], &fp4)),
+        ("b.scale", view(Dtype::F8_E8M0, &[2, 1], &[129, 126])),
+        ("c.weight", view(Dtype::I8, &[2, 16], &fp4)),
+        ("d.weight", view(Dtype::I8, &[2, 16], &fp4)),
+        ("d.scale", view(Dtype::F8_E8M0, &[1, 1], &[127])),
+    ];
+    dir.write("model.safetensors", serialize(tensors, None).unwrap());
+    let config = r#"{"model_type": "x", "quantization_config": {"weight_block_size": [2, 128]}}"#;
+    dir.write("config.json", config);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let rows = |name: &str| {
+        let tensor = checkpoint.tensor(name).unwrap();
+        let decode = |row| {
+            let mut out = vec![f32::NAN; tensor.row_len()];
+            tensor.decode_row(row, &mut out);
+            out
+        };
+        (0..tensor.rows()).map(decode).collect::<Vec<_>>()
+    };
+    let scale = |row: usize, i: usize| [[1.0, 2.0], [0.5, 8.0]][row / 2][i / 128];
+    for (row, got) in rows("a.weight").iter().enumerate() {
+        let expected = |i: usize| [1.0, -2.0, 0.5][(row * 130 + i) % 3] * scale(row, i);
+        assert_eq!(*got, (0..130).map(expected).collect::<Vec<f32>>());
+    }
+    let e2m1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+    for (row, got) in rows("b.weight").iter().enumerate() {
+        let expected = |i: usize| e2m1[(row * 16 + i / 2 + i % 2) % 16] * [4.0, 0.5][row];
+        assert_eq!(*got, (0..32).map(expected).collect::<Vec<f32>>());
+    }
+    for (name, why) in [("c.weight", "i8"), ("d.weight", "[1, 1]")] {
+        let message = checkpoint.tensor(name).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains(why), "{message}");
+    }
 }

@@ -9,7 +9,7 @@ use safetensors::{
 };
 use std::{collections::HashMap, path::Path};
 
-fn view<'a>(dtype: Dtype, shape: &[usize], data: &'a [u8]) -> TensorView<'a> {
+pub(super) fn view<'a>(dtype: Dtype, shape: &[usize], data: &'a [u8]) -> TensorView<'a> {
     TensorView::new(dtype, shape.into(), data).unwrap()
 }
 
