@@ -14,16 +14,7 @@ use support::{
 const TOLERANCE: f32 = 2e-4;
 
 /// Fixtures that cannot be written as GGUF, with why.
-const NOT_IN_GGUF: &[(&str, &str)] = &[
-    ("llama-dynamic", "GGUF has no key for dynamic NTK scaling"),
-    ("mistral", "GGUF's architecture llama, which Mistral converts to, has no sliding window"),
-    ("deepseek-v2", "GGUF has one of yarn's two factors of DeepSeek V2"),
-    ("deepseek-v3.2", "the converters of GGUF 0.19 do not know it"),
-    ("ministral", "no converter knows Ministral 8B's layers of two kinds"),
-    ("phimoe", "GGUF has no keys for the two magnitudes of Phi-3.5-MoE's longrope"),
-    ("llama4", "GGUF has no keys for Llama 4's chunks and temperature: readers know them"),
-    ("mm-llama4", "GGUF has no keys for Llama 4's chunks and temperature: readers know them"),
-];
+const NOT_IN_GGUF: &[(&str, &str)] = &[];
 
 macro_rules! families {
     ($($test:ident $name:literal,)*) => {
