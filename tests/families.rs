@@ -6,8 +6,10 @@ mod support;
 use std::path::Path;
 
 use handmill_runtime::cpu::Isa;
+use serde_json::Value;
 use support::{
-    FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, family_table, fixtures_dir, write_gguf,
+    FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, family_table, fixtures_dir, worst,
+    write_gguf,
 };
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values; logits have a standard deviation of about 2.
@@ -167,6 +169,41 @@ fn check_logits(name: &'static str, source: Source) {
                 (written, known) => panic!("{name}: written {written:?}, listed as not expressible: {known:?}"),
             }
         }
+    }
+}
+
+/// What files run as whose converter has lost a key.
+#[test]
+fn gguf_without_keys() {
+    type Change = fn(&mut Value);
+    let cases: [(&str, &[&str], Change); 5] = [
+        ("mistral", &["attention.sliding_window"], |c| c["sliding_window"] = Value::Null),
+        ("ministral", &["attention.sliding_window_pattern"], |c| {
+            c["layer_types"] = vec!["sliding_attention"; 4].into()
+        }),
+        ("llama-dynamic", &["rope.scaling.type"], |c| c["rope_parameters"]["rope_type"] = "default".into()),
+        ("llama4", &["attention.sliding_window", "attention.temperature"], |c| {
+            (c["attention_chunk_size"], c["floor_scale"]) = (8192.into(), 8192.into());
+        }),
+        ("gpt-oss", &["swiglu_clamp_exp"], |c| c["swiglu_limit"] = 7.0.into()),
+    ];
+    for (name, keys, change) in cases {
+        let fixture = Fixture::load(name);
+        let temp = tempfile::TempDir::new().expect("temporary folder");
+        let path = temp.path().join("model.gguf");
+        write_gguf(&fixture, &path).expect("expressible");
+        let mut bytes = std::fs::read(&path).expect("the file just written");
+        for key in keys {
+            let at: Vec<usize> =
+                (0..bytes.len() - key.len()).filter(|i| bytes[*i..].starts_with(key.as_bytes())).collect();
+            assert!(!at.is_empty(), "{name} has no {key}");
+            at.into_iter().for_each(|at| bytes[at..at + key.len()].fill(b'x'));
+        }
+        std::fs::write(&path, bytes).expect("writing");
+        let want = Session::open(fixture.changed(change).path(), Options::default()).feed(&fixture.prompt_ids);
+        let got = Session::open(&path, Options::default()).feed(&fixture.prompt_ids);
+        assert_close(&format!("{name} without {keys:?}"), &got, &want, TOLERANCE);
+        assert!(worst(&got, &fixture.logits).0 > 10.0 * TOLERANCE, "{name}: {keys:?} change nothing");
     }
 }
 
