@@ -6,31 +6,17 @@ mod support;
 use std::path::Path;
 
 use handmill_runtime::cpu::Isa;
+use serde_json::Value;
 use support::{
-    FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, family_table, fixtures_dir, write_gguf,
+    FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, family_table, fixtures_dir, worst,
+    write_gguf,
 };
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values; logits have a standard deviation of about 2.
 const TOLERANCE: f32 = 2e-4;
 
-/// The same where weights are in blocks: kernels round what they multiply with those to 8 bits.
-const BLOCKS_TOLERANCE: f32 = 0.1;
-
-fn tolerance(fixture: &Fixture) -> f32 {
-    if fixture.name.contains("mxfp4") { BLOCKS_TOLERANCE } else { TOLERANCE }
-}
-
 /// Fixtures that cannot be written as GGUF, with why.
-const NOT_IN_GGUF: &[(&str, &str)] = &[
-    ("llama-dynamic", "GGUF has no key for dynamic NTK scaling"),
-    ("mistral", "GGUF's architecture llama, which Mistral converts to, has no sliding window"),
-    ("deepseek-v2", "GGUF has one of yarn's two factors of DeepSeek V2"),
-    ("deepseek-v3.2", "the converters of GGUF 0.19 do not know it"),
-    ("ministral", "no converter knows Ministral 8B's layers of two kinds"),
-    ("phimoe", "GGUF has no keys for the two magnitudes of Phi-3.5-MoE's longrope"),
-    ("llama4", "GGUF has no keys for Llama 4's chunks and temperature: readers know them"),
-    ("mm-llama4", "GGUF has no keys for Llama 4's chunks and temperature: readers know them"),
-];
+const NOT_IN_GGUF: &[(&str, &str)] = &[];
 
 macro_rules! families {
     ($($test:ident $name:literal,)*) => {
@@ -187,10 +173,44 @@ fn check_logits(name: &'static str, source: Source) {
     }
 }
 
+/// What files run as whose converter has lost a key.
+#[test]
+fn gguf_without_keys() {
+    type Change = fn(&mut Value);
+    let cases: [(&str, &[&str], Change); 5] = [
+        ("mistral", &["attention.sliding_window"], |c| c["sliding_window"] = Value::Null),
+        ("ministral", &["attention.sliding_window_pattern"], |c| {
+            c["layer_types"] = vec!["sliding_attention"; 4].into()
+        }),
+        ("llama-dynamic", &["rope.scaling.type"], |c| c["rope_parameters"]["rope_type"] = "default".into()),
+        ("llama4", &["attention.sliding_window", "attention.temperature"], |c| {
+            (c["attention_chunk_size"], c["floor_scale"]) = (8192.into(), 8192.into());
+        }),
+        ("gpt-oss", &["swiglu_clamp_exp"], |c| c["swiglu_limit"] = 7.0.into()),
+    ];
+    for (name, keys, change) in cases {
+        let fixture = Fixture::load(name);
+        let temp = tempfile::TempDir::new().expect("temporary folder");
+        let path = temp.path().join("model.gguf");
+        write_gguf(&fixture, &path).expect("expressible");
+        let mut bytes = std::fs::read(&path).expect("the file just written");
+        for key in keys {
+            let at: Vec<usize> =
+                (0..bytes.len() - key.len()).filter(|i| bytes[*i..].starts_with(key.as_bytes())).collect();
+            assert!(!at.is_empty(), "{name} has no {key}");
+            at.into_iter().for_each(|at| bytes[at..at + key.len()].fill(b'x'));
+        }
+        std::fs::write(&path, bytes).expect("writing");
+        let want = Session::open(fixture.changed(change).path(), Options::default()).feed(&fixture.prompt_ids);
+        let got = Session::open(&path, Options::default()).feed(&fixture.prompt_ids);
+        assert_close(&format!("{name} without {keys:?}"), &got, &want, TOLERANCE);
+        assert!(worst(&got, &fixture.logits).0 > 10.0 * TOLERANCE, "{name}: {keys:?} change nothing");
+    }
+}
+
 fn check_continuation(fixture: &Fixture, path: &Path) {
-    let tolerance = tolerance(fixture);
     let mut session = Session::open(path, Options::default());
-    assert_close("prompt", &session.feed(&fixture.prompt_ids), &fixture.logits, tolerance);
+    assert_close("prompt", &session.feed(&fixture.prompt_ids), &fixture.logits, TOLERANCE);
     // The reference fed its own tokens back, so each of its steps is compared, whatever we would have chosen.
     let mut steps = fixture.logits.row(fixture.prompt_ids.len() - 1).to_vec();
     let mut ids = fixture.prompt_ids.clone();
@@ -205,9 +225,9 @@ fn check_continuation(fixture: &Fixture, path: &Path) {
         steps.extend(row);
     }
     let steps = Matrix::new(fixture.logits.cols, steps);
-    assert_close("generation", &steps, &fixture.gen_step_logits, tolerance);
+    assert_close("generation", &steps, &fixture.gen_step_logits, TOLERANCE);
     for (k, (&id, &margin)) in fixture.gen_ids.iter().zip(&fixture.gen_margins).enumerate() {
-        if margin > 2.0 * tolerance {
+        if margin > 2.0 * TOLERANCE {
             assert_eq!(argmax(steps.row(k)) as u32, id, "greedy token {k}, margin {margin}");
         }
     }
@@ -216,7 +236,6 @@ fn check_continuation(fixture: &Fixture, path: &Path) {
 /// One answer however the prompt is cut, whatever else is in the batch, on any number of threads and any ISA.
 fn check_invariance(name: &'static str) {
     let fixture = Fixture::load(name);
-    let tolerance = tolerance(&fixture);
     let ids = &fixture.prompt_ids;
     let open = |options: Options| Session::open(&fixture.dir, options);
     let whole = open(Options::default()).feed(ids);
@@ -227,8 +246,8 @@ fn check_invariance(name: &'static str) {
             let mut session = open(Options::default());
             let rows = ids.chunks(size).flat_map(|chunk| session.feed(chunk).data).collect();
             let chunked = Matrix::new(whole.cols, rows);
-            assert_close(&format!("chunks of {size}"), &chunked, &fixture.logits, tolerance);
-            assert_close(&format!("chunks of {size} against the whole"), &chunked, &whole, tolerance);
+            assert_close(&format!("chunks of {size}"), &chunked, &fixture.logits, TOLERANCE);
+            assert_close(&format!("chunks of {size} against the whole"), &chunked, &whole, TOLERANCE);
         }
     }
 
@@ -239,31 +258,31 @@ fn check_invariance(name: &'static str) {
         let last: Vec<u32> = ids[21..].iter().rev().copied().collect();
         session.feed_fork(&last);
         let forked = session.feed_fork(&ids[21..]);
-        assert_close("a forked prefix", &forked, &fixture.logits.slice(21..ids.len()), tolerance);
+        assert_close("a forked prefix", &forked, &fixture.logits.slice(21..ids.len()), TOLERANCE);
         let rest = session.feed(&ids[21..]);
-        assert_close("the prefix itself", &rest, &fixture.logits.slice(21..ids.len()), tolerance);
+        assert_close("the prefix itself", &rest, &fixture.logits.slice(21..ids.len()), TOLERANCE);
     }
 
     let other: Vec<u32> = ids.iter().rev().take(17).copied().collect();
     let alone = open(Options::default()).feed(&other);
     let both = open(Options::default()).feed_batch(&[ids, &other]);
-    assert_close("first of two in a batch", &both[0], &whole, tolerance);
-    assert_close("second of two in a batch", &both[1], &alone, tolerance);
+    assert_close("first of two in a batch", &both[0], &whole, TOLERANCE);
+    assert_close("second of two in a batch", &both[1], &alone, TOLERANCE);
 
     for threads in [1, 2, 3] {
         let got = open(Options { threads: Some(threads), ..Options::default() }).feed(ids);
-        assert_close(&format!("{threads} threads"), &got, &fixture.logits, tolerance);
+        assert_close(&format!("{threads} threads"), &got, &fixture.logits, TOLERANCE);
         let same = got.data.iter().zip(&whole.data).all(|(a, b)| a.to_bits() == b.to_bits());
         assert!(same, "{threads} threads give other bits than the default");
     }
 
     for isa in Isa::available() {
         let mut session = open(Options { isa: Some(isa), ..Options::default() });
-        assert_close(&format!("{isa:?}"), &session.feed(ids), &fixture.logits, tolerance);
+        assert_close(&format!("{isa:?}"), &session.feed(ids), &fixture.logits, TOLERANCE);
         if !fixture.length_dependent_rope {
             // One token takes the mat-vec kernels, the prompt the mat-mat ones.
             let step = session.feed(&fixture.gen_ids[..1]);
-            assert_close(&format!("{isa:?}, one token"), &step, &fixture.gen_step_logits.slice(1..2), tolerance);
+            assert_close(&format!("{isa:?}, one token"), &step, &fixture.gen_step_logits.slice(1..2), TOLERANCE);
         }
     }
 }

@@ -196,6 +196,10 @@ impl Scaling {
         s.truncate = c.architecture() != "gpt-oss";
         if let Some(v) = c.usize(key("rope.scaling.original_context_length", ""))? {
             s.original = v as f64;
+            if s.kind == "dynamic" {
+                // What the context has been stretched to since does not matter.
+                s.context = v;
+            }
         }
         if let Some(v) = f("rope.scaling.yarn_beta_fast")? {
             s.beta_fast = v;
@@ -319,6 +323,9 @@ impl Scaling {
                 base.iter().map(|f| f / factor).collect()
             }
             "dynamic" => {
+                if self.context == 0 {
+                    return Err(c.error(SCALING, "`dynamic` needs a length that it begins at"));
+                }
                 let freqs =
                     RopeFreqs::Dynamic { theta: self.theta, factor: need_factor()?, max_position: self.context };
                 return Ok(RopeSpec::new(layout, r, freqs));

@@ -34,7 +34,8 @@ pub enum KvChoice {
     Auto,
     /// IEEE binary16.
     F16,
-    /// IEEE binary32.
+    /// IEEE binary32. Linears then round nothing to f16 or int8 either, whatever format their weights have: exact, and
+    /// slower where those are blocks.
     F32,
 }
 

@@ -1,5 +1,5 @@
-//! DeepSeek V2, V3 (and V3.1, R1), V3.2 and Mistral 4: latent attention (of V3.2 to chosen keys), then after a few dense layers mixtures of many small
-//! experts with some that every token uses. DeepSeek-AI 2024a, 2024b.
+//! DeepSeek V2, V3 (and V3.1, R1), V3.2 and Mistral 4: latent attention (of V3.2 to chosen keys), then after a few dense
+//! layers mixtures of many small experts with some that every token uses. DeepSeek-AI 2024a, 2024b.
 
 use handmill_runtime::{
     format::Checkpoint,
@@ -35,7 +35,7 @@ enum Version {
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
     // Heads have sizes of their own here; the common ones say nothing.
-    let d = Dims::read(c, Some(1), 2048)?;
+    let d = Dims::read(c, Some(1), 2048)?.without_predictors(c)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let version = version(c)?;
     let l = Loader::new(checkpoint, d.eps)?;
@@ -65,11 +65,11 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     Ok(Built { graph, n_layers: d.n_layers, width: d.width, context: d.context })
 }
 
-/// GGUF has one architecture for V2 and V3, which differ in how experts are scored.
+/// GGUF has one architecture for V2 and V3, which differ in how experts are scored, and one for V3.2.
 fn version(c: &Config<'_>) -> Result<Version, Error> {
     Ok(match c.architecture() {
         "deepseek_v2" => Version::V2,
-        "deepseek_v3" | "deepseek_v32" => Version::V3,
+        "deepseek_v3" | "deepseek_v32" | "deepseek32" => Version::V3,
         "mistral4" => Version::Mistral4,
         // Files without the key are of before there was a V3.
         _ => match c.usize(GATING)? {
@@ -137,7 +137,7 @@ fn attention(c: &Config<'_>, d: &Dims, l: &Loader<'_>) -> Result<LatentAttention
 
 /// What chooses keys in V3.2, which turns like `rope` but in halves.
 fn indexer(c: &Config<'_>, rope: RopeSpec) -> Result<Option<Indexer>, Error> {
-    if c.architecture() != "deepseek_v32" {
+    if !matches!(c.architecture(), "deepseek_v32" | "deepseek32") {
         return Ok(None);
     }
     const HEADS: Key = key("attention.indexer.head_count", "index_n_heads");

@@ -97,6 +97,7 @@ const FAMILIES: &[(&str, Build)] = &[
     ("deepseek2", deepseek::build),
     ("deepseek_v4", deepseek_v4::build),
     ("deepseek4", deepseek_v4::build),
+    ("deepseek32", deepseek::build),
     ("mistral4", deepseek::build),
 ];
 
@@ -180,6 +181,13 @@ impl Dims {
         if n > 1 << 24 { Err(c.error(key, format!("{n} is too much"))) } else { Ok(()) }
     }
 
+    /// Without the blocks that predict tokens further ahead, which GGUF files count among the layers.
+    fn without_predictors(self, c: &Config<'_>) -> Result<Self, Error> {
+        const AHEAD: Key = key("nextn_predict_layers", "");
+        let n_layers = self.n_layers.checked_sub(c.usize(AHEAD)?.unwrap_or(0)).filter(|n| *n > 0);
+        Ok(Self { n_layers: n_layers.ok_or_else(|| c.error(AHEAD, "leaves no layer"))?, ..self })
+    }
+
     /// As [`Dims::read`] but for the width of feed-forwards, where layers differ.
     fn read_but_inner(c: &Config<'_>, head_dim: Option<usize>, context: usize) -> Result<Self, Error> {
         const HEADS: Key = key("attention.head_count", "num_attention_heads");
@@ -228,6 +236,17 @@ fn choice(c: &Config<'_>, default: (usize, usize)) -> Result<[usize; 2], Error> 
         return Err(c.error(EXPERTS_CHOSEN, format!("{k} of {n} experts")));
     }
     Ok([n, k])
+}
+
+/// Each layer's sliding window, if it has one: the value of `window`, in GGUF on the layers of its pattern. Files of Mistral
+/// 7B v0.1 and of Ministral 8B have the keys where their converter did not lose them.
+fn windows(c: &Config<'_>, window: Key, n_layers: usize) -> Result<Vec<Option<usize>>, Error> {
+    let window = c.usize(window)?.filter(|w| *w > 0);
+    let sliding = match window.is_some() && c.is_gguf() {
+        true => c.sliding_layers(n_layers, |_| true)?,
+        false => vec![true; n_layers],
+    };
+    Ok(sliding.into_iter().map(|s| window.filter(|_| s)).collect())
 }
 
 /// Refuses a key whose value asks for maths that the family's graph does not have.

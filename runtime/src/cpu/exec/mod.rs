@@ -30,7 +30,10 @@ use super::{
     arch::Isa,
     buffer::Buffer,
     kv::KvMemory,
-    ops::{LinearKernels, OpKernels, attention::DECODE_PIECE, linear_kernels, op_kernels, rope_cos_sin},
+    ops::{
+        LinearKernels, OpKernels, attention::DECODE_PIECE, exact_linear_kernels, linear_kernels, op_kernels,
+        rope_cos_sin,
+    },
     pool::{Pool, Worker},
     states::StateMemory,
 };
@@ -47,7 +50,7 @@ pub struct CpuOptions {
     pub isa: Isa,
     /// Threads, the caller's included.
     pub threads: usize,
-    /// Element type of cached keys and values.
+    /// Element type of cached keys and values. With f32, linears round nothing to int8 either.
     pub kv_type: KvType,
     /// Tokens that all sequences together may hold.
     pub max_cached_tokens: usize,
@@ -104,7 +107,11 @@ impl CpuBackend {
     pub fn new(plan: Plan, options: &CpuOptions) -> Result<Self, CpuError> {
         let threads = options.threads.max(1);
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
-        let (ops, linear) = (op_kernels(options.isa), linear_kernels(options.isa));
+        let ops = op_kernels(options.isa);
+        let linear = match options.kv_type {
+            KvType::F16 => linear_kernels(options.isa),
+            KvType::F32 => exact_linear_kernels(options.isa),
+        };
         let graph = &plan.graph;
         let book = PageBook::new(graph.caches(), options.kv_type, options.max_cached_tokens)
             .with_states(graph.states(), options.max_cached_tokens);

@@ -100,22 +100,39 @@ unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
             // SAFETY: rows are clamped to those that exist, and n elements of each are left.
             unsafe {
                 for r in 0..S::LANES {
-                    let p = job.row(row + first + r).add(i / W::LEN * W::BYTES);
-                    W::to_f32(s, p, n, buffer[r].as_mut_ptr());
-                    if W::APART && !job.scales.is_null() {
-                        let scales = job.scale_row(row + first + r).add(i / W::LEN);
-                        for j in 0..n {
-                            // Blocks unpack with half of a scale of 1.
-                            buffer[r][j] *= 2.0 * e8m0_half(*scales.add(j / W::LEN));
-                        }
-                    } else if W::LEN == 1 {
-                        let own = (row + first + r).min(job.n_rows - 1);
-                        job.scale_f32(s, own, i, n, buffer[r].as_mut_ptr());
-                    }
+                    unpack_row::<S, W>(s, job, row + first + r, i, n, buffer[r].as_mut_ptr());
                 }
                 let words = panel.add(i * tile + first).cast::<u32>();
                 s.transpose_words(buffer.as_ptr().cast(), stride, words, tile, n);
             }
+        }
+    }
+}
+
+/// Elements `i..i + n` of row `row`, or of the last row where there is no such row, as floats.
+///
+/// # Safety
+/// `w` and its scales must be valid for the rows; whole blocks make up the elements; `out` is writable for `n` floats.
+#[inline(always)]
+pub(super) unsafe fn unpack_row<S: SimdBytes, W: Unpack>(
+    s: S,
+    job: &Job,
+    row: usize,
+    i: usize,
+    n: usize,
+    out: *mut f32,
+) {
+    // SAFETY: rows are clamped to those that exist, and the caller vouches for the elements.
+    unsafe {
+        W::to_f32(s, job.row(row).add(i / W::LEN * W::BYTES), n, out);
+        if W::APART && !job.scales.is_null() {
+            let scales = job.scale_row(row).add(i / W::LEN);
+            for j in 0..n {
+                // Blocks unpack with half of a scale of 1.
+                *out.add(j) *= 2.0 * e8m0_half(*scales.add(j / W::LEN));
+            }
+        } else if W::LEN == 1 {
+            job.scale_f32(s, row.min(job.n_rows - 1), i, n, out);
         }
     }
 }
