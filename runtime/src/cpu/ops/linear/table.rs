@@ -226,8 +226,9 @@ impl LinearKernels {
     }
 
     /// Bytes of scratch that [`LinearKernels::mat_mat_transposed`] needs.
-    pub fn transposed_panel_bytes(&self, k: usize) -> usize {
-        PANEL_ALIGN + gemm_f32::panel_bytes(k, self.tile_rows[0])
+    pub fn transposed_panel_bytes(&self, dtype: DType, k: usize) -> usize {
+        let columns = gemm_f32::transposed_columns(dtype.block_len(), self.tile_rows[0]);
+        PANEL_ALIGN + gemm_f32::panel_bytes(k, columns)
     }
 
     /// `out[t · out_stride + j] = Σ_i W[i, columns.start + j] · x[t, i]`: a weight whose rows belong to inputs. `w` has as
@@ -254,7 +255,10 @@ impl LinearKernels {
         let (inner, row_len) = (w.n_rows, w.k);
         let row_bytes = w.dtype.row_bytes(row_len).expect("blocks divide the row");
         let act_stride = self.act_row_bytes(ActForm::F32, inner);
-        assert!(columns.end <= row_len && panel.len() >= self.transposed_panel_bytes(inner), "columns or panel");
+        assert!(
+            columns.end <= row_len && panel.len() >= self.transposed_panel_bytes(w.dtype, inner),
+            "columns or panel"
+        );
         let enough = |n: usize, each: usize, have: usize| n.checked_mul(each).is_some_and(|n| n <= have);
         assert!(enough(inner, row_bytes, w.bytes.len()), "w has fewer than {inner} rows of {row_len}");
         assert!(enough(n_acts, act_stride, acts.len()), "acts has fewer rows");

@@ -293,7 +293,7 @@ fn zero_activations_give_zero() {
 fn transposed_weights_match_f64() {
     let mut random = Random(77);
     for dtype in DType::ALL {
-        for (inputs, blocks, n_tokens) in [(1, 1, 1), (7, 3, 2), (130, 2, 5)] {
+        for (inputs, blocks, n_tokens) in [(1, 1, 1), (7, 3, 2), (130, 2, 5), (9, 3, 1), (33, 11, 7)] {
             let row_len = if dtype.block_len() == 1 { 37 * blocks } else { dtype.block_len() * blocks };
             let row_bytes = dtype.row_bytes(row_len).unwrap();
             let w = Guarded::new(&random_weights(&mut random, dtype, inputs * row_len));
@@ -314,7 +314,7 @@ fn transposed_weights_match_f64() {
                 for (x, out) in x.iter().zip(acts.chunks_exact_mut(stride)) {
                     kernels.quantize_row(ActForm::F32, x, out);
                 }
-                let mut panel = vec![0xffu8; kernels.transposed_panel_bytes(inputs)];
+                let mut panel = vec![0xffu8; kernels.transposed_panel_bytes(dtype, inputs)];
                 let mut out = vec![f32::NAN; columns.len() * n_tokens];
                 let (n, to) = (columns.len(), out.as_mut_ptr());
                 // SAFETY: `out` has a row of `n` for every token.
