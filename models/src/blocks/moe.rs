@@ -196,9 +196,10 @@ fn shared_part(
     part: &str,
     shape: [usize; 2],
 ) -> Result<ValueId, Error> {
-    let (gguf, hf) = (format!("ffn_{part}_shexp.weight"), format!("{}.{part}_proj.weight", s.hf));
-    let weight = l.layer(b, layer, &gguf, &hf, &shape)?;
-    Ok(b.linear(&format!("shared_{part}"), x, weight, None)?)
+    let (gguf, hf) = (format!("ffn_{part}_shexp"), format!("{}.{part}_proj", s.hf));
+    let weight = l.layer(b, layer, &format!("{gguf}.weight"), &format!("{hf}.weight"), &shape)?;
+    let bias = l.layer_if_present(b, layer, &format!("{gguf}.bias"), &format!("{hf}.bias"), &shape[..1])?;
+    Ok(b.linear(&format!("shared_{part}"), x, weight, bias)?)
 }
 
 /// `y` plus what is shared.
