@@ -62,6 +62,17 @@ pub fn rope(c: &Config<'_>, d: &RopeDefaults, l: &Loader<'_>) -> Result<RopeSpec
     Ok(spec)
 }
 
+/// Refuses a `config.json` without RoPE parameters, for families whose class then scales by rules of its own.
+///
+/// # Errors
+/// As its name says.
+pub fn require_parameters(c: &Config<'_>) -> Result<(), Error> {
+    if c.is_gguf() || c.object("rope_parameters")?.is_some() || c.object("rope_scaling")?.is_some() {
+        return Ok(());
+    }
+    Err(c.error(key("", "rope_parameters"), "is missing"))
+}
+
 /// A GGUF file's tensor of `n` divisors, if it has it.
 fn divisors(c: &Config<'_>, l: &Loader<'_>, name: &str, n: usize) -> Result<Option<Vec<f64>>, Error> {
     let Some(t) = l.gguf_tensor(name)? else { return Ok(None) };
@@ -211,13 +222,18 @@ impl Scaling {
         if let Some(v) = number("rope_theta")? {
             s.theta = v;
         }
-        let phi = c.architecture().starts_with("phi");
+        let phi3 = c.architecture() == "phi3";
         let outer_original = number("original_max_position_embeddings")?;
         let sliding = d.layer_type == "sliding_attention";
         let local = number("rope_local_base_freq")?;
+        let mut by_type = false;
         let dict = match c.object("rope_parameters")? {
             // Per layer type, or one for all.
-            Some(all) => all.get(d.layer_type).filter(|v| v.is_object()).or(Some(all)),
+            Some(all) => {
+                let own = all.get(d.layer_type).filter(|v| v.is_object());
+                by_type = own.is_some();
+                own.or(Some(all))
+            }
             // Legacy: scaling is for full attention only, and sliding layers have a base of their own.
             None if sliding => {
                 s.theta = local.unwrap_or(d.theta);
@@ -238,14 +254,15 @@ impl Scaling {
         if let Some(kind) = get("rope_type").or_else(|| get("type")) {
             s.kind = kind.as_str().unwrap_or_default().to_owned();
             // Names of before there was one for it.
-            if s.kind == "su" || (phi && s.kind == "yarn") {
+            if s.kind == "su" || (phi3 && s.kind == "yarn") {
                 s.kind = "longrope".to_owned();
             }
         }
         partial = num("partial_rotary_factor")?.or(partial);
         s.theta = num("rope_theta")?.unwrap_or(s.theta);
         s.factor = num("factor")?;
-        if !(phi && outer_original.is_some()) {
+        // What stands beside the one for all counts more than what it says itself.
+        if by_type || outer_original.is_none() {
             s.original = num("original_max_position_embeddings")?.unwrap_or(s.original);
         }
         s.low_freq_factor = num("low_freq_factor")?.unwrap_or(s.low_freq_factor);
@@ -262,7 +279,8 @@ impl Scaling {
             },
         };
         (s.short, s.long) = (list("short_factor")?, list("long_factor")?);
-        s.truncate = get("truncate").and_then(Json::as_bool).unwrap_or(true);
+        // The reference looks for it beside the layer types, where it never is.
+        s.truncate = by_type || get("truncate").and_then(Json::as_bool).unwrap_or(true);
         s.with_partial(c, d, partial)
     }
 
