@@ -30,6 +30,7 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         "mistral" => return Err("GGUF's architecture llama, which Mistral converts to, has no sliding window"),
         "ministral" => return Err("no converter knows Ministral 8B's layers of two kinds"),
         "ministral3" => "mistral3",
+        "phi" if config["qk_layernorm"] == true => return Err("GGUF has no key for layer norms of queries and keys"),
         "phi" => "phi2",
         "olmo3" => "olmo2",
         "deepseek_v2" if rope["mscale"] != rope["mscale_all_dim"] => {

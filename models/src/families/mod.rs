@@ -6,6 +6,7 @@ mod gemma3n;
 mod gemma4;
 mod gpt_oss;
 mod granite;
+mod keys;
 mod llama;
 mod llama4;
 mod mistral;
@@ -114,6 +115,7 @@ pub fn build(checkpoint: &Checkpoint) -> Result<Built, Error> {
             known: FAMILIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
         });
     };
+    keys::refuse_others(&config)?;
     let built = build(&config, checkpoint)?;
     refuse_other_biases(&built.graph, checkpoint)?;
     Ok(built)

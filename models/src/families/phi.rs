@@ -1,5 +1,5 @@
 //! Phi 1, 1.5 and 2: attention and feed-forward side by side behind one layer norm, biases everywhere, a plain GELU
-//! feed-forward, rotation of part of each head. Phi 3, 3.5-mini, 4 and 4-mini: the llama block with fused q/k/v and
+//! feed-forward, rotation of part of each head; in some files layer norms of queries and keys. Phi 3, 3.5-mini, 4 and 4-mini: the llama block with fused q/k/v and
 //! gate/up, a window, longrope. Gunasekar et al. 2023; Abdin et al. 2024.
 
 use handmill_runtime::{
