@@ -5,8 +5,10 @@ mod support;
 
 use std::path::Path;
 
+use handmill_models::{Engine, EngineOptions, Model, engine::KvChoice};
 use handmill_runtime::cpu::Isa;
-use serde_json::Value;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::{Value, json};
 use support::{
     FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, family_table, fixtures_dir, worst,
     write_gguf,
@@ -16,7 +18,7 @@ use support::{
 const TOLERANCE: f32 = 2e-4;
 
 /// Fixtures that cannot be written as GGUF, with why.
-const NOT_IN_GGUF: &[(&str, &str)] = &[];
+const NOT_IN_GGUF: &[(&str, &str)] = &[("phi2-qk-norm", "GGUF has no key for layer norms of queries and keys")];
 
 macro_rules! families {
     ($($test:ident $name:literal,)*) => {
@@ -76,6 +78,7 @@ families! {
     mm_ministral3 "mm-ministral3",
     mm_mistral3 "mm-mistral3",
     phi2 "phi2",
+    phi2_qk_norm "phi2-qk-norm",
     phi3_longrope "phi3-longrope",
     phi3_swa "phi3-swa",
     phi4_mini "phi4-mini",
@@ -143,6 +146,107 @@ fn crossing_the_original_length() {
             assert_close(&format!("{name}: {} tokens in a batch", prompt.len()), &got, &whole(prompt.len()), TOLERANCE);
         }
     }
+}
+
+/// A prompt that takes several steps turns by the length of all of it, as if one step had taken it.
+#[test]
+fn prompts_in_parts_turn_by_their_whole_length() {
+    for name in ["phi3-longrope", "phi4-mini", "phimoe", "llama-dynamic"] {
+        let fixture = Fixture::load(name);
+        let model = Model::open(&fixture.dir).expect("a model");
+        for part in [5, 16, 17] {
+            let options = EngineOptions { kv: KvChoice::F32, max_step_tokens: part, ..EngineOptions::default() };
+            let mut engine = Engine::new(&model, &options).expect("an engine");
+            let mut rows = Vec::new();
+            engine.logits(&fixture.prompt_ids, |part| rows.extend_from_slice(part)).expect("logits");
+            let what = format!("{name} in parts of {part}");
+            assert_close(&what, &Matrix::new(fixture.logits.cols, rows), &fixture.logits, TOLERANCE);
+            let mut sequence = engine.sequence();
+            let last = engine.prefill(&mut sequence, &fixture.prompt_ids).expect("logits").to_vec();
+            let (last, n) = (Matrix::new(fixture.logits.cols, last), fixture.prompt_ids.len());
+            assert_close(&format!("{what}, the last"), &last, &fixture.logits.slice(n - 1..n), TOLERANCE);
+        }
+    }
+}
+
+/// A key that is left out means what the family's class says.
+#[test]
+fn defaults_are_the_class_s() {
+    let cases = [
+        ("gemma2", "attn_logit_softcapping", json!(50.0)),
+        ("gemma2", "final_logit_softcapping", json!(30.0)),
+        ("ministral3", "rms_norm_eps", json!(1e-5)),
+        ("deepseek-v2-lite", "n_shared_experts", json!(2)),
+        ("deepseek-v3", "n_shared_experts", json!(1)),
+        ("deepseek-v3", "routed_scaling_factor", json!(2.5)),
+        ("deepseek-v3", "topk_group", json!(4)),
+    ];
+    for (name, key, value) in cases {
+        let fixture = Fixture::load(name);
+        let logits = |value: Option<Value>| {
+            let folder = fixture.changed(|config| match value {
+                Some(value) => config[key] = value,
+                None => drop(config.as_object_mut().expect("an object").remove(key)),
+            });
+            Session::open(folder.path(), Options::default()).feed(&fixture.prompt_ids)
+        };
+        assert_eq!(logits(None).data, logits(Some(value)).data, "{name}: {key}");
+    }
+}
+
+/// Gemma 3 may bound logits as Gemma 2 does, though none that is published does.
+#[test]
+fn gemma_3_bounds_logits() {
+    let fixture = Fixture::load("gemma3");
+    let folder = fixture.changed(|config| config["final_logit_softcapping"] = json!(5.0));
+    let bound = fixture.logits.data.iter().map(|x| 5.0 * (x / 5.0).tanh()).collect();
+    let got = Session::open(folder.path(), Options::default()).feed(&fixture.prompt_ids);
+    assert_close("bound", &got, &Matrix::new(fixture.logits.cols, bound), TOLERANCE);
+}
+
+/// What asks for maths that the family does not have is refused by name, not left out.
+#[test]
+fn other_maths_are_refused() {
+    let cases = [
+        ("llama3", "attn_logit_softcapping", json!(30.0)),
+        ("qwen3", "final_logit_softcapping", json!(30.0)),
+        ("llama2", "residual_multiplier", json!(0.5)),
+        ("qwen2", "attention_multiplier", json!(0.5)),
+        ("mistral", "query_pre_attn_scalar", json!(16)),
+        ("olmo2", "clip_qkv", json!(8.0)),
+        ("phi3-swa", "use_bidirectional_attention", json!(true)),
+        ("llama3", "layer_types", json!(["sliding_attention", "full_attention"])),
+        ("deepseek-v3", "topk_method", json!("greedy")),
+        ("gpt-oss", "rope_parameters", json!(null)),
+        ("phi2", "hidden_act", json!("relu")),
+    ];
+    for (name, key, value) in cases {
+        let folder = Fixture::load(name).changed(|config| config[key] = value);
+        match Session::try_open(folder.path(), Options::default()) {
+            Ok(_) => panic!("{name} runs with {key}"),
+            Err(error) => assert!(error.to_string().contains(key), "{name} with {key}: {error}"),
+        }
+    }
+    let neutral = json!({"residual_multiplier": 1.0, "qk_layernorm": false, "clip_qkv": null, "logits_scaling": 1});
+    let folder = Fixture::load("llama2").changed(|config| {
+        config.as_object_mut().expect("an object").extend(neutral.as_object().expect("an object").clone());
+    });
+    Session::open(folder.path(), Options::default());
+}
+
+/// A bias that the graph would not add is refused.
+#[test]
+fn other_biases_are_refused() {
+    let fixture = Fixture::load("qwen3");
+    let folder = fixture.changed(|_| {});
+    let (path, name) = (folder.path().join("model.safetensors"), "model.layers.1.self_attn.q_norm.bias");
+    let bytes = std::fs::read(&path).expect("weights");
+    let mut tensors = SafeTensors::deserialize(&bytes).expect("weights").tensors();
+    let zeros = [0; 24 * 4];
+    tensors.push((name.into(), TensorView::new(Dtype::F32, vec![24], &zeros).expect("a tensor")));
+    std::fs::write(&path, safetensors::serialize(tensors, None).expect("a file")).expect("writing");
+    let error = Session::try_open(folder.path(), Options::default()).err().expect("an error");
+    assert!(error.to_string().contains(name), "{error}");
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -289,7 +393,7 @@ fn check_invariance(name: &'static str) {
 
 #[test]
 fn a_raised_flag_ends_an_answer_and_a_prompt() {
-    use handmill_models::{Engine, EngineOptions, GenerateOptions, Model, engine::StopReason};
+    use handmill_models::{GenerateOptions, engine::StopReason};
     use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
     let fixture = Fixture::load("llama2");
     let model = Model::open(&fixture.dir).expect("a model");

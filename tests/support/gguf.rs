@@ -28,6 +28,7 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         "qwen3_5_moe_text" => "qwen35moe",
         "mistral" | "ministral" | "mixtral" => "llama",
         "ministral3" => "mistral3",
+        "phi" if config["qk_layernorm"] == true => return Err("GGUF has no key for layer norms of queries and keys"),
         "phi" => "phi2",
         "olmo3" => "olmo2",
         "deepseek_v2" | "deepseek_v3" => "deepseek2",

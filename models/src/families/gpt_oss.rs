@@ -19,6 +19,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let mut d = Dims::read(c, Some(64), 131072)?;
     d.eps = d.eps_or(c, 1e-5)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
+    rope::require_parameters(c)?;
     let l = Loader::new(checkpoint, d.eps)?;
     let full = Attention {
         rope: Some(rope::rope(c, &d.rope(1.5e5, [RopeLayout::Half; 2]), &l)?),

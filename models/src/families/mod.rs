@@ -7,6 +7,7 @@ mod gemma3n;
 mod gemma4;
 mod gpt_oss;
 mod granite;
+mod keys;
 mod llama;
 mod llama4;
 mod mistral;
@@ -18,6 +19,8 @@ mod qwen;
 mod qwen_hybrid;
 mod qwen_moe;
 mod smollm3;
+
+use std::collections::HashSet;
 
 use handmill_runtime::{
     format::Checkpoint,
@@ -119,7 +122,25 @@ pub fn build(checkpoint: &Checkpoint) -> Result<Built, Error> {
             known: FAMILIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
         });
     };
-    build(&config, checkpoint)
+    keys::refuse_others(&config)?;
+    let built = build(&config, checkpoint)?;
+    refuse_other_biases(&built.graph, checkpoint)?;
+    Ok(built)
+}
+
+/// Refuses a file with a bias that the graph does not add, where it uses the weight that the bias belongs to.
+fn refuse_other_biases(graph: &Graph, checkpoint: &Checkpoint) -> Result<(), Error> {
+    // Parts of tensors have their rows behind the name.
+    let used: HashSet<&str> = graph.weights().map(|(name, _)| name.split('[').next().unwrap_or(name)).collect();
+    for weight in &used {
+        let Some(stem) = weight.strip_suffix(".weight") else { continue };
+        let bias = format!("{stem}.bias");
+        if !used.contains(bias.as_str()) && checkpoint.find(&bias)?.is_some() {
+            let path = checkpoint.path().display().to_string();
+            return Err(Error::Config { path, key: bias, what: "is a bias that this family does not have".into() });
+        }
+    }
+    Ok(())
 }
 
 /// The dimensions that all families share.
@@ -200,7 +221,9 @@ impl Dims {
         if n_kv_heads == 0 || n_kv_heads > n_heads || !n_heads.is_multiple_of(n_kv_heads) {
             return Err(c.error(KV_HEADS, format!("{n_kv_heads} does not divide the {n_heads} query heads")));
         }
-        let head_dim = c.usize(HEAD_DIM)?.or(head_dim.filter(|_| !c.is_gguf())).unwrap_or(width / n_heads);
+        // The family's own size is for files without the key; null divides the width among the heads.
+        let default = head_dim.filter(|_| !c.is_gguf() && !c.has(HEAD_DIM));
+        let head_dim = c.usize(HEAD_DIM)?.or(default).unwrap_or(width / n_heads);
         if head_dim == 0 || head_dim > 1024 {
             return Err(c.error(HEAD_DIM, format!("{head_dim} is not a head's size")));
         }

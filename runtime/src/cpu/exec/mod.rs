@@ -257,13 +257,13 @@ impl CpuBackend {
                 self.key_rope_tables[r] = Buffer::new(bytes, "the rotation tables")?;
             }
             for seq in &self.batch.sequences {
-                let inv_freq = rope.inv_freq(seq.cached);
+                let (inv_freq, factor) = (rope.inv_freq(seq.length), rope.factor(seq.length));
                 for row in seq.first_row..seq.first_row + seq.n_rows {
                     // SAFETY: no run is under way, and `&mut self` excludes others.
                     let both = unsafe { self.rope_tables[r].slice_mut::<f32>(row * 2 * half, 2 * half) };
                     let (cos, sin) = both.split_at_mut(half);
                     let position = (self.batch.positions[row] as usize).saturating_sub(rope.back);
-                    rope_cos_sin(&inv_freq, rope.factor(seq.cached), position, cos, sin);
+                    rope_cos_sin(&inv_freq, factor, position, cos, sin);
                 }
                 if rope.length_dependent() {
                     // SAFETY: as above.
@@ -271,7 +271,7 @@ impl CpuBackend {
                     let (cos, sin) = both.split_at_mut(keys * half);
                     for position in 0..seq.cached {
                         let at = (seq.first_key + position) * half..(seq.first_key + position + 1) * half;
-                        rope_cos_sin(&inv_freq, rope.factor(seq.cached), position, &mut cos[at.clone()], &mut sin[at]);
+                        rope_cos_sin(&inv_freq, factor, position, &mut cos[at.clone()], &mut sin[at]);
                     }
                 }
             }

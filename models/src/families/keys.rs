@@ -1,0 +1,54 @@
+//! Keys of `config.json` that ask for maths which only some families have. Elsewhere they are refused by name, not passed
+//! over: a file that has one is not what its `model_type` says.
+
+use serde_json::Value;
+
+use crate::{
+    Error,
+    config::{Config, key},
+};
+
+/// Key, the number that asks for nothing (beside null and false), and what the families that know it begin with.
+type Rule = (&'static str, Option<f64>, &'static [&'static str]);
+
+const RULES: &[Rule] = &[
+    // Gemma 3's reference has this key and passes it over.
+    ("attn_logit_softcapping", None, &["gemma2", "gemma3", "gemma4"]),
+    ("final_logit_softcapping", None, &["gemma"]),
+    ("query_pre_attn_scalar", None, &["gemma"]),
+    ("use_bidirectional_attention", None, &["gemma"]),
+    ("embedding_multiplier", Some(1.0), &["granite"]),
+    ("residual_multiplier", Some(1.0), &["granite"]),
+    ("attention_multiplier", None, &["granite"]),
+    ("logits_scaling", Some(1.0), &["granite"]),
+    ("qk_layernorm", None, &["phi"]),
+    ("clip_qkv", None, &[]),
+];
+
+/// Families without layers of several kinds.
+const ALIKE: &[&str] = &["llama", "gemma", "phi", "granite", "granitemoe", "deepseek_v2", "deepseek_v3", "mistral4"];
+
+/// Refuses keys that the family does not know, where their values ask for something.
+///
+/// # Errors
+/// The key.
+pub(super) fn refuse_others(c: &Config<'_>) -> Result<(), Error> {
+    let Some(config) = c.json() else { return Ok(()) };
+    for (name, neutral, families) in RULES {
+        let known = families.iter().any(|f| c.architecture().starts_with(f));
+        let asks = match config.get(*name) {
+            None | Some(Value::Null | Value::Bool(false)) => false,
+            Some(value) => value.as_f64() != *neutral || neutral.is_none(),
+        };
+        if asks && !known {
+            return Err(c.error(key("", name), "is not supported for this family"));
+        }
+    }
+    if ALIKE.contains(&c.architecture())
+        && let Some(types) = config.get("layer_types").and_then(Value::as_array)
+        && let Some(other) = types.iter().find(|t| *t != "full_attention")
+    {
+        return Err(c.error(key("", "layer_types"), format!("the layer type {other} is not known for this family")));
+    }
+    Ok(())
+}
