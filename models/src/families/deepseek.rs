@@ -35,7 +35,9 @@ enum Version {
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
     // Heads have sizes of their own here; the common ones say nothing.
-    let d = Dims::read(c, Some(1), 2048)?.without_predictors(c)?;
+    let d = Dims::read(c, Some(1), 2048)?;
+    // Files of the older architecture do not count them.
+    let d = if c.architecture() == "deepseek32" { d.without_predictors(c)? } else { d };
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let version = version(c)?;
     if version == Version::Mistral4 {

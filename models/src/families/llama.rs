@@ -1,5 +1,6 @@
 //! Llama 1 to 3.3 and all that shares its architecture (SmolLM, SmolLM2, TinyLlama, R1 distillations, GGUF files of
-//! Mistral, whose windows some of those state): pre-norm, rotary grouped-query attention, SwiGLU. Touvron et al. 2023; Grattafiori et al. 2024.
+//! Mistral, of which some state a window): pre-norm, rotary grouped-query attention, SwiGLU. Touvron et al. 2023;
+//! Grattafiori et al. 2024.
 
 use handmill_runtime::{format::Checkpoint, graph::RopeLayout};
 

@@ -215,6 +215,7 @@ impl Dims {
         const KV_HEADS: Key = key("attention.head_count_kv", "num_key_value_heads");
         const HEAD_DIM: Key = key("attention.key_length", "head_dim");
         const WIDTH: Key = key("embedding_length", "hidden_size");
+        const LAYERS: Key = key("block_count", "num_hidden_layers");
         let width = c.require_usize(WIDTH)?;
         let n_heads = c.require_usize(HEADS)?;
         let n_kv_heads = c.usize(KV_HEADS)?.unwrap_or(n_heads);
@@ -227,10 +228,12 @@ impl Dims {
         if head_dim == 0 || head_dim > 1024 {
             return Err(c.error(HEAD_DIM, format!("{head_dim} is not a head's size")));
         }
+        let n_layers = c.require_usize(LAYERS)?;
+        Self::not_too_much(c, LAYERS, n_layers)?;
         Self::not_too_much(c, HEADS, n_heads)?;
         Self::not_too_much(c, WIDTH, width)?;
         Ok(Self {
-            n_layers: c.require_usize(key("block_count", "num_hidden_layers"))?,
+            n_layers,
             width,
             inner: 0,
             n_heads,
@@ -261,8 +264,8 @@ fn choice(c: &Config<'_>, default: (usize, usize)) -> Result<[usize; 2], Error> 
     Ok([n, k])
 }
 
-/// Each layer's sliding window, if it has one: the value of `window`, in GGUF on the layers of its pattern. Files of Mistral
-/// 7B v0.1 and of Ministral 8B have the keys where their converter did not lose them.
+/// Each layer's sliding window, if it has one: the value of `window`, in GGUF on the layers of its pattern. Files of
+/// Mistral 7B v0.1 and of Ministral 8B have the keys where their converter did not lose them.
 fn windows(c: &Config<'_>, window: Key, n_layers: usize) -> Result<Vec<Option<usize>>, Error> {
     let window = c.usize(window)?.filter(|w| *w > 0);
     let sliding = match window.is_some() && c.is_gguf() {
