@@ -8,19 +8,19 @@ use crate::{
     config::{Config, key},
 };
 
-/// Key, the number that asks for nothing (beside null and false), and what the families that know it begin with.
+/// Key, the number that asks for nothing (beside null and false), and the families that know it.
 type Rule = (&'static str, Option<f64>, &'static [&'static str]);
 
 const RULES: &[Rule] = &[
-    // Gemma 3's reference has this key and passes it over.
-    ("attn_logit_softcapping", None, &["gemma2", "gemma3", "gemma4"]),
-    ("final_logit_softcapping", None, &["gemma"]),
-    ("query_pre_attn_scalar", None, &["gemma"]),
-    ("use_bidirectional_attention", None, &["gemma"]),
-    ("embedding_multiplier", Some(1.0), &["granite"]),
-    ("residual_multiplier", Some(1.0), &["granite"]),
-    ("attention_multiplier", None, &["granite"]),
-    ("logits_scaling", Some(1.0), &["granite"]),
+    // The reference of Gemma from 3 on has this key, or files do, and passes it over.
+    ("attn_logit_softcapping", None, &["gemma2", "gemma3", "gemma3n", "gemma4"]),
+    ("final_logit_softcapping", None, &["gemma2", "gemma3", "gemma3n", "gemma4"]),
+    ("query_pre_attn_scalar", None, &["gemma2", "gemma3", "gemma3n", "gemma4"]),
+    ("use_bidirectional_attention", None, &["gemma", "gemma2", "gemma3", "gemma3n", "gemma4"]),
+    ("embedding_multiplier", Some(1.0), &["granite", "granitemoe"]),
+    ("residual_multiplier", Some(1.0), &["granite", "granitemoe"]),
+    ("attention_multiplier", None, &["granite", "granitemoe"]),
+    ("logits_scaling", Some(1.0), &["granite", "granitemoe"]),
     ("qk_layernorm", None, &["phi"]),
     ("clip_qkv", None, &[]),
 ];
@@ -34,8 +34,9 @@ const ALIKE: &[&str] = &["llama", "gemma", "phi", "granite", "granitemoe", "deep
 /// The key.
 pub(super) fn refuse_others(c: &Config<'_>) -> Result<(), Error> {
     let Some(config) = c.json() else { return Ok(()) };
+    let family = c.architecture().trim_end_matches("_text");
     for (name, neutral, families) in RULES {
-        let known = families.iter().any(|f| c.architecture().starts_with(f));
+        let known = families.contains(&family);
         let asks = match config.get(*name) {
             None | Some(Value::Null | Value::Bool(false)) => false,
             Some(value) => value.as_f64() != *neutral || neutral.is_none(),
