@@ -50,7 +50,7 @@ fn graph(width: usize, head: usize) -> Graph {
     let rotary_dims = head / 4 * 2;
     let freqs = RopeFreqs::Fixed(RopeSpec::base_inv_freq(1000.0, rotary_dims));
     let last = RopeSpec { first_dim: head - rotary_dims, ..RopeSpec::new(RopeLayout::Interleaved, rotary_dims, freqs) };
-    g.rope_spec(last.inverse().expect("fixed frequencies"));
+    g.rope_spec(RopeSpec { back: 3, ..last.inverse().expect("fixed frequencies") });
     g.finish(ValueId(0))
 }
 
@@ -259,7 +259,7 @@ impl Case<'_> {
                     RowOp::Copy { src: s } => src(s),
                     RowOp::Rope { src: s, rope, head_dim } => {
                         let spec = &self.graph.ropes()[rope.0 as usize];
-                        let position = self.step.positions()[token_row].1;
+                        let position = self.step.positions()[token_row].1.saturating_sub(spec.back);
                         let mut x = src(s);
                         x.chunks_mut(*head_dim).for_each(|head| rotate(head, spec, &spec.inv_freq(0), position));
                         x
