@@ -11,8 +11,7 @@ use std::{
 
 use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
 use support::{
-    CPU_ALONE, DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, skip,
-    write_gguf,
+    DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, skip, write_gguf,
 };
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
@@ -100,10 +99,10 @@ fn logits_of_every_family() {
     };
     on_each("families_gpu::logits_of_every_family", |device| {
         for name in FAMILIES {
-            if !only.split(',').any(|o| o == *name) || CPU_ALONE.contains(name) {
+            if !only.split(',').any(|o| o == *name) {
                 continue;
             }
-            if device.slow && !["llama3", "qwen2", "gemma3"].contains(name) {
+            if device.slow && !["llama3", "qwen2", "gemma3", "deepseek-v4"].contains(name) {
                 continue;
             }
             let (fixture, gpu) = (Fixture::load(name), device.open());
@@ -144,7 +143,19 @@ fn check_gguf(fixture: &Fixture, gpu: &Arc<Gpu>, what: &str) {
 #[test]
 fn chunks_and_batches_give_the_same_logits() {
     on_each("families_gpu::chunks_and_batches_give_the_same_logits", |device| {
-        for name in ["llama3", "qwen3", "gemma3", "ministral3", "phi2", "gemma2", "smollm3", "qwen3_5", "mixtral"] {
+        for name in [
+            "llama3",
+            "qwen3",
+            "gemma3",
+            "ministral3",
+            "phi2",
+            "gemma2",
+            "smollm3",
+            "qwen3_5",
+            "mixtral",
+            "deepseek-v3.2",
+            "deepseek-v4",
+        ] {
             if device.slow && name != "gemma3" {
                 continue;
             }

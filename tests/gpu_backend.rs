@@ -271,6 +271,31 @@ fn a_lost_device_is_an_error_and_the_next_one_works() {
     assert_close("on another device", &logits, &fixture.logits, TOLERANCE);
 }
 
+/// Keys chosen, blocks pooled and experts fixed by tokens that only the device knows yet.
+#[test]
+fn tokens_chosen_steps_ahead_are_those_of_the_host() {
+    let test = "tokens_chosen_steps_ahead_are_those_of_the_host";
+    for name in ["deepseek-v3.2", "deepseek-v4"] {
+        let Some(gpu) = open(test, GpuOptions::default()) else { return };
+        let fixture = Fixture::load(name);
+        let mut engine = engine(&fixture.dir, &gpu, None).expect("an engine");
+        let backend = engine.backend().as_gpu().expect("a GPU");
+        let greedy = Choice { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0, token_row: None };
+        backend.choose_by(&greedy).expect("a choice");
+        let mut kv = SequenceKv::default();
+        backend.step_ahead(&mut kv, Some(&fixture.prompt_ids)).expect("a prompt");
+        for (k, (id, margin)) in fixture.gen_ids.iter().zip(&fixture.gen_margins).enumerate() {
+            backend.step_ahead(&mut kv, None).expect("a token");
+            let chosen = backend.read_token().expect("a token");
+            if *margin < 2.0 * TOLERANCE {
+                assert!(k > 0, "{name} chooses nothing for certain");
+                break;
+            }
+            assert_eq!(chosen, Some(*id), "{name}, token {k}");
+        }
+    }
+}
+
 #[test]
 fn pipelines_are_kept_on_disk() {
     let folder = tempfile::tempdir().expect("a folder");

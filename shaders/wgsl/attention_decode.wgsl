@@ -1,4 +1,5 @@
-// Attention of single query rows: a decode step, or any other where rows are few.
+// Attention of single query rows: a decode step, or any other where rows are few; any at all where rows have lists of
+// keys (lib/keys.wgsl).
 //
 // x counts rows, y tiles of HEADS query heads that share a key/value head, z the parts that a row's keys are divided
 // into where there is more than one (SPLIT; attention_merge joins them). A workgroup of WG invocations takes WG keys at
@@ -13,7 +14,7 @@
 // workgroup memory, the probabilities HEADS · WG floats.
 // Bytes: keys and values once for each tile of heads; flops: 4 · head_dim a key and head. Bound by memory.
 
-#import attention
+#import keys
 
 const WG = ${WG}u;
 const D4 = ${D4}u;
@@ -42,11 +43,9 @@ var<workgroup> factors: array<f32, HEADS>;
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = wg.x;
     let sequence = batch[batch[4] + row];
-    let record = sequence_record(sequence);
-    let angles = key_angles(sequence);
-    let position = batch[batch[3] + row];
-    var first = first_key(position);
-    var end = position + 1u;
+    let keys = keys_of_row(row, sequence, batch[batch[3] + row]);
+    var first = keys.first;
+    var end = keys.end;
 #if SPLIT
     let part = part_of(first, end, wg.z);
     first = part.x;
@@ -74,21 +73,21 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     for (var block = first; block < end; block += WG) {
         let key = block + lane;
         if key < end {
-            let start = page_start(params.kv, record, key);
-            let begin = keys_of(params.kv, start, kv_head) + key % PAGE * params.kv.head_dim;
-            value_rows[lane] = values_of(params.kv, start, kv_head) + key % PAGE * value_stride(params.kv);
+            let found = locate(keys, key, kv_head);
+            value_rows[lane] = found.value;
             var dots: array<vec4<f32>, HEADS>;
             for (var h = 0u; h < HEADS; h++) {
                 dots[h] = vec4(0.0);
             }
             for (var d = 0u; d < D4; d++) {
-                let k = key4(begin, 4u * d, angles, key);
+                let k = load_key(keys, key, found.key, 4u * d);
                 for (var h = 0u; h < HEADS; h++) {
                     dots[h] += queries[h * D4 + d] * k;
                 }
             }
             for (var h = 0u; h < HEADS; h++) {
-                weights[h * WG + lane] = score((dots[h].x + dots[h].y) + (dots[h].z + dots[h].w));
+                let s = score((dots[h].x + dots[h].y) + (dots[h].z + dots[h].w));
+                weights[h * WG + lane] = select(NO_SCORE, s, found.there);
             }
         } else {
             for (var h = 0u; h < HEADS; h++) {
@@ -112,7 +111,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 top = max(top, reduced[16u * h + i]);
             }
             for (var i = lane % 16u; i < WG; i += 16u) {
-                let p = select(0.0, exp2(weights[h * WG + i] - top), block + i < end);
+                let s = weights[h * WG + i];
+                let p = select(0.0, exp2(s - top), s > NO_SCORE);
                 weights[h * WG + i] = p;
                 sum += p;
             }
@@ -138,7 +138,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 sums[j] *= factors[j];
             }
             for (var i = lane / V4; i < min(WG, end - block); i += SHARES) {
-                let v = kv4(value_rows[i] + 4u * (lane % V4));
+                let v = load_value(keys, block + i, value_rows[i] + 4u * (lane % V4));
                 for (var j = 0u; j < HEADS; j++) {
                     sums[j] += weights[j * WG + i] * v;
                 }

@@ -12,7 +12,7 @@
 // of an invocation once its loops have made 65535 turns together, and says nothing. Rows of so many keys that this would
 // not do are divided into parts (see SOLO_TURNS in the lowering).
 
-#import attention
+#import keys
 
 const WG = ${WG}u;
 const D4 = ${D4}u;
@@ -47,25 +47,24 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let lowest = batch[batch[3] + first_row + wg.x * WG];
     let first = first_key(lowest);
     let end = lowest + min(WG, rows - wg.x * WG);
+    let keys = keys_of_row(row, sequence, position);
 #else
     let row = wg.x;
     let sequence = batch[batch[4] + row];
-    let record = sequence_record(sequence);
     let n_heads = params.kv.n_kv_heads * params.group;
     let stores = wg.y * WG + lane < n_heads;
     let head = min(wg.y * WG + lane, n_heads - 1u);
     let position = batch[batch[3] + row];
-    var first = first_key(position);
-    var end = position + 1u;
+    let keys = keys_of_row(row, sequence, position);
+    var first = keys.first;
+    var end = keys.end;
 #if SPLIT
     let part = part_of(first, end, wg.z);
     first = part.x;
     end = part.y;
 #endif
 #endif
-    let visible = first_key(position);
     let kv_head = head / params.group;
-    let angles = key_angles(sequence);
 
     var q: array<vec4<f32>, D4>;
     var sums: array<vec4<f32>, V4>;
@@ -79,11 +78,17 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     var top = NO_SCORE;
     var sum = 0.0;
     var scores: array<f32, BLOCK>;
+#if LISTED
+    var values: array<u32, BLOCK>;
+#else
+    let stride = value_stride(params.kv);
+#endif
 
-    // Blocks begin at multiples of BLOCK, so that none crosses a page.
+    // Blocks begin at multiples of BLOCK, so that none crosses a page but where keys are LISTED, each by itself.
     for (var block = first / BLOCK * BLOCK; block < end; block += BLOCK) {
-        let start = page_start(params.kv, record, block);
-        let keys = keys_of(params.kv, start, kv_head) + block % PAGE * params.kv.head_dim;
+#if !LISTED
+        let of_block = locate(keys, block, kv_head);
+#endif
         var highest = top;
         for (var i = 0u; i < BLOCK; i++) {
             let key = block + i;
@@ -91,26 +96,36 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             // What was not written yet may be no number: it must not be read, not just be masked.
             if key >= first && key < end {
                 var dots = vec4(0.0);
-                let at_key = keys + i * params.kv.head_dim;
+#if LISTED
+                let found = locate(keys, key, kv_head);
+                let at_key = found.key;
+                values[i] = found.value;
+#else
+                let at_key = of_block.key + i * params.kv.head_dim;
+#endif
                 for (var d = 0u; d < D4; d += D_STEP) {
-                    dots += q[d] * key4(at_key, 4u * d, angles, key);
+                    dots += q[d] * load_key(keys, key, at_key, 4u * d);
 #if D_BY_2
-                    dots += q[d + 1u] * key4(at_key, 4u * d + 4u, angles, key);
+                    dots += q[d + 1u] * load_key(keys, key, at_key, 4u * d + 4u);
 #endif
 #if D_BY_4
-                    dots += q[d + 2u] * key4(at_key, 4u * d + 8u, angles, key);
-                    dots += q[d + 3u] * key4(at_key, 4u * d + 12u, angles, key);
+                    dots += q[d + 2u] * load_key(keys, key, at_key, 4u * d + 8u);
+                    dots += q[d + 3u] * load_key(keys, key, at_key, 4u * d + 12u);
 #endif
 #if D_BY_8
-                    dots += q[d + 4u] * key4(at_key, 4u * d + 16u, angles, key);
-                    dots += q[d + 5u] * key4(at_key, 4u * d + 20u, angles, key);
-                    dots += q[d + 6u] * key4(at_key, 4u * d + 24u, angles, key);
-                    dots += q[d + 7u] * key4(at_key, 4u * d + 28u, angles, key);
+                    dots += q[d + 4u] * load_key(keys, key, at_key, 4u * d + 16u);
+                    dots += q[d + 5u] * load_key(keys, key, at_key, 4u * d + 20u);
+                    dots += q[d + 6u] * load_key(keys, key, at_key, 4u * d + 24u);
+                    dots += q[d + 7u] * load_key(keys, key, at_key, 4u * d + 28u);
 #endif
                 }
                 s = score((dots.x + dots.y) + (dots.z + dots.w));
+#if LISTED
+                s = select(NO_SCORE, s, found.there);
+#else
+                s = select(NO_SCORE, s, key >= keys.first && key < keys.end);
+#endif
             }
-            s = select(NO_SCORE, s, key >= visible && key <= position);
             scores[i] = s;
             highest = max(highest, s);
         }
@@ -133,28 +148,30 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             sums[d + 7u] *= factor;
 #endif
         }
-        let stride = value_stride(params.kv);
-        let values = values_of(params.kv, start, kv_head) + block % PAGE * stride;
         for (var i = 0u; i < BLOCK; i++) {
             let key = block + i;
             if key >= first && key < end {
                 let p = select(0.0, exp2(scores[i] - top), scores[i] > NO_SCORE);
                 sum += p;
-                let at_value = values + i * stride;
+#if LISTED
+                let at_value = values[i];
+#else
+                let at_value = of_block.value + i * stride;
+#endif
                 for (var d = 0u; d < V4; d += V_STEP) {
-                    sums[d] += p * kv4(at_value + 4u * d);
+                    sums[d] += p * load_value(keys, key, at_value + 4u * d);
 #if V_BY_2
-                    sums[d + 1u] += p * kv4(at_value + 4u * d + 4u);
+                    sums[d + 1u] += p * load_value(keys, key, at_value + 4u * d + 4u);
 #endif
 #if V_BY_4
-                    sums[d + 2u] += p * kv4(at_value + 4u * d + 8u);
-                    sums[d + 3u] += p * kv4(at_value + 4u * d + 12u);
+                    sums[d + 2u] += p * load_value(keys, key, at_value + 4u * d + 8u);
+                    sums[d + 3u] += p * load_value(keys, key, at_value + 4u * d + 12u);
 #endif
 #if V_BY_8
-                    sums[d + 4u] += p * kv4(at_value + 4u * d + 16u);
-                    sums[d + 5u] += p * kv4(at_value + 4u * d + 20u);
-                    sums[d + 6u] += p * kv4(at_value + 4u * d + 24u);
-                    sums[d + 7u] += p * kv4(at_value + 4u * d + 28u);
+                    sums[d + 4u] += p * load_value(keys, key, at_value + 4u * d + 16u);
+                    sums[d + 5u] += p * load_value(keys, key, at_value + 4u * d + 20u);
+                    sums[d + 6u] += p * load_value(keys, key, at_value + 4u * d + 24u);
+                    sums[d + 7u] += p * load_value(keys, key, at_value + 4u * d + 28u);
 #endif
                 }
             }

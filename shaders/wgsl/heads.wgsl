@@ -15,6 +15,7 @@
 #import rope
 #import position
 #import kv
+#import kv_store AT=5
 
 struct Params {
     // q, k, v
@@ -46,17 +47,6 @@ struct Part {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(5) var<storage, read_write> kv: array<u32>;
-
-fn store(at: u32, a: f32, b: f32) {
-#if KV_F16
-    // Beyond the largest half a conversion may give anything.
-    kv[at / 2u] = pack2x16float(clamp(vec2(a, b), vec2(-65504.0), vec2(65504.0)));
-#else
-    kv[at] = bitcast<u32>(a);
-    kv[at + 1u] = bitcast<u32>(b);
-#endif
-}
 
 // First element of the head in its page.
 fn page_row(row: u32, part: u32, head: u32) -> u32 {

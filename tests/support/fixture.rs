@@ -64,9 +64,6 @@ pub const FAMILIES: &[&str] = &[
     "mm-llama4",
 ];
 
-/// Families that have an op without a kernel for GPUs.
-pub const CPU_ALONE: &[&str] = &["deepseek-v3.2", "deepseek-v4"];
-
 /// `tests/fixtures`.
 pub fn fixtures_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")

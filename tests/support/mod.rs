@@ -19,7 +19,7 @@ mod readme;
 
 pub use compare::{argmax, assert_close, worst};
 pub use engine::{DeviceChoice, KvChoice, Options, Session};
-pub use fixture::{CPU_ALONE, FAMILIES, Fixture, Matrix, Spelling, fixtures_dir};
+pub use fixture::{FAMILIES, Fixture, Matrix, Spelling, fixtures_dir};
 pub use gguf::write_gguf;
 pub use models::{Golden, Skip, full, golden, handmill, model_path, skip};
 pub use readme::family_table;

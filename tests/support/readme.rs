@@ -1,6 +1,6 @@
 //! The README's table of families, made from what the tests run.
 
-use super::{CPU_ALONE, FAMILIES};
+use super::FAMILIES;
 
 /// Row names and the fixtures that stand for them.
 const ROWS: &[(&str, &[&str])] = &[
@@ -63,14 +63,13 @@ pub fn family_table(not_in_gguf: &[(&str, &str)]) -> String {
         }
         let why = |name: &&str| not_in_gguf.iter().find(|(n, _)| n == name).map(|(_, why)| *why);
         let missing: Vec<&str> = fixtures.iter().filter_map(why).collect();
-        let gpu = if fixtures.iter().any(|name| CPU_ALONE.contains(name)) { "not yet" } else { "✓" };
         let gguf = match missing.first() {
-            None => format!("✓ | {gpu}"),
+            None => "✓ | ✓".to_owned(),
             Some(why) if missing.len() == fixtures.len() => format!("{why} | –"),
-            Some(why) => format!("✓ ({why}) | {gpu}"),
+            Some(why) => format!("✓ ({why}) | ✓"),
         };
         let names = fixtures.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        table += &format!("| {family} | ✓ | {gpu} | {gguf} | {names} |\n");
+        table += &format!("| {family} | ✓ | ✓ | {gguf} | {names} |\n");
     }
     table
 }

@@ -96,6 +96,9 @@ impl HfFolder {
     }
 }
 
+/// Shape and values of a tensor of whole numbers.
+pub type Integers = (Vec<usize>, Vec<i64>);
+
 impl Checkpoint {
     /// Opens a `.gguf` file (any part of a split one), a `.safetensors` file beside its `config.json`, or a folder
     /// that holds one or the other. What a file is decides its content, not its name.
@@ -183,7 +186,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Where the tensor is of another type, or its bytes lie outside of the file.
-    pub fn integers(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<i64>)>, FormatError> {
+    pub fn integers(&self, name: &str) -> Result<Option<Integers>, FormatError> {
         if let Some((shape, bytes)) = self.bytes(name, "i64")? {
             let (values, _) = bytes.as_chunks::<8>();
             return Ok(Some((shape, values.iter().map(|v| i64::from_le_bytes(*v)).collect())));

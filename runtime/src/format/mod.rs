@@ -11,7 +11,7 @@ mod synthetic;
 mod table;
 mod tensor;
 
-pub use checkpoint::{Checkpoint, HfFolder, Kind};
+pub use checkpoint::{Checkpoint, HfFolder, Integers, Kind};
 pub use error::FormatError;
 pub use gguf::Gguf;
 pub use map::{Bytes, Mapping};

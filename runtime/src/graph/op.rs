@@ -445,7 +445,7 @@ impl Op {
                 if pool.block == 0 || channels == 0 {
                     return fail(format!("blocks of {} tokens of {channels} channels", pool.block));
                 }
-                let expected = pool.block.checked_mul(channels).unwrap_or(usize::MAX);
+                let expected = pool.block.saturating_mul(channels);
                 vector(Some(pool.bias), expected, "bias")?;
                 Ok((Rows::Token, pool.width))
             }

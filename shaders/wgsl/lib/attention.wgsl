@@ -25,31 +25,25 @@ struct Params {
     // Rotation of keys that were cached without, or NONE.
     rope: u32,
     half: u32,
+    // Where in the batch's list the number of parts is that a row's keys are divided into.
+    parts: u32,
+    // Of the second cache: its group, and the tokens of a block. See lib/keys.wgsl.
+    block_group: u32,
+    every: u32,
+    // Keys that are chosen at most, and which.
+    selected: u32,
+    chosen: Place,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> arena: array<f32>;
 @group(0) @binding(3) var<storage, read> vectors: array<f32>;
-#if KV_F16
-@group(0) @binding(5) var<storage, read> kv: array<vec2<u32>>;
-#else
-@group(0) @binding(5) var<storage, read> kv: array<vec4<u32>>;
-#endif
+#import kv4 NAME=kv AT=5
 
 const NONE = 0xffffffffu;
 const LOG2_E = 1.442695;
 // What a maximum starts from: below any score, and finite, so that differences are no NaN.
 const NO_SCORE = -1e30;
-
-// Four elements of a key or value; `at` is a multiple of four.
-fn kv4(at: u32) -> vec4<f32> {
-#if KV_F16
-    let w = kv[at / 4u];
-    return vec4(unpack2x16float(w.x), unpack2x16float(w.y));
-#else
-    return bitcast<vec4<f32>>(kv[at / 4u]);
-#endif
-}
 
 fn q4(at: u32) -> vec4<f32> {
     return vec4(arena[at], arena[at + 1u], arena[at + 2u], arena[at + 3u]);

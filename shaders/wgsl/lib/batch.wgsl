@@ -13,9 +13,10 @@
 //        keys_at (cos of every cached position, rotary_dims/2 each, sequences one after the other; then the sines),
 //        keys (cached positions of all sequences together), 0
 //   9 first_keys_at   u32 for each sequence: its first position in a rope's key table
-//  10 splits_at   u32 for each group of caches: the parts that attention divides a row's keys into, where it does
+//  10 splits_at   u32 for each kind of attention: the parts that it divides a row's keys into, where it does
 //  11 chosen_at   where in `chosen` the tokens that this step chooses begin (see sample.wgsl)
 //  12 states_at   two words for each sequence: the slots of the states that the step reads (0xffffffff: zeroes) and writes
+//  13 longest   cached tokens of the longest sequence
 
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
 

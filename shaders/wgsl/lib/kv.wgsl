@@ -1,13 +1,18 @@
-// Pages of cached keys and values of one layer: array<u32>, binding 5.
+// Pages of cached keys and values of one layer.
 //
 // A page holds 64 positions: keys [n_kv_heads][64][head_dim], then values [n_kv_heads][64][v_dim]; two f16 a word
 // (KV_F16) or one f32. Which pages a sequence has is in `batch`.
 //
 //   V_IN_K   a value is the first v_dim elements of its key, and a page holds keys alone
+//   OF_BLOCKS   an entry stands for a block of tokens, a position is a block's number, and a page holds 16 of them
 
 #import batch
 
+#if OF_BLOCKS
+const PAGE = 16u;
+#else
 const PAGE = 64u;
+#endif
 
 struct KvLayout {
     // Which group of caches: picks the list of pages.

@@ -3,9 +3,9 @@
 // partials, binding 6: [row][head][part] of v_dim + 4 floats: maximum, sum, two unused, v_dim weighted values.
 // A part without keys has the sum 0.
 
-// Parts of this step for the layer's group of caches.
+// Parts of this step for layers of this kind.
 fn parts() -> u32 {
-    return batch[batch[10] + params.kv.group];
+    return batch[batch[10] + params.parts];
 }
 
 // The keys of a part, of those from `first` to `end`: all parts but the last are a multiple of 64 keys.

@@ -63,15 +63,11 @@ pub fn hyper(op: &HyperOp, x: &[f32], scale: &[f32], base: &[f32], out: &mut [f3
     let (n, eps) = (op.streams, op.eps);
     let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
     let at = |i: usize, part: usize| scale[part] * x[i] + base[i];
-    for i in 0..n {
-        out[i] = sigmoid(at(i, 0)) + eps;
-    }
+    out[..n].iter_mut().enumerate().for_each(|(i, out)| *out = sigmoid(at(i, 0)) + eps);
     if x.len() == n {
         return;
     }
-    for i in n..2 * n {
-        out[i] = 2.0 * sigmoid(at(i, 1));
-    }
+    out[n..2 * n].iter_mut().zip(n..).for_each(|(out, i)| *out = 2.0 * sigmoid(at(i, 1)));
     // The matrix is kept turned, as it is wanted: row u here is column u of what is made doubly stochastic.
     let mix = &mut out[2 * n..];
     for row in 0..n {

@@ -2,12 +2,12 @@
 
 use wgpu::BufferUsages as U;
 
-use super::states::StateBuffers;
+use super::{lower::Shape, states::StateBuffers};
 use crate::{
     cpu::ops::rope_cos_sin,
     gpu::{Gpu, GpuError, kernel::Binding, weights::GpuWeights},
     graph::{CacheId, Device, Plan, StateId},
-    step::{Batch, PAGE_TOKENS, PageBook, SequenceKv},
+    step::{Batch, PageBook, SequenceKv},
 };
 
 /// What a binding of a call shows.
@@ -35,6 +35,8 @@ pub(super) enum Source {
     Partials,
     /// Pairs of row and slot, put together by the expert that they chose.
     Pairs,
+    /// What keys are chosen by.
+    Scores,
 }
 
 /// Elements of the arena and its two regions.
@@ -73,6 +75,7 @@ pub(super) struct Memory {
     pub tokens: wgpu::Buffer,
     pub rope: wgpu::Buffer,
     pub partials: wgpu::Buffer,
+    pub scores: wgpu::Buffer,
     pairs: wgpu::Buffer,
     /// By cache.
     kv: Vec<wgpu::Buffer>,
@@ -111,6 +114,7 @@ impl Memory {
             tokens: gpu.buffer("tokens", layout.max_tokens as u64 * 4, DEVICE)?,
             rope: gpu.buffer("rotation tables", 4096, DEVICE)?,
             partials: gpu.buffer("partial attention", 4096, DEVICE)?,
+            scores: gpu.buffer("scores of keys", 4096, DEVICE)?,
             pairs: gpu.buffer("pairs of rows and experts", layout.pair_words as u64 * 4, DEVICE)?,
             kv,
             pages: vec![0; book.groups.len()],
@@ -135,6 +139,7 @@ impl Memory {
             Source::Rope => (&self.rope).into(),
             Source::Partials => (&self.partials).into(),
             Source::Pairs => (&self.pairs).into(),
+            Source::Scores => (&self.scores).into(),
         }
     }
 
@@ -174,7 +179,7 @@ impl Memory {
                         adapter: gpu.name().to_owned(),
                         what: "storage bindings",
                         has: gpu.caps().max_binding,
-                        op: format!("a cache of {} tokens", pages * PAGE_TOKENS),
+                        op: format!("a cache of {} tokens", pages * book.groups[g].spec.page_tokens()),
                         needs: bytes,
                     });
                 }
@@ -222,7 +227,9 @@ impl Memory {
         if bytes <= buffer.size() {
             return Ok(false);
         }
-        *buffer = gpu.buffer(what, bytes.next_power_of_two(), usage.unwrap_or(DEVICE))?;
+        let rounded = bytes.next_power_of_two();
+        let bytes = if rounded <= gpu.caps().max_binding { rounded } else { bytes };
+        *buffer = gpu.buffer(what, bytes, usage.unwrap_or(DEVICE))?;
         Ok(true)
     }
 
@@ -235,17 +242,16 @@ impl Memory {
 /// Words of `batch.wgsl`'s header.
 const HEADER: usize = 16;
 
-/// Writes the step down as `lib/batch.wgsl` reads it, and the rotation tables as f32 into `rope`. `splits` are the
-/// parts that attention divides a row's keys into, by group of caches.
+/// Writes the step down as `lib/batch.wgsl` reads it, and the rotation tables as f32 into `rope`. There are `n_groups`
+/// groups of caches.
 pub(super) fn pack(
     plan: &Plan,
     batch: &Batch,
     kvs: &[&SequenceKv],
-    splits: &[u32],
+    (shape, n_groups): (&Shape, usize),
     words: &mut Vec<u32>,
     rope: &mut Vec<f32>,
 ) {
-    let n_groups = splits.len();
     words.clear();
     rope.clear();
     words.resize(HEADER, 0);
@@ -279,11 +285,12 @@ pub(super) fn pack(
     words[9] = words.len() as u32;
     words.extend(batch.sequences.iter().map(|s| s.first_key as u32));
     words[10] = words.len() as u32;
-    words.extend_from_slice(splits);
+    words.extend_from_slice(&shape.splits);
     words[12] = words.len() as u32;
     for sequence in &batch.sequences {
         words.extend([sequence.state.from.unwrap_or(u32::MAX), sequence.state.to]);
     }
+    words[13] = shape.longest as u32;
     words[8] = words.len() as u32;
     let records = words.len();
     words.resize(records + 4 * plan.graph.ropes().len(), 0);
@@ -302,7 +309,8 @@ pub(super) fn pack(
             let (inv_freq, factor) = (spec.inv_freq(sequence.length), spec.factor(sequence.length));
             for row in sequence.first_row..sequence.first_row + sequence.n_rows {
                 let (cos, sin) = rope[at..at + 2 * half].split_at_mut(half);
-                rope_cos_sin(&inv_freq, factor, batch.positions[row] as usize, cos, sin);
+                let position = (batch.positions[row] as usize).saturating_sub(spec.back);
+                rope_cos_sin(&inv_freq, factor, position, cos, sin);
                 at += 2 * half;
             }
             if spec.length_dependent() {

@@ -8,6 +8,7 @@
 mod ahead;
 #[cfg(test)]
 mod expert_tests;
+mod kinds;
 mod lower;
 mod memory;
 mod need;
@@ -27,11 +28,12 @@ use super::{
     weights::GpuWeights,
 };
 use crate::{
-    graph::{AttentionOp, Plan, Rows, StepKind},
+    graph::{Plan, Rows},
     step::{Batch, GpuStats, KvType, Outputs, PageBook, SequenceKv, SequenceStep, StepError},
 };
 use ahead::Ahead;
-use lower::{Lowering, Shape, StepCalls};
+use kinds::AttentionKind;
+use lower::{Lowering, Shape, StepCalls, layout::scores_bytes};
 use memory::{ArenaLayout, Memory, Source};
 
 /// How to make a backend.
@@ -57,8 +59,7 @@ pub struct GpuBackend {
     batch: Batch,
     vocab: usize,
     shape: Shape,
-    /// By group of caches: an op of one of its layers.
-    group_ops: Vec<AttentionOp>,
+    kinds: Vec<AttentionKind>,
     words: Vec<u32>,
     rope: Vec<f32>,
     results: Vec<f32>,
@@ -102,8 +103,9 @@ impl GpuBackend {
         let weights = GpuWeights::new(&gpu, &plan, progress)?;
         let book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens)
             .with_states(plan.graph.states(), options.max_cached_tokens);
-        let lowering = Lowering::new(&gpu, &plan, &weights, &book, options.max_step_tokens)?;
+        let mut lowering = Lowering::new(&gpu, &plan, &weights, &book, options)?;
         let layout = lowering.layout;
+        let kinds = std::mem::take(&mut lowering.kinds);
         let memory = Memory::new(&gpu, &layout, &book, &plan, &lowering.params, &lowering.vectors)?;
         let steps = lowering.compile(&gpu, &memory, &weights)?;
         gpu.check()?;
@@ -111,7 +113,7 @@ impl GpuBackend {
         Ok(Self {
             vocab: plan.vocab(),
             shape: Shape::default(),
-            group_ops: group_ops(&plan, &book),
+            kinds,
             gpu,
             plan,
             book,
@@ -278,17 +280,22 @@ impl GpuBackend {
         let shape = &mut self.shape;
         (shape.tokens, shape.outputs, shape.sequences) = (n, self.batch.outputs.len(), self.batch.sequences.len());
         shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS)
-            || !self.group_ops.iter().all(|op| attention::fits_one_part(gpu.caps(), op, longest));
+            || !self.kinds.iter().all(|k| attention::fits_one_part(gpu.caps(), &k.op, k.every, longest));
+        shape.longest = longest;
         shape.splits.clear();
         let mut partials = 0;
-        for op in &self.group_ops {
-            let splits = if shape.decode { attention::splits(gpu.caps(), op, longest, n) } else { 1 };
-            partials = partials.max(AttentionDispatches::partials_len(op, n, splits) as u64 * u64::from(splits > 1));
+        for k in &self.kinds {
+            let splits = if shape.decode { attention::splits(gpu.caps(), &k.op, k.every, longest, n) } else { 1 };
+            let len = AttentionDispatches::partials_len(&k.op, n, splits) as u64;
+            partials = partials.max(len * u64::from(splits > 1));
             shape.splits.push(splits);
         }
         grown |= Memory::reserve(&gpu, &mut memory.partials, "partial attention", partials * 4, None)?;
+        let scores = scores_bytes(&self.plan, n, longest);
+        grown |= Memory::reserve(&gpu, &mut memory.scores, "scores of keys", scores, None)?;
         let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
-        memory::pack(&self.plan, &self.batch, &kvs, &self.shape.splits, &mut self.words, &mut self.rope);
+        let shape = (&self.shape, self.book.groups.len());
+        memory::pack(&self.plan, &self.batch, &kvs, shape, &mut self.words, &mut self.rope);
         grown |= Memory::reserve(&gpu, &mut memory.batch, "batch", self.words.len() as u64 * 4, None)?;
         grown |= Memory::reserve(&gpu, &mut memory.rope, "rotation tables", self.rope.len() as u64 * 4, None)?;
         if grown {
@@ -379,15 +386,4 @@ impl Call {
 fn bind(gpu: &Gpu, pipeline: &Pipeline, sources: &[Source], memory: &Memory, weights: &GpuWeights) -> wgpu::BindGroup {
     let bindings: Vec<Binding<'_>> = sources.iter().map(|s| memory.binding(*s, weights)).collect();
     pipeline.bind(gpu, &bindings)
-}
-
-/// For each group of caches an op of one of its layers; they only differ in what does not matter to memory.
-fn group_ops(plan: &Plan, book: &PageBook) -> Vec<AttentionOp> {
-    let op = |group: usize| {
-        plan.steps.iter().find_map(|s| match &s.kind {
-            StepKind::Attention(a) if book.place(a.op.cache).0 == group => Some(a.op.clone()),
-            _ => None,
-        })
-    };
-    (0..book.groups.len()).filter_map(op).collect()
 }

@@ -5,10 +5,14 @@ use handmill_shaders::Defines;
 use super::{
     Dim, Dispatch, Place,
     params::{NONE, Params, reduction, workgroup},
+    select::CachedRows,
 };
 use crate::{
     gpu::{Access, Caps, GpuError, Kernel},
-    graph::{AttentionOp, AttentionStep, Graph, HeadOp, NormKind, PositionScale, RopeId, RopeLayout, Rows, WeightId},
+    graph::{
+        AttentionOp, AttentionStep, CacheSpec, Graph, HeadOp, NormKind, PositionScale, RopeId, RopeLayout, Rows,
+        WeightId,
+    },
     step::KvType,
 };
 
@@ -23,29 +27,50 @@ pub struct AttentionPlaces<'a> {
     pub output: Place,
     /// The group of caches in the batch's sequence records.
     pub cache_group: u32,
+    /// Where the batch has the number of parts that a row's keys are divided into.
+    pub parts: u32,
+    /// The keys of blocks, where there are any.
+    pub blocks: Option<BlockPlaces>,
+    /// The keys that are chosen, where not all are attended to.
+    pub chosen: Option<Place>,
     /// How keys and values are stored.
     pub kv: KvType,
     /// The first element of a small vector in `vectors`.
     pub vector: &'a dyn Fn(WeightId) -> u32,
 }
 
-/// The dispatches of an attention step. All of them bind `ropes` (f32) as 4 and the layer's pages as 5, which `heads`
-/// writes; `split` and `merge` bind `partials` (f32) as 6.
+/// Where the keys of blocks come from, and where they are cached.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockPlaces {
+    /// A row a token, of which those that complete a block count.
+    pub keys: Place,
+    /// The group of caches in the batch's sequence records.
+    pub group: u32,
+    /// Tokens of a block.
+    pub every: usize,
+}
+
+/// The dispatches of an attention step. All of them but `blocks` bind `ropes` (f32) as 4 and the layer's pages as 5, which
+/// `heads` writes; `split` and `merge` bind `partials` (f32) as 6. Where there are blocks `single` and `split` bind their
+/// pages as 7, and `blocks` writes them, as 4.
 ///
-/// Run `heads`, then one of `single`, `split` with `merge`, `prompt`. Each of the three is right for any step: `single`
-/// and `split` take a row at a time, `prompt` tiles of a sequence's rows.
+/// Run `heads` and `blocks`, then one of `single`, `split` with `merge`, `prompt`. Each of the three is right for any step:
+/// `single` and `split` take a row at a time, `prompt` tiles of a sequence's rows.
 #[derive(Clone, Debug)]
 pub struct AttentionDispatches {
     /// Norms and rotations of q, k and v; k and v into their pages.
     pub heads: Dispatch,
+    /// The keys of blocks into their pages.
+    pub blocks: Option<Dispatch>,
     /// For few rows over few keys.
     pub single: Dispatch,
     /// For few rows over many keys: [`Dim::Splits`] parts a row, into `partials`.
     pub split: Dispatch,
     /// Joins the parts.
     pub merge: Dispatch,
-    /// For many rows a sequence.
-    pub prompt: Dispatch,
+    /// For many rows a sequence. Only where rows attend to all that they see: none where there are blocks, and where keys
+    /// are chosen for sequences that are no longer than their number.
+    pub prompt: Option<Dispatch>,
 }
 
 impl AttentionDispatches {
@@ -55,11 +80,18 @@ impl AttentionDispatches {
     }
 }
 
+/// The keys that a row of a sequence of `len` tokens attends to at most; `every` are the tokens of a block.
+fn most_keys(op: &AttentionOp, every: usize, len: usize) -> usize {
+    let chosen = |all: usize| op.selected.map_or(all, |k| k.min(all));
+    let own = op.window.map_or(len, |w| w.min(len));
+    if op.blocks.is_some() { own + chosen(len / every) } else { chosen(own) }
+}
+
 /// Into how many parts the keys of a row of a decode step should be divided: enough workgroups to fill a device, and no
-/// part too short. `longest` is the longest sequence's length (this step's tokens included), `rows` the rows of the
-/// step. All layers of a cache group share the number: it is word 10 of the batch.
-pub fn splits(caps: &Caps, op: &AttentionOp, longest: usize, rows: usize) -> u32 {
-    let keys = op.window.map_or(longest, |w| w.min(longest)) as u32;
+/// part too short. `every` are the tokens of a block, `longest` is the longest sequence's length (this step's tokens
+/// included), `rows` the rows of the step. Layers that attend alike share the number, which is in the batch.
+pub fn splits(caps: &Caps, op: &AttentionOp, every: usize, longest: usize, rows: usize) -> u32 {
+    let keys = most_keys(op, every, longest) as u32;
     // Some hundreds of workgroups fill any device; a software one has as many cores as it has.
     let enough = if caps.software { 8 } else { 512 };
     let (_, tiles) = decode_tiles(caps, op);
@@ -93,10 +125,11 @@ pub fn dispatches(
     let lowering = Lowering { caps, graph, step, places };
     Ok(AttentionDispatches {
         heads: lowering.heads().map_err(fail)?,
+        blocks: lowering.blocks(),
         single: lowering.decode(false),
         split: lowering.decode(true),
         merge: lowering.merge(),
-        prompt: lowering.prompt(),
+        prompt: op.blocks.is_none().then(|| lowering.prompt()),
     })
 }
 
@@ -142,9 +175,12 @@ fn solo_keys(op: &AttentionOp) -> usize {
     (8 * SOLO_TURNS / of_block / 64 * 64).max(64)
 }
 
-/// Whether a row with so many keys, of the longest sequence of a step, may go to `prompt`, or to `single`.
-pub fn fits_one_part(caps: &Caps, op: &AttentionOp, longest: usize) -> bool {
-    !caps.software || op.window.map_or(longest, |w| longest.min(w + SOLO)) <= solo_keys(op)
+/// Whether a row with so many keys, of the longest sequence of a step, may go to `prompt`, or to `single`. `every` are the
+/// tokens of a block.
+pub fn fits_one_part(caps: &Caps, op: &AttentionOp, every: usize, longest: usize) -> bool {
+    // The rows of a tile have windows that end one after the other.
+    let tile = AttentionOp { window: op.window.map(|w| w + SOLO), ..op.clone() };
+    !caps.software || most_keys(&tile, every, longest) <= solo_keys(op)
 }
 
 struct Lowering<'a> {
@@ -243,7 +279,10 @@ impl Lowering<'_> {
             Some(cap) => (op.scale / cap, cap * std::f32::consts::LOG2_E),
             None => (op.scale * std::f32::consts::LOG2_E, 0.0),
         };
-        let limit = |n: Option<usize>| n.map_or(NONE, |n| u32::try_from(n).unwrap_or(NONE));
+        let word = |n: usize| u32::try_from(n).unwrap_or(NONE);
+        let limit = |n: Option<usize>| n.map_or(NONE, word);
+        let blocks = self.places.blocks;
+        let place = Place { base: 0, offset: 0, stride: 0, rows: Rows::Token };
         let (rope, half) = op
             .rotate_on_read
             .map_or((NONE, 0), |rope| (rope.0, (self.graph.ropes()[rope.0 as usize].rotary_dims / 2) as u32));
@@ -251,7 +290,10 @@ impl Lowering<'_> {
             .u(&[(op.n_heads / op.n_kv_heads) as u32, op.sinks.map_or(NONE, self.places.vector)])
             .u(&[limit(op.window), limit(op.chunk)])
             .f(&[scale, cap])
-            .u(&[rope, half])
+            .u(&[rope, half, self.places.parts])
+            .u(&[blocks.map_or(0, |b| b.group), blocks.map_or(1, |b| word(b.every))])
+            .u(&[op.selected.map_or(0, word)])
+            .place(&self.places.chosen.unwrap_or(place))
     }
 
     fn defines(&self, invocations: usize) -> Defines {
@@ -275,17 +317,40 @@ impl Lowering<'_> {
     }
 
     fn decode(&self, split: bool) -> Dispatch {
-        let (heads, tiles) = decode_tiles(self.caps, &self.step.op);
-        let z = if split { Dim::Splits(self.places.cache_group) } else { Dim::Fixed(1) };
+        let op = &self.step.op;
+        let (heads, tiles) = decode_tiles(self.caps, op);
+        let z = if split { Dim::Splits(self.places.parts) } else { Dim::Fixed(1) };
         let grid = [Dim::RowsOver(1), Dim::Fixed(tiles), z];
-        let more: &[Access] =
-            if split { &[Access::Read, Access::Read, Access::ReadWrite] } else { &[Access::Read, Access::Read] };
+        let mut more = vec![Access::Read, Access::Read];
+        if split || op.blocks.is_some() {
+            more.push(if split { Access::ReadWrite } else { Access::Read });
+        }
+        more.extend(op.blocks.map(|_| Access::Read));
         let (name, defines) = if self.caps.software {
             ("attention_solo", self.solo_defines())
         } else {
             ("attention_decode", self.defines(decode_workgroup(self.caps) as usize).with("HEADS", heads))
         };
-        self.dispatch(name, defines.flag("SPLIT", split), self.params(), grid, more)
+        let defines = defines
+            .flag("SPLIT", split)
+            .flag("LISTED", op.blocks.is_some() || op.selected.is_some())
+            .flag("BLOCKS", op.blocks.is_some())
+            .flag("SELECTED", op.selected.is_some());
+        self.dispatch(name, defines, self.params(), grid, &more)
+    }
+
+    fn blocks(&self) -> Option<Dispatch> {
+        let (op, blocks) = (&self.step.op, self.places.blocks?);
+        let cache = CachedRows {
+            spec: CacheSpec {
+                every: blocks.every,
+                v_in_k: true,
+                ..CacheSpec::new(op.n_kv_heads, op.head_dim, op.v_dim)
+            },
+            group: blocks.group,
+            kv: self.places.kv,
+        };
+        Some(cache.write(self.caps, [blocks.keys, blocks.keys]))
     }
 
     fn merge(&self) -> Dispatch {

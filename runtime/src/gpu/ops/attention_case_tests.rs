@@ -3,7 +3,7 @@
 
 use super::{
     Dispatch, Place,
-    attention::{AttentionDispatches, AttentionPlaces, dispatches},
+    attention::{AttentionDispatches, AttentionPlaces, BlockPlaces, dispatches},
     rows_tests::rotate,
     step_tests::{PAGE, Sequence, TestStep, error},
 };
@@ -15,7 +15,7 @@ use crate::{
         ValueId,
     },
     quant::{f16_to_f32, f32_to_f16},
-    step::KvType,
+    step::{KvType, PAGE_BLOCKS},
 };
 
 pub(super) const BASE: AttentionOp = AttentionOp {
@@ -45,6 +45,8 @@ pub(super) struct Case {
     /// The first of them.
     pub first_dim: usize,
     pub sequences: Vec<(usize, usize)>,
+    /// Tokens of a block.
+    pub every: usize,
     pub head_ops: [Vec<HeadOp>; 3],
     /// On every device, or on the last adapter's.
     pub everywhere: bool,
@@ -58,6 +60,7 @@ pub(super) fn case(op: AttentionOp, sequences: &[(usize, usize)]) -> Case {
         rotary: 8,
         first_dim: 0,
         sequences: sequences.to_vec(),
+        every: 4,
         head_ops: Default::default(),
         everywhere: false,
     }
@@ -74,11 +77,17 @@ struct Data {
     graph: Graph,
     step: TestStep,
     attention: AttentionStep,
-    places: [Place; 4],
+    /// q, k, v, the result, the keys of blocks, the list of those that are chosen.
+    places: [Place; 6],
     arena: Vec<f32>,
     vectors: Vec<f32>,
     cached: Vec<Cached>,
     pages: Vec<u8>,
+    /// The keys of blocks: by sequence, head, block.
+    blocks: Vec<Vec<Vec<Vec<f32>>>>,
+    block_pages: Vec<u8>,
+    /// By row: what was chosen.
+    chosen: Vec<Vec<usize>>,
 }
 
 const POISON: f32 = f32::NAN;
@@ -120,10 +129,11 @@ impl Case {
                 Sequence { rows, cached, dropped_pages: first / PAGE }
             })
             .collect();
-        let step = TestStep::new(&sequences, &[], graph.ropes(), splits);
+        let step = TestStep::with_blocks(&sequences, &[], graph.ropes(), splits, self.every);
         let n = step.tokens();
-        let widths =
-            [op.n_heads * op.head_dim, op.n_kv_heads * op.head_dim, op.n_kv_heads * op.v_dim, op.n_heads * op.v_dim];
+        let key = op.n_kv_heads * op.head_dim;
+        let (q, v, y) = (op.n_heads * op.head_dim, op.n_kv_heads * op.v_dim, op.n_heads * op.v_dim);
+        let widths = [q, key, v, y, key, op.selected.unwrap_or(0)];
         let mut offset = 3;
         let places = widths.map(|width| {
             let place = Place { base: 8, offset, stride: width as u32 + 5, rows: Rows::Token };
@@ -131,6 +141,14 @@ impl Case {
             place
         });
         let mut arena = vec![POISON; 8 + offset as usize * n];
+        let mut chosen = Vec::new();
+        for (row, (_, position)) in step.positions().into_iter().enumerate().filter(|_| op.selected.is_some()) {
+            let list = self.chosen(row, position);
+            let to = &mut arena[at(&places[5], n, row)..][..widths[5]];
+            to.fill(-1.0);
+            to.iter_mut().zip(&list).for_each(|(to, i)| *to = *i as f32);
+            chosen.push(list);
+        }
         for (i, width) in widths.iter().enumerate().take(3) {
             for row in 0..n {
                 let x = random((i * 1000 + row) as u64, *width);
@@ -157,16 +175,42 @@ impl Case {
         let attention = AttentionStep {
             op: op.clone(),
             inputs: [ValueId(0), ValueId(1), ValueId(2)],
-            blocks: None,
-            selected: None,
+            blocks: op.blocks.map(|_| ValueId(4)),
+            selected: op.selected.map(|_| ValueId(5)),
             head_ops: self.head_ops.clone(),
             output: ValueId(3),
         };
         let pages = vec![0xff; step.n_pages * self.page_elements() * self.kv.bytes()];
         let vectors = random(55, 200);
-        let mut data = Data { graph, step, attention, places, arena, vectors, cached, pages };
+        let blocks = (0..sequences.len()).map(|s| {
+            let block = |h: usize, b: usize| {
+                let x = random(((s * 13 + h) * 100_003 + b) as u64 + 5, op.head_dim);
+                x.into_iter().map(|x| round(2.0 * x)).collect::<Vec<f32>>()
+            };
+            let all = 0..sequences[s].cached / self.every;
+            (0..op.n_kv_heads).map(|h| all.clone().map(|b| block(h, b)).collect()).collect()
+        });
+        let blocks = blocks.collect();
+        let block_pages = vec![0xff; step.n_block_pages * PAGE_BLOCKS * key * self.kv.bytes()];
+        let mut data =
+            Data { graph, step, attention, places, arena, vectors, cached, pages, blocks, block_pages, chosen };
         self.fill(&mut data);
         data
+    }
+
+    /// What a row at `position` chooses: all that it sees, or where those are too many about as many as it may.
+    fn chosen(&self, row: usize, position: usize) -> Vec<usize> {
+        let k = self.op.selected.unwrap_or(0);
+        let seen = if self.op.blocks.is_some() { (position + 1) / self.every } else { position + 1 };
+        if seen <= k {
+            return (0..seen).collect();
+        }
+        let luck = random(row as u64 + 99, seen);
+        let mut all: Vec<usize> = (0..seen).collect();
+        all.sort_by(|a, b| luck[*a].total_cmp(&luck[*b]));
+        all.truncate(k - k.min(row) / 2);
+        all.sort_unstable();
+        all
     }
 
     fn page_elements(&self) -> usize {
@@ -189,6 +233,13 @@ impl Case {
                     let rows = [&data.cached[s].k[head][position], &data.cached[s].v[head][position]];
                     for (slot, x) in self.slots(&data.step, s, head, position).into_iter().zip(rows) {
                         x.iter().enumerate().for_each(|(i, x)| self.put(&mut data.pages, slot + i, *x));
+                    }
+                }
+                for (b, key) in data.blocks[s][head].iter().enumerate() {
+                    let page = data.step.block_pages[s][b / PAGE_BLOCKS] as usize;
+                    let slot = (page * self.op.n_kv_heads + head) * PAGE_BLOCKS + b % PAGE_BLOCKS;
+                    for (i, x) in key.iter().enumerate() {
+                        self.put(&mut data.block_pages, slot * self.op.head_dim + i, *x);
                     }
                 }
             }
@@ -214,6 +265,9 @@ impl Case {
             inputs: [data.places[0], data.places[1], data.places[2]],
             output: data.places[3],
             cache_group: 1,
+            parts: 1,
+            blocks: self.op.blocks.map(|_| BlockPlaces { keys: data.places[4], group: 2, every: self.every }),
+            chosen: self.op.selected.map(|_| data.places[5]),
             kv: self.kv,
             vector: &|w| w.0,
         };
@@ -232,9 +286,23 @@ impl Case {
                 let len = data.step.sequences[*s].cached;
                 let first = op.window.map_or(0, |w| (position + 1).saturating_sub(w));
                 let first = first.max(op.chunk.map_or(0, |c| position / c * c));
-                let scores: Vec<f64> = (first..=*position)
-                    .map(|p| {
-                        let mut k: Vec<f64> = data.cached[*s].k[kv_head][p].iter().map(|x| f64::from(*x)).collect();
+                let cached = &data.cached[*s];
+                let own = |p: usize| (p, &cached.k[kv_head][p], &cached.v[kv_head][p]);
+                let of_block = |b: usize| (0, &data.blocks[*s][kv_head][b], &data.blocks[*s][kv_head][b]);
+                let keys: Vec<(usize, &Vec<f32>, &Vec<f32>)> = match (op.blocks, op.selected) {
+                    (None, None) => (first..=*position).map(own).collect(),
+                    (None, Some(_)) => data.chosen[row].iter().copied().map(own).collect(),
+                    (Some(_), None) => {
+                        (first..=*position).map(own).chain((0..(position + 1) / self.every).map(of_block)).collect()
+                    }
+                    (Some(_), Some(_)) => {
+                        (first..=*position).map(own).chain(data.chosen[row].iter().copied().map(of_block)).collect()
+                    }
+                };
+                let scores: Vec<f64> = keys
+                    .iter()
+                    .map(|&(p, k, _)| {
+                        let mut k: Vec<f64> = k.iter().map(|x| f64::from(*x)).collect();
                         if let Some(rope) = op.rotate_on_read {
                             let spec = &data.graph.ropes()[rope.0 as usize];
                             rotate(&mut k, spec, &spec.inv_freq(len), p);
@@ -248,8 +316,7 @@ impl Case {
                 let top = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
                 let total: f64 = scores.iter().copied().chain(sink).map(|s| (s - top).exp()).sum();
                 let mut out = vec![0.0; op.v_dim];
-                for (s_, p) in scores.iter().zip(first..) {
-                    let v = &data.cached[*s].v[kv_head][p];
+                for (s_, (_, _, v)) in scores.iter().zip(keys) {
                     out.iter_mut().zip(v).for_each(|(o, v)| *o += (s_ - top).exp() / total * f64::from(*v));
                 }
                 out
@@ -274,10 +341,11 @@ impl Case {
             let mut pages = data.pages.clone();
             let partials = AttentionDispatches::partials_len(&self.op, n, parts);
             let mut partials: Vec<u8> = bytemuck::cast_slice(&vec![POISON; partials]).to_vec();
+            let mut blocks = data.block_pages.clone();
             let mut run = |kernels: &[&Dispatch]| {
                 let mut arena = data.arena.clone();
                 for k in kernels {
-                    let mut more = vec![&mut ropes, &mut pages, &mut partials];
+                    let mut more = vec![&mut ropes, &mut pages, &mut partials, &mut blocks];
                     more.truncate(k.kernel.bindings.len() - 4);
                     data.step.run(gpu, k, &mut arena, &data.vectors, &mut more);
                 }
@@ -293,7 +361,10 @@ impl Case {
             };
             run(&[&d.single]);
             run(&[&d.split, &d.merge]);
-            run(&[&d.prompt]);
+            if let Some(prompt) = d.prompt.as_ref().filter(|_| self.op.selected.is_none_or(|k| data.step.longest <= k))
+            {
+                run(&[prompt]);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     gpu::testing,
-    graph::{AttentionOp, HeadOp, NormKind, NormOp, PositionScale, RopeId, RopeLayout, WeightId},
+    graph::{AttentionOp, CacheId, HeadOp, NormKind, NormOp, PositionScale, RopeId, RopeLayout, WeightId},
     step::KvType,
 };
 
@@ -103,26 +103,67 @@ fn softcap_sinks_and_rotation_on_read_match_f64() {
 }
 
 #[test]
+fn chosen_keys_match_f64() {
+    // DeepSeek V3.2's, and small ones; as many as are seen, and fewer.
+    for (n_heads, n_kv_heads, head_dim, v_dim, v_in_k, kv) in
+        [(5, 1, 576, 512, true, KvType::F16), (11, 1, 48, 32, true, KvType::F32), (6, 2, 16, 24, false, KvType::F16)]
+    {
+        for k in [9, 70, 100] {
+            let op =
+                AttentionOp { n_heads, n_kv_heads, head_dim, v_dim, v_in_k, scale: 0.1, selected: Some(k), ..BASE };
+            let what = format!("{k} chosen of {head_dim}/{v_dim} {kv:?}");
+            Case { kv, everywhere: k == 9, ..case(op, &[(1, 70), (11, 75), (1, 1)]) }.check(&what);
+        }
+    }
+    let op = AttentionOp { selected: Some(300), v_in_k: true, ..BASE };
+    case(op, &[(3, 900), (1, 400)]).check("300 chosen of 900");
+}
+
+#[test]
+fn keys_of_blocks_match_f64() {
+    let sequences = [(1, 300), (9, 75), (2, 3), (1, 1)];
+    let base = AttentionOp { v_in_k: true, window: Some(20), blocks: Some(CacheId(1)), ..BASE };
+    for (selected, every, kv) in [(None, 7, KvType::F16), (Some(10), 4, KvType::F16), (Some(40), 3, KvType::F32)] {
+        for (n_heads, n_kv_heads, head_dim) in [(6, 2, 16), (11, 1, 48)] {
+            let sinks = Some(WeightId(7));
+            let op = AttentionOp { n_heads, n_kv_heads, head_dim, v_dim: head_dim, selected, sinks, ..base.clone() };
+            let what = format!("{selected:?} blocks of {every} {kv:?}, heads of {head_dim}");
+            Case { kv, every, everywhere: n_heads == 6, ..case(op, &sequences) }.check(&what);
+        }
+    }
+    // DeepSeek V4's.
+    let op = AttentionOp { n_heads: 9, n_kv_heads: 1, head_dim: 512, v_dim: 512, scale: 0.05, ..base };
+    let op = AttentionOp { window: Some(128), ..op };
+    Case { every: 128, ..case(op.clone(), &[(1, 700), (3, 130)]) }.check("blocks of 128");
+    let op = AttentionOp { selected: Some(64), softcap: Some(9.0), ..op };
+    case(op, &[(1, 700), (3, 130)]).check("64 blocks of 4");
+}
+
+#[test]
 fn splits_follow_length_and_room() {
     let Some(gpu) = testing::gpus().first() else { return };
     let mut caps = gpu.caps().clone();
     caps.software = false;
     let op = AttentionOp { n_heads: 9, n_kv_heads: 3, head_dim: 64, v_dim: 64, ..BASE };
-    assert_eq!(splits(&caps, &op, 100, 1), 1);
-    assert_eq!(splits(&caps, &op, 1000, 1), 4);
-    assert_eq!(splits(&caps, &op, 100_000, 1), 170);
-    assert_eq!(splits(&caps, &op, 100_000, 1000), 1);
-    assert_eq!(splits(&caps, &AttentionOp { window: Some(512), ..op.clone() }, 100_000, 1), 2);
+    assert_eq!(splits(&caps, &op, 1, 100, 1), 1);
+    assert_eq!(splits(&caps, &op, 1, 1000, 1), 4);
+    assert_eq!(splits(&caps, &op, 1, 100_000, 1), 170);
+    assert_eq!(splits(&caps, &op, 1, 100_000, 1000), 1);
+    assert_eq!(splits(&caps, &AttentionOp { window: Some(512), ..op.clone() }, 1, 100_000, 1), 2);
+    let listed = AttentionOp { window: Some(512), blocks: Some(CacheId(1)), ..op.clone() };
+    assert_eq!(splits(&caps, &listed, 128, 100_000, 1), 6);
+    assert_eq!(splits(&caps, &AttentionOp { selected: Some(200), ..listed }, 4, 100_000, 1), 3);
+    assert_eq!(splits(&caps, &AttentionOp { selected: Some(2048), ..op.clone() }, 1, 100_000, 1), 8);
     // On a software device, so many that no invocation has more keys than it may.
     caps.software = true;
-    assert!(fits_one_part(&caps, &op, 4096));
+    assert!(fits_one_part(&caps, &op, 1, 4096));
     for head_dim in [64, 80, 256, 1024] {
         let op = AttentionOp { head_dim, v_dim: head_dim, ..op.clone() };
-        assert!(!fits_one_part(&caps, &op, 100_000));
+        assert!(!fits_one_part(&caps, &op, 1, 100_000));
         for rows in [1, 1000] {
-            let parts = splits(&caps, &op, 100_000, rows) as usize;
-            assert!(fits_one_part(&caps, &op, 100_000usize.div_ceil(parts).next_multiple_of(64)), "{head_dim}");
+            let parts = splits(&caps, &op, 1, 100_000, rows) as usize;
+            assert!(fits_one_part(&caps, &op, 1, 100_000usize.div_ceil(parts).next_multiple_of(64)), "{head_dim}");
         }
-        assert!(fits_one_part(&caps, &AttentionOp { window: Some(100), ..op }, 100_000));
+        assert!(fits_one_part(&caps, &AttentionOp { window: Some(100), ..op }, 1, 100_000));
     }
 }

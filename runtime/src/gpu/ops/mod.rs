@@ -12,6 +12,7 @@ mod params;
 pub mod recurrent;
 pub mod rows;
 pub mod sample;
+pub mod select;
 
 use super::kernel::Kernel;
 use crate::graph::Rows;
@@ -46,8 +47,15 @@ pub enum Dim {
     RowsOver(u32),
     /// One a sequence of the step.
     Sequences,
-    /// The parts that the keys of a row are divided into, for this group of caches: what the step's batch says.
+    /// The parts that the keys of a row are divided into, by attention of this kind: what the step's batch says.
     Splits(u32),
+    /// The entries that the step's longest sequence has in a cache divided by `over`, rounded up.
+    Entries {
+        /// Tokens of an entry.
+        every: u32,
+        /// Entries of a workgroup.
+        over: u32,
+    },
 }
 
 /// One call of a kernel.
@@ -75,6 +83,8 @@ mod recurrent_tests;
 mod rows_tests;
 #[cfg(test)]
 mod sample_tests;
+#[cfg(test)]
+mod select_tests;
 #[cfg(test)]
 mod step_tests;
 #[cfg(all(test, not(all(target_arch = "aarch64", target_os = "linux"))))]

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     gpu::{Access, Caps, GpuError, Kernel},
     graph::{
-        Act, Graph, GroupScore, NormKind, NormOp, PositionScale, RopeId, RopeLayout, RouteOp, RouteScore, RouteWeight,
-        RowOp, RowProgram, Rows, Src, StreamOp, WeightId,
+        Act, Graph, GroupScore, HyperOp, NormKind, NormOp, PositionScale, RopeId, RopeLayout, RouteOp, RouteScore,
+        RouteWeight, RowOp, RowProgram, Rows, Src, StreamOp, WeightId,
     },
 };
 
@@ -177,10 +177,7 @@ impl Lowering<'_> {
             RowOp::Rope { src, rope, head_dim } => out.push(self.rope(i, *src, *rope, *head_dim)),
             RowOp::Embed { table, scale, or_first } => self.embed(i, *table, (*scale, *or_first), out)?,
             RowOp::Streams { a, b, op, widths } => out.push(self.streams(i, [*a, *b], *op, *widths)),
-            RowOp::Hyper { .. } => {
-                let why = "hyper-connections are computed on the CPU alone".to_owned();
-                return Err(GpuError::Unsupported { op: "hyper", name: String::new(), why });
-            }
+            RowOp::Hyper { src, op } => out.push(self.hyper(i, *src, op)),
             RowOp::Sparsify { src, deviations } => {
                 let defines = Defines::new().flag("SPARSIFY", true);
                 out.push(self.statistics(i, [*src, *src], instr.width, *deviations, defines));
@@ -456,6 +453,17 @@ impl Lowering<'_> {
         let params = params.u(&[stream as u32, width as u32, inputs as u32]).f(&[offset]);
         let grid = [Dim::Fixed((width as u32).div_ceil(invocations)), Dim::RowsOver(1), Dim::Fixed(1)];
         RowDispatch { dispatch: self.dispatch("streams", defines, params, grid, &[]), extra: Extra::None }
+    }
+
+    fn hyper(&self, i: usize, src: Src, op: &HyperOp) -> RowDispatch {
+        let mix = self.program.instrs[i].width > op.streams;
+        let invocations = workgroup(self.caps, 32, 32);
+        let defines = Defines::new().with("WG", invocations).with("N", op.streams).flag("MIX", mix);
+        let params = Params::default().place(&self.place(self.operand(src).src)).place(&self.target(i));
+        let vectors = [op.scale, op.base].map(|w| self.vector(Some(w)));
+        let params = params.u(&vectors).u(&[op.iterations as u32]).f(&[op.eps]);
+        let grid = [Dim::RowsOver(invocations), Dim::Fixed(1), Dim::Fixed(1)];
+        RowDispatch { dispatch: self.dispatch("hyper", defines, params, grid, &[]), extra: Extra::None }
     }
 
     /// For kernels that need the statistics of each `stream` elements of a row.

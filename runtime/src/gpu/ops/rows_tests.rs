@@ -12,8 +12,8 @@ use crate::{
     format::{Bytes, Tensor},
     gpu::testing,
     graph::{
-        Act, Graph, GraphBuilder, NormKind, NormOp, PositionScale, RopeFreqs, RopeId, RopeLayout, RopeSpec, RowInstr,
-        RowOp, RowProgram, Rows, Src, StreamOp, ValueId, WeightId,
+        Act, Graph, GraphBuilder, HyperOp, NormKind, NormOp, PositionScale, RopeFreqs, RopeId, RopeLayout, RopeSpec,
+        RowInstr, RowOp, RowProgram, Rows, Src, StreamOp, ValueId, WeightId,
     },
     quant::DType,
 };
@@ -50,7 +50,7 @@ fn graph(width: usize, head: usize) -> Graph {
     let rotary_dims = head / 4 * 2;
     let freqs = RopeFreqs::Fixed(RopeSpec::base_inv_freq(1000.0, rotary_dims));
     let last = RopeSpec { first_dim: head - rotary_dims, ..RopeSpec::new(RopeLayout::Interleaved, rotary_dims, freqs) };
-    g.rope_spec(last.inverse().expect("fixed frequencies"));
+    g.rope_spec(RopeSpec { back: 3, ..last.inverse().expect("fixed frequencies") });
     g.finish(ValueId(0))
 }
 
@@ -259,7 +259,7 @@ impl Case<'_> {
                     RowOp::Copy { src: s } => src(s),
                     RowOp::Rope { src: s, rope, head_dim } => {
                         let spec = &self.graph.ropes()[rope.0 as usize];
-                        let position = self.step.positions()[token_row].1;
+                        let position = self.step.positions()[token_row].1.saturating_sub(spec.back);
                         let mut x = src(s);
                         x.chunks_mut(*head_dim).for_each(|head| rotate(head, spec, &spec.inv_freq(0), position));
                         x
@@ -422,6 +422,22 @@ fn streams_match_f64() {
             run(RowOp::Sparsify { src: V0, deviations: 0.4 });
             let only = NormOp { eps: 0.0, ..norm(NormKind::None, width, Some(0), Some(1)) };
             run(RowOp::Norm { src: V0, norm: only });
+        }
+    }
+}
+
+#[test]
+fn coefficients_of_hyper_connections_match_f64() {
+    for (streams, iterations) in [(1, 1), (2, 4), (4, 20), (8, 3)] {
+        for width in [streams, streams * (streams + 2)] {
+            // Vector 0 is the base; three elements of vector 2 are the scale.
+            let graph = graph(width, 3);
+            let step = step(&graph);
+            let op = HyperOp { streams, iterations, eps: 1e-3, scale: WeightId(2), base: WeightId(0) };
+            for rows in [Rows::Token, Rows::Output] {
+                let program = program(rows, width, vec![(RowOp::Hyper { src: V0, op: op.clone() }, Some(3))]);
+                Case { graph: &graph, step: &step, width, program, result: None }.check(1);
+            }
         }
     }
 }

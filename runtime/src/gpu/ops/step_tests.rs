@@ -5,6 +5,7 @@ use crate::{
     cpu::ops::rope_cos_sin,
     gpu::{Access, Gpu},
     graph::{RopeSpec, Rows},
+    step::PAGE_BLOCKS,
 };
 
 /// Tokens of a page.
@@ -18,7 +19,7 @@ pub(super) struct Sequence {
     pub dropped_pages: usize,
 }
 
-/// A step with its batch. There are two groups of caches, of which group 1 has pages.
+/// A step with its batch. There are three groups of caches, of which group 1 has pages of tokens and group 2 pages of blocks.
 pub(super) struct TestStep {
     pub sequences: Vec<Sequence>,
     pub outputs: Vec<u32>,
@@ -28,10 +29,19 @@ pub(super) struct TestStep {
     /// By sequence, by page from the first.
     pub pages: Vec<Vec<u32>>,
     pub n_pages: usize,
+    /// The same of group 2.
+    pub block_pages: Vec<Vec<u32>>,
+    pub n_block_pages: usize,
+    pub longest: usize,
 }
 
 impl TestStep {
     pub fn new(sequences: &[Sequence], outputs: &[u32], specs: &[RopeSpec], splits: u32) -> Self {
+        Self::with_blocks(sequences, outputs, specs, splits, 1000)
+    }
+
+    /// With blocks of `every` tokens.
+    pub fn with_blocks(sequences: &[Sequence], outputs: &[u32], specs: &[RopeSpec], splits: u32, every: usize) -> Self {
         let tokens: usize = sequences.iter().map(|s| s.rows).sum();
         let mut batch = vec![0xdead_beefu32; 16];
         batch[0] = tokens as u32;
@@ -48,28 +58,35 @@ impl TestStep {
         let owner = sequences.iter().enumerate().flat_map(|(i, s)| vec![i as u32; s.rows]).collect();
         section(&mut batch, 4, owner);
         section(&mut batch, 5, outputs.to_vec());
-        let mut pages = Vec::new();
-        let mut n_pages = 0;
+        let (mut pages, mut block_pages) = (Vec::new(), Vec::new());
+        let (mut n_pages, mut n_block_pages) = (0, 0);
+        // Page numbers count down, and a page lies between the sequences' ones.
+        let numbered = |n: usize, made: &mut usize| -> Vec<u32> {
+            let own = (0..n).map(|i| (*made + n - 1 - i) as u32).collect();
+            *made += n + 1;
+            own
+        };
         let mut records = Vec::new();
         let mut first_row = 0;
         let mut first_keys = Vec::new();
         let mut keys = 0;
         for s in sequences {
-            let n = s.cached.div_ceil(PAGE);
-            // Page numbers count down, and a page lies between the sequences' ones.
-            let own: Vec<u32> = (0..n).map(|i| (n_pages + n - 1 - i) as u32).collect();
-            n_pages += n + 1;
+            let own = numbered(s.cached.div_ceil(PAGE), &mut n_pages);
             let at = batch.len() as u32;
             batch.extend(&own[s.dropped_pages..]);
+            let blocks = numbered((s.cached / every).div_ceil(PAGE_BLOCKS), &mut n_block_pages);
+            let blocks_at = batch.len() as u32;
+            batch.extend(&blocks);
             records.extend([first_row as u32, s.rows as u32, s.cached as u32, 0, 0xdead_beef, 0xdead_beef]);
-            records.extend([at, s.dropped_pages as u32]);
+            records.extend([at, s.dropped_pages as u32, blocks_at, 0]);
             pages.push(own);
+            block_pages.push(blocks);
             first_row += s.rows;
             first_keys.push(keys as u32);
             keys += s.cached;
         }
         section(&mut batch, 6, records);
-        batch[7] = 8;
+        batch[7] = 10;
         section(&mut batch, 9, first_keys);
         section(&mut batch, 10, vec![0xdead_beef, splits]);
         let mut ropes = vec![f32::NAN];
@@ -84,7 +101,7 @@ impl TestStep {
             };
             for s in sequences {
                 for position in s.cached - s.rows..s.cached {
-                    let (cos, sin) = angles(s, position);
+                    let (cos, sin) = angles(s, position.saturating_sub(spec.back));
                     ropes.extend(cos);
                     ropes.extend(sin);
                 }
@@ -97,7 +114,20 @@ impl TestStep {
             records.extend([keys as u32, 0]);
         }
         section(&mut batch, 8, records);
-        Self { sequences: sequences.to_vec(), outputs: outputs.to_vec(), batch, ropes, splits, pages, n_pages }
+        let longest = sequences.iter().map(|s| s.cached).max().unwrap_or(0);
+        batch[13] = longest as u32;
+        Self {
+            sequences: sequences.to_vec(),
+            outputs: outputs.to_vec(),
+            batch,
+            ropes,
+            splits,
+            pages,
+            n_pages,
+            block_pages,
+            n_block_pages,
+            longest,
+        }
     }
 
     pub fn tokens(&self) -> usize {
@@ -123,10 +153,11 @@ impl TestStep {
             Dim::Fixed(n) => n,
             Dim::RowsOver(n) => (self.count(dispatch.rows) as u32).div_ceil(n),
             Dim::Sequences => self.sequences.len() as u32,
-            Dim::Splits(group) => {
-                assert_eq!(group, 1);
+            Dim::Splits(kind) => {
+                assert_eq!(kind, 1);
                 self.splits
             }
+            Dim::Entries { every, over } => (self.longest as u32 / every).div_ceil(over),
         };
         // The poisoned element behind the vectors makes the buffer a multiple of four.
         let vectors: Vec<f32> = vectors.iter().copied().chain([f32::NAN; 4]).collect();

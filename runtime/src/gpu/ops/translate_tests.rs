@@ -6,6 +6,7 @@
 //! naga reads them (`native/`), as browsers do (`browser/`), and in SPIR-V (`spv/`).
 
 mod experts;
+mod select;
 mod variants;
 
 use std::{

@@ -4,32 +4,46 @@ use super::{Lowering, StepDraft, calls::When};
 use crate::{
     gpu::{
         GpuError,
-        exec::memory::Source,
-        ops::attention::{self, AttentionPlaces},
+        exec::{kinds, memory::Source},
+        ops::attention::{self, AttentionPlaces, BlockPlaces},
     },
     graph::{AttentionStep, Rows},
 };
 
 impl Lowering<'_> {
     pub(super) fn attention(&mut self, name: &str, step: &AttentionStep) -> Result<StepDraft, GpuError> {
-        let (group, _) = self.book.place(step.op.cache);
+        let op = &step.op;
+        let parts = kinds::number(&self.kinds, self.book, op);
+        let blocks = op.blocks.zip(step.blocks).map(|(cache, keys)| BlockPlaces {
+            keys: self.value(keys),
+            group: self.book.place(cache).0 as u32,
+            every: self.plan.graph.caches()[cache.0 as usize].every,
+        });
         let places = AttentionPlaces {
             inputs: step.inputs.map(|v| self.value(v)),
             output: self.value(step.output),
-            cache_group: group as u32,
+            cache_group: self.book.place(op.cache).0 as u32,
+            parts: parts as u32,
+            blocks,
+            chosen: step.selected.map(|v| self.value(v)),
             kv: self.book.kv_type(),
             vector: &|id| self.vector_at[id.0 as usize],
         };
         let made = attention::dispatches(self.gpu.caps(), &self.plan.graph, name, step, &places)?;
-        let cache = [Source::Rope, Source::Kv(step.op.cache.0 as usize)];
-        let parts = [cache[0], cache[1], Source::Partials];
-        let before = vec![self.draft(made.heads, &cache)];
-        let split = vec![self.draft(made.split, &parts), self.draft(made.merge, &parts)];
-        let variants = vec![
-            (When::Prompt, vec![self.draft(made.prompt, &cache)]),
-            (When::Split(group), split),
-            (When::Always, vec![self.draft(made.single, &cache)]),
-        ];
+        let own = Source::Kv(op.cache.0 as usize);
+        // Only what there are blocks for binds the last of them.
+        let of_blocks = op.blocks.map_or(own, |cache| Source::Kv(cache.0 as usize));
+        let sources = [Source::Rope, own, Source::Partials, of_blocks];
+        let mut before = vec![self.draft(made.heads, &sources)];
+        before.extend(made.blocks.map(|write| self.draft(write, &[of_blocks])));
+        let mut variants = Vec::new();
+        if let Some(prompt) = made.prompt {
+            // As long as all that are seen are chosen, it does not matter that they are.
+            variants.push((When::Prompt(op.selected), vec![self.draft(prompt, &sources)]));
+        }
+        let split = vec![self.draft(made.split, &sources), self.draft(made.merge, &sources)];
+        variants.push((When::Split(parts), split));
+        variants.push((When::Always, vec![self.draft(made.single, &sources)]));
         Ok(StepDraft { rows: Rows::Token, flops_per_row: 0, gated: None, before, variants })
     }
 }

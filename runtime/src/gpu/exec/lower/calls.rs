@@ -24,9 +24,9 @@ pub(in super::super) struct StepCalls {
 pub(super) enum When {
     /// At most so many rows.
     RowsUpTo(u32),
-    /// Sequences of many new tokens.
-    Prompt,
-    /// The keys of this group of caches are divided into parts.
+    /// Sequences of many new tokens; where it says how many, of no more than so many tokens in all.
+    Prompt(Option<usize>),
+    /// The keys of this kind of attention are divided into parts.
     Split(usize),
     /// Any step.
     Always,
@@ -40,8 +40,10 @@ pub(in super::super) struct Shape {
     pub sequences: usize,
     /// No sequence has more than a few new tokens.
     pub decode: bool,
-    /// By group of caches: the parts that a row's keys are divided into.
+    /// By kind of attention: the parts that a row's keys are divided into.
     pub splits: Vec<u32>,
+    /// Cached tokens of the longest sequence.
+    pub longest: usize,
 }
 
 impl Shape {
@@ -58,7 +60,8 @@ impl Shape {
             Dim::Fixed(n) => n,
             Dim::RowsOver(n) => (self.count(rows) as u32).div_ceil(n),
             Dim::Sequences => self.sequences as u32,
-            Dim::Splits(group) => self.splits[group as usize],
+            Dim::Splits(kind) => self.splits[kind as usize],
+            Dim::Entries { every, over } => (self.longest as u32 / every).div_ceil(over),
         }
     }
 }
@@ -68,8 +71,8 @@ impl StepCalls {
     pub fn calls(&self, shape: &Shape) -> impl Iterator<Item = &Call> {
         let fits = |(when, _): &&(When, Vec<Call>)| match when {
             When::RowsUpTo(most) => shape.count(self.rows) as u64 <= u64::from(*most),
-            When::Prompt => !shape.decode,
-            When::Split(group) => shape.splits[*group] > 1,
+            When::Prompt(most) => !shape.decode && most.is_none_or(|most| shape.longest <= most),
+            When::Split(kind) => shape.splits[*kind] > 1,
             When::Always => true,
         };
         let variant = self.variants.iter().find(fits).map_or(&[][..], |(_, calls)| calls);

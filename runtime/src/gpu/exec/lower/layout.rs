@@ -1,13 +1,18 @@
 //! How large the arena is.
 
 use crate::{
-    gpu::{Gpu, GpuError, exec::memory::ArenaLayout, ops::experts::pair_words},
+    gpu::{
+        Gpu, GpuBackendOptions, GpuError,
+        exec::memory::ArenaLayout,
+        ops::{experts::pair_words, select::scores_len},
+    },
     graph::{Device, Plan, Rows, StepKind},
+    step::PAGE_TOKENS,
 };
 
 /// The elements that a row of each kind takes, with the scratch of the step that needs most, and how many token rows
 /// leave room in one binding for an output row at least.
-pub(in super::super) fn lay_out(gpu: &Gpu, plan: &Plan, max_step_tokens: usize) -> Result<ArenaLayout, GpuError> {
+pub(in super::super) fn lay_out(gpu: &Gpu, plan: &Plan, options: &GpuBackendOptions) -> Result<ArenaLayout, GpuError> {
     let mut scratch = [0, 0];
     for step in plan.steps.iter().filter(|s| s.device == Device::Gpu) {
         let Some(program) = step.kind.program() else { continue };
@@ -17,12 +22,16 @@ pub(in super::super) fn lay_out(gpu: &Gpu, plan: &Plan, max_step_tokens: usize) 
     let mut layout = ArenaLayout {
         token_elements: plan.token_elements + scratch[0],
         output_elements: plan.output_elements + scratch[1],
-        max_tokens: max_step_tokens.max(1),
+        max_tokens: options.max_step_tokens.max(1),
         pair_words: 0,
     };
     // Room for some output rows beside the tokens: perplexity wants many, everything else one a sequence.
     let most = gpu.caps().max_binding;
-    while layout.max_tokens > 1 && layout.bytes(8) > most {
+    // A sequence may also fill the pages that others would lose to rounding.
+    let longest = options.max_cached_tokens + 8 * PAGE_TOKENS;
+    let too_many =
+        |layout: &ArenaLayout| layout.bytes(8) > most || scores_bytes(plan, layout.max_tokens, longest) > most;
+    while layout.max_tokens > 1 && too_many(&layout) {
         layout.max_tokens /= 2;
     }
     let pairs = |kind: &StepKind| match kind {
@@ -40,4 +49,18 @@ pub(in super::super) fn lay_out(gpu: &Gpu, plan: &Plan, max_step_tokens: usize) 
         });
     }
     Ok(layout)
+}
+
+/// Bytes of the scores that keys are chosen by, for `rows` rows and a longest sequence of `longest` tokens: none as long as
+/// all are chosen.
+pub(in super::super) fn scores_bytes(plan: &Plan, rows: usize, longest: usize) -> u64 {
+    let words = |kind: &StepKind| match kind {
+        StepKind::Select(s) => {
+            let every = plan.graph.caches()[s.op.cache.0 as usize].every;
+            if longest / every > s.op.k { scores_len(rows, longest, every) } else { 0 }
+        }
+        _ => 0,
+    };
+    let steps = plan.steps.iter().filter(|s| s.device == Device::Gpu);
+    4 * steps.map(|s| words(&s.kind)).max().unwrap_or(0) as u64
 }

@@ -6,12 +6,14 @@ mod experts;
 pub(super) mod layout;
 mod linear;
 mod recurrent;
+mod select;
 mod windows;
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Call, Dim, Dispatch, Kernel, Pipeline, bind,
+    Call, Dim, Dispatch, GpuBackendOptions, Kernel, Pipeline, bind,
+    kinds::{self, AttentionKind},
     memory::{ArenaLayout, Memory, Source},
 };
 use crate::{
@@ -53,6 +55,7 @@ pub(super) struct Lowering<'a> {
     gpu: &'a Gpu,
     weights: &'a GpuWeights,
     book: &'a PageBook,
+    pub kinds: Vec<AttentionKind>,
     /// What linears may use: who wants keys and values in f32 wants no factors in f16 or int8 either.
     linear_caps: Caps,
     pub layout: ArenaLayout,
@@ -73,7 +76,7 @@ impl<'a> Lowering<'a> {
         plan: &'a Plan,
         weights: &'a GpuWeights,
         book: &'a PageBook,
-        max_step_tokens: usize,
+        options: &GpuBackendOptions,
     ) -> Result<Self, GpuError> {
         let (mut vectors, mut vector_at) = (Vec::new(), Vec::new());
         for (vector, (_, tensor)) in plan.decode_vectors()?.into_iter().zip(plan.graph.weights()) {
@@ -84,7 +87,7 @@ impl<'a> Lowering<'a> {
                 vectors.extend(scales.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
             }
         }
-        let layout = layout::lay_out(gpu, plan, max_step_tokens)?;
+        let layout = layout::lay_out(gpu, plan, options)?;
         let rounding = book.kv_type() == KvType::F16;
         let caps = gpu.caps();
         let linear_caps = Caps { f16: caps.f16 && rounding, int8_dot: caps.int8_dot && rounding, ..caps.clone() };
@@ -93,6 +96,7 @@ impl<'a> Lowering<'a> {
             gpu,
             weights,
             book,
+            kinds: kinds::kinds(plan, book),
             linear_caps,
             layout,
             params: Vec::new(),
@@ -126,14 +130,8 @@ impl<'a> Lowering<'a> {
                     }
                 }
                 StepKind::Experts(experts) => lowering.experts(experts)?,
-                StepKind::Select(_) => {
-                    let why = "keys are chosen on the CPU alone".to_owned();
-                    return Err(GpuError::Unsupported { op: "select_keys", name: step.name.clone(), why });
-                }
-                StepKind::Pool(_) => {
-                    let why = "blocks are pooled on the CPU alone".to_owned();
-                    return Err(GpuError::Unsupported { op: "pool", name: step.name.clone(), why });
-                }
+                StepKind::Select(select) => lowering.select(&step.name, select)?,
+                StepKind::Pool(pool) => lowering.pool(&step.name, pool)?,
                 StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
                 StepKind::ShortConv(conv) => lowering.short_conv(conv),
                 StepKind::GatedDelta(delta) => lowering.gated_delta(&step.name, delta)?,

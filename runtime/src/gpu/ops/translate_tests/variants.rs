@@ -8,7 +8,7 @@ use crate::{
         Access, Caps, Kernel,
         ops::{
             Place,
-            attention::{self, AttentionPlaces},
+            attention::{self, AttentionPlaces, BlockPlaces},
             linear::{self, HeadCall, LinearCall, LinearPart, PartScales},
             recurrent,
             rows::{self, Places},
@@ -16,7 +16,7 @@ use crate::{
         },
     },
     graph::{
-        Act, AttentionOp, AttentionStep, CacheId, GatedDeltaOp, Graph, GraphBuilder, HeadOp, NormKind, NormOp,
+        Act, AttentionOp, AttentionStep, CacheId, GatedDeltaOp, Graph, GraphBuilder, HeadOp, HyperOp, NormKind, NormOp,
         PositionScale, RopeFreqs, RopeId, RopeLayout, RopeSpec, RowInstr, RowOp, RowProgram, Rows, ShortConvOp, Src,
         StateId, StreamOp, ValueId, WeightId,
     },
@@ -52,6 +52,7 @@ pub fn all(found: &mut dyn FnMut(&Caps, &Kernel)) {
             programs.iter().for_each(|(program, result)| row_kernels(&caps, graph, program, *result, *skew, found));
         }
         attention_kernels(&caps, found);
+        super::select::all(&caps, found);
         recurrent_kernels(&caps, found);
         if typical {
             super::experts::all(&caps, found);
@@ -318,6 +319,11 @@ fn row_programs(graph: &Graph, width: usize, head: usize) -> Vec<(RowProgram, Op
         lists.push(vec![(RowOp::Streams { a: v0, b: v1, op, widths: [width, width] }, keep)]);
     }
     lists.push(vec![(RowOp::Sparsify { src: v0, deviations: 1.6 }, keep)]);
+    let (scale, base) = (WeightId(2), WeightId(0));
+    for streams in [4, width] {
+        let op = HyperOp { streams, iterations: 20, eps: 1e-6, scale, base };
+        lists.push(vec![(RowOp::Hyper { src: v0, op }, keep)]);
+    }
     let scale = PositionScale { beta: 0.1, length: 8192, offset: 1 };
     lists.push(vec![(RowOp::PositionScale { src: v0, scale }, keep)]);
     for rope in [RopeId(0), RopeId(1)] {
@@ -386,30 +392,56 @@ fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
                     blocks: None,
                 };
                 for head_ops in head_ops(head_dim, rotate_on_read.is_none()) {
-                    let inputs = [ValueId(0), ValueId(1), ValueId(2)];
-                    let step = AttentionStep {
-                        op: op.clone(),
-                        inputs,
-                        blocks: None,
-                        selected: None,
-                        head_ops,
-                        output: ValueId(3),
-                    };
-                    let places = AttentionPlaces {
-                        inputs: [n_heads * head_dim, n_kv_heads * head_dim, n_kv_heads * v_dim]
-                            .map(|n| place(n, 0, Rows::Token)),
-                        output: place(n_heads * v_dim, 0, Rows::Token),
-                        cache_group: 0,
-                        kv,
-                        vector: &|id| 4 * id.0,
-                    };
-                    let made = attention::dispatches(caps, &graph, "attention", &step, &places).unwrap();
-                    for d in [&made.heads, &made.single, &made.split, &made.merge, &made.prompt] {
-                        found(caps, &d.kernel);
+                    step_kernels(caps, &graph, op.clone(), kv, head_ops, found);
+                }
+                if rotate_on_read.is_none() && v_dim <= head_dim {
+                    for (blocks, selected) in
+                        [(None, Some(2048)), (Some(CacheId(1)), None), (Some(CacheId(1)), Some(512))]
+                    {
+                        let v_in_k = op.v_in_k || blocks.is_some();
+                        let op = AttentionOp { blocks, selected, v_in_k, chunk: None, ..op.clone() };
+                        step_kernels(caps, &graph, op, kv, Default::default(), found);
                     }
                 }
             }
         }
+    }
+}
+
+/// The kernels of an attention step.
+fn step_kernels(
+    caps: &Caps,
+    graph: &Graph,
+    op: AttentionOp,
+    kv: KvType,
+    head_ops: [Vec<HeadOp>; 3],
+    found: &mut dyn FnMut(&Caps, &Kernel),
+) {
+    let token = |n: usize| place(n, 0, Rows::Token);
+    let key = op.n_kv_heads * op.head_dim;
+    let blocks = op.blocks.map(|_| BlockPlaces { keys: token(key), group: 1, every: 4 });
+    let chosen = op.selected.map(token);
+    let places = AttentionPlaces {
+        inputs: [op.n_heads * op.head_dim, key, op.n_kv_heads * op.v_dim].map(token),
+        output: token(op.n_heads * op.v_dim),
+        cache_group: 0,
+        parts: 0,
+        blocks,
+        chosen,
+        kv,
+        vector: &|id| 4 * id.0,
+    };
+    let step = AttentionStep {
+        op,
+        inputs: [ValueId(0), ValueId(1), ValueId(2)],
+        blocks: blocks.map(|_| ValueId(4)),
+        selected: chosen.map(|_| ValueId(5)),
+        head_ops,
+        output: ValueId(3),
+    };
+    let made = attention::dispatches(caps, graph, "attention", &step, &places).unwrap();
+    for d in [&made.heads, &made.single, &made.split, &made.merge].into_iter().chain(&made.blocks).chain(&made.prompt) {
+        found(caps, &d.kernel);
     }
 }
 

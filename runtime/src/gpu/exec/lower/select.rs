@@ -1,0 +1,41 @@
+//! The choice of keys, and the pooling of blocks.
+
+use super::{Lowering, StepDraft};
+use crate::{
+    gpu::{
+        GpuError,
+        exec::memory::Source,
+        ops::select::{self, CachedRows},
+    },
+    graph::{CacheId, PoolStep, Rows, SelectStep},
+};
+
+impl Lowering<'_> {
+    pub(super) fn select(&mut self, name: &str, step: &SelectStep) -> Result<StepDraft, GpuError> {
+        let cache = self.cached_rows(step.op.cache);
+        let inputs = step.inputs.map(|v| self.value(v));
+        let made = select::choice(self.gpu.caps(), name, &step.op, &cache, inputs, self.value(step.output))?;
+        let kv = Source::Kv(step.op.cache.0 as usize);
+        let before = vec![
+            self.draft(made.write, &[kv]),
+            self.draft(made.scores, &[Source::Scores, kv]),
+            self.draft(made.keys, &[Source::Scores]),
+        ];
+        Ok(StepDraft { rows: Rows::Token, flops_per_row: 0, gated: None, before, variants: Vec::new() })
+    }
+
+    pub(super) fn pool(&mut self, name: &str, step: &PoolStep) -> Result<StepDraft, GpuError> {
+        let cache = self.cached_rows(step.op.cache);
+        let places = (step.inputs.map(|v| self.value(v)), self.value(step.output));
+        let bias = self.vector_at[step.op.bias.0 as usize];
+        let made = select::pool(self.gpu.caps(), name, &step.op, &cache, bias, places)?;
+        let kv = Source::Kv(step.op.cache.0 as usize);
+        let before = made.into_iter().map(|dispatch| self.draft(dispatch, &[kv])).collect();
+        Ok(StepDraft { rows: Rows::Token, flops_per_row: 0, gated: None, before, variants: Vec::new() })
+    }
+
+    fn cached_rows(&self, cache: CacheId) -> CachedRows {
+        let spec = self.plan.graph.caches()[cache.0 as usize];
+        CachedRows { spec, group: self.book.place(cache).0 as u32, kv: self.book.kv_type() }
+    }
+}

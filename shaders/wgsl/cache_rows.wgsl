@@ -1,0 +1,37 @@
+// Writes rows of values into the pages of a cache: keys, and beside them values where the cache has any. An entry may
+// stand for several tokens (OF_BLOCKS, lib/kv.wgsl); it is written with the last of them, and all other rows are left out.
+//
+// An invocation two elements, which are a word of halves; x counts blocks of a row, y rows, z keys and values. Bytes: 4 an
+// element read, 2 or 4 written.
+
+#import arena
+#import kv
+#import kv_store AT=4
+
+struct Params {
+    // Keys and values.
+    places: array<vec4<u32>, 2>,
+    kv: KvLayout,
+    // Tokens of an entry.
+    every: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+@compute @workgroup_size(${WG})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let dim = select(params.kv.head_dim, params.kv.v_dim, id.z == 1u);
+    let i = 2u * id.x;
+    let position = batch[batch[3] + id.y];
+    if i >= params.kv.n_kv_heads * dim || (position + 1u) % params.every != 0u {
+        return;
+    }
+    let entry = position / params.every;
+    let start = page_start(params.kv, sequence_record(batch[batch[4] + id.y]), entry);
+    var to = keys_of(params.kv, start, i / dim);
+    if id.z == 1u {
+        to = values_of(params.kv, start, i / dim);
+    }
+    let x = at(params.places[id.z], id.y) + i;
+    store(to + entry % PAGE * dim + i % dim, arena[x], arena[x + 1u]);
+}
