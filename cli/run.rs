@@ -52,7 +52,7 @@ pub enum KvType {
     Auto,
     /// 16 bits.
     F16,
-    /// 32 bits.
+    /// 32 bits; linears then round nothing either: exact, and slower where weights are in blocks.
     F32,
 }
 

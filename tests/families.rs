@@ -5,32 +5,20 @@ mod support;
 
 use std::path::Path;
 
+use handmill_models::{Engine, EngineOptions, Model, engine::KvChoice};
 use handmill_runtime::cpu::Isa;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::{Value, json};
 use support::{
-    FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, family_table, fixtures_dir, write_gguf,
+    FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, family_table, fixtures_dir, worst,
+    write_gguf,
 };
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values; logits have a standard deviation of about 2.
 const TOLERANCE: f32 = 2e-4;
 
-/// The same where weights are in blocks: kernels round what they multiply with those to 8 bits.
-const BLOCKS_TOLERANCE: f32 = 0.1;
-
-fn tolerance(fixture: &Fixture) -> f32 {
-    if fixture.name.contains("mxfp4") { BLOCKS_TOLERANCE } else { TOLERANCE }
-}
-
 /// Fixtures that cannot be written as GGUF, with why.
-const NOT_IN_GGUF: &[(&str, &str)] = &[
-    ("llama-dynamic", "GGUF has no key for dynamic NTK scaling"),
-    ("mistral", "GGUF's architecture llama, which Mistral converts to, has no sliding window"),
-    ("deepseek-v2", "GGUF has one of yarn's two factors of DeepSeek V2"),
-    ("deepseek-v3.2", "the converters of GGUF 0.19 do not know it"),
-    ("ministral", "no converter knows Ministral 8B's layers of two kinds"),
-    ("phimoe", "GGUF has no keys for the two magnitudes of Phi-3.5-MoE's longrope"),
-    ("llama4", "GGUF has no keys for Llama 4's chunks and temperature: readers know them"),
-    ("mm-llama4", "GGUF has no keys for Llama 4's chunks and temperature: readers know them"),
-];
+const NOT_IN_GGUF: &[(&str, &str)] = &[("phi2-qk-norm", "GGUF has no key for layer norms of queries and keys")];
 
 macro_rules! families {
     ($($test:ident $name:literal,)*) => {
@@ -90,6 +78,7 @@ families! {
     mm_ministral3 "mm-ministral3",
     mm_mistral3 "mm-mistral3",
     phi2 "phi2",
+    phi2_qk_norm "phi2-qk-norm",
     phi3_longrope "phi3-longrope",
     phi3_swa "phi3-swa",
     phi4_mini "phi4-mini",
@@ -159,6 +148,107 @@ fn crossing_the_original_length() {
     }
 }
 
+/// A prompt that takes several steps turns by the length of all of it, as if one step had taken it.
+#[test]
+fn prompts_in_parts_turn_by_their_whole_length() {
+    for name in ["phi3-longrope", "phi4-mini", "phimoe", "llama-dynamic"] {
+        let fixture = Fixture::load(name);
+        let model = Model::open(&fixture.dir).expect("a model");
+        for part in [5, 16, 17] {
+            let options = EngineOptions { kv: KvChoice::F32, max_step_tokens: part, ..EngineOptions::default() };
+            let mut engine = Engine::new(&model, &options).expect("an engine");
+            let mut rows = Vec::new();
+            engine.logits(&fixture.prompt_ids, |part| rows.extend_from_slice(part)).expect("logits");
+            let what = format!("{name} in parts of {part}");
+            assert_close(&what, &Matrix::new(fixture.logits.cols, rows), &fixture.logits, TOLERANCE);
+            let mut sequence = engine.sequence();
+            let last = engine.prefill(&mut sequence, &fixture.prompt_ids).expect("logits").to_vec();
+            let (last, n) = (Matrix::new(fixture.logits.cols, last), fixture.prompt_ids.len());
+            assert_close(&format!("{what}, the last"), &last, &fixture.logits.slice(n - 1..n), TOLERANCE);
+        }
+    }
+}
+
+/// A key that is left out means what the family's class says.
+#[test]
+fn defaults_are_the_class_s() {
+    let cases = [
+        ("gemma2", "attn_logit_softcapping", json!(50.0)),
+        ("gemma2", "final_logit_softcapping", json!(30.0)),
+        ("ministral3", "rms_norm_eps", json!(1e-5)),
+        ("deepseek-v2-lite", "n_shared_experts", json!(2)),
+        ("deepseek-v3", "n_shared_experts", json!(1)),
+        ("deepseek-v3", "routed_scaling_factor", json!(2.5)),
+        ("deepseek-v3", "topk_group", json!(4)),
+    ];
+    for (name, key, value) in cases {
+        let fixture = Fixture::load(name);
+        let logits = |value: Option<Value>| {
+            let folder = fixture.changed(|config| match value {
+                Some(value) => config[key] = value,
+                None => drop(config.as_object_mut().expect("an object").remove(key)),
+            });
+            Session::open(folder.path(), Options::default()).feed(&fixture.prompt_ids)
+        };
+        assert_eq!(logits(None).data, logits(Some(value)).data, "{name}: {key}");
+    }
+}
+
+/// Gemma 3 may bound logits as Gemma 2 does, though none that is published does.
+#[test]
+fn gemma_3_bounds_logits() {
+    let fixture = Fixture::load("gemma3");
+    let folder = fixture.changed(|config| config["final_logit_softcapping"] = json!(5.0));
+    let bound = fixture.logits.data.iter().map(|x| 5.0 * (x / 5.0).tanh()).collect();
+    let got = Session::open(folder.path(), Options::default()).feed(&fixture.prompt_ids);
+    assert_close("bound", &got, &Matrix::new(fixture.logits.cols, bound), TOLERANCE);
+}
+
+/// What asks for maths that the family does not have is refused by name, not left out.
+#[test]
+fn other_maths_are_refused() {
+    let cases = [
+        ("llama3", "attn_logit_softcapping", json!(30.0)),
+        ("qwen3", "final_logit_softcapping", json!(30.0)),
+        ("llama2", "residual_multiplier", json!(0.5)),
+        ("qwen2", "attention_multiplier", json!(0.5)),
+        ("mistral", "query_pre_attn_scalar", json!(16)),
+        ("olmo2", "clip_qkv", json!(8.0)),
+        ("phi3-swa", "use_bidirectional_attention", json!(true)),
+        ("llama3", "layer_types", json!(["sliding_attention", "full_attention"])),
+        ("deepseek-v3", "topk_method", json!("greedy")),
+        ("gpt-oss", "rope_parameters", json!(null)),
+        ("phi2", "hidden_act", json!("relu")),
+    ];
+    for (name, key, value) in cases {
+        let folder = Fixture::load(name).changed(|config| config[key] = value);
+        match Session::try_open(folder.path(), Options::default()) {
+            Ok(_) => panic!("{name} runs with {key}"),
+            Err(error) => assert!(error.to_string().contains(key), "{name} with {key}: {error}"),
+        }
+    }
+    let neutral = json!({"residual_multiplier": 1.0, "qk_layernorm": false, "clip_qkv": null, "logits_scaling": 1});
+    let folder = Fixture::load("llama2").changed(|config| {
+        config.as_object_mut().expect("an object").extend(neutral.as_object().expect("an object").clone());
+    });
+    Session::open(folder.path(), Options::default());
+}
+
+/// A bias that the graph would not add is refused.
+#[test]
+fn other_biases_are_refused() {
+    let fixture = Fixture::load("qwen3");
+    let folder = fixture.changed(|_| {});
+    let (path, name) = (folder.path().join("model.safetensors"), "model.layers.1.self_attn.q_norm.bias");
+    let bytes = std::fs::read(&path).expect("weights");
+    let mut tensors = SafeTensors::deserialize(&bytes).expect("weights").tensors();
+    let zeros = [0; 24 * 4];
+    tensors.push((name.into(), TensorView::new(Dtype::F32, vec![24], &zeros).expect("a tensor")));
+    std::fs::write(&path, safetensors::serialize(tensors, None).expect("a file")).expect("writing");
+    let error = Session::try_open(folder.path(), Options::default()).err().expect("an error");
+    assert!(error.to_string().contains(name), "{error}");
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Source {
     Safetensors(Spelling),
@@ -187,10 +277,44 @@ fn check_logits(name: &'static str, source: Source) {
     }
 }
 
+/// What files run as whose converter has lost a key.
+#[test]
+fn gguf_without_keys() {
+    type Change = fn(&mut Value);
+    let cases: [(&str, &[&str], Change); 5] = [
+        ("mistral", &["attention.sliding_window"], |c| c["sliding_window"] = Value::Null),
+        ("ministral", &["attention.sliding_window_pattern"], |c| {
+            c["layer_types"] = vec!["sliding_attention"; 4].into()
+        }),
+        ("llama-dynamic", &["rope.scaling.type"], |c| c["rope_parameters"]["rope_type"] = "default".into()),
+        ("llama4", &["attention.sliding_window", "attention.temperature"], |c| {
+            (c["attention_chunk_size"], c["floor_scale"]) = (8192.into(), 8192.into());
+        }),
+        ("gpt-oss", &["swiglu_clamp_exp"], |c| c["swiglu_limit"] = 7.0.into()),
+    ];
+    for (name, keys, change) in cases {
+        let fixture = Fixture::load(name);
+        let temp = tempfile::TempDir::new().expect("temporary folder");
+        let path = temp.path().join("model.gguf");
+        write_gguf(&fixture, &path).expect("expressible");
+        let mut bytes = std::fs::read(&path).expect("the file just written");
+        for key in keys {
+            let at: Vec<usize> =
+                (0..bytes.len() - key.len()).filter(|i| bytes[*i..].starts_with(key.as_bytes())).collect();
+            assert!(!at.is_empty(), "{name} has no {key}");
+            at.into_iter().for_each(|at| bytes[at..at + key.len()].fill(b'x'));
+        }
+        std::fs::write(&path, bytes).expect("writing");
+        let want = Session::open(fixture.changed(change).path(), Options::default()).feed(&fixture.prompt_ids);
+        let got = Session::open(&path, Options::default()).feed(&fixture.prompt_ids);
+        assert_close(&format!("{name} without {keys:?}"), &got, &want, TOLERANCE);
+        assert!(worst(&got, &fixture.logits).0 > 10.0 * TOLERANCE, "{name}: {keys:?} change nothing");
+    }
+}
+
 fn check_continuation(fixture: &Fixture, path: &Path) {
-    let tolerance = tolerance(fixture);
     let mut session = Session::open(path, Options::default());
-    assert_close("prompt", &session.feed(&fixture.prompt_ids), &fixture.logits, tolerance);
+    assert_close("prompt", &session.feed(&fixture.prompt_ids), &fixture.logits, TOLERANCE);
     // The reference fed its own tokens back, so each of its steps is compared, whatever we would have chosen.
     let mut steps = fixture.logits.row(fixture.prompt_ids.len() - 1).to_vec();
     let mut ids = fixture.prompt_ids.clone();
@@ -205,9 +329,9 @@ fn check_continuation(fixture: &Fixture, path: &Path) {
         steps.extend(row);
     }
     let steps = Matrix::new(fixture.logits.cols, steps);
-    assert_close("generation", &steps, &fixture.gen_step_logits, tolerance);
+    assert_close("generation", &steps, &fixture.gen_step_logits, TOLERANCE);
     for (k, (&id, &margin)) in fixture.gen_ids.iter().zip(&fixture.gen_margins).enumerate() {
-        if margin > 2.0 * tolerance {
+        if margin > 2.0 * TOLERANCE {
             assert_eq!(argmax(steps.row(k)) as u32, id, "greedy token {k}, margin {margin}");
         }
     }
@@ -216,7 +340,6 @@ fn check_continuation(fixture: &Fixture, path: &Path) {
 /// One answer however the prompt is cut, whatever else is in the batch, on any number of threads and any ISA.
 fn check_invariance(name: &'static str) {
     let fixture = Fixture::load(name);
-    let tolerance = tolerance(&fixture);
     let ids = &fixture.prompt_ids;
     let open = |options: Options| Session::open(&fixture.dir, options);
     let whole = open(Options::default()).feed(ids);
@@ -227,8 +350,8 @@ fn check_invariance(name: &'static str) {
             let mut session = open(Options::default());
             let rows = ids.chunks(size).flat_map(|chunk| session.feed(chunk).data).collect();
             let chunked = Matrix::new(whole.cols, rows);
-            assert_close(&format!("chunks of {size}"), &chunked, &fixture.logits, tolerance);
-            assert_close(&format!("chunks of {size} against the whole"), &chunked, &whole, tolerance);
+            assert_close(&format!("chunks of {size}"), &chunked, &fixture.logits, TOLERANCE);
+            assert_close(&format!("chunks of {size} against the whole"), &chunked, &whole, TOLERANCE);
         }
     }
 
@@ -239,38 +362,38 @@ fn check_invariance(name: &'static str) {
         let last: Vec<u32> = ids[21..].iter().rev().copied().collect();
         session.feed_fork(&last);
         let forked = session.feed_fork(&ids[21..]);
-        assert_close("a forked prefix", &forked, &fixture.logits.slice(21..ids.len()), tolerance);
+        assert_close("a forked prefix", &forked, &fixture.logits.slice(21..ids.len()), TOLERANCE);
         let rest = session.feed(&ids[21..]);
-        assert_close("the prefix itself", &rest, &fixture.logits.slice(21..ids.len()), tolerance);
+        assert_close("the prefix itself", &rest, &fixture.logits.slice(21..ids.len()), TOLERANCE);
     }
 
     let other: Vec<u32> = ids.iter().rev().take(17).copied().collect();
     let alone = open(Options::default()).feed(&other);
     let both = open(Options::default()).feed_batch(&[ids, &other]);
-    assert_close("first of two in a batch", &both[0], &whole, tolerance);
-    assert_close("second of two in a batch", &both[1], &alone, tolerance);
+    assert_close("first of two in a batch", &both[0], &whole, TOLERANCE);
+    assert_close("second of two in a batch", &both[1], &alone, TOLERANCE);
 
     for threads in [1, 2, 3] {
         let got = open(Options { threads: Some(threads), ..Options::default() }).feed(ids);
-        assert_close(&format!("{threads} threads"), &got, &fixture.logits, tolerance);
+        assert_close(&format!("{threads} threads"), &got, &fixture.logits, TOLERANCE);
         let same = got.data.iter().zip(&whole.data).all(|(a, b)| a.to_bits() == b.to_bits());
         assert!(same, "{threads} threads give other bits than the default");
     }
 
     for isa in Isa::available() {
         let mut session = open(Options { isa: Some(isa), ..Options::default() });
-        assert_close(&format!("{isa:?}"), &session.feed(ids), &fixture.logits, tolerance);
+        assert_close(&format!("{isa:?}"), &session.feed(ids), &fixture.logits, TOLERANCE);
         if !fixture.length_dependent_rope {
             // One token takes the mat-vec kernels, the prompt the mat-mat ones.
             let step = session.feed(&fixture.gen_ids[..1]);
-            assert_close(&format!("{isa:?}, one token"), &step, &fixture.gen_step_logits.slice(1..2), tolerance);
+            assert_close(&format!("{isa:?}, one token"), &step, &fixture.gen_step_logits.slice(1..2), TOLERANCE);
         }
     }
 }
 
 #[test]
 fn a_raised_flag_ends_an_answer_and_a_prompt() {
-    use handmill_models::{Engine, EngineOptions, GenerateOptions, Model, engine::StopReason};
+    use handmill_models::{GenerateOptions, engine::StopReason};
     use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
     let fixture = Fixture::load("llama2");
     let model = Model::open(&fixture.dir).expect("a model");

@@ -16,8 +16,6 @@ use support::{
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
 const TOLERANCE: f32 = 1e-3;
-/// Where weights are in blocks: some adapters multiply what they meet as bytes.
-const BLOCKS_TOLERANCE: f32 = 0.1;
 /// With f16 keys and values.
 const F16_TOLERANCE: f32 = 0.02;
 
@@ -108,12 +106,11 @@ fn logits_of_every_family() {
                 continue;
             }
             let (fixture, gpu) = (Fixture::load(name), device.open());
-            let tolerance = if name.contains("mxfp4") { BLOCKS_TOLERANCE } else { TOLERANCE };
             let mut session = Session::open(&fixture.dir, options(&gpu));
             let what = |part: &str| format!("{name}, {part} on {}", device.name);
-            assert_close(&what("prompt"), &session.feed(&fixture.prompt_ids), &fixture.logits, tolerance);
+            assert_close(&what("prompt"), &session.feed(&fixture.prompt_ids), &fixture.logits, TOLERANCE);
             if std::ptr::eq(device, &devices()[0]) {
-                check_gguf(&fixture, &gpu, tolerance, &what("prompt from GGUF"));
+                check_gguf(&fixture, &gpu, &what("prompt from GGUF"));
             }
             if fixture.length_dependent_rope {
                 continue;
@@ -123,9 +120,9 @@ fn logits_of_every_family() {
                 steps.extend(session.feed(&[id]).data);
             }
             let steps = Matrix::new(fixture.logits.cols, steps);
-            assert_close(&what("generation"), &steps, &fixture.gen_step_logits, tolerance);
+            assert_close(&what("generation"), &steps, &fixture.gen_step_logits, TOLERANCE);
             for (k, (&id, &margin)) in fixture.gen_ids.iter().zip(&fixture.gen_margins).enumerate() {
-                if margin > 2.0 * tolerance {
+                if margin > 2.0 * TOLERANCE {
                     assert_eq!(argmax(steps.row(k)) as u32, id, "{}: token {k}, margin {margin}", what("greedy"));
                 }
             }
@@ -134,12 +131,12 @@ fn logits_of_every_family() {
 }
 
 /// The prompt's logits from the fixture's GGUF twin, where it can have one.
-fn check_gguf(fixture: &Fixture, gpu: &Arc<Gpu>, tolerance: f32, what: &str) {
+fn check_gguf(fixture: &Fixture, gpu: &Arc<Gpu>, what: &str) {
     let temp = tempfile::TempDir::new().expect("temporary folder");
     let path = temp.path().join("model.gguf");
     if write_gguf(fixture, &path).is_ok() {
         let logits = Session::open(&path, options(gpu)).feed(&fixture.prompt_ids);
-        assert_close(what, &logits, &fixture.logits, tolerance);
+        assert_close(what, &logits, &fixture.logits, TOLERANCE);
     }
 }
 

@@ -288,7 +288,7 @@ impl<'a> Config<'a> {
     }
 
     /// For each of `n_layers` layers, whether it attends through a sliding window: from `layer_types`
-    /// (`sliding_attention` or `full_attention`), a GGUF pattern array, or else from `default(layer)`.
+    /// (`sliding_attention` or `full_attention`), a GGUF pattern array or period, or else from `default(layer)`.
     pub fn sliding_layers(&self, n_layers: usize, default: impl Fn(usize) -> bool) -> Result<Vec<bool>, Error> {
         self.local_layers(n_layers, "sliding_attention", default)
     }
@@ -301,6 +301,12 @@ impl<'a> Config<'a> {
         default: impl Fn(usize) -> bool,
     ) -> Result<Vec<bool>, Error> {
         const TYPES: Key = key("attention.sliding_window_pattern", "layer_types");
+        // A number instead of an array is a period, whose last layer attends to everything.
+        if let Some(g) = self.gguf()
+            && let Some(Value::Unsigned(_, period)) = g.get(&self.gguf_key(TYPES))
+        {
+            return Ok((1..=n_layers as u64).map(|i| period == 0 || !i.is_multiple_of(period)).collect());
+        }
         self.layer_flags(TYPES, n_layers, [local, "full_attention"], default)
     }
 

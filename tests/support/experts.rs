@@ -9,7 +9,8 @@ pub fn as_in_gguf(weights: Vec<Weight>) -> Vec<Weight> {
     let mut out: Vec<Weight> = Vec::new();
     let scales: Vec<Weight> = weights.iter().filter(|w| w.name.ends_with("_scales")).cloned().collect();
     for weight in weights {
-        let Some((layer, part)) = weight.name.split_once(".mlp.experts.").or_else(|| sparse(&weight.name)) else {
+        let stacks = [".mlp.experts.", ".feed_forward.experts."].iter().find_map(|s| weight.name.split_once(s));
+        let Some((layer, part)) = stacks.or_else(|| sparse(&weight.name)) else {
             out.push(weight);
             continue;
         };
@@ -17,6 +18,11 @@ pub fn as_in_gguf(weights: Vec<Weight>) -> Vec<Weight> {
         let named =
             |name: &str, kind: &str, w: Weight| Weight { name: format!("{layer}.gguf:ffn_{name}_exps.{kind}"), ..w };
         match part.as_str() {
+            "gate_up_proj" if weight.name.contains(".feed_forward.") => {
+                let w = turned(&weight);
+                out.push(named("gate", "weight", rows(&w, |r, n| (r < n / 2).then_some(r))));
+                out.push(named("up", "weight", rows(&w, |r, n| (r < n / 2).then_some(n / 2 + r))));
+            }
             "gate_up_proj" => {
                 let w = turned(&weight);
                 out.push(named("gate", "weight", rows(&w, |r, n| (r < n / 2).then_some(2 * r))));

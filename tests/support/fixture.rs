@@ -28,6 +28,7 @@ pub const FAMILIES: &[&str] = &[
     "mm-ministral3",
     "mm-mistral3",
     "phi2",
+    "phi2-qk-norm",
     "phi3-longrope",
     "phi3-swa",
     "phi4-mini",

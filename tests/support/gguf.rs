@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     Fixture, experts,
     fixture::{Weight, fixtures_dir, json},
-    gguf_gemma, gguf_hybrid, gguf_latent, gguf_v4,
+    gguf_gemma, gguf_hybrid, gguf_latent, gguf_rope, gguf_v4,
 };
 
 /// Writes `fixture` to `path` as GGUF; `Err` says what of it GGUF has no words for.
@@ -26,24 +26,18 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         "qwen3_next" => "qwen3next",
         "qwen3_5_text" => "qwen35",
         "qwen3_5_moe_text" => "qwen35moe",
-        "mistral" if config["sliding_window"].is_null() => "llama",
-        "mistral" => return Err("GGUF's architecture llama, which Mistral converts to, has no sliding window"),
-        "ministral" => return Err("no converter knows Ministral 8B's layers of two kinds"),
+        "mistral" | "ministral" | "mixtral" => "llama",
         "ministral3" => "mistral3",
+        "phi" if config["qk_layernorm"] == true => return Err("GGUF has no key for layer norms of queries and keys"),
         "phi" => "phi2",
         "olmo3" => "olmo2",
-        "deepseek_v2" if rope["mscale"] != rope["mscale_all_dim"] => {
-            return Err("GGUF has one of yarn's two factors of DeepSeek V2");
-        }
         "deepseek_v2" | "deepseek_v3" => "deepseek2",
         "deepseek_v4" => "deepseek4",
-        "deepseek_v32" => return Err("the converters of GGUF 0.19 do not know it"),
-        "mixtral" => "llama",
+        "deepseek_v32" => "deepseek32",
         "qwen2_moe" => "qwen2moe",
         "qwen3_moe" => "qwen3moe",
         "gpt_oss" => "gpt-oss",
-        "phimoe" => return Err("GGUF has no keys for the two magnitudes of Phi-3.5-MoE's longrope"),
-        "llama4_text" => return Err("GGUF has no keys for Llama 4's chunks and temperature: readers know them"),
+        "llama4_text" => "llama4",
         other => other,
     };
     let mut out = GgufWriter::new();
@@ -81,8 +75,16 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         }
         out.put(&format!("{arch}.{key}"), value);
     }
-    if let Some(inner) = config["intermediate_size"].as_u64().filter(|_| arch != "gemma4") {
+    let inner = if arch == "llama4" { "intermediate_size_mlp" } else { "intermediate_size" };
+    if let Some(inner) = config[inner].as_u64().filter(|_| arch != "gemma4") {
         out.put(&format!("{arch}.feed_forward_length"), inner as u32);
+    }
+    if arch == "llama4" {
+        out.put(&format!("{arch}.expert_feed_forward_length"), int("intermediate_size"));
+    }
+    if let Some(limit) = config["swiglu_limit"].as_f64() {
+        // The writer of the gguf package takes a list alone.
+        out.put(&format!("{arch}.swiglu_clamp_exp"), vec![limit as f32; int("num_hidden_layers") as usize]);
     }
     for (key, name) in [
         ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
@@ -93,7 +95,7 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         ("embedding_multiplier", "embedding_scale"),
         ("residual_multiplier", "residual_scale"),
         ("logits_scaling", "logit_scale"),
-        ("swiglu_limit", "swiglu_clamp_exp"),
+        ("attn_scale", "attention.temperature_scale"),
     ] {
         if let Some(value) = config[key].as_f64() {
             out.put(&format!("{arch}.{name}"), value as f32);
@@ -105,26 +107,26 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
         ("num_experts_per_tok", "expert_used_count"),
         ("moe_intermediate_size", "expert_feed_forward_length"),
         ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"),
+        ("interleave_moe_layer_step", "interleave_moe_layer_step"),
+        ("floor_scale", "attention.temperature_length"),
     ] {
         if let Some(value) = config[key].as_u64() {
             out.put(&format!("{arch}.{name}"), value as u32);
         }
     }
-    out.put(&format!("{arch}.rope.freq_base"), float(&rope["rope_theta"]));
+    out.put(&format!("{arch}.rope.freq_base"), gguf_rope::float(&rope["rope_theta"]));
     if latent.is_some() {
         gguf_latent::keys(&mut out, arch, config);
     }
     windows(&mut out, arch, config);
-    let divisors = rope_scaling(&mut out, arch, rope, config, rotary_dims as usize)?;
+    let divisors = gguf_rope::keys(&mut out, arch, rope, config, rotary_dims as usize);
     tokenizer(&mut out, fixture, int("vocab_size") as usize);
     for (name, divisors) in divisors {
         tensor(&mut out, name, &[divisors.len()], &divisors, false);
     }
     let weights = match latent {
         // Half of the files are as old converters wrote them.
-        Some(_) => {
-            gguf_latent::weights(config, fixture.weights(), arch != "deepseek2" || fixture.name != "deepseek-v2-lite")
-        }
+        Some(_) => gguf_latent::weights(config, fixture.weights(), fixture.name != "deepseek-v2-lite"),
         None => {
             let weights = fused(arch, experts::as_in_gguf(fixture.weights()));
             gguf_gemma::stacked(arch, gguf_hybrid::reordered(arch, config, weights))
@@ -144,77 +146,22 @@ pub fn write_gguf(fixture: &Fixture, path: &Path) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Sliding windows; the patterns of gemma2 and gemma3 are the architectures' and stand in no key.
+/// Sliding windows, and the chunks that llama4 calls so; the patterns of gemma2 and gemma3 are the architectures' and stand
+/// in no key.
 fn windows(out: &mut GgufWriter, arch: &str, config: &Value) {
-    let Some(window) = config["sliding_window"].as_u64() else { return };
+    let window = config["sliding_window"].as_u64().or(config["attention_chunk_size"].as_u64());
+    let Some(window) = window else { return };
     out.put(&format!("{arch}.attention.sliding_window"), window as u32);
     if let Some(types) = config["layer_types"].as_array().filter(|_| !arch.starts_with("gemma")) {
-        let pattern: Vec<bool> = types.iter().map(|t| t == "sliding_attention").collect();
+        if arch == "llama4" {
+            // Its readers take the period.
+            let full = types.iter().position(|t| t == "full_attention").expect("a layer without chunks");
+            out.put(&format!("{arch}.attention.sliding_window_pattern"), full as u32 + 1);
+            return;
+        }
+        let pattern: Vec<bool> = types.iter().map(|t| t != "full_attention").collect();
         out.put(&format!("{arch}.attention.sliding_window_pattern"), pattern);
     }
-}
-
-/// Keys of RoPE scaling; of llama3 scaling and longrope there are also (or only) tensors of divisors.
-fn rope_scaling(
-    out: &mut GgufWriter,
-    arch: &str,
-    rope: &Value,
-    config: &Value,
-    rotary_dims: usize,
-) -> Result<Vec<(&'static str, Vec<f32>)>, &'static str> {
-    let mut number = |key: &str, value: f32| {
-        out.put(&format!("{arch}.{key}"), value);
-    };
-    let original = rope["original_max_position_embeddings"].as_u64();
-    let list = |key: &str| -> Vec<f32> { rope[key].as_array().expect("factors").iter().map(float).collect() };
-    match rope["rope_type"].as_str().expect("rope_type") {
-        "default" => {}
-        "linear" => {
-            number("rope.scaling.factor", float(&rope["factor"]));
-            out.put(&format!("{arch}.rope.scaling.type"), "linear");
-        }
-        "yarn" => {
-            for (key, name) in [
-                ("factor", "rope.scaling.factor"),
-                ("attention_factor", "rope.scaling.yarn_attn_factor"),
-                ("mscale_all_dim", "rope.scaling.yarn_log_multiplier"),
-                ("beta_fast", "rope.scaling.yarn_beta_fast"),
-                ("beta_slow", "rope.scaling.yarn_beta_slow"),
-                ("llama_4_scaling_beta", "attention.temperature_scale"),
-            ] {
-                if let Some(value) = rope[key].as_f64() {
-                    // DeepSeek's files hold a tenth of it.
-                    let tenth = key == "mscale_all_dim" && arch == "deepseek2";
-                    number(name, if tenth { 0.1 * value as f32 } else { value as f32 });
-                }
-            }
-            out.put(&format!("{arch}.rope.scaling.type"), "yarn");
-            let original = original.expect("original length") as u32;
-            out.put(&format!("{arch}.rope.scaling.original_context_length"), original);
-            if !rope["llama_4_scaling_beta"].is_null() {
-                out.put(&format!("{arch}.attention.temperature_length"), original);
-            }
-        }
-        "longrope" => {
-            let original = original.expect("original length") as f32;
-            let stretch = float(&config["max_position_embeddings"]) / original;
-            // No type: what says that there is scaling are the tensors.
-            number("rope.scaling.attn_factor", (1.0 + stretch.ln() / original.ln()).sqrt());
-            out.put(&format!("{arch}.rope.scaling.original_context_length"), original as u32);
-            return Ok(vec![
-                ("rope_factors_long.weight", list("long_factor")),
-                ("rope_factors_short.weight", list("short_factor")),
-            ]);
-        }
-        "llama3" => return Ok(vec![("rope_freqs.weight", llama3_divisors(rope, rotary_dims))]),
-        "proportional" => {
-            let partial = rope["partial_rotary_factor"].as_f64().unwrap_or(1.0);
-            return Ok(vec![("rope_freqs.weight", gguf_gemma::proportional(config, partial))]);
-        }
-        "dynamic" => return Err("GGUF has no key for dynamic NTK scaling"),
-        other => panic!("no fixture has rope_type {other}"),
-    }
-    Ok(Vec::new())
 }
 
 /// Phi 2's q, k and v as one tensor, which its GGUF files have.
@@ -238,26 +185,6 @@ fn fused(arch: &str, weights: Vec<Weight>) -> Vec<Weight> {
     out
 }
 
-/// What llama3 scaling divides each frequency by.
-fn llama3_divisors(rope: &Value, rotary_dims: usize) -> Vec<f32> {
-    let get = |key: &str| rope[key].as_f64().unwrap_or_else(|| panic!("rope has no {key}"));
-    let (factor, low, high) = (get("factor"), get("low_freq_factor"), get("high_freq_factor"));
-    let original = get("original_max_position_embeddings");
-    (0..rotary_dims / 2)
-        .map(|j| {
-            let wavelength = std::f64::consts::TAU * get("rope_theta").powf(2.0 * j as f64 / rotary_dims as f64);
-            if wavelength < original / high {
-                1.0
-            } else if wavelength > original / low {
-                factor as f32
-            } else {
-                let smooth = (original / wavelength - low) / (high - low);
-                (1.0 / ((1.0 - smooth) / factor + smooth)) as f32
-            }
-        })
-        .collect()
-}
-
 /// The name that GGUF has for the tensor, none for those of other towers.
 fn gguf_name(arch: &str, name: &str) -> Option<String> {
     let name = name.strip_prefix("language_model.").unwrap_or(name);
@@ -265,7 +192,7 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
     match name.as_str() {
         "model.embed_tokens.weight" => return Some("token_embd.weight".into()),
         "model.norm.weight" | "model.final_layernorm.weight" => return Some("output_norm.weight".into()),
-        "model.final_layernorm.bias" => return Some("output_norm.bias".into()),
+        "model.norm.bias" | "model.final_layernorm.bias" => return Some("output_norm.bias".into()),
         "lm_head.bias" => return Some("output.bias".into()),
         "lm_head.weight" => return Some("output.weight".into()),
         _ => {}
@@ -300,14 +227,18 @@ fn gguf_name(arch: &str, name: &str) -> Option<String> {
         "self_attn.qkv_proj" => "attn_qkv",
         "self_attn.q_norm" => "attn_q_norm",
         "self_attn.k_norm" => "attn_k_norm",
-        "mlp.gate" | "mlp.router" | "block_sparse_moe.gate" | "block_sparse_moe.router.layer" => "ffn_gate_inp",
+        "mlp.gate"
+        | "mlp.router"
+        | "block_sparse_moe.gate"
+        | "block_sparse_moe.router.layer"
+        | "feed_forward.router" => "ffn_gate_inp",
         "mlp.shared_expert_gate" => "ffn_gate_inp_shexp",
-        "mlp.shared_expert.gate_proj" => "ffn_gate_shexp",
-        "mlp.shared_expert.up_proj" => "ffn_up_shexp",
-        "mlp.shared_expert.down_proj" => "ffn_down_shexp",
-        "mlp.gate_proj" => "ffn_gate",
-        "mlp.up_proj" | "mlp.gate_up_proj" | "mlp.fc1" => "ffn_up",
-        "mlp.down_proj" | "mlp.fc2" => "ffn_down",
+        "mlp.shared_expert.gate_proj" | "feed_forward.shared_expert.gate_proj" => "ffn_gate_shexp",
+        "mlp.shared_expert.up_proj" | "feed_forward.shared_expert.up_proj" => "ffn_up_shexp",
+        "mlp.shared_expert.down_proj" | "feed_forward.shared_expert.down_proj" => "ffn_down_shexp",
+        "mlp.gate_proj" | "feed_forward.gate_proj" => "ffn_gate",
+        "mlp.up_proj" | "feed_forward.up_proj" | "mlp.gate_up_proj" | "mlp.fc1" => "ffn_up",
+        "mlp.down_proj" | "feed_forward.down_proj" | "mlp.fc2" => "ffn_down",
         other => panic!("no GGUF name for {other}"),
     };
     Some(format!("blk.{layer}.{part}.{kind}"))
@@ -393,8 +324,4 @@ pub(super) fn tensor(out: &mut GgufWriter, name: &str, shape: &[usize], values: 
         (DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     };
     out.tensor(name, &Tensor::new(dtype, shape.to_vec(), Bytes::heap(bytes)).expect("bytes fit the shape"));
-}
-
-pub(super) fn float(value: &Value) -> f32 {
-    value.as_f64().expect("a number") as f32
 }

@@ -18,6 +18,9 @@ pub fn keys(out: &mut GgufWriter, arch: &str, config: &Value) {
         ("n_group", "expert_group_count"),
         ("topk_group", "expert_group_used_count"),
         ("v_head_dim", "attention.value_length_mla"),
+        ("index_n_heads", "attention.indexer.head_count"),
+        ("index_head_dim", "attention.indexer.key_length"),
+        ("index_topk", "attention.indexer.top_k"),
     ] {
         if let Some(value) = int(key) {
             out.put(&format!("{arch}.{name}"), value);
@@ -25,7 +28,7 @@ pub fn keys(out: &mut GgufWriter, arch: &str, config: &Value) {
     }
     let head = int("qk_nope_head_dim").zip(int("qk_rope_head_dim")).map(|(n, r)| n + r);
     out.put(&format!("{arch}.attention.key_length_mla"), head.expect("the size of a head"));
-    let sigmoid = config["model_type"] == "deepseek_v3";
+    let sigmoid = config["model_type"] == "deepseek_v3" || config["model_type"] == "deepseek_v32";
     out.put(&format!("{arch}.expert_gating_func"), if sigmoid { 2u32 } else { 1 });
     let norm = config["norm_topk_prob"].as_bool().unwrap_or(false) && config["model_type"] != "deepseek_v2";
     out.put(&format!("{arch}.expert_weights_norm"), norm);
@@ -95,6 +98,11 @@ pub fn part(name: &str) -> Option<&'static str> {
         "self_attn.kv_b_proj.weight" => "attn_kv_b.weight",
         "self_attn.k_b_proj.weight" => "attn_k_b.weight",
         "self_attn.v_b_proj.weight" => "attn_v_b.weight",
+        "self_attn.indexer.wk.weight" => "indexer.attn_k.weight",
+        "self_attn.indexer.wq_b.weight" => "indexer.attn_q_b.weight",
+        "self_attn.indexer.weights_proj.weight" => "indexer.proj.weight",
+        "self_attn.indexer.k_norm.weight" => "indexer.k_norm.weight",
+        "self_attn.indexer.k_norm.bias" => "indexer.k_norm.bias",
         "mlp.gate.weight" => "ffn_gate_inp.weight",
         "mlp.gate.e_score_correction_bias" => "exp_probs_b.bias",
         "mlp.experts.gate_proj.weight" => "ffn_gate_exps.weight",

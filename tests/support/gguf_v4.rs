@@ -6,11 +6,7 @@ use handmill_runtime::{
 };
 use serde_json::Value;
 
-use super::{
-    experts::stack,
-    fixture::Weight,
-    gguf::{float, tensor},
-};
+use super::{experts::stack, fixture::Weight, gguf::tensor, gguf_rope::float};
 
 /// All keys but the tokenizer's.
 pub fn keys(out: &mut GgufWriter, config: &Value) {

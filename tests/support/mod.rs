@@ -12,6 +12,7 @@ mod gguf;
 mod gguf_gemma;
 mod gguf_hybrid;
 mod gguf_latent;
+mod gguf_rope;
 mod gguf_v4;
 mod models;
 mod readme;

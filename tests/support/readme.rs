@@ -28,7 +28,7 @@ const ROWS: &[(&str, &[&str])] = &[
     ("Gemma 3n", &["gemma3n"]),
     ("Gemma 4", &["gemma4", "mm-gemma4"]),
     ("Gemma 4 MoE", &["gemma4-moe"]),
-    ("Phi 1, 1.5, 2", &["phi2"]),
+    ("Phi 1, 1.5, 2", &["phi2", "phi2-qk-norm"]),
     ("Phi 3, 3.5, 4", &["phi3-swa", "phi3-longrope"]),
     ("Phi 4 mini", &["phi4-mini"]),
     ("Phi 3.5 MoE", &["phimoe"]),

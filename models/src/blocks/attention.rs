@@ -14,6 +14,9 @@ pub enum QkNorm {
     None,
     /// Each head by itself; `q_norm`/`k_norm` `[head_dim]`.
     Heads,
+    /// Each head by itself, by a norm of the residual stream's kind, biases included (Phi 1 and 2);
+    /// `q_layernorm`/`k_layernorm` `[head_dim]`.
+    LayerHeads,
     /// All heads of a token at once (OLMo 2); `q_norm` `[n_heads * head_dim]`, `k_norm` `[n_kv_heads * head_dim]`.
     Rows,
     /// Each head by itself, without scales and after the rotation (Llama 4); what is added to the mean square.
@@ -91,7 +94,7 @@ pub fn attention(
         q = b.columns("q_heads", both, [2 * d, 0, d])?;
         gate = Some(b.columns("gate", both, [2 * d, d, d])?);
     }
-    if matches!(a.qk_norm, QkNorm::Heads | QkNorm::Rows) {
+    if matches!(a.qk_norm, QkNorm::Heads | QkNorm::LayerHeads | QkNorm::Rows) {
         (q, k) = normalise(b, l, layer, (q, k), a)?;
     }
     let mut rotate_on_read = None;
@@ -192,12 +195,14 @@ fn normalise(
     a: &Attention,
 ) -> Result<(ValueId, ValueId), Error> {
     let norm = |b: &mut GraphBuilder, name: &str, x: ValueId| {
-        let group = match a.qk_norm {
-            QkNorm::Rows => b.graph().value(x).width,
-            QkNorm::None | QkNorm::Heads | QkNorm::AfterRotation(_) => a.head_dim,
+        let (gguf, hf) = (format!("attn_{name}_norm"), format!("self_attn.{name}_norm"));
+        let op: NormOp = match a.qk_norm {
+            QkNorm::LayerHeads => l.layer_norm(b, layer, &gguf, &format!("self_attn.{name}_layernorm"), a.head_dim)?,
+            other => {
+                let group = if other == QkNorm::Rows { b.graph().value(x).width } else { a.head_dim };
+                l.layer_rms(b, layer, &format!("{gguf}.weight"), &format!("{hf}.weight"), group)?
+            }
         };
-        let (gguf, hf) = (format!("attn_{name}_norm.weight"), format!("self_attn.{name}_norm.weight"));
-        let op: NormOp = l.layer_rms(b, layer, &gguf, &hf, group)?;
         Ok::<_, Error>(b.norm(&format!("{name}_norm"), x, op)?)
     };
     Ok((norm(b, "q", q)?, norm(b, "k", k)?))

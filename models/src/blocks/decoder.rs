@@ -188,7 +188,7 @@ pub fn logits(
     let width = b.graph().value(x).width;
     let norm = l.final_norm(&mut b, head.norm, width)?;
     let x = b.norm("final_norm", x, norm)?;
-    let (weight, bias) = if head.tied { (embedding, None) } else { l.head(&mut b, embedding)? };
+    let (weight, bias) = l.head(&mut b, embedding, head.tied)?;
     let mut y = b.linear("head", x, weight, bias)?;
     y = b.scale("head_scale", y, head.scale)?;
     if let Some(cap) = head.softcap {

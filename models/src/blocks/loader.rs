@@ -414,17 +414,22 @@ impl<'a> Loader<'a> {
         Ok(self.checkpoint.find(&self.layer_name(layer, gguf, hf))?.is_some())
     }
 
-    /// The output head and its bias, if any: its own weight, or the embedding table where the file has none.
-    pub fn head(&self, b: &mut GraphBuilder, embedding: WeightId) -> Result<(WeightId, Option<WeightId>), Error> {
+    /// The output head and its bias, if any: its own weight, or the embedding table where it is `tied` to it or the file
+    /// has none.
+    pub fn head(
+        &self,
+        b: &mut GraphBuilder,
+        embedding: WeightId,
+        tied: bool,
+    ) -> Result<(WeightId, Option<WeightId>), Error> {
         let hf = PREFIXES.iter().find(|(p, _)| *p == self.prefix).map_or("lm_head.weight", |(_, h)| h);
         let name = if self.gguf { "output.weight" } else { hf };
         let shape = b.graph().weight(embedding).shape().to_vec();
-        let Some(weight) = self.checkpoint.shaped(name, &shape)? else { return Ok((embedding, None)) };
-        let rows = weight.rows();
-        let weight = b.weight(name, weight);
+        let own = if tied { None } else { self.checkpoint.shaped(name, &shape)? };
+        let weight = own.map_or(embedding, |own| b.weight(name, own));
         let name = name.replace(".weight", ".bias");
         let Some(bias) = self.checkpoint.find(&name)? else { return Ok((weight, None)) };
-        self.check_shape(&name, &bias, &[rows])?;
+        self.check_shape(&name, &bias, &[b.graph().weight(weight).rows()])?;
         Ok((weight, Some(b.weight(&name, bias))))
     }
 

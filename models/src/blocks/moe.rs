@@ -207,9 +207,10 @@ fn shared_part(
     shape: [usize; 2],
 ) -> Result<ValueId, Error> {
     let (name, part) = (s.names[part], ["gate", "up", "down"][part]);
-    let (gguf, hf) = (format!("ffn_{part}_shexp.weight"), format!("{}.{name}.weight", s.hf));
-    let weight = l.layer(b, layer, &gguf, &hf, &shape)?;
-    Ok(b.linear(&format!("shared_{part}"), x, weight, None)?)
+    let (gguf, hf) = (format!("ffn_{part}_shexp"), format!("{}.{name}", s.hf));
+    let weight = l.layer(b, layer, &format!("{gguf}.weight"), &format!("{hf}.weight"), &shape)?;
+    let bias = l.layer_if_present(b, layer, &format!("{gguf}.bias"), &format!("{hf}.bias"), &shape[..1])?;
+    Ok(b.linear(&format!("shared_{part}"), x, weight, bias)?)
 }
 
 /// `y` plus what is shared.

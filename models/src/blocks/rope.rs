@@ -71,6 +71,17 @@ pub fn rope(c: &Config<'_>, d: &RopeDefaults, l: &Loader<'_>) -> Result<RopeSpec
     Ok(spec)
 }
 
+/// Refuses a `config.json` without RoPE parameters, for families whose class then scales by rules of its own.
+///
+/// # Errors
+/// As its name says.
+pub fn require_parameters(c: &Config<'_>) -> Result<(), Error> {
+    if c.is_gguf() || c.object("rope_parameters")?.is_some() || c.object("rope_scaling")?.is_some() {
+        return Ok(());
+    }
+    Err(c.error(key("", "rope_parameters"), "is missing"))
+}
+
 /// A GGUF file's tensor of `n` divisors, if it has it.
 fn divisors(c: &Config<'_>, l: &Loader<'_>, name: &str, n: usize) -> Result<Option<Vec<f64>>, Error> {
     let Some(t) = l.gguf_tensor(name)? else { return Ok(None) };
@@ -196,6 +207,10 @@ impl Scaling {
         s.truncate = c.architecture() != "gpt-oss";
         if let Some(v) = c.usize(key("rope.scaling.original_context_length", ""))? {
             s.original = v as f64;
+            if s.kind == "dynamic" {
+                // What the context has been stretched to since does not matter.
+                s.context = v;
+            }
         }
         if let Some(v) = f("rope.scaling.yarn_beta_fast")? {
             s.beta_fast = v;
@@ -223,14 +238,19 @@ impl Scaling {
         if let Some(v) = c.f32(d.theta_key)? {
             s.theta = v.into();
         }
-        let phi = c.architecture().starts_with("phi");
+        let phi3 = c.architecture() == "phi3";
         let outer_original = number("original_max_position_embeddings")?;
         let sliding = d.layer_type == "sliding_attention";
         let local = number("rope_local_base_freq")?;
         let scaled = d.layer_type != UNSCALED;
+        let mut by_type = false;
         let dict = match c.object("rope_parameters")? {
             // Per layer type, or one for all.
-            Some(all) => all.get(d.layer_type).filter(|v| v.is_object()).or(Some(all).filter(|_| scaled)),
+            Some(all) => {
+                let own = all.get(d.layer_type).filter(|v| v.is_object());
+                by_type = own.is_some();
+                own.or(Some(all).filter(|_| scaled))
+            }
             // Legacy: scaling is for full attention only, and sliding layers have a base of their own.
             None if sliding => {
                 s.theta = local.unwrap_or(d.theta);
@@ -251,14 +271,15 @@ impl Scaling {
         if let Some(kind) = get("rope_type").or_else(|| get("type")) {
             s.kind = kind.as_str().unwrap_or_default().to_owned();
             // Names of before there was one for it.
-            if s.kind == "su" || (phi && s.kind == "yarn") {
+            if s.kind == "su" || (phi3 && s.kind == "yarn") {
                 s.kind = "longrope".to_owned();
             }
         }
         partial = num("partial_rotary_factor")?.or(partial);
         s.theta = num("rope_theta")?.unwrap_or(s.theta);
         s.factor = num("factor")?;
-        if !(phi && outer_original.is_some()) {
+        // What stands beside the one for all counts more than what it says itself.
+        if by_type || outer_original.is_none() {
             s.original = num("original_max_position_embeddings")?.unwrap_or(s.original);
         }
         s.low_freq_factor = num("low_freq_factor")?.unwrap_or(s.low_freq_factor);
@@ -275,7 +296,8 @@ impl Scaling {
             },
         };
         (s.short, s.long) = (list("short_factor")?, list("long_factor")?);
-        s.truncate = get("truncate").and_then(Json::as_bool).unwrap_or(true);
+        // The reference looks for it beside the layer types, where it never is.
+        s.truncate = by_type || get("truncate").and_then(Json::as_bool).unwrap_or(true);
         s.with_partial(c, d, partial)
     }
 
@@ -311,19 +333,23 @@ impl Scaling {
             None => Err(c.error(SCALING, format!("`{}` needs a `factor`", self.kind))),
         };
         let mut attention_factor = 1.0;
-        let base: Vec<f64> = (0..r / 2).map(|j| self.theta.powf(-2.0 * j as f64 / r as f64)).collect();
+        // All in floats and in the order of the reference, as the angles that come of it.
+        let base = RopeSpec::base_inv_freq(self.theta, r);
         let freqs = match self.kind.as_str() {
             "default" => base,
             "linear" => {
                 let factor = need_factor()?;
-                base.iter().map(|f| f / factor).collect()
+                base.iter().map(|f| f / factor as f32).collect()
             }
             "dynamic" => {
+                if self.context == 0 {
+                    return Err(c.error(SCALING, "`dynamic` needs a length that it begins at"));
+                }
                 let freqs =
                     RopeFreqs::Dynamic { theta: self.theta, factor: need_factor()?, max_position: self.context };
                 return Ok(RopeSpec::new(layout, r, freqs));
             }
-            "longrope" => return self.longrope(c, layout, &base),
+            "longrope" => return self.longrope(c, layout),
             "llama3" => {
                 let factor = need_factor()?;
                 base.iter().map(|f| self.llama3(*f, factor)).collect()
@@ -337,7 +363,7 @@ impl Scaling {
                     [m, all] if m != 0.0 && all != 0.0 => Self::magnitude(factor, m) / Self::magnitude(factor, all),
                     _ => Self::magnitude(factor, 1.0),
                 });
-                self.yarn(&base, factor)
+                self.yarn(factor)
             }
             other => {
                 let what = format!("the scaling type `{other}` is not supported for this family");
@@ -347,20 +373,18 @@ impl Scaling {
         if !freqs.iter().all(|f| f.is_finite()) || !attention_factor.is_finite() {
             return Err(c.error(SCALING, format!("`{}` gives frequencies without bounds: {freqs:?}", self.kind)));
         }
-        Ok(RopeSpec {
-            attention_factor: attention_factor as f32,
-            ..RopeSpec::new(layout, r, RopeFreqs::Fixed(freqs.into_iter().map(|f| f as f32).collect()))
-        })
+        Ok(RopeSpec { attention_factor: attention_factor as f32, ..RopeSpec::new(layout, r, RopeFreqs::Fixed(freqs)) })
     }
 
     /// LongRoPE (Ding et al. 2024): divisors found by search, one set for short and one for long sequences.
-    fn longrope(&self, c: &Config<'_>, layout: RopeLayout, base: &[f64]) -> Result<RopeSpec, Error> {
+    fn longrope(&self, c: &Config<'_>, layout: RopeLayout) -> Result<RopeSpec, Error> {
+        let powers = RopeSpec::powers(self.theta, self.rotary_dims);
         let divided = |name: &str, by: &[f64]| {
-            if by.len() != base.len() || !by.iter().all(|f| *f > 0.0 && f.is_finite()) {
-                let what = format!("`{name}` should have {} numbers greater than 0 and is {by:?}", base.len());
+            if by.len() != powers.len() || !by.iter().all(|f| *f > 0.0 && f.is_finite()) {
+                let what = format!("`{name}` should have {} numbers greater than 0 and is {by:?}", powers.len());
                 return Err(c.error(SCALING, what));
             }
-            Ok::<Vec<f32>, Error>(base.iter().zip(by).map(|(f, by)| (f / by) as f32).collect())
+            Ok::<Vec<f32>, Error>(powers.iter().zip(by).map(|(p, by)| 1.0 / (*by as f32 * p)).collect())
         };
         let (short, long) = (divided("short_factor", &self.short)?, divided("long_factor", &self.long)?);
         if self.original < 2.0 || !self.original.is_finite() {
@@ -383,29 +407,27 @@ impl Scaling {
             let what = format!("cannot rotate {d} dimensions with base {} and factor {factor}", self.theta);
             return Err(c.error(SCALING, what));
         }
-        let speed = |j: usize| match j < turning {
-            true => (self.theta.powf(-2.0 * j as f64 / d as f64) / factor) as f32,
-            false => 0.0,
-        };
-        Ok(RopeSpec::new(layout, d, RopeFreqs::Fixed((0..d / 2).map(speed).collect())))
+        let mut freqs = RopeSpec::base_inv_freq(self.theta, d);
+        freqs.iter_mut().enumerate().for_each(|(j, f)| *f = if j < turning { *f / factor as f32 } else { 0.0 });
+        Ok(RopeSpec::new(layout, d, RopeFreqs::Fixed(freqs)))
     }
 
     /// Llama 3.1: long waves are stretched, short ones kept, those between blended.
-    fn llama3(&self, f: f64, factor: f64) -> f64 {
-        let wavelength = 2.0 * std::f64::consts::PI / f;
-        let (low, high) = (self.low_freq_factor, self.high_freq_factor);
-        if wavelength < self.original / high {
+    fn llama3(&self, f: f32, factor: f64) -> f32 {
+        let wavelength = (2.0 * std::f64::consts::PI) as f32 / f;
+        let (low, high, factor) = (self.low_freq_factor, self.high_freq_factor, factor as f32);
+        if f64::from(wavelength) < self.original / high {
             f
-        } else if wavelength > self.original / low {
+        } else if f64::from(wavelength) > self.original / low {
             f / factor
         } else {
-            let s = (self.original / wavelength - low) / (high - low);
-            f * ((1.0 - s) / factor + s)
+            let s = (self.original as f32 / wavelength - low as f32) / (high - low) as f32;
+            (1.0 - s) * f / factor + s * f
         }
     }
 
     /// YaRN (Peng et al. 2023): a ramp between kept and stretched frequencies.
-    fn yarn(&self, base: &[f64], factor: f64) -> Vec<f64> {
+    fn yarn(&self, factor: f64) -> Vec<f32> {
         let r = self.rotary_dims as f64;
         let dim = |n: f64| r * (self.original / (n * 2.0 * std::f64::consts::PI)).ln() / (2.0 * self.theta.ln());
         let (mut low, mut high) = (dim(self.beta_fast), dim(self.beta_slow));
@@ -416,7 +438,8 @@ impl Scaling {
         if low == high {
             high += 0.001;
         }
-        let ramp = |j: usize| ((j as f64 - low) / (high - low)).clamp(0.0, 1.0);
-        base.iter().enumerate().map(|(j, f)| f / factor * ramp(j) + f * (1.0 - ramp(j))).collect()
+        let kept = |j: usize| 1.0 - ((j as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+        let blend = |(j, p): (usize, f32)| 1.0 / (factor as f32 * p) * (1.0 - kept(j)) + 1.0 / p * kept(j);
+        RopeSpec::powers(self.theta, self.rotary_dims).into_iter().enumerate().map(blend).collect()
     }
 }

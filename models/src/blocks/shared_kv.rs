@@ -27,8 +27,8 @@ pub struct SharedAttention {
     pub shared: Option<CacheId>,
 }
 
-/// `o(attention(norm(q(x)), norm(k(x)), norm(v(x))))` for layer `layer`, and the cache that it reads. After the last
-/// layer's attention only the rows whose output was asked for go on.
+/// `o(attention(norm(q(x)), norm(k(x)), norm(v(x))))` for layer `layer`, biases wherever the file has them, and the cache
+/// that it reads. After the last layer's attention only the rows whose output was asked for go on.
 pub fn shared_attention(
     b: &mut GraphBuilder,
     l: &Loader<'_>,
@@ -40,9 +40,11 @@ pub fn shared_attention(
     let (width, d) = (b.graph().value(x).width, a.head_dim);
     let rope = b.rope_spec(a.rope.clone());
     let project = |b: &mut GraphBuilder, name: &str, heads: usize| {
-        let (gguf, hf) = (format!("attn_{name}.weight"), format!("self_attn.{name}_proj.weight"));
-        let weight = l.layer(b, layer, &gguf, &hf, &[heads * d, width])?;
-        Ok::<_, Error>(b.linear(name, x, weight, None)?)
+        let (gguf, hf) = (format!("attn_{name}"), format!("self_attn.{name}_proj"));
+        let shape = [heads * d, width];
+        let weight = l.layer(b, layer, &format!("{gguf}.weight"), &format!("{hf}.weight"), &shape)?;
+        let bias = l.layer_if_present(b, layer, &format!("{gguf}.bias"), &format!("{hf}.bias"), &shape[..1])?;
+        Ok::<_, Error>(b.linear(name, x, weight, bias)?)
     };
     let turned = |b: &mut GraphBuilder, name: &str, x: ValueId| {
         let (gguf, hf) = (format!("attn_{name}_norm.weight"), format!("self_attn.{name}_norm.weight"));
@@ -83,7 +85,8 @@ pub fn shared_attention(
         y = b.op("select", Op::SelectOutputs, &[y])?;
     }
     let weight = l.layer(b, layer, "attn_output.weight", "self_attn.o_proj.weight", &[width, a.n_heads * d])?;
-    Ok((b.linear("o", y, weight, None)?, cache))
+    let bias = l.layer_if_present(b, layer, "attn_output.bias", "self_attn.o_proj.bias", &[width])?;
+    Ok((b.linear("o", y, weight, bias)?, cache))
 }
 
 /// For each layer, the one whose keys and values it reads: its own, or where it is among the last `n_shared` the last of

@@ -34,7 +34,8 @@ pub enum KvChoice {
     Auto,
     /// IEEE binary16.
     F16,
-    /// IEEE binary32.
+    /// IEEE binary32. Linears then round nothing to f16 or int8 either, whatever format their weights have: exact, and
+    /// slower where those are blocks.
     F32,
 }
 
@@ -265,13 +266,20 @@ impl Engine {
         }
         let part = self.backend.max_step_tokens();
         let (first, rest) = tokens.split_at(last / part * part);
-        for tokens in first.chunks(part) {
-            if cancelled() {
-                return Ok(None);
+        sequence.kv.expect(total);
+        let mut run = || {
+            for tokens in first.chunks(part) {
+                if cancelled() {
+                    return Ok(None);
+                }
+                self.step(&mut [Step { sequence, tokens, outputs: Outputs::None }])?;
             }
-            self.step(&mut [Step { sequence, tokens, outputs: Outputs::None }])?;
-        }
-        Ok((!cancelled()).then_some(rest))
+            Ok((!cancelled()).then_some(rest))
+        };
+        let result = run();
+        // With the rest, if it comes, it has that length.
+        sequence.kv.expect(0);
+        result
     }
 
     /// Logits `[tokens, vocab]` of every token of `tokens` as a sequence of its own, handed to `each` part by part.
@@ -283,6 +291,7 @@ impl Engine {
             return Err(Error::ContextFull { tokens: tokens.len(), n_ctx: self.n_ctx });
         }
         let mut sequence = self.sequence();
+        sequence.kv.expect(tokens.len());
         let part = self.output_rows_per_step();
         let mut run = || {
             for tokens in tokens.chunks(part) {

@@ -56,6 +56,7 @@ impl Engine {
                 ids[0] = bos;
             }
             let mut sequence = self.sequence();
+            sequence.kv.expect(window - 1);
             // The logits of a token score the next one, so those from `first_scored` to the last but one count.
             let mut at = 0;
             while at < window - 1 {

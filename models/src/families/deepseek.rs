@@ -1,5 +1,5 @@
-//! DeepSeek V2, V3 (and V3.1, R1), V3.2 and Mistral 4: latent attention (of V3.2 to chosen keys), then after a few dense layers mixtures of many small
-//! experts with some that every token uses. DeepSeek-AI 2024a, 2024b.
+//! DeepSeek V2, V3 (and V3.1, R1), V3.2 and Mistral 4: latent attention (of V3.2 to chosen keys), then after a few dense
+//! layers mixtures of many small experts with some that every token uses. DeepSeek-AI 2024a, 2024b.
 
 use handmill_runtime::{
     format::Checkpoint,
@@ -36,11 +36,16 @@ enum Version {
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
     // Heads have sizes of their own here; the common ones say nothing.
     let d = Dims::read(c, Some(1), 2048)?;
+    // Files of the older architecture do not count them.
+    let d = if c.architecture() == "deepseek32" { d.without_predictors(c)? } else { d };
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let version = version(c)?;
+    if version == Version::Mistral4 {
+        blocks::rope::require_parameters(c)?;
+    }
     let l = Loader::new(checkpoint, d.eps)?;
     let attention = attention(c, &d, &l)?;
-    let experts = Mixture::read(c, version)?;
+    let experts = Mixture::read(c, version, d.n_layers)?;
 
     let mut b = GraphBuilder::new();
     let embedding = l.embedding(&mut b, d.width)?;
@@ -54,9 +59,9 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
             h,
             (Norms::Pre, 1.0, last),
             |b, x| blocks::latent_attention(b, &l, i, x, &attention, last),
-            |b, x| match experts.dense_before > i {
-                true => blocks::gated_mlp(b, &l, i, x, d.inner, Act::Silu),
-                false => experts.block(b, &l, i, x),
+            |b, x| match experts.sparse[i] {
+                true => experts.block(b, &l, i, x),
+                false => blocks::gated_mlp(b, &l, i, x, d.inner, Act::Silu),
             },
         )?;
     }
@@ -65,11 +70,11 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     Ok(Built { graph, n_layers: d.n_layers, width: d.width, context: d.context })
 }
 
-/// GGUF has one architecture for V2 and V3, which differ in how experts are scored.
+/// GGUF has one architecture for V2 and V3, which differ in how experts are scored, and one for V3.2.
 fn version(c: &Config<'_>) -> Result<Version, Error> {
     Ok(match c.architecture() {
         "deepseek_v2" => Version::V2,
-        "deepseek_v3" | "deepseek_v32" => Version::V3,
+        "deepseek_v3" | "deepseek_v32" | "deepseek32" => Version::V3,
         "mistral4" => Version::Mistral4,
         // Files without the key are of before there was a V3.
         _ => match c.usize(GATING)? {
@@ -137,7 +142,7 @@ fn attention(c: &Config<'_>, d: &Dims, l: &Loader<'_>) -> Result<LatentAttention
 
 /// What chooses keys in V3.2, which turns like `rope` but in halves.
 fn indexer(c: &Config<'_>, rope: RopeSpec) -> Result<Option<Indexer>, Error> {
-    if c.architecture() != "deepseek_v32" {
+    if !matches!(c.architecture(), "deepseek_v32" | "deepseek32") {
         return Ok(None);
     }
     const HEADS: Key = key("attention.indexer.head_count", "index_n_heads");
@@ -152,23 +157,21 @@ fn indexer(c: &Config<'_>, rope: RopeSpec) -> Result<Option<Indexer>, Error> {
     Ok(Some(Indexer { n_heads, head_dim, k, rope: RopeSpec { layout: RopeLayout::Half, ..rope } }))
 }
 
-/// Layers before the first mixture: a number, which V3.2 also spells out layer by layer.
-fn dense_before(c: &Config<'_>) -> Result<usize, Error> {
-    const TYPES: Key = key("", "mlp_layer_types");
-    let n = c.usize(key("leading_dense_block_count", "first_k_dense_replace"))?;
-    let Some(types) = c.json().and_then(|j| j.get(TYPES.hf)).and_then(|t| t.as_array()) else {
-        return Ok(n.unwrap_or(0));
-    };
-    let dense = types.iter().take_while(|t| *t == "dense").count();
-    let plain = types[dense..].iter().all(|t| *t == "sparse") && n.is_none_or(|n| n == dense);
-    refuse_unless(c, TYPES, plain, "dense layers between mixtures")?;
-    Ok(dense)
+/// For each layer, whether it is a mixture: all but the first few, or in V3.2 as it is spelled out layer by layer.
+fn sparse_layers(c: &Config<'_>, version: Version, n_layers: usize) -> Result<Vec<bool>, Error> {
+    const DENSE: Key = key("leading_dense_block_count", "first_k_dense_replace");
+    let default = if version == Version::V3 && !c.is_gguf() { 3 } else { 0 };
+    let dense = c.usize(DENSE)?.unwrap_or(default);
+    match c.architecture() {
+        "deepseek_v32" => c.layer_flags(key("", "mlp_layer_types"), n_layers, ["sparse", "dense"], |i| i >= dense),
+        _ => Ok((0..n_layers).map(|i| i >= dense).collect()),
+    }
 }
 
 /// The experts of a model.
 struct Mixture {
-    /// Layers before the first mixture.
-    dense_before: usize,
+    /// For each layer, whether it is a mixture.
+    sparse: Vec<bool>,
     /// Without the bias, which is each layer's.
     route: RouteOp,
     /// Width between the halves of an expert.
@@ -179,7 +182,7 @@ struct Mixture {
 }
 
 impl Mixture {
-    fn read(c: &Config<'_>, version: Version) -> Result<Self, Error> {
+    fn read(c: &Config<'_>, version: Version, n_layers: usize) -> Result<Self, Error> {
         const EXPERTS: Key = key("expert_count", "n_routed_experts");
         const USED: Key = key("expert_used_count", "num_experts_per_tok");
         const SHARED: Key = key("expert_shared_count", "n_shared_experts");
@@ -188,8 +191,15 @@ impl Mixture {
         refuse_unless(c, USED, k <= n, "more experts a token than there are")?;
         refuse_unless(c, STEP, c.usize(STEP)?.is_none_or(|s| s == 1), "a period of mixtures")?;
         let method = c.str(METHOD)?;
-        let known = ["greedy", "group_limited_greedy", "noaux_tc"];
+        let known: &[&str] = if version == Version::V2 { &["greedy", "group_limited_greedy"] } else { &["noaux_tc"] };
         refuse_unless(c, METHOD, method.is_none_or(|m| known.contains(&m)), "this way to choose experts")?;
+        // Versions, where `config.json` leaves it out: groups and those kept, experts for all tokens, factor.
+        let (n_groups, n_kept, n_shared, factor) = match version {
+            _ if c.is_gguf() => (None, None, 0, 1.0),
+            Version::V2 => (None, None, 2, 1.0),
+            Version::V3 => (Some(8), Some(4), 1, 2.5),
+            Version::Mistral4 => (Some(1), Some(1), 1, 1.0),
+        };
         let renormalise = match version {
             // The reference ignores the key; converters do not.
             Version::V2 if !c.is_gguf() => false,
@@ -200,10 +210,16 @@ impl Mixture {
         if !c.is_gguf() {
             refuse_unless(c, GATING, c.str(GATING)?.is_none_or(|s| s == expected), "this score of experts")?;
         }
-        let groups = match (c.usize(GROUPS)?, method) {
-            (None | Some(0 | 1), _) | (_, Some("greedy")) => None,
-            (Some(groups), _) => {
-                let keep = c.require_usize(KEPT)?;
+        // V2 without the key is greedy; its GGUF files have groups only where they count.
+        let greedy = version == Version::V2 && !c.is_gguf() && method != Some("group_limited_greedy");
+        let groups = match c.usize(GROUPS)?.or(n_groups) {
+            None | Some(0 | 1) => None,
+            _ if greedy => None,
+            Some(groups) => {
+                let keep = match c.usize(KEPT)?.or(n_kept) {
+                    Some(keep) if keep > 0 => keep,
+                    _ => return Err(c.error(KEPT, "is missing or zero")),
+                };
                 let each = n / groups;
                 let fits = n.is_multiple_of(groups) && keep <= groups && keep * each >= k;
                 refuse_unless(c, GROUPS, fits, "experts in so many groups")?;
@@ -211,17 +227,17 @@ impl Mixture {
                 Some(RouteGroups { n: groups, keep, score })
             }
         };
-        let dense_before = dense_before(c)?;
+        let sparse = sparse_layers(c, version, n_layers)?;
         let inner = c.require_usize(key("expert_feed_forward_length", "moe_intermediate_size"))?;
-        let shared = c.usize(SHARED)?.unwrap_or(0);
+        let shared = c.usize(SHARED)?.unwrap_or(n_shared);
         let shared = shared.checked_mul(inner).ok_or_else(|| c.error(SHARED, format!("is {shared}")))?;
         Ok(Self {
-            dense_before,
+            sparse,
             route: RouteOp {
                 score,
                 groups,
                 renormalise: renormalise.then_some(1e-20),
-                scale: c.f32(key("expert_weights_scale", "routed_scaling_factor"))?.unwrap_or(1.0),
+                scale: c.f32(key("expert_weights_scale", "routed_scaling_factor"))?.unwrap_or(factor),
                 ..RouteOp::softmax(n, k)
             },
             inner,

@@ -220,7 +220,8 @@ impl<'a> Model<'a> {
             back,
             route: route(c)?,
             inner: c.require_usize(key("expert_feed_forward_length", "moe_intermediate_size"))?,
-            shared: or(key("expert_shared_count", "n_shared_experts"), 1)?,
+            // The reference has one, whatever the configuration says.
+            shared: or(key("expert_shared_count", ""), 1)?,
             limit,
             vocab,
             d,

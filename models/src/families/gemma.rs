@@ -22,6 +22,8 @@ use crate::{
 pub(super) const GELU: Key = key("", "hidden_activation");
 const LEGACY_ACT: Key = key("", "hidden_act");
 const WINDOW: Key = key("attention.sliding_window", "sliding_window");
+const SCORE_CAP: Key = key("attn_logit_softcapping", "attn_logit_softcapping");
+const FINAL_CAP: Key = key("final_logit_softcapping", "final_logit_softcapping");
 const SCALAR: Key = key("", "query_pre_attn_scalar");
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
@@ -36,7 +38,8 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
 
     let theta = if one || two { 1e4 } else { 1e6 };
     let rope = d.rope(theta, [RopeLayout::Half; 2]);
-    let score_cap = cap(c, key("attn_logit_softcapping", "attn_logit_softcapping"))?;
+    // Of Gemma 2's caps null alone means none.
+    let score_cap = cap(c, SCORE_CAP, two.then_some(50.0))?;
     let full = Attention {
         scale: if one { d.attention().scale } else { query_scale(c, &d, two)? },
         // Gemma 3's configurations have the key, and nothing that applies it.
@@ -62,9 +65,8 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
         false => c.sliding_layers(d.n_layers, |i| period == 0 || !(i + 1).is_multiple_of(period))?,
     };
 
-    let final_cap = key("final_logit_softcapping", "final_logit_softcapping");
-    let bound = cap(c, final_cap)?;
-    refuse_unless(c, final_cap, two || bound.is_none(), "a cap on the logits")?;
+    let bound = cap(c, FINAL_CAP, two.then_some(30.0))?;
+    refuse_unless(c, FINAL_CAP, !one || bound.is_none(), "a cap on the logits")?;
     let tied = c.tied(true)?;
     let decoder = Decoder {
         embedding_scale: embedding_scale(c, &l, d.width)?,
@@ -76,9 +78,9 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     d.built(decoder.build(&l, |i| if sliding[i] { local.clone() } else { full.clone() })?)
 }
 
-/// The bound of a soft cap, where there is one.
-fn cap(c: &Config<'_>, k: Key) -> Result<Option<f32>, Error> {
-    let cap = c.f32(k)?;
+/// The bound of a soft cap, where there is one; `default` where the file does not have the key.
+fn cap(c: &Config<'_>, k: Key, default: Option<f32>) -> Result<Option<f32>, Error> {
+    let cap = if c.has(k) { c.f32(k)? } else { default };
     refuse_unless(c, k, cap.is_none_or(|cap| cap > 0.0 && cap.is_finite()), "a cap that is not above zero")?;
     Ok(cap)
 }

@@ -32,6 +32,7 @@ const SHARED: Key = key("attention.shared_kv_layers", "num_kv_shared_layers");
 const EXPERTS: Key = key("expert_count", "num_experts");
 const CHOSEN: Key = key("expert_used_count", "top_k_experts");
 const EXPERT_INNER: Key = key("expert_feed_forward_length", "moe_intermediate_size");
+const OWN: Key = key("", "per_layer_config");
 const PER_LAYER: Key = key("embedding_length_per_layer_input", "hidden_size_per_layer_input");
 
 /// What differs from layer to layer.
@@ -46,6 +47,7 @@ struct Layer {
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
     let d = dims(c)?;
     refuse_other_gemma(c)?;
+    rope::require_parameters(c)?;
     let l = Loader::new(checkpoint, d.eps)?;
     let layers = layers(c, &d)?;
     let n_shared = c.usize(SHARED)?.unwrap_or(0);
@@ -139,21 +141,30 @@ fn dims(c: &Config<'_>) -> Result<Dims, Error> {
 
 fn layers(c: &Config<'_>, d: &Dims) -> Result<Vec<Layer>, Error> {
     let n = d.n_layers;
-    let sliding = c.sliding_layers(n, |i| !(i + 1).is_multiple_of(6) && i + 1 < n)?;
+    let mut sliding = c.sliding_layers(n, |i| !(i + 1).is_multiple_of(6))?;
+    if !c.is_gguf() {
+        // The last layer is full whatever the file says of it.
+        if let Some(last) = sliding.last_mut() {
+            *last = false;
+        }
+    }
     let kv_heads = c.layer_usizes(KV_HEADS, n)?.unwrap_or_else(|| vec![d.n_heads; n]);
     let inner = c.layer_usizes(INNER, n)?.ok_or_else(|| c.error(INNER, "is missing"))?;
+    // Configurations that say how layers differ from all say it of full ones in no other way.
+    let by_layer = c.object(OWN.hf)?.is_some();
     // Sliding layers, and full ones.
     let head_dims = if c.is_gguf() {
         let full = c.require_usize(HEAD_DIM)?;
         [c.usize(key("attention.key_length_swa", ""))?.unwrap_or(full), full]
     } else {
-        [c.usize(HEAD_DIM)?.unwrap_or(256), c.usize(key("", "global_head_dim"))?.unwrap_or(512)]
+        let head_dim = c.usize(HEAD_DIM)?.unwrap_or(256);
+        [head_dim, if by_layer { head_dim } else { c.usize(key("", "global_head_dim"))?.unwrap_or(512) }]
     };
     let n_shared = c.usize(SHARED)?.unwrap_or(0);
     let double = c.bool(key("", "use_double_wide_mlp"))?.unwrap_or(false);
     let full_kv_heads = match c.bool(key("", "attention_k_eq_v"))?.unwrap_or(false) {
-        true => c.usize(key("", "num_global_key_value_heads"))?,
-        false => None,
+        true if !by_layer => c.usize(key("", "num_global_key_value_heads"))?,
+        _ => None,
     };
     let layer = |i: usize| {
         let mut layer = Layer {
@@ -177,7 +188,6 @@ fn layers(c: &Config<'_>, d: &Dims) -> Result<Vec<Layer>, Error> {
 
 /// What newer configurations say of one layer.
 fn own_config(c: &Config<'_>, i: usize, layer: &mut Layer) -> Result<(), Error> {
-    const OWN: Key = key("", "per_layer_config");
     let own = c.object(OWN.hf)?.and_then(|o| o.get(i.to_string()));
     let Some(own) = own.filter(|o| !o.is_null()) else { return Ok(()) };
     let own = own.as_object().ok_or_else(|| c.error(OWN, format!("`{i}` should be an object")))?;

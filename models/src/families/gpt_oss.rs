@@ -19,6 +19,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let mut d = Dims::read(c, Some(64), 131072)?;
     d.eps = d.eps_or(c, 1e-5)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
+    rope::require_parameters(c)?;
     let l = Loader::new(checkpoint, d.eps)?;
     let full = Attention {
         rope: Some(rope::rope(c, &d.rope(1.5e5, [RopeLayout::Half; 2]), &l)?),
@@ -31,16 +32,19 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
 
     let [n, k] = choice(c, (128, 4))?;
     let route = RouteOp { score: RouteScore::Raw, weight: RouteWeight::Softmax, ..RouteOp::softmax(n, k) };
-    let limit = c.f32(LIMIT)?.unwrap_or(7.0);
-    refuse_unless(c, LIMIT, limit > 0.0, "a limit that is not above 0")?;
+    // GGUF files have a list of them or, mostly, leave it out.
+    let limits = c.layer_f32s(LIMIT, d.n_layers)?.unwrap_or_else(|| vec![7.0; d.n_layers]);
+    refuse_unless(c, LIMIT, limits.iter().all(|l| *l > 0.0), "a limit that is not above 0")?;
     let alpha = c.f32(key("", "swiglu_alpha"))?.unwrap_or(1.702);
     let inner = match c.usize(key("expert_feed_forward_length", ""))? {
         Some(inner) => inner,
         None => d.inner,
     };
     let experts = Experts::Interleaved("mlp.experts");
-    let moe = Moe { act: Act::SwigluOss { alpha, limit }, ..Moe::new(route, "mlp.router", experts, inner) };
+    let moe = Moe::new(route, "mlp.router", experts, inner);
+    let moes = limits.into_iter().map(|limit| Moe { act: Act::SwigluOss { alpha, limit }, ..moe.clone() });
+    let moes: Vec<Moe<'_>> = moes.collect();
     let decoder = Decoder::new(d.n_layers, d.width, inner, c.tied(false)?);
     let attention = |i: usize| Attention { window: sliding[i].then_some(window), ..full.clone() };
-    d.built(decoder.build_with_experts(&l, attention, |_| Some(&moe))?)
+    d.built(decoder.build_with_experts(&l, attention, |i| moes.get(i))?)
 }

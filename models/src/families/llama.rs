@@ -1,9 +1,10 @@
 //! Llama 1 to 3.3 and all that shares its architecture (SmolLM, SmolLM2, TinyLlama, R1 distillations, GGUF files of
-//! Mistral): pre-norm, rotary grouped-query attention, SwiGLU. Touvron et al. 2023; Grattafiori et al. 2024.
+//! Mistral, of which some state a window): pre-norm, rotary grouped-query attention, SwiGLU. Touvron et al. 2023;
+//! Grattafiori et al. 2024.
 
 use handmill_runtime::{format::Checkpoint, graph::RopeLayout};
 
-use super::{ACT, Built, Dims, mixtral, refuse_unless};
+use super::{ACT, Built, Dims, mixtral, refuse_unless, windows};
 use crate::{
     Error,
     blocks::{Attention, Decoder, Loader, rope},
@@ -23,5 +24,6 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let rope = d.rope(1e4, [RopeLayout::Half, RopeLayout::Interleaved]);
     let attention = Attention { rope: Some(rope::rope(c, &rope, &l)?), ..d.attention() };
     let decoder = Decoder::new(d.n_layers, d.width, d.inner, c.tied(false)?);
-    d.built(decoder.build(&l, |_| attention.clone())?)
+    let windows = windows(c, key("attention.sliding_window", ""), d.n_layers)?;
+    d.built(decoder.build(&l, |i| Attention { window: windows[i], ..attention.clone() })?)
 }

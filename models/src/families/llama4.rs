@@ -13,8 +13,8 @@ use crate::{
     config::{Config, Key, key},
 };
 
-const CHUNK: Key = key("", "attention_chunk_size");
-const FLOOR: Key = key("", "floor_scale");
+const CHUNK: Key = key("attention.sliding_window", "attention_chunk_size");
+const FLOOR: Key = key("attention.temperature_length", "floor_scale");
 const STEP: Key = key("interleave_moe_layer_step", "interleave_moe_layer_step");
 const INNER: Key = key("expert_feed_forward_length", "intermediate_size");
 const DENSE_INNER: Key = key("feed_forward_length", "intermediate_size_mlp");
@@ -25,12 +25,23 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let l = Loader::new(checkpoint, d.eps)?;
     let [n, k] = choice(c, (16, 1))?;
-    // Files whose window is 0 rotate all layers and have no chunks.
-    let plain = c.is_gguf() && c.usize(key("attention.sliding_window", ""))? == Some(0);
-    let rotated = if plain { vec![true; d.n_layers] } else { c.rotated_layers(d.n_layers, 4)? };
+    // GGUF files call the chunk a window. Those where it is 0 rotate all layers and have no chunks.
     let chunk = c.usize(CHUNK)?.unwrap_or(8192);
-    refuse_unless(c, CHUNK, chunk > 0, "a chunk of no tokens")?;
-    let chunked = c.local_layers(d.n_layers, "chunked_attention", |i| rotated[i] && !plain)?;
+    let plain = c.is_gguf() && chunk == 0;
+    refuse_unless(c, CHUNK, chunk > 0 || plain, "a chunk of no tokens")?;
+    let (rotated, chunked) = match (plain, c.is_gguf()) {
+        (true, _) => (vec![true; d.n_layers], vec![false; d.n_layers]),
+        // Their one pattern is of both.
+        (false, true) => {
+            let rotated = c.local_layers(d.n_layers, "", |i| !(i + 1).is_multiple_of(4))?;
+            (rotated.clone(), rotated)
+        }
+        (false, false) => {
+            let rotated = c.rotated_layers(d.n_layers, 4)?;
+            let chunked = c.local_layers(d.n_layers, "chunked_attention", |i| rotated[i])?;
+            (rotated, chunked)
+        }
+    };
     // GGUF files leave it out: all but the model with 128 experts have it.
     let qk_norm = c.bool(key("", "use_qk_norm"))?.unwrap_or(!(c.is_gguf() && n == 128));
     let spec = rope::rope(c, &d.rope(5e5, [RopeLayout::Interleaved; 2]), &l)?;
@@ -75,8 +86,12 @@ fn temperature(c: &Config<'_>) -> Result<Option<PositionScale>, Error> {
     if !on {
         return Ok(None);
     }
-    let length = c.f32(FLOOR)?.unwrap_or(8192.0);
+    let length = match c.is_gguf() {
+        true => c.usize(FLOOR)?.map(|n| n as f32),
+        false => c.f32(FLOOR)?,
+    };
+    let length = length.unwrap_or(8192.0);
     refuse_unless(c, FLOOR, length >= 1.0 && length.fract() == 0.0, "a length that is no whole number")?;
-    let beta = c.f32(key("", "attn_scale"))?.unwrap_or(0.1);
+    let beta = c.f32(key("attention.temperature_scale", "attn_scale"))?.unwrap_or(0.1);
     Ok(Some(PositionScale { beta, length: length as usize, offset: 1 }))
 }

@@ -16,10 +16,14 @@ const WINDOW: Key = key("attention.sliding_window", "sliding_window");
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
     let third = matches!(c.architecture(), "ministral3" | "mistral3");
-    let d = Dims::read(c, third.then_some(128), if third { 262144 } else { 131072 })?;
+    let mut d = Dims::read(c, third.then_some(128), if third { 262144 } else { 131072 })?;
+    d.eps = d.eps_or(c, if third { 1e-5 } else { 1e-6 })?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let experts = key("expert_count", "num_local_experts");
     refuse_unless(c, experts, c.usize(experts)?.unwrap_or(0) == 0, "a mixture of experts")?;
+    if third {
+        rope::require_parameters(c)?;
+    }
     let l = Loader::new(checkpoint, d.eps)?;
     // Conversion to GGUF permutes the rows of q and k.
     let theta = if third { 1e6 } else { 1e4 };

@@ -7,7 +7,7 @@ use handmill_runtime::{
     graph::{RopeLayout, RouteOp},
 };
 
-use super::{ACT, Built, Dims, choice, refuse_unless};
+use super::{ACT, Built, Dims, choice, refuse_unless, windows};
 use crate::{
     Error,
     blocks::{Attention, Decoder, Experts, Loader, Moe, rope},
@@ -21,12 +21,13 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let l = Loader::new(checkpoint, d.eps)?;
     // Conversion to GGUF permutes the rows of q and k.
     let rope = d.rope(1e6, [RopeLayout::Half, RopeLayout::Interleaved]);
-    let window = c.usize(key("", "sliding_window"))?.filter(|w| *w > 0);
-    let attention = Attention { window, rope: Some(rope::rope(c, &rope, &l)?), ..d.attention() };
+    let windows = windows(c, key("attention.sliding_window", "sliding_window"), d.n_layers)?;
+    let attention = Attention { rope: Some(rope::rope(c, &rope, &l)?), ..d.attention() };
     let [n, k] = choice(c, (8, 2))?;
     let route = RouteOp { renormalise: Some(0.0), ..RouteOp::softmax(n, k) };
     let experts = Experts::Each("block_sparse_moe.experts", ["w1", "w3", "w2"]);
     let moe = Moe::new(route, "block_sparse_moe.gate", experts, d.inner);
     let decoder = Decoder::new(d.n_layers, d.width, d.inner, c.tied(false)?);
-    d.built(decoder.build_with_experts(&l, |_| attention.clone(), |_| Some(&moe))?)
+    let attention = |i: usize| Attention { window: windows[i], ..attention.clone() };
+    d.built(decoder.build_with_experts(&l, attention, |_| Some(&moe))?)
 }

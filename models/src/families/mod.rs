@@ -7,6 +7,7 @@ mod gemma3n;
 mod gemma4;
 mod gpt_oss;
 mod granite;
+mod keys;
 mod llama;
 mod llama4;
 mod mistral;
@@ -18,6 +19,8 @@ mod qwen;
 mod qwen_hybrid;
 mod qwen_moe;
 mod smollm3;
+
+use std::collections::HashSet;
 
 use handmill_runtime::{
     format::Checkpoint,
@@ -97,6 +100,7 @@ const FAMILIES: &[(&str, Build)] = &[
     ("deepseek2", deepseek::build),
     ("deepseek_v4", deepseek_v4::build),
     ("deepseek4", deepseek_v4::build),
+    ("deepseek32", deepseek::build),
     ("mistral4", deepseek::build),
 ];
 
@@ -118,7 +122,25 @@ pub fn build(checkpoint: &Checkpoint) -> Result<Built, Error> {
             known: FAMILIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
         });
     };
-    build(&config, checkpoint)
+    keys::refuse_others(&config)?;
+    let built = build(&config, checkpoint)?;
+    refuse_other_biases(&built.graph, checkpoint)?;
+    Ok(built)
+}
+
+/// Refuses a file with a bias that the graph does not add, where it uses the weight that the bias belongs to.
+fn refuse_other_biases(graph: &Graph, checkpoint: &Checkpoint) -> Result<(), Error> {
+    // Parts of tensors have their rows behind the name.
+    let used: HashSet<&str> = graph.weights().map(|(name, _)| name.split('[').next().unwrap_or(name)).collect();
+    for weight in &used {
+        let Some(stem) = weight.strip_suffix(".weight") else { continue };
+        let bias = format!("{stem}.bias");
+        if !used.contains(bias.as_str()) && checkpoint.find(&bias)?.is_some() {
+            let path = checkpoint.path().display().to_string();
+            return Err(Error::Config { path, key: bias, what: "is a bias that this family does not have".into() });
+        }
+    }
+    Ok(())
 }
 
 /// The dimensions that all families share.
@@ -180,26 +202,38 @@ impl Dims {
         if n > 1 << 24 { Err(c.error(key, format!("{n} is too much"))) } else { Ok(()) }
     }
 
+    /// Without the blocks that predict tokens further ahead, which GGUF files count among the layers.
+    fn without_predictors(self, c: &Config<'_>) -> Result<Self, Error> {
+        const AHEAD: Key = key("nextn_predict_layers", "");
+        let n_layers = self.n_layers.checked_sub(c.usize(AHEAD)?.unwrap_or(0)).filter(|n| *n > 0);
+        Ok(Self { n_layers: n_layers.ok_or_else(|| c.error(AHEAD, "leaves no layer"))?, ..self })
+    }
+
     /// As [`Dims::read`] but for the width of feed-forwards, where layers differ.
     fn read_but_inner(c: &Config<'_>, head_dim: Option<usize>, context: usize) -> Result<Self, Error> {
         const HEADS: Key = key("attention.head_count", "num_attention_heads");
         const KV_HEADS: Key = key("attention.head_count_kv", "num_key_value_heads");
         const HEAD_DIM: Key = key("attention.key_length", "head_dim");
         const WIDTH: Key = key("embedding_length", "hidden_size");
+        const LAYERS: Key = key("block_count", "num_hidden_layers");
         let width = c.require_usize(WIDTH)?;
         let n_heads = c.require_usize(HEADS)?;
         let n_kv_heads = c.usize(KV_HEADS)?.unwrap_or(n_heads);
         if n_kv_heads == 0 || n_kv_heads > n_heads || !n_heads.is_multiple_of(n_kv_heads) {
             return Err(c.error(KV_HEADS, format!("{n_kv_heads} does not divide the {n_heads} query heads")));
         }
-        let head_dim = c.usize(HEAD_DIM)?.or(head_dim.filter(|_| !c.is_gguf())).unwrap_or(width / n_heads);
+        // The family's own size is for files without the key; null divides the width among the heads.
+        let default = head_dim.filter(|_| !c.is_gguf() && !c.has(HEAD_DIM));
+        let head_dim = c.usize(HEAD_DIM)?.or(default).unwrap_or(width / n_heads);
         if head_dim == 0 || head_dim > 1024 {
             return Err(c.error(HEAD_DIM, format!("{head_dim} is not a head's size")));
         }
+        let n_layers = c.require_usize(LAYERS)?;
+        Self::not_too_much(c, LAYERS, n_layers)?;
         Self::not_too_much(c, HEADS, n_heads)?;
         Self::not_too_much(c, WIDTH, width)?;
         Ok(Self {
-            n_layers: c.require_usize(key("block_count", "num_hidden_layers"))?,
+            n_layers,
             width,
             inner: 0,
             n_heads,
@@ -228,6 +262,17 @@ fn choice(c: &Config<'_>, default: (usize, usize)) -> Result<[usize; 2], Error> 
         return Err(c.error(EXPERTS_CHOSEN, format!("{k} of {n} experts")));
     }
     Ok([n, k])
+}
+
+/// Each layer's sliding window, if it has one: the value of `window`, in GGUF on the layers of its pattern. Files of
+/// Mistral 7B v0.1 and of Ministral 8B have the keys where their converter did not lose them.
+fn windows(c: &Config<'_>, window: Key, n_layers: usize) -> Result<Vec<Option<usize>>, Error> {
+    let window = c.usize(window)?.filter(|w| *w > 0);
+    let sliding = match window.is_some() && c.is_gguf() {
+        true => c.sliding_layers(n_layers, |_| true)?,
+        false => vec![true; n_layers],
+    };
+    Ok(sliding.into_iter().map(|s| window.filter(|_| s)).collect())
 }
 
 /// Refuses a key whose value asks for maths that the family's graph does not have.

@@ -1,5 +1,5 @@
 //! Phi 1, 1.5 and 2: attention and feed-forward side by side behind one layer norm, biases everywhere, a plain GELU
-//! feed-forward, rotation of part of each head. Phi 3, 3.5-mini, 4 and 4-mini: the llama block with fused q/k/v and
+//! feed-forward, rotation of part of each head; in some files layer norms of queries and keys. Phi 3, 3.5-mini, 4 and 4-mini: the llama block with fused q/k/v and
 //! gate/up, a window, longrope. Gunasekar et al. 2023; Abdin et al. 2024.
 
 use handmill_runtime::{
@@ -10,7 +10,7 @@ use handmill_runtime::{
 use super::{ACT, Built, Dims, refuse_unless};
 use crate::{
     Error,
-    blocks::{Attention, Decoder, Head, Loader, Norms, rope},
+    blocks::{Attention, Decoder, Head, Loader, Norms, QkNorm, rope},
     config::{Config, key},
 };
 
@@ -20,11 +20,13 @@ pub(super) fn build_2(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, 
     d.eps = c.f32(key("attention.layer_norm_epsilon", "layer_norm_eps"))?.unwrap_or(1e-5);
     let act = c.str(ACT)?;
     refuse_unless(c, ACT, act.is_none_or(|a| a == "gelu_new"), "an activation other than gelu_new")?;
-    let qk_norm = key("", "qk_layernorm");
-    refuse_unless(c, qk_norm, !c.bool(qk_norm)?.unwrap_or(false), "layer norms of queries and keys")?;
+    let qk_norm = match c.bool(key("", "qk_layernorm"))? {
+        Some(true) => QkNorm::LayerHeads,
+        None | Some(false) => QkNorm::None,
+    };
     let l = Loader::new(checkpoint, d.eps)?.with_layer_norms();
     let rope = d.rope(1e4, [RopeLayout::Half; 2]).with_partial(0.5);
-    let attention = Attention { rope: Some(rope::rope(c, &rope, &l)?), output: "dense", ..d.attention() };
+    let attention = Attention { rope: Some(rope::rope(c, &rope, &l)?), qk_norm, output: "dense", ..d.attention() };
     let decoder = Decoder {
         norms: Norms::Parallel,
         act: Act::GeluTanh,

@@ -32,27 +32,30 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     d.built(decoder.build_with_experts(&l, |_| attention.clone(), |_| Some(&moe))?)
 }
 
-/// The rotation with the file's own magnitudes for short and long sequences. Angles are always those of short ones: that
-/// is what the reference computes, whose frequencies do not see the length.
+/// The rotation with the file's own magnitudes for short and long sequences, which GGUF files may have in keys of their own
+/// beside the one for both. Angles are always those of short ones: that is what the reference computes, whose frequencies
+/// do not see the length.
 fn magnitudes(c: &Config<'_>, mut spec: RopeSpec) -> Result<RopeSpec, Error> {
     const SCALING: Key = key("", "rope_scaling");
+    const SHORT: Key = key("rope.scaling.attn_factor_short", "");
+    const LONG: Key = key("rope.scaling.attn_factor_long", "");
     let RopeFreqs::ByLength { short, long, long_attention_factor, .. } = &mut spec.freqs else { return Ok(spec) };
     long.clone_from(short);
     let dict = match c.object("rope_parameters")? {
         None => c.object("rope_scaling")?,
         dict => dict,
     };
-    let get = |k: &str| match dict.and_then(|d| d.get(k)).filter(|v| !v.is_null()) {
-        None => Ok(None),
+    let get = |gguf: Key, k: &str| match dict.and_then(|d| d.get(k)).filter(|v| !v.is_null()) {
+        None => c.f32(gguf),
         Some(v) => match v.as_f64() {
             Some(v) => Ok(Some(v as f32)),
             None => Err(c.error(SCALING, format!("`{k}` should be a number and is {v}"))),
         },
     };
-    if let Some(factor) = get("long_mscale")? {
+    if let Some(factor) = get(LONG, "long_mscale")? {
         *long_attention_factor = factor;
     }
-    if let Some(factor) = get("short_mscale")? {
+    if let Some(factor) = get(SHORT, "short_mscale")? {
         spec.attention_factor = factor;
     }
     Ok(spec)

@@ -29,12 +29,8 @@ const INTERVAL: Key = key("full_attention_interval", "full_attention_interval");
 const V_HEADS: Key = key("ssm.time_step_rank", "linear_num_value_heads");
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
-    let mut d = Dims::read(c, Some(256), 32768)?;
+    let d = Dims::read(c, Some(256), 32768)?.without_predictors(c)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
-    // Blocks that predict tokens further ahead are counted among the layers.
-    let ahead = key("nextn_predict_layers", "");
-    let n_ahead = c.usize(ahead)?.unwrap_or(0);
-    d.n_layers = d.n_layers.checked_sub(n_ahead).filter(|n| *n > 0).ok_or_else(|| c.error(ahead, "leaves no layer"))?;
     let l = Loader::new(checkpoint, d.eps)?.with_norm_offset(1.0);
     let full = Attention {
         rope: Some(rope::rope(c, &d.rope(1e4, [RopeLayout::Half; 2]).with_partial(0.25), &l)?),

@@ -94,8 +94,8 @@ impl RopeSpec {
             RopeFreqs::Dynamic { theta, factor, max_position } => {
                 let r = self.rotary_dims as f64;
                 let theta = if len > *max_position {
-                    let stretch = factor * len as f64 / *max_position as f64 - (factor - 1.0);
-                    theta * stretch.powf(r / (r - 2.0))
+                    let stretch = *factor as f32 * len as f32 / *max_position as f32 - (factor - 1.0) as f32;
+                    f64::from(*theta as f32 * f64::from(stretch).powf(r / (r - 2.0)) as f32)
                 } else {
                     *theta
                 };
@@ -104,8 +104,15 @@ impl RopeSpec {
         }
     }
 
-    /// `theta^(-2j/r)` for `j < r/2`.
+    /// `theta^(-2j/r)` for `j < r/2`, as the inverses of [`RopeSpec::powers`].
     pub fn base_inv_freq(theta: f64, rotary_dims: usize) -> Vec<f32> {
-        (0..rotary_dims / 2).map(|j| theta.powf(-2.0 * j as f64 / rotary_dims as f64) as f32).collect()
+        Self::powers(theta, rotary_dims).into_iter().map(|p| 1.0 / p).collect()
+    }
+
+    /// `theta^(2j/r)` for `j < r/2`. Exponents and powers are rounded to floats as in the models' own code: hundreds of
+    /// positions on, the angles of sharper ones would differ visibly from those that models were trained with.
+    pub fn powers(theta: f64, rotary_dims: usize) -> Vec<f32> {
+        let exponent = |j: usize| (2 * j) as f32 / rotary_dims as f32;
+        (0..rotary_dims / 2).map(|j| theta.powf(f64::from(exponent(j))) as f32).collect()
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct SequenceRows {
     pub n_rows: usize,
     /// Tokens cached, this step's included.
     pub cached: usize,
+    /// The sequence's length for what depends on it: `cached`, or more where a longer prompt was announced.
+    pub length: usize,
     /// Cached tokens of the sequences before this one.
     pub first_key: usize,
     /// The state that is read and the one that is written.
@@ -95,7 +97,8 @@ impl Batch {
             let (first_row, n_rows, cached) = (self.tokens.len(), step.tokens.len(), step.kv.len());
             self.tokens.extend_from_slice(step.tokens);
             self.positions.extend((cached - n_rows..cached).map(|p| p as u32));
-            self.sequences.push(SequenceRows { first_row, n_rows, cached, first_key: self.cached, state });
+            let (length, first_key) = (step.kv.length(), self.cached);
+            self.sequences.push(SequenceRows { first_row, n_rows, cached, length, first_key, state });
             self.cached += cached;
             let rows = first_row as u32..(first_row + n_rows) as u32;
             match step.outputs {

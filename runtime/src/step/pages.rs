@@ -93,6 +93,8 @@ pub struct SequenceKv {
     states: Vec<StateAt>,
     /// Tokens cached.
     len: usize,
+    /// Tokens that will be cached once the prompt is in of which this step brings a part.
+    expected: usize,
 }
 
 impl SequenceKv {
@@ -104,6 +106,17 @@ impl SequenceKv {
     /// Whether nothing is cached.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Announces that the next steps bring the parts of a prompt, `tokens` with what is cached: what depends on the
+    /// sequence's length (dynamic and longrope RoPE) takes that length for all parts, as it would for the whole. 0: no more.
+    pub fn expect(&mut self, tokens: usize) {
+        self.expected = tokens;
+    }
+
+    /// Tokens cached, or more where they were announced.
+    pub(crate) fn length(&self) -> usize {
+        self.len.max(self.expected)
     }
 }
 
@@ -275,7 +288,7 @@ impl PageBook {
             pages.iter().for_each(|p| group.counts[*p as usize] += 1);
         }
         let states = self.slots.fork(&seq.states);
-        SequenceKv { pages: seq.pages.clone(), dropped: seq.dropped.clone(), states, len: seq.len }
+        SequenceKv { pages: seq.pages.clone(), dropped: seq.dropped.clone(), states, len: seq.len, expected: 0 }
     }
 
     /// Gives all pages and states of `seq` back.

@@ -165,20 +165,19 @@ impl Model {
         y
     }
 
-    fn run(&self, isa: Isa, threads: usize, tokens: &[u32]) -> Vec<f32> {
-        let options =
-            CpuOptions { isa, threads, kv_type: KvType::F32, max_cached_tokens: 256, max_step_tokens: tokens.len() };
+    fn run(&self, isa: Isa, threads: usize, kv_type: KvType, tokens: &[u32]) -> Vec<f32> {
+        let options = CpuOptions { isa, threads, kv_type, max_cached_tokens: 256, max_step_tokens: tokens.len() };
         let mut backend = CpuBackend::new(self.plan.clone(), &options).unwrap();
         let mut kv = SequenceKv::default();
         let step = SequenceStep { kv: &mut kv, tokens, outputs: Outputs::All };
         backend.forward(&mut [step]).unwrap().to_vec()
     }
 
-    /// Every row within `tolerance` of the reference, by norm.
-    fn check(&self, isa: Isa, threads: usize, n: usize, tolerance: f64) {
+    /// Every row within `tolerance` of the reference, by norm; rounding to bytes where keys and values are f16.
+    fn check(&self, isa: Isa, threads: usize, kv_type: KvType, n: usize, tolerance: f64) {
         let tokens: Vec<u32> = (0..n).map(|i| (i * 7 % VOCAB) as u32).collect();
-        let out = self.run(isa, threads, &tokens);
-        self.compare(&out, &tokens, tolerance, &format!("{isa:?}, {threads} threads"));
+        let out = self.run(isa, threads, kv_type, &tokens);
+        self.compare(&out, &tokens, tolerance, &format!("{isa:?}, {threads} threads, {kv_type:?}"));
     }
 
     /// As [`Model::check`], for rows computed on `device`.
@@ -216,7 +215,8 @@ fn rows_go_through_their_experts() {
         let model = model(case);
         for isa in Isa::available() {
             for n in [1, 2, 4, 5, 40] {
-                model.check(isa, 1 + n % 3, n, tolerance);
+                model.check(isa, 1 + n % 3, KvType::F16, n, tolerance);
+                model.check(isa, 1 + n % 3, KvType::F32, n, 1e-5);
             }
         }
     }
@@ -228,9 +228,9 @@ fn threads_do_not_show() {
     let model = model(Case { never_from: 5, ..Case::new(DType::Q8_0, 8, 2, 64, 96) });
     for n in [1, 3, 17] {
         let tokens: Vec<u32> = (0..n).map(|i| i % VOCAB as u32).collect();
-        let one = model.run(Isa::detect(), 1, &tokens);
+        let one = model.run(Isa::detect(), 1, KvType::F16, &tokens);
         for threads in [2, 3, 5] {
-            assert_eq!(model.run(Isa::detect(), threads, &tokens), one, "{threads} threads, {n} rows");
+            assert_eq!(model.run(Isa::detect(), threads, KvType::F16, &tokens), one, "{threads} threads, {n} rows");
         }
     }
 }
@@ -241,6 +241,6 @@ fn threads_do_not_show() {
 fn experts_that_are_not_chosen_are_never_read() {
     let model = model(Case { never_from: 2, ..Case::new(DType::F16, 12, 2, 80, 48) });
     for n in [1, 4, 33] {
-        model.check(Isa::detect(), 2, n, 2e-3);
+        model.check(Isa::detect(), 2, KvType::F16, n, 2e-3);
     }
 }

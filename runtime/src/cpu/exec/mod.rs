@@ -30,7 +30,10 @@ use super::{
     arch::Isa,
     buffer::Buffer,
     kv::KvMemory,
-    ops::{LinearKernels, OpKernels, attention::DECODE_PIECE, linear_kernels, op_kernels, rope_cos_sin},
+    ops::{
+        LinearKernels, OpKernels, attention::DECODE_PIECE, exact_linear_kernels, linear_kernels, op_kernels,
+        rope_cos_sin,
+    },
     pool::{Pool, Worker},
     states::StateMemory,
 };
@@ -47,7 +50,7 @@ pub struct CpuOptions {
     pub isa: Isa,
     /// Threads, the caller's included.
     pub threads: usize,
-    /// Element type of cached keys and values.
+    /// Element type of cached keys and values. With f32, linears round nothing to int8 either.
     pub kv_type: KvType,
     /// Tokens that all sequences together may hold.
     pub max_cached_tokens: usize,
@@ -104,7 +107,11 @@ impl CpuBackend {
     pub fn new(plan: Plan, options: &CpuOptions) -> Result<Self, CpuError> {
         let threads = options.threads.max(1);
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
-        let (ops, linear) = (op_kernels(options.isa), linear_kernels(options.isa));
+        let ops = op_kernels(options.isa);
+        let linear = match options.kv_type {
+            KvType::F16 => linear_kernels(options.isa),
+            KvType::F32 => exact_linear_kernels(options.isa),
+        };
         let graph = &plan.graph;
         let book = PageBook::new(graph.caches(), options.kv_type, options.max_cached_tokens)
             .with_states(graph.states(), options.max_cached_tokens);
@@ -250,13 +257,13 @@ impl CpuBackend {
                 self.key_rope_tables[r] = Buffer::new(bytes, "the rotation tables")?;
             }
             for seq in &self.batch.sequences {
-                let inv_freq = rope.inv_freq(seq.cached);
+                let (inv_freq, factor) = (rope.inv_freq(seq.length), rope.factor(seq.length));
                 for row in seq.first_row..seq.first_row + seq.n_rows {
                     // SAFETY: no run is under way, and `&mut self` excludes others.
                     let both = unsafe { self.rope_tables[r].slice_mut::<f32>(row * 2 * half, 2 * half) };
                     let (cos, sin) = both.split_at_mut(half);
                     let position = (self.batch.positions[row] as usize).saturating_sub(rope.back);
-                    rope_cos_sin(&inv_freq, rope.factor(seq.cached), position, cos, sin);
+                    rope_cos_sin(&inv_freq, factor, position, cos, sin);
                 }
                 if rope.length_dependent() {
                     // SAFETY: as above.
@@ -264,7 +271,7 @@ impl CpuBackend {
                     let (cos, sin) = both.split_at_mut(keys * half);
                     for position in 0..seq.cached {
                         let at = (seq.first_key + position) * half..(seq.first_key + position + 1) * half;
-                        rope_cos_sin(&inv_freq, rope.factor(seq.cached), position, &mut cos[at.clone()], &mut sin[at]);
+                        rope_cos_sin(&inv_freq, factor, position, &mut cos[at.clone()], &mut sin[at]);
                     }
                 }
             }

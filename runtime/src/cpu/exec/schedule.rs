@@ -117,7 +117,7 @@ impl Schedule {
                 StepKind::Linear(LinearStep { heads: Some(h), k, .. }) => {
                     // One head's rows may lie before the panel.
                     let dtype = plan.graph.weight(h.weight).dtype();
-                    let panel = kernels.panel_bytes(dtype, *k).max(kernels.transposed_panel_bytes(*k));
+                    let panel = kernels.panel_bytes(dtype, *k).max(kernels.transposed_panel_bytes(dtype, *k));
                     let row = kernels.act_row_bytes(ActForm::F32, *k).max(self.mat_vec_act_bytes);
                     rest = rest.max(panel + row.next_multiple_of(64));
                 }
@@ -129,7 +129,7 @@ impl Schedule {
                 StepKind::Experts(e) => {
                     for part in &e.parts {
                         let dtype = plan.graph.weight(part.op.experts[0]).dtype();
-                        let panel = kernels.panel_bytes(dtype, e.k).max(kernels.transposed_panel_bytes(e.k));
+                        let panel = kernels.panel_bytes(dtype, e.k).max(kernels.transposed_panel_bytes(dtype, e.k));
                         let few = self.mat_vec_act_bytes * LinearKernels::MAT_VEC_TOKENS;
                         rest = rest.max(panel + few.max(Pairs::bytes(e, max_tokens)).next_multiple_of(64));
                     }

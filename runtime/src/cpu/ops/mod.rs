@@ -24,7 +24,7 @@ use crate::{
     graph::{Act, RopeLayout},
 };
 
-pub use linear::{ActForm, Gather, LinearKernels, ScaleRows, WeightRows, linear_kernels};
+pub use linear::{ActForm, Gather, LinearKernels, ScaleRows, WeightRows, exact_linear_kernels, linear_kernels};
 pub use rope::rope_cos_sin;
 
 /// Runs `$body` for `0..$n` in steps of a vector: `$i` is the first element and `$m` how many lanes are in use. In all

@@ -36,8 +36,8 @@ fn rows_go_through_their_experts() {
         (Case { input_major: true, bias: true, ..f32 }, 1e-4),
         (Case { scaled: true, ..Case::new(DType::BF16, 5, 5, 64, 70) }, 1e-4),
         (Case::new(DType::F32, 1, 1, 16, 8), 1e-4),
-        (Case { bias: true, ..Case::new(DType::Q8_0, 9, 2, 96, 64) }, 3e-2),
-        (Case::new(DType::MXFP4, 6, 4, 96, 160), 3e-2),
+        (Case { bias: true, ..Case::new(DType::Q8_0, 9, 2, 96, 64) }, 1e-4),
+        (Case::new(DType::MXFP4, 6, 4, 96, 160), 1e-4),
     ];
     for gpu in devices() {
         for (case, tolerance) in cases {

@@ -306,24 +306,18 @@ pub(super) fn pack(
             rope.resize(keys_at + 2 * half * batch.cached, 0.0);
         }
         for sequence in &batch.sequences {
-            let inv_freq = spec.inv_freq(sequence.cached);
+            let (inv_freq, factor) = (spec.inv_freq(sequence.length), spec.factor(sequence.length));
             for row in sequence.first_row..sequence.first_row + sequence.n_rows {
                 let (cos, sin) = rope[at..at + 2 * half].split_at_mut(half);
                 let position = (batch.positions[row] as usize).saturating_sub(spec.back);
-                rope_cos_sin(&inv_freq, spec.factor(sequence.cached), position, cos, sin);
+                rope_cos_sin(&inv_freq, factor, position, cos, sin);
                 at += 2 * half;
             }
             if spec.length_dependent() {
                 let (cos, sin) = rope[keys_at..].split_at_mut(half * batch.cached);
                 for position in 0..sequence.cached {
                     let key = (sequence.first_key + position) * half..(sequence.first_key + position + 1) * half;
-                    rope_cos_sin(
-                        &inv_freq,
-                        spec.factor(sequence.cached),
-                        position,
-                        &mut cos[key.clone()],
-                        &mut sin[key],
-                    );
+                    rope_cos_sin(&inv_freq, factor, position, &mut cos[key.clone()], &mut sin[key]);
                 }
             }
         }

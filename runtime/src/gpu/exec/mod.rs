@@ -39,7 +39,7 @@ use memory::{ArenaLayout, Memory, Source};
 /// How to make a backend.
 #[derive(Clone, Debug)]
 pub struct GpuBackendOptions {
-    /// Element type of cached keys and values.
+    /// Element type of cached keys and values. With f32, linears round nothing to f16 or int8 either.
     pub kv_type: KvType,
     /// Tokens that all sequences together may hold.
     pub max_cached_tokens: usize,

@@ -11,7 +11,7 @@
 
 use super::job::Job;
 use super::unpack::{MAX_LEN, Unpack, e8m0_half};
-use crate::cpu::arch::SimdBytes;
+use crate::cpu::{arch::SimdBytes, ops::by_lanes};
 
 /// Rows of a tile.
 pub(super) const fn tile_rows<S: SimdBytes>() -> usize {
@@ -39,45 +39,100 @@ pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job, multiply:
     }
 }
 
+/// Columns of a transposed weight that are unpacked at a time: a block of any format, so that none is unpacked for each
+/// tile anew.
+pub(super) const fn transposed_columns(block_len: usize, tile_rows: usize) -> usize {
+    if block_len == 1 { tile_rows } else { MAX_LEN }
+}
+
 /// As [`mat_mat`], for a weight whose rows lie as columns: W[r][i] is element `columns.0 + r` of row i. The panel is then
-/// filled without turning anything.
+/// filled without turning anything; of one token there is none.
 ///
 /// # Safety
-/// As for [`mat_mat`]; `job.w` must hold `k` rows of `columns.1` elements, `n_rows` of them from `columns.0` on.
+/// As for [`mat_mat`]; `job.w` must hold `k` rows of `columns.1` elements, `n_rows` of them from `columns.0` on, and the
+/// panel [`transposed_columns`] floats for each.
 #[inline(always)]
 pub(super) unsafe fn mat_mat_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job, multiply: unsafe fn(&Job, usize)) {
-    for row in (0..job.n_rows).step_by(tile_rows::<S>()) {
+    let tile = tile_rows::<S>();
+    const { assert!(MAX_LEN.is_multiple_of(tile_rows::<S>())) };
+    if job.n_tokens == 1 {
         // SAFETY: the contract is passed on.
+        return unsafe { vec_transposed::<S, W>(s, job) };
+    }
+    let width = transposed_columns(W::LEN, tile);
+    for first in (0..job.n_rows).step_by(width) {
+        let n = width.min(job.n_rows - first);
+        // SAFETY: the contract is passed on; each tile has a panel of its own.
         unsafe {
-            fill_transposed::<S, W>(s, job, row);
-            multiply(job, row);
+            fill_transposed::<S, W>(s, job, first, n);
+            for t in 0..n.div_ceil(tile) {
+                let panel = job.panel.add(panel_bytes(job.k, tile) * t);
+                multiply(&Job { panel, ..*job }, first + t * tile);
+            }
         }
     }
 }
 
-/// panel[i][r] = W[i][columns.0 + row + r]
+/// panel[t][i][r] = W[i][columns.0 + first + t · tile + r], n columns in all.
 #[inline(always)]
-unsafe fn fill_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
+unsafe fn fill_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job, first: usize, n: usize) {
     let tile = tile_rows::<S>();
-    let first = job.columns.0 + row;
-    let end = (first + tile).min(job.columns.1);
-    // Whole blocks around the columns.
-    let (from, to) = (first / W::LEN * W::LEN, end.next_multiple_of(W::LEN));
-    let mut buffer = [0f32; MAX_TILE + 2 * MAX_LEN];
+    let mut buffer = [0f32; 3 * MAX_LEN];
     for i in 0..job.k {
-        // SAFETY: blocks divide a row, so `to` is within row i of k; the panel has `tile` floats for it. Floats are
-        // blocks of one and go where they belong.
+        // SAFETY: the columns exist, and the panels have `tile` floats for row i of each tile.
         unsafe {
-            let source = job.w.add(i * job.row_bytes + from / W::LEN * W::BYTES);
-            let target = job.panel.cast::<f32>().add(i * tile);
-            if W::LEN == 1 {
-                W::to_f32(s, source, to - from, target);
-                job.scale_f32(s, i, from, to - from, target);
-            } else {
-                W::to_f32(s, source, to - from, buffer.as_mut_ptr());
-                std::ptr::copy_nonoverlapping(buffer.as_ptr().add(first - from), target, end - first);
+            let row = unpack_columns::<S, W>(s, job, i, first, n, &mut buffer);
+            for t in 0..n.div_ceil(tile) {
+                let target = job.panel.cast::<f32>().add((t * job.k + i) * tile);
+                std::ptr::copy_nonoverlapping(row.add(t * tile), target, tile.min(n - t * tile));
             }
         }
+    }
+}
+
+/// One token, straight from the blocks: out[r] = Σ_i x[i] · W[i][columns.0 + r].
+#[inline(always)]
+unsafe fn vec_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
+    let (mut sums, mut buffer) = ([0f32; MAX_LEN], [0f32; 3 * MAX_LEN]);
+    for first in (0..job.n_rows).step_by(MAX_LEN) {
+        let n = MAX_LEN.min(job.n_rows - first);
+        let to = sums.as_mut_ptr();
+        sums[..n].fill(0.0);
+        // SAFETY: the columns exist, the token has k floats, and n results go where they belong.
+        unsafe {
+            let x = job.gathered_act(0).cast::<f32>();
+            for i in 0..job.k {
+                let row = unpack_columns::<S, W>(s, job, i, first, n, &mut buffer);
+                let x = s.splat(*x.add(i));
+                by_lanes!(n, j, m => {
+                    s.store_partial(to.add(j), m, s.mul_add(s.load_partial(row.add(j), m), x, s.load_partial(to.add(j), m)));
+                });
+            }
+            std::ptr::copy_nonoverlapping(to, job.gathered_out(0).add(first), n);
+        }
+    }
+}
+
+/// Elements `columns.0 + first..` of row `i` of a transposed weight, `n` of at most [`MAX_LEN`], as floats in `buffer`.
+///
+/// # Safety
+/// Row and columns must exist.
+#[inline(always)]
+unsafe fn unpack_columns<S: SimdBytes, W: Unpack>(
+    s: S,
+    job: &Job,
+    i: usize,
+    first: usize,
+    n: usize,
+    buffer: &mut [f32; 3 * MAX_LEN],
+) -> *const f32 {
+    let first = job.columns.0 + first;
+    // Whole blocks around the columns; blocks divide a row.
+    let (from, to) = (first / W::LEN * W::LEN, (first + n).next_multiple_of(W::LEN));
+    // SAFETY: the caller's promise; at most a block less one element is before the n columns, and behind.
+    unsafe {
+        unpack::<S, W>(s, job, i, from, to - from, buffer.as_mut_ptr());
+        buffer.as_ptr().add(first - from)
     }
 }
 
@@ -100,22 +155,50 @@ unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
             // SAFETY: rows are clamped to those that exist, and n elements of each are left.
             unsafe {
                 for r in 0..S::LANES {
-                    let p = job.row(row + first + r).add(i / W::LEN * W::BYTES);
-                    W::to_f32(s, p, n, buffer[r].as_mut_ptr());
-                    if W::APART && !job.scales.is_null() {
-                        let scales = job.scale_row(row + first + r).add(i / W::LEN);
-                        for j in 0..n {
-                            // Blocks unpack with half of a scale of 1.
-                            buffer[r][j] *= 2.0 * e8m0_half(*scales.add(j / W::LEN));
-                        }
-                    } else if W::LEN == 1 {
-                        let own = (row + first + r).min(job.n_rows - 1);
-                        job.scale_f32(s, own, i, n, buffer[r].as_mut_ptr());
-                    }
+                    unpack_row::<S, W>(s, job, row + first + r, i, n, buffer[r].as_mut_ptr());
                 }
                 let words = panel.add(i * tile + first).cast::<u32>();
                 s.transpose_words(buffer.as_ptr().cast(), stride, words, tile, n);
             }
+        }
+    }
+}
+
+/// Elements `i..i + n` of row `row`, or of the last row where there is no such row, as floats.
+///
+/// # Safety
+/// `w` and its scales must be valid for the rows; whole blocks make up the elements; `out` is writable for `n` floats.
+#[inline(always)]
+pub(super) unsafe fn unpack_row<S: SimdBytes, W: Unpack>(
+    s: S,
+    job: &Job,
+    row: usize,
+    i: usize,
+    n: usize,
+    out: *mut f32,
+) {
+    // SAFETY: rows are clamped to those that exist, and the caller vouches for the elements.
+    unsafe { unpack::<S, W>(s, job, row.min(job.n_rows - 1), i, n, out) }
+}
+
+/// As [`unpack_row`], of a row that exists, be it of a transposed weight.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn unpack<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize, i: usize, n: usize, out: *mut f32) {
+    // SAFETY: the caller vouches for row and elements.
+    unsafe {
+        W::to_f32(s, job.w.add(row * job.row_bytes + i / W::LEN * W::BYTES), n, out);
+        if W::APART && !job.scales.is_null() {
+            let scales = (job.scale_first_row + row) / job.scale_block_rows * job.scale_row_bytes;
+            let scales = job.scales.add(scales + i / W::LEN);
+            for j in 0..n {
+                // Blocks unpack with half of a scale of 1.
+                *out.add(j) *= 2.0 * e8m0_half(*scales.add(j / W::LEN));
+            }
+        } else if W::LEN == 1 {
+            job.scale_f32(s, row, i, n, out);
         }
     }
 }

@@ -4,7 +4,8 @@
 //! reading it. *Mat-mat* (prompts) unpacks a few rows of W at a time into a panel that stays in the cache and runs a
 //! register-tiled product on it.
 //!
-//! Float weights take float activations. Block formats take activations quantised to int8 in blocks of 32 ([`act`]).
+//! Float weights take float activations. Block formats take activations quantised to int8 in blocks of 32 ([`act`]), or,
+//! by the kernels of [`exact_linear_kernels`], floats: weights are then unpacked to floats for mat-vec too.
 //!
 //! Results do not depend on how rows are split over calls or threads, nor on how many tokens share a call of the same
 //! kernel. Mat-vec and mat-mat may differ in the last bits, as may different instruction sets.
@@ -20,12 +21,13 @@ mod mat_vec_block;
 mod mat_vec_float;
 mod mat_vec_scaled;
 mod mat_vec_super;
+mod mat_vec_unpacked;
 mod table;
 mod unpack;
 
 pub use act::ActForm;
 pub use job::{Gather, ScaleRows, WeightRows};
-pub use table::{LinearKernels, linear_kernels};
+pub use table::{LinearKernels, exact_linear_kernels, linear_kernels};
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use super::mat_vec_float::{BF16, F16, F32};
 use super::mat_vec_scaled::F8E4M3;
 use super::mat_vec_super::{Q4_K, Q5_K, Q6_K};
 use super::unpack::{Shape, Unpack};
-use super::{gemm_f32, gemm_i8, mat_vec_block, mat_vec_float, mat_vec_scaled, mat_vec_super};
+use super::{gemm_f32, gemm_i8, mat_vec_block, mat_vec_float, mat_vec_scaled, mat_vec_super, mat_vec_unpacked};
 use crate::cpu::arch::{Isa, Simd, SimdBytes};
 use crate::quant::DType;
 
@@ -18,6 +18,8 @@ const PANEL_ALIGN: usize = 64;
 pub struct LinearKernels {
     isa: Isa,
     lanes: usize,
+    /// Whether activations stay floats whatever they meet.
+    exact: bool,
     /// Most bits of a weight whose mat-mat is done on bytes.
     gemm_i8_bits: u32,
     /// Rows of a tile of mat-mat on floats, on bytes.
@@ -33,23 +35,34 @@ pub struct LinearKernels {
 
 /// The kernels for an instruction set; the generic ones where this CPU does not have it.
 pub fn linear_kernels(isa: Isa) -> &'static LinearKernels {
+    &tables(isa)[0]
+}
+
+/// As [`linear_kernels`], but activations stay floats against blocks too: several times slower there, and exact but for
+/// the rounding of f32.
+pub fn exact_linear_kernels(isa: Isa) -> &'static LinearKernels {
+    &tables(isa)[1]
+}
+
+/// The kernels of an instruction set, and the exact ones.
+fn tables(isa: Isa) -> &'static [LinearKernels; 2] {
     if !isa.is_available() {
-        return &generic::TABLE;
+        return &generic::TABLES;
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => &avx2::TABLE,
+        Isa::Avx2 => &avx2::TABLES,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => &avx512::TABLE,
+        Isa::Avx512 => &avx512::TABLES,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => &avx512vnni::TABLE,
+        Isa::Avx512Vnni => &avx512vnni::TABLES,
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => &neon::TABLE,
+        Isa::Neon => &neon::TABLES,
         #[cfg(target_arch = "aarch64")]
-        Isa::NeonDotprod => &neon_dotprod::TABLE,
+        Isa::NeonDotprod => &neon_dotprod::TABLES,
         #[cfg(target_arch = "aarch64")]
-        Isa::NeonI8mm => &neon_i8mm::TABLE,
-        _ => &generic::TABLE,
+        Isa::NeonI8mm => &neon_i8mm::TABLES,
+        _ => &generic::TABLES,
     }
 }
 
@@ -64,6 +77,9 @@ impl LinearKernels {
 
     /// The form in which the kernel that `n_tokens` call for wants its activations.
     pub fn act_form(&self, dtype: DType, n_tokens: usize) -> ActForm {
+        if self.exact {
+            return ActForm::F32;
+        }
         if n_tokens > Self::MAT_VEC_TOKENS {
             return if self.multiplies_bytes(dtype) { ActForm::Q8Chunks } else { ActForm::F32 };
         }
@@ -210,8 +226,9 @@ impl LinearKernels {
     }
 
     /// Bytes of scratch that [`LinearKernels::mat_mat_transposed`] needs.
-    pub fn transposed_panel_bytes(&self, k: usize) -> usize {
-        PANEL_ALIGN + gemm_f32::panel_bytes(k, self.tile_rows[0])
+    pub fn transposed_panel_bytes(&self, dtype: DType, k: usize) -> usize {
+        let columns = gemm_f32::transposed_columns(dtype.block_len(), self.tile_rows[0]);
+        PANEL_ALIGN + gemm_f32::panel_bytes(k, columns)
     }
 
     /// `out[t · out_stride + j] = Σ_i W[i, columns.start + j] · x[t, i]`: a weight whose rows belong to inputs. `w` has as
@@ -238,7 +255,10 @@ impl LinearKernels {
         let (inner, row_len) = (w.n_rows, w.k);
         let row_bytes = w.dtype.row_bytes(row_len).expect("blocks divide the row");
         let act_stride = self.act_row_bytes(ActForm::F32, inner);
-        assert!(columns.end <= row_len && panel.len() >= self.transposed_panel_bytes(inner), "columns or panel");
+        assert!(
+            columns.end <= row_len && panel.len() >= self.transposed_panel_bytes(w.dtype, inner),
+            "columns or panel"
+        );
         let enough = |n: usize, each: usize, have: usize| n.checked_mul(each).is_some_and(|n| n <= have);
         assert!(enough(inner, row_bytes, w.bytes.len()), "w has fewer than {inner} rows of {row_len}");
         assert!(enough(n_acts, act_stride, acts.len()), "acts has fewer rows");
@@ -327,33 +347,46 @@ macro_rules! instantiate {
         mod $module {
             use super::*;
 
-            pub(super) static TABLE: LinearKernels = LinearKernels {
-                isa: $isa,
-                lanes: <$token as Simd>::LANES,
-                gemm_i8_bits: <$token as SimdBytes>::GEMM_I8_BITS,
-                tile_rows: [gemm_f32::tile_rows::<$token>(), gemm_i8::tile_rows::<$token>()],
-                mat_vec: [
-                    mat_vec_float::<F32>, mat_vec_float::<F16>, mat_vec_float::<BF16>, mat_vec_scaled::<F8E4M3>,
-                    mat_vec_block::<Q4_0>, mat_vec_block::<Q4_1>, mat_vec_block::<Q5_0>, mat_vec_block::<Q5_1>,
-                    mat_vec_block::<Q8_0>,
-                    mat_vec_super::<Q4_K>, mat_vec_super::<Q5_K>, mat_vec_super::<Q6_K>,
-                    mat_vec_block::<MXFP4>, mat_vec_block::<MXFP4Split>,
-                ],
-                mat_mat: [
-                    mat_mat::<F32>, mat_mat::<F16>, mat_mat::<BF16>, mat_mat::<F8E4M3>,
-                    mat_mat::<Q4_0>, mat_mat::<Q4_1>, mat_mat::<Q5_0>, mat_mat::<Q5_1>, mat_mat::<Q8_0>,
-                    mat_mat::<Q4_K>, mat_mat::<Q5_K>, mat_mat::<Q6_K>, mat_mat::<MXFP4>, mat_mat::<MXFP4Split>,
-                ],
-                mat_mat_transposed: [
-                    transposed::<F32>, transposed::<F16>, transposed::<BF16>, transposed::<F8E4M3>,
-                    transposed::<Q4_0>, transposed::<Q4_1>, transposed::<Q5_0>, transposed::<Q5_1>, transposed::<Q8_0>,
-                    transposed::<Q4_K>, transposed::<Q5_K>, transposed::<Q6_K>,
-                    transposed::<MXFP4>, transposed::<MXFP4Split>,
-                ],
-                quantize_groups,
-                quantize_pairs,
-                quantize_chunks,
-            };
+            pub(super) static TABLES: [LinearKernels; 2] = [table::<false>(), table::<true>()];
+
+            const fn table<const EXACT: bool>() -> LinearKernels {
+                LinearKernels {
+                    isa: $isa,
+                    lanes: <$token as Simd>::LANES,
+                    exact: EXACT,
+                    gemm_i8_bits: gemm_i8_bits::<EXACT>(),
+                    tile_rows: [gemm_f32::tile_rows::<$token>(), gemm_i8::tile_rows::<$token>()],
+                    mat_vec: [
+                        mat_vec_float::<F32>, mat_vec_float::<F16>, mat_vec_float::<BF16>, mat_vec_scaled::<F8E4M3>,
+                        mat_vec_block::<Q4_0, EXACT>, mat_vec_block::<Q4_1, EXACT>, mat_vec_block::<Q5_0, EXACT>,
+                        mat_vec_block::<Q5_1, EXACT>, mat_vec_block::<Q8_0, EXACT>,
+                        mat_vec_super::<Q4_K, EXACT>, mat_vec_super::<Q5_K, EXACT>, mat_vec_super::<Q6_K, EXACT>,
+                        mat_vec_block::<MXFP4, EXACT>, mat_vec_block::<MXFP4Split, EXACT>,
+                    ],
+                    mat_mat: [
+                        mat_mat::<F32, EXACT>, mat_mat::<F16, EXACT>, mat_mat::<BF16, EXACT>, mat_mat::<F8E4M3, EXACT>,
+                        mat_mat::<Q4_0, EXACT>, mat_mat::<Q4_1, EXACT>, mat_mat::<Q5_0, EXACT>,
+                        mat_mat::<Q5_1, EXACT>, mat_mat::<Q8_0, EXACT>,
+                        mat_mat::<Q4_K, EXACT>, mat_mat::<Q5_K, EXACT>, mat_mat::<Q6_K, EXACT>,
+                        mat_mat::<MXFP4, EXACT>, mat_mat::<MXFP4Split, EXACT>,
+                    ],
+                    mat_mat_transposed: [
+                        transposed::<F32>, transposed::<F16>, transposed::<BF16>, transposed::<F8E4M3>,
+                        transposed::<Q4_0>, transposed::<Q4_1>, transposed::<Q5_0>, transposed::<Q5_1>,
+                        transposed::<Q8_0>,
+                        transposed::<Q4_K>, transposed::<Q5_K>, transposed::<Q6_K>,
+                        transposed::<MXFP4>, transposed::<MXFP4Split>,
+                    ],
+                    quantize_groups,
+                    quantize_pairs,
+                    quantize_chunks,
+                }
+            }
+
+            /// Most bits of a weight that is multiplied as bytes.
+            const fn gemm_i8_bits<const EXACT: bool>() -> u32 {
+                if EXACT { 0 } else { <$token as SimdBytes>::GEMM_I8_BITS }
+            }
 
             $(#[target_feature(enable = $features)])?
             unsafe fn mat_vec_float<W: mat_vec_float::FloatWeight>(job: &Job) {
@@ -368,22 +401,34 @@ macro_rules! instantiate {
             }
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn mat_vec_block<W: mat_vec_block::Block32>(job: &Job) {
-                // SAFETY: as above.
-                unsafe { super::mat_vec_block::mat_vec::<_, W>(<$token>::new(), job) }
-            }
-
-            $(#[target_feature(enable = $features)])?
-            unsafe fn mat_vec_super<W: mat_vec_super::Block256>(job: &Job) {
-                // SAFETY: as above.
-                unsafe { super::mat_vec_super::mat_vec::<_, W>(<$token>::new(), job) }
-            }
-
-            $(#[target_feature(enable = $features)])?
-            unsafe fn mat_mat<W: Unpack>(job: &Job) {
+            unsafe fn mat_vec_block<W: mat_vec_block::Block32 + Unpack, const EXACT: bool>(job: &Job) {
                 // SAFETY: as above.
                 unsafe {
-                    if W::Shape::BITS <= <$token as SimdBytes>::GEMM_I8_BITS {
+                    if EXACT {
+                        mat_vec_unpacked::mat_vec::<_, W>(<$token>::new(), job)
+                    } else {
+                        super::mat_vec_block::mat_vec::<_, W>(<$token>::new(), job)
+                    }
+                }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mat_vec_super<W: mat_vec_super::Block256 + Unpack, const EXACT: bool>(job: &Job) {
+                // SAFETY: as above.
+                unsafe {
+                    if EXACT {
+                        mat_vec_unpacked::mat_vec::<_, W>(<$token>::new(), job)
+                    } else {
+                        super::mat_vec_super::mat_vec::<_, W>(<$token>::new(), job)
+                    }
+                }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mat_mat<W: Unpack, const EXACT: bool>(job: &Job) {
+                // SAFETY: as above.
+                unsafe {
+                    if W::Shape::BITS <= gemm_i8_bits::<EXACT>() {
                         gemm_i8::mat_mat::<_, W>(<$token>::new(), job, multiply_i8::<W::Shape>)
                     } else {
                         gemm_f32::mat_mat::<_, W>(<$token>::new(), job, multiply_f32)

@@ -27,7 +27,6 @@ impl Lowering<'_> {
         let before = self.program(&step.prologue, Some(step.input))?;
         let input = self.source(&step.prologue, step.input);
         let route = self.source(&step.prologue, step.route);
-        let caps = self.gpu.caps();
         let (mut few, mut many): (Vec<Draft>, Vec<Draft>) = (Vec::new(), Vec::new());
         let mut sorted = false;
         for part in &step.parts {
@@ -63,7 +62,7 @@ impl Lowering<'_> {
                     input_major: part.op.input_major,
                     bytes: shown.bytes,
                 };
-                let made = experts::dispatches(caps, &call)?;
+                let made = experts::dispatches(&self.linear_caps, &call)?;
                 sorted |= made.many.is_some();
                 let of_many = made.many.unwrap_or_else(|| made.few.clone());
                 let draft = self.draft(of_many, &[shown.source, Source::Pairs]);
@@ -79,7 +78,7 @@ impl Lowering<'_> {
             };
             // The experts before may have had the same route.
             if value.is_none() || self.sorted != value {
-                let sort = experts::sort(caps, route, step.slots as u32, step.n_experts, rows)?;
+                let sort = experts::sort(&self.linear_caps, route, step.slots as u32, step.n_experts, rows)?;
                 let sort = self.draft(sort, &[Source::Pairs]);
                 many.insert(0, sort);
                 self.sorted = value;

@@ -56,7 +56,7 @@ pub(super) struct Lowering<'a> {
     weights: &'a GpuWeights,
     book: &'a PageBook,
     pub kinds: Vec<AttentionKind>,
-    /// What linears may use: who wants keys and values in f32 wants no factors in f16 either.
+    /// What linears may use: who wants keys and values in f32 wants no factors in f16 or int8 either.
     linear_caps: Caps,
     pub layout: ArenaLayout,
     /// Uniform parameters of all calls.
@@ -88,7 +88,9 @@ impl<'a> Lowering<'a> {
             }
         }
         let layout = layout::lay_out(gpu, plan, options)?;
-        let linear_caps = Caps { f16: gpu.caps().f16 && book.kv_type() == KvType::F16, ..gpu.caps().clone() };
+        let rounding = book.kv_type() == KvType::F16;
+        let caps = gpu.caps();
+        let linear_caps = Caps { f16: caps.f16 && rounding, int8_dot: caps.int8_dot && rounding, ..caps.clone() };
         let mut lowering = Self {
             plan,
             gpu,

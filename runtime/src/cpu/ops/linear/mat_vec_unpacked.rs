@@ -1,0 +1,42 @@
+//! Mat-vec over blocks against float activations, for exactness: a stretch of four rows is unpacked as for mat-mat, then
+//! multiplied as if the file had it as floats.
+//!
+//! Operands: W in blocks, in rows of k; x as f32. 2·rows·k·tokens flops; W is read once, and unpacking it takes several
+//! times as long as reading.
+
+use super::gemm_f32::unpack_row;
+use super::job::Job;
+use super::mat_vec_float::{F32, add_columns};
+use super::unpack::{MAX_LEN, Unpack};
+use crate::cpu::arch::SimdBytes;
+
+/// Mat-vec for any number of tokens, one after the other: each unpacks anew, because this is compiled for every format and
+/// speed is not what it is for.
+///
+/// # Safety
+/// The job's pointers must be valid, with activations in the F32 form.
+#[inline(always)]
+pub(super) unsafe fn mat_vec<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
+    let mut buffer = [[0f32; MAX_LEN]; 4];
+    // Nothing lies ahead of what is read here.
+    let mut cursor = job.w.wrapping_add(job.n_rows * job.row_bytes);
+    for (t, row) in (0..job.n_tokens).flat_map(|t| (0..job.n_rows).step_by(4).map(move |row| (t, row))) {
+        let mut sums = [[s.zero(); 4]];
+        for i in (0..job.k).step_by(MAX_LEN) {
+            let n = MAX_LEN.min(job.k - i);
+            // SAFETY: rows are clamped to those that exist, blocks divide the stretch, and n elements of each row and of
+            // the activations are left.
+            unsafe {
+                for (r, buffer) in buffer.iter_mut().enumerate() {
+                    unpack_row::<S, W>(s, job, row + r, i, n, buffer.as_mut_ptr());
+                }
+                let rows = [0, 1, 2, 3].map(|r: usize| buffer[r].as_ptr().cast());
+                let stretch = Job { acts: job.act(t).add(4 * i), n_tokens: 1, ..*job };
+                add_columns::<S, F32, 1>(s, &stretch, rows, 0..n, &mut cursor, &mut sums);
+            }
+        }
+        let [sums] = sums;
+        // SAFETY: the row and the token exist.
+        unsafe { job.write4(row, t, s.reduce_pieces(s.sum4(sums))) };
+    }
+}
