@@ -157,7 +157,7 @@ impl Trace {
 enum Role {
     /// All: there is only one call a step.
     Whole,
-    /// Linears and attention.
+    /// Linears, attention, and what else reads weights or caches.
     Main,
     /// The row program.
     Rows,
@@ -168,7 +168,8 @@ enum Role {
 fn role_of(kernel: &str) -> Role {
     match kernel {
         "" => Role::Whole,
-        "attention_merge" => Role::Extra,
+        "attention_merge" | "select_keys" | "cache_rows" => Role::Extra,
+        "select_scores" | "pool" => Role::Main,
         k if k.starts_with("linear") || k.starts_with("attention") => Role::Main,
         _ => Role::Rows,
     }
