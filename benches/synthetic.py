@@ -16,6 +16,7 @@ MODELS = {
     "qwen3-30b-a3b": (4, "q4_k"),
     "qwen3-next-80b-a3b": (4, "q4_k"),
     "deepseek-v3": (4, "q4_k"),
+    "deepseek-v4-flash": (4, "q4_k"),
     "gpt-oss-20b": (4, "mxfp4"),
 }
 
