@@ -1,6 +1,7 @@
 //! What families share.
 
 pub mod attention;
+pub mod compressed;
 pub mod decoder;
 pub mod delta_net;
 pub mod hyper;

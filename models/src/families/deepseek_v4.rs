@@ -1,21 +1,10 @@
 //! DeepSeek V4: a residual of several streams that hyper-connections read, write and mix; attention whose one key head is
 //! its value as well, over a short window and over blocks of tokens pooled into one key each; mixtures of experts, in the
 //! first layers chosen by the token itself. DeepSeek-AI 2026.
-//!
-//! ```text
-//! attention    q = rms(W_qb norm(W_qa x)) by head, k = v = norm(W_kv x); the last dimensions turn; of the result back
-//!   sliding    the window alone
-//!   heavy      and all blocks of many tokens (128)
-//!   sparse     and the best of overlapping blocks of few (4), chosen by an indexer with blocks of its own
-//! out          block-diagonal W_a, then W_b
-//! ```
 
 use handmill_runtime::{
     format::Checkpoint,
-    graph::{
-        Act, AttentionOp, CacheId, CacheSpec, GraphBuilder, HeadLinearOp, HyperOp, Op, PoolOp, RopeLayout, RopeSpec,
-        RouteOp, RouteScore, SelectOp, ValueId, WeightId,
-    },
+    graph::{Act, GraphBuilder, HyperOp, Op, RopeLayout, RopeSpec, RouteOp, RouteScore, ValueId},
 };
 use serde_json::Value as Json;
 
@@ -24,6 +13,7 @@ use crate::{
     Error,
     blocks::{
         Experts, HyperConnections, Loader, Moe, Shared,
+        compressed::{Blocks, CompressedAttention, compressed_attention, compressed_output},
         hyper::plain_norm,
         moe::moe,
         rope::{self, RopeDefaults, THETA, UNSCALED},
@@ -39,31 +29,12 @@ const ROTARY: Key = key("rope.dimension_count", "qk_rope_head_dim");
 const SPARSE: &str = "compressed_sparse_attention";
 const HEAVY: &str = "heavily_compressed_attention";
 
-/// What a layer attends to beside its window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Sliding,
-    /// The best of overlapping blocks of so many tokens.
-    Sparse(usize),
-    /// All blocks of so many tokens.
-    Heavy(usize),
-}
-
 /// What the layers share.
 struct Model<'a> {
     l: &'a Loader<'a>,
     d: Dims,
     streams: HyperConnections,
-    q_rank: usize,
-    window: usize,
-    /// Groups of heads in the output projection, and the rank of each.
-    out: [usize; 2],
-    /// Heads, their dimension, and the blocks that they choose.
-    index: [usize; 3],
-    /// Rotation of sliding layers, and of all others.
-    ropes: [RopeSpec; 2],
-    /// The same backwards.
-    back: [RopeSpec; 2],
+    attention: CompressedAttention,
     route: RouteOp,
     inner: usize,
     shared: usize,
@@ -89,17 +60,17 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
         let last = i + 1 == m.d.n_layers;
         h = b.scoped(format!("layer.{i}"), |b| {
             let (x, mut gets) = m.streams.read(b, &l, i, h, "attn")?;
-            let x = m.norm(b, i, "attention_norm", x, ["attn_norm", "attn_norm"])?;
-            let mut y = m.attention(b, i, x, kinds[i])?;
+            let x = m.norm(b, i, "attention_norm", x, "attn_norm")?;
+            let mut y = compressed_attention(b, &l, i, x, &m.attention, kinds[i])?;
             if last {
                 for value in [&mut y, &mut h, &mut gets.write, &mut gets.mix] {
                     *value = b.op("select", Op::SelectOutputs, &[*value])?;
                 }
             }
-            let y = m.project(b, i, y)?;
+            let y = compressed_output(b, &l, i, y, &m.attention, m.d.width)?;
             let h = m.streams.write(b, "attention", h, y, gets)?;
             let (x, gets) = m.streams.read(b, &l, i, h, "ffn")?;
-            let x = m.norm(b, i, "mlp_norm", x, ["ffn_norm", "ffn_norm"])?;
+            let x = m.norm(b, i, "mlp_norm", x, "ffn_norm")?;
             let y = m.experts(b, i, x, hashed[i])?;
             m.streams.write(b, "mlp", h, y, gets)
         })?;
@@ -124,7 +95,7 @@ fn refuse(c: &Config<'_>, d: &Dims) -> Result<(), Error> {
 }
 
 /// What each layer attends to: from the names of layers' types, from the ratios of older configurations, or what V4-Pro has.
-fn kinds(c: &Config<'_>, n_layers: usize) -> Result<Vec<Kind>, Error> {
+fn kinds(c: &Config<'_>, n_layers: usize) -> Result<Vec<Blocks>, Error> {
     let rates = c.object(RATES.hf)?;
     let rate = |name: &str, default: usize| match rates.and_then(|r| r.get(name)) {
         None => Ok(default),
@@ -134,16 +105,16 @@ fn kinds(c: &Config<'_>, n_layers: usize) -> Result<Vec<Kind>, Error> {
         },
     };
     let old = |hf| c.usize(key("", hf));
-    let sparse = Kind::Sparse(rate(SPARSE, old("compress_rate_csa")?.unwrap_or(4))?);
+    let sparse = Blocks::Sparse(rate(SPARSE, old("compress_rate_csa")?.unwrap_or(4))?);
     let heavy = rate(HEAVY, old("compress_rate_hca")?.unwrap_or(128))?;
     let types = c.json().and_then(|j| j.get(TYPES.hf)).filter(|t| !t.is_null());
     if let Some(types) = types {
         let types = types.as_array().filter(|t| t.len() >= n_layers);
         let types = types.ok_or_else(|| c.error(TYPES, format!("should be an array of {n_layers} names")))?;
         let kind = |t: &Json| match t.as_str() {
-            Some("sliding_attention") => Ok(Kind::Sliding),
+            Some("sliding_attention") => Ok(Blocks::None),
             Some(SPARSE) => Ok(sparse),
-            Some(HEAVY) => Ok(Kind::Heavy(heavy)),
+            Some(HEAVY) => Ok(Blocks::Heavy(heavy)),
             _ => Err(c.error(TYPES, format!("the layer type {t} is not known for this family"))),
         };
         return types[..n_layers].iter().map(kind).collect();
@@ -153,15 +124,15 @@ fn kinds(c: &Config<'_>, n_layers: usize) -> Result<Vec<Kind>, Error> {
             return Err(c.error(RATIOS, format!("{ratios:?} should be the tokens of a block in {n_layers} layers")));
         }
         let kind = |r: &usize| match (r, c.is_gguf()) {
-            (0, _) => Kind::Sliding,
+            (0, _) => Blocks::None,
             (4, _) => sparse,
             // GGUF has no other place for the length of blocks.
-            (r, true) => Kind::Heavy(*r),
-            (_, false) => Kind::Heavy(heavy),
+            (r, true) => Blocks::Heavy(*r),
+            (_, false) => Blocks::Heavy(heavy),
         };
         return Ok(ratios[..n_layers].iter().map(kind).collect());
     }
-    Ok((0..n_layers).map(|i| if i >= 2 && !i.is_multiple_of(2) { sparse } else { Kind::Heavy(heavy) }).collect())
+    Ok((0..n_layers).map(|i| if i >= 2 && !i.is_multiple_of(2) { sparse } else { Blocks::Heavy(heavy) }).collect())
 }
 
 /// Whether each layer's experts are chosen by the token itself.
@@ -212,12 +183,17 @@ impl<'a> Model<'a> {
                 eps: c.f32(EPS)?.unwrap_or(1e-6),
                 norm: plain_norm(d.width * streams, d.eps),
             },
-            q_rank: rank(key("attention.q_lora_rank", "q_lora_rank"))?,
-            window,
-            out: [groups, rank(key("attention.output_lora_rank", "o_lora_rank"))?],
-            index,
-            ropes,
-            back,
+            attention: CompressedAttention {
+                n_heads: d.n_heads,
+                head_dim: d.head_dim,
+                q_rank: rank(key("attention.q_lora_rank", "q_lora_rank"))?,
+                window,
+                out: [groups, rank(key("attention.output_lora_rank", "o_lora_rank"))?],
+                index,
+                ropes,
+                back,
+                eps: d.eps,
+            },
             route: route(c)?,
             inner: c.require_usize(key("expert_feed_forward_length", "moe_intermediate_size"))?,
             // The reference has one, whatever the configuration says.
@@ -228,148 +204,10 @@ impl<'a> Model<'a> {
         })
     }
 
-    /// A layer's weight by its names in GGUF and in safetensors.
-    fn weight(
-        &self,
-        b: &mut GraphBuilder,
-        i: usize,
-        [gguf, hf]: [&str; 2],
-        shape: &[usize],
-    ) -> Result<WeightId, Error> {
-        self.l.layer(b, i, gguf, hf, shape)
-    }
-
-    /// A linear; names without `.weight`.
-    fn linear(
-        &self,
-        b: &mut GraphBuilder,
-        i: usize,
-        name: &str,
-        x: ValueId,
-        [gguf, hf]: [&str; 2],
-        out: usize,
-    ) -> Result<ValueId, Error> {
-        let shape = [out, b.graph().value(x).width];
-        let weight = self.weight(b, i, [&format!("{gguf}.weight"), &format!("{hf}.weight")], &shape)?;
-        Ok(b.linear(name, x, weight, None)?)
-    }
-
-    fn norm(
-        &self,
-        b: &mut GraphBuilder,
-        i: usize,
-        name: &str,
-        x: ValueId,
-        [gguf, hf]: [&str; 2],
-    ) -> Result<ValueId, Error> {
-        let norm = self.l.layer_norm(b, i, gguf, hf, b.graph().value(x).width)?;
+    /// A layer's norm, which both kinds of file call `of`.
+    fn norm(&self, b: &mut GraphBuilder, i: usize, name: &str, x: ValueId, of: &str) -> Result<ValueId, Error> {
+        let norm = self.l.layer_norm(b, i, of, of, self.d.width)?;
         Ok(b.norm(name, x, norm)?)
-    }
-
-    fn attention(&self, b: &mut GraphBuilder, i: usize, x: ValueId, kind: Kind) -> Result<ValueId, Error> {
-        let (n_heads, dim) = (self.d.n_heads, self.d.head_dim);
-        let spec = &self.ropes[usize::from(kind != Kind::Sliding)];
-        let rope = b.rope_spec(spec.clone());
-        let q = self.linear(b, i, "q_a", x, ["attn_q_a", "attn.wq_a"], self.q_rank)?;
-        let k = self.linear(b, i, "kv", x, ["attn_kv", "attn.wkv"], dim)?;
-        let latent = self.norm(b, i, "q_a_norm", q, ["attn_q_a_norm", "attn.q_norm"])?;
-        let q = self.linear(b, i, "q_b", latent, ["attn_q_b", "attn.wq_b"], n_heads * dim)?;
-        let (mut blocks, mut selected) = (None, None);
-        if let Kind::Sparse(every) | Kind::Heavy(every) = kind {
-            let overlap = matches!(kind, Kind::Sparse(_));
-            let row = self.pool(b, i, x, ["attn_compressor", "attn.compressor"], (every, dim, overlap))?;
-            let cache = b.cache(CacheSpec { v_in_k: true, every, ..CacheSpec::new(1, dim, dim) });
-            blocks = Some((row, cache));
-            if overlap {
-                selected = Some(self.choose(b, i, x, latent, every)?);
-            }
-        }
-        let q = b.norm("q_norm", q, plain_norm(dim, self.d.eps))?;
-        let q = b.rope("q_rope", q, rope, dim)?;
-        let k = self.norm(b, i, "kv_norm", k, ["attn_kv_a_norm", "attn.kv_norm"])?;
-        let k = b.rope("k_rope", k, rope, dim)?;
-        let window = Some(self.window);
-        let cache = b.cache(CacheSpec { v_in_k: true, window, ..CacheSpec::new(1, dim, dim) });
-        let op = AttentionOp {
-            cache,
-            n_heads,
-            n_kv_heads: 1,
-            head_dim: dim,
-            v_dim: dim,
-            scale: (dim as f32).powf(-0.5),
-            softcap: None,
-            window,
-            chunk: None,
-            sinks: Some(self.weight(b, i, ["attn_sinks.weight", "attn.attn_sink"], &[n_heads])?),
-            rotate_on_read: None,
-            blocks: blocks.map(|(_, cache)| cache),
-            v_in_k: true,
-            selected: selected.map(|_| self.index[2]),
-            shared: false,
-        };
-        let inputs: Vec<ValueId> = [q, k].into_iter().chain(blocks.map(|(row, _)| row)).chain(selected).collect();
-        let y = b.op("attention", Op::Attention(op), &inputs)?;
-        // Keys had turned, and they are the values.
-        let back = b.rope_spec(self.back[usize::from(kind != Kind::Sliding)].clone());
-        Ok(b.rope("turned_back", y, back, dim)?)
-    }
-
-    /// The keys of blocks of `every` tokens, with the last token of each: pooled, normalised, and turned by its first.
-    fn pool(
-        &self,
-        b: &mut GraphBuilder,
-        i: usize,
-        x: ValueId,
-        [gguf, hf]: [&str; 2],
-        (every, width, overlap): (usize, usize, bool),
-    ) -> Result<ValueId, Error> {
-        let mut op = PoolOp { cache: CacheId(0), block: every, width, overlap, bias: WeightId(0) };
-        let channels = op.channels();
-        let name = |part: &str| format!("{}_{part}", gguf.rsplit_once('_').map_or(gguf, |(first, _)| first));
-        let names = |part: &str, hf_part: &str| (format!("{gguf}_{part}"), format!("{hf}.{hf_part}"));
-        let (kv, gate, ape, norm) =
-            (names("kv", "wkv"), names("gate", "wgate"), names("ape", "ape"), names("norm", "norm"));
-        let rows = self.linear(b, i, &name("block_kv"), x, [&kv.0, &kv.1], channels)?;
-        let gates = self.linear(b, i, &name("block_gate"), x, [&gate.0, &gate.1], channels)?;
-        op.bias = self.weight(b, i, [&format!("{}.weight", ape.0), &ape.1], &[every, channels])?;
-        let y = b.pool(&name("blocks"), [rows, gates], op)?;
-        let y = self.norm(b, i, &name("block_norm"), y, [&norm.0, &norm.1])?;
-        let spec = &self.ropes[1];
-        let spec = RopeSpec { first_dim: width - spec.rotary_dims, back: every - 1, ..spec.clone() };
-        let rope = b.rope_spec(spec);
-        Ok(b.rope(&name("block_rope"), y, rope, width)?)
-    }
-
-    /// The blocks that each token attends to, from the latent of its queries.
-    fn choose(
-        &self,
-        b: &mut GraphBuilder,
-        i: usize,
-        x: ValueId,
-        latent: ValueId,
-        every: usize,
-    ) -> Result<ValueId, Error> {
-        let [n_heads, dim, k] = self.index;
-        let weights = self.linear(b, i, "index_weights", x, ["indexer.proj", "attn.indexer.weights_proj"], n_heads)?;
-        let keys = self.pool(b, i, x, ["indexer_compressor", "attn.indexer.compressor"], (every, dim, true))?;
-        let q = self.linear(b, i, "index_q", latent, ["indexer.attn_q_b", "attn.indexer.wq_b"], n_heads * dim)?;
-        let spec = &self.ropes[1];
-        let rope = b.rope_spec(RopeSpec { first_dim: dim - spec.rotary_dims, ..spec.clone() });
-        let q = b.rope("index_q_rope", q, rope, dim)?;
-        let cache = b.cache(CacheSpec { every, ..CacheSpec::new(1, dim, 0) });
-        let op = SelectOp { cache, n_heads, head_dim: dim, k };
-        Ok(b.op("index", Op::SelectKeys(op), &[q, keys, weights])?)
-    }
-
-    /// Each group of heads by a matrix of its own, then all by one.
-    fn project(&self, b: &mut GraphBuilder, i: usize, y: ValueId) -> Result<ValueId, Error> {
-        let [heads, rank] = self.out;
-        let input = b.graph().value(y).width / heads;
-        let shape = [heads * rank, input];
-        let weight = self.weight(b, i, ["attn_output_a.weight", "attn.wo_a.weight"], &shape)?;
-        let op = HeadLinearOp { weight, heads, period: rank, first: 0, input, output: rank, transposed: false };
-        let y = b.head_linear("o_a", y, op)?;
-        self.linear(b, i, "o_b", y, ["attn_output_b", "attn.wo_b"], self.d.width)
     }
 
     fn experts(&self, b: &mut GraphBuilder, i: usize, x: ValueId, hashed: bool) -> Result<ValueId, Error> {
@@ -379,7 +217,7 @@ impl<'a> Model<'a> {
             let names = ["ffn_gate_tid2eid.weight", "ffn.gate.tid2eid"];
             route.table = Some(self.l.layer_integers(b, i, names[0], names[1], [self.vocab, k], n)?);
         } else {
-            route.bias = Some(self.weight(b, i, ["exp_probs_b.bias", "ffn.gate.bias"], &[n])?);
+            route.bias = Some(self.l.layer(b, i, "exp_probs_b.bias", "ffn.gate.bias", &[n])?);
         }
         let names = ["w1", "w3", "w2"];
         let shared = Shared { inner: self.shared * self.inner, hf: "ffn.shared_experts", names, gate: None };
