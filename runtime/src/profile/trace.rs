@@ -168,8 +168,9 @@ enum Role {
 fn role_of(kernel: &str) -> Role {
     match kernel {
         "" => Role::Whole,
-        "attention_merge" | "select_keys" | "cache_rows" => Role::Extra,
-        "select_scores" | "pool" => Role::Main,
+        "attention_merge" | "select_keys" | "cache_rows" | "expert_sort" | "state_begin" => Role::Extra,
+        "select_scores" | "pool" | "short_conv" | "gated_delta" => Role::Main,
+        "expert_vec" | "expert_mat" | "expert_columns" => Role::Main,
         k if k.starts_with("linear") || k.starts_with("attention") => Role::Main,
         _ => Role::Rows,
     }
