@@ -365,6 +365,17 @@ fn check_invariance(name: &'static str) {
         assert_close("a forked prefix", &forked, &fixture.logits.slice(21..ids.len()), TOLERANCE);
         let rest = session.feed(&ids[21..]);
         assert_close("the prefix itself", &rest, &fixture.logits.slice(21..ids.len()), TOLERANCE);
+
+        // What is taken back leaves nothing behind. Where a state sums up the past, nothing can be.
+        let mut session = open(Options::default());
+        session.feed(&ids[..21]);
+        session.feed(&last[..9]);
+        let recurrent = ["qwen3-next", "qwen3_5", "mm-qwen3_5", "qwen3_5-moe"].contains(&name);
+        assert_eq!(session.take_back(21), !recurrent);
+        if !recurrent {
+            let rest = session.feed(&ids[21..]);
+            assert_close("after taking back", &rest, &fixture.logits.slice(21..ids.len()), TOLERANCE);
+        }
     }
 
     let other: Vec<u32> = ids.iter().rev().take(17).copied().collect();

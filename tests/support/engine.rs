@@ -87,6 +87,11 @@ impl Session {
         logits
     }
 
+    /// Takes back all but the first `len` tokens; whether that was possible.
+    pub fn take_back(&mut self, len: usize) -> bool {
+        self.engine.truncate(&mut self.sequence, len)
+    }
+
     /// Runs each of `prompts` as a sequence of its own, all in one step; logits of every token.
     pub fn feed_batch(&mut self, prompts: &[&[u32]]) -> Vec<Matrix> {
         let vocab = self.engine.model().info().vocab_size;
