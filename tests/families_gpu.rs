@@ -24,6 +24,9 @@ struct Device {
     options: GpuOptions,
     /// Pipelines compile slowly there, so only a few families run.
     slow: bool,
+    /// Kernels for hardware have their parameters in uniform buffers, whose values lavapipe compiles into them anew for
+    /// each dispatch: few steps then.
+    pretended: bool,
 }
 
 impl Device {
@@ -49,11 +52,16 @@ fn devices() -> &'static [Device] {
                 checked,
                 ..GpuOptions::default()
             };
-            all.push(Device { name: adapter.name.clone(), options: options(CapsOverride::default(), false), slow });
+            all.push(Device {
+                name: adapter.name.clone(),
+                options: options(CapsOverride::default(), false),
+                slow,
+                pretended: false,
+            });
             if Some(adapter.index) == first {
                 let hardware = CapsOverride { pretend_hardware: true, ..CapsOverride::default() };
                 let name = format!("{} with kernels for hardware", adapter.name);
-                all.push(Device { name, options: options(hardware, true), slow: false });
+                all.push(Device { name, options: options(hardware, true), slow: false, pretended: true });
                 let least = CapsOverride {
                     no_f16: true,
                     no_subgroups: true,
@@ -67,7 +75,7 @@ fn devices() -> &'static [Device] {
                     max_memory: None,
                 };
                 let name = format!("{} with the least limits", adapter.name);
-                all.push(Device { name, options: options(least, true), slow: false });
+                all.push(Device { name, options: options(least, true), slow: false, pretended: true });
             }
         }
         all
@@ -116,12 +124,13 @@ fn logits_of_every_family() {
                 continue;
             }
             let mut steps = fixture.logits.row(fixture.prompt_ids.len() - 1).to_vec();
-            for &id in &fixture.gen_ids[..fixture.gen_ids.len() - 1] {
+            let n = if device.pretended { 6 } else { fixture.gen_ids.len() };
+            for &id in &fixture.gen_ids[..n - 1] {
                 steps.extend(session.feed(&[id]).data);
             }
             let steps = Matrix::new(fixture.logits.cols, steps);
-            assert_close(&what("generation"), &steps, &fixture.gen_step_logits, TOLERANCE);
-            for (k, (&id, &margin)) in fixture.gen_ids.iter().zip(&fixture.gen_margins).enumerate() {
+            assert_close(&what("generation"), &steps, &fixture.gen_step_logits.slice(0..n), TOLERANCE);
+            for (k, (&id, &margin)) in fixture.gen_ids.iter().zip(&fixture.gen_margins).take(n).enumerate() {
                 if margin > 2.0 * TOLERANCE {
                     assert_eq!(argmax(steps.row(k)) as u32, id, "{}: token {k}, margin {margin}", what("greedy"));
                 }
@@ -161,7 +170,8 @@ fn chunks_and_batches_give_the_same_logits() {
             }
             let (fixture, gpu) = (Fixture::load(name), device.open());
             let ids = &fixture.prompt_ids;
-            for size in [1, 3, 16] {
+            let sizes: &[usize] = if device.pretended { &[7, 16] } else { &[1, 3, 16] };
+            for &size in sizes {
                 let mut session = Session::open(&fixture.dir, options(&gpu));
                 let rows = ids.chunks(size).flat_map(|chunk| session.feed(chunk).data).collect();
                 let chunked = Matrix::new(fixture.logits.cols, rows);
