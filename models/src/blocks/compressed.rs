@@ -13,7 +13,7 @@ use handmill_runtime::graph::{
     AttentionOp, CacheId, CacheSpec, GraphBuilder, HeadLinearOp, Op, PoolOp, RopeSpec, SelectOp, ValueId, WeightId,
 };
 
-use super::{Loader, hyper::plain_norm};
+use super::{Loader, hyper::plain_norm, project};
 use crate::Error;
 
 /// What a layer attends to beside its window.
@@ -93,18 +93,15 @@ impl Layer<'_, '_> {
         self.l.layer(b, self.i, gguf, hf, shape)
     }
 
-    /// A linear; names without `.weight`.
     fn linear(
         &self,
         b: &mut GraphBuilder,
         name: &str,
         x: ValueId,
-        [gguf, hf]: [&str; 2],
+        names: [&str; 2],
         out: usize,
     ) -> Result<ValueId, Error> {
-        let shape = [out, b.graph().value(x).width];
-        let weight = self.weight(b, [&format!("{gguf}.weight"), &format!("{hf}.weight")], &shape)?;
-        Ok(b.linear(name, x, weight, None)?)
+        project(b, self.l, self.i, name, x, names, out)
     }
 
     fn norm(&self, b: &mut GraphBuilder, name: &str, x: ValueId, [gguf, hf]: [&str; 2]) -> Result<ValueId, Error> {

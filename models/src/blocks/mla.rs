@@ -15,7 +15,7 @@ use handmill_runtime::graph::{
     ValueId,
 };
 
-use super::Loader;
+use super::{Loader, project};
 use crate::Error;
 
 /// What the norms of the latents add: always this, whatever the other norms do.
@@ -216,11 +216,7 @@ impl Names<'_, '_> {
         [gguf, hf]: [&str; 2],
         out: usize,
     ) -> Result<ValueId, Error> {
-        let shape = [out, b.graph().value(x).width];
-        let (l, hf) = (self.l, format!("self_attn.{hf}"));
-        let weight = l.layer(b, self.layer, &format!("{gguf}.weight"), &format!("{hf}.weight"), &shape)?;
-        let bias = l.layer_if_present(b, self.layer, &format!("{gguf}.bias"), &format!("{hf}.bias"), &[out])?;
-        Ok(b.linear(name, x, weight, bias)?)
+        project(b, self.l, self.layer, name, x, [gguf, &format!("self_attn.{hf}")], out)
     }
 
     fn norm(&self, b: &mut GraphBuilder, name: &str, x: ValueId, [gguf, hf]: [&str; 2]) -> Result<ValueId, Error> {

@@ -2,7 +2,7 @@
 
 use handmill_runtime::graph::{Act, GraphBuilder, ValueId};
 
-use super::Loader;
+use super::{Loader, project};
 use crate::Error;
 
 /// `down(act(gate(x)) * up(x))` for layer `layer`, `inner` wide between; gate and up from tensors of their own or fused.
@@ -39,11 +39,11 @@ pub fn gated_mlp_named(
             let weight = l.layer_rows(b, layer, "ffn_up.weight", &format!("{hf}.gate_up_proj.weight"), &all, rows)?;
             halves.push(b.linear(name, x, weight, None)?);
         } else {
-            halves.push(project(b, l, layer, x, [name, &format!("{hf}.{name}_proj")], inner)?);
+            halves.push(feed(b, l, layer, x, [name, &format!("{hf}.{name}_proj")], inner)?);
         }
     }
     let y = b.gated("gated", act, halves[0], halves[1])?;
-    project(b, l, layer, y, ["down", &format!("{hf}.down_proj")], width)
+    feed(b, l, layer, y, ["down", &format!("{hf}.down_proj")], width)
 }
 
 /// `fc2(act(fc1(x)))` for layer `layer`, `inner` wide between.
@@ -56,23 +56,20 @@ pub fn mlp(
     act: Act,
 ) -> Result<ValueId, Error> {
     let width = b.graph().value(x).width;
-    let y = project(b, l, layer, x, ["up", "mlp.fc1"], inner)?;
+    let y = feed(b, l, layer, x, ["up", "mlp.fc1"], inner)?;
     let y = b.act("act", act, y)?;
-    project(b, l, layer, y, ["down", "mlp.fc2"], width)
+    feed(b, l, layer, y, ["down", "mlp.fc2"], width)
 }
 
 /// A linear of the feed-forward by its name in GGUF (after `ffn_`) and in safetensors, with a bias where
 /// the file has one.
-fn project(
+fn feed(
     b: &mut GraphBuilder,
     l: &Loader<'_>,
     layer: usize,
     x: ValueId,
-    [gguf, hf]: [&str; 2],
+    [name, hf]: [&str; 2],
     out: usize,
 ) -> Result<ValueId, Error> {
-    let shape = [out, b.graph().value(x).width];
-    let weight = l.layer(b, layer, &format!("ffn_{gguf}.weight"), &format!("{hf}.weight"), &shape)?;
-    let bias = l.layer_if_present(b, layer, &format!("ffn_{gguf}.bias"), &format!("{hf}.bias"), &[out])?;
-    Ok(b.linear(gguf, x, weight, bias)?)
+    project(b, l, layer, name, x, [&format!("ffn_{name}"), hf], out)
 }

@@ -10,6 +10,7 @@ pub mod mla;
 pub mod mlp;
 pub mod moe;
 pub mod per_layer;
+pub mod project;
 pub mod rope;
 pub mod shared_kv;
 
@@ -22,4 +23,5 @@ pub use mla::{Indexer, LatentAttention, latent_attention};
 pub use mlp::{gated_mlp, gated_mlp_named, mlp};
 pub use moe::{Experts, Moe, Shared, moe, routed};
 pub use per_layer::PerLayer;
+pub use project::project;
 pub use shared_kv::{SharedAttention, shared_attention};
