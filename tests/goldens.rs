@@ -49,22 +49,32 @@ fn open(path: &std::path::Path) -> Session {
     Session::open(path, real_model())
 }
 
+/// A token must be llama.cpp's where its margin is large and exact arithmetic (f32 activations, keys and values) prefers the
+/// same token. Exact arithmetic may prefer another only by little: that choice hangs on rounding whatever the margin is.
 fn greedy_tokens(golden: &Golden, path: &std::path::Path) {
-    let mut compared = 0;
+    let (mut compared, mut set_aside) = (0, 0);
     for g in &golden.greedy {
         let mut session = open(path);
-        let mut row = session.feed_last(&g.prompt_ids);
+        let mut exact = Session::open(path, Options { kv: KvChoice::F32, ..real_model() });
+        let (mut row, mut exact_row) = (session.feed_last(&g.prompt_ids), exact.feed_last(&g.prompt_ids));
         for (k, (&id, &margin)) in g.gen_ids.iter().zip(&g.margins).enumerate() {
             // The reference's own tokens are fed back, so that one close call does not end the comparison.
             if margin > MARGIN {
-                let got = argmax(&row) as u32;
-                assert_eq!(got, id, "{:?}: token {k}, whose margin is {margin}", g.prompt);
-                compared += 1;
+                let best = argmax(&exact_row);
+                let over = f64::from(exact_row[best] - exact_row[id as usize]);
+                assert!(over < MARGIN, "{:?}: token {k}: exact arithmetic prefers {best} by {over}", g.prompt);
+                if best == id as usize {
+                    assert_eq!(argmax(&row) as u32, id, "{:?}: token {k}, whose margin is {margin}", g.prompt);
+                    compared += 1;
+                } else {
+                    println!("{:?}: token {k}: exact arithmetic prefers {best} to {id} by {over}", g.prompt);
+                    set_aside += 1;
+                }
             }
-            row = session.feed_last(&[id]);
+            (row, exact_row) = (session.feed_last(&[id]), exact.feed_last(&[id]));
         }
     }
-    assert!(compared > 100, "only {compared} tokens had a margin");
+    assert!(compared > 100 && set_aside <= 2, "{compared} tokens had a margin, {set_aside} hang on rounding");
 }
 
 fn log_probabilities(golden: &Golden, path: &std::path::Path) {

@@ -1,4 +1,4 @@
-//! Vectors as plain arrays of eight lanes: right everywhere, and the compiler turns them into SSE2 or NEON where the
+//! Vectors as plain arrays of four lanes: right everywhere, and the compiler turns them into SSE2 or NEON where the
 //! target has those. No feature flag is needed.
 
 use super::Simd;
@@ -9,7 +9,7 @@ use std::array::from_fn;
 #[derive(Clone, Copy, Debug)]
 pub struct Generic(());
 
-const LANES: usize = 8;
+const LANES: usize = 4;
 type F = [f32; LANES];
 type I = [i32; LANES];
 
@@ -137,8 +137,7 @@ unsafe impl Simd for Generic {
 
     #[inline(always)]
     fn reduce_sum(self, a: F) -> f32 {
-        let b: [f32; 4] = from_fn(|i| a[i] + a[i + 4]);
-        (b[0] + b[2]) + (b[1] + b[3])
+        (a[0] + a[2]) + (a[1] + a[3])
     }
     #[inline(always)]
     fn reduce_max(self, a: F) -> f32 {

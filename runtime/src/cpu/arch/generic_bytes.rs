@@ -1,12 +1,12 @@
-//! Byte vectors as arrays of 32.
+//! Byte vectors as arrays of 16.
 
 use super::{Generic, Simd, SimdBytes};
 use std::array::from_fn;
 
-const BYTES: usize = 32;
+const BYTES: usize = 16;
 type B = [u8; BYTES];
-type F = [f32; 8];
-type I = [i32; 8];
+type F = [f32; 4];
+type I = [i32; 4];
 
 /// A 32-bit word from any address.
 #[inline(always)]
@@ -18,7 +18,8 @@ unsafe fn word(p: *const u8) -> u32 {
 // SAFETY: every method touches only the memory of its contract, and no instruction set is assumed.
 unsafe impl SimdBytes for Generic {
     type B = B;
-    const GEMM_VECTORS: usize = 1;
+    // Sixteen registers on x86-64: twelve sums, two vectors of rows, an activation.
+    const GEMM_VECTORS: usize = 2;
     const GEMM_I8_BITS: u32 = 0;
     const GEMM_I8_VECTORS: usize = 1;
     const GEMM_I8_TOKENS: usize = 4;
@@ -27,41 +28,40 @@ unsafe impl SimdBytes for Generic {
 
     #[inline(always)]
     unsafe fn load_bytes(self, p: *const u8) -> B {
-        // SAFETY: the caller vouches for 32 bytes.
+        // SAFETY: the caller vouches for 16 bytes.
         unsafe { p.cast::<B>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn load_halves(self, a: *const u8, b: *const u8) -> B {
-        // SAFETY: the caller vouches for 16 bytes each.
-        let (a, b) = unsafe { (a.cast::<[u8; 16]>().read_unaligned(), b.cast::<[u8; 16]>().read_unaligned()) };
-        from_fn(|i| if i < 16 { a[i] } else { b[i - 16] })
+        // SAFETY: the caller vouches for 8 bytes each.
+        let (a, b) = unsafe { (a.cast::<[u8; 8]>().read_unaligned(), b.cast::<[u8; 8]>().read_unaligned()) };
+        from_fn(|i| if i < 8 { a[i] } else { b[i - 8] })
     }
     #[inline(always)]
     unsafe fn load_pieces(self, p: *const u8, offsets: [usize; 4]) -> B {
-        // SAFETY: the caller vouches for 16 bytes at both offsets.
-        unsafe { self.load_halves(p.add(offsets[0]), p.add(offsets[1])) }
+        // SAFETY: the caller vouches for 16 bytes at the first offset.
+        unsafe { self.load_bytes(p.add(offsets[0])) }
     }
     #[inline(always)]
     unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> I {
         // SAFETY: the caller vouches for these words.
-        from_fn(|i| unsafe { word(rows[i % 4].add(offsets[i / 4])) } as i32)
+        from_fn(|i| unsafe { word(rows[i].add(offsets[0])) } as i32)
     }
     #[inline(always)]
     unsafe fn load_dup4(self, p: *const f32) -> F {
-        // SAFETY: the caller vouches for two floats.
-        let (a, b) = unsafe { (p.read_unaligned(), p.add(1).read_unaligned()) };
-        self.splat_halves(a, b)
+        // SAFETY: the caller vouches for the float.
+        self.splat(unsafe { p.read_unaligned() })
     }
     #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> F {
-        // SAFETY: the caller vouches for eight bytes.
-        let bytes = unsafe { p.cast::<[u8; 8]>().read_unaligned() };
+        // SAFETY: the caller vouches for four bytes.
+        let bytes = unsafe { p.cast::<[u8; 4]>().read_unaligned() };
         bytes.map(f32::from)
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> F {
-        // SAFETY: the caller vouches for eight bytes.
-        let bytes = unsafe { p.cast::<[i8; 8]>().read_unaligned() };
+        // SAFETY: the caller vouches for four bytes.
+        let bytes = unsafe { p.cast::<[i8; 4]>().read_unaligned() };
         bytes.map(f32::from)
     }
     #[inline(always)]
@@ -72,7 +72,7 @@ unsafe impl SimdBytes for Generic {
     }
     #[inline(always)]
     unsafe fn store_bytes(self, p: *mut u8, v: B) {
-        // SAFETY: the caller vouches for 32 bytes.
+        // SAFETY: the caller vouches for 16 bytes.
         unsafe { p.cast::<B>().write_unaligned(v) }
     }
     #[inline(always)]
@@ -96,9 +96,9 @@ unsafe impl SimdBytes for Generic {
     }
     #[inline(always)]
     unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: B, hi: B) -> (B, B) {
-        // SAFETY: the caller vouches for both words.
-        let words = unsafe { [word(p.add(offsets[0])), word(p.add(offsets[1]))] };
-        let bit = |i: usize, shift: usize| ((words[i / 16] >> (shift + i % 16)) as u8 & 1) << 4;
+        // SAFETY: the caller vouches for the word.
+        let word = unsafe { word(p.add(offsets[0])) };
+        let bit = |i: usize, shift: usize| ((word >> (shift + i)) as u8 & 1) << 4;
         (from_fn(|i| lo[i] | bit(i, 0)), from_fn(|i| hi[i] | bit(i, 16)))
     }
     #[inline(always)]
@@ -112,13 +112,13 @@ unsafe impl SimdBytes for Generic {
     #[inline(always)]
     unsafe fn high2(self, q: *const u8, at: usize) -> (B, B) {
         // SAFETY: the caller vouches for 32 bytes.
-        let q = unsafe { self.load_bytes(q) };
+        let q = unsafe { self.load_bytes(q.add(at % 32)) };
         let shift = at / 32 * 2;
         (q.map(|x| (x >> shift & 3) << 4), q.map(|x| (x >> (shift + 4) & 3) << 4))
     }
     #[inline(always)]
     fn transpose4(self, v: [B; 4]) -> [B; 4] {
-        from_fn(|j| from_fn(|i| v[i / 4 % 4][i / 16 * 16 + 4 * j + i % 4]))
+        from_fn(|j| from_fn(|i| v[i / 4][4 * j + i % 4]))
     }
 
     #[inline(always)]
@@ -153,26 +153,23 @@ unsafe impl SimdBytes for Generic {
     }
     #[inline(always)]
     fn mul_add_lane<const R: i32>(self, a: F, s: F, c: F) -> F {
-        from_fn(|i| c[i] + a[i] * s[i / 4 * 4 + R as usize])
+        from_fn(|i| c[i] + a[i] * s[R as usize])
     }
     #[inline(always)]
     fn sum4(self, v: [F; 4]) -> F {
-        from_fn(|i| {
-            let lanes = &v[i % 4][i / 4 * 4..];
-            (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
-        })
+        v.map(|lanes| (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]))
     }
     #[inline(always)]
     fn reduce_pieces(self, v: F) -> [f32; 4] {
-        from_fn(|r| v[r] + v[4 + r])
+        v
     }
     #[inline(always)]
     fn splat_halves(self, a: f32, b: f32) -> F {
-        [a, a, a, a, b, b, b, b]
+        [a, a, b, b]
     }
     #[inline(always)]
     fn add_upper(self, a: F, b: F) -> F {
-        from_fn(|i| if i < 4 { a[i] } else { a[i] + b[i] })
+        from_fn(|i| if i < 2 { a[i] } else { a[i] + b[i] })
     }
 }
 

@@ -10,7 +10,7 @@
 //! 2·rows·k·tokens flops; W is read once, the activations once per R rows.
 
 use super::job::Job;
-use super::unpack::{MAX_LEN, Unpack, e8m0_half};
+use super::unpack::{MAX_LEN, ToFloats};
 use crate::cpu::{arch::SimdBytes, ops::by_lanes};
 
 /// Rows of a tile.
@@ -23,18 +23,17 @@ pub(super) const fn panel_bytes(k: usize, tile_rows: usize) -> usize {
     4 * k * tile_rows
 }
 
-/// Mat-mat for any number of tokens. `multiply` is [`multiply`], compiled once for all formats.
+/// Mat-mat for any number of tokens, of weights in the format that `w` reads.
 ///
 /// # Safety
 /// The job's pointers must be valid, with activations in the F32 form and a panel of [`panel_bytes`].
 #[inline(always)]
-pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job, multiply: unsafe fn(&Job, usize)) {
-    const { assert!(tile_rows::<S>() <= MAX_TILE) };
+pub(super) unsafe fn mat_mat<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
     for row in (0..job.n_rows).step_by(tile_rows::<S>()) {
         // SAFETY: the contract is passed on; rows are clamped to those that exist.
         unsafe {
-            fill::<S, W>(s, job, row);
-            multiply(job, row);
+            fill(s, job, w, row);
+            multiply(s, job, row);
         }
     }
 }
@@ -52,22 +51,22 @@ pub(super) const fn transposed_columns(block_len: usize, tile_rows: usize) -> us
 /// As for [`mat_mat`]; `job.w` must hold `k` rows of `columns.1` elements, `n_rows` of them from `columns.0` on, and the
 /// panel [`transposed_columns`] floats for each.
 #[inline(always)]
-pub(super) unsafe fn mat_mat_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job, multiply: unsafe fn(&Job, usize)) {
+pub(super) unsafe fn mat_mat_transposed<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
     let tile = tile_rows::<S>();
     const { assert!(MAX_LEN.is_multiple_of(tile_rows::<S>())) };
     if job.n_tokens == 1 {
         // SAFETY: the contract is passed on.
-        return unsafe { vec_transposed::<S, W>(s, job) };
+        return unsafe { vec_transposed(s, job, w) };
     }
-    let width = transposed_columns(W::LEN, tile);
+    let width = transposed_columns(w.block_len, tile);
     for first in (0..job.n_rows).step_by(width) {
         let n = width.min(job.n_rows - first);
         // SAFETY: the contract is passed on; each tile has a panel of its own.
         unsafe {
-            fill_transposed::<S, W>(s, job, first, n);
+            fill_transposed::<S>(job, w, first, n);
             for t in 0..n.div_ceil(tile) {
                 let panel = job.panel.add(panel_bytes(job.k, tile) * t);
-                multiply(&Job { panel, ..*job }, first + t * tile);
+                multiply(s, &Job { panel, ..*job }, first + t * tile);
             }
         }
     }
@@ -75,13 +74,13 @@ pub(super) unsafe fn mat_mat_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job
 
 /// panel[t][i][r] = W[i][columns.0 + first + t · tile + r], n columns in all.
 #[inline(always)]
-unsafe fn fill_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job, first: usize, n: usize) {
+unsafe fn fill_transposed<S: SimdBytes>(job: &Job, w: ToFloats, first: usize, n: usize) {
     let tile = tile_rows::<S>();
     let mut buffer = [0f32; 3 * MAX_LEN];
     for i in 0..job.k {
         // SAFETY: the columns exist, and the panels have `tile` floats for row i of each tile.
         unsafe {
-            let row = unpack_columns::<S, W>(s, job, i, first, n, &mut buffer);
+            let row = unpack_columns(job, w, i, first, n, &mut buffer);
             for t in 0..n.div_ceil(tile) {
                 let target = job.panel.cast::<f32>().add((t * job.k + i) * tile);
                 std::ptr::copy_nonoverlapping(row.add(t * tile), target, tile.min(n - t * tile));
@@ -92,7 +91,7 @@ unsafe fn fill_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job, first: usize
 
 /// One token, straight from the blocks: out[r] = Σ_i x[i] · W[i][columns.0 + r].
 #[inline(always)]
-unsafe fn vec_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
+unsafe fn vec_transposed<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
     let (mut sums, mut buffer) = ([0f32; MAX_LEN], [0f32; 3 * MAX_LEN]);
     for first in (0..job.n_rows).step_by(MAX_LEN) {
         let n = MAX_LEN.min(job.n_rows - first);
@@ -102,7 +101,7 @@ unsafe fn vec_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
         unsafe {
             let x = job.gathered_act(0).cast::<f32>();
             for i in 0..job.k {
-                let row = unpack_columns::<S, W>(s, job, i, first, n, &mut buffer);
+                let row = unpack_columns(job, w, i, first, n, &mut buffer);
                 let x = s.splat(*x.add(i));
                 by_lanes!(n, j, m => {
                     s.store_partial(to.add(j), m, s.mul_add(s.load_partial(row.add(j), m), x, s.load_partial(to.add(j), m)));
@@ -118,9 +117,9 @@ unsafe fn vec_transposed<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
 /// # Safety
 /// Row and columns must exist.
 #[inline(always)]
-unsafe fn unpack_columns<S: SimdBytes, W: Unpack>(
-    s: S,
+unsafe fn unpack_columns(
     job: &Job,
+    w: ToFloats,
     i: usize,
     first: usize,
     n: usize,
@@ -128,20 +127,17 @@ unsafe fn unpack_columns<S: SimdBytes, W: Unpack>(
 ) -> *const f32 {
     let first = job.columns.0 + first;
     // Whole blocks around the columns; blocks divide a row.
-    let (from, to) = (first / W::LEN * W::LEN, (first + n).next_multiple_of(W::LEN));
+    let (from, to) = (first / w.block_len * w.block_len, (first + n).next_multiple_of(w.block_len));
     // SAFETY: the caller's promise; at most a block less one element is before the n columns, and behind.
     unsafe {
-        unpack::<S, W>(s, job, i, from, to - from, buffer.as_mut_ptr());
+        (w.read)(job, i, from, to - from, buffer.as_mut_ptr());
         buffer.as_ptr().add(first - from)
     }
 }
 
-/// Rows of a tile on the widest vectors.
-const MAX_TILE: usize = 64;
-
 /// panel[i][r] = W[row + r][i]
 #[inline(always)]
-unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
+unsafe fn fill<S: SimdBytes>(s: S, job: &Job, w: ToFloats, row: usize) {
     let panel = job.panel.cast::<f32>();
     let tile = tile_rows::<S>();
     // As many rows as a vector has lanes, a short stretch of each: small enough to be transposed from L1. The stretch is
@@ -155,50 +151,11 @@ unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
             // SAFETY: rows are clamped to those that exist, and n elements of each are left.
             unsafe {
                 for r in 0..S::LANES {
-                    unpack_row::<S, W>(s, job, row + first + r, i, n, buffer[r].as_mut_ptr());
+                    (w.read)(job, (row + first + r).min(job.n_rows - 1), i, n, buffer[r].as_mut_ptr());
                 }
                 let words = panel.add(i * tile + first).cast::<u32>();
                 s.transpose_words(buffer.as_ptr().cast(), stride, words, tile, n);
             }
-        }
-    }
-}
-
-/// Elements `i..i + n` of row `row`, or of the last row where there is no such row, as floats.
-///
-/// # Safety
-/// `w` and its scales must be valid for the rows; whole blocks make up the elements; `out` is writable for `n` floats.
-#[inline(always)]
-pub(super) unsafe fn unpack_row<S: SimdBytes, W: Unpack>(
-    s: S,
-    job: &Job,
-    row: usize,
-    i: usize,
-    n: usize,
-    out: *mut f32,
-) {
-    // SAFETY: rows are clamped to those that exist, and the caller vouches for the elements.
-    unsafe { unpack::<S, W>(s, job, row.min(job.n_rows - 1), i, n, out) }
-}
-
-/// As [`unpack_row`], of a row that exists, be it of a transposed weight.
-///
-/// # Safety
-/// As there.
-#[inline(always)]
-unsafe fn unpack<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize, i: usize, n: usize, out: *mut f32) {
-    // SAFETY: the caller vouches for row and elements.
-    unsafe {
-        W::to_f32(s, job.w.add(row * job.row_bytes + i / W::LEN * W::BYTES), n, out);
-        if W::APART && !job.scales.is_null() {
-            let scales = (job.scale_first_row + row) / job.scale_block_rows * job.scale_row_bytes;
-            let scales = job.scales.add(scales + i / W::LEN);
-            for j in 0..n {
-                // Blocks unpack with half of a scale of 1.
-                *out.add(j) *= 2.0 * e8m0_half(*scales.add(j / W::LEN));
-            }
-        } else if W::LEN == 1 {
-            job.scale_f32(s, row, i, n, out);
         }
     }
 }
@@ -208,7 +165,7 @@ unsafe fn unpack<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize, i: usize,
 /// # Safety
 /// As for [`mat_mat`]; the panel must be filled.
 #[inline(always)]
-pub(super) unsafe fn multiply<S: SimdBytes>(s: S, job: &Job, row: usize) {
+unsafe fn multiply<S: SimdBytes>(s: S, job: &Job, row: usize) {
     // SAFETY: the contract is passed on.
     unsafe {
         match S::GEMM_VECTORS {

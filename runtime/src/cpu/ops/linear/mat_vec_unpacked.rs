@@ -4,19 +4,17 @@
 //! Operands: W in blocks, in rows of k; x as f32. 2·rows·k·tokens flops; W is read once, and unpacking it takes several
 //! times as long as reading.
 
-use super::gemm_f32::unpack_row;
 use super::job::Job;
 use super::mat_vec_float::{F32, add_columns};
-use super::unpack::{MAX_LEN, Unpack};
+use super::unpack::{MAX_LEN, ToFloats};
 use crate::cpu::arch::SimdBytes;
 
-/// Mat-vec for any number of tokens, one after the other: each unpacks anew, because this is compiled for every format and
-/// speed is not what it is for.
+/// Mat-vec for any number of tokens, one after the other: each unpacks anew, because speed is not what this is for.
 ///
 /// # Safety
 /// The job's pointers must be valid, with activations in the F32 form.
 #[inline(always)]
-pub(super) unsafe fn mat_vec<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
+pub(super) unsafe fn mat_vec<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
     let mut buffer = [[0f32; MAX_LEN]; 4];
     // Nothing lies ahead of what is read here.
     let mut cursor = job.w.wrapping_add(job.n_rows * job.row_bytes);
@@ -28,7 +26,7 @@ pub(super) unsafe fn mat_vec<S: SimdBytes, W: Unpack>(s: S, job: &Job) {
             // the activations are left.
             unsafe {
                 for (r, buffer) in buffer.iter_mut().enumerate() {
-                    unpack_row::<S, W>(s, job, row + r, i, n, buffer.as_mut_ptr());
+                    (w.read)(job, (row + r).min(job.n_rows - 1), i, n, buffer.as_mut_ptr());
                 }
                 let rows = [0, 1, 2, 3].map(|r: usize| buffer[r].as_ptr().cast());
                 let stretch = Job { acts: job.act(t).add(4 * i), n_tokens: 1, ..*job };

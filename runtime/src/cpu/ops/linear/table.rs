@@ -6,7 +6,7 @@ use super::mat_vec_block::{MXFP4, MXFP4Split, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::mat_vec_float::{BF16, F16, F32};
 use super::mat_vec_scaled::F8E4M3;
 use super::mat_vec_super::{Q4_K, Q5_K, Q6_K};
-use super::unpack::{Shape, Unpack};
+use super::unpack::{self, Shape, ToFloats, Unpack};
 use super::{gemm_f32, gemm_i8, mat_vec_block, mat_vec_float, mat_vec_scaled, mat_vec_super, mat_vec_unpacked};
 use crate::cpu::arch::{Isa, Simd, SimdBytes};
 use crate::quant::DType;
@@ -358,10 +358,16 @@ macro_rules! instantiate {
                     tile_rows: [gemm_f32::tile_rows::<$token>(), gemm_i8::tile_rows::<$token>()],
                     mat_vec: [
                         mat_vec_float::<F32>, mat_vec_float::<F16>, mat_vec_float::<BF16>, mat_vec_scaled::<F8E4M3>,
-                        mat_vec_block::<Q4_0, EXACT>, mat_vec_block::<Q4_1, EXACT>, mat_vec_block::<Q5_0, EXACT>,
-                        mat_vec_block::<Q5_1, EXACT>, mat_vec_block::<Q8_0, EXACT>,
-                        mat_vec_super::<Q4_K, EXACT>, mat_vec_super::<Q5_K, EXACT>, mat_vec_super::<Q6_K, EXACT>,
-                        mat_vec_block::<MXFP4, EXACT>, mat_vec_block::<MXFP4Split, EXACT>,
+                        if EXACT { mat_vec_exact::<Q4_0> } else { mat_vec_block::<Q4_0> },
+                        if EXACT { mat_vec_exact::<Q4_1> } else { mat_vec_block::<Q4_1> },
+                        if EXACT { mat_vec_exact::<Q5_0> } else { mat_vec_block::<Q5_0> },
+                        if EXACT { mat_vec_exact::<Q5_1> } else { mat_vec_block::<Q5_1> },
+                        if EXACT { mat_vec_exact::<Q8_0> } else { mat_vec_block::<Q8_0> },
+                        if EXACT { mat_vec_exact::<Q4_K> } else { mat_vec_super::<Q4_K> },
+                        if EXACT { mat_vec_exact::<Q5_K> } else { mat_vec_super::<Q5_K> },
+                        if EXACT { mat_vec_exact::<Q6_K> } else { mat_vec_super::<Q6_K> },
+                        if EXACT { mat_vec_exact::<MXFP4> } else { mat_vec_block::<MXFP4> },
+                        if EXACT { mat_vec_exact::<MXFP4Split> } else { mat_vec_block::<MXFP4Split> },
                     ],
                     mat_mat: [
                         mat_mat::<F32, EXACT>, mat_mat::<F16, EXACT>, mat_mat::<BF16, EXACT>, mat_mat::<F8E4M3, EXACT>,
@@ -401,27 +407,21 @@ macro_rules! instantiate {
             }
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn mat_vec_block<W: mat_vec_block::Block32 + Unpack, const EXACT: bool>(job: &Job) {
+            unsafe fn mat_vec_block<W: mat_vec_block::Block32>(job: &Job) {
                 // SAFETY: as above.
-                unsafe {
-                    if EXACT {
-                        mat_vec_unpacked::mat_vec::<_, W>(<$token>::new(), job)
-                    } else {
-                        super::mat_vec_block::mat_vec::<_, W>(<$token>::new(), job)
-                    }
-                }
+                unsafe { super::mat_vec_block::mat_vec::<_, W>(<$token>::new(), job) }
             }
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn mat_vec_super<W: mat_vec_super::Block256 + Unpack, const EXACT: bool>(job: &Job) {
+            unsafe fn mat_vec_super<W: mat_vec_super::Block256>(job: &Job) {
                 // SAFETY: as above.
-                unsafe {
-                    if EXACT {
-                        mat_vec_unpacked::mat_vec::<_, W>(<$token>::new(), job)
-                    } else {
-                        super::mat_vec_super::mat_vec::<_, W>(<$token>::new(), job)
-                    }
-                }
+                unsafe { super::mat_vec_super::mat_vec::<_, W>(<$token>::new(), job) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mat_vec_exact<W: Unpack>(job: &Job) {
+                // SAFETY: as above.
+                unsafe { mat_vec_unpacked(job, to_floats::<W>()) }
             }
 
             $(#[target_feature(enable = $features)])?
@@ -431,7 +431,7 @@ macro_rules! instantiate {
                     if W::Shape::BITS <= gemm_i8_bits::<EXACT>() {
                         gemm_i8::mat_mat::<_, W>(<$token>::new(), job, multiply_i8::<W::Shape>)
                     } else {
-                        gemm_f32::mat_mat::<_, W>(<$token>::new(), job, multiply_f32)
+                        mat_mat_f32(job, to_floats::<W>())
                     }
                 }
             }
@@ -439,13 +439,39 @@ macro_rules! instantiate {
             $(#[target_feature(enable = $features)])?
             unsafe fn transposed<W: Unpack>(job: &Job) {
                 // SAFETY: as above.
-                unsafe { gemm_f32::mat_mat_transposed::<_, W>(<$token>::new(), job, multiply_f32) }
+                unsafe { mat_mat_transposed(job, to_floats::<W>()) }
+            }
+
+            /// How this format is read by the three kernels below, which are compiled once for all formats.
+            const fn to_floats<W: Unpack>() -> ToFloats {
+                ToFloats { block_len: W::LEN, read: read::<W> }
             }
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn multiply_f32(job: &Job, row: usize) {
+            unsafe fn read<W: Unpack>(job: &Job, row: usize, i: usize, n: usize, out: *mut f32) {
+                // SAFETY: as above; the caller vouches for the rest.
+                unsafe { unpack::to_floats::<_, W>(<$token>::new(), job, row, i, n, out) }
+            }
+
+            #[inline(never)]
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mat_vec_unpacked(job: &Job, w: ToFloats) {
                 // SAFETY: as above.
-                unsafe { gemm_f32::multiply(<$token>::new(), job, row) }
+                unsafe { super::mat_vec_unpacked::mat_vec(<$token>::new(), job, w) }
+            }
+
+            #[inline(never)]
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mat_mat_f32(job: &Job, w: ToFloats) {
+                // SAFETY: as above.
+                unsafe { gemm_f32::mat_mat(<$token>::new(), job, w) }
+            }
+
+            #[inline(never)]
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mat_mat_transposed(job: &Job, w: ToFloats) {
+                // SAFETY: as above.
+                unsafe { gemm_f32::mat_mat_transposed(<$token>::new(), job, w) }
             }
 
             $(#[target_feature(enable = $features)])?

@@ -1,6 +1,7 @@
 //! Unpacking weights for the matrix product: blocks to one byte a quant with float scales and minima, and any format to
 //! floats.
 
+use super::job::Job;
 use super::mat_vec_block::{self as block, Block32, MXFP4_QUANTS};
 use super::mat_vec_float::{BF16, F16, F32, FloatWeight};
 use super::mat_vec_scaled::F8E4M3;
@@ -133,6 +134,45 @@ pub(super) trait Unpack {
                     unsafe { *out.add(i) = (q - Self::Shape::zero::<S>()) as f32 * scale + min };
                 }
             }
+        }
+    }
+}
+
+/// How a format is read as floats: compiled once for each format, so that the products on floats need not be.
+#[derive(Clone, Copy)]
+pub(super) struct ToFloats {
+    /// Elements of a block.
+    pub block_len: usize,
+    /// [`to_floats`] of the format.
+    pub read: unsafe fn(&Job, usize, usize, usize, *mut f32),
+}
+
+/// Elements `i..i + n` of row `row` of a job's weights, transposed ones included, as floats, scales that the file has apart
+/// multiplied in.
+///
+/// # Safety
+/// The row must exist with its scales; whole blocks make up the elements; `out` is writable for `n` floats.
+#[inline(always)]
+pub(super) unsafe fn to_floats<S: SimdBytes, W: Unpack>(
+    s: S,
+    job: &Job,
+    row: usize,
+    i: usize,
+    n: usize,
+    out: *mut f32,
+) {
+    // SAFETY: the caller vouches for row and elements.
+    unsafe {
+        W::to_f32(s, job.w.add(row * job.row_bytes + i / W::LEN * W::BYTES), n, out);
+        if W::APART && !job.scales.is_null() {
+            let scales = (job.scale_first_row + row) / job.scale_block_rows * job.scale_row_bytes;
+            let scales = job.scales.add(scales + i / W::LEN);
+            for j in 0..n {
+                // Blocks unpack with half of a scale of 1.
+                *out.add(j) *= 2.0 * e8m0_half(*scales.add(j / W::LEN));
+            }
+        } else if W::LEN == 1 {
+            job.scale_f32(s, row, i, n, out);
         }
     }
 }
