@@ -118,21 +118,7 @@ fn elementwise(c: &mut Criterion) {
 const MODELS: [(usize, usize, usize); 3] = [(9, 3, 64), (14, 2, 64), (4, 1, 256)];
 
 fn params((n_heads, n_kv_heads, head_dim): (usize, usize, usize)) -> AttentionParams<'static> {
-    AttentionParams {
-        share: 1,
-        v_in_k: false,
-        n_heads,
-        n_kv_heads,
-        head_dim,
-        v_dim: head_dim,
-        scale: 0.1,
-        softcap: None,
-        window: None,
-        chunk: None,
-        sinks: None,
-        causal: true,
-        k_rope: None,
-    }
+    AttentionParams { n_heads, n_kv_heads, scale: 0.1, ..AttentionParams::one_head(head_dim, head_dim) }
 }
 
 const PAGE_TOKENS: usize = 32;

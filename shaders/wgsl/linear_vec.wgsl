@@ -6,6 +6,7 @@
 //   SUB   invocations whose sums subgroup shuffles add up: the smallest subgroup that may be met, at most TEAM;
 //         1 without subgroups     TAIL   32 does not divide k, which only float formats allow
 //   INT8   weights in blocks are multiplied as bytes by elements of x rounded to bytes, 32 of them to a scale
+//   F16   the same with halves, which the products are, too; sums of four products are f32
 //
 // A team of TEAM consecutive invocations goes along ROWS rows of W together, a group of 32 elements each at a time, so
 // that neighbours read neighbouring blocks and every word of W is read once for all TOKENS. Each piece of x is read
@@ -16,7 +17,7 @@
 // INT8 is for adapters that multiply four bytes at once. Unpacking 4 weights to f32 and adding up their products takes
 // about 16 operations, which are more than the memory leaves time for on wide adapters; with bytes it takes 2. Rounding
 // x costs about 4 an element, shared by ROWS, and needs no dispatch and no memory of its own: every invocation rounds
-// what it has just read.
+// what it has just read. F16 is for adapters without such products but with halves, of which registers hold twice as many.
 //
 // Bytes: W once, ROWS-fold fewer reads of x from cache. Flops: 2 a weight and token. One workgroup does
 // WG / TEAM * ROWS rows; x and z count workgroups of all parts, y blocks of TOKENS rows of x.

@@ -34,7 +34,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     var quants = group.q;
     let word = quants[(i >> 2u) & 7u];
 #if FORMAT == q8_0
-    var q = signed_bytes_to_f32(word);
+    var q = signed_to_f32(word);
 #else
     var q = bytes_to_f32(word);
 #endif

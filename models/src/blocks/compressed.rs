@@ -57,34 +57,36 @@ struct Layer<'a, 'l> {
     a: &'a CompressedAttention,
 }
 
-/// What the heads of layer `layer` make of `x`, before they are projected.
-///
-/// # Errors
-/// Missing tensors, and shapes that do not fit.
-pub fn compressed_attention(
-    b: &mut GraphBuilder,
-    l: &Loader<'_>,
-    layer: usize,
-    x: ValueId,
-    a: &CompressedAttention,
-    blocks: Blocks,
-) -> Result<ValueId, Error> {
-    Layer { l, i: layer, a }.attention(b, x, blocks)
-}
+impl CompressedAttention {
+    /// What the heads of layer `layer` make of `x`, before they are projected.
+    ///
+    /// # Errors
+    /// Missing tensors, and shapes that do not fit.
+    pub fn heads(
+        &self,
+        b: &mut GraphBuilder,
+        l: &Loader<'_>,
+        layer: usize,
+        x: ValueId,
+        blocks: Blocks,
+    ) -> Result<ValueId, Error> {
+        Layer { l, i: layer, a: self }.heads(b, x, blocks)
+    }
 
-/// Projects what the heads made to `width` elements: each group of them by a matrix of its own, then all by one.
-///
-/// # Errors
-/// Missing tensors, and shapes that do not fit.
-pub fn compressed_output(
-    b: &mut GraphBuilder,
-    l: &Loader<'_>,
-    layer: usize,
-    y: ValueId,
-    a: &CompressedAttention,
-    width: usize,
-) -> Result<ValueId, Error> {
-    Layer { l, i: layer, a }.project(b, y, width)
+    /// Projects what the heads made to `width` elements: each group of them by a matrix of its own, then all by one.
+    ///
+    /// # Errors
+    /// Missing tensors, and shapes that do not fit.
+    pub fn output(
+        &self,
+        b: &mut GraphBuilder,
+        l: &Loader<'_>,
+        layer: usize,
+        y: ValueId,
+        width: usize,
+    ) -> Result<ValueId, Error> {
+        Layer { l, i: layer, a: self }.output(b, y, width)
+    }
 }
 
 impl Layer<'_, '_> {
@@ -109,7 +111,7 @@ impl Layer<'_, '_> {
         Ok(b.norm(name, x, norm)?)
     }
 
-    fn attention(&self, b: &mut GraphBuilder, x: ValueId, kind: Blocks) -> Result<ValueId, Error> {
+    fn heads(&self, b: &mut GraphBuilder, x: ValueId, kind: Blocks) -> Result<ValueId, Error> {
         let (n_heads, dim) = (self.a.n_heads, self.a.head_dim);
         let spec = &self.a.ropes[usize::from(kind != Blocks::None)];
         let rope = b.rope_spec(spec.clone());
@@ -196,7 +198,7 @@ impl Layer<'_, '_> {
         Ok(b.op("index", Op::SelectKeys(op), &[q, keys, weights])?)
     }
 
-    fn project(&self, b: &mut GraphBuilder, y: ValueId, width: usize) -> Result<ValueId, Error> {
+    fn output(&self, b: &mut GraphBuilder, y: ValueId, width: usize) -> Result<ValueId, Error> {
         let [heads, rank] = self.a.out;
         let input = b.graph().value(y).width / heads;
         let shape = [heads * rank, input];

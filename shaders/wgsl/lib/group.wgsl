@@ -11,10 +11,20 @@ fn bytes_to_f32(q: u32) -> vec4<f32> {
     return vec4<f32>(vec4<u32>(q & 255u, (q >> 8u) & 255u, (q >> 16u) & 255u, q >> 24u));
 }
 
-fn signed_bytes_to_f32(q: u32) -> vec4<f32> {
+fn signed_to_f32(q: u32) -> vec4<f32> {
     let s = vec4<i32>(bitcast<i32>(q << 24u), bitcast<i32>(q << 16u), bitcast<i32>(q << 8u), bitcast<i32>(q));
     return vec4<f32>(s >> vec4<u32>(24u));
 }
+
+#if F16
+fn bytes_to_f16(q: u32) -> vec4<f16> {
+    return vec4<f16>(bytes_to_f32(q));
+}
+
+fn signed_to_f16(q: u32) -> vec4<f16> {
+    return vec4<f16>(signed_to_f32(q));
+}
+#endif
 
 // Bits 0 .. 3 of `bits` as bit `bit` of the four bytes.
 fn spread_bits(bits: u32, bit: u32) -> u32 {

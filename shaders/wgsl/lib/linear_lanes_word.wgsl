@@ -6,11 +6,7 @@
             w[r] *= scales[r];
 #endif
 #else
-#if KIND == signed
-            w[r] = signed_bytes_to_f32(groups[r].q[${J}]) * groups[r].scale.${SCALE}.x + groups[r].scale.${SCALE}.y;
-#else
-            w[r] = bytes_to_f32(groups[r].q[${J}]) * groups[r].scale.${SCALE}.x + groups[r].scale.${SCALE}.y;
-#endif
+            w[r] = ${KIND}_to_f32(groups[r].q[${J}]) * groups[r].scale.${SCALE}.x + groups[r].scale.${SCALE}.y;
 #endif
         }
         for (var t = 0u; t < TOKENS; t++) {

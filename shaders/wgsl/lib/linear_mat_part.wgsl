@@ -27,11 +27,7 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
             let group = ${FORMAT}_group(row_byte, g);
             for (var j = 0u; j < 8u; j++) {
                 let scale = select(group.scale.zw, group.scale.xy, j < 4u);
-#if KIND == signed
-                let q = signed_bytes_to_f32(group.q[j]);
-#else
-                let q = bytes_to_f32(group.q[j]);
-#endif
+                let q = ${KIND}_to_f32(group.q[j]);
                 w_tile[j * TILE + lane] = staged(scale.x * q + vec4<f32>(scale.y));
             }
 #endif

@@ -70,6 +70,22 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
             }
         }
 #else
+#if F16
+        for (var t = 0u; t < TOKENS; t++) {
+            let x = halves_of(x_at[t] + 32u * g);
+            for (var r = 0u; r < ROWS; r++) {
+                var low = vec4<f16>();
+                var high = vec4<f16>();
+                for (var j = 0u; j < 4u; j++) {
+                    low = fma(${KIND}_to_f16(groups[r].q[j]), x.x[j], low);
+                    high = fma(${KIND}_to_f16(groups[r].q[j + 4u]), x.x[j + 4u], high);
+                }
+                let s = groups[r].scale;
+                let y = dot(s, vec4<f32>(sum4(vec4<f32>(low)), x.sums.x, sum4(vec4<f32>(high)), x.sums.y));
+                total[r * TOKENS + t] += x.scale * y;
+            }
+        }
+#else
         for (var h = 0u; h < 2u; h++) {
             var dots: Sums;
             for (var i = 0u; i < SUMS; i++) {
@@ -86,11 +102,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
                     x_sum[t] += sum4(x[t]);
                 }
                 for (var r = 0u; r < ROWS; r++) {
-#if KIND == signed
-                    let w = signed_bytes_to_f32(groups[r].q[j]);
-#else
-                    let w = bytes_to_f32(groups[r].q[j]);
-#endif
+                    let w = ${KIND}_to_f32(groups[r].q[j]);
                     for (var t = 0u; t < TOKENS; t++) {
                         dots[r * TOKENS + t] += dot(w, x[t]);
                     }
@@ -103,6 +115,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
                 }
             }
         }
+#endif
 #endif
     }
 #endif

@@ -15,6 +15,25 @@ alias Sums = array<f32, SUMS>;
 var<workgroup> partial: array<f32, WG / SUB * SUMS>;
 #endif
 
+#if ROUNDED
+// 32 elements of x, and the largest of their magnitudes.
+struct Piece {
+    x: array<vec4<f32>, 8>,
+    top: f32,
+}
+
+fn piece_at(at: u32) -> Piece {
+    var out: Piece;
+    var peak = vec4<f32>(0.0);
+    for (var j = 0u; j < 8u; j++) {
+        out.x[j] = load4(at + 4u * j);
+        peak = max(peak, abs(out.x[j]));
+    }
+    out.top = max(max(peak.x, peak.y), max(peak.z, peak.w));
+    return out;
+}
+#endif
+
 #if INT8
 // 32 elements of x: scale times bytes. The sums are those of the first and of the last 16 bytes.
 struct Bytes {
@@ -24,22 +43,39 @@ struct Bytes {
 }
 
 fn bytes_of(at: u32) -> Bytes {
-    var x: array<vec4<f32>, 8>;
-    var peak = vec4<f32>(0.0);
-    for (var j = 0u; j < 8u; j++) {
-        x[j] = load4(at + 4u * j);
-        peak = max(peak, abs(x[j]));
-    }
-    let top = max(max(peak.x, peak.y), max(peak.z, peak.w));
-    let inverse = select(0.0, 127.0 / top, top > 1e-30);
+    let piece = piece_at(at);
+    let inverse = select(0.0, 127.0 / piece.top, piece.top > 1e-30);
     var out: Bytes;
-    out.scale = top / 127.0;
+    out.scale = piece.top / 127.0;
     out.sums = vec2<i32>(0);
     for (var j = 0u; j < 8u; j++) {
         // Beside 1.5 * 2^23 a float has no room for fractions: the sum's low byte is the rounded number.
-        let b = bitcast<vec4<u32>>(fma(x[j], vec4<f32>(inverse), vec4<f32>(12582912.0))) & vec4<u32>(255u);
+        let b = bitcast<vec4<u32>>(fma(piece.x[j], vec4<f32>(inverse), vec4<f32>(12582912.0))) & vec4<u32>(255u);
         out.q[j] = b.x | (b.y << 8u) | (b.z << 16u) | (b.w << 24u);
         out.sums[j / 4u] += dot4I8Packed(out.q[j], 0x01010101u);
+    }
+    return out;
+}
+#endif
+
+#if F16
+// 32 elements of x: scale times halves of at most 1, so that no product with a byte leaves the range of halves. The sums
+// are those of the first and of the last 16.
+struct Halves {
+    x: array<vec4<f16>, 8>,
+    scale: f32,
+    sums: vec2<f32>,
+}
+
+fn halves_of(at: u32) -> Halves {
+    let piece = piece_at(at);
+    let inverse = select(0.0, 1.0 / piece.top, piece.top > 1e-30);
+    var out: Halves;
+    out.scale = piece.top;
+    out.sums = vec2<f32>(0.0);
+    for (var j = 0u; j < 8u; j++) {
+        out.x[j] = vec4<f16>(piece.x[j] * inverse);
+        out.sums[j / 4u] += sum4(vec4<f32>(out.x[j]));
     }
     return out;
 }

@@ -215,7 +215,6 @@ impl StepContext<'_> {
     /// One phase: the keys and values of all rows into their pages, queries rotated.
     fn write_rows(&self, worker: &Worker<'_>, step: &AttentionStep) {
         const TOKENS: usize = 4;
-        let blocks = step.blocks.zip(step.op.blocks);
         let heads = step.op.n_kv_heads;
         let group = step.op.n_heads / heads;
         let n = self.backend.batch.tokens.len();
@@ -226,23 +225,28 @@ impl StepContext<'_> {
                     self.write_head(step, self.kvs[self.sequence_of(row)], row, head, scratch.key);
                     self.rotate_queries(step, row, head, group);
                 }
-                if let Some((value, cache)) = blocks {
-                    self.write_block(step, (value, cache), row);
+                if let Some((blocks, cache)) = step.blocks.zip(step.op.blocks) {
+                    self.cache_row(row, cache, blocks, None);
                 }
             }
         });
     }
 
-    /// Writes the keys of the block that `row` completes, if it completes one.
-    fn write_block(&self, step: &AttentionStep, (value, cache): (ValueId, CacheId), row: usize) {
+    /// Writes heads of `value` (and of a second value, where there is one) as keys (and values) into the entry of `cache`
+    /// that `row` completes, if it completes one. Nobody else may write that entry or read it meanwhile.
+    pub(super) fn cache_row(&self, row: usize, cache: CacheId, key: ValueId, value: Option<ValueId>) {
         let rows = self.backend.kv.rows(&self.backend.book, cache, self.kvs[self.sequence_of(row)]);
         let Some(entry) = rows.entry(self.backend.batch.positions[row] as usize) else { return };
-        let dim = step.op.head_dim;
-        for head in 0..step.op.n_kv_heads {
-            // SAFETY: the keys were made in an earlier step, and only this item writes the cached row.
-            unsafe {
-                let (buffer, first, _) = self.place(value, row);
-                self.store_cached(buffer.slice(first + head * dim, dim), rows.key(head, entry));
+        let spec = &self.backend.plan.graph.caches()[cache.0 as usize];
+        for head in 0..spec.n_kv_heads {
+            let store = |from: ValueId, dim: usize, to: *mut u8| {
+                let (buffer, first, _) = self.place(from, row);
+                // SAFETY: values were made in an earlier step, and by the caller's promise the entry is ours.
+                unsafe { self.store_cached(buffer.slice(first + head * dim, dim), to) };
+            };
+            store(key, spec.head_dim, rows.key(head, entry));
+            if let Some(value) = value {
+                store(value, spec.v_dim, rows.value(head, entry));
             }
         }
     }
@@ -264,14 +268,13 @@ impl StepContext<'_> {
             let q = self.query_rows(step.inputs[0], row, 1);
             let position = self.backend.batch.positions[row] as usize;
             let scratch = self.attention_scratch(worker, &step.op);
-            let (partial, joined) = scratch.partial.split_at_mut(params.partial_len());
-            let joined = &mut joined[..params.partial_len()];
+            let (partial, joined) = scratch.partial[..2 * params.partial_len()].split_at_mut(params.partial_len());
             let mut any = false;
             let mut attend = |item: &DecodeItem<'_>| {
                 // SAFETY: keys and values were written in the phase before.
                 unsafe { (self.backend.ops.attention_decode)(item, scratch.kernel, partial) };
                 match any {
-                    true => self.join(&params, partial, joined),
+                    true => (self.backend.ops.attention_join)(&params, partial, joined),
                     false => joined.copy_from_slice(partial),
                 }
                 any = true;
@@ -298,20 +301,6 @@ impl StepContext<'_> {
             }
             self.merge(step, &params, row, head, joined);
         });
-    }
-
-    /// Joins the partial result of further keys to that of all before.
-    fn join(&self, params: &AttentionParams<'_>, partial: &[f32], joined: &mut [f32]) {
-        let (group, dim) = (params.group(), params.v_dim);
-        for g in 0..group {
-            let max = partial[g].max(joined[g]);
-            let (new, old) = ((partial[g] - max).exp2(), (joined[g] - max).exp2());
-            joined[g] = max;
-            joined[group + g] = joined[group + g] * old + partial[group + g] * new;
-            let values = 2 * group + g * dim..2 * group + (g + 1) * dim;
-            (self.backend.ops.scale)(&mut joined[values.clone()], old);
-            (self.backend.ops.add_scaled)(&mut joined[values.clone()], &partial[values], new);
-        }
     }
 
     fn params(&self, step: &AttentionStep, seq: &SequenceRows) -> AttentionParams<'_> {

@@ -6,13 +6,8 @@ use crate::{
         ops::attention::pool::{PoolItem, scratch_len},
         pool::Worker,
     },
-    graph::{PoolOp, PoolStep},
+    graph::PoolStep,
 };
-
-/// Bytes of a worker's scratch.
-pub(super) fn scratch_bytes(op: &PoolOp) -> usize {
-    scratch_len(op) * 4
-}
 
 impl StepContext<'_> {
     pub(super) fn pool(&self, worker: &Worker<'_>, step: &PoolStep) {
@@ -20,13 +15,7 @@ impl StepContext<'_> {
         let n = self.backend.batch.tokens.len();
         worker.for_each(n.div_ceil(ROWS_PER_ITEM), |item| {
             for row in item * ROWS_PER_ITEM..n.min((item + 1) * ROWS_PER_ITEM) {
-                let rows = self.backend.kv.rows(&self.backend.book, op.cache, self.kvs[self.sequence_of(row)]);
-                let position = self.backend.batch.positions[row] as usize;
-                // SAFETY: the inputs were written in an earlier step; this item alone writes the cached row.
-                unsafe {
-                    self.store_cached(self.row(step.inputs[0], row, op.channels()), rows.key(0, position));
-                    self.store_cached(self.row(step.inputs[1], row, op.channels()), rows.value(0, position));
-                }
+                self.cache_row(row, op.cache, step.inputs[0], Some(step.inputs[1]));
             }
         });
         worker.for_each(n, |row| {

@@ -3,10 +3,9 @@
 use super::{
     attention,
     experts::{Pairs, form_of},
-    pool,
 };
 use crate::{
-    cpu::ops::{ActForm, LinearKernels},
+    cpu::ops::{ActForm, LinearKernels, attention::pool},
     format::Tensor,
     graph::{ExpertStep, HeadLinearOp, LinearStep, Plan, RowProgram, StepKind},
 };
@@ -135,7 +134,7 @@ impl Schedule {
                     }
                 }
                 StepKind::Attention(a) => rest = rest.max(attention::scratch_len(&a.op) * 4),
-                StepKind::Pool(p) => rest = rest.max(pool::scratch_bytes(&p.op)),
+                StepKind::Pool(p) => rest = rest.max(4 * pool::scratch_len(&p.op)),
             }
         }
         self.program_bytes + rest.next_multiple_of(64)

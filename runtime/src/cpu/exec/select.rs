@@ -1,6 +1,6 @@
 //! Select steps: index keys into their pages, then each row chooses the keys that it will attend to.
 
-use super::StepContext;
+use super::{StepContext, rows::ROWS_PER_ITEM};
 use crate::{
     cpu::{
         ops::attention::{
@@ -12,9 +12,6 @@ use crate::{
     graph::SelectStep,
 };
 
-/// Rows that a worker writes at once.
-const ROWS: usize = 16;
-
 /// Bytes of a worker's buffer for sequences of up to `longest` tokens: scores and their order.
 pub(super) fn scratch_bytes(longest: usize) -> usize {
     longest.next_multiple_of(16) * 8
@@ -24,17 +21,9 @@ impl StepContext<'_> {
     pub(super) fn select(&self, worker: &Worker<'_>, step: &SelectStep) {
         let op = &step.op;
         let n = self.backend.batch.tokens.len();
-        worker.for_each(n.div_ceil(ROWS), |item| {
-            for row in item * ROWS..n.min((item + 1) * ROWS) {
-                let kv = self.kvs[self.sequence_of(row)];
-                let rows = self.backend.kv.rows(&self.backend.book, op.cache, kv);
-                // SAFETY: keys were written in an earlier step; this item alone writes the cached row.
-                unsafe {
-                    let key = self.row(step.inputs[1], row, op.head_dim);
-                    if let Some(entry) = rows.entry(self.backend.batch.positions[row] as usize) {
-                        self.store_cached(key, rows.key(0, entry));
-                    }
-                }
+        worker.for_each(n.div_ceil(ROWS_PER_ITEM), |item| {
+            for row in item * ROWS_PER_ITEM..n.min((item + 1) * ROWS_PER_ITEM) {
+                self.cache_row(row, op.cache, step.inputs[1], None);
             }
         });
         let params = AttentionParams { n_heads: op.n_heads, ..AttentionParams::one_head(op.head_dim, 0) };

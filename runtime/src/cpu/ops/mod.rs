@@ -87,6 +87,8 @@ pub struct OpKernels {
     pub attention_decode: attention::DecodeKernel,
     /// [`attention::decode::attention_merge`]
     pub attention_merge: attention::MergeKernel,
+    /// [`attention::decode::attention_join`]
+    pub attention_join: attention::JoinKernel,
     /// [`attention::pool::pool_block`]
     pub pool_block: attention::PoolKernel,
     /// [`attention::select::select_scores`]
@@ -117,6 +119,7 @@ impl OpKernels {
             argmax: sample::argmax(isa),
             attention_decode: attention::decode::attention_decode(isa),
             attention_merge: attention::decode::attention_merge(isa),
+            attention_join: attention::decode::attention_join(isa),
             pool_block: attention::pool::pool_block(isa),
             select_scores: attention::select::select_scores(isa),
             attention_prompt: attention::prompt::attention_prompt(isa),

@@ -106,8 +106,8 @@ pub fn dispatches(caps: &Caps, call: &ExpertCall) -> Result<ExpertDispatches, Gp
         .with("ROWS", ROWS)
         .with("TOKENS", 1)
         .flag("SUBGROUPS", sub > 1)
-        .flag("PARTIALS", team > sub)
-        .flag("INT8", caps.int8_dot);
+        .flag("PARTIALS", team > sub);
+    let defines = linear::rounding(caps, &call.linear, defines);
     let few = dispatch("expert_vec", defines, WG / team * ROWS, by_row, false);
     let by_expert = [Dim::RowsOver(64), Dim::Fixed(n as u32)];
     let many = (!caps.software).then(|| dispatch("expert_mat", own, 64, by_expert, true));

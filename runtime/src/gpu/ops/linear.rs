@@ -263,9 +263,17 @@ fn mat_vec(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
         .with("ROWS", rows)
         .with("TOKENS", tokens)
         .flag("SUBGROUPS", sub > 1)
-        .flag("PARTIALS", team > sub)
-        .flag("INT8", caps.int8_dot);
+        .flag("PARTIALS", team > sub);
+    let defines = rounding(caps, call, defines);
     dispatch(caps, call, "linear_vec", defines, WG / team * rows, tokens)
+}
+
+/// With how the inputs of weights in blocks are rounded for few rows: to bytes where those are multiplied in hardware,
+/// else to halves, else not at all.
+pub(super) fn rounding(caps: &Caps, call: &LinearCall, defines: Defines) -> Defines {
+    let blocks = call.parts.iter().any(|p| !p.dtype.is_float());
+    let (bytes, halves) = (blocks && caps.int8_dot, blocks && caps.f16 && !caps.int8_dot);
+    defines.flag("INT8", bytes).flag("F16", halves).flag("ROUNDED", bytes || halves)
 }
 
 /// Invocations that share rows: as many as can be without more of them idle in the last round than need be.

@@ -32,6 +32,13 @@ simd_dispatch!(
     /// If the lengths do not fit.
     pub fn attention_merge(params: &AttentionParams<'_>, kv_head: usize, partials: &[f32], out: &mut [f32]) = merge_impl
 );
+simd_dispatch!(
+    /// Joins the partial result of further keys to that of all before: both [`AttentionParams::partial_len`] floats.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn attention_join(params: &AttentionParams<'_>, partial: &[f32], joined: &mut [f32]) = join_impl
+);
 
 /// Keys that are widened and turned together where keys are cached unturned.
 const TURNED_KEYS: usize = 16;
@@ -348,6 +355,27 @@ unsafe fn value_block<S: Simd, const F16: bool, const G: usize, const C: usize>(
                 s.store_partial(acc.add(g * dim + i + c * S::LANES), m, sum);
             }
         }
+    }
+}
+
+#[inline(always)]
+fn join_impl<S: Simd>(s: S, params: &AttentionParams<'_>, partial: &[f32], joined: &mut [f32]) {
+    let (group, dim) = (params.group(), params.v_dim);
+    assert!(partial.len() == params.partial_len() && joined.len() == params.partial_len());
+    for g in 0..group {
+        let max = partial[g].max(joined[g]);
+        let (new, old) = ((partial[g] - max).exp2(), (joined[g] - max).exp2());
+        joined[g] = max;
+        joined[group + g] = joined[group + g] * old + partial[group + g] * new;
+        let first = 2 * group + g * dim;
+        let (from, to) = (partial[first..][..dim].as_ptr(), joined[first..][..dim].as_mut_ptr());
+        by_lanes!(dim, i, m => {
+            // SAFETY: i + m <= dim, the length of both.
+            unsafe {
+                let before = s.mul(s.splat(old), s.load_partial(to.add(i), m));
+                s.store_partial(to.add(i), m, s.mul_add(s.splat(new), s.load_partial(from.add(i), m), before));
+            }
+        });
     }
 }
 

@@ -33,6 +33,8 @@ const NO_SCORE: f32 = -1e30;
 pub type DecodeKernel = unsafe fn(&DecodeItem<'_>, &mut [f32], &mut [f32]);
 /// [`decode::attention_merge`]'s kernels.
 pub type MergeKernel = fn(&AttentionParams<'_>, usize, &[f32], &mut [f32]);
+/// [`decode::attention_join`]'s kernels.
+pub type JoinKernel = fn(&AttentionParams<'_>, &[f32], &mut [f32]);
 /// [`pool::pool_block`]'s kernels.
 pub type PoolKernel = unsafe fn(&pool::PoolItem<'_>, &mut [f32], &mut [f32]);
 /// [`select::select_scores`]'s kernels.

@@ -15,21 +15,8 @@ struct Case {
     n_tokens: usize,
 }
 
-const BASE: AttentionParams<'static> = AttentionParams {
-    n_heads: 6,
-    n_kv_heads: 2,
-    share: 1,
-    head_dim: 16,
-    v_dim: 16,
-    scale: 0.25,
-    softcap: None,
-    window: None,
-    chunk: None,
-    sinks: None,
-    causal: true,
-    k_rope: None,
-    v_in_k: false,
-};
+const BASE: AttentionParams<'static> =
+    AttentionParams { n_heads: 6, n_kv_heads: 2, scale: 0.25, ..AttentionParams::one_head(16, 16) };
 
 /// A cache with shuffled pages, and the same numbers in plain order.
 struct Cache {
@@ -213,6 +200,13 @@ impl Case {
                     unsafe { (op_kernels(isa).attention_decode)(&item, &mut scratch, partial) };
                 }
                 (op_kernels(isa).attention_merge)(p, kv_head, &partials, out);
+                // Joined one after the other they merge to the same.
+                let (first, more) = partials.split_at_mut(p.partial_len());
+                more.chunks(p.partial_len()).for_each(|more| (op_kernels(isa).attention_join)(p, more, first));
+                let mut joined = vec![f32::NAN; out.len()];
+                (op_kernels(isa).attention_merge)(p, kv_head, first, &mut joined);
+                let merged: Vec<f64> = out.iter().copied().map(f64::from).collect();
+                assert!(relative_error(&joined, &merged) < 1e-6, "{} pieces joined", pieces.len());
             }
         }
         out
