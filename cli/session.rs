@@ -76,7 +76,7 @@ fn device(global: &Global) -> Result<DeviceChoice, CliError> {
     use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
     let caps = CapsOverride::from_env().map_err(|name| {
         CliError::Usage(format!(
-            "HANDMILL_GPU_WITHOUT names `{name}`; it may name f16, subgroups, cooperative and host-import"
+            "HANDMILL_GPU_WITHOUT names `{name}`; it may name f16, subgroups, cooperative, int8 and host-import"
         ))
     })?;
     // Without a home folder pipelines are compiled every time.

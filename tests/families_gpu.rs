@@ -82,6 +82,7 @@ fn devices() -> &'static [Device] {
                     no_subgroups: true,
                     no_cooperative: true,
                     no_timestamps: false,
+                    no_int8: true,
                     no_host_import: true,
                     max_binding: Some(4 << 20),
                     max_invocations: Some(256),

@@ -9,7 +9,8 @@
 # `handmill devices`. LLAMA_BENCH=path/to/llama-bench adds llama.cpp on the same files, in turn (its own backend for the
 # GPU; -ngl 99). QUICK=1 takes small sizes, for software devices.
 #
-# Figures: adapters and limits; copy and read bandwidth; mat-vec and mat-mat of every block format at 4096 x 14336;
+# Figures: adapters and limits; copy and read bandwidth; mat-vec and mat-mat of every block format at 4096 x 14336, with
+# bytes, halves and floats for activations;
 # prompt and generation of every model on GPU and CPU, dispatches, submits and host time a token; the prompt without
 # cooperative matrices, where the device has them; the profile by op; every op against the CPU.
 set -uo pipefail

@@ -75,9 +75,14 @@ fn measure(gpu: &Gpu, o: &Options) -> Result<(), Failure> {
     }
     for &dtype in &o.formats {
         for &tokens in &o.tokens {
-            let plain = Caps { cooperative: false, int8_dot: false, ..caps.clone() };
+            // What the device has, then what others would run.
+            let halves = Caps { cooperative: false, int8_dot: false, ..caps.clone() };
+            let plain = Caps { f16: false, ..halves.clone() };
             let mut kinds = vec![(caps.clone(), "")];
-            if caps.cooperative || caps.int8_dot {
+            if caps.f16 && halves != *caps {
+                kinds.push((halves, ", f16"));
+            }
+            if !caps.software && plain != *caps {
                 kinds.push((plain, ", f32"));
             }
             for (caps, kind) in kinds {

@@ -52,6 +52,8 @@ pub struct CapsOverride {
     pub no_subgroups: bool,
     /// Does without cooperative matrices.
     pub no_cooperative: bool,
+    /// Does without products of four bytes.
+    pub no_int8: bool,
     /// Does without timestamps.
     pub no_timestamps: bool,
     /// Copies weights instead of importing them.
@@ -86,8 +88,8 @@ pub struct AdapterSummary {
 }
 
 impl CapsOverride {
-    /// What `HANDMILL_GPU_WITHOUT` names, by commas: `f16`, `subgroups`, `cooperative`, `host-import`. To tell what a
-    /// feature gains, and to get round a driver's bug.
+    /// What `HANDMILL_GPU_WITHOUT` names, by commas: `f16`, `subgroups`, `cooperative`, `int8`, `host-import`. To tell
+    /// what a feature gains, and to get round a driver's bug.
     ///
     /// # Errors
     /// The first name that is none of these.
@@ -99,6 +101,7 @@ impl CapsOverride {
                 "f16" => caps.no_f16 = true,
                 "subgroups" => caps.no_subgroups = true,
                 "cooperative" => caps.no_cooperative = true,
+                "int8" => caps.no_int8 = true,
                 "host-import" => caps.no_host_import = true,
                 other => return Err(other.to_owned()),
             }
@@ -124,7 +127,7 @@ impl Caps {
                     let square = [p.m_size, p.n_size, p.k_size] == [16; 3];
                     square && p.ab_type == T::F16 && p.cr_type == T::F32
                 }),
-            int8_dot: !software && info.backend != wgpu::Backend::Metal,
+            int8_dot: !software && info.backend != wgpu::Backend::Metal && !o.no_int8,
             timestamps: has(wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
                 && !o.no_timestamps,
             pipeline_cache: has(wgpu::Features::PIPELINE_CACHE),

@@ -21,6 +21,7 @@ pub(crate) fn gpus() -> &'static [Gpu] {
             no_subgroups: true,
             no_cooperative: true,
             no_timestamps: false,
+            no_int8: true,
             no_host_import: true,
             max_binding: None,
             max_invocations: Some(256),
