@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Compiles every .wgsl file of a folder in headless Chromium: .ci/chromium_shaders.py DIR
+"""Compiles shaders in headless Chromium: .ci/chromium_shaders.py DUMP
 
-Tint, Chromium's compiler, is the one that rejects barriers in non-uniform control flow; naga takes them. One page gets
-all files from a server on this machine, makes a shader module of each, and sends back what the compiler says. Shaders
-that want a feature which the browser's adapter lacks are counted and left out.
+DUMP is what the runtime's tests write with HANDMILL_SHADER_DUMP: all shaders in native/, and in browser/ those of them
+that browsers know. Tint, Chromium's compiler, is the one that rejects barriers in non-uniform control flow; naga takes
+them. One page gets all files from a server on this machine, makes a shader module of each, and sends back what the
+compiler says. Where the browser's adapter has no f16 (SwiftShader has none), f32 stands in for it: types and uniformity
+are checked all the same. Only cooperative matrices, which no browser has, may be left out.
 """
 
 import http.server
@@ -31,11 +33,11 @@ const main = async () => {
   const { vendor, architecture } = adapter.info;
   await tell({ adapter: `${vendor} ${architecture} with ${wanted.join(', ') || 'no features'}` });
   const files = await (await fetch('/files')).json();
-  const needs = { f16: 'shader-f16', subgroups: 'subgroups' };
   let done = [];
-  for (const [name, text] of files) {
-    const lacks = [...text.matchAll(/^enable (\\w+);/gm)].map((m) => needs[m[1]])
-      .find((f) => f && !device.features.has(f));
+  for (const [name, given] of files) {
+    const halves = /^enable f16;/m.test(given) && !device.features.has('shader-f16');
+    const text = halves ? given.replace(/^enable f16;/m, '').replace(/\\bf16\\b/g, 'f32') : given;
+    const lacks = /^enable subgroups;/m.test(text) && !device.features.has('subgroups') && 'subgroups';
     if (lacks) {
       done.push({ name, lacks });
     } else {
@@ -44,7 +46,7 @@ const main = async () => {
       const error = await device.popErrorScope();
       const messages = info.messages.map((m) => ({ type: m.type, text: `${m.lineNum}:${m.linePos} ${m.message}` }));
       if (error && !messages.some((m) => m.type === 'error')) messages.push({ type: 'error', text: error.message });
-      done.push({ name, messages });
+      done.push({ name, messages, halves });
     }
     if (done.length === 100) {
       await tell({ done });
@@ -85,10 +87,11 @@ def serve(files, told):
 
 
 def main():
-    folder = pathlib.Path(sys.argv[1])
-    files = [(path.name, path.read_text()) for path in sorted(folder.glob("*.wgsl"))]
-    if not files:
-        sys.exit(f"no shaders in {folder}")
+    dump = pathlib.Path(sys.argv[1])
+    files = [(path.name, path.read_text()) for path in sorted((dump / "browser").glob("*.wgsl"))]
+    every = [path.stem for path in (dump / "native").glob("*.wgsl")]
+    if not files or not every:
+        sys.exit(f"no shaders in {dump}")
     browser = shutil.which("chromium") or sys.exit("chromium is not installed")
     told = queue.Queue()
     url = serve(files, told)
@@ -121,12 +124,13 @@ def main():
             process.kill()
         shutil.rmtree(profile, ignore_errors=True)
 
-    lacking, compiled, failed, warnings = {}, 0, [], {}
+    lacking, compiled, halves, failed, warnings = {}, 0, 0, [], {}
     for result in results:
         if "lacks" in result:
             lacking[result["lacks"]] = lacking.get(result["lacks"], 0) + 1
             continue
         compiled += 1
+        halves += result["halves"]
         if any(message["type"] == "error" for message in result["messages"]):
             failed.append(result)
         for message in result["messages"]:
@@ -136,14 +140,19 @@ def main():
         print("\n".join(f"{result['name']}:{m['text']} [{m['type']}]" for m in result["messages"]))
     for text, name in list(warnings.items())[:SHOWN]:
         print(f"warning: {text} (as in {name})")
-    print(f"{compiled} of {len(files)} shaders compiled in {time.monotonic() - start:.0f} s, {len(failed)} with errors")
+    seconds = time.monotonic() - start
+    print(f"{compiled} of {len(every)} shaders compiled in {seconds:.0f} s, {len(failed)} with errors")
+    if halves:
+        print(f"{halves} of them with f32 for f16, which the browser's adapter lacks")
+    cooperative = sum(name.endswith("-cooperative") for name in every)
+    print(f"{len(every) - compiled} left out; {cooperative} have cooperative matrices")
     for feature, count in lacking.items():
         print(f"NOT COMPILED: {count} shaders, because the browser's adapter lacks {feature}")
     if fatal:
         print(fatal)
         sys.stdout.write(b"".join(noise[-10:]).decode(errors="replace"))
-    # A browser without subgroups would leave out most of what is worth checking.
-    if fatal or failed or "subgroups" in lacking or not compiled or len(results) != len(files):
+    # Whatever else is left out may be what is worth checking.
+    if fatal or failed or len(every) - compiled != cooperative:
         sys.exit(1)
 
 

@@ -39,7 +39,7 @@ def busy_seconds():
 def handmill(args, model, prompt, generate):
     """One repetition of `handmill bench`; its whole JSON."""
     out = run_json([args.handmill, "bench", model, "-p", prompt, "-n", generate, "--threads", args.threads,
-                    "--reps", 1, "--json"], args.timeout)
+                    "--reps", 1, "--backend", "cpu", "--json"], args.timeout)
     # Where a model lies is nobody's business but this machine's.
     return {**out, "model": Path(model).name}
 

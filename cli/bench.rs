@@ -2,7 +2,7 @@
 //!
 //! With `--synthetic`, how fast the layers of a model are whose weights are not here: they are made up.
 //!
-//! The two walls are measured in the same run, one sample before the repetitions and one after each: machines drift.
+//! The walls are measured in the same run, one sample before the repetitions and one after each: machines drift.
 
 use crate::{
     args::Global,
@@ -11,6 +11,7 @@ use crate::{
     interrupt, memory, out, profile,
     run::KvType,
     session,
+    walls::{Medians, Walls, median},
 };
 use handmill_models::{
     Engine, Error, Model,
@@ -19,7 +20,6 @@ use handmill_models::{
 };
 use handmill_runtime::{
     cpu::{Pool, arch::Isa},
-    profile::{ReadBandwidth, measure_fma_peak},
     quant::DType,
     step::{GpuStats, Outputs},
 };
@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// Arguments of the subcommand.
@@ -54,7 +54,7 @@ pub struct Args {
     /// Repetitions; the medians count
     #[arg(short, long, value_name = "N", default_value_t = 5)]
     reps: usize,
-    /// Do not measure the machine's read bandwidth and FMA peak
+    /// Do not measure the device's read bandwidth and the CPU's FMA peak
     #[arg(long)]
     no_walls: bool,
     /// Element type of cached keys and values
@@ -104,7 +104,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
             // Before the buffer that measures the bandwidth counts as well.
             peak = memory::peak();
             if !args.no_walls {
-                walls = Some(Walls::new(threads, isa)?);
+                walls = Walls::new(&mut engine, threads, isa)?;
             }
         } else {
             rates.0.push(args.prompt as f64 / prompt_time);
@@ -112,7 +112,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
             costs = gpu;
         }
         if let Some(walls) = &mut walls {
-            walls.sample();
+            walls.sample(&mut engine)?;
         }
     }
     if args.profile.wanted() {
@@ -139,6 +139,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         peak,
         device: engine.backend().describe(),
         costs,
+        weights: engine.backend().gpu_weight_bytes(),
     };
     if global.json { out::json(&report.json()) } else { out::text(&report.text()) }?;
     args.profile.end(&mut engine, global.threads.map(usize::from))
@@ -178,7 +179,18 @@ fn time_prompt(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
     Ok(time)
 }
 
+/// Seconds of as many steps as there are `tokens`. The CPU is given them; where a GPU runs all of the model it chooses
+/// them itself behind the first, some steps ahead of the host, as it does for `handmill run`.
 fn time_generation(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
+    #[cfg(feature = "gpu")]
+    if let Some(first) = tokens.first()
+        && engine.backend().as_gpu().is_some()
+    {
+        let greedy = handmill_models::engine::sampling::SamplingParams::greedy();
+        let start = Instant::now();
+        engine.generate_ids(&[*first], &greedy, tokens.len())?;
+        return Ok(start.elapsed().as_secs_f64());
+    }
     let mut sequence: Sequence = engine.sequence();
     let start = Instant::now();
     for token in tokens {
@@ -216,41 +228,6 @@ impl Rates {
     }
 }
 
-/// Sorts the values; the middle one, or the mean of the middle two.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
-}
-
-/// Samples of what the machine can do.
-struct Walls {
-    threads: usize,
-    isa: Isa,
-    buffer: ReadBandwidth,
-    bandwidth: Vec<f64>,
-    peak: Vec<f64>,
-}
-
-impl Walls {
-    fn new(threads: usize, isa: Isa) -> Result<Self, CliError> {
-        let buffer = ReadBandwidth::new(threads, isa).map_err(|e| {
-            CliError::because("no memory to measure the bandwidth with (--no-walls leaves that out)", e)
-        })?;
-        Ok(Self { threads, isa, buffer, bandwidth: Vec::new(), peak: Vec::new() })
-    }
-
-    fn sample(&mut self) {
-        self.bandwidth.push(self.buffer.sample());
-        self.peak.push(measure_fma_peak(self.threads, self.isa, Duration::from_millis(60)));
-    }
-
-    /// Bytes and operations a second.
-    fn medians(mut self) -> (f64, f64) {
-        (median(&mut self.bandwidth), median(&mut self.peak))
-    }
-}
-
 /// Everything that was measured.
 struct Report<'a> {
     model: &'a str,
@@ -267,11 +244,13 @@ struct Report<'a> {
     flops_per_token: f64,
     /// Bytes of weights a second that generation reads.
     read: f64,
-    walls: Option<(f64, f64)>,
+    walls: Option<Medians>,
     peak: Option<u64>,
     device: String,
     /// What the generated tokens cost on the host's side of a GPU.
     costs: Option<GpuStats>,
+    /// Bytes of weights copied to a GPU, and bytes that it reads where they lie in host memory.
+    weights: Option<(u64, u64)>,
 }
 
 impl Report<'_> {
@@ -285,9 +264,9 @@ impl Report<'_> {
         prompt["flops_per_second"] = self.prompt_flops().into();
         let mut generation = self.generation.json();
         generation["bytes_per_second"] = self.read.into();
-        if let Some((bandwidth, peak)) = self.walls {
-            prompt["share_of_fma_peak"] = (self.prompt_flops() / peak).into();
-            generation["share_of_read_bandwidth"] = (self.read / bandwidth).into();
+        if let Some(walls) = &self.walls {
+            prompt["share_of_fma_peak"] = walls.fma_peak.map(|peak| self.prompt_flops() / peak).into();
+            generation["share_of_read_bandwidth"] = (self.read / walls.bandwidth).into();
         }
         if let Some(costs) = &self.costs {
             let a_token = |n: u64| n as f64 / costs.steps.max(1) as f64;
@@ -305,7 +284,7 @@ impl Report<'_> {
                 "weight_bytes": bytes.collect::<serde_json::Map<_, Value>>(),
             })
         });
-        json!({
+        let mut report = json!({
             "model": self.model,
             "synthetic": made_up,
             "device": self.device,
@@ -317,10 +296,15 @@ impl Report<'_> {
             "generation": generation,
             "bytes_per_token": self.bytes_per_token,
             "flops_per_token": self.flops_per_token,
-            "read_bandwidth": self.walls.map(|walls| walls.0),
-            "fma_peak": self.walls.map(|walls| walls.1),
+            "read_bandwidth": self.walls.as_ref().map(|walls| walls.bandwidth),
+            "fma_peak": self.walls.as_ref().and_then(|walls| walls.fma_peak),
             "peak_memory_bytes": self.peak,
-        })
+        });
+        if let Some((copied, imported)) = self.weights {
+            report["weights_copied_bytes"] = copied.into();
+            report["weights_imported_bytes"] = imported.into();
+        }
+        report
     }
 
     fn text(&self) -> String {
@@ -347,9 +331,9 @@ impl Report<'_> {
             }
             text += "\n";
         };
-        let (bandwidth, peak) = self.walls.unzip();
-        line("prompt", &self.prompt, "GFLOP/s", self.prompt_flops(), peak);
-        line("generation", &self.generation, "GB/s", self.read, bandwidth);
+        let walls = self.walls.as_ref();
+        line("prompt", &self.prompt, "GFLOP/s", self.prompt_flops(), walls.and_then(|walls| walls.fma_peak));
+        line("generation", &self.generation, "GB/s", self.read, walls.map(|walls| walls.bandwidth));
         if let Some(costs) = &self.costs {
             let steps = costs.steps.max(1);
             text += &format!(
@@ -360,21 +344,14 @@ impl Report<'_> {
                 costs.host.as_secs_f64() * 1e3 / steps as f64,
             );
         }
+        if let Some((copied, imported)) = self.weights {
+            let [copied, imported] = [copied, imported].map(human_bytes);
+            text += &format!("weights: {copied} copied to the device, {imported} read where they lie in host memory\n");
+        }
         text += &format!("a token reads {} of weights", human_bytes(self.bytes_per_token));
         if let Some(peak) = self.peak {
             text += &format!("; peak memory {}", human_bytes(peak));
         }
         text + "\n"
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::median;
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
     }
 }

@@ -49,8 +49,9 @@ pub fn run(global: &Global) -> Result<(), CliError> {
 #[cfg(not(feature = "gpu"))]
 struct Gpu;
 
+/// An adapter, as this command and `verify` show it.
 #[cfg(feature = "gpu")]
-struct Gpu(handmill_runtime::gpu::AdapterSummary);
+pub struct Gpu(pub handmill_runtime::gpu::AdapterSummary);
 
 #[cfg(not(feature = "gpu"))]
 impl Gpu {
@@ -78,6 +79,7 @@ impl Gpu {
         let mut names: Vec<String> = [
             ("f16", caps.f16),
             ("cooperative matrices", caps.cooperative),
+            ("int8 products", caps.int8_dot),
             ("timestamps", caps.timestamps),
             ("pipeline cache", caps.pipeline_cache),
             ("host memory import", caps.host_import),
@@ -96,7 +98,8 @@ impl Gpu {
         names
     }
 
-    fn json(&self) -> Value {
+    /// Everything that kernels are chosen by.
+    pub fn json(&self) -> Value {
         let Self(gpu) = self;
         json!({
             "index": gpu.index,
@@ -111,11 +114,14 @@ impl Gpu {
                 "workgroup_invocations": gpu.caps.max_invocations,
                 "workgroup_memory_bytes": gpu.caps.max_workgroup_memory,
                 "storage_buffers": gpu.caps.max_storage_buffers,
+                // Least and most.
+                "subgroup_sizes": gpu.caps.subgroups,
             },
         })
     }
 
-    fn text(&self) -> String {
+    /// The same for people, in lines.
+    pub fn text(&self) -> String {
         let Self(gpu) = self;
         let mib = |bytes: u64| bytes >> 20;
         format!(

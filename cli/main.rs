@@ -26,6 +26,7 @@ mod session;
 mod tokenize;
 #[cfg(feature = "gpu")]
 mod verify;
+mod walls;
 
 use args::{Cli, Command};
 use clap::Parser;

@@ -1,12 +1,14 @@
 //! Opening a model and an engine for it, as the common options say.
 
 #[cfg(feature = "gpu")]
-use crate::{args::Backend, auto, cache::Cache, fetch::Progress};
+use crate::{args::Backend, auto, cache::Cache, error::one_line, fetch::Progress};
 use crate::{
     args::Global,
     error::CliError,
     fetch::{self, note},
 };
+#[cfg(feature = "gpu")]
+use handmill_models::Error;
 use handmill_models::{Engine, EngineOptions, KvChoice, Model, engine::DeviceChoice};
 use std::time::Instant;
 
@@ -37,7 +39,10 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
     let options = EngineOptions { device, gpu_layers, experts_on_cpu, threads, n_ctx, kv, ..EngineOptions::default() };
     let start = Instant::now();
     #[cfg(feature = "gpu")]
-    let engine = watched(|progress| Engine::with_progress(model, &options, progress));
+    let engine = {
+        let make = |options: &EngineOptions| watched(|progress| Engine::with_progress(model, options, progress));
+        if auto::is_free(global) { or_on_cpu(options, make) } else { make(&options) }
+    };
     #[cfg(not(feature = "gpu"))]
     let engine = Engine::new(model, &options);
     let mut engine = engine.map_err(|e| CliError::because("could not set the model up", e))?;
@@ -49,6 +54,22 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
         ));
     }
     Ok(engine)
+}
+
+/// What `make` makes, on the CPU where the model does not fit the GPU that was chosen without being asked for.
+#[cfg(feature = "gpu")]
+fn or_on_cpu<T>(
+    mut options: EngineOptions,
+    mut make: impl FnMut(&EngineOptions) -> Result<T, Error>,
+) -> Result<T, Error> {
+    match make(&options) {
+        Err(e @ Error::DeviceMemory { .. }) => {
+            note(&format!("using the CPU: {}", one_line(&e)));
+            options.device = DeviceChoice::Cpu;
+            make(&options)
+        }
+        done => done,
+    }
 }
 
 /// Shows on a terminal how far the copy of the weights to a device is, where it lasts.
@@ -69,8 +90,8 @@ fn device(_: &Global) -> Result<DeviceChoice, CliError> {
     Ok(DeviceChoice::Cpu)
 }
 
-/// The device of `--backend`, `--device` and `--gpu-layers`. By itself, a GPU is taken where its memory is read faster than the CPU
-/// reads its own: generation, where most time goes, is bound by that.
+/// The device of `--backend`, `--device` and `--gpu-layers`. By itself, a GPU is taken where its memory is read faster
+/// than the CPU reads its own: generation, where most time goes, is bound by that.
 #[cfg(feature = "gpu")]
 fn device(global: &Global) -> Result<DeviceChoice, CliError> {
     use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
@@ -82,14 +103,36 @@ fn device(global: &Global) -> Result<DeviceChoice, CliError> {
     // Without a home folder pipelines are compiled every time.
     let cache_dir = Cache::from_env().ok().map(|cache| cache.dir().join("pipelines"));
     let options = GpuOptions { device: global.device.clone(), caps, cache_dir, ..GpuOptions::default() };
-    let open = || Gpu::open(&options).map(|gpu| DeviceChoice::Gpu(gpu.into()));
-    match global.backend {
+    let device = match global.backend {
         Backend::Cpu => Ok(DeviceChoice::Cpu),
-        Backend::Gpu => open().map_err(|e| CliError::because("could not open the GPU", e)),
-        Backend::Auto if global.gpu_layers == Some(0) => Ok(DeviceChoice::Cpu),
-        Backend::Auto if global.device.is_some() || global.gpu_layers.is_some() => {
-            open().map_err(|e| CliError::because("could not open the GPU", e))
-        }
-        Backend::Auto => Ok(auto::choose(&options)),
+        Backend::Gpu => Gpu::open(&options).map(|gpu| DeviceChoice::Gpu(gpu.into())),
+        Backend::Auto => auto::choose(global, &options),
+    };
+    device.map_err(|e| CliError::because("could not open the GPU", e))
+}
+
+#[cfg(all(test, feature = "gpu"))]
+mod tests {
+    use super::*;
+    use handmill_runtime::{BackendError, gpu::GpuError};
+
+    fn full() -> Error {
+        let (adapter, what) = ("a GPU".to_owned(), "weights".to_owned());
+        let source = BackendError::from(GpuError::OutOfMemory { adapter, what, bytes: 2, in_use: 1 });
+        Error::DeviceMemory { layers: 3, fit: 1, n_ctx: 4096, source: source.into() }
+    }
+
+    #[test]
+    fn models_that_do_not_fit_run_on_the_cpu() {
+        let options = || EngineOptions { gpu_layers: Some(7), ..EngineOptions::default() };
+        let mut calls = 0;
+        let made = or_on_cpu(options(), |options| {
+            calls += 1;
+            if calls == 1 { Err(full()) } else { Ok(options.gpu_layers) }
+        });
+        assert_eq!((made.ok(), calls), (Some(Some(7)), 2));
+        // Other errors stay what they are.
+        let made = or_on_cpu(options(), |_| Err::<(), _>(Error::EmptyPrompt));
+        assert!(matches!(made, Err(Error::EmptyPrompt)));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     args::{Backend, Global},
+    devices,
     error::CliError,
     fetch, out, session,
 };
@@ -9,7 +10,6 @@ use handmill_models::{
     KvChoice,
     engine::verify::{StepCheck, compare},
 };
-use handmill_runtime::gpu::AdapterSummary;
 use serde_json::{Value, json};
 
 /// Arguments of the subcommand.
@@ -40,7 +40,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         let timestamps = backend.as_gpu().is_some_and(|gpu| gpu.gpu().caps().timestamps);
         if timestamps { "device timestamps" } else { "host clock, one submit a kernel" }
     };
-    let adapter = gpu.backend().as_gpu().map(|gpu| gpu.gpu().summary().clone());
+    let adapter = gpu.backend().as_gpu().map(|gpu| devices::Gpu(gpu.gpu().summary().clone()));
     let report = Report {
         model: &args.model,
         cpu: cpu.backend().describe(),
@@ -65,7 +65,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
 struct Report<'a> {
     model: &'a str,
     cpu: String,
-    adapter: Option<AdapterSummary>,
+    adapter: Option<devices::Gpu>,
     clock: &'a str,
     phases: [(&'a str, usize, &'a [StepCheck]); 2],
 }
@@ -92,7 +92,7 @@ impl Report<'_> {
         json!({
             "model": self.model,
             "cpu": self.cpu,
-            "gpu": self.adapter.as_ref().map(|a| json!({ "name": a.name, "kind": a.kind, "api": a.api, "driver": a.driver })),
+            "gpu": self.adapter.as_ref().map(devices::Gpu::json),
             "clock": self.clock,
             "passed": self.phases.iter().all(|(_, _, checks)| checks.iter().all(StepCheck::passed)),
             "steps": steps,
@@ -102,7 +102,7 @@ impl Report<'_> {
     fn text(&self) -> String {
         let mut text = format!("{} on {}\n", self.model, self.cpu);
         if let Some(gpu) = &self.adapter {
-            text += &format!("against {} ({}, {}), driver {}\n", gpu.name, gpu.kind, gpu.api, gpu.driver);
+            text += &format!("against\n{}", gpu.text());
         }
         text += &format!("each step has the CPU's inputs on both; GPU times by {}\n", self.clock);
         for (phase, tokens, checks) in &self.phases {

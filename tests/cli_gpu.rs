@@ -1,4 +1,4 @@
-//! `verify` and `--profile` as users meet them, on the best adapter there is.
+//! `verify`, `bench` and `--profile` as users meet them, on the best adapter there is.
 #![cfg(feature = "gpu")]
 
 mod cli_support;
@@ -38,6 +38,9 @@ fn verify_lists_every_step() {
     }
     let answer = Handmill::new().run(&["verify", &fixture(), "--json"]).json();
     assert_eq!(answer["passed"], true, "{answer}");
+    let device = &answer["gpu"];
+    assert!(device["driver"].is_string() && device["features"].is_array(), "{device}");
+    assert!(device["limits"]["storage_binding_bytes"].as_u64() > Some(0), "{device}");
     let steps = answer["steps"].as_array().expect("steps");
     for phase in ["prompt", "generation"] {
         let names: Vec<&str> =
@@ -56,6 +59,40 @@ fn verify_lists_every_step() {
     let table = Handmill::new().run(&["verify", &fixture()]);
     table.assert_ok();
     assert!(table.stdout.contains("layer.1.attention") && table.stdout.contains("32 of 32"), "{}", table.stdout);
+    assert!(table.stdout.contains("driver ") && table.stdout.contains("bindings "), "{}", table.stdout);
+}
+
+#[test]
+fn bench_has_its_steady_names() {
+    if !gpu("cli_gpu::bench_has_its_steady_names") {
+        return;
+    }
+    let fixture = fixture();
+    let args = ["bench", &fixture, "--backend", "gpu", "-p", "5", "-n", "4", "--reps", "1", "--json"];
+    let value = Handmill::new().run(&args).json();
+    for name in [
+        "tokens_per_second",
+        "dispatches_per_token",
+        "submits_per_token",
+        "host_ms_per_token",
+        "share_of_read_bandwidth",
+    ] {
+        assert!(value["generation"][name].as_f64() > Some(0.0), "{name} in {value}");
+    }
+    let weights = |value: &Value| {
+        ["weights_copied_bytes", "weights_imported_bytes"]
+            .map(|name| value[name].as_u64().expect(name))
+            .iter()
+            .sum::<u64>()
+    };
+    assert!(weights(&value) > 0, "{value}");
+    // The wall is the device's own.
+    assert!(value["read_bandwidth"].as_f64() > Some(0.0), "{value}");
+    assert!(value["fma_peak"].is_null() && value["prompt"]["share_of_fma_peak"].is_null(), "{value}");
+    // Two devices have no wall in common.
+    let value = Handmill::new().run(&[&args[..], &["--gpu-layers", "1"]].concat()).json();
+    assert!(value["read_bandwidth"].is_null() && value["generation"]["share_of_read_bandwidth"].is_null(), "{value}");
+    assert!(weights(&value) > 0, "{value}");
 }
 
 #[test]

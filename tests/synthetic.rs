@@ -6,12 +6,12 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use handmill_models::{
     Error,
-    engine::{Engine, EngineOptions, Step},
+    engine::{Engine, EngineOptions, Step, sampling::SamplingParams},
     synthetic::{Synthetic, SyntheticOptions},
 };
 use handmill_runtime::{quant::DType, step::Outputs};
 use serde_json::{Value, json};
-use support::{FAMILIES, Fixture, Spelling};
+use support::{FAMILIES, Fixture, Spelling, argmax};
 
 fn options(format: DType) -> SyntheticOptions {
     let threads = NonZeroUsize::new(2).expect("two");
@@ -79,6 +79,27 @@ fn the_first_layers_are_kept() {
         assert!(logits(&made_up).iter().all(|v| v.is_finite()), "{name}");
         assert!(made_up.model.tokenizer().is_err());
     }
+}
+
+/// There is no text then, but there are tokens.
+#[test]
+fn ids_are_generated_without_a_tokenizer() {
+    let (path, _guard) = config("llama2", |_| {});
+    let made_up = Synthetic::new(&path, &options(DType::Q8_0)).expect("a model");
+    let options = EngineOptions { n_ctx: Some(8), ..EngineOptions::default() };
+    let mut engine = Engine::new(&made_up.model, &options).expect("an engine");
+    let (prompt, greedy) = ([1, 5, 2], SamplingParams::greedy());
+    let ids = engine.generate_ids(&prompt, &greedy, 6).expect("tokens");
+    assert_eq!(ids.len(), 6);
+    let mut sequence = engine.sequence();
+    let mut tokens = prompt.to_vec();
+    for id in ids {
+        assert_eq!(id as usize, argmax(engine.prefill(&mut sequence, &tokens).expect("logits")));
+        tokens = vec![id];
+    }
+    engine.release(sequence);
+    let error = engine.generate_ids(&prompt, &greedy, 7);
+    assert!(matches!(error, Err(Error::ContextFull { tokens: 9, n_ctx: 8 })), "{error:?}");
 }
 
 /// As in DeepSeek V3, whose 128 query heads are cut into parts that share keys.

@@ -10,7 +10,9 @@ mod pypi;
 
 pub use aliases::DEFAULT;
 pub use error::FetchError;
-pub use progress::{Progress, human_bytes, note};
+#[cfg(feature = "gpu")]
+pub use progress::Progress;
+pub use progress::{human_bytes, note};
 
 use crate::{
     cache::{self, Cache},

@@ -96,6 +96,11 @@ pub trait Backend: Send {
         None
     }
 
+    /// Bytes of weights copied to a GPU, and bytes that it reads where they lie in host memory; none on the CPU.
+    fn gpu_weight_bytes(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// The GPU behind it, where all steps run there.
     #[cfg(feature = "gpu")]
     fn as_gpu(&mut self) -> Option<&mut crate::gpu::GpuBackend> {
@@ -191,6 +196,10 @@ impl Backend for crate::gpu::GpuBackend {
 
     fn gpu_stats(&self) -> Option<GpuStats> {
         Some(self.stats())
+    }
+
+    fn gpu_weight_bytes(&self) -> Option<(u64, u64)> {
+        Some(self.weight_bytes())
     }
 
     fn as_gpu(&mut self) -> Option<&mut crate::gpu::GpuBackend> {

@@ -253,6 +253,10 @@ impl Backend for SplitBackend {
         Some(self.gpu.stats())
     }
 
+    fn gpu_weight_bytes(&self) -> Option<(u64, u64)> {
+        Some(self.gpu.weight_bytes())
+    }
+
     fn forward_observed(
         &mut self,
         steps: &mut [SequenceStep<'_>],

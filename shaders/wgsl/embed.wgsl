@@ -2,10 +2,14 @@
 //
 //   FORMAT: the table's element format   OUTPUTS: rows are outputs (lib/batch.wgsl)
 //
-// One invocation an element; x counts blocks of a row, y rows. The tokens come from a buffer of their own, which the
-// sampling kernels of the step before may have written. A table over the binding limit comes in windows of rows
-// row_lo .. row_hi, a dispatch each: rows of other tokens are left alone; first_byte is where row_lo begins. Bytes: a row of the table in its format
-// (neighbours share its words) and 4 an element written; too little a step to tile.
+// The table has rows of blocks as in the file (lib/<format>.wgsl), out is f32 in the arena. The tokens come from a
+// buffer of their own, which the sampling kernels of the step before may have written. A table over the binding limit
+// comes in windows of rows row_lo .. row_hi, a dispatch each: rows of other tokens are left alone; first_byte is where
+// row_lo begins.
+//
+// One invocation an element; x counts blocks of a row, y rows. WG is 64, whole subgroups on every adapter: invocations
+// share nothing but words of the table, which come from the cache. Bytes: a row of the table in its format and 4 an
+// element written; too little a step to tile. Flops: one an element beside the unpacking.
 
 #import batch
 #import ${FORMAT}

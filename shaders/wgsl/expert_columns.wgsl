@@ -3,8 +3,10 @@
 //   x   rows of k f32 in the arena, or one for each slot of a row     W   [k, out] for each expert (lib/experts.wgsl)
 //   y   f32 in the arena, one slot after the other
 //
-// One invocation an element of y, so that neighbours read neighbouring weights. Bytes: W of the experts chosen, once for
-// each row that did. Flops: 2 a weight. x counts 64 elements of y, y rows of x, z slots.
+// One invocation an element of y, so that neighbours read neighbouring weights. A workgroup has 64, whole subgroups on
+// every adapter: they share nothing but x, which the cache has, and the smaller they are, the more cores a single row
+// keeps busy. Bytes: W of the experts chosen, once for each row that did. Flops: 2 a weight. x counts 64 elements of y,
+// y rows of x, z slots.
 #import linear
 #import ${FORMAT0}
 

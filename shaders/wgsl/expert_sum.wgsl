@@ -1,9 +1,11 @@
 // The sum over a row's experts, one row after the other:
 //
 //   out[i] = Σ w[s] · y[s · width + i]     w: the second half of the route     WEIGHTED: else w is 1
-//   OUTPUTS: rows are outputs (lib/batch.wgsl)
+//   y: a row's slots, one behind the other; all are f32 in the arena     OUTPUTS: rows are outputs (lib/batch.wgsl)
 //
-// One invocation an element; x counts blocks of a row, y rows. 4 · (slots + 1) bytes an element.
+// One invocation an element; x counts blocks of a row, y rows. Invocations share nothing but the weights, which the
+// cache has: WG is 64, whole subgroups on every adapter, and a single row still goes to many cores. 4 · (slots + 1)
+// bytes and 2 · slots flops (without weights half of that) an element.
 #import arena
 
 struct Params {

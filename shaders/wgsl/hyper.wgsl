@@ -8,8 +8,12 @@
 //
 //   MIX: all three; else only what is read   OUTPUTS: rows are outputs (lib/batch.wgsl)
 //
-// An invocation a row, whose matrix is in registers; x counts blocks of WG rows. A few dozen numbers and some hundred
-// flops for each of them, one after the other: it takes as long as its divisions.
+// x and out are f32 in the arena, the parts of a row in that order.
+//
+// An invocation a row, whose matrix is in registers; x counts blocks of WG rows. WG is 32, the least that fills a
+// subgroup of most adapters: rows are few, and go to more cores that way. Bytes: 8 for each of the N² + 2 N numbers of
+// a row (N without MIX). Flops: some ten and an exponential for each of them, and 4 N² an iteration, half of them
+// divisions and one after the other: they are what it takes its time for.
 
 #import arena
 

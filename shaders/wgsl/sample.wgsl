@@ -1,7 +1,9 @@
 // Chooses a token for each output row, where the next step's embedding and a late read-back find it.
 //
-// One workgroup of WG invocations an output row (x), behind logit_chunks. The order of steps is the host sampler's:
-// top-k, top-p, min-p (probabilities at temperature 1), temperature, draw. Temperature 0 takes the largest logit.
+// One workgroup an output row (x), behind logit_chunks: all of it must agree on each bound. WG is 256, the most that
+// every adapter allows, so that even a vocabulary of 262144 is one chunk an invocation; on software devices 32, for
+// their barriers are dear. The order of steps is the host sampler's: top-k, top-p, min-p (probabilities at temperature
+// 1), temperature, draw. Temperature 0 takes the largest logit.
 //
 //   samplers, binding 5: for each output row 8 words: temperature, top_p, min_p (f32), top_k (0: all), seed (2 words),
 //   the row of `tokens` that gets the token or NONE, unused.
@@ -14,6 +16,8 @@
 // The draw is an exponential race: of random E(id) ~ Exp(1), the least E(id) / weight wins with the probability that its
 // weight has. E comes from a hash of seed, position and id: no state, the same on every device but for rounding.
 // Bytes: the row's chunks, and 4 KiB for each chunk with candidates (the row once for each pass where there are too many).
+// Flops: at temperature 0 a comparison a chunk. Else up to some 50 passes for each of top-k and top-p, with a
+// comparison a candidate, for top-p an exponential, too; then a hash and two logarithms for each that is left.
 
 #import logits
 

@@ -1,7 +1,11 @@
 // Unpacks weights to f32: each element once by itself and once through its group of 32, which tests compare with the
 // host's scalar decode. No step of a model runs this.
 //
-// One invocation an element. out: elements by FORMAT_at, then the same by groups.
+//   weights   a row of blocks as in the file (lib/<format>.wgsl)     out   f32: elements by FORMAT_at, then by groups
+//   FORMAT   the format     FLOAT   it has no blocks: groups are of four elements
+//
+// One invocation an element, 64 a workgroup as every adapter allows: nobody waits for it. Bytes: the row, a second time
+// from the cache, and 8 an element written. Flops: the format's unpacking twice.
 #import ${FORMAT}
 
 struct Params {

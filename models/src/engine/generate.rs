@@ -123,6 +123,44 @@ impl Engine {
         result
     }
 
+    /// The `n` tokens behind `prompt`, chosen where [`Engine::generate`] has them chosen and whatever would end a turn.
+    /// Nothing becomes of them but ids: models without a tokenizer will do.
+    ///
+    /// # Errors
+    /// An empty prompt, more tokens than the context holds, bad sampling parameters.
+    pub fn generate_ids(&mut self, prompt: &[u32], sampling: &SamplingParams, n: usize) -> Result<Vec<u32>, Error> {
+        let mut sequence = self.sequence();
+        let result = self.continue_ids(&mut sequence, prompt, sampling, n);
+        self.release(sequence);
+        result
+    }
+
+    fn continue_ids(
+        &mut self,
+        sequence: &mut Sequence,
+        prompt: &[u32],
+        sampling: &SamplingParams,
+        n: usize,
+    ) -> Result<Vec<u32>, Error> {
+        // The last token is chosen, but nothing reads it.
+        let end = prompt.len().saturating_add(n.saturating_sub(1));
+        if end > self.n_ctx() {
+            return Err(Error::ContextFull { tokens: end, n_ctx: self.n_ctx() });
+        }
+        let mut ids = Vec::with_capacity(n);
+        // Nobody cancels it.
+        let Some(mut tokens) = Chooser::new(self, sampling, sequence, prompt, end, &|| false)? else { return Ok(ids) };
+        while ids.len() < n {
+            let token = tokens.next(self, sequence)?;
+            ids.push(token);
+            if ids.len() < n {
+                tokens.go_on(self, sequence, token)?;
+            }
+        }
+        tokens.finish(self, sequence)?;
+        Ok(ids)
+    }
+
     /// As [`Engine::generate`], on a sequence that may hold tokens already; the prompt and the answer stay in it, but
     /// for the last token, which nothing has read yet.
     ///

@@ -23,6 +23,8 @@ pub struct Caps {
     pub max_binding: u64,
     /// Bytes of one buffer.
     pub max_buffer: u64,
+    /// Operations of one submit: few enough for a driver whose time-out is a second or two.
+    pub submit_flops: u64,
     /// Invocations of a workgroup (also the limit of its x size).
     pub max_invocations: u32,
     /// Storage buffers of one kernel.
@@ -60,6 +62,10 @@ pub struct CapsOverride {
     pub no_host_import: bool,
     /// Bytes of one storage binding.
     pub max_binding: Option<u64>,
+    /// Bytes of one buffer.
+    pub max_buffer: Option<u64>,
+    /// Operations of one submit.
+    pub submit_flops: Option<u64>,
     /// Invocations of a workgroup.
     pub max_invocations: Option<u32>,
     /// Storage buffers of one kernel.
@@ -110,6 +116,9 @@ impl CapsOverride {
     }
 }
 
+/// Half a second of a device that does 200 GFLOP/s with our kernels, which the slowest integrated ones do.
+const SUBMIT_FLOPS: u64 = 100_000_000_000;
+
 impl Caps {
     /// Reads an adapter. Host import is found out on opening, so it is false here unless `host_import` says so.
     pub(super) fn new(adapter: &wgpu::Adapter, host_import: Option<u64>, o: &CapsOverride) -> Self {
@@ -134,7 +143,8 @@ impl Caps {
             host_import: host_import.is_some() && !o.no_host_import,
             host_import_alignment: host_import.unwrap_or(4096),
             max_binding: o.max_binding.unwrap_or(u64::MAX).min(limits.max_storage_buffer_binding_size),
-            max_buffer: limits.max_buffer_size,
+            max_buffer: o.max_buffer.unwrap_or(u64::MAX).min(limits.max_buffer_size),
+            submit_flops: o.submit_flops.unwrap_or(SUBMIT_FLOPS),
             max_invocations: o
                 .max_invocations
                 .unwrap_or(u32::MAX)

@@ -23,6 +23,8 @@ pub(crate) fn gpus() -> &'static [Gpu] {
             no_timestamps: false,
             no_int8: true,
             no_host_import: true,
+            max_buffer: None,
+            submit_flops: None,
             max_binding: None,
             max_invocations: Some(256),
             max_storage_buffers: Some(8),

@@ -1,7 +1,7 @@
 //! Weights on the device: the mapped file itself where the driver imports host memory and device memory is host
 //! memory, else one copy through a bounded staging path.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{Gpu, GpuError};
 use crate::{
@@ -10,15 +10,15 @@ use crate::{
     quant::{BlockMXFP4, BlockMXFP4Split, DType},
 };
 
-/// Where a weight lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where some rows of a weight lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WeightPlace {
+    /// The rows: all of them, unless no buffer holds that many.
+    pub rows: Range<usize>,
     /// Which buffer.
     pub buffer: usize,
-    /// First byte in it; a multiple of 4.
+    /// First byte in it.
     pub byte: u64,
-    /// Bytes.
-    pub len: u64,
 }
 
 /// The format of a weight on the device, and bytes of a row: as in the file, but for formats that keep their scales apart,
@@ -47,15 +47,30 @@ fn whole_blocks(tensor: &Tensor) -> Vec<u8> {
     bytemuck::cast_slice(&whole).to_vec()
 }
 
-/// A weight, its first byte in a file, its length.
-type InFile = (WeightId, u64, u64);
+/// Rows of a weight, their first byte in a file, their length.
+type InFile = (WeightId, Range<usize>, u64, u64);
+
+/// The file that a weight can be imported from, and its first byte there; none where kernels cannot read it as it lies.
+fn importable(tensor: &Tensor) -> Option<(&Arc<Mapping>, u64)> {
+    let (map, start) = tensor.shared_bytes().mapping()?;
+    (start % 4 == 0 && tensor.dtype() != DType::MXFP4_SPLIT).then_some((map, start as u64))
+}
+
+/// The rows of a weight by the buffers that have room for them: as few as possible.
+fn pieces(gpu: &Gpu, tensor: &Tensor) -> impl Iterator<Item = Range<usize>> + use<> {
+    let (rows, row) = (tensor.rows(), device_format(tensor).1.max(1));
+    // Imported rows begin anywhere in a page.
+    let room = gpu.caps().max_buffer.saturating_sub(2 * gpu.caps().host_import_alignment.max(ALIGN));
+    let each = usize::try_from(room / row).unwrap_or(usize::MAX).max(1);
+    (0..rows).step_by(each).map(move |first| first..rows.min(first.saturating_add(each)))
+}
 
 /// All weights that kernels read as they are in the file.
 pub(super) struct GpuWeights {
     /// Dropped before the memory that they were imported from.
     pub buffers: Vec<wgpu::Buffer>,
-    /// By weight; none for those that only exist as f32 vectors.
-    places: Vec<Option<WeightPlace>>,
+    /// By weight, in the order of their rows; none for those that only exist as f32 vectors.
+    places: Vec<Vec<WeightPlace>>,
     /// Bytes copied to the device.
     pub copied: u64,
     /// Bytes read where they lie.
@@ -74,11 +89,11 @@ impl GpuWeights {
     /// weights of one step lie in one binding. `progress` hears of bytes done and bytes in all.
     ///
     /// # Errors
-    /// Device memory that runs out, a weight larger than a buffer.
+    /// Device memory that runs out.
     pub fn new(gpu: &Arc<Gpu>, plan: &Plan, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, GpuError> {
         let mut weights = Self {
             buffers: Vec::new(),
-            places: vec![None; plan.graph.weights().count()],
+            places: vec![Vec::new(); plan.graph.weights().count()],
             copied: 0,
             imported: 0,
             maps: Vec::new(),
@@ -92,9 +107,15 @@ impl GpuWeights {
         Ok(weights)
     }
 
-    /// Where `id` lies.
-    pub fn place(&self, id: WeightId) -> Option<WeightPlace> {
-        self.places[id.0 as usize]
+    /// Where `id` lies, in the order of its rows; nothing where it is not on the device.
+    pub fn places(&self, id: WeightId) -> &[WeightPlace] {
+        &self.places[id.0 as usize]
+    }
+
+    /// Adds a place of `id`.
+    fn put(&mut self, id: WeightId, place: WeightPlace) {
+        let places = &mut self.places[id.0 as usize];
+        places.insert(places.partition_point(|p| p.rows.start < place.rows.start), place);
     }
 
     /// Imports the files that the weights lie in, in stretches no longer than a buffer may be. Weights that are not
@@ -103,28 +124,27 @@ impl GpuWeights {
         let page = self.gpu.caps().host_import_alignment.max(1);
         let mut files: Vec<(Arc<Mapping>, Vec<InFile>)> = Vec::new();
         for &id in wanted {
-            let bytes = plan.graph.weight(id).shared_bytes();
-            let Some((map, start)) = bytes.mapping() else { continue };
-            if start % 4 != 0 || plan.graph.weight(id).dtype() == DType::MXFP4_SPLIT {
-                continue;
-            }
-            let item: InFile = (id, start as u64, bytes.len() as u64);
+            let tensor = plan.graph.weight(id);
+            let Some((map, start)) = importable(tensor) else { continue };
+            let row = tensor.row_bytes() as u64;
+            let items = pieces(&self.gpu, tensor)
+                .map(|rows| (id, rows.clone(), start + rows.start as u64 * row, rows.len() as u64 * row));
             match files.iter_mut().find(|(m, _)| Arc::ptr_eq(m, map)) {
-                Some((_, items)) => items.push(item),
-                None => files.push((map.clone(), vec![item])),
+                Some((_, all)) => all.extend(items),
+                None => files.push((map.clone(), items.collect())),
             }
         }
         for (map, mut items) in files {
             let Ok(mut private) = map.private_copy() else { continue };
-            items.sort_by_key(|(_, start, _)| *start);
+            items.sort_by_key(|(_, _, start, _)| *start);
             let base = private.as_mut_ptr();
             if base.align_offset(page as usize) != 0 {
                 continue;
             }
             let mut rest = &items[..];
-            while let Some((_, first, _)) = rest.first() {
+            while let Some((_, _, first, _)) = rest.first() {
                 let from = first / page * page;
-                let fits = |(_, s, l): &&InFile| (s + l - from).next_multiple_of(page) <= self.gpu.caps().max_buffer;
+                let fits = |(_, _, s, l): &&InFile| (s + l - from).next_multiple_of(page) <= self.gpu.caps().max_buffer;
                 let n = rest.iter().take_while(fits).count();
                 if n == 0 {
                     rest = &rest[1..];
@@ -132,15 +152,15 @@ impl GpuWeights {
                 }
                 let (stretch, after) = rest.split_at(n);
                 rest = after;
-                let end = stretch.iter().map(|(_, s, l)| s + l).max().unwrap_or(from);
+                let end = stretch.iter().map(|(_, _, s, l)| s + l).max().unwrap_or(from);
                 let bytes = (end - from).next_multiple_of(page);
                 // SAFETY: the map is private and kept until the buffers are gone and the device is idle (see `drop`);
                 // its last page is mapped as a whole.
                 let Some(buffer) = (unsafe { self.gpu.import(base.add(from as usize), bytes) }) else { continue };
                 self.buffers.push(buffer);
-                for (id, start, len) in stretch {
-                    let place = WeightPlace { buffer: self.buffers.len() - 1, byte: start - from, len: *len };
-                    self.places[id.0 as usize] = Some(place);
+                for (id, rows, start, len) in stretch {
+                    let (rows, buffer) = (rows.clone(), self.buffers.len() - 1);
+                    self.put(*id, WeightPlace { rows, buffer, byte: start - from });
                     self.imported += len;
                 }
             }
@@ -150,8 +170,11 @@ impl GpuWeights {
 
     /// Copies all that has no place yet.
     fn copy(&mut self, plan: &Plan, wanted: &[WeightId], progress: &mut dyn FnMut(u64, u64)) -> Result<(), GpuError> {
-        let wanted: Vec<WeightId> = wanted.iter().copied().filter(|id| self.place(*id).is_none()).collect();
-        let len = |id: &WeightId| device_bytes(plan.graph.weight(*id));
+        let missing =
+            |(id, rows): &(WeightId, Range<usize>)| self.places(*id).iter().all(|p| p.rows.start != rows.start);
+        let all = wanted.iter().flat_map(|&id| pieces(&self.gpu, plan.graph.weight(id)).map(move |rows| (id, rows)));
+        let wanted: Vec<(WeightId, Range<usize>)> = all.filter(missing).collect();
+        let len = |(id, rows): &(WeightId, Range<usize>)| device_format(plan.graph.weight(*id)).1 * rows.len() as u64;
         let total: u64 = wanted.iter().map(len).sum();
         // Buffers as large as allowed, but not so large that a driver has trouble finding them.
         let most = self.gpu.caps().max_buffer.min(1 << 30);
@@ -166,10 +189,11 @@ impl GpuWeights {
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
             let buffer = self.gpu.buffer("weights", bytes, usage)?;
             let mut at = 0;
-            for id in &rest[..n] {
-                self.places[id.0 as usize] = Some(WeightPlace { buffer: self.buffers.len(), byte: at, len: len(id) });
-                self.write(&buffer, at, plan.graph.weight(*id), total, progress)?;
-                at = (at + len(id)).next_multiple_of(ALIGN);
+            for piece in &rest[..n] {
+                let (id, rows) = piece.clone();
+                self.write(&buffer, at, (plan.graph.weight(id), rows.clone()), total, progress)?;
+                self.put(id, WeightPlace { rows, buffer: self.buffers.len(), byte: at });
+                at = (at + len(piece)).next_multiple_of(ALIGN);
             }
             self.buffers.push(buffer);
             rest = &rest[n..];
@@ -181,7 +205,7 @@ impl GpuWeights {
         &mut self,
         buffer: &wgpu::Buffer,
         at: u64,
-        tensor: &Tensor,
+        (tensor, rows): (&Tensor, Range<usize>),
         total: u64,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), GpuError> {
@@ -190,7 +214,9 @@ impl GpuWeights {
             DType::MXFP4_SPLIT => Some(whole_blocks(tensor)),
             _ => None,
         };
-        for chunk in whole_blocks.as_deref().unwrap_or(tensor.bytes()).chunks(STAGING) {
+        let row = device_format(tensor).1 as usize;
+        let bytes = &whole_blocks.as_deref().unwrap_or(tensor.bytes())[rows.start * row..rows.end * row];
+        for chunk in bytes.chunks(STAGING) {
             let whole = chunk.len() / 4 * 4;
             self.gpu.queue.write_buffer(buffer, at, &chunk[..whole]);
             if whole < chunk.len() {
@@ -228,8 +254,9 @@ fn imports(gpu: &Gpu) -> bool {
 
 /// Bytes of weights of the GPU's steps that need memory of their own.
 pub(super) fn bytes_to_copy(gpu: &Gpu, plan: &Plan) -> u64 {
-    let len = |id: WeightId| (plan.graph.weight(id).bytes().len() as u64).next_multiple_of(ALIGN);
-    if imports(gpu) { 0 } else { in_order(plan).into_iter().map(len).sum() }
+    let stays = |tensor: &&Tensor| imports(gpu) && importable(tensor).is_some();
+    let tensors = in_order(plan).into_iter().map(|id| plan.graph.weight(id));
+    tensors.filter(|t| !stays(t)).map(|t| device_bytes(t).next_multiple_of(ALIGN)).sum()
 }
 
 /// The matrices of all steps on the GPU, each once, in the order in which they are first used.

@@ -5,18 +5,24 @@ use std::ops::Range;
 use super::{CpuBackend, StepContext};
 use crate::{
     backend::Observed,
-    cpu::CpuError,
     graph::{Rows, ValueId},
-    step::{Batch, PageBook, SequenceKv, SequenceStep},
+    step::SequenceKv,
+};
+#[cfg(feature = "gpu")]
+use crate::{
+    cpu::CpuError,
+    step::{Batch, PageBook, SequenceStep},
 };
 
 impl CpuBackend {
     /// The book of pages and the rows of the step under way, which whoever runs a part of the step must have.
+    #[cfg(feature = "gpu")]
     pub(crate) fn step_state(&mut self) -> (&mut PageBook, &mut Batch) {
         (&mut self.book, &mut self.batch)
     }
 
     /// Admits a step: pages for its tokens, room for its values, tables for its positions.
+    #[cfg(feature = "gpu")]
     pub(crate) fn begin_parts(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
         self.admit(steps)
     }

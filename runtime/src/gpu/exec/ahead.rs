@@ -128,6 +128,7 @@ impl GpuBackend {
         };
         if self.ahead.is_none() {
             self.ahead = Some(Ahead::new(&self.gpu, logits, slot.width)?);
+            self.gpu.save_pipelines();
         }
         // An answer that broke off has left tokens behind.
         while self.ahead.as_ref().is_some_and(|a| a.read < a.begun) {

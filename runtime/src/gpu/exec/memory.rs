@@ -97,6 +97,7 @@ impl Memory {
         params: &[u8],
         vectors: &[f32],
     ) -> Result<Self, GpuError> {
+        bindable(gpu, "the model's vectors", size_of_val(vectors) as u64)?;
         let filled = |what: &str, bytes: &[u8], usage: U| -> Result<wgpu::Buffer, GpuError> {
             let buffer = gpu.buffer(what, bytes.len() as u64, usage | U::COPY_DST)?;
             gpu.queue.write_buffer(&buffer, 0, bytes);
@@ -174,15 +175,7 @@ impl Memory {
                     continue;
                 }
                 let bytes = layer_bytes * pages as u64;
-                if bytes > gpu.caps().max_binding {
-                    return Err(GpuError::Limit {
-                        adapter: gpu.name().to_owned(),
-                        what: "storage bindings",
-                        has: gpu.caps().max_binding,
-                        op: format!("a cache of {} tokens", pages * book.groups[g].spec.page_tokens()),
-                        needs: bytes,
-                    });
-                }
+                bindable(gpu, &format!("a cache of {} tokens", pages * book.groups[g].spec.page_tokens()), bytes)?;
                 let new = gpu.buffer("keys and values", bytes, DEVICE)?;
                 let old = self.pages[g] as u64 * layer_bytes;
                 if old > 0 {
@@ -227,6 +220,7 @@ impl Memory {
         if bytes <= buffer.size() {
             return Ok(false);
         }
+        bindable(gpu, what, bytes)?;
         let rounded = bytes.next_power_of_two();
         let bytes = if rounded <= gpu.caps().max_binding { rounded } else { bytes };
         *buffer = gpu.buffer(what, bytes, usage.unwrap_or(DEVICE))?;
@@ -237,6 +231,16 @@ impl Memory {
     pub fn kv_bytes(&self) -> u64 {
         self.kv.iter().map(wgpu::Buffer::size).sum()
     }
+}
+
+/// Refuses what no binding shows as a whole.
+fn bindable(gpu: &Gpu, what: &str, bytes: u64) -> Result<(), GpuError> {
+    let has = gpu.caps().max_binding;
+    if bytes <= has {
+        return Ok(());
+    }
+    let (adapter, op) = (gpu.name().to_owned(), what.to_owned());
+    Err(GpuError::Limit { adapter, what: "storage bindings", has, op, needs: bytes })
 }
 
 /// Words of `batch.wgsl`'s header.

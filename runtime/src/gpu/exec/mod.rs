@@ -14,6 +14,8 @@ mod memory;
 mod need;
 mod observe;
 mod part;
+#[cfg(test)]
+mod pieces_tests;
 mod states;
 
 use std::{sync::Arc, time::Instant};
@@ -84,9 +86,6 @@ type Tail = (Arc<Pipeline>, wgpu::BindGroup, [u32; 3]);
 
 /// New tokens a sequence up to which attention takes them one by one.
 const DECODE_ROWS: usize = 4;
-
-/// Operations in one submit. A driver's time-out is a second or two, so even a slow device must be well below it.
-const FLOPS_PER_SUBMIT: u64 = 100_000_000_000;
 
 impl GpuBackend {
     /// Prepares `plan`: uploads or imports weights, compiles kernels, lays out memory. `progress` hears of bytes of
@@ -333,14 +332,15 @@ impl GpuBackend {
                 if let Some(tracing) = &mut tracing {
                     tracing.stamp(&mut pass, None);
                 }
-                while flops < FLOPS_PER_SUBMIT
-                    && let Some((i, step)) = steps.next()
-                {
+                while let Some((_, step)) = steps.peek() {
                     let n = self.shape.count(step.rows);
-                    if n == 0 {
-                        continue;
+                    let more = step.flops.of(n, self.shape.longest);
+                    // A step that is longer than a submit should be has one of its own.
+                    if flops > 0 && flops + more > self.gpu.caps().submit_flops {
+                        break;
                     }
-                    flops += step.flops_per_row * n as u64;
+                    flops += more;
+                    let Some((i, step)) = steps.next().filter(|_| n > 0) else { continue };
                     for call in step.calls(&self.shape) {
                         pass.set_pipeline(&call.pipeline.pipeline);
                         pass.set_bind_group(0, &call.group, &[]);

@@ -1,6 +1,9 @@
 //! Attention.
 
-use super::{Lowering, StepDraft, calls::When};
+use super::{
+    Lowering, StepDraft,
+    calls::{Flops, When},
+};
 use crate::{
     gpu::{
         GpuError,
@@ -44,6 +47,10 @@ impl Lowering<'_> {
         let split = vec![self.draft(made.split, &sources), self.draft(made.merge, &sources)];
         variants.push((When::Split(parts), split));
         variants.push((When::Always, vec![self.draft(made.single, &sources)]));
-        Ok(StepDraft { rows: Rows::Token, flops_per_row: 0, gated: None, before, variants })
+        // Blocks of tokens are few, and counted as if each were a token.
+        let keys =
+            if op.blocks.is_some() { None } else { [op.selected, op.window, op.chunk].into_iter().flatten().min() };
+        let flops = Flops { per_row: 0, per_key: 2 * (op.n_heads * (op.head_dim + op.v_dim)) as u64, keys };
+        Ok(StepDraft { rows: Rows::Token, flops, gated: None, before, variants })
     }
 }

@@ -10,13 +10,36 @@ use crate::{
 pub(in super::super) struct StepCalls {
     /// The rows that choose the variant.
     pub rows: Rows,
-    pub flops_per_row: u64,
+    pub flops: Flops,
     /// Set where the step's kernel applies the gated activation of its two outputs.
     pub gated: Option<Act>,
     /// For any number of rows.
     pub(super) before: Vec<Call>,
     /// Then the first of these that suits.
     pub(super) variants: Vec<(When, Vec<Call>)>,
+}
+
+/// Operations that a step of the plan takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in super::super) struct Flops {
+    /// For each row.
+    pub per_row: u64,
+    /// For each key that a row sees.
+    pub per_key: u64,
+    /// Keys that a row sees at most.
+    pub keys: Option<usize>,
+}
+
+impl Flops {
+    pub fn per_row(per_row: u64) -> Self {
+        Self { per_row, ..Self::default() }
+    }
+
+    /// Those of `rows` rows of sequences of up to `longest` tokens.
+    pub fn of(&self, rows: usize, longest: usize) -> u64 {
+        let keys = self.keys.unwrap_or(usize::MAX).min(longest) as u64;
+        rows as u64 * (self.per_row + self.per_key * keys)
+    }
 }
 
 /// What a variant of a step's calls is for.

@@ -1,6 +1,11 @@
 //! Experts steps: where each expert's weights are bound.
 
-use super::{Draft, Lowering, StepDraft, calls::When};
+use std::ops::Range;
+
+use super::{
+    Draft, Lowering, StepDraft,
+    calls::{Flops, When},
+};
 use crate::{
     gpu::{
         GpuError,
@@ -9,7 +14,7 @@ use crate::{
             experts::{self, ExpertCall},
             linear::{LinearCall, LinearPart, PartScales},
         },
-        weights::device_format,
+        weights::{WeightPlace, device_format},
     },
     graph::{ExpertPart, ExpertStep, Src},
 };
@@ -17,7 +22,7 @@ use crate::{
 /// Some rows of some experts, as one binding shows them.
 struct Shown {
     source: Source,
-    rows: std::ops::Range<u32>,
+    rows: Range<u32>,
     bytes: Vec<Option<u32>>,
 }
 
@@ -88,8 +93,8 @@ impl Lowering<'_> {
             vec![(When::Always, few)]
         };
         let flops = |part: &ExpertPart| 2 * (step.slots * part.out * step.k) as u64;
-        let flops_per_row = step.parts.iter().map(flops).sum();
-        Ok(StepDraft { rows, flops_per_row, gated: None, before, variants })
+        let flops = Flops::per_row(step.parts.iter().map(flops).sum());
+        Ok(StepDraft { rows, flops, gated: None, before, variants })
     }
 
     /// f32 scales of a part's experts, which lie equally far apart among the vectors.
@@ -127,16 +132,24 @@ impl Lowering<'_> {
         if per == 0 || part.op.input_major && per < all {
             return Err(unsupported(0, format!("a matrix of {} bytes is longer than a binding", all * row_bytes)));
         }
+        // Experts are of one shape, so all are cut where the first one is.
+        let cuts = self.weights.places(part.op.experts[0]).iter().map(|p| p.rows.start as u64..p.rows.end as u64);
+        let cuts =
+            cuts.flat_map(|c| (c.start..c.end).step_by(per as usize).map(move |first| first..c.end.min(first + per)));
+        let cuts: Vec<Range<u64>> = cuts.collect();
+        if part.op.input_major && cuts.len() > 1 {
+            return Err(unsupported(0, format!("a matrix of {} bytes is longer than a buffer", all * row_bytes)));
+        }
         let mut shown = Vec::new();
-        for first in (0..all).step_by(per as usize) {
-            let rows = first..all.min(first + per);
+        for rows in cuts {
             let len = (rows.end - rows.start) * row_bytes;
             // As many experts at once as lie side by side in one binding.
             let mut windows: Vec<(usize, u64, u64, Vec<Option<u64>>)> = Vec::new();
             for (e, id) in part.op.experts.iter().enumerate() {
-                let place = self.weights.place(*id);
+                let holds = |p: &&WeightPlace| p.rows.start as u64 <= rows.start && rows.end <= p.rows.end as u64;
+                let place = self.weights.places(*id).iter().find(holds);
                 let place = place.ok_or_else(|| unsupported(e, "the weight is not on the device".to_owned()))?;
-                let start = place.byte + rows.start * row_bytes;
+                let start = place.byte + (rows.start - place.rows.start as u64) * row_bytes;
                 let fits = |w: &&mut (usize, u64, u64, _)| {
                     let (from, to) = (w.1.min(start) / align * align, w.2.max(start + len));
                     w.0 == place.buffer && (to - from).next_multiple_of(4) <= most

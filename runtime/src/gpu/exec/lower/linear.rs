@@ -1,6 +1,9 @@
 //! Linears: how their weights are bound, and gated activations that their kernels apply.
 
-use super::{Draft, Lowering, StepDraft, calls::When};
+use super::{
+    Draft, Lowering, StepDraft,
+    calls::{Flops, When},
+};
 use crate::{
     format::ScaleType,
     gpu::{
@@ -38,11 +41,11 @@ impl Lowering<'_> {
             }
         }
         let weights = step.parts.iter().map(|p| self.plan.graph.weight(p.weight));
-        let flops_per_row = match &step.heads {
+        let flops = Flops::per_row(match &step.heads {
             Some(h) => 2 * (h.heads * h.input * h.output) as u64,
             None => weights.map(|w| 2 * (w.rows() * w.row_len()) as u64).sum(),
-        };
-        Ok(StepDraft { rows, flops_per_row, gated, before, variants })
+        });
+        Ok(StepDraft { rows, flops, gated, before, variants })
     }
 
     /// The gated activation that step `i`'s kernel can apply to its two outputs, and the place of the first of them,

@@ -29,7 +29,7 @@ use crate::{
     graph::{Act, Device, Plan, RowProgram, Rows, Src, StepKind, ValueId},
     step::{KvType, PageBook},
 };
-use calls::When;
+use calls::{Flops, When};
 pub(super) use calls::{Shape, StepCalls};
 use linear::without_first;
 
@@ -43,7 +43,7 @@ struct Draft {
 
 struct StepDraft {
     rows: Rows,
-    flops_per_row: u64,
+    flops: Flops,
     gated: Option<Act>,
     before: Vec<Draft>,
     variants: Vec<(When, Vec<Draft>)>,
@@ -113,13 +113,13 @@ impl<'a> Lowering<'a> {
             if step.device != Device::Gpu {
                 // Another device's.
                 let (rows, before, variants) = (Rows::Token, Vec::new(), Vec::new());
-                lowering.steps.push(StepDraft { rows, flops_per_row: 0, gated: None, before, variants });
+                lowering.steps.push(StepDraft { rows, flops: Flops::default(), gated: None, before, variants });
                 continue;
             }
             let mut draft = match &step.kind {
                 StepKind::Rows(program) => {
                     let before = lowering.program(program, None)?;
-                    StepDraft { rows: program.rows, flops_per_row: 0, gated: None, before, variants: Vec::new() }
+                    StepDraft { rows: program.rows, flops: Flops::default(), gated: None, before, variants: Vec::new() }
                 }
                 StepKind::Linear(linear) => {
                     gated = lowering.gated_with_next(i, linear)?;
@@ -176,7 +176,7 @@ impl<'a> Lowering<'a> {
         };
         let steps = self.steps.iter().map(|step| StepCalls {
             rows: step.rows,
-            flops_per_row: step.flops_per_row,
+            flops: step.flops,
             gated: step.gated,
             before: step.before.iter().map(call).collect(),
             variants: step.variants.iter().map(|(n, calls)| (*n, calls.iter().map(call).collect())).collect(),

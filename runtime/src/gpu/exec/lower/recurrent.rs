@@ -1,6 +1,6 @@
 //! Steps that have a per-sequence state.
 
-use super::{Draft, Lowering, StepDraft};
+use super::{Draft, Lowering, StepDraft, calls::Flops};
 use crate::{
     gpu::{GpuError, exec::memory::Source, ops::recurrent},
     graph::{Device, GatedDeltaStep, Rows, ShortConvStep, StateId},
@@ -25,7 +25,7 @@ impl Lowering<'_> {
         let places = [step.input, step.output].map(|v| self.value(v));
         let dispatch = recurrent::short_conv(self.gpu.caps(), &step.op, width, weight, places);
         let before = vec![self.draft(dispatch, &[Source::State(step.op.state)])];
-        StepDraft { rows: Rows::Token, flops_per_row: 0, gated: None, before, variants: Vec::new() }
+        StepDraft { rows: Rows::Token, flops: Flops::default(), gated: None, before, variants: Vec::new() }
     }
 
     pub(super) fn gated_delta(&mut self, name: &str, step: &GatedDeltaStep) -> Result<StepDraft, GpuError> {
@@ -34,7 +34,7 @@ impl Lowering<'_> {
         let places = [qkv, b, a, self.value(step.output)];
         let dispatch = recurrent::gated_delta(self.gpu.caps(), name, &step.op, vectors, places)?;
         let before = vec![self.draft(dispatch, &[Source::State(step.op.state)])];
-        let flops_per_row = 7 * step.op.state_elements().unwrap_or(0) as u64;
-        Ok(StepDraft { rows: Rows::Token, flops_per_row, gated: None, before, variants: Vec::new() })
+        let flops = Flops::per_row(7 * step.op.state_elements().unwrap_or(0) as u64);
+        Ok(StepDraft { rows: Rows::Token, flops, gated: None, before, variants: Vec::new() })
     }
 }

@@ -1,6 +1,6 @@
 //! The choice of keys, and the pooling of blocks.
 
-use super::{Lowering, StepDraft};
+use super::{Lowering, StepDraft, calls::Flops};
 use crate::{
     gpu::{
         GpuError,
@@ -21,7 +21,9 @@ impl Lowering<'_> {
             self.draft(made.scores, &[Source::Scores, kv]),
             self.draft(made.keys, &[Source::Scores]),
         ];
-        Ok(StepDraft { rows: Rows::Token, flops_per_row: 0, gated: None, before, variants: Vec::new() })
+        let per_key = (2 * step.op.n_heads * step.op.head_dim / cache.spec.every) as u64;
+        let flops = Flops { per_key, ..Flops::default() };
+        Ok(StepDraft { rows: Rows::Token, flops, gated: None, before, variants: Vec::new() })
     }
 
     pub(super) fn pool(&mut self, name: &str, step: &PoolStep) -> Result<StepDraft, GpuError> {
@@ -31,7 +33,7 @@ impl Lowering<'_> {
         let made = select::pool(self.gpu.caps(), name, &step.op, &cache, bias, places)?;
         let kv = Source::Kv(step.op.cache.0 as usize);
         let before = made.into_iter().map(|dispatch| self.draft(dispatch, &[kv])).collect();
-        Ok(StepDraft { rows: Rows::Token, flops_per_row: 0, gated: None, before, variants: Vec::new() })
+        Ok(StepDraft { rows: Rows::Token, flops: Flops::default(), gated: None, before, variants: Vec::new() })
     }
 
     fn cached_rows(&self, cache: CacheId) -> CachedRows {

@@ -20,7 +20,10 @@ impl Lowering<'_> {
         let tensor = self.plan.graph.weight(id);
         let unsupported =
             |why: String| GpuError::Unsupported { op: "linear", name: self.plan.graph.weight_name(id).to_owned(), why };
-        let place = self.weights.place(id).ok_or_else(|| unsupported("the weight is not on the device".to_owned()))?;
+        let places = self.weights.places(id);
+        if places.is_empty() {
+            return Err(unsupported("the weight is not on the device".to_owned()));
+        }
         let row = tensor.row_bytes() as u64;
         let align = self.gpu.caps().storage_alignment;
         let most = self.gpu.caps().max_binding / align * align;
@@ -29,17 +32,20 @@ impl Lowering<'_> {
             return Err(unsupported(format!("a row of {row} bytes is longer than a binding")));
         }
         let mut windows = Vec::new();
-        let mut start = range.start;
-        while start < range.end {
-            let rows = start..range.end.min(start.saturating_add(per_window));
-            let first = place.byte + u64::from(rows.start) * row;
-            let end = place.byte + u64::from(rows.end) * row;
-            let offset = first / align * align;
-            // Kernels read whole words.
-            let len = (end - offset).next_multiple_of(4);
-            let source = Source::Weights { buffer: place.buffer, offset, len };
-            start = rows.end;
-            windows.push(Window { rows, byte: first - offset, source });
+        for place in places {
+            let (from, to) = (place.rows.start as u32, place.rows.end as u32);
+            let (mut start, end) = (range.start.max(from), range.end.min(to));
+            while start < end {
+                let rows = start..end.min(start.saturating_add(per_window));
+                let first = place.byte + u64::from(rows.start - from) * row;
+                let last = place.byte + u64::from(rows.end - from) * row;
+                let offset = first / align * align;
+                // Kernels read whole words.
+                let len = (last - offset).next_multiple_of(4);
+                let source = Source::Weights { buffer: place.buffer, offset, len };
+                start = rows.end;
+                windows.push(Window { rows, byte: first - offset, source });
+            }
         }
         Ok(windows)
     }

@@ -124,6 +124,7 @@ fn adapters() -> Vec<Caps> {
                             host_import_alignment: 4096,
                             max_binding: 1 << 27,
                             max_buffer: 1 << 31,
+                            submit_flops: 1 << 36,
                             max_memory: None,
                             max_invocations,
                             max_storage_buffers: 8,

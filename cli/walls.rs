@@ -1,0 +1,97 @@
+//! What the device that computes can do at most: what `bench` compares rates with.
+
+use crate::error::CliError;
+use handmill_models::Engine;
+use handmill_runtime::{
+    cpu::arch::Isa,
+    profile::{ReadBandwidth, measure_fma_peak},
+};
+use std::time::Duration;
+
+/// Samples, to be taken again and again: machines drift.
+pub struct Walls {
+    meter: Meter,
+    bandwidth: Vec<f64>,
+    peak: Vec<f64>,
+}
+
+/// What is measured.
+enum Meter {
+    Cpu {
+        threads: usize,
+        isa: Isa,
+        buffer: ReadBandwidth,
+    },
+    #[cfg(feature = "gpu")]
+    Gpu,
+}
+
+/// Medians of the samples.
+pub struct Medians {
+    /// Bytes a second that the device reads.
+    pub bandwidth: f64,
+    /// Operations a second that the CPU's FMA units do; none on a GPU.
+    pub fma_peak: Option<f64>,
+}
+
+impl Walls {
+    /// Of the device that `engine` runs on; none where a CPU and a GPU share the work.
+    pub fn new(engine: &mut Engine, threads: usize, isa: Isa) -> Result<Option<Self>, CliError> {
+        let none_yet = |meter| Some(Self { meter, bandwidth: Vec::new(), peak: Vec::new() });
+        #[cfg(feature = "gpu")]
+        if engine.backend().as_gpu().is_some() {
+            return Ok(none_yet(Meter::Gpu));
+        }
+        if engine.backend().gpu_stats().is_some() {
+            return Ok(None);
+        }
+        let buffer = ReadBandwidth::new(threads, isa).map_err(unmeasured)?;
+        Ok(none_yet(Meter::Cpu { threads, isa, buffer }))
+    }
+
+    /// Measures once.
+    pub fn sample(&mut self, engine: &mut Engine) -> Result<(), CliError> {
+        match &mut self.meter {
+            Meter::Cpu { threads, isa, buffer } => {
+                let _ = engine;
+                self.bandwidth.push(buffer.sample());
+                self.peak.push(measure_fma_peak(*threads, *isa, Duration::from_millis(60)));
+            }
+            #[cfg(feature = "gpu")]
+            Meter::Gpu => {
+                if let Some(gpu) = engine.backend().as_gpu() {
+                    self.bandwidth.push(gpu.gpu().read_bandwidth().map_err(unmeasured)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The middle of what was measured.
+    pub fn medians(mut self) -> Medians {
+        let fma_peak = (!self.peak.is_empty()).then(|| median(&mut self.peak));
+        Medians { bandwidth: median(&mut self.bandwidth), fma_peak }
+    }
+}
+
+fn unmeasured(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> CliError {
+    CliError::because("the read bandwidth could not be measured (--no-walls leaves that out)", error)
+}
+
+/// Sorts the values; the middle one, or the mean of the middle two.
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}

@@ -1,0 +1,145 @@
+//! Weights that no binding or no buffer holds, imported and copied, and steps that are submitted in parts: against f64.
+
+use std::sync::Arc;
+
+use crate::{
+    cpu::ops::testing::random,
+    format::{Bytes, Mapping, Tensor},
+    gpu::{Caps, CapsOverride, Gpu, GpuBackend, GpuBackendOptions, GpuOptions},
+    graph::{Device, GraphBuilder, Op, Plan, WeightId},
+    quant::DType,
+    step::{KvType, Outputs, SequenceKv, SequenceStep},
+};
+
+const WIDTH: usize = 64;
+const VOCAB: usize = 1000;
+
+/// Embeddings, a matrix, and the embeddings again as the head.
+struct Model {
+    plan: Plan,
+    /// `[VOCAB, WIDTH]` and `[WIDTH, WIDTH]`
+    table: Vec<f64>,
+    matrix: Vec<f64>,
+    bytes: u64,
+    _file: tempfile::NamedTempFile,
+}
+
+fn model(dtype: DType) -> Model {
+    let mut file = Vec::new();
+    let mut encode = |seed: u64, rows: usize| {
+        let start = file.len();
+        random(seed, rows * WIDTH).chunks(WIDTH).for_each(|row| dtype.encode_row(row, &mut file).unwrap());
+        let mut values = vec![0.0; rows * WIDTH];
+        dtype.decode_row(&file[start..], &mut values).unwrap();
+        let range = start..file.len();
+        file.resize(file.len().next_multiple_of(32), 0);
+        (range, values.into_iter().map(f64::from).collect::<Vec<f64>>())
+    };
+    let ((matrix_at, matrix), (table_at, table)) = (encode(1, WIDTH), encode(2, VOCAB));
+    let temp = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(temp.path(), &file).unwrap();
+    let map = Mapping::open(temp.path()).unwrap();
+    let bytes = (matrix_at.len() + table_at.len()) as u64;
+    let mut b = GraphBuilder::new();
+    let mut weight = |name: &str, rows: usize, at| {
+        let bytes = Bytes::mapped(&map, at).unwrap();
+        b.weight(name, Tensor::new(dtype, vec![rows, WIDTH], bytes).unwrap())
+    };
+    let (table_id, matrix_id) = (weight("table", VOCAB, table_at), weight("matrix", WIDTH, matrix_at));
+    let x = b.embed("x", table_id, 1.0).unwrap();
+    let x = b.linear("matrix", x, matrix_id, None).unwrap();
+    let x = b.op("select", Op::SelectOutputs, &[x]).unwrap();
+    let y = b.linear("head", x, table_id, None).unwrap();
+    let mut plan = Plan::new(b.finish(y), |_, _, _| Ok(Device::Cpu)).unwrap();
+    plan.steps.iter_mut().for_each(|step| step.device = Device::Gpu);
+    Model { plan, table, matrix, bytes, _file: temp }
+}
+
+impl Model {
+    /// How far `out` is from the logits of `tokens`, relative to them.
+    fn error(&self, out: &[f32], tokens: &[u32]) -> f64 {
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let (mut wrong, mut right) = (0.0, 0.0);
+        for (&token, out) in tokens.iter().zip(out.chunks(VOCAB)) {
+            let x = &self.table[token as usize * WIDTH..][..WIDTH];
+            let x: Vec<f64> = self.matrix.chunks(WIDTH).map(|row| dot(row, x)).collect();
+            for (row, got) in self.table.chunks(WIDTH).zip(out) {
+                let want = dot(row, &x);
+                (wrong, right) = (wrong + (f64::from(*got) - want).powi(2), right + want * want);
+            }
+        }
+        (wrong / right).sqrt()
+    }
+}
+
+/// The first adapter, pretending; none where there is none.
+fn device(caps: CapsOverride) -> Option<Arc<Gpu>> {
+    let index = Gpu::adapters().first()?.index.to_string();
+    Some(Arc::new(Gpu::open(&GpuOptions { device: Some(index), caps, checked: true, cache_dir: None }).unwrap()))
+}
+
+fn backend(gpu: &Arc<Gpu>, model: &Model, progress: &mut dyn FnMut(u64, u64)) -> GpuBackend {
+    let options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 64, max_step_tokens: 16 };
+    GpuBackend::new(gpu.clone(), model.plan.clone(), &options, progress).unwrap()
+}
+
+fn check(backend: &mut GpuBackend, model: &Model, what: &str) {
+    for n in [1, 5, 9] {
+        let tokens: Vec<u32> = (0..n).map(|i| (i * 337 + 5) % VOCAB as u32).collect();
+        let mut kv = SequenceKv::default();
+        let step = SequenceStep { kv: &mut kv, tokens: &tokens, outputs: Outputs::All };
+        let out = backend.forward(&mut [step]).unwrap().to_vec();
+        assert_eq!(out.len(), n as usize * VOCAB, "{what}");
+        let error = model.error(&out, &tokens);
+        assert!(error < 1e-5, "{what}, {n} tokens: {error:e}");
+    }
+}
+
+#[test]
+fn weights_larger_than_bindings_and_buffers() {
+    let binding = CapsOverride { max_binding: Some(48 << 10), ..CapsOverride::default() };
+    let buffer = CapsOverride { max_binding: Some(64 << 10), max_buffer: Some(72 << 10), ..binding };
+    for dtype in [DType::F32, DType::Q8_0] {
+        let model = model(dtype);
+        for limits in [binding, buffer] {
+            for (hardware, copied) in [(false, false), (false, true), (true, true)] {
+                let caps = CapsOverride { pretend_hardware: hardware, no_host_import: copied, ..limits };
+                let Some(gpu) = device(caps) else { return };
+                let what = format!("{dtype} on {} with {caps:?}", gpu.name());
+                let mut heard = Vec::new();
+                let mut backend = backend(&gpu, &model, &mut |done, all| heard.push((done, all)));
+                let pieces = backend.weights.places(WeightId(0)).len();
+                let whole = limits.max_buffer.is_none() || dtype == DType::Q8_0 && model.bytes < 64 << 10;
+                assert_eq!(pieces > 1, !whole, "{what}: the table lies in {pieces} buffers");
+                let Caps { host_import, unified_memory, .. } = *gpu.caps();
+                if host_import && unified_memory {
+                    assert_eq!(backend.weight_bytes(), (0, model.bytes), "{what}: bytes copied and imported");
+                    assert!(heard.is_empty(), "{what}: {heard:?}");
+                } else {
+                    assert_eq!(backend.weight_bytes(), (model.bytes, 0), "{what}: bytes copied and imported");
+                    assert!(
+                        heard.is_sorted() && heard.last() == Some(&(model.bytes, model.bytes)),
+                        "{what}: {heard:?}"
+                    );
+                }
+                check(&mut backend, &model, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn long_steps_are_submitted_in_parts() {
+    let model = model(DType::F32);
+    for submit_flops in [None, Some(1)] {
+        let Some(gpu) = device(CapsOverride { submit_flops, ..CapsOverride::default() }) else { return };
+        let mut backend = backend(&gpu, &model, &mut |_, _| {});
+        check(&mut backend, &model, "submits");
+        let stats = backend.stats();
+        assert_eq!(stats.steps, 3);
+        match submit_flops {
+            None => assert_eq!(stats.submits, 3),
+            Some(_) => assert!(stats.submits >= 6, "{} submits", stats.submits),
+        }
+    }
+}
