@@ -88,7 +88,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let ids = |n: usize| -> Vec<u32> { (0..n).map(|i| (i * 7919 % info.vocab_size.max(1)) as u32).collect() };
     let prompt = ids(args.prompt);
     let mut rates = (Vec::new(), Vec::new());
-    let mut costs = None;
+    let (mut costs, mut host) = (None, None);
     // The first turn warms caches and clocks up and is not counted.
     let mut walls = None;
     let mut peak = None;
@@ -110,6 +110,15 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
             rates.0.push(args.prompt as f64 / prompt_time);
             rates.1.push(args.generate as f64 / generation_time);
             costs = gpu;
+        }
+        if turn == args.reps {
+            // In steps of their own: drivers may wait in a submit for what is still under way.
+            let alone = ids(args.generate.min(16));
+            let before = engine.backend().gpu_stats();
+            if let Some(before) = before {
+                time_steps(&mut engine, &alone).map_err(failed)?;
+                host = engine.backend().gpu_stats().map(|after| after.since(before));
+            }
         }
         if let Some(walls) = &mut walls {
             walls.sample(&mut engine)?;
@@ -139,6 +148,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         peak,
         device: engine.backend().describe(),
         costs,
+        host: host.map(|h| h.host.as_secs_f64() / h.steps.max(1) as f64),
         weights: engine.backend().gpu_weight_bytes(),
     };
     if global.json { out::json(&report.json()) } else { out::text(&report.text()) }?;
@@ -191,6 +201,11 @@ fn time_generation(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
         engine.generate_ids(&[*first], &greedy, tokens.len())?;
         return Ok(start.elapsed().as_secs_f64());
     }
+    time_steps(engine, tokens)
+}
+
+/// Seconds of one step for each token, the next begun when the results of the last are there.
+fn time_steps(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
     let mut sequence: Sequence = engine.sequence();
     let start = Instant::now();
     for token in tokens {
@@ -249,6 +264,8 @@ struct Report<'a> {
     device: String,
     /// What the generated tokens cost on the host's side of a GPU.
     costs: Option<GpuStats>,
+    /// Seconds of the host for a token.
+    host: Option<f64>,
     /// Bytes of weights copied to a GPU, and bytes that it reads where they lie in host memory.
     weights: Option<(u64, u64)>,
 }
@@ -273,7 +290,7 @@ impl Report<'_> {
             generation["dispatches_per_token"] = a_token(costs.dispatches).into();
             generation["submits_per_token"] = a_token(costs.submits).into();
             generation["bytes_uploaded_per_token"] = a_token(costs.uploaded).into();
-            generation["host_ms_per_token"] = (costs.host.as_secs_f64() * 1e3 / costs.steps.max(1) as f64).into();
+            generation["host_ms_per_token"] = self.host.map(|seconds| seconds * 1e3).into();
         }
         let made_up = self.made_up.as_ref().map(|made_up| {
             let bytes = made_up.bytes.iter().map(|(dtype, n)| (dtype.name().to_owned(), (*n).into()));
@@ -341,7 +358,7 @@ impl Report<'_> {
                 costs.dispatches / steps,
                 costs.submits.div_ceil(steps),
                 costs.uploaded / steps,
-                costs.host.as_secs_f64() * 1e3 / steps as f64,
+                self.host.unwrap_or_default() * 1e3,
             );
         }
         if let Some((copied, imported)) = self.weights {
