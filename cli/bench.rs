@@ -88,7 +88,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let ids = |n: usize| -> Vec<u32> { (0..n).map(|i| (i * 7919 % info.vocab_size.max(1)) as u32).collect() };
     let prompt = ids(args.prompt);
     let mut rates = (Vec::new(), Vec::new());
-    let (mut costs, mut host) = (None, None);
+    let mut costs = None;
     // The first turn warms caches and clocks up and is not counted.
     let mut walls = None;
     let mut peak = None;
@@ -111,19 +111,11 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
             rates.1.push(args.generate as f64 / generation_time);
             costs = gpu;
         }
-        if turn == args.reps {
-            // In steps of their own: drivers may wait in a submit for what is still under way.
-            let alone = ids(args.generate.min(16));
-            let before = engine.backend().gpu_stats();
-            if let Some(before) = before {
-                time_steps(&mut engine, &alone).map_err(failed)?;
-                host = engine.backend().gpu_stats().map(|after| after.since(before));
-            }
-        }
         if let Some(walls) = &mut walls {
             walls.sample(&mut engine)?;
         }
     }
+    let host = host_time(&mut engine, &ids(args.generate.min(16))).map_err(failed)?;
     if args.profile.wanted() {
         args.profile.begin(&mut engine)?;
         time_prompt(&mut engine, &prompt).map_err(failed)?;
@@ -148,7 +140,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         peak,
         device: engine.backend().describe(),
         costs,
-        host: host.map(|h| h.host.as_secs_f64() / h.steps.max(1) as f64),
+        host,
         weights: engine.backend().gpu_weight_bytes(),
     };
     if global.json { out::json(&report.json()) } else { out::text(&report.text()) }?;
@@ -215,6 +207,15 @@ fn time_steps(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
     let time = start.elapsed().as_secs_f64();
     engine.release(sequence);
     Ok(time)
+}
+
+/// Seconds that the host of a GPU spends on a token until it is submitted, in steps of their own: drivers may wait in a
+/// submit for what is still under way.
+fn host_time(engine: &mut Engine, tokens: &[u32]) -> Result<Option<f64>, Error> {
+    let Some(before) = engine.backend().gpu_stats() else { return Ok(None) };
+    time_steps(engine, tokens)?;
+    let costs = engine.backend().gpu_stats().map(|after| after.since(before));
+    Ok(costs.map(|c| c.host.as_secs_f64() / c.steps.max(1) as f64))
 }
 
 /// Operations of the matrix products for one prompt token. The head runs for the last token only and does not count.

@@ -50,42 +50,17 @@ pub struct CompressedAttention {
     pub eps: f32,
 }
 
-/// One layer's weights by their names in GGUF and in safetensors.
-struct Layer<'a, 'l> {
+/// The attention of one layer, which finds its weights by their names in GGUF and in safetensors.
+pub struct Layer<'a, 'l> {
     l: &'a Loader<'l>,
     i: usize,
     a: &'a CompressedAttention,
 }
 
 impl CompressedAttention {
-    /// What the heads of layer `layer` make of `x`, before they are projected.
-    ///
-    /// # Errors
-    /// Missing tensors, and shapes that do not fit.
-    pub fn heads(
-        &self,
-        b: &mut GraphBuilder,
-        l: &Loader<'_>,
-        layer: usize,
-        x: ValueId,
-        blocks: Blocks,
-    ) -> Result<ValueId, Error> {
-        Layer { l, i: layer, a: self }.heads(b, x, blocks)
-    }
-
-    /// Projects what the heads made to `width` elements: each group of them by a matrix of its own, then all by one.
-    ///
-    /// # Errors
-    /// Missing tensors, and shapes that do not fit.
-    pub fn output(
-        &self,
-        b: &mut GraphBuilder,
-        l: &Loader<'_>,
-        layer: usize,
-        y: ValueId,
-        width: usize,
-    ) -> Result<ValueId, Error> {
-        Layer { l, i: layer, a: self }.output(b, y, width)
+    /// That of layer `i`.
+    pub fn layer<'a, 'l>(&'a self, l: &'a Loader<'l>, i: usize) -> Layer<'a, 'l> {
+        Layer { l, i, a: self }
     }
 }
 
@@ -111,7 +86,11 @@ impl Layer<'_, '_> {
         Ok(b.norm(name, x, norm)?)
     }
 
-    fn heads(&self, b: &mut GraphBuilder, x: ValueId, kind: Blocks) -> Result<ValueId, Error> {
+    /// What the heads make of `x`, before they are projected.
+    ///
+    /// # Errors
+    /// Missing tensors, and shapes that do not fit.
+    pub fn heads(&self, b: &mut GraphBuilder, x: ValueId, kind: Blocks) -> Result<ValueId, Error> {
         let (n_heads, dim) = (self.a.n_heads, self.a.head_dim);
         let spec = &self.a.ropes[usize::from(kind != Blocks::None)];
         let rope = b.rope_spec(spec.clone());
@@ -198,7 +177,11 @@ impl Layer<'_, '_> {
         Ok(b.op("index", Op::SelectKeys(op), &[q, keys, weights])?)
     }
 
-    fn output(&self, b: &mut GraphBuilder, y: ValueId, width: usize) -> Result<ValueId, Error> {
+    /// Projects what the heads made to `width` elements: each group of them by a matrix of its own, then all by one.
+    ///
+    /// # Errors
+    /// Missing tensors, and shapes that do not fit.
+    pub fn output(&self, b: &mut GraphBuilder, y: ValueId, width: usize) -> Result<ValueId, Error> {
         let [heads, rank] = self.a.out;
         let input = b.graph().value(y).width / heads;
         let shape = [heads * rank, input];

@@ -61,13 +61,14 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
         h = b.scoped(format!("layer.{i}"), |b| {
             let (x, mut gets) = m.streams.read(b, &l, i, h, "attn")?;
             let x = m.norm(b, i, "attention_norm", x, "attn_norm")?;
-            let mut y = m.attention.heads(b, &l, i, x, kinds[i])?;
+            let attention = m.attention.layer(&l, i);
+            let mut y = attention.heads(b, x, kinds[i])?;
             if last {
                 for value in [&mut y, &mut h, &mut gets.write, &mut gets.mix] {
                     *value = b.op("select", Op::SelectOutputs, &[*value])?;
                 }
             }
-            let y = m.attention.output(b, &l, i, y, m.d.width)?;
+            let y = attention.output(b, y, m.d.width)?;
             let h = m.streams.write(b, "attention", h, y, gets)?;
             let (x, gets) = m.streams.read(b, &l, i, h, "ffn")?;
             let x = m.norm(b, i, "mlp_norm", x, "ffn_norm")?;

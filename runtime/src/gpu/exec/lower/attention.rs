@@ -47,7 +47,7 @@ impl Lowering<'_> {
         let split = vec![self.draft(made.split, &sources), self.draft(made.merge, &sources)];
         variants.push((When::Split(parts), split));
         variants.push((When::Always, vec![self.draft(made.single, &sources)]));
-        // Blocks of tokens are few, and counted as if each were a token.
+        // Where there are blocks, every token counts as one: too many, which makes submits shorter than need be.
         let keys =
             if op.blocks.is_some() { None } else { [op.selected, op.window, op.chunk].into_iter().flatten().min() };
         let flops = Flops { per_row: 0, per_key: 2 * (op.n_heads * (op.head_dim + op.v_dim)) as u64, keys };
