@@ -65,13 +65,15 @@ impl Profile {
     }
 }
 
-/// Bytes a second that the device reads.
+/// Bytes a second that the device reads; none where a CPU and a GPU share the work, whose ops have different walls.
 fn bandwidth(engine: &mut Engine, threads: Option<usize>) -> Option<f64> {
     #[cfg(feature = "gpu")]
     if let Some(gpu) = engine.backend().as_gpu() {
         return gpu.gpu().read_bandwidth().ok();
     }
-    let _ = engine;
+    if engine.backend().gpu_stats().is_some() {
+        return None;
+    }
     let threads = threads.unwrap_or_else(Pool::default_threads);
     Some(ReadBandwidth::new(threads, Isa::from_env().ok()?).ok()?.sample())
 }

@@ -219,6 +219,86 @@ fn too_little_memory_says_how_many_layers_fit() {
     assert!(fits.first() == Some(&0) || fits.len() > 1, "{fits:?}");
 }
 
+fn all_logits(engine: &mut Engine, ids: &[u32]) -> Result<Vec<f32>, Error> {
+    let mut all = Vec::new();
+    engine.logits(ids, |rows| all.extend_from_slice(rows))?;
+    Ok(all)
+}
+
+/// Some buffers have grown by then, and what is bound must not be the old ones.
+#[test]
+fn a_step_without_memory_leaves_the_others_right() {
+    let test = "a_step_without_memory_leaves_the_others_right";
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = |max_memory| GpuOptions {
+        caps: CapsOverride { no_host_import: true, max_memory, ..CapsOverride::default() },
+        cache_dir: Some(folder.path().to_owned()),
+        ..GpuOptions::default()
+    };
+    let Some(gpu) = open(test, options(None)) else { return };
+    let fixture = Fixture::load("llama3");
+    let short = &fixture.prompt_ids[..4];
+    let long: Vec<u32> = fixture.prompt_ids.iter().copied().cycle().take(200).collect();
+    let mut whole = engine(&fixture.dir, &gpu, None).expect("an engine");
+    let expected = all_logits(&mut whole, short).expect("logits");
+    let least = gpu.memory_in_use();
+    all_logits(&mut whole, &long).expect("logits");
+    let most = gpu.memory_in_use();
+    if least == 0 {
+        return skip(Skip::Missing, &format!("gpu_backend::{test}"), "memory is not counted");
+    }
+    let mut grown = 0;
+    for i in 0..8 {
+        let gpu = Arc::new(Gpu::open(&options(Some(least + (most - least) * i / 8))).expect("a device"));
+        let Ok(mut engine) = engine(&fixture.dir, &gpu, None) else { continue };
+        let Ok(first) = all_logits(&mut engine, short) else { continue };
+        assert_eq!(first, expected, "{i}");
+        let before = gpu.memory_in_use();
+        let failed = all_logits(&mut engine, &long).expect_err("too little memory");
+        assert!(failed.to_string().contains("out of memory"), "{failed}");
+        grown += u32::from(gpu.memory_in_use() > before);
+        assert_eq!(all_logits(&mut engine, short).expect("logits"), expected, "{i}, after {failed}");
+    }
+    assert!(grown > 0, "nothing had grown when memory ran out");
+}
+
+#[test]
+fn a_cache_that_no_binding_shows_is_refused_at_once() {
+    let test = "a_cache_that_no_binding_shows_is_refused_at_once";
+    let small = CapsOverride { max_binding: Some(128 << 10), ..CapsOverride::default() };
+    let Some(gpu) = open(test, with_caps(small)) else { return };
+    let model = Model::open(&Fixture::load("llama3").dir).expect("a model");
+    let engine = |n_ctx| {
+        let device = DeviceChoice::Gpu(gpu.clone());
+        Engine::new(&model, &EngineOptions { device, n_ctx, kv: KvChoice::F32, ..EngineOptions::default() })
+    };
+    // Nobody asked: as many as fit.
+    let n_ctx = engine(None).expect("an engine").n_ctx();
+    assert!((64..EngineOptions::MIN_CTX).contains(&n_ctx), "{n_ctx}");
+    let ids: Vec<u32> = (0..n_ctx as u32).map(|i| i * 7 % model.info().vocab_size as u32).collect();
+    all_logits(&mut engine(Some(n_ctx)).expect("an engine"), &ids).expect("a full cache");
+    let refused = engine(Some(n_ctx + 1)).err().expect("one too many").to_string();
+    assert!(refused.contains(&n_ctx.to_string()) && refused.contains("--ctx"), "{refused}");
+}
+
+#[test]
+fn long_prompts_are_cut_before_one_op_is_too_long() {
+    let caps = CapsOverride { submit_flops: Some(4_000_000), ..CapsOverride::default() };
+    let Some(gpu) = open("long_prompts_are_cut_before_one_op_is_too_long", with_caps(caps)) else { return };
+    let fixture = Fixture::load("llama3");
+    let mut engine = engine(&fixture.dir, &gpu, None).expect("an engine");
+    let tokens: Vec<usize> = [0, 1000, 10_000, 1_000_000].map(|cached| engine.backend().step_tokens(cached)).into();
+    // Matrix products bound the first, keys the others.
+    assert!(tokens[0] < engine.backend().max_step_tokens() && tokens[3] == 1, "{tokens:?}");
+    assert!(tokens.is_sorted_by(|a, b| a >= b) && tokens[1] > tokens[2], "{tokens:?}");
+    let mut sequence = engine.sequence();
+    let ids: Vec<u32> = fixture.prompt_ids.iter().copied().cycle().take(200).collect();
+    let before = engine.backend().gpu_stats().expect("a GPU").steps;
+    engine.prefill(&mut sequence, &ids).expect("logits");
+    let steps = engine.backend().gpu_stats().expect("a GPU").steps - before;
+    assert!(steps > 200 / 64, "{steps} steps, {tokens:?}");
+}
+
 #[test]
 fn a_lost_device_is_an_error_and_the_next_one_works() {
     let Some(gpu) = open("a_lost_device_is_an_error_and_the_next_one_works", GpuOptions::default()) else { return };

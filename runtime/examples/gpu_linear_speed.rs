@@ -178,6 +178,7 @@ fn linear_time(
             rows: Rows::Token,
             residual: None,
             gated: None,
+            norm: None,
             heads: None,
         };
         let variants = dispatches(caps, &call)?;

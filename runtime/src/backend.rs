@@ -62,6 +62,13 @@ pub trait Backend: Send {
     /// Tokens that one step may have.
     fn max_step_tokens(&self) -> usize;
 
+    /// Tokens that a step should have at most for a sequence that already has `cached`: fewer than it may have where a
+    /// driver could take the step for one that hangs.
+    fn step_tokens(&self, cached: usize) -> usize {
+        let _ = cached;
+        self.max_step_tokens()
+    }
+
     /// Output rows that one step may have.
     fn max_outputs(&self) -> usize;
 
@@ -163,6 +170,10 @@ impl Backend for crate::gpu::GpuBackend {
 
     fn max_step_tokens(&self) -> usize {
         crate::gpu::GpuBackend::max_step_tokens(self)
+    }
+
+    fn step_tokens(&self, cached: usize) -> usize {
+        crate::gpu::GpuBackend::step_tokens(self, cached)
     }
 
     fn max_outputs(&self) -> usize {

@@ -226,6 +226,10 @@ impl Backend for SplitBackend {
         self.cpu.max_step_tokens().min(self.gpu.max_step_tokens())
     }
 
+    fn step_tokens(&self, cached: usize) -> usize {
+        self.cpu.max_step_tokens().min(self.gpu.step_tokens(cached))
+    }
+
     fn max_outputs(&self) -> usize {
         self.gpu.max_outputs()
     }

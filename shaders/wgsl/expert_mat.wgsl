@@ -1,7 +1,7 @@
 // y = x Wᵀ by the experts that each row of x has chosen, for many rows: as linear_mat.wgsl, over the pairs of row and slot
 // that chose an expert, which expert_sort.wgsl has put together.
 //
-//   x, W, y   as in expert_vec.wgsl     other defines as in linear_mat.wgsl
+//   x, W, y   as in expert_vec.wgsl     other defines as in linear_mat.wgsl, with TOKENS 64
 //
 // Bytes: W of each expert chosen once for every 64 pairs, x once for every 64 rows of W. Flops: 2 a weight and pair.
 // x counts 64 rows of W, y 64 pairs of an expert, z experts: workgroups for pairs that there are not end at once.
@@ -11,7 +11,7 @@
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) index: u32) {
-    let first_token = id.y * TILE;
+    let first_token = id.y * TOKENS;
     let first_row = id.x * TILE;
     if !choose_expert(id.z, first_token) {
         return;
@@ -19,9 +19,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) i
     var sums: Sums;
     sums_0(index, first_row, first_token, &sums);
     for (var t = 0u; t < T; t++) {
-        let token = first_token + t * (TILE / T) + index / (TILE / R);
+        let token = first_token + t * 16u + index / 8u;
         for (var r = 0u; r < R; r++) {
-            let row = first_row + r * (TILE / R) + index % (TILE / R);
+            let row = first_row + r * 8u + index % 8u;
             if row < params.parts[0].rows && token < x_rows() {
                 finish_expert(row, token, sums[r * T + t]);
             }

@@ -26,6 +26,19 @@ alias Sums = array<f32, SUMS>;
 
 #import linear_parts PART=linear_lanes_part
 
+#if NORM
+// What the sums are still to be multiplied by: the norm's factor. LANES invocations have read all of the row.
+fn norm_factor() -> f32 {
+    var sum = squares;
+#if LANES != 1
+    for (var d = 1u; d < LANES; d <<= 1u) {
+        sum += subgroupShuffleXor(sum, d);
+    }
+#endif
+    return inverseSqrt(sum * params.norm_share + params.norm_eps);
+}
+#endif
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
@@ -48,6 +61,15 @@ fn main(
 #if GATED
     var ups: Sums;
     sums_1(lane, first_row, first_token, &ups);
+#endif
+#if NORM
+    let by = norm_factor();
+    for (var i = 0u; i < SUMS; i++) {
+        sums[i] *= by;
+#if GATED
+        ups[i] *= by;
+#endif
+    }
 #endif
 #if GATED
     let gate_target = target_of(0u);

@@ -56,6 +56,15 @@ fn main(
     sums_1(lane, first_row, first_token, &ups);
     add_up(index, &ups);
 #endif
+#if NORM
+    let by = norm_factor(index);
+    for (var i = 0u; i < SUMS; i++) {
+        sums[i] *= by;
+#if GATED
+        ups[i] *= by;
+#endif
+    }
+#endif
 #if GATED
     let gate_target = target_of(0u);
     let up_target = target_of(1u);

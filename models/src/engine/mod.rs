@@ -154,18 +154,18 @@ impl Engine {
             KvChoice::Auto if model.is_f32() => KvType::F32,
             KvChoice::Auto | KvChoice::F16 => KvType::F16,
         };
-        let n_ctx =
+        let mut n_ctx =
             options.n_ctx.unwrap_or(model.info().context.clamp(EngineOptions::MIN_CTX, EngineOptions::MAX_CTX)).max(1);
-        let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
-        let cpu_options = || {
+        let cpu_options = |n_ctx: usize| {
             let isa = options.isa.map_or_else(Isa::from_env, Ok);
             let isa = isa.map_err(|e: IsaError| BackendError::from(CpuError::Isa(e.to_string())))?;
             let threads = options.threads.unwrap_or_else(Pool::default_threads);
+            let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
             Ok::<_, Error>(CpuOptions { isa, threads, kv_type, max_cached_tokens: n_ctx, max_step_tokens })
         };
         let on_cpu = || {
             let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu))?;
-            let backend = CpuBackend::new(plan, &cpu_options()?).map_err(BackendError::from)?;
+            let backend = CpuBackend::new(plan, &cpu_options(n_ctx)?).map_err(BackendError::from)?;
             Ok::<Box<dyn Backend>, Error>(Box::new(backend))
         };
         let backend = match &options.device {
@@ -178,13 +178,18 @@ impl Engine {
             #[cfg(feature = "gpu")]
             DeviceChoice::Gpu(gpu) => {
                 let plan = place::plan(model, options.gpu_layers.unwrap_or(usize::MAX), options.experts_on_cpu)?;
+                if options.n_ctx.is_none() {
+                    // Nobody asked for as much as the model could have.
+                    n_ctx = n_ctx.min(GpuBackend::most_cached_tokens(gpu, &plan, kv_type)).max(1);
+                }
+                let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
                 let gpu_options = GpuBackendOptions { kv_type, max_cached_tokens: n_ctx, max_step_tokens };
                 let before = gpu.memory_in_use();
                 let made = if plan.steps.iter().all(|s| s.device == Device::Gpu) {
                     let backend = GpuBackend::new(gpu.clone(), plan, &gpu_options, progress);
                     backend.map(|b| Box::new(b) as Box<dyn Backend>).map_err(BackendError::from)
                 } else {
-                    let backend = SplitBackend::new(gpu.clone(), plan, &gpu_options, &cpu_options()?, progress);
+                    let backend = SplitBackend::new(gpu.clone(), plan, &gpu_options, &cpu_options(n_ctx)?, progress);
                     backend.map(|b| Box::new(b) as Box<dyn Backend>)
                 };
                 made.map_err(|e| place::explain(e, model, gpu, &gpu_options, options.experts_on_cpu, before))?
@@ -259,20 +264,24 @@ impl Engine {
         tokens: &'t [u32],
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<&'t [u32]>, Error> {
-        let Some(last) = tokens.len().checked_sub(1) else { return Err(Error::EmptyPrompt) };
+        if tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
         let total = sequence.len() + tokens.len();
         if total > self.n_ctx {
             return Err(Error::ContextFull { tokens: total, n_ctx: self.n_ctx });
         }
-        let part = self.backend.max_step_tokens();
-        let (first, rest) = tokens.split_at(last / part * part);
         sequence.kv.expect(total);
         let mut run = || {
-            for tokens in first.chunks(part) {
+            let mut rest = tokens;
+            while let Some((tokens, more)) = rest.split_at_checked(self.backend.step_tokens(sequence.len()))
+                && !more.is_empty()
+            {
                 if cancelled() {
                     return Ok(None);
                 }
                 self.step(&mut [Step { sequence, tokens, outputs: Outputs::None }])?;
+                rest = more;
             }
             Ok((!cancelled()).then_some(rest))
         };
@@ -292,10 +301,12 @@ impl Engine {
         }
         let mut sequence = self.sequence();
         sequence.kv.expect(tokens.len());
-        let part = self.output_rows_per_step();
         let mut run = || {
-            for tokens in tokens.chunks(part) {
+            let mut rest = tokens;
+            while !rest.is_empty() {
+                let (tokens, more) = rest.split_at(self.output_rows_per_step(sequence.len()).min(rest.len()));
                 each(self.step(&mut [Step { sequence: &mut sequence, tokens, outputs: Outputs::All }])?);
+                rest = more;
             }
             Ok(())
         };
@@ -304,10 +315,11 @@ impl Engine {
         result
     }
 
-    /// Rows of logits that are worth having in memory at once: about 64 MiB, and all of a short prompt's.
-    fn output_rows_per_step(&self) -> usize {
+    /// Rows of logits that are worth having in memory at once, behind `cached` tokens: about 64 MiB, and all of a short
+    /// prompt's.
+    fn output_rows_per_step(&self, cached: usize) -> usize {
         let row = self.model.info().vocab_size.max(1) * 4;
-        let most = self.backend.max_step_tokens();
+        let most = self.backend.step_tokens(cached);
         ((64 << 20) / row).clamp(16, most.max(16)).min(most).min(self.backend.max_outputs()).max(1)
     }
 }

@@ -49,7 +49,6 @@ impl Engine {
             return Err(Error::TextTooShort { tokens: tokens.len(), window });
         }
         let first_scored = window / 2;
-        let part = self.output_rows_per_step();
         for window_tokens in tokens.chunks_exact(window) {
             let mut ids = window_tokens.to_vec();
             if let Some(bos) = bos {
@@ -61,7 +60,11 @@ impl Engine {
             let mut at = 0;
             while at < window - 1 {
                 let scored = at >= first_scored;
-                let limit = if scored { part } else { self.backend.max_step_tokens().min(first_scored - at) };
+                let limit = if scored {
+                    self.output_rows_per_step(at)
+                } else {
+                    self.backend.step_tokens(at).min(first_scored - at)
+                };
                 let end = (at + limit).min(window - 1);
                 let outputs = if scored { Outputs::All } else { Outputs::None };
                 let step = Step { sequence: &mut sequence, tokens: &ids[at..end], outputs };

@@ -9,7 +9,7 @@ pub struct Caps {
     pub subgroups: Option<(u32, u32)>,
     /// Cooperative matrices: products of 16×16 matrices of f16, added up in f32.
     pub cooperative: bool,
-    /// Products of four bytes at once: in hardware on nearly all adapters, but not through Metal.
+    /// Products of four bytes at once, in hardware: what a Vulkan driver says, always on DX12, never through Metal.
     pub int8_dot: bool,
     /// Timestamps inside a pass.
     pub timestamps: bool,
@@ -116,12 +116,21 @@ impl CapsOverride {
     }
 }
 
-/// Half a second of a device that does 200 GFLOP/s with our kernels, which the slowest integrated ones do.
-const SUBMIT_FLOPS: u64 = 100_000_000_000;
+/// Half a second of a device that does 200 GFLOP/s with our kernels, which the slowest integrated ones do, and of a
+/// discrete one that does 2 TFLOP/s.
+fn submit_flops(kind: wgpu::DeviceType) -> u64 {
+    if kind == wgpu::DeviceType::DiscreteGpu { 1_000_000_000_000 } else { 100_000_000_000 }
+}
 
 impl Caps {
-    /// Reads an adapter. Host import is found out on opening, so it is false here unless `host_import` says so.
-    pub(super) fn new(adapter: &wgpu::Adapter, host_import: Option<u64>, o: &CapsOverride) -> Self {
+    /// Reads an adapter. `host_import` is the alignment of memory that its driver imports; `byte_products` says whether
+    /// it multiplies four bytes at once, where somebody knows.
+    pub(super) fn new(
+        adapter: &wgpu::Adapter,
+        host_import: Option<u64>,
+        byte_products: Option<bool>,
+        o: &CapsOverride,
+    ) -> Self {
         let (features, limits, info) = (adapter.features(), adapter.limits(), adapter.get_info());
         let has = |f: wgpu::Features| features.contains(f);
         let software = info.device_type == wgpu::DeviceType::Cpu;
@@ -136,7 +145,7 @@ impl Caps {
                     let square = [p.m_size, p.n_size, p.k_size] == [16; 3];
                     square && p.ab_type == T::F16 && p.cr_type == T::F32
                 }),
-            int8_dot: !software && info.backend != wgpu::Backend::Metal && !o.no_int8,
+            int8_dot: byte_products.unwrap_or(info.backend == wgpu::Backend::Dx12) && !o.no_int8,
             timestamps: has(wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
                 && !o.no_timestamps,
             pipeline_cache: has(wgpu::Features::PIPELINE_CACHE),
@@ -144,7 +153,7 @@ impl Caps {
             host_import_alignment: host_import.unwrap_or(4096),
             max_binding: o.max_binding.unwrap_or(u64::MAX).min(limits.max_storage_buffer_binding_size),
             max_buffer: o.max_buffer.unwrap_or(u64::MAX).min(limits.max_buffer_size),
-            submit_flops: o.submit_flops.unwrap_or(SUBMIT_FLOPS),
+            submit_flops: o.submit_flops.unwrap_or(submit_flops(info.device_type)),
             max_invocations: o
                 .max_invocations
                 .unwrap_or(u32::MAX)

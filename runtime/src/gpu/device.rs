@@ -279,7 +279,7 @@ fn summary(index: usize, adapter: &wgpu::Adapter, o: &CapsOverride) -> AdapterSu
         },
         api: info.backend.to_string(),
         driver: [info.driver.as_str(), info.driver_info.as_str()].join(" ").trim().to_owned(),
-        caps: Caps::new(adapter, import::alignment(adapter), o),
+        caps: Caps::new(adapter, import::alignment(adapter), import::byte_products(adapter), o),
         name: info.name,
     }
 }

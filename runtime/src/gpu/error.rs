@@ -39,6 +39,18 @@ pub enum GpuError {
         /// How much.
         needs: u64,
     },
+    /// More tokens cached than a binding shows of one layer.
+    #[error(
+        "{adapter} shows kernels the keys and values of {most} tokens at most, not {asked}: use a shorter --ctx, fewer --gpu-layers, or --backend cpu"
+    )]
+    Cache {
+        /// The adapter.
+        adapter: String,
+        /// Tokens that were asked for.
+        asked: usize,
+        /// Tokens that fit.
+        most: usize,
+    },
     /// An op that the GPU backend does not run.
     #[error("the GPU backend cannot run {op} `{name}`: {why}; use --backend cpu")]
     Unsupported {

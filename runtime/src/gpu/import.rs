@@ -22,6 +22,19 @@ pub(super) fn alignment(adapter: &wgpu::Adapter) -> Option<u64> {
     }
 }
 
+/// Whether the hardware multiplies and adds four signed bytes at once; `None` where the API does not tell.
+pub(super) fn byte_products(adapter: &wgpu::Adapter) -> Option<bool> {
+    // SAFETY: as in `alignment`. Drivers leave structures alone that they do not know.
+    unsafe {
+        let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        let mut dot = vk::PhysicalDeviceShaderIntegerDotProductProperties::default();
+        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut dot);
+        let instance = hal.shared_instance().raw_instance();
+        instance.get_physical_device_properties2(hal.raw_physical_device(), &mut properties);
+        Some(dot.integer_dot_product4x8_bit_packed_signed_accelerated == vk::TRUE)
+    }
+}
+
 /// Opens `adapter` with the extension that imports host memory; `None` where it is no Vulkan adapter.
 pub(super) fn open(
     adapter: &wgpu::Adapter,

@@ -7,6 +7,11 @@ pub(super) fn alignment(_adapter: &wgpu::Adapter) -> Option<u64> {
     None
 }
 
+/// No API that tells.
+pub(super) fn byte_products(_adapter: &wgpu::Adapter) -> Option<bool> {
+    None
+}
+
 /// No Vulkan adapter.
 pub(super) fn open(
     _adapter: &wgpu::Adapter,

@@ -92,7 +92,7 @@ fn finish_expert(row: u32, x: u32, sum: f32) {
     }
     let at_row = params.parts[0].out_first + row;
     if params.parts[0].bias != NONE {
-        y += vectors[params.parts[0].bias + expert * params.experts.out + at_row];
+        y += vector(params.parts[0].bias + expert * params.experts.out + at_row);
     }
     store1(at(params.parts[0].out, p.x) + p.y * params.experts.out + at_row, y);
 }

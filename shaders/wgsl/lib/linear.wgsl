@@ -11,6 +11,9 @@
 //   SCALES   parts may have f32 scales among the vectors: one for SCALE_ROWS rows by SCALE_COLS elements
 //   EXPERTS   weights are those of the experts that a route names (lib/experts.wgsl): how many there are
 //   VEC   the input's place is made of multiples of four elements: it is read four at a time
+//   NORM   for one row of x, whose k 32 divides: x is what an RMS norm makes of the row that is read. The kernel multiplies by
+//   the norm's scale what it reads and adds up squares on the way; sums are divided by their root at the end. So a norm
+//   costs no dispatch of its own
 #import batch
 #if EXPERTS
 #import experts
@@ -42,6 +45,11 @@ struct Params {
     // HEADS: workgroups of a head, and bytes from one matrix to the next. EXPERTS: from one's scales to the next one's.
     groups_per_head: u32,
     head_bytes: u32,
+    // NORM: first element of the scale in `vectors` (a multiple of four), what is added to the scale, eps, 1 / k.
+    norm_scale: u32,
+    norm_offset: f32,
+    norm_eps: f32,
+    norm_share: f32,
     parts: array<Part, 4>,
 #if EXPERTS
     experts: Experts,
@@ -56,7 +64,19 @@ const NONE = 0xffffffffu;
 #else
 @group(0) @binding(2) var<storage, read_write> arena: array<f32>;
 #endif
+#if NORM
+@group(0) @binding(3) var<storage, read> vectors: array<vec4<f32>>;
+
+fn vector(i: u32) -> f32 {
+    return vectors[i >> 2u][i & 3u];
+}
+#else
 @group(0) @binding(3) var<storage, read> vectors: array<f32>;
+
+fn vector(i: u32) -> f32 {
+    return vectors[i];
+}
+#endif
 @group(0) @binding(4) var<storage, read> weights: array<u32>;
 
 #if VEC
@@ -85,6 +105,22 @@ fn store1(i: u32, v: f32) {
     arena[i] = v;
 }
 #endif
+
+#if NORM
+// Squares of the elements that this invocation has read.
+var<private> squares: f32;
+#endif
+
+// Elements i .. i + 3 of x in the row that begins at `row`.
+fn input4(row: u32, i: u32) -> vec4<f32> {
+    let x = load4(row + i);
+#if NORM
+    squares += dot(x, x);
+    return x * (vectors[(params.norm_scale + i) >> 2u] + params.norm_offset);
+#else
+    return x;
+#endif
+}
 
 fn row_count() -> u32 {
 #if OUTPUTS
@@ -137,7 +173,7 @@ fn scale_of(p: u32, row: u32, i: u32) -> f32 {
 #if EXPERTS
     first += expert * params.head_bytes;
 #endif
-    return vectors[first + scaled_row / ${SCALE_ROWS}u * columns + i / ${SCALE_COLS}u];
+    return vector(first + scaled_row / ${SCALE_ROWS}u * columns + i / ${SCALE_COLS}u);
 }
 #endif
 
@@ -220,7 +256,7 @@ fn biased(t: Target, row: u32, sum: f32) -> f32 {
     if t.bias == NONE {
         return sum;
     }
-    return sum + vectors[t.bias + row];
+    return sum + vector(t.bias + row);
 }
 
 // Writes element `row` of a part (its bias is in `y`) for the input row `token`.

@@ -11,8 +11,13 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
     }
     var x_at: array<u32, TOKENS>;
     for (var t = 0u; t < TOKENS; t++) {
-        x_at[t] = x_row(first_token + t) + 4u * (lane & (LANES - 1u));
+        x_at[t] = x_row(first_token + t);
     }
+    // Where an invocation's own elements of a group begin.
+    let own = 4u * (lane & (LANES - 1u));
+#if NORM
+    squares = 0.0;
+#endif
     var total: Sums;
     for (var i = 0u; i < SUMS; i++) {
         total[i] = 0.0;
@@ -22,13 +27,13 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
         // Four elements of each lane; where there are but four lanes, the other four of a group come from a second load.
         var x_low: array<vec4<f32>, TOKENS>;
         for (var t = 0u; t < TOKENS; t++) {
-            x_low[t] = load4(x_at[t] + 32u * g);
+            x_low[t] = input4(x_at[t], 32u * g + own);
         }
 #endif
 #if LANES == 4
         var x_high: array<vec4<f32>, TOKENS>;
         for (var t = 0u; t < TOKENS; t++) {
-            x_high[t] = load4(x_at[t] + 32u * g + 16u);
+            x_high[t] = input4(x_at[t], 32u * g + 16u + own);
         }
 #endif
 #if KIND == float
@@ -71,7 +76,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
             w *= scale_of(${N}u, min(first_row + r * WG, params.parts[${N}].rows - 1u), i);
 #endif
             for (var t = 0u; t < TOKENS; t++) {
-                total[r * TOKENS + t] += w * load1(x_at[t] - 4u * (lane & (LANES - 1u)) + i);
+                total[r * TOKENS + t] += w * load1(x_at[t] + i);
             }
         }
     }

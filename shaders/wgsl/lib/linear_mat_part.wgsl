@@ -8,6 +8,7 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
     let row = min(first_row + lane, params.parts[${N}].rows - 1u);
     let row_byte = weights_of(${N}u) + row * params.parts[${N}].row_bytes;
     let x_at = x_row(first_token + lane);
+    let copies = index >= TILE && lane < TOKENS;
     for (var i = 0u; i < R * T; i++) {
         (*sums)[i] = 0.0;
     }
@@ -31,9 +32,9 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
                 w_tile[j * TILE + lane] = staged(scale.x * q + vec4<f32>(scale.y));
             }
 #endif
-        } else {
+        } else if copies {
             for (var j = 0u; j < 8u; j++) {
-                x_tile[j * TILE + lane] = staged(load4(x_at + 32u * g + 4u * j));
+                x_tile[j * TOKENS + lane] = staged(load4(x_at + 32u * g + 4u * j));
             }
         }
         workgroupBarrier();
@@ -59,8 +60,8 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
         }
         if index < TILE {
             w_tile[j * TILE + lane] = staged(v);
-        } else {
-            x_tile[j * TILE + lane] = staged(v);
+        } else if copies {
+            x_tile[j * TOKENS + lane] = staged(v);
         }
     }
     workgroupBarrier();

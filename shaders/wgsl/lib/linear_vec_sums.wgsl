@@ -22,11 +22,11 @@ struct Piece {
     top: f32,
 }
 
-fn piece_at(at: u32) -> Piece {
+fn piece_at(row: u32, i: u32) -> Piece {
     var out: Piece;
     var peak = vec4<f32>(0.0);
     for (var j = 0u; j < 8u; j++) {
-        out.x[j] = load4(at + 4u * j);
+        out.x[j] = input4(row, i + 4u * j);
         peak = max(peak, abs(out.x[j]));
     }
     out.top = max(max(peak.x, peak.y), max(peak.z, peak.w));
@@ -42,8 +42,8 @@ struct Bytes {
     sums: vec2<i32>,
 }
 
-fn bytes_of(at: u32) -> Bytes {
-    let piece = piece_at(at);
+fn bytes_of(row: u32, i: u32) -> Bytes {
+    let piece = piece_at(row, i);
     let inverse = select(0.0, 127.0 / piece.top, piece.top > 1e-30);
     var out: Bytes;
     out.scale = piece.top / 127.0;
@@ -67,8 +67,8 @@ struct Halves {
     sums: vec2<f32>,
 }
 
-fn halves_of(at: u32) -> Halves {
-    let piece = piece_at(at);
+fn halves_of(row: u32, i: u32) -> Halves {
+    let piece = piece_at(row, i);
     let inverse = select(0.0, 1.0 / piece.top, piece.top > 1e-30);
     var out: Halves;
     out.scale = piece.top;
@@ -111,3 +111,27 @@ fn add_up(index: u32, sums: ptr<function, Sums>) {
     }
 #endif
 }
+
+#if NORM
+// What the sums are still to be multiplied by: the norm's factor, from the squares that a team's invocations have read.
+fn norm_factor(index: u32) -> f32 {
+    var sum = squares;
+#if SUBGROUPS
+    for (var d = 1u; d < SUB; d <<= 1u) {
+        sum += subgroupShuffleXor(sum, d);
+    }
+#endif
+#if PARTIALS
+    workgroupBarrier();
+    if index % SUB == 0u {
+        partial[index / SUB] = sum;
+    }
+    workgroupBarrier();
+    sum = 0.0;
+    for (var j = 0u; j < TEAM / SUB; j++) {
+        sum += partial[index / TEAM * (TEAM / SUB) + j];
+    }
+#endif
+    return inverseSqrt(sum * params.norm_share + params.norm_eps);
+}
+#endif

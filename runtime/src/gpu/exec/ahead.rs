@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Binding, Dispatch, GpuBackend, Shape, Tail,
-    memory::{Memory, Source},
+    memory::{ArenaLayout, Memory, Source},
 };
 use crate::{
     gpu::{
@@ -18,11 +18,11 @@ use crate::{
         kernel::Pipeline,
         ops::{
             Dim, Place,
-            sample::{self, Choice},
+            sample::{self, Choice, SampleDispatches},
         },
         weights::GpuWeights,
     },
-    graph::Rows,
+    graph::{Plan, Rows},
     step::{Outputs, SequenceKv, SequenceStep},
 };
 
@@ -52,15 +52,26 @@ struct SampleCall {
     chooses: bool,
 }
 
+/// What chooses from the logits of `plan`.
+pub(super) fn dispatches(gpu: &Gpu, plan: &Plan, layout: &ArenaLayout) -> SampleDispatches {
+    let slot = plan.slot(plan.output);
+    let logits = Place {
+        base: layout.output_base() as u32,
+        offset: slot.offset as u32,
+        stride: slot.stride as u32,
+        rows: Rows::Output,
+    };
+    sample::dispatches(gpu.caps(), logits, slot.width)
+}
+
 impl Ahead {
     /// The slot of the next step.
     pub fn slot(&self) -> usize {
         self.begun as usize % SLOTS
     }
 
-    fn new(gpu: &Gpu, logits: Place, vocab: usize) -> Result<Self, GpuError> {
+    fn new(gpu: &Gpu, made: SampleDispatches, vocab: usize) -> Result<Self, GpuError> {
         use wgpu::BufferUsages as U;
-        let made = sample::dispatches(gpu.caps(), logits, vocab);
         let storage = U::STORAGE | U::COPY_DST | U::COPY_SRC;
         let chunks = gpu.buffer("logit chunks", sample::chunks_len(vocab, 1) as u64 * 4, storage)?;
         let samplers = gpu.buffer("samplers", 32, storage)?;
@@ -119,16 +130,9 @@ impl GpuBackend {
     /// # Errors
     /// Where memory or a kernel cannot be had.
     pub fn choose_by(&mut self, choice: &Choice) -> Result<(), GpuError> {
-        let slot = self.plan.slot(self.plan.output);
-        let logits = Place {
-            base: self.layout.output_base() as u32,
-            offset: slot.offset as u32,
-            stride: slot.stride as u32,
-            rows: Rows::Output,
-        };
         if self.ahead.is_none() {
-            self.ahead = Some(Ahead::new(&self.gpu, logits, slot.width)?);
-            self.gpu.save_pipelines();
+            let made = dispatches(&self.gpu, &self.plan, &self.layout);
+            self.ahead = Some(Ahead::new(&self.gpu, made, self.plan.slot(self.plan.output).width)?);
         }
         // An answer that broke off has left tokens behind.
         while self.ahead.as_ref().is_some_and(|a| a.read < a.begun) {

@@ -157,9 +157,9 @@ impl Memory {
         Ok(true)
     }
 
-    /// Makes room for every page that `book` has handed out, keeping what is cached; true where buffers are new.
-    pub fn reserve_pages(&mut self, gpu: &Gpu, plan: &Plan, book: &PageBook) -> Result<bool, GpuError> {
-        let mut grown = false;
+    /// Makes room for every page that `book` has handed out, keeping what is cached. Sets `grown` where buffers are new,
+    /// also where there is no memory for the next one.
+    pub fn reserve_pages(&mut self, gpu: &Gpu, plan: &Plan, book: &PageBook, grown: &mut bool) -> Result<(), GpuError> {
         for g in 0..book.groups.len() {
             let need = book.pages_made(g);
             if need <= self.pages[g] {
@@ -168,7 +168,6 @@ impl Memory {
             let layer_bytes = book.groups[g].layer_bytes(book.kv_type()) as u64;
             let most = (gpu.caps().max_binding / layer_bytes.max(1)) as usize;
             let pages = need.next_power_of_two().max(4).min(book.groups[g].capacity).min(most.max(need));
-            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for cache in 0..plan.graph.caches().len() {
                 let id = CacheId(cache as u32);
                 if book.place(id).0 != g || plan.cache_device(id) != Some(Device::Gpu) {
@@ -179,15 +178,20 @@ impl Memory {
                 let new = gpu.buffer("keys and values", bytes, DEVICE)?;
                 let old = self.pages[g] as u64 * layer_bytes;
                 if old > 0 {
+                    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                     encoder.copy_buffer_to_buffer(&self.kv[cache], 0, &new, 0, Some(old));
+                    gpu.queue.submit([encoder.finish()]);
                 }
                 self.kv[cache] = new;
+                *grown = true;
+                if old > 0 {
+                    // The old one goes before the next layer's new one comes: memory may be short.
+                    gpu.wait()?;
+                }
             }
-            gpu.queue.submit([encoder.finish()]);
             self.pages[g] = pages;
-            grown = true;
         }
-        Ok(grown)
+        Ok(())
     }
 
     /// Copies the pages that `batch` asks for, of all layers.

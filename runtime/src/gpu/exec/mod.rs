@@ -30,7 +30,7 @@ use super::{
     weights::GpuWeights,
 };
 use crate::{
-    graph::{Plan, Rows},
+    graph::{Device, Plan, Rows},
     step::{Batch, GpuStats, KvType, Outputs, PageBook, SequenceKv, SequenceStep, StepError},
 };
 use ahead::Ahead;
@@ -66,6 +66,8 @@ pub struct GpuBackend {
     rope: Vec<f32>,
     results: Vec<f32>,
     stats: GpuStats,
+    /// Buffers have grown that calls are not bound to yet: a step may fail between the two.
+    unbound: bool,
     /// Made when tokens are first chosen on the device.
     ahead: Option<Ahead>,
     /// Set while somebody wants to know where time goes.
@@ -92,13 +94,14 @@ impl GpuBackend {
     /// weights uploaded and bytes in all.
     ///
     /// # Errors
-    /// Where an op is not supported, device memory runs out, or the driver refuses a kernel.
+    /// Where an op is not supported, no binding holds the cache, device memory runs out, or the driver refuses a kernel.
     pub fn new(
         gpu: Arc<Gpu>,
         plan: Plan,
         options: &GpuBackendOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, GpuError> {
+        Self::check_cache(&gpu, &plan, options)?;
         let weights = GpuWeights::new(&gpu, &plan, progress)?;
         let book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens)
             .with_states(plan.graph.states(), options.max_cached_tokens);
@@ -106,7 +109,11 @@ impl GpuBackend {
         let layout = lowering.layout;
         let kinds = std::mem::take(&mut lowering.kinds);
         let memory = Memory::new(&gpu, &layout, &book, &plan, &lowering.params, &lowering.vectors)?;
-        let steps = lowering.compile(&gpu, &memory, &weights)?;
+        // Tokens are chosen on a device that runs all of the model.
+        let all = plan.steps.iter().all(|s| s.device == Device::Gpu);
+        let choosing = all.then(|| ahead::dispatches(&gpu, &plan, &layout));
+        let choosing: Vec<&Kernel> = choosing.iter().flat_map(|c| [&c.chunks.kernel, &c.choose.kernel]).collect();
+        let steps = lowering.compile(&gpu, &memory, &weights, &choosing)?;
         gpu.check()?;
         gpu.save_pipelines();
         Ok(Self {
@@ -125,6 +132,7 @@ impl GpuBackend {
             rope: Vec::new(),
             results: Vec::new(),
             stats: GpuStats::default(),
+            unbound: false,
             ahead: None,
             tracing: None,
         })
@@ -148,6 +156,21 @@ impl GpuBackend {
     /// Tokens that one step may have.
     pub fn max_step_tokens(&self) -> usize {
         self.layout.max_tokens
+    }
+
+    /// Tokens that a step should have at most for a sequence that already has `cached`: as many as leave every step of
+    /// the plan within the operations of one submit, for submits are cut between steps of the plan alone.
+    pub fn step_tokens(&self, cached: usize) -> usize {
+        let limit = self.gpu.caps().submit_flops;
+        let longest = |n: usize| {
+            let of_tokens = self.steps.iter().filter(|s| s.rows == Rows::Token);
+            of_tokens.map(|s| s.flops.of(n, cached + n)).max().unwrap_or(0)
+        };
+        let mut tokens = self.layout.max_tokens;
+        while tokens > 1 && longest(tokens) > limit {
+            tokens /= 2;
+        }
+        tokens
     }
 
     /// Output rows that one step may have.
@@ -270,9 +293,10 @@ impl GpuBackend {
     fn upload(&mut self, steps: &[SequenceStep<'_>], tokens: bool) -> Result<bool, GpuError> {
         let gpu = self.gpu.clone();
         let memory = &mut self.memory;
-        let mut grown = memory.reserve_outputs(&gpu, &self.layout, self.batch.outputs.len())?;
-        grown |= memory.reserve_pages(&gpu, &self.plan, &self.book)?;
-        grown |= memory.states.reserve(&gpu, &self.book)?;
+        let grown = &mut self.unbound;
+        *grown |= memory.reserve_outputs(&gpu, &self.layout, self.batch.outputs.len())?;
+        memory.reserve_pages(&gpu, &self.plan, &self.book, grown)?;
+        *grown |= memory.states.reserve(&gpu, &self.book)?;
         memory.copy_pages(&gpu, &self.plan, &self.book, &self.batch)?;
         let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
         let n = self.batch.tokens.len();
@@ -289,14 +313,15 @@ impl GpuBackend {
             partials = partials.max(len * u64::from(splits > 1));
             shape.splits.push(splits);
         }
-        grown |= Memory::reserve(&gpu, &mut memory.partials, "partial attention", partials * 4, None)?;
+        *grown |= Memory::reserve(&gpu, &mut memory.partials, "partial attention", partials * 4, None)?;
         let scores = scores_bytes(&self.plan, n, longest);
-        grown |= Memory::reserve(&gpu, &mut memory.scores, "scores of keys", scores, None)?;
+        *grown |= Memory::reserve(&gpu, &mut memory.scores, "scores of keys", scores, None)?;
         let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
         let shape = (&self.shape, self.book.groups.len());
         memory::pack(&self.plan, &self.batch, &kvs, shape, &mut self.words, &mut self.rope);
-        grown |= Memory::reserve(&gpu, &mut memory.batch, "batch", self.words.len() as u64 * 4, None)?;
-        grown |= Memory::reserve(&gpu, &mut memory.rope, "rotation tables", self.rope.len() as u64 * 4, None)?;
+        *grown |= Memory::reserve(&gpu, &mut memory.batch, "batch", self.words.len() as u64 * 4, None)?;
+        *grown |= Memory::reserve(&gpu, &mut memory.rope, "rotation tables", self.rope.len() as u64 * 4, None)?;
+        let grown = std::mem::take(grown);
         if grown {
             for call in self.steps.iter_mut().flat_map(StepCalls::calls_mut) {
                 call.bind(&gpu, memory, &self.weights);

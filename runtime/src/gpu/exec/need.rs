@@ -8,15 +8,38 @@ use super::{
 use crate::{
     gpu::{Gpu, GpuBackend, GpuError, weights},
     graph::{CacheId, Device, Plan},
-    step::PageBook,
+    step::{Group, KvType, PageBook},
 };
 
 /// Parameters, tables and read-back buffers: small, but not nothing.
 const SMALL: u64 = 1 << 20;
 
 impl GpuBackend {
-    /// Bytes of device memory that the GPU's steps of `plan` take, with the cache full and one sequence: weights that are
-    /// copied, keys and values, states, activations.
+    /// Tokens that all sequences together may hold at most: a layer's keys and values lie in one binding. Caches of a
+    /// sliding window drop what is passed and do not count.
+    pub fn most_cached_tokens(gpu: &Gpu, plan: &Plan, kv_type: KvType) -> usize {
+        let book = PageBook::new(plan.graph.caches(), kv_type, 1);
+        let on_gpu = |cache: &usize| plan.cache_device(CacheId(*cache as u32)) == Some(Device::Gpu);
+        let groups =
+            (0..plan.graph.caches().len()).filter(on_gpu).map(|c| &book.groups[book.place(CacheId(c as u32)).0]);
+        let fits = |group: &Group| {
+            let pages = gpu.caps().max_binding as usize / group.layer_bytes(kv_type).max(1);
+            pages.saturating_mul(group.spec.page_tokens())
+        };
+        groups.filter(|group| group.spec.window.is_none()).map(fits).min().unwrap_or(usize::MAX)
+    }
+
+    /// Refuses more cached tokens than [`GpuBackend::most_cached_tokens`].
+    pub(super) fn check_cache(gpu: &Gpu, plan: &Plan, options: &GpuBackendOptions) -> Result<(), GpuError> {
+        let most = Self::most_cached_tokens(gpu, plan, options.kv_type);
+        if options.max_cached_tokens <= most {
+            return Ok(());
+        }
+        Err(GpuError::Cache { adapter: gpu.name().to_owned(), asked: options.max_cached_tokens, most })
+    }
+
+    /// Bytes of device memory that the GPU's steps of `plan` take at most, with the cache full and one sequence: weights
+    /// that are copied, keys and values, states, activations. A layer's cache that grows is there twice for a moment.
     ///
     /// # Errors
     /// Where the activations of one token do not fit a binding.
@@ -24,7 +47,7 @@ impl GpuBackend {
         let layout = lay_out(gpu, plan, options)?;
         let book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens);
         let on_gpu = |cache: &usize| plan.cache_device(CacheId(*cache as u32)) == Some(Device::Gpu);
-        let kv: u64 = (0..plan.graph.caches().len())
+        let layers: Vec<u64> = (0..plan.graph.caches().len())
             .filter(on_gpu)
             .map(|cache| {
                 let group = &book.groups[book.place(CacheId(cache as u32)).0];
@@ -32,7 +55,8 @@ impl GpuBackend {
                 let pages = pages.next_power_of_two().max(4).min(group.capacity);
                 (pages * group.layer_bytes(options.kv_type)) as u64
             })
-            .sum();
+            .collect();
+        let kv = layers.iter().sum::<u64>() + layers.iter().max().unwrap_or(&0) / 2;
         let states: u64 = state_bytes(plan).iter().sum();
         let wanted = plan.graph.vectors();
         let vectors = plan.graph.weights().zip(wanted).filter(|(_, wanted)| *wanted);

@@ -110,7 +110,7 @@ pub fn dispatches(caps: &Caps, call: &ExpertCall) -> Result<ExpertDispatches, Gp
     let defines = linear::rounding(caps, &call.linear, defines);
     let few = dispatch("expert_vec", defines, WG / team * ROWS, by_row, false);
     let by_expert = [Dim::RowsOver(64), Dim::Fixed(n as u32)];
-    let many = (!caps.software).then(|| dispatch("expert_mat", own, 64, by_expert, true));
+    let many = (!caps.software).then(|| dispatch("expert_mat", own.with("TOKENS", 64), 64, by_expert, true));
     Ok(ExpertDispatches { few, many })
 }
 

@@ -58,6 +58,19 @@ pub struct HeadCall {
     pub transposed: bool,
 }
 
+/// An RMS norm that makes a call's input, which the kernel for one row may do itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InputNorm {
+    /// What is normalised, over its whole rows.
+    pub input: Place,
+    /// First element of the scale in `vectors`.
+    pub scale: u32,
+    /// Added to the scale.
+    pub offset: f32,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
 /// Weights with one input, in one dispatch.
 #[derive(Clone, Debug)]
 pub struct LinearCall {
@@ -73,6 +86,8 @@ pub struct LinearCall {
     pub residual: Option<Place>,
     /// Of two parts of equally many rows: `act(part 0) · part 1` is written to part 0's place, and nothing else.
     pub gated: Option<Act>,
+    /// Where the input comes from, if that is a norm.
+    pub norm: Option<InputNorm>,
     /// A matrix for each head: `k` and the part's rows are a head's, and heads lie one behind the other.
     pub heads: Option<HeadCall>,
 }
@@ -82,8 +97,30 @@ pub struct LinearCall {
 pub struct Variant {
     /// The most rows that it is meant for; `u32::MAX` in the last.
     pub max_rows: u32,
+    /// It applies the call's norm itself, and reads the norm's input.
+    pub folded: bool,
     /// What runs.
     pub dispatch: Dispatch,
+}
+
+/// Bytes of a norm's scale that workgroups may read in all: what a device's cache gives in less time than a dispatch takes.
+const FOLDED_READS: u64 = 8 << 20;
+
+/// Whether the kernel for one row applies the call's norm itself. That spares a dispatch; every workgroup reads the norm's
+/// scale beside the input for it, which only pays where there are not too many.
+pub fn folds(caps: &Caps, call: &LinearCall) -> bool {
+    let Some(norm) = call.norm else { return false };
+    let raw = LinearCall { input: norm.input, ..call.clone() };
+    let few = || {
+        let team = team(call);
+        let groups = words(call, VEC_WG / team * vec_rows(1)).1;
+        u64::from(groups) * u64::from(call.k) * 4 <= FOLDED_READS
+    };
+    call.heads.is_none()
+        && call.k.is_multiple_of(32)
+        && norm.scale.is_multiple_of(4)
+        && aligned(&raw)
+        && (caps.software || few())
 }
 
 /// The kernels for `call`, for few rows first.
@@ -92,18 +129,23 @@ pub struct Variant {
 /// A call that does not fit the kernels: too many parts, a binding over 4 GiB, places that blocks cannot begin at.
 pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuError> {
     check(call)?;
-    let variant = |max_rows, dispatch| Variant { max_rows, dispatch };
+    let folded = folds(caps, call);
+    let plain = LinearCall { norm: None, ..call.clone() };
+    let raw = call.norm.filter(|_| folded).map(|norm| LinearCall { input: norm.input, ..call.clone() });
+    let (one, call) = (raw.as_ref().unwrap_or(&plain), &plain);
+    let variant = |max_rows, dispatch| Variant { max_rows, folded: folded && max_rows == 1, dispatch };
     if call.heads.is_some_and(|h| h.transposed) {
         return Ok(vec![variant(1, transposed(caps, call, 1)), variant(u32::MAX, transposed(caps, call, 8))]);
     }
     if caps.software {
-        return Ok(vec![variant(1, lanes(caps, call, 1)), variant(u32::MAX, lanes(caps, call, 8))]);
+        return Ok(vec![variant(1, lanes(caps, one, 1)), variant(u32::MAX, lanes(caps, call, 8))]);
     }
-    let many = match cooperative_subgroup(caps, call) {
-        Some(sub) => cooperative(caps, call, sub),
-        None => mat_mat(caps, call),
-    };
-    Ok(vec![variant(1, mat_vec(caps, call, 1)), variant(8, mat_vec(caps, call, 4)), variant(u32::MAX, many)])
+    let mut all = vec![variant(1, mat_vec(caps, one, 1)), variant(8, mat_vec(caps, call, 4))];
+    match cooperative_subgroup(caps, call) {
+        Some(sub) => all.push(variant(u32::MAX, cooperative(caps, call, sub))),
+        None => all.extend([(32, 32), (u32::MAX, 64)].map(|(most, tile)| variant(most, mat_mat(caps, call, tile)))),
+    }
+    Ok(all)
 }
 
 pub(super) fn check(call: &LinearCall) -> Result<(), GpuError> {
@@ -183,7 +225,8 @@ pub(super) fn defines_for(call: &LinearCall, wide: bool) -> Defines {
         .flag("VEC", wide)
         .flag("TAIL", !call.k.is_multiple_of(32))
         .flag("HEADS", call.heads.is_some())
-        .flag("TRANSPOSED", call.heads.is_some_and(|h| h.transposed));
+        .flag("TRANSPOSED", call.heads.is_some_and(|h| h.transposed))
+        .flag("NORM", call.norm.is_some());
     if let Some(s) = call.parts.iter().find_map(|p| p.scales) {
         d = d.flag("SCALES", true).with("SCALE_ROWS", s.block[0]).with("SCALE_COLS", s.block[1]);
     }
@@ -204,12 +247,15 @@ pub(super) fn defines_for(call: &LinearCall, wide: bool) -> Defines {
 /// The parameters of a call, where a workgroup computes `rows_each` rows of a weight; and workgroups in all.
 pub(super) fn words(call: &LinearCall, rows_each: u32) -> (Vec<u32>, u32) {
     let none = Place { base: 0, offset: 0, stride: 0, rows: call.rows };
-    let mut words = Vec::with_capacity(60);
+    let mut words = Vec::with_capacity(16 + 12 * MAX_PARTS);
     words.extend(call.input.words());
     words.extend(call.residual.unwrap_or(none).words());
     let of_head = call.heads.map_or(0, |_| call.parts[0].rows.div_ceil(rows_each));
     let each = call.parts[0].scales.map_or(0, |s| s.each);
     words.extend([call.k, call.k / 32, of_head, call.heads.map_or(each, |h| h.bytes as u32)]);
+    words.extend(
+        call.norm.map_or([0; 4], |n| [n.scale, n.offset.to_bits(), n.eps.to_bits(), (1.0 / call.k as f32).to_bits()]),
+    );
     let mut groups = 0u32;
     for p in &call.parts {
         words.extend(p.out.words());
@@ -220,9 +266,9 @@ pub(super) fn words(call: &LinearCall, rows_each: u32) -> (Vec<u32>, u32) {
             groups += p.rows.div_ceil(rows_each) * call.heads.map_or(1, |h| h.heads);
         }
     }
-    words.resize(12 + 12 * MAX_PARTS, 0);
+    words.resize(16 + 12 * MAX_PARTS, 0);
     if call.gated.is_some() {
-        words[12 + 12 + 7] = 0;
+        words[16 + 12 + 7] = 0;
     }
     (words, groups)
 }
@@ -251,13 +297,20 @@ fn dispatch(
     }
 }
 
+/// Invocations of a workgroup of `linear_vec`.
+const VEC_WG: u32 = 128;
+
+/// Rows of a weight that a team of `linear_vec` computes for `tokens` rows of the input.
+fn vec_rows(tokens: u32) -> u32 {
+    if tokens == 1 { 4 } else { 2 }
+}
+
 fn mat_vec(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
-    const WG: u32 = 128;
-    let rows = if tokens == 1 { 4 } else { 2 };
+    let rows = vec_rows(tokens);
     let team = team(call);
     let sub = caps.subgroups.map_or(1, |(min, _)| min.min(team));
     let defines = defines(call)
-        .with("WG", WG)
+        .with("WG", VEC_WG)
         .with("TEAM", team)
         .with("SUB", sub)
         .with("ROWS", rows)
@@ -265,7 +318,7 @@ fn mat_vec(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
         .flag("SUBGROUPS", sub > 1)
         .flag("PARTIALS", team > sub);
     let defines = rounding(caps, call, defines);
-    dispatch(caps, call, "linear_vec", defines, WG / team * rows, tokens)
+    dispatch(caps, call, "linear_vec", defines, VEC_WG / team * rows, tokens)
 }
 
 /// With how the inputs of weights in blocks are rounded for few rows: to bytes where those are multiplied in hardware,
@@ -330,10 +383,11 @@ fn transposed(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
 }
 
 /// Staged as f16 where the device has it and no weight has more precision or range than that.
-fn mat_mat(caps: &Caps, call: &LinearCall) -> Dispatch {
+fn mat_mat(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
     let wide =
         call.parts.iter().any(|p| p.scales.is_some() || matches!(p.dtype, DType::F32 | DType::BF16 | DType::MXFP4));
-    dispatch(caps, call, "linear_mat", defines(call).flag("F16", caps.f16 && !wide), 64, 64)
+    let defines = defines(call).flag("F16", caps.f16 && !wide).with("TOKENS", tokens);
+    dispatch(caps, call, "linear_mat", defines, 64, tokens)
 }
 
 #[cfg(test)]

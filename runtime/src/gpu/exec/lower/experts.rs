@@ -51,6 +51,7 @@ impl Lowering<'_> {
                 let k = step.k as u32;
                 let call = ExpertCall {
                     linear: LinearCall {
+                        norm: None,
                         input,
                         k,
                         parts: vec![linear],

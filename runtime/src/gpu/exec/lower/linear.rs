@@ -9,43 +9,70 @@ use crate::{
     gpu::{
         GpuError,
         exec::memory::Source,
-        ops::linear::{self, HeadCall, LinearCall, LinearPart, PartScales},
+        ops::linear::{self, HeadCall, InputNorm, LinearCall, LinearPart, PartScales},
     },
-    graph::{Act, Device, HeadLinearOp, LinearStep, RowInstr, RowOp, Src, StepKind, ValueId, WeightId},
+    graph::{Act, Device, HeadLinearOp, LinearStep, NormKind, RowInstr, RowOp, Src, StepKind, ValueId, WeightId},
 };
 
 impl Lowering<'_> {
     pub(super) fn linear(&mut self, step: &LinearStep, gated: Option<Act>) -> Result<StepDraft, GpuError> {
         let rows = step.prologue.rows;
-        let before = self.program(&step.prologue, Some(step.input))?;
+        let prologue = self.program(&step.prologue, Some(step.input))?;
         let input = self.source(&step.prologue, step.input);
+        let norm = self.input_norm(step);
         let mut variants: Vec<(When, Vec<Draft>)> = Vec::new();
         let bound = match &step.heads {
             Some(heads) => vec![self.heads_binding(step, heads)?],
             None => self.bindings_of(step)?,
         };
+        let mut calls = Vec::new();
         for (source, parts) in bound {
             let heads = step.heads.map(|h| HeadCall {
                 heads: h.heads as u32,
                 bytes: (h.period * self.plan.graph.weight(h.weight).row_bytes()) as u64,
                 transposed: h.transposed,
             });
-            let call = LinearCall { input, k: step.k as u32, parts, rows, residual: None, gated, heads };
+            let k = step.k as u32;
+            calls.push((source, LinearCall { input, k, parts, rows, residual: None, gated, norm, heads }));
+        }
+        // The norm is made for all of them, or for none.
+        let folds = calls.iter().all(|(_, call)| linear::folds(&self.linear_caps, call));
+        for (source, call) in calls {
+            let call = LinearCall { norm: norm.filter(|_| folds), ..call };
             let made = linear::dispatches(&self.linear_caps, &call)?;
             for (i, variant) in made.into_iter().enumerate() {
                 let draft = self.draft(variant.dispatch, &[source]);
-                match variants.get_mut(i) {
-                    Some((_, all)) => all.push(draft),
-                    None => variants.push((When::RowsUpTo(variant.max_rows), vec![draft])),
+                if let Some((_, all)) = variants.get_mut(i) {
+                    all.push(draft);
+                    continue;
                 }
+                let mut all = if folds && !variant.folded { prologue.clone() } else { Vec::new() };
+                all.push(draft);
+                variants.push((When::RowsUpTo(variant.max_rows), all));
             }
         }
+        let before = if folds { Vec::new() } else { prologue };
         let weights = step.parts.iter().map(|p| self.plan.graph.weight(p.weight));
         let flops = Flops::per_row(match &step.heads {
             Some(h) => 2 * (h.heads * h.input * h.output) as u64,
             None => weights.map(|w| 2 * (w.rows() * w.row_len()) as u64).sum(),
         });
         Ok(StepDraft { rows, flops, gated, before, variants })
+    }
+
+    /// The norm that makes the input, where the prologue is nothing else.
+    fn input_norm(&self, step: &LinearStep) -> Option<InputNorm> {
+        let [RowInstr { op: RowOp::Norm { src, norm }, store: None, .. }] = &step.prologue.instrs[..] else {
+            return None;
+        };
+        let scale = self.vector_at[norm.weight?.0 as usize];
+        let plain = norm.kind == NormKind::Rms && norm.bias.is_none() && norm.group == step.k;
+        (plain && step.input == Src::Temp(0)).then(|| InputNorm {
+            input: self.source(&step.prologue, *src),
+            scale,
+            offset: norm.weight_offset,
+            eps: norm.eps,
+        })
     }
 
     /// The gated activation that step `i`'s kernel can apply to its two outputs, and the place of the first of them,

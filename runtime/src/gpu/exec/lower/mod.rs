@@ -34,6 +34,7 @@ pub(super) use calls::{Shape, StepCalls};
 use linear::without_first;
 
 /// A call that is not compiled yet.
+#[derive(Clone)]
 struct Draft {
     kernel: Kernel,
     sources: Vec<Source>,
@@ -87,6 +88,8 @@ impl<'a> Lowering<'a> {
                 vectors.extend(scales.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
             }
         }
+        // Some kernels read four at a time.
+        vectors.resize(vectors.len().next_multiple_of(4), 0.0);
         let layout = layout::lay_out(gpu, plan, options)?;
         let rounding = book.kv_type() == KvType::F16;
         let caps = gpu.caps();
@@ -143,13 +146,19 @@ impl<'a> Lowering<'a> {
         Ok(lowering)
     }
 
-    /// Compiles every kernel, several at a time, and binds the calls.
-    pub fn compile(self, gpu: &Gpu, memory: &Memory, weights: &GpuWeights) -> Result<Vec<StepCalls>, GpuError> {
+    /// Compiles every kernel, and those of `others`, several at a time, and binds the calls.
+    pub fn compile(
+        self,
+        gpu: &Gpu,
+        memory: &Memory,
+        weights: &GpuWeights,
+        others: &[&Kernel],
+    ) -> Result<Vec<StepCalls>, GpuError> {
         let drafts = || self.steps.iter().flat_map(|s| s.before.iter().chain(s.variants.iter().flat_map(|(_, c)| c)));
         let mut kernels: Vec<&Kernel> = Vec::new();
-        for draft in drafts() {
-            if !kernels.contains(&&draft.kernel) {
-                kernels.push(&draft.kernel);
+        for kernel in drafts().map(|draft| &draft.kernel).chain(others.iter().copied()) {
+            if !kernels.contains(&kernel) {
+                kernels.push(kernel);
             }
         }
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(kernels.len().max(1));

@@ -39,6 +39,8 @@ struct Shape {
     heads: Option<(u32, bool)>,
     /// Scales for every 5 rows by 32 elements.
     scales: bool,
+    /// The input is a norm's result.
+    norm: bool,
 }
 
 impl Case {
@@ -68,6 +70,7 @@ impl Case {
         };
         let (heads, turned) = shape.heads.unwrap_or((1, false));
         let input = place(k * heads, Rows::Token);
+        let raw = shape.norm.then(|| place(k, Rows::Token));
         let residual = shape.residual.then(|| place(shape.parts[0].1 + 5, kind));
         let outs: Vec<Place> = shape.parts.iter().map(|(_, n)| place(n * heads + 5, kind)).collect();
         let mut fill = |p: Place, count: u32, width: u32| {
@@ -81,6 +84,23 @@ impl Case {
             fill(p, rows, shape.parts[0].1 + 5);
         }
         let mut vectors = vec![f32::NAN; 3];
+        let norm = raw.map(|raw| {
+            let (offset, eps) = (0.5, 1e-2);
+            vectors.resize(4, f32::NAN);
+            vectors.extend((0..k).map(|_| random.float()));
+            let scales = &vectors[4..];
+            for t in 0..tokens {
+                let row: Vec<f32> = (0..k).map(|_| 3.0 * random.float()).collect();
+                let mean = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / f64::from(k);
+                let factor = 1.0 / (mean + f64::from(eps)).sqrt();
+                for (i, (x, scale)) in row.iter().zip(scales).enumerate() {
+                    arena[(raw.base + t * raw.stride) as usize + i] = *x;
+                    let y = f64::from(*x) * factor * f64::from(scale + offset);
+                    arena[(input.base + t * input.stride) as usize + i] = y as f32;
+                }
+            }
+            InputNorm { input: raw, scale: 4, offset, eps }
+        });
         let mut weights = vec![0xff; 64];
         let mut parts = Vec::new();
         let mut sums = Vec::new();
@@ -144,7 +164,8 @@ impl Case {
             let period = if transposed { k } else { parts[0].rows } + 2;
             HeadCall { heads, bytes: parts[0].row_bytes * u64::from(period), transposed }
         });
-        let call = LinearCall { input, k, parts, rows: kind, residual, gated: shape.gated, heads };
+        vectors.resize(vectors.len().next_multiple_of(4), f32::NAN);
+        let call = LinearCall { input, k, parts, rows: kind, residual, gated: shape.gated, norm, heads };
         Self { call, tokens, outputs, batch, arena, vectors, weights, sums }
     }
 
@@ -329,6 +350,63 @@ fn few_rows_cost_no_more_than_their_rounding() {
                     let error = case.error(gpu, variant);
                     assert!(error < limit, "{dtype} x {rows} {define} on {}: {error:e}", gpu.name());
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_kernel_for_one_row_applies_norms() {
+    let base = Shape { norm: true, rows: 1, ..Shape::default() };
+    for (define, limit) in [("INT8", 1.5e-2), ("F16", HALVES), ("hardware", 1e-5), ("", 1e-5)] {
+        for (g, gpu) in testing::gpus().iter().enumerate() {
+            let (int8_dot, f16) = (define == "INT8", define == "F16" && gpu.caps().f16);
+            let software = define.is_empty() && gpu.caps().software;
+            if define == "F16" && !f16 || define.is_empty() && !software {
+                continue;
+            }
+            let caps = Caps { software, int8_dot, f16, ..gpu.caps().clone() };
+            let mut random = Random::new(0x304 + g as u64);
+            let mixed = vec![(DType::Q4_1, 70), (DType::Q4_1, 33), (DType::Q8_0, 130)];
+            let mut shapes = vec![
+                Shape { k: 576, parts: mixed, bias: true, residual: true, ..base.clone() },
+                Shape {
+                    k: 256,
+                    parts: vec![(DType::Q6_K, 130); 2],
+                    gated: Some(Act::Silu),
+                    bias: true,
+                    ..base.clone()
+                },
+                Shape { k: 8192, parts: vec![(DType::Q5_0, 9)], outputs: true, ..base.clone() },
+                Shape { k: 96, parts: vec![(DType::F16, 33), (DType::F32, 7)], outputs: true, ..base.clone() },
+                Shape {
+                    k: 64,
+                    parts: vec![(DType::F8_E4M3, 9); 2],
+                    scales: true,
+                    gated: Some(Act::GeluTanh),
+                    ..base.clone()
+                },
+            ];
+            if g != 0 {
+                // Pipelines compile slowly there.
+                shapes.drain(..3 - g.min(2));
+            }
+            for shape in shapes {
+                let case = Case::new(&mut random, &shape);
+                let variant = dispatches(&caps, &case.call).unwrap().swap_remove(0);
+                assert!(variant.folded, "{:?}", variant.dispatch.kernel);
+                let error = case.error(gpu, &variant);
+                assert!(error < limit, "{:?} {define} on {}: {error:e}", shape.parts, gpu.name());
+            }
+            // Places that four does not divide, tails, more rows: the norm is a dispatch of its own.
+            for shape in [
+                Shape { k: 64, parts: vec![(DType::F32, 9)], skew: 1, ..base.clone() },
+                Shape { k: 35, parts: vec![(DType::F32, 9)], ..base.clone() },
+            ] {
+                let case = Case::new(&mut random, &shape);
+                let variants = dispatches(&caps, &case.call).unwrap();
+                assert!(variants.iter().all(|v| !v.folded));
+                assert!(case.error(gpu, &variants[0]) < 1e-5, "{:?}", variants[0].dispatch.kernel);
             }
         }
     }

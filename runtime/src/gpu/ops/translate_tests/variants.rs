@@ -9,7 +9,7 @@ use crate::{
         ops::{
             Place,
             attention::{self, AttentionPlaces, BlockPlaces},
-            linear::{self, HeadCall, LinearCall, LinearPart, PartScales},
+            linear::{self, HeadCall, InputNorm, LinearCall, LinearPart, PartScales},
             recurrent,
             rows::{self, Places},
             sample,
@@ -161,7 +161,8 @@ pub(super) fn linear_call(parts: &[(DType, u32)], k: u32, skew: u32, change: imp
     };
     let input = place(k as usize, skew, Rows::Token);
     let parts = parts.iter().map(part).collect();
-    let mut call = LinearCall { input, k, parts, rows: Rows::Token, residual: None, gated: None, heads: None };
+    let mut call =
+        LinearCall { input, k, parts, rows: Rows::Token, residual: None, gated: None, norm: None, heads: None };
     change(&mut call);
     call
 }
@@ -204,6 +205,18 @@ fn linear_calls() -> Vec<LinearCall> {
         push(&[(dtype, 576), (dtype, 192), (dtype, 192), (dtype, 8)], &[1], &residual);
         push(&two, &[0, 1], &|c| c.gated = Some(Act::Silu));
         push(&two, &[0], &|c| c.gated = Some(Act::GeluTanh));
+        let normalised = |c: &mut LinearCall| {
+            c.norm = Some(InputNorm { input: c.input, scale: 64, offset: 0.0, eps: 1e-5 });
+        };
+        push(&[(dtype, 576), (dtype, 192), (dtype, 192)], &[0], &normalised);
+        push(&two, &[0], &|c| {
+            normalised(c);
+            c.gated = Some(Act::Silu);
+        });
+        push(&one, &[0], &|c| {
+            normalised(c);
+            outputs(c);
+        });
         push(&two, &[1], &|c| {
             c.gated = Some(Act::GeluTanh);
             residual(c);
