@@ -27,6 +27,8 @@ pub use experts::{ExpertLinearOp, GroupScore, RouteGroups, RouteOp, RouteScore, 
 pub use op::{
     Act, CacheId, NormKind, NormOp, Op, PositionScale, RopeId, Rows, StateId, StateSpec, Value, ValueId, WeightId,
 };
+#[cfg(feature = "gpu")]
+pub(crate) use plan::ResidualSum;
 pub use plan::{
     AttentionStep, Device, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, Plan, PoolStep, RowInstr, RowOp,
     RowProgram, SelectStep, Slot, Src, Step, StepKind,

@@ -10,7 +10,7 @@ use super::{Call, GpuBackend, Tail};
 use crate::{
     backend::Observed,
     gpu::{Gpu, GpuError},
-    graph::{Act, LinearStep, StepKind},
+    graph::{Act, LinearStep, StepKind, ValueId},
     profile::{Clock, RawCall, Trace},
     step::SequenceStep,
 };
@@ -187,6 +187,7 @@ impl GpuBackend {
         }
         for i in 0..self.steps.len() {
             let step = &self.steps[i];
+            let (gated, sum) = (step.gated, step.sum);
             if self.shape.count(step.rows) == 0 {
                 continue;
             }
@@ -197,9 +198,8 @@ impl GpuBackend {
                 });
             };
             submit(&self.gpu, run, |_| {});
-            let gated = step.gated;
             self.gpu.wait()?;
-            self.look_at(i, gated, look)?;
+            self.look_at(i, (gated, sum), look)?;
         }
         for step in steps.iter_mut() {
             self.book.drop_passed(step.kv, 0);
@@ -211,14 +211,20 @@ impl GpuBackend {
     pub(super) fn look_at(
         &mut self,
         i: usize,
-        gated: Option<Act>,
+        (gated, sum): (Option<Act>, Option<ValueId>),
         look: &mut dyn FnMut(&mut Observed),
     ) -> Result<(), GpuError> {
         let pair = match (&self.plan.steps[i].kind, gated) {
             (StepKind::Linear(LinearStep { parts, .. }), Some(act)) => Some((act, parts[0].output, parts[1].output)),
             _ => None,
         };
-        for value in Observed::of_step(&self.plan, i) {
+        let made_before = i.checked_sub(1).and_then(|before| self.steps[before].sum);
+        // A sum takes the place of the output that it is made of, and the next step does not make it again.
+        let values = match sum {
+            Some(sum) => vec![sum],
+            None => Observed::of_step(&self.plan, i),
+        };
+        for value in values.into_iter().filter(|v| Some(*v) != made_before) {
             // The other factor of a gated activation is never written.
             if pair.is_some_and(|(_, _, up)| up == value) {
                 continue;

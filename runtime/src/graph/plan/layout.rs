@@ -7,7 +7,8 @@ use crate::graph::op::{Rows, ValueId};
 
 impl Plan {
     /// First-fit layout of all values that cross steps, by the range of steps in which each is alive. A step's
-    /// outputs never overlap its inputs, because workers read and write both between two barriers.
+    /// outputs never overlap its inputs, because workers read and write both between two barriers; nor do sums that
+    /// its kernel could make of them.
     pub(super) fn lay_out(&mut self) {
         let mut first = HashMap::new();
         let mut last = HashMap::new();
@@ -20,6 +21,9 @@ impl Plan {
             for v in reads {
                 last.insert(v, i);
             }
+        }
+        for (i, sum) in self.residual_sums().into_iter().enumerate() {
+            first.extend(sum.map(|s| (s.sum, i)));
         }
         last.insert(self.output, usize::MAX);
         let mut order: Vec<(ValueId, usize)> = first.into_iter().collect();

@@ -76,6 +76,16 @@ pub struct Slot {
     pub width: usize,
 }
 
+/// The sum of a linear's result and another value, which the linear's own kernel can make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ResidualSum {
+    /// What is added.
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code))]
+    pub added: ValueId,
+    /// The sum.
+    pub sum: ValueId,
+}
+
 /// Steps and the places of their values.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -141,6 +151,32 @@ impl Plan {
     /// On a value that lives inside a step; the planner never hands one to a backend.
     pub fn slot(&self, id: ValueId) -> Slot {
         self.slots[id.0 as usize].expect("a value that crosses steps")
+    }
+
+    /// By step: the sum with which the next step's program begins, where it is that of the step's only result, which
+    /// nothing else reads. There is room for it as soon as the step runs.
+    pub(crate) fn residual_sums(&self) -> Vec<Option<ResidualSum>> {
+        let mut readers = vec![0u32; self.graph.values.len()];
+        for step in &self.steps {
+            step.kind.reads_and_writes().0.iter().for_each(|v| readers[v.0 as usize] += 1);
+        }
+        let sum_behind = |i: usize| {
+            let StepKind::Linear(LinearStep { parts, heads: None, prologue, .. }) = &self.steps[i].kind else {
+                return None;
+            };
+            let [part] = &parts[..] else { return None };
+            let instr = self.steps.get(i + 1)?.kind.program()?.instrs.first()?;
+            let RowInstr { op: RowOp::Add { a, b }, store: Some(sum), .. } = instr else { return None };
+            let added = match (*a, *b) {
+                (Src::Value(y), Src::Value(x)) | (Src::Value(x), Src::Value(y)) if y == part.output && x != y => x,
+                _ => return None,
+            };
+            let rows = |v: ValueId| self.graph.value(v).rows;
+            let same = [part.output, added, *sum].into_iter().all(|v| rows(v) == prologue.rows);
+            let alone = readers[part.output.0 as usize] == 1 && part.output != self.output;
+            (same && alone).then_some(ResidualSum { added, sum: *sum })
+        };
+        (0..self.steps.len()).map(sum_behind).collect()
     }
 
     /// The weights that kernels want as f32 vectors (norm scales, biases, sinks: all that have one dimension), decoded,

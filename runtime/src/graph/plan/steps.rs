@@ -213,6 +213,32 @@ impl StepKind {
         }
     }
 
+    /// Without its program's first instruction, whose result is already at `value`.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn without_first(mut self, value: ValueId) -> Self {
+        let moved = |src: &mut Src| match *src {
+            Src::Temp(0) => *src = Src::Value(value),
+            Src::Temp(t) => *src = Src::Temp(t - 1),
+            Src::Value(_) => {}
+        };
+        let program = match &mut self {
+            StepKind::Rows(p) => p,
+            StepKind::Linear(l) => {
+                moved(&mut l.input);
+                &mut l.prologue
+            }
+            StepKind::Experts(e) => {
+                moved(&mut e.input);
+                moved(&mut e.route);
+                &mut e.prologue
+            }
+            _ => return self,
+        };
+        program.instrs.remove(0);
+        program.instrs.iter_mut().flat_map(|i| i.op.srcs_mut()).flatten().for_each(moved);
+        self
+    }
+
     /// Embedding tables and weights of linears, of all experts, in the order in which they are used.
     pub fn matrices(&self) -> Vec<WeightId> {
         let tables = self.program().map_or(&[][..], |p| &p.instrs).iter().filter_map(|i| i.op.table());

@@ -51,6 +51,6 @@ impl Lowering<'_> {
         let keys =
             if op.blocks.is_some() { None } else { [op.selected, op.window, op.chunk].into_iter().flatten().min() };
         let flops = Flops { per_row: 0, per_key: 2 * (op.n_heads * (op.head_dim + op.v_dim)) as u64, keys };
-        Ok(StepDraft { rows: Rows::Token, flops, gated: None, before, variants })
+        Ok(StepDraft { variants, ..StepDraft::of(Rows::Token, flops, before) })
     }
 }

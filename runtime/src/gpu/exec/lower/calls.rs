@@ -3,7 +3,7 @@
 use super::super::Call;
 use crate::{
     gpu::ops::Dim,
-    graph::{Act, Rows},
+    graph::{Act, Rows, ValueId},
 };
 
 /// The calls of one step of the plan.
@@ -13,6 +13,8 @@ pub(in super::super) struct StepCalls {
     pub flops: Flops,
     /// Set where the step's kernel applies the gated activation of its two outputs.
     pub gated: Option<Act>,
+    /// Set where the kernel makes this sum of its output and another value, and does not write the output.
+    pub sum: Option<ValueId>,
     /// For any number of rows.
     pub(super) before: Vec<Call>,
     /// Then the first of these that suits.

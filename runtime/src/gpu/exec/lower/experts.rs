@@ -95,7 +95,7 @@ impl Lowering<'_> {
         };
         let flops = |part: &ExpertPart| 2 * (step.slots * part.out * step.k) as u64;
         let flops = Flops::per_row(step.parts.iter().map(flops).sum());
-        Ok(StepDraft { rows, flops, gated: None, before, variants })
+        Ok(StepDraft { variants, ..StepDraft::of(rows, flops, before) })
     }
 
     /// f32 scales of a part's experts, which lie equally far apart among the vectors.

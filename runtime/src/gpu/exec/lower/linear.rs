@@ -11,11 +11,20 @@ use crate::{
         exec::memory::Source,
         ops::linear::{self, HeadCall, InputNorm, LinearCall, LinearPart, PartScales},
     },
-    graph::{Act, Device, HeadLinearOp, LinearStep, NormKind, RowInstr, RowOp, Src, StepKind, ValueId, WeightId},
+    graph::{
+        Act, Device, HeadLinearOp, LinearStep, NormKind, ResidualSum, RowInstr, RowOp, Src, StepKind, ValueId, WeightId,
+    },
 };
 
 impl Lowering<'_> {
-    pub(super) fn linear(&mut self, step: &LinearStep, gated: Option<Act>) -> Result<StepDraft, GpuError> {
+    /// A linear step's calls. `gated` says that they apply the activation behind it; `sum`, that they make the sum behind
+    /// it, and write nothing else.
+    pub(super) fn linear(
+        &mut self,
+        step: &LinearStep,
+        gated: Option<Act>,
+        sum: Option<ResidualSum>,
+    ) -> Result<StepDraft, GpuError> {
         let rows = step.prologue.rows;
         let prologue = self.program(&step.prologue, Some(step.input))?;
         let input = self.source(&step.prologue, step.input);
@@ -26,14 +35,17 @@ impl Lowering<'_> {
             None => self.bindings_of(step)?,
         };
         let mut calls = Vec::new();
-        for (source, parts) in bound {
+        let residual = sum.map(|s| self.value(s.added));
+        for (source, mut parts) in bound {
+            // One part, or rows of it.
+            parts.iter_mut().zip(sum).for_each(|(part, s)| part.out = self.value(s.sum));
             let heads = step.heads.map(|h| HeadCall {
                 heads: h.heads as u32,
                 bytes: (h.period * self.plan.graph.weight(h.weight).row_bytes()) as u64,
                 transposed: h.transposed,
             });
             let k = step.k as u32;
-            calls.push((source, LinearCall { input, k, parts, rows, residual: None, gated, norm, heads }));
+            calls.push((source, LinearCall { input, k, parts, rows, residual, gated, norm, heads }));
         }
         // The norm is made for all of them, or for none.
         let folds = calls.iter().all(|(_, call)| linear::folds(&self.linear_caps, call));
@@ -57,7 +69,16 @@ impl Lowering<'_> {
             Some(h) => 2 * (h.heads * h.input * h.output) as u64,
             None => weights.map(|w| 2 * (w.rows() * w.row_len()) as u64).sum(),
         });
-        Ok(StepDraft { rows, flops, gated, before, variants })
+        Ok(StepDraft { rows, flops, gated, sum, before, variants })
+    }
+
+    /// The sum behind step `i` that its kernel can make, where one dispatch after the other has the only part, or rows of
+    /// it: the kernels add to their first part alone.
+    pub(super) fn sum_with_next(&self, i: usize, step: &LinearStep) -> Result<Option<ResidualSum>, GpuError> {
+        let next = self.plan.steps.get(i + 1).filter(|s| s.device == Device::Gpu);
+        let Some(sum) = self.sums[i].filter(|_| next.is_some()) else { return Ok(None) };
+        let single = self.bindings_of(step)?.iter().all(|(_, parts)| parts.len() == 1);
+        Ok(single.then_some(sum))
     }
 
     /// The norm that makes the input, where the prologue is nothing else.
@@ -173,18 +194,4 @@ impl Lowering<'_> {
         }
         Ok(groups)
     }
-}
-
-/// `step` without its program's first instruction, whose result is already at `value`.
-pub(super) fn without_first(step: &LinearStep, value: ValueId) -> LinearStep {
-    let moved = |src: &mut Src| match *src {
-        Src::Temp(0) => *src = Src::Value(value),
-        Src::Temp(t) => *src = Src::Temp(t - 1),
-        Src::Value(_) => {}
-    };
-    let mut step = step.clone();
-    step.prologue.instrs.remove(0);
-    step.prologue.instrs.iter_mut().flat_map(|i| i.op.srcs_mut()).flatten().for_each(moved);
-    moved(&mut step.input);
-    step
 }

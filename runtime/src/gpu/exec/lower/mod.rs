@@ -9,7 +9,7 @@ mod recurrent;
 mod select;
 mod windows;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use super::{
     Call, Dim, Dispatch, GpuBackendOptions, Kernel, Pipeline, bind,
@@ -26,12 +26,11 @@ use crate::{
         },
         weights::GpuWeights,
     },
-    graph::{Act, Device, Plan, RowProgram, Rows, Src, StepKind, ValueId},
+    graph::{Act, Device, Plan, ResidualSum, RowProgram, Rows, Src, StepKind, ValueId},
     step::{KvType, PageBook},
 };
 use calls::{Flops, When};
 pub(super) use calls::{Shape, StepCalls};
-use linear::without_first;
 
 /// A call that is not compiled yet.
 #[derive(Clone)]
@@ -46,8 +45,16 @@ struct StepDraft {
     rows: Rows,
     flops: Flops,
     gated: Option<Act>,
+    sum: Option<ResidualSum>,
     before: Vec<Draft>,
     variants: Vec<(When, Vec<Draft>)>,
+}
+
+impl StepDraft {
+    /// The same calls for any number of rows.
+    fn of(rows: Rows, flops: Flops, before: Vec<Draft>) -> Self {
+        Self { rows, flops, gated: None, sum: None, before, variants: Vec::new() }
+    }
 }
 
 /// All that must be known before memory is allocated.
@@ -67,6 +74,8 @@ pub(super) struct Lowering<'a> {
     /// First element in `vectors`, by weight.
     vector_at: Vec<u32>,
     steps: Vec<StepDraft>,
+    /// By step: the sum behind it that its kernel can make.
+    sums: Vec<Option<ResidualSum>>,
     /// The route that the pairs on the device are of, at this place of the plan.
     sorted: Option<ValueId>,
 }
@@ -106,31 +115,33 @@ impl<'a> Lowering<'a> {
             vectors,
             vector_at,
             steps: Vec::new(),
+            sums: plan.residual_sums(),
             sorted: None,
         };
-        // Set where the step before has made this step's gated activation.
-        let mut gated = None;
+        // Set where the step before has made what this step's program begins with.
+        let mut begun: Option<ValueId> = None;
         let mut states = lowering.begin_states();
         for (i, step) in plan.steps.iter().enumerate() {
-            let made = gated.take();
+            let made = begun.take();
             if step.device != Device::Gpu {
                 // Another device's.
-                let (rows, before, variants) = (Rows::Token, Vec::new(), Vec::new());
-                lowering.steps.push(StepDraft { rows, flops: Flops::default(), gated: None, before, variants });
+                lowering.steps.push(StepDraft::of(Rows::Token, Flops::default(), Vec::new()));
                 continue;
             }
-            let mut draft = match &step.kind {
+            let kind = match made {
+                Some(value) => Cow::Owned(step.kind.clone().without_first(value)),
+                None => Cow::Borrowed(&step.kind),
+            };
+            let mut draft = match &*kind {
                 StepKind::Rows(program) => {
                     let before = lowering.program(program, None)?;
-                    StepDraft { rows: program.rows, flops: Flops::default(), gated: None, before, variants: Vec::new() }
+                    StepDraft::of(program.rows, Flops::default(), before)
                 }
                 StepKind::Linear(linear) => {
-                    gated = lowering.gated_with_next(i, linear)?;
-                    let act = gated.map(|(act, _)| act);
-                    match made {
-                        Some((_, value)) => lowering.linear(&without_first(linear, value), act)?,
-                        None => lowering.linear(linear, act)?,
-                    }
+                    let gated = lowering.gated_with_next(i, linear)?;
+                    let sum = if gated.is_none() { lowering.sum_with_next(i, linear)? } else { None };
+                    begun = gated.map(|(_, value)| value).or(sum.map(|s| s.sum));
+                    lowering.linear(linear, gated.map(|(act, _)| act), sum)?
                 }
                 StepKind::Experts(experts) => lowering.experts(experts)?,
                 StepKind::Select(select) => lowering.select(&step.name, select)?,
@@ -187,6 +198,7 @@ impl<'a> Lowering<'a> {
             rows: step.rows,
             flops: step.flops,
             gated: step.gated,
+            sum: step.sum.map(|s| s.sum),
             before: step.before.iter().map(call).collect(),
             variants: step.variants.iter().map(|(n, calls)| (*n, calls.iter().map(call).collect())).collect(),
         });

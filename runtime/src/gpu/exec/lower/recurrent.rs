@@ -25,7 +25,7 @@ impl Lowering<'_> {
         let places = [step.input, step.output].map(|v| self.value(v));
         let dispatch = recurrent::short_conv(self.gpu.caps(), &step.op, width, weight, places);
         let before = vec![self.draft(dispatch, &[Source::State(step.op.state)])];
-        StepDraft { rows: Rows::Token, flops: Flops::default(), gated: None, before, variants: Vec::new() }
+        StepDraft::of(Rows::Token, Flops::default(), before)
     }
 
     pub(super) fn gated_delta(&mut self, name: &str, step: &GatedDeltaStep) -> Result<StepDraft, GpuError> {
@@ -35,6 +35,6 @@ impl Lowering<'_> {
         let dispatch = recurrent::gated_delta(self.gpu.caps(), name, &step.op, vectors, places)?;
         let before = vec![self.draft(dispatch, &[Source::State(step.op.state)])];
         let flops = Flops::per_row(7 * step.op.state_elements().unwrap_or(0) as u64);
-        Ok(StepDraft { rows: Rows::Token, flops, gated: None, before, variants: Vec::new() })
+        Ok(StepDraft::of(Rows::Token, flops, before))
     }
 }

@@ -23,7 +23,7 @@ impl Lowering<'_> {
         ];
         let per_key = (2 * step.op.n_heads * step.op.head_dim / cache.spec.every) as u64;
         let flops = Flops { per_key, ..Flops::default() };
-        Ok(StepDraft { rows: Rows::Token, flops, gated: None, before, variants: Vec::new() })
+        Ok(StepDraft::of(Rows::Token, flops, before))
     }
 
     pub(super) fn pool(&mut self, name: &str, step: &PoolStep) -> Result<StepDraft, GpuError> {
@@ -33,7 +33,7 @@ impl Lowering<'_> {
         let made = select::pool(self.gpu.caps(), name, &step.op, &cache, bias, places)?;
         let kv = Source::Kv(step.op.cache.0 as usize);
         let before = made.into_iter().map(|dispatch| self.draft(dispatch, &[kv])).collect();
-        Ok(StepDraft { rows: Rows::Token, flops: Flops::default(), gated: None, before, variants: Vec::new() })
+        Ok(StepDraft::of(Rows::Token, Flops::default(), before))
     }
 
     fn cached_rows(&self, cache: CacheId) -> CachedRows {
