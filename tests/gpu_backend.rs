@@ -6,7 +6,7 @@ mod support;
 
 use std::{fs, path::Path, sync::Arc};
 
-use handmill_models::{Engine, EngineOptions, Error, Model};
+use handmill_models::{Engine, EngineOptions, Error, Model, engine::Step};
 use handmill_runtime::{
     Backend, SplitBackend,
     cpu::{CpuOptions, Isa},
@@ -14,7 +14,7 @@ use handmill_runtime::{
     graph::{Device, Plan, StepKind},
     step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
-use support::{DeviceChoice, Fixture, KvChoice, Matrix, Options, Session, Skip, assert_close, skip};
+use support::{DeviceChoice, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, skip};
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
 const TOLERANCE: f32 = 1e-3;
@@ -176,7 +176,7 @@ fn a_forked_prompt_and_a_profile_on_two_devices() {
     let most = engine.backend().max_step_tokens();
     let long = vec![1; most + 1];
     let before = second.len();
-    let step = handmill_models::engine::Step { sequence: &mut second, tokens: &long, outputs: Outputs::Last };
+    let step = Step { sequence: &mut second, tokens: &long, outputs: Outputs::Last };
     assert!(engine.step(&mut [step]).is_err());
     assert_eq!(second.len(), before);
 }
@@ -372,6 +372,75 @@ fn tokens_chosen_steps_ahead_are_those_of_the_host() {
                 break;
             }
             assert_eq!(chosen, Some(*id), "{name}, token {k}");
+        }
+    }
+}
+
+/// Keys that turn when they are read: however sequences grow, alternate and share steps, they turn as on the CPU. Their
+/// angles stay on the device: what a step uploads does not grow with the sequence.
+#[test]
+fn angles_of_keys_stay_on_the_device() {
+    for name in ["phi3-longrope", "llama-dynamic"] {
+        let Some(gpu) = open("angles_of_keys_stay_on_the_device", GpuOptions::default()) else { return };
+        let fixture = Fixture::load(name);
+        let ids: Vec<u32> = fixture.prompt_ids.iter().copied().cycle().take(140).collect();
+        let mut engine = engine(&fixture.dir, &gpu, None).expect("an engine");
+        let cpu = || Session::open(&fixture.dir, Options::default());
+        let check = |what: &str, got: &[f32], session: &mut Session, id: u32| {
+            let want = Matrix::new(got.len(), session.feed_last(&[id]));
+            assert_close(&format!("{name}, {what}"), &Matrix::new(got.len(), got.to_vec()), &want, TOLERANCE);
+        };
+        let (mut long, mut on_cpu) = (engine.sequence(), cpu());
+        let mut uploaded = Vec::new();
+        let uploads = |engine: &mut Engine| engine.backend().gpu_stats().expect("a GPU").uploaded;
+        for (i, &id) in ids.iter().enumerate() {
+            let before = uploads(&mut engine);
+            let logits = engine.prefill(&mut long, &[id]).expect("a token").to_vec();
+            uploaded.push(uploads(&mut engine) - before);
+            check(&format!("token {i}"), &logits, &mut on_cpu, id);
+        }
+        // A step of two sequences on either side of the original length, then one of the shorter alone.
+        let (mut short, mut short_on_cpu) = (engine.sequence(), cpu());
+        for &id in &ids[..12] {
+            let before = uploads(&mut engine);
+            let mut step = |tokens, both: bool| {
+                let mut steps = vec![Step { sequence: &mut short, tokens, outputs: Outputs::Last }];
+                if both {
+                    steps.push(Step { sequence: &mut long, tokens, outputs: Outputs::Last });
+                }
+                engine.step(&mut steps).expect("a step").to_vec()
+            };
+            let (both, alone) = (step(&[id], true), step(&[id], false));
+            uploaded.push(uploads(&mut engine) - before);
+            let (of_short, of_long) = both.split_at(both.len() / 2);
+            check("the shorter", of_short, &mut short_on_cpu, id);
+            check("the longer", of_long, &mut on_cpu, id);
+            check("the shorter alone", &alone, &mut short_on_cpu, id);
+        }
+        if name == "phi3-longrope" {
+            // Behind the original length, in single steps and in pairs, most of which have as much to say as the others.
+            for uploads in [&uploaded[20..ids.len()], &uploaded[ids.len() + 1..ids.len() + 8]] {
+                let least = uploads.iter().min().expect("steps");
+                let more = uploads.iter().filter(|bytes| **bytes > least + 32).count();
+                assert!(more <= 2, "only where tables grow: {uploaded:?}");
+            }
+        }
+        // Several steps under way while tables are filled anew.
+        let backend = engine.backend().as_gpu().expect("a GPU");
+        let greedy = Choice { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0, token_row: None };
+        backend.choose_by(&greedy).expect("a choice");
+        let (mut kv, mut on_cpu) = (SequenceKv::default(), cpu());
+        let mut logits = on_cpu.feed_last(&ids[..10]);
+        backend.step_ahead(&mut kv, Some(&ids[..10])).expect("a prompt");
+        for k in 0..30 {
+            backend.step_ahead(&mut kv, None).expect("a token");
+            let id = argmax(&logits);
+            if logits.iter().filter(|x| **x > logits[id] - 2.0 * TOLERANCE).count() > 1 {
+                assert!(k > 10, "{name} chooses nothing for certain");
+                break;
+            }
+            assert_eq!(backend.read_token().expect("a token"), Some(id as u32), "{name}, token {k} ahead");
+            logits = on_cpu.feed_last(&[id as u32]);
         }
     }
 }

@@ -86,6 +86,15 @@ impl RopeSpec {
         !matches!(self.freqs, RopeFreqs::Fixed(_))
     }
 
+    /// The least length at which a sequence turns as one of `len` tokens does: frequencies and factor are the same.
+    pub fn regime(&self, len: usize) -> usize {
+        match self.freqs {
+            RopeFreqs::ByLength { original, .. } if len > original => original + 1,
+            RopeFreqs::Dynamic { max_position, .. } if len > max_position => len,
+            _ => 0,
+        }
+    }
+
     /// The `rotary_dims / 2` rotation speeds for a sequence of `len` tokens.
     pub fn inv_freq(&self, len: usize) -> Vec<f32> {
         match &self.freqs {
@@ -114,5 +123,37 @@ impl RopeSpec {
     pub fn powers(theta: f64, rotary_dims: usize) -> Vec<f32> {
         let exponent = |j: usize| (2 * j) as f32 / rotary_dims as f32;
         (0..rotary_dims / 2).map(|j| theta.powf(f64::from(exponent(j))) as f32).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_a_regime_turn_alike() {
+        let long = RopeFreqs::ByLength {
+            short: vec![1.0, 0.5],
+            long: vec![0.25, 0.125],
+            original: 16,
+            long_attention_factor: 2.0,
+        };
+        let dynamic = RopeFreqs::Dynamic { theta: 100.0, factor: 2.0, max_position: 16 };
+        for (freqs, regimes) in [(RopeFreqs::Fixed(vec![1.0, 0.5]), 1), (long, 2), (dynamic, 1 + 24)] {
+            let spec = RopeSpec::new(RopeLayout::Half, 4, freqs);
+            let mut seen = Vec::new();
+            for len in 0..=40 {
+                let regime = spec.regime(len);
+                assert!(regime <= len && spec.regime(regime) == regime);
+                assert_eq!(
+                    (spec.inv_freq(regime), spec.factor(regime)),
+                    (spec.inv_freq(len), spec.factor(len)),
+                    "{len}"
+                );
+                seen.push(regime);
+            }
+            seen.dedup();
+            assert_eq!(seen.len(), regimes);
+        }
     }
 }

@@ -89,15 +89,13 @@ fn normaliser(top: f32, sum: f32, head: u32) -> f32 {
 }
 
 #if ROTATE
-// Cosines of the cached positions of a sequence; the sines lie `sines` behind.
+// The table of the angles of a sequence's positions.
 struct KeyAngles {
-    cosines: u32,
-    sines: u32,
+    table: u32,
 }
 
 fn key_angles(sequence: u32) -> KeyAngles {
-    let record = batch[8] + 4u * params.rope;
-    return KeyAngles(batch[record + 1u] + batch[batch[9] + sequence] * params.half, batch[record + 2u] * params.half);
+    return KeyAngles(batch[batch[9] + params.rope * batch[2] + sequence]);
 }
 
 // Element `i` of the key at `key`, turned by the angles of its position.
@@ -113,9 +111,9 @@ fn rotated(key: u32, i: u32, angles: KeyAngles, position: u32) -> f32 {
     let second = i >= params.half;
 #endif
     let both = pair(j, params.half);
-    let at = angles.cosines + position * params.half + j;
+    let at = angles.table + position * 2u * params.half + j;
     let x = vec2(kv_element(key + both.x), kv_element(key + both.y));
-    let y = turned(x, ropes[at], ropes[at + angles.sines]);
+    let y = turned(x, ropes[at], ropes[at + params.half]);
     return select(y.x, y.y, second);
 }
 

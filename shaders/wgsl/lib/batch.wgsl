@@ -9,10 +9,10 @@
 //        first row, rows, cached tokens (this step's included), 0,
 //        then for each group of caches: pages_at (page numbers, oldest first), first_page (pages dropped before it)
 //   7 sequence_stride
-//   8 ropes_at   records of 4 words: rows_at (in `rope`: for each token row rotary_dims/2 cos, then as many sin),
-//        keys_at (cos of every cached position, rotary_dims/2 each, sequences one after the other; then the sines),
-//        keys (cached positions of all sequences together), 0
-//   9 first_keys_at   u32 for each sequence: its first position in a rope's key table
+//   8 rows_at   u32 for each rope: where in `ropes` the angles of the token rows begin
+//   9 tables_at   for each rope a u32 for each sequence: where in `ropes` the angles of its positions begin that keys turn
+//        by when they are read; nothing where no keys do
+//        A row of either is of rotary_dims/2 cosines, then as many sines.
 //  10 splits_at   u32 for each kind of attention: the parts that it divides a row's keys into, where it does
 //  11 chosen_at   where in `chosen` the tokens that this step chooses begin (see sample.wgsl)
 //  12 states_at   two words for each sequence: the slots of the states that the step reads (0xffffffff: zeroes) and writes

@@ -1,4 +1,4 @@
-// Angles of rotary position embedding: cosines and sines that the host computed once a step.
+// Angles of rotary position embedding: cosines and sines that the host computed.
 
 #import batch
 
@@ -6,7 +6,7 @@
 
 // First cosine of a token row; `half` of them, then as many sines.
 fn row_angles(rope: u32, half: u32, row: u32) -> u32 {
-    return batch[batch[8] + 4u * rope] + row * 2u * half;
+    return batch[batch[8] + rope] + row * 2u * half;
 }
 
 // Elements of a head that pair `j` turns.

@@ -4,7 +4,6 @@ use wgpu::BufferUsages as U;
 
 use super::{lower::Shape, states::StateBuffers};
 use crate::{
-    cpu::ops::rope_cos_sin,
     gpu::{Gpu, GpuError, kernel::Binding, weights::GpuWeights},
     graph::{CacheId, Device, Plan, StateId},
     step::{Batch, PageBook, SequenceKv},
@@ -250,18 +249,9 @@ fn bindable(gpu: &Gpu, what: &str, bytes: u64) -> Result<(), GpuError> {
 /// Words of `batch.wgsl`'s header.
 const HEADER: usize = 16;
 
-/// Writes the step down as `lib/batch.wgsl` reads it, and the rotation tables as f32 into `rope`. There are `n_groups`
-/// groups of caches.
-pub(super) fn pack(
-    plan: &Plan,
-    batch: &Batch,
-    kvs: &[&SequenceKv],
-    (shape, n_groups): (&Shape, usize),
-    words: &mut Vec<u32>,
-    rope: &mut Vec<f32>,
-) {
+/// Writes the step down as `lib/batch.wgsl` reads it, but for its angles. There are `n_groups` groups of caches.
+pub(super) fn pack(batch: &Batch, kvs: &[&SequenceKv], shape: &Shape, n_groups: usize, words: &mut Vec<u32>) {
     words.clear();
-    rope.clear();
     words.resize(HEADER, 0);
     let n = batch.tokens.len();
     words[0] = n as u32;
@@ -290,8 +280,6 @@ pub(super) fn pack(
             words.extend_from_slice(kv.pages.get(g).map_or(&[], Vec::as_slice));
         }
     }
-    words[9] = words.len() as u32;
-    words.extend(batch.sequences.iter().map(|s| s.first_key as u32));
     words[10] = words.len() as u32;
     words.extend_from_slice(&shape.splits);
     words[12] = words.len() as u32;
@@ -299,35 +287,4 @@ pub(super) fn pack(
         words.extend([sequence.state.from.unwrap_or(u32::MAX), sequence.state.to]);
     }
     words[13] = shape.longest as u32;
-    words[8] = words.len() as u32;
-    let records = words.len();
-    words.resize(records + 4 * plan.graph.ropes().len(), 0);
-    for (r, spec) in plan.graph.ropes().iter().enumerate() {
-        let half = spec.rotary_dims / 2;
-        words[records + 4 * r] = rope.len() as u32;
-        let mut at = rope.len();
-        rope.resize(at + n * 2 * half, 0.0);
-        let keys_at = rope.len();
-        if spec.length_dependent() {
-            words[records + 4 * r + 1] = keys_at as u32;
-            words[records + 4 * r + 2] = batch.cached as u32;
-            rope.resize(keys_at + 2 * half * batch.cached, 0.0);
-        }
-        for sequence in &batch.sequences {
-            let (inv_freq, factor) = (spec.inv_freq(sequence.length), spec.factor(sequence.length));
-            for row in sequence.first_row..sequence.first_row + sequence.n_rows {
-                let (cos, sin) = rope[at..at + 2 * half].split_at_mut(half);
-                let position = (batch.positions[row] as usize).saturating_sub(spec.back);
-                rope_cos_sin(&inv_freq, factor, position, cos, sin);
-                at += 2 * half;
-            }
-            if spec.length_dependent() {
-                let (cos, sin) = rope[keys_at..].split_at_mut(half * batch.cached);
-                for position in 0..sequence.cached {
-                    let key = (sequence.first_key + position) * half..(sequence.first_key + position + 1) * half;
-                    rope_cos_sin(&inv_freq, factor, position, &mut cos[key.clone()], &mut sin[key]);
-                }
-            }
-        }
-    }
 }

@@ -6,6 +6,7 @@
 //! when a buffer had to grow are the bind groups made again.
 
 mod ahead;
+mod angles;
 #[cfg(test)]
 mod expert_tests;
 mod kinds;
@@ -34,6 +35,7 @@ use crate::{
     step::{Batch, GpuStats, KvType, Outputs, PageBook, SequenceKv, SequenceStep, StepError},
 };
 use ahead::Ahead;
+use angles::Angles;
 use kinds::AttentionKind;
 use lower::{Lowering, Shape, StepCalls, layout::scores_bytes};
 use memory::{ArenaLayout, Memory, Source};
@@ -63,7 +65,7 @@ pub struct GpuBackend {
     shape: Shape,
     kinds: Vec<AttentionKind>,
     words: Vec<u32>,
-    rope: Vec<f32>,
+    angles: Angles,
     results: Vec<f32>,
     stats: GpuStats,
     /// Buffers have grown that calls are not bound to yet: a step may fail between the two.
@@ -121,6 +123,7 @@ impl GpuBackend {
             shape: Shape::default(),
             kinds,
             gpu,
+            angles: Angles::new(&plan),
             plan,
             book,
             weights,
@@ -129,7 +132,6 @@ impl GpuBackend {
             steps,
             batch: Batch::default(),
             words: Vec::new(),
-            rope: Vec::new(),
             results: Vec::new(),
             stats: GpuStats::default(),
             unbound: false,
@@ -317,11 +319,11 @@ impl GpuBackend {
         let scores = scores_bytes(&self.plan, n, longest);
         *grown |= Memory::reserve(&gpu, &mut memory.scores, "scores of keys", scores, None)?;
         let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
-        let shape = (&self.shape, self.book.groups.len());
-        memory::pack(&self.plan, &self.batch, &kvs, shape, &mut self.words, &mut self.rope);
+        memory::pack(&self.batch, &kvs, &self.shape, self.book.groups.len(), &mut self.words);
+        self.angles.pack(&self.plan, &self.batch, gpu.caps().max_binding, &mut self.words);
         *grown |= Memory::reserve(&gpu, &mut memory.batch, "batch", self.words.len() as u64 * 4, None)?;
-        *grown |= Memory::reserve(&gpu, &mut memory.rope, "rotation tables", self.rope.len() as u64 * 4, None)?;
-        let grown = std::mem::take(grown);
+        let new_angles = Memory::reserve(&gpu, &mut memory.rope, "rotation tables", self.angles.bytes(), None)?;
+        let grown = std::mem::take(grown) | new_angles;
         if grown {
             for call in self.steps.iter_mut().flat_map(StepCalls::calls_mut) {
                 call.bind(&gpu, memory, &self.weights);
@@ -331,16 +333,15 @@ impl GpuBackend {
         if let Some(ahead) = &self.ahead {
             self.words[11] = ahead.slot() as u32;
         }
-        for (buffer, bytes) in [
-            (&memory.batch, bytemuck::cast_slice::<u32, u8>(&self.words)),
-            (&memory.rope, bytemuck::cast_slice(&self.rope)),
-            (&memory.tokens, bytemuck::cast_slice(ids)),
-        ] {
+        for (buffer, bytes) in
+            [(&memory.batch, bytemuck::cast_slice::<u32, u8>(&self.words)), (&memory.tokens, bytemuck::cast_slice(ids))]
+        {
             if !bytes.is_empty() {
                 gpu.queue.write_buffer(buffer, 0, bytes);
                 self.stats.uploaded += bytes.len() as u64;
             }
         }
+        self.stats.uploaded += self.angles.upload(&gpu, &memory.rope, &self.plan, new_angles);
         Ok(grown)
     }
 

@@ -1,7 +1,7 @@
 //! How much device memory a plan takes.
 
 use super::{
-    GpuBackendOptions,
+    GpuBackendOptions, angles,
     lower::layout::{lay_out, scores_bytes},
     states::state_bytes,
 };
@@ -11,7 +11,7 @@ use crate::{
     step::{Group, KvType, PageBook},
 };
 
-/// Parameters, tables and read-back buffers: small, but not nothing.
+/// Parameters, angles of rows and read-back buffers: small, but not nothing.
 const SMALL: u64 = 1 << 20;
 
 impl GpuBackend {
@@ -39,7 +39,7 @@ impl GpuBackend {
     }
 
     /// Bytes of device memory that the GPU's steps of `plan` take at most, with the cache full and one sequence: weights
-    /// that are copied, keys and values, states, activations. A layer's cache that grows is there twice for a moment.
+    /// that are copied, keys and values, states, activations, angles of keys. A layer's cache that grows is there twice for a moment.
     ///
     /// # Errors
     /// Where the activations of one token do not fit a binding.
@@ -62,6 +62,7 @@ impl GpuBackend {
         let vectors = plan.graph.weights().zip(wanted).filter(|(_, wanted)| *wanted);
         let vectors: u64 = vectors.map(|((_, t), _)| (t.rows() * t.row_len()) as u64 * 4).sum();
         let scores = scores_bytes(plan, layout.max_tokens, options.max_cached_tokens);
-        Ok(weights::bytes_to_copy(gpu, plan) + kv + states + layout.bytes(1) + vectors + scores + SMALL)
+        let tables = angles::table_bytes(plan, options.max_cached_tokens);
+        Ok(weights::bytes_to_copy(gpu, plan) + kv + states + layout.bytes(1) + vectors + scores + tables + SMALL)
     }
 }

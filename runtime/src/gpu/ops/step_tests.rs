@@ -68,8 +68,6 @@ impl TestStep {
         };
         let mut records = Vec::new();
         let mut first_row = 0;
-        let mut first_keys = Vec::new();
-        let mut keys = 0;
         for s in sequences {
             let own = numbered(s.cached.div_ceil(PAGE), &mut n_pages);
             let at = batch.len() as u32;
@@ -82,18 +80,15 @@ impl TestStep {
             pages.push(own);
             block_pages.push(blocks);
             first_row += s.rows;
-            first_keys.push(keys as u32);
-            keys += s.cached;
         }
         section(&mut batch, 6, records);
         batch[7] = 10;
-        section(&mut batch, 9, first_keys);
         section(&mut batch, 10, vec![0xdead_beef, splits]);
         let mut ropes = vec![f32::NAN];
-        let mut records = Vec::new();
+        let (mut rows_at, mut tables_at) = (Vec::new(), Vec::new());
         for spec in specs {
             let half = spec.rotary_dims / 2;
-            records.push(ropes.len() as u32);
+            rows_at.push(ropes.len() as u32);
             let (mut cos, mut sin) = (vec![0.0; half], vec![0.0; half]);
             let mut angles = |s: &Sequence, position: usize| {
                 rope_cos_sin(&spec.inv_freq(s.cached), spec.factor(s.cached), position, &mut cos, &mut sin);
@@ -106,14 +101,18 @@ impl TestStep {
                     ropes.extend(sin);
                 }
             }
-            records.push(ropes.len() as u32);
-            let all: Vec<_> = sequences.iter().flat_map(|s| (0..s.cached).map(move |p| (s, p))).collect();
-            let tables: Vec<_> = all.into_iter().map(|(s, p)| angles(s, p)).collect();
-            tables.iter().for_each(|(cos, _)| ropes.extend(cos));
-            tables.iter().for_each(|(_, sin)| ropes.extend(sin));
-            records.extend([keys as u32, 0]);
+            for s in sequences {
+                ropes.push(f32::NAN);
+                tables_at.push(ropes.len() as u32);
+                for position in 0..s.cached {
+                    let (cos, sin) = angles(s, position);
+                    ropes.extend(cos);
+                    ropes.extend(sin);
+                }
+            }
         }
-        section(&mut batch, 8, records);
+        section(&mut batch, 8, rows_at);
+        section(&mut batch, 9, tables_at);
         let longest = sequences.iter().map(|s| s.cached).max().unwrap_or(0);
         batch[13] = longest as u32;
         Self {
