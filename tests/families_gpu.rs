@@ -90,6 +90,7 @@ fn devices() -> &'static [Device] {
                     max_binding: Some(4 << 20),
                     max_buffer: None,
                     submit_flops: Some(200_000),
+                    max_staging: Some(4 << 10),
                     max_invocations: Some(256),
                     max_storage_buffers: Some(8),
                     pretend_hardware: true,

@@ -4,7 +4,9 @@
 mod support;
 
 use handmill_runtime::cpu::Isa;
-use support::{Golden, KvChoice, Options, Session, argmax, fixtures_dir, full, golden, handmill, model_path};
+use support::{
+    Golden, KvChoice, Options, Session, argmax, fixtures_dir, full, golden, handmill, log_probability, model_path,
+};
 
 /// Where llama.cpp's margin is smaller, the choice hangs on rounding: both quantise activations, differently.
 const MARGIN: f64 = 0.3;
@@ -96,10 +98,7 @@ fn against_reference(session: &mut Session, golden: &Golden, n: usize) -> (f64, 
     let logits = session.feed(&golden.text_ids[..n]);
     let (mut drift, mut off) = (0.0, 0.0);
     for (i, &expected) in golden.text_logprobs[..n - 1].iter().enumerate() {
-        let row = logits.row(i);
-        let max = row.iter().copied().fold(f32::MIN, f32::max);
-        let sum: f64 = row.iter().map(|&v| f64::from(v - max).exp()).sum();
-        let logprob = f64::from(row[golden.text_ids[i + 1] as usize] - max) - sum.ln();
+        let logprob = log_probability(logits.row(i), golden.text_ids[i + 1]);
         drift += expected - logprob;
         off += (expected - logprob).abs();
     }

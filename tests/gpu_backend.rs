@@ -10,29 +10,18 @@ use handmill_models::{Engine, EngineOptions, Error, Model, engine::Step};
 use handmill_runtime::{
     Backend, SplitBackend,
     cpu::{CpuOptions, Isa},
-    gpu::{CapsOverride, Choice, Gpu, GpuBackendOptions, GpuError, GpuOptions},
+    gpu::{CapsOverride, Choice, Gpu, GpuBackendOptions, GpuOptions},
     graph::{Device, Plan, StepKind},
     step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
-use support::{DeviceChoice, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, skip};
+use support::{DeviceChoice, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, open_gpu, skip};
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
 const TOLERANCE: f32 = 1e-3;
 
 /// A device of the test's own; none, and a visible line, where there is no adapter.
 fn open(test: &str, options: GpuOptions) -> Option<Arc<Gpu>> {
-    match Gpu::open(&options) {
-        Ok(gpu) => Some(gpu.into()),
-        Err(GpuError::NoAdapter) => {
-            skip(
-                Skip::Missing,
-                &format!("gpu_backend::{test}"),
-                "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)",
-            );
-            None
-        }
-        Err(e) => panic!("{e}"),
-    }
+    open_gpu(&format!("gpu_backend::{test}"), &options)
 }
 
 fn with_caps(caps: CapsOverride) -> GpuOptions {

@@ -7,6 +7,13 @@ pub fn argmax(row: &[f32]) -> usize {
     (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
+/// Log-probability of `token` where `row` are logits.
+pub fn log_probability(row: &[f32], token: u32) -> f64 {
+    let max = row.iter().copied().fold(f32::MIN, f32::max);
+    let sum: f64 = row.iter().map(|&v| f64::from(v - max).exp()).sum();
+    f64::from(row[token as usize] - max) - sum.ln()
+}
+
 /// The largest |a − b|, with its row and column. NaN on either side counts as infinitely far.
 pub fn worst(got: &Matrix, want: &Matrix) -> (f32, usize, usize) {
     assert_eq!((got.rows, got.cols), (want.rows, want.cols), "shapes differ: got (left), want (right)");

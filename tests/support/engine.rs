@@ -57,6 +57,11 @@ impl Session {
         Ok(Self { engine, sequence })
     }
 
+    /// The engine.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
     /// Continues the sequence in one step; logits of every token.
     pub fn feed(&mut self, tokens: &[u32]) -> Matrix {
         self.try_feed(tokens).unwrap_or_else(|e| panic!("{} tokens: {e}", tokens.len()))

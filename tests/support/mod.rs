@@ -14,12 +14,16 @@ mod gguf_hybrid;
 mod gguf_latent;
 mod gguf_rope;
 mod gguf_v4;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod models;
 mod readme;
 
-pub use compare::{argmax, assert_close, worst};
+pub use compare::{argmax, assert_close, log_probability, worst};
 pub use engine::{DeviceChoice, KvChoice, Options, Session};
 pub use fixture::{FAMILIES, Fixture, Matrix, Spelling, fixtures_dir};
 pub use gguf::write_gguf;
+#[cfg(feature = "gpu")]
+pub use gpu::open_gpu;
 pub use models::{Golden, Skip, full, golden, handmill, model_path, skip};
 pub use readme::family_table;

@@ -25,6 +25,8 @@ pub struct Caps {
     pub max_buffer: u64,
     /// Operations of one submit: few enough for a driver whose time-out is a second or two.
     pub submit_flops: u64,
+    /// Bytes of weights on their way to the device at a time.
+    pub max_staging: u64,
     /// Invocations of a workgroup (also the limit of its x size).
     pub max_invocations: u32,
     /// Storage buffers of one kernel.
@@ -66,6 +68,8 @@ pub struct CapsOverride {
     pub max_buffer: Option<u64>,
     /// Operations of one submit.
     pub submit_flops: Option<u64>,
+    /// Bytes of weights on their way to the device at a time.
+    pub max_staging: Option<u64>,
     /// Invocations of a workgroup.
     pub max_invocations: Option<u32>,
     /// Storage buffers of one kernel.
@@ -116,6 +120,9 @@ impl CapsOverride {
     }
 }
 
+/// Enough for any bus to be busy, little beside the weights of any model that needs to be copied.
+const MAX_STAGING: u64 = 64 << 20;
+
 /// Half a second of a device that does 200 GFLOP/s with our kernels, which the slowest integrated ones do, and of a
 /// discrete one that does 2 TFLOP/s.
 fn submit_flops(kind: wgpu::DeviceType) -> u64 {
@@ -154,6 +161,7 @@ impl Caps {
             max_binding: o.max_binding.unwrap_or(u64::MAX).min(limits.max_storage_buffer_binding_size),
             max_buffer: o.max_buffer.unwrap_or(u64::MAX).min(limits.max_buffer_size),
             submit_flops: o.submit_flops.unwrap_or(submit_flops(info.device_type)),
+            max_staging: o.max_staging.unwrap_or(MAX_STAGING),
             max_invocations: o
                 .max_invocations
                 .unwrap_or(u32::MAX)

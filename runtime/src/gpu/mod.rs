@@ -17,6 +17,7 @@ mod import;
 mod import;
 mod kernel;
 pub mod ops;
+mod staging;
 #[cfg(test)]
 pub(crate) mod testing;
 mod weights;

@@ -25,6 +25,7 @@ pub(crate) fn gpus() -> &'static [Gpu] {
             no_host_import: true,
             max_buffer: None,
             submit_flops: None,
+            max_staging: None,
             max_binding: None,
             max_invocations: Some(256),
             max_storage_buffers: Some(8),

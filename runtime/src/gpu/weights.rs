@@ -3,7 +3,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{Gpu, GpuError};
+use super::{Gpu, GpuError, staging::Staging};
 use crate::{
     format::{Mapping, Tensor},
     graph::{Device, Plan, WeightId},
@@ -38,13 +38,33 @@ fn device_bytes(tensor: &Tensor) -> u64 {
     device_format(tensor).1 * tensor.rows() as u64
 }
 
-/// The rows of a tensor of MXFP4 with scales of its own, as blocks that hold theirs.
-fn whole_blocks(tensor: &Tensor) -> Vec<u8> {
+/// Writes rows of a weight to `buffer` from byte `at` on, in the device's format.
+fn write(
+    staging: &mut Staging<'_>,
+    (buffer, at): (&wgpu::Buffer, u64),
+    tensor: &Tensor,
+    rows: Range<usize>,
+) -> Result<(), GpuError> {
+    if tensor.dtype() != DType::MXFP4_SPLIT {
+        let row = tensor.row_bytes();
+        return staging.write(buffer, at, &tensor.bytes()[rows.start * row..rows.end * row]);
+    }
+    // Blocks that hold their scales, made as they are needed.
     let blocks: &[BlockMXFP4Split] = bytemuck::cast_slice(tensor.bytes());
     let scales = tensor.scales().map_or(&[][..], |s| &s.bytes[..]);
-    let scales = scales.iter().copied().chain(std::iter::repeat(127));
-    let whole: Vec<BlockMXFP4> = blocks.iter().zip(scales).map(|(b, e)| b.with_scale(e)).collect();
-    bytemuck::cast_slice(&whole).to_vec()
+    let in_row = tensor.row_len() / DType::MXFP4.block_len();
+    let first = rows.start * in_row;
+    let (blocks, scales) = (&blocks[first..rows.end * in_row], scales.get(first..).unwrap_or_default());
+    // Four of them are whole words.
+    let each = (staging.piece() / size_of::<BlockMXFP4>() / 4 * 4).max(4);
+    let mut scales = scales.iter().copied().chain(std::iter::repeat(127));
+    let mut at = at;
+    for blocks in blocks.chunks(each) {
+        let whole: Vec<BlockMXFP4> = blocks.iter().zip(&mut scales).map(|(b, e)| b.with_scale(e)).collect();
+        staging.write(buffer, at, bytemuck::cast_slice(&whole))?;
+        at += size_of_val(&whole[..]) as u64;
+    }
+    Ok(())
 }
 
 /// Rows of a weight, their first byte in a file, their length.
@@ -79,8 +99,6 @@ pub(super) struct GpuWeights {
     gpu: Arc<Gpu>,
 }
 
-/// Bytes in one submit of the staging path; the queue keeps a few of them at a time.
-const STAGING: usize = 16 << 20;
 /// Alignment of a copied weight within its buffer: any device's binding alignment.
 const ALIGN: u64 = 256;
 
@@ -178,6 +196,8 @@ impl GpuWeights {
         let total: u64 = wanted.iter().map(len).sum();
         // Buffers as large as allowed, but not so large that a driver has trouble finding them.
         let most = self.gpu.caps().max_buffer.min(1 << 30);
+        let gpu = self.gpu.clone();
+        let mut staging = Staging::new(&gpu, total, progress);
         let mut rest = &wanted[..];
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -191,48 +211,14 @@ impl GpuWeights {
             let mut at = 0;
             for piece in &rest[..n] {
                 let (id, rows) = piece.clone();
-                self.write(&buffer, at, (plan.graph.weight(id), rows.clone()), total, progress)?;
+                write(&mut staging, (&buffer, at), plan.graph.weight(id), rows.clone())?;
                 self.put(id, WeightPlace { rows, buffer: self.buffers.len(), byte: at });
                 at = (at + len(piece)).next_multiple_of(ALIGN);
             }
             self.buffers.push(buffer);
             rest = &rest[n..];
         }
-        Ok(())
-    }
-
-    fn write(
-        &mut self,
-        buffer: &wgpu::Buffer,
-        at: u64,
-        (tensor, rows): (&Tensor, Range<usize>),
-        total: u64,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), GpuError> {
-        let mut at = at;
-        let whole_blocks = match tensor.dtype() {
-            DType::MXFP4_SPLIT => Some(whole_blocks(tensor)),
-            _ => None,
-        };
-        let row = device_format(tensor).1 as usize;
-        let bytes = &whole_blocks.as_deref().unwrap_or(tensor.bytes())[rows.start * row..rows.end * row];
-        for chunk in bytes.chunks(STAGING) {
-            let whole = chunk.len() / 4 * 4;
-            self.gpu.queue.write_buffer(buffer, at, &chunk[..whole]);
-            if whole < chunk.len() {
-                let mut word = [0; 4];
-                word[..chunk.len() - whole].copy_from_slice(&chunk[whole..]);
-                self.gpu.queue.write_buffer(buffer, at + whole as u64, &word);
-            }
-            self.gpu.queue.submit([]);
-            at += chunk.len() as u64;
-            self.copied += chunk.len() as u64;
-            // Staging memory is given back when its copy is done.
-            if self.copied / (4 * STAGING as u64) != (self.copied - chunk.len() as u64) / (4 * STAGING as u64) {
-                self.gpu.wait()?;
-            }
-            progress(self.copied, total);
-        }
+        self.copied = staging.finish()?;
         Ok(())
     }
 }

@@ -1,11 +1,11 @@
 //! Mixtures of experts on every device against f64: the same as on the CPU, whose graphs these are.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     cpu::experts_tests::{Case, VOCAB, model},
-    gpu::{CapsOverride, Gpu, GpuBackend, GpuBackendOptions, GpuOptions},
-    graph::Device,
+    gpu::{Caps, CapsOverride, Gpu, GpuBackend, GpuBackendOptions, GpuOptions, ops::experts::FEW_ROWS},
+    graph::{Device, StepKind, WeightId},
     quant::DType,
     step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
@@ -41,20 +41,81 @@ fn rows_go_through_their_experts() {
     ];
     for gpu in devices() {
         for (case, tolerance) in cases {
-            let model = model(case);
-            let options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 256, max_step_tokens: 150 };
-            let mut plan = model.plan.clone();
-            plan.steps.iter_mut().for_each(|step| step.device = Device::Gpu);
-            let backend = GpuBackend::new(gpu.clone(), plan, &options, &mut |_, _| {});
-            let mut backend = backend.unwrap_or_else(|error| panic!("{case:?} on {}: {error}", gpu.name()));
-            for n in [1, 3, 8, 9, 70, 140] {
-                let n = n.min(backend.max_step_tokens()).min(backend.max_outputs());
-                let tokens: Vec<u32> = (0..n).map(|i| (i * 7 % VOCAB) as u32).collect();
-                let mut kv = SequenceKv::default();
-                let step = SequenceStep { kv: &mut kv, tokens: &tokens, outputs: Outputs::All };
-                let out = backend.forward(&mut [step]).unwrap().to_vec();
-                model.compare(&out, &tokens, tolerance, &format!("{} of {}", gpu.name(), gpu.caps().max_binding));
-            }
+            check(&gpu, case, tolerance, |_, _| {});
+        }
+    }
+}
+
+/// Runs `case` on `gpu` with few and many rows, after `look` has seen the backend.
+fn check(gpu: &Arc<Gpu>, case: Case, tolerance: f64, look: impl Fn(&GpuBackend, &str)) {
+    let model = model(case);
+    let options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 256, max_step_tokens: 150 };
+    let mut plan = model.plan.clone();
+    plan.steps.iter_mut().for_each(|step| step.device = Device::Gpu);
+    let backend = GpuBackend::new(gpu.clone(), plan, &options, &mut |_, _| {});
+    let what =
+        format!("{} with buffers of {}, bindings of {}", gpu.name(), gpu.caps().max_buffer, gpu.caps().max_binding);
+    let mut backend = backend.unwrap_or_else(|error| panic!("{case:?} on {what}: {error}"));
+    look(&backend, &format!("{case:?} on {what}"));
+    let most = backend.max_step_tokens().min(backend.max_outputs());
+    let mut rows = [1, 3, 8, 9, 70, 140].map(|n| n.min(most)).to_vec();
+    rows.dedup();
+    for n in rows {
+        let tokens: Vec<u32> = (0..n).map(|i| (i * 7 % VOCAB) as u32).collect();
+        let mut kv = SequenceKv::default();
+        let step = SequenceStep { kv: &mut kv, tokens: &tokens, outputs: Outputs::All };
+        let out = backend.forward(&mut [step]).unwrap().to_vec();
+        model.compare(&out, &tokens, tolerance, &what);
+    }
+}
+
+/// Stacks of experts that no buffer holds, and experts that none does. Rows of an odd number of blocks begin anywhere in
+/// a word.
+#[test]
+fn experts_lie_in_several_buffers() {
+    let limits = |binding: u64, buffer: u64| (Some(binding), Some(buffer));
+    // Five experts fit a buffer, but not with the last one's end rounded up to where a binding may begin.
+    let small = limits(24 << 10, 28_000);
+    let middle = limits(64 << 10, 72 << 10);
+    let large = limits(112 << 10, 120 << 10);
+    let largest = limits(192 << 10, 200 << 10);
+    let f32 = Case { bias: true, ..Case::new(DType::F32, 7, 3, 45, 30) };
+    let columns = Case { input_major: true, bias: true, ..Case::new(DType::BF16, 12, 2, 70, 83) };
+    let cases = [
+        (f32, small, false),
+        (columns, middle, false),
+        (Case { bias: true, scaled: true, ..Case::new(DType::F32, 5, 2, 192, 256) }, large, true),
+        (Case::new(DType::Q8_0, 4, 1, 352, 416), large, true),
+        (Case::new(DType::MXFP4, 3, 1, 672, 736), largest, true),
+    ];
+    let adapters = Gpu::adapters();
+    let Some(first) = adapters.iter().find(|a| !a.name.contains("SwiftShader")) else { return };
+    for (case, (max_binding, max_buffer), cut) in cases {
+        for (pretend_hardware, no_host_import) in [(false, false), (false, true), (true, false), (true, true)] {
+            let caps = CapsOverride { pretend_hardware, no_host_import, max_binding, max_buffer, ..Default::default() };
+            let device = Some(first.index.to_string());
+            let gpu = Gpu::open(&GpuOptions { device, caps, checked: true, cache_dir: None }).unwrap();
+            check(&Arc::new(gpu), case, 1e-4, |backend, what| {
+                assert!(backend.max_step_tokens().min(backend.max_outputs()) > FEW_ROWS as usize, "{what}: few rows");
+                let (copied, imported) = backend.weight_bytes();
+                let Caps { host_import, unified_memory, .. } = *backend.gpu().caps();
+                // Embeddings and router are in memory of their own.
+                assert_eq!(imported > copied, host_import && unified_memory, "{what}: {copied} bytes copied");
+                let mut stacks = 0;
+                for step in &backend.plan().steps {
+                    let StepKind::Experts(step) = &step.kind else { continue };
+                    for part in &step.parts {
+                        let buffers = |id: &WeightId| -> BTreeSet<usize> {
+                            backend.weights.places(*id).iter().map(|p| p.buffer).collect()
+                        };
+                        let all: BTreeSet<usize> = part.op.experts.iter().flat_map(buffers).collect();
+                        assert!(all.len() > 1, "{what}: the stack lies in {all:?}");
+                        assert!(part.op.experts.iter().all(|id| (buffers(id).len() > 1) == cut), "{what}: cut or not");
+                        stacks += 1;
+                    }
+                }
+                assert_eq!(stacks, 2, "{what}");
+            });
         }
     }
 }

@@ -4,7 +4,7 @@ use wgpu::BufferUsages as U;
 
 use super::{lower::Shape, states::StateBuffers};
 use crate::{
-    gpu::{Gpu, GpuError, kernel::Binding, weights::GpuWeights},
+    gpu::{Gpu, GpuError, kernel::Binding, staging::Staging, weights::GpuWeights},
     graph::{CacheId, Device, Plan, StateId},
     step::{Batch, PageBook, SequenceKv},
 };
@@ -99,7 +99,10 @@ impl Memory {
         bindable(gpu, "the model's vectors", size_of_val(vectors) as u64)?;
         let filled = |what: &str, bytes: &[u8], usage: U| -> Result<wgpu::Buffer, GpuError> {
             let buffer = gpu.buffer(what, bytes.len() as u64, usage | U::COPY_DST)?;
-            gpu.queue.write_buffer(&buffer, 0, bytes);
+            let mut nobody = |_, _| {};
+            let mut staging = Staging::new(gpu, bytes.len() as u64, &mut nobody);
+            staging.write(&buffer, 0, bytes)?;
+            staging.finish()?;
             Ok(buffer)
         };
         let max_outputs = 1;

@@ -1,6 +1,7 @@
-//! Weights that no binding or no buffer holds, imported and copied, and steps that are submitted in parts: against f64.
+//! Weights that no binding or no buffer holds, imported and copied in small parts, and steps that are submitted in parts:
+//! against f64.
 
-use std::sync::Arc;
+use std::{io::Write, sync::Arc};
 
 use crate::{
     cpu::ops::testing::random,
@@ -74,8 +75,12 @@ impl Model {
 
 /// The first adapter, pretending; none where there is none.
 fn device(caps: CapsOverride) -> Option<Arc<Gpu>> {
-    let index = Gpu::adapters().first()?.index.to_string();
-    Some(Arc::new(Gpu::open(&GpuOptions { device: Some(index), caps, checked: true, cache_dir: None }).unwrap()))
+    Some(open(Gpu::adapters().first()?.index, caps))
+}
+
+fn open(index: usize, caps: CapsOverride) -> Arc<Gpu> {
+    let options = GpuOptions { device: Some(index.to_string()), caps, checked: true, cache_dir: None };
+    Arc::new(Gpu::open(&options).unwrap())
 }
 
 fn backend(gpu: &Arc<Gpu>, model: &Model, progress: &mut dyn FnMut(u64, u64)) -> GpuBackend {
@@ -124,6 +129,50 @@ fn weights_larger_than_bindings_and_buffers() {
                 }
                 check(&mut backend, &model, &what);
             }
+        }
+    }
+}
+
+/// Gives the device enough to do that it gets to nothing else for a while, if it works behind the host's back at all.
+/// The buffers that it works on.
+fn keep_busy(gpu: &Gpu) -> [wgpu::Buffer; 2] {
+    let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    let [a, b] = [(); 2].map(|()| gpu.buffer("busy", 16 << 20, usage).unwrap());
+    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    for _ in 0..32 {
+        encoder.copy_buffer_to_buffer(&a, 0, &b, 0, None);
+        encoder.copy_buffer_to_buffer(&b, 0, &a, 0, None);
+    }
+    gpu.queue.submit([encoder.finish()]);
+    [a, b]
+}
+
+/// As the device's allocator counts them, not as the code under test does.
+#[test]
+fn few_bytes_are_on_their_way_at_a_time() {
+    let model = model(DType::F32);
+    for adapter in Gpu::adapters() {
+        // A seventeenth of the model, a quarter, and more than all of it.
+        for most in [16 << 10, 64 << 10, 1 << 20] {
+            let caps = CapsOverride { no_host_import: true, max_staging: Some(most), ..CapsOverride::default() };
+            let gpu = open(adapter.index, caps);
+            let busy = keep_busy(&gpu);
+            let before = gpu.memory_in_use();
+            if before == 0 {
+                let why = format!("{} does not count memory", gpu.name());
+                let _ = writeln!(std::io::stderr(), "SKIPPED (hardware): bytes of weights on their way: {why}");
+                continue;
+            }
+            let mut seen = Vec::new();
+            let mut backend = backend(&gpu, &model, &mut |_, _| seen.push(gpu.memory_in_use()));
+            let [buffer] = &backend.weights.buffers[..] else { panic!("{} buffers", backend.weights.buffers.len()) };
+            let others = before + buffer.size();
+            let peak = seen.iter().map(|now| now.checked_sub(others).unwrap()).max().unwrap();
+            let what = format!("at most {peak} bytes on their way to {}, {most} being allowed", gpu.name());
+            println!("{what}");
+            assert!(peak <= most && seen.len() as u64 >= model.bytes / (most / 4), "{what}");
+            drop(busy);
+            check(&mut backend, &model, &what);
         }
     }
 }

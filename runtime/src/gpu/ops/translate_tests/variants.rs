@@ -125,6 +125,7 @@ fn adapters() -> Vec<Caps> {
                             max_binding: 1 << 27,
                             max_buffer: 1 << 31,
                             submit_flops: 1 << 36,
+                            max_staging: 1 << 26,
                             max_memory: None,
                             max_invocations,
                             max_storage_buffers: 8,

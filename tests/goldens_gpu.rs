@@ -1,0 +1,108 @@
+//! Real models on the best adapter, against what llama.cpp computes with the same files and against exact arithmetic
+//! (f32 activations, keys and values) on the CPU. SmolLM2 always; the larger models where `HANDMILL_TEST_FULL=1` asks for
+//! them: their heads are longer than the bindings that WebGPU guarantees. Short, because CI's adapter is a CPU.
+#![cfg(feature = "gpu")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use handmill_runtime::gpu::{CapsOverride, GpuOptions};
+use support::{
+    DeviceChoice, Golden, KvChoice, Options, Session, argmax, full, golden, log_probability, model_path, open_gpu,
+};
+
+/// Where llama.cpp's margin is smaller, the choice hangs on rounding: it quantises activations.
+const MARGIN: f64 = 0.3;
+/// Tokens of the text, and how many of them at a time.
+const TEXT: usize = 64;
+const CHUNK: usize = 32;
+/// Tokens of a continuation.
+const CONTINUED: usize = 12;
+/// Bytes of a binding: what WebGPU guarantees.
+const BINDING: u64 = 128 << 20;
+
+macro_rules! goldens {
+    ($($test:ident $alias:literal prompt $prompt:literal $needs_full:literal,)*) => {$(mod $test {
+        use super::*;
+
+        fn with_model(test: &str, check: impl FnOnce(&str, Golden, PathBuf)) {
+            let test = format!("goldens_gpu::{}::{test}", stringify!($test));
+            if (!$needs_full || full(&test)) && let Some(path) = model_path(&test, $alias) {
+                check(&test, golden($alias), path);
+            }
+        }
+
+        #[test]
+        fn log_probabilities() {
+            with_model("log_probabilities", |test, golden, path| {
+                super::log_probabilities(test, &golden, &path, $needs_full);
+            });
+        }
+        #[test]
+        fn greedy_tokens() {
+            with_model("greedy_tokens", |test, golden, path| super::greedy_tokens(test, &golden, $prompt, &path));
+        }
+    })*};
+}
+
+// Of each model's prompts, that with the largest margins at the beginning.
+goldens! {
+    smollm2 "smollm2" prompt 0 false,
+    gemma3 "gemma3" prompt 1 true,
+    qwen05 "qwen05" prompt 1 true,
+}
+
+/// The model on a device that imports weights where it can, or copies them.
+fn open(test: &str, path: &Path, kv: KvChoice, no_host_import: bool) -> Option<Session> {
+    let caps = CapsOverride { max_binding: Some(BINDING), no_host_import, ..CapsOverride::default() };
+    let gpu = open_gpu(test, &GpuOptions { caps, ..GpuOptions::default() })?;
+    Some(Session::open(path, Options { device: DeviceChoice::Gpu(gpu), kv, n_ctx: 512, ..Options::default() }))
+}
+
+fn log_probabilities(test: &str, golden: &Golden, path: &Path, split: bool) {
+    let Some(mut session) = open(test, path, KvChoice::F32, false) else { return };
+    let plan = session.engine().backend().plan();
+    let longest = plan.graph.weights().map(|(_, w)| w.bytes().len() as u64).max();
+    assert_eq!(longest > Some(BINDING), split, "the longest weight has {longest:?} bytes");
+    let mut cpu = Session::open(path, Options { kv: KvChoice::F32, n_ctx: 512, ..Options::default() });
+    let (mut off, mut off_exact, mut worst) = (0.0, 0.0, 0.0f64);
+    let mut next = golden.text_ids[1..=TEXT].iter().zip(&golden.text_logprobs);
+    for chunk in golden.text_ids[..TEXT].chunks(CHUNK) {
+        let (logits, exact) = (session.feed(chunk), cpu.feed(chunk));
+        for (i, (&id, expected)) in (0..chunk.len()).zip(&mut next) {
+            let [got, exact] = [&logits, &exact].map(|l| log_probability(l.row(i), id));
+            off += (got - expected).abs() / TEXT as f64;
+            off_exact += (got - exact).abs() / TEXT as f64;
+            worst = worst.max((got - exact).abs());
+        }
+    }
+    println!(
+        "log-probabilities are {off:.4} off llama.cpp's, {off_exact:.2e} off exact ones on average, {worst:.2e} at most"
+    );
+}
+
+fn greedy_tokens(test: &str, golden: &Golden, prompt: usize, path: &Path) {
+    let Some(mut session) = open(test, path, KvChoice::F16, true) else { return };
+    let (copied, imported) = session.engine().backend().as_gpu().expect("a GPU").weight_bytes();
+    assert!(copied > 0 && imported == 0, "{copied} bytes of weights copied, {imported} imported");
+    let g = &golden.greedy[prompt];
+    let mut row = session.feed_last(&g.prompt_ids);
+    let mut compared = 0;
+    for (k, (&id, &margin)) in g.gen_ids.iter().zip(&g.margins).enumerate().take(CONTINUED) {
+        // llama.cpp's own tokens are fed back, so that one close call does not end the comparison.
+        if k > 0 {
+            row = session.feed_last(&[g.gen_ids[k - 1]]);
+        }
+        let best = argmax(&row);
+        println!(
+            "token {k}: margin {margin}, {}",
+            row[id as usize] - (0..row.len()).filter(|i| *i != id as usize).map(|i| row[i]).fold(f32::MIN, f32::max)
+        );
+        if margin > MARGIN {
+            assert_eq!(best as u32, id, "{:?}: token {k}, whose margin is {margin}", g.prompt);
+            compared += 1;
+        }
+    }
+    assert!(compared >= 10, "{compared} tokens had a margin");
+}
