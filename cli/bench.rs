@@ -193,29 +193,35 @@ fn time_generation(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
         engine.generate_ids(&[*first], &greedy, tokens.len())?;
         return Ok(start.elapsed().as_secs_f64());
     }
-    time_steps(engine, tokens)
+    let start = Instant::now();
+    steps(engine, tokens, |_| {})?;
+    Ok(start.elapsed().as_secs_f64())
 }
 
-/// Seconds of one step for each token, the next begun when the results of the last are there.
-fn time_steps(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
+/// One step for each token, the next begun when the results of the last are there; `each` hears of every one.
+fn steps(engine: &mut Engine, tokens: &[u32], mut each: impl FnMut(&mut Engine)) -> Result<(), Error> {
     let mut sequence: Sequence = engine.sequence();
-    let start = Instant::now();
     for token in tokens {
         let step = Step { sequence: &mut sequence, tokens: std::slice::from_ref(token), outputs: Outputs::Last };
         engine.step(&mut [step])?;
+        each(engine);
     }
-    let time = start.elapsed().as_secs_f64();
     engine.release(sequence);
-    Ok(time)
+    Ok(())
 }
 
 /// Seconds that the host of a GPU spends on a token until it is submitted, in steps of their own: drivers may wait in a
-/// submit for what is still under way.
+/// submit for what is still under way. The median, for a software device takes the host's core away now and then.
 fn host_time(engine: &mut Engine, tokens: &[u32]) -> Result<Option<f64>, Error> {
-    let Some(before) = engine.backend().gpu_stats() else { return Ok(None) };
-    time_steps(engine, tokens)?;
-    let costs = engine.backend().gpu_stats().map(|after| after.since(before));
-    Ok(costs.map(|c| c.host.as_secs_f64() / c.steps.max(1) as f64))
+    let Some(mut last) = engine.backend().gpu_stats() else { return Ok(None) };
+    let mut times = Vec::new();
+    steps(engine, tokens, |engine| {
+        if let Some(now) = engine.backend().gpu_stats() {
+            times.push(now.since(last).host.as_secs_f64());
+            last = now;
+        }
+    })?;
+    Ok((!times.is_empty()).then(|| median(&mut times)))
 }
 
 /// Operations of the matrix products for one prompt token. The head runs for the last token only and does not count.

@@ -21,6 +21,13 @@ const CHUNK: usize = 32;
 const CONTINUED: usize = 12;
 /// Bytes of a binding: what WebGPU guarantees.
 const BINDING: u64 = 128 << 20;
+/// Mean |Δ log-probability| to exact arithmetic allowed to devices that round nothing but sums: twenty times what it is
+/// with SmolLM2. llama.cpp, which rounds activations, is hundreds of times farther off.
+const SOFTWARE: f64 = 1e-4;
+/// Allowed to devices that round activations, to bytes or to f16.
+const HARDWARE: f64 = 0.1;
+/// Mean |Δ log-probability| to llama.cpp, which rounds activations to bytes: as on the CPU for so short a text.
+const REFERENCE: f64 = 0.15;
 
 macro_rules! goldens {
     ($($test:ident $alias:literal prompt $prompt:literal $needs_full:literal,)*) => {$(mod $test {
@@ -65,6 +72,7 @@ fn log_probabilities(test: &str, golden: &Golden, path: &Path, split: bool) {
     let plan = session.engine().backend().plan();
     let longest = plan.graph.weights().map(|(_, w)| w.bytes().len() as u64).max();
     assert_eq!(longest > Some(BINDING), split, "the longest weight has {longest:?} bytes");
+    let software = session.engine().backend().as_gpu().expect("a GPU").gpu().caps().software;
     let mut cpu = Session::open(path, Options { kv: KvChoice::F32, n_ctx: 512, ..Options::default() });
     let (mut off, mut off_exact, mut worst) = (0.0, 0.0, 0.0f64);
     let mut next = golden.text_ids[1..=TEXT].iter().zip(&golden.text_logprobs);
@@ -77,9 +85,10 @@ fn log_probabilities(test: &str, golden: &Golden, path: &Path, split: bool) {
             worst = worst.max((got - exact).abs());
         }
     }
-    println!(
-        "log-probabilities are {off:.4} off llama.cpp's, {off_exact:.2e} off exact ones on average, {worst:.2e} at most"
-    );
+    println!("log-probabilities are {off:.4} off llama.cpp's, {off_exact:.2e} off exact ones, at most {worst:.2e}");
+    let tolerance = if software { SOFTWARE } else { HARDWARE };
+    assert!(off_exact < tolerance, "log-probabilities are {off_exact:.2e} off exact ones on average");
+    assert!(off < REFERENCE, "log-probabilities are {off:.4} off llama.cpp's on average");
 }
 
 fn greedy_tokens(test: &str, golden: &Golden, prompt: usize, path: &Path) {
@@ -94,13 +103,8 @@ fn greedy_tokens(test: &str, golden: &Golden, prompt: usize, path: &Path) {
         if k > 0 {
             row = session.feed_last(&[g.gen_ids[k - 1]]);
         }
-        let best = argmax(&row);
-        println!(
-            "token {k}: margin {margin}, {}",
-            row[id as usize] - (0..row.len()).filter(|i| *i != id as usize).map(|i| row[i]).fold(f32::MIN, f32::max)
-        );
         if margin > MARGIN {
-            assert_eq!(best as u32, id, "{:?}: token {k}, whose margin is {margin}", g.prompt);
+            assert_eq!(argmax(&row) as u32, id, "{:?}: token {k}, whose margin is {margin}", g.prompt);
             compared += 1;
         }
     }

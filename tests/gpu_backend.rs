@@ -271,6 +271,23 @@ fn a_cache_that_no_binding_shows_is_refused_at_once() {
 }
 
 #[test]
+fn a_token_takes_six_dispatches_a_layer() {
+    let Some(gpu) = open("a_token_takes_six_dispatches_a_layer", GpuOptions::default()) else { return };
+    let fixture = Fixture::load("llama3");
+    let mut engine = engine(&fixture.dir, &gpu, None).expect("an engine");
+    let mut sequence = engine.sequence();
+    engine.prefill(&mut sequence, &fixture.prompt_ids).expect("a prompt");
+    let before = engine.backend().gpu_stats().expect("a GPU");
+    engine.prefill(&mut sequence, &fixture.prompt_ids[..1]).expect("a token");
+    let token = engine.backend().gpu_stats().expect("a GPU").since(before);
+    // q, k and v behind their norm; heads; attention; output and residual; gate and up behind theirs; down and residual.
+    // The embedding, the last norm and the head come on top, and layers at both ends that do not quite fit.
+    let layers = layers(&fixture) as u64;
+    assert!(token.dispatches <= 6 * layers + 7, "{} dispatches for {layers} layers", token.dispatches);
+    assert_eq!((token.submits, token.steps), (1, 1));
+}
+
+#[test]
 fn long_prompts_are_cut_before_one_op_is_too_long() {
     let caps = CapsOverride { submit_flops: Some(4_000_000), ..CapsOverride::default() };
     let Some(gpu) = open("long_prompts_are_cut_before_one_op_is_too_long", with_caps(caps)) else { return };

@@ -7,8 +7,12 @@ use ureq::{
     Agent, Body,
     config::RedirectAuthHeaders,
     http::Response,
-    tls::{RootCerts, TlsConfig},
+    tls::{RootCerts, TlsConfig, TlsProvider},
 };
+
+/// The system's own TLS where it has one (schannel, Security.framework). Cargo.toml has the features to it.
+const PROVIDER: TlsProvider =
+    if cfg!(any(windows, target_os = "macos")) { TlsProvider::NativeTls } else { TlsProvider::Rustls };
 
 /// How often a request is tried where the network or the server fails for the moment.
 const TRIES: u32 = 4;
@@ -37,7 +41,7 @@ impl Http {
     /// A client with the time limits of this program.
     pub fn new() -> Self {
         // The platform's verifier, so that certificates that an administrator has added are known.
-        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let tls = TlsConfig::builder().provider(PROVIDER).root_certs(RootCerts::PlatformVerifier).build();
         let config = Agent::config_builder()
             .tls_config(tls)
             .http_status_as_error(false)
@@ -147,14 +151,19 @@ pub fn status_error(request: &Request, status: u16) -> FetchError {
 fn passes(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::Timeout(_) => true,
+        // rustls reports a certificate that it refuses as an error of the connection.
         ureq::Error::Io(io) => !is_lookup(io) && !io.to_string().contains("certificate"),
+        // The system's TLS has errors of its own, in words of the user's language. A connection that fails under it
+        // still is `Io`.
         _ => false,
     }
 }
 
-/// Whether a name could not be resolved. The standard library gives such errors no kind of their own.
+/// Whether a name could not be resolved. The standard library gives such errors no kind of their own: their text says
+/// it, and on Windows only the system's number, `WSAHOST_NOT_FOUND` to `WSANO_DATA`.
 fn is_lookup(error: &std::io::Error) -> bool {
-    error.to_string().contains("lookup address")
+    let number = cfg!(windows) && matches!(error.raw_os_error(), Some(11001..=11004));
+    number || error.to_string().contains("lookup address")
 }
 
 fn network_reason(error: &ureq::Error) -> String {
@@ -164,6 +173,9 @@ fn network_reason(error: &ureq::Error) -> String {
         ureq::Error::Io(io) if is_lookup(io) => unresolved.to_owned(),
         ureq::Error::ConnectionFailed => "the connection was refused".to_owned(),
         ureq::Error::Timeout(_) => "no answer in time".to_owned(),
+        // The system's words alone, such as "The target principal name is incorrect", do not say what it is about.
+        #[cfg(any(windows, target_os = "macos"))]
+        ureq::Error::NativeTls(error) => format!("no secure connection to it ({error})"),
         other => other.to_string().trim_start_matches("io: ").to_owned(),
     }
 }

@@ -194,8 +194,9 @@ impl GpuWeights {
         let wanted: Vec<(WeightId, Range<usize>)> = all.filter(missing).collect();
         let len = |(id, rows): &(WeightId, Range<usize>)| device_format(plan.graph.weight(*id)).1 * rows.len() as u64;
         let total: u64 = wanted.iter().map(len).sum();
-        // Buffers as large as allowed, but not so large that a driver has trouble finding them.
-        let most = self.gpu.caps().max_buffer.min(1 << 30);
+        // Buffers as large as allowed, but not so large that a driver has trouble finding them. Every weight is rounded up
+        // to where the next one may begin, the last one too.
+        let most = self.gpu.caps().max_buffer.min(1 << 30) / ALIGN * ALIGN;
         let gpu = self.gpu.clone();
         let mut staging = Staging::new(&gpu, total, progress);
         let mut rest = &wanted[..];
