@@ -56,19 +56,32 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
     Ok(engine)
 }
 
-/// What `make` makes, on the CPU where the model does not fit the GPU that was chosen without being asked for.
+/// What `make` makes, on the CPU where the GPU that was chosen without being asked for cannot run the model.
 #[cfg(feature = "gpu")]
 fn or_on_cpu<T>(
     mut options: EngineOptions,
     mut make: impl FnMut(&EngineOptions) -> Result<T, Error>,
 ) -> Result<T, Error> {
     match make(&options) {
-        Err(e @ Error::DeviceMemory { .. }) => {
+        Err(e) if cannot_run(&e) => {
             note(&format!("using the CPU: {}", one_line(&e)));
             options.device = DeviceChoice::Cpu;
             make(&options)
         }
         done => done,
+    }
+}
+
+/// Whether the model is too much for the device: its memory, its limits, its driver's compiler.
+#[cfg(feature = "gpu")]
+fn cannot_run(error: &Error) -> bool {
+    use handmill_runtime::{BackendError, gpu::GpuError as E};
+    match error {
+        Error::DeviceMemory { .. } => true,
+        Error::Backend(BackendError::Gpu(e)) => {
+            matches!(e, E::Limit { .. } | E::Cache { .. } | E::Unsupported { .. } | E::Pipeline { .. })
+        }
+        _ => false,
     }
 }
 
@@ -125,12 +138,15 @@ mod tests {
     #[test]
     fn models_that_do_not_fit_run_on_the_cpu() {
         let options = || EngineOptions { gpu_layers: Some(7), ..EngineOptions::default() };
-        let mut calls = 0;
-        let made = or_on_cpu(options(), |options| {
-            calls += 1;
-            if calls == 1 { Err(full()) } else { Ok(options.gpu_layers) }
-        });
-        assert_eq!((made.ok(), calls), (Some(Some(7)), 2));
+        let cache = || BackendError::from(GpuError::Cache { adapter: "a GPU".to_owned(), asked: 2, most: 1 }).into();
+        for why in [&full as &dyn Fn() -> Error, &cache] {
+            let mut calls = 0;
+            let made = or_on_cpu(options(), |options| {
+                calls += 1;
+                if calls == 1 { Err(why()) } else { Ok(options.gpu_layers) }
+            });
+            assert_eq!((made.ok(), calls), (Some(Some(7)), 2));
+        }
         // Other errors stay what they are.
         let made = or_on_cpu(options(), |_| Err::<(), _>(Error::EmptyPrompt));
         assert!(matches!(made, Err(Error::EmptyPrompt)));

@@ -227,8 +227,14 @@ fn a_step_without_memory_leaves_the_others_right() {
     let Some(gpu) = open(test, options(None)) else { return };
     let fixture = Fixture::load("llama3");
     let short = &fixture.prompt_ids[..4];
-    let long: Vec<u32> = fixture.prompt_ids.iter().copied().cycle().take(200).collect();
-    let mut whole = engine(&fixture.dir, &gpu, None).expect("an engine");
+    // More than the first pages hold.
+    let long: Vec<u32> = fixture.prompt_ids.iter().copied().cycle().take(600).collect();
+    let model = Model::open(&fixture.dir).expect("a model");
+    let engine = |gpu: &Arc<Gpu>| {
+        let device = DeviceChoice::Gpu(gpu.clone());
+        Engine::new(&model, &EngineOptions { device, n_ctx: Some(1024), kv: KvChoice::F32, ..EngineOptions::default() })
+    };
+    let mut whole = engine(&gpu).expect("an engine");
     let expected = all_logits(&mut whole, short).expect("logits");
     let least = gpu.memory_in_use();
     all_logits(&mut whole, &long).expect("logits");
@@ -237,13 +243,14 @@ fn a_step_without_memory_leaves_the_others_right() {
         return skip(Skip::Missing, &format!("gpu_backend::{test}"), "memory is not counted");
     }
     let mut grown = 0;
-    for i in 0..8 {
-        let gpu = Arc::new(Gpu::open(&options(Some(least + (most - least) * i / 8))).expect("a device"));
-        let Ok(mut engine) = engine(&fixture.dir, &gpu, None) else { continue };
+    // While a buffer grows it is there twice.
+    for i in 0..16 {
+        let gpu = Arc::new(Gpu::open(&options(Some(least + most * i / 16))).expect("a device"));
+        let Ok(mut engine) = engine(&gpu) else { continue };
         let Ok(first) = all_logits(&mut engine, short) else { continue };
         assert_eq!(first, expected, "{i}");
         let before = gpu.memory_in_use();
-        let failed = all_logits(&mut engine, &long).expect_err("too little memory");
+        let Err(failed) = all_logits(&mut engine, &long) else { continue };
         assert!(failed.to_string().contains("out of memory"), "{failed}");
         grown += u32::from(gpu.memory_in_use() > before);
         assert_eq!(all_logits(&mut engine, short).expect("logits"), expected, "{i}, after {failed}");

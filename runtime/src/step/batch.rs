@@ -118,6 +118,8 @@ impl Batch {
         }
         self.copies.clear();
         self.states.clear();
+        // There may have been no memory for them.
+        book.forget_unused();
     }
 
     /// Its rows and cached tokens, for what it costs.

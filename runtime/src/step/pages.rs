@@ -214,6 +214,17 @@ impl PageBook {
         Ok(state)
     }
 
+    /// Forgets the last pages that were ever handed out as long as nobody uses them, so that no room is made for them.
+    pub(crate) fn forget_unused(&mut self) {
+        for group in &mut self.groups {
+            while group.counts.last() == Some(&0) {
+                group.counts.pop();
+            }
+            let made = group.counts.len();
+            group.free.retain(|page| (*page as usize) < made);
+        }
+    }
+
     /// Undoes the last [`PageBook::extend`] of `seq` by `n` tokens, which added `copies` and returned `state`, before
     /// anything was copied or written.
     pub(crate) fn take_back(&mut self, seq: &mut SequenceKv, n: usize, copies: &[PageCopy], state: StateStep) {

@@ -3,7 +3,6 @@
 //   PARTS   weights with an input in common: workgroups first_group .. of the x (and z) direction are a part's
 //   GATED   both parts are computed by the same workgroup, and act(part 0) * part 1 (the activation is ACT, see
 //           lib/act.wgsl) is written to part 0's place. PARTS is 1 then, as far as the search for a workgroup's part goes.
-//   RESIDUAL   a value is added to part 0's output
 //   OUTPUTS   rows are outputs, else tokens
 //   HEADS   the weight is a matrix for each head of the input: part 0 describes the first one's, and `k` and `rows` are a
 //   head's. Heads of the output lie one behind the other
@@ -37,6 +36,7 @@ struct Part {
 
 struct Params {
     input: Place,
+    // Added to part 0's output, unless its base is NONE: no kernel of its own, which would be many to compile.
     residual: Place,
     // Elements of a row of the input.
     k: u32,
@@ -238,8 +238,7 @@ fn target_of(p: u32) -> Target {
     let begin = at(out, 0u) + first;
 #endif
     var t = Target(begin, out.z, params.parts[p].bias, params.parts[p].rows, NONE, 0u);
-#if RESIDUAL
-    if p == 0u {
+    if p == 0u && params.residual.x != NONE {
 #if OUTPUTS
         t.residual = first;
 #else
@@ -247,7 +246,6 @@ fn target_of(p: u32) -> Target {
         t.residual_stride = params.residual.z;
 #endif
     }
-#endif
     return t;
 }
 
@@ -262,7 +260,6 @@ fn biased(t: Target, row: u32, sum: f32) -> f32 {
 // Writes element `row` of a part (its bias is in `y`) for the input row `token`.
 fn finish(t: Target, row: u32, token: u32, y: f32) {
     var sum = y;
-#if RESIDUAL
     if t.residual != NONE {
 #if OUTPUTS
         sum += load1(source(params.residual, token) + t.residual + row);
@@ -270,7 +267,6 @@ fn finish(t: Target, row: u32, token: u32, y: f32) {
         sum += load1(t.residual + token * t.residual_stride + row);
 #endif
     }
-#endif
     store1(t.out + token * t.out_stride + row, sum);
 }
 

@@ -156,9 +156,11 @@ fn few_bytes_are_on_their_way_at_a_time() {
         for most in [16 << 10, 64 << 10, 1 << 20] {
             let caps = CapsOverride { no_host_import: true, max_staging: Some(most), ..CapsOverride::default() };
             let gpu = open(adapter.index, caps);
-            let busy = keep_busy(&gpu);
+            // Whatever opening the device has left behind goes first.
+            gpu.wait().unwrap();
             let before = gpu.memory_in_use();
-            if before == 0 {
+            let busy = keep_busy(&gpu);
+            if gpu.memory_in_use() == 0 {
                 let why = format!("{} does not count memory", gpu.name());
                 let _ = writeln!(std::io::stderr(), "SKIPPED (hardware): bytes of weights on their way: {why}");
                 continue;
@@ -166,11 +168,14 @@ fn few_bytes_are_on_their_way_at_a_time() {
             let mut seen = Vec::new();
             let mut backend = backend(&gpu, &model, &mut |_, _| seen.push(gpu.memory_in_use()));
             let [buffer] = &backend.weights.buffers[..] else { panic!("{} buffers", backend.weights.buffers.len()) };
-            let others = before + buffer.size();
-            let peak = seen.iter().map(|now| now.checked_sub(others).unwrap()).max().unwrap();
+            let others = before + buffer.size() + busy.iter().map(wgpu::Buffer::size).sum::<u64>();
+            let peak = seen.iter().max().unwrap();
+            assert!(*peak >= others, "{seen:?} beside {before} before and {} of weights", buffer.size());
+            let peak = peak - others;
             let what = format!("at most {peak} bytes on their way to {}, {most} being allowed", gpu.name());
             println!("{what}");
-            assert!(peak <= most && seen.len() as u64 >= model.bytes / (most / 4), "{what}");
+            // Drivers round every buffer up.
+            assert!(peak <= most + most / 64 && seen.len() as u64 >= model.bytes / (most / 4), "{what}");
             drop(busy);
             check(&mut backend, &model, &what);
         }

@@ -5,7 +5,10 @@
 
 use handmill_shaders::Defines;
 
-use super::{Dim, Dispatch, Place, params::activation};
+use super::{
+    Dim, Dispatch, Place,
+    params::{NONE, activation},
+};
 use crate::gpu::{Access, Caps, GpuError, Kernel};
 use crate::graph::{Act, Rows};
 use crate::quant::DType;
@@ -143,6 +146,8 @@ pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuErr
     let mut all = vec![variant(1, mat_vec(caps, one, 1)), variant(8, mat_vec(caps, call, 4))];
     match cooperative_subgroup(caps, call) {
         Some(sub) => all.push(variant(u32::MAX, cooperative(caps, call, sub))),
+        // Outputs are few rows, or so many that one more kernel is not worth its compilation.
+        None if call.rows == Rows::Output => all.push(variant(u32::MAX, mat_mat(caps, call, 64))),
         None => all.extend([(32, 32), (u32::MAX, 64)].map(|(most, tile)| variant(most, mat_mat(caps, call, tile)))),
     }
     Ok(all)
@@ -220,7 +225,6 @@ pub(super) fn aligned(call: &LinearCall) -> bool {
 pub(super) fn defines_for(call: &LinearCall, wide: bool) -> Defines {
     let mut d = Defines::new()
         .with("PARTS", if call.gated.is_some() { 1 } else { call.parts.len() })
-        .flag("RESIDUAL", call.residual.is_some())
         .flag("OUTPUTS", call.rows == Rows::Output)
         .flag("VEC", wide)
         .flag("TAIL", !call.k.is_multiple_of(32))
@@ -246,7 +250,7 @@ pub(super) fn defines_for(call: &LinearCall, wide: bool) -> Defines {
 
 /// The parameters of a call, where a workgroup computes `rows_each` rows of a weight; and workgroups in all.
 pub(super) fn words(call: &LinearCall, rows_each: u32) -> (Vec<u32>, u32) {
-    let none = Place { base: 0, offset: 0, stride: 0, rows: call.rows };
+    let none = Place { base: NONE, offset: 0, stride: 0, rows: call.rows };
     let mut words = Vec::with_capacity(16 + 12 * MAX_PARTS);
     words.extend(call.input.words());
     words.extend(call.residual.unwrap_or(none).words());
