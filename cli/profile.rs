@@ -1,11 +1,11 @@
 //! `--profile`: where the time of a run went, as a table, and as a trace that Perfetto and Chrome show.
 
-use crate::{error::CliError, fetch::note};
+use crate::{error::CliError, fetch::note, walls::Meter};
 use handmill_models::Engine;
 use handmill_runtime::{
     cpu::{Isa, Pool},
     graph::Plan,
-    profile::{Phase, ReadBandwidth, Trace},
+    profile::{Phase, Trace},
 };
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf, time::Duration};
@@ -67,15 +67,8 @@ impl Profile {
 
 /// Bytes a second that the device reads; none where a CPU and a GPU share the work, whose ops have different walls.
 fn bandwidth(engine: &mut Engine, threads: Option<usize>) -> Option<f64> {
-    #[cfg(feature = "gpu")]
-    if let Some(gpu) = engine.backend().as_gpu() {
-        return gpu.gpu().read_bandwidth().ok();
-    }
-    if engine.backend().gpu_stats().is_some() {
-        return None;
-    }
     let threads = threads.unwrap_or_else(Pool::default_threads);
-    Some(ReadBandwidth::new(threads, Isa::from_env().ok()?).ok()?.sample())
+    Meter::new(engine, threads, Isa::from_env().ok()?).ok()??.bandwidth(engine).ok()?
 }
 
 fn table(device: &str, trace: &Trace, bandwidth: Option<f64>) -> String {

@@ -16,7 +16,7 @@ pub struct Walls {
 }
 
 /// What is measured.
-enum Meter {
+pub enum Meter {
     Cpu {
         threads: usize,
         isa: Isa,
@@ -34,35 +34,48 @@ pub struct Medians {
     pub fma_peak: Option<f64>,
 }
 
-impl Walls {
+impl Meter {
     /// Of the device that `engine` runs on; none where a CPU and a GPU share the work.
     pub fn new(engine: &mut Engine, threads: usize, isa: Isa) -> Result<Option<Self>, CliError> {
-        let none_yet = |meter| Some(Self { meter, bandwidth: Vec::new(), peak: Vec::new() });
         #[cfg(feature = "gpu")]
         if engine.backend().as_gpu().is_some() {
-            return Ok(none_yet(Meter::Gpu));
+            return Ok(Some(Meter::Gpu));
         }
         if engine.backend().gpu_stats().is_some() {
             return Ok(None);
         }
         let buffer = ReadBandwidth::new(threads, isa).map_err(unmeasured)?;
-        Ok(none_yet(Meter::Cpu { threads, isa, buffer }))
+        Ok(Some(Meter::Cpu { threads, isa, buffer }))
+    }
+
+    /// Bytes a second that the device reads; none where `engine` has gone over to another.
+    pub fn bandwidth(&mut self, engine: &mut Engine) -> Result<Option<f64>, CliError> {
+        match self {
+            Meter::Cpu { buffer, .. } => {
+                let _ = engine;
+                Ok(Some(buffer.sample()))
+            }
+            #[cfg(feature = "gpu")]
+            Meter::Gpu => {
+                let gpu = engine.backend().as_gpu();
+                gpu.map(|gpu| gpu.gpu().read_bandwidth()).transpose().map_err(unmeasured)
+            }
+        }
+    }
+}
+
+impl Walls {
+    /// Of the device that `engine` runs on; none where a CPU and a GPU share the work.
+    pub fn new(engine: &mut Engine, threads: usize, isa: Isa) -> Result<Option<Self>, CliError> {
+        let none_yet = |meter| Self { meter, bandwidth: Vec::new(), peak: Vec::new() };
+        Ok(Meter::new(engine, threads, isa)?.map(none_yet))
     }
 
     /// Measures once.
     pub fn sample(&mut self, engine: &mut Engine) -> Result<(), CliError> {
-        match &mut self.meter {
-            Meter::Cpu { threads, isa, buffer } => {
-                let _ = engine;
-                self.bandwidth.push(buffer.sample());
-                self.peak.push(measure_fma_peak(*threads, *isa, Duration::from_millis(60)));
-            }
-            #[cfg(feature = "gpu")]
-            Meter::Gpu => {
-                if let Some(gpu) = engine.backend().as_gpu() {
-                    self.bandwidth.push(gpu.gpu().read_bandwidth().map_err(unmeasured)?);
-                }
-            }
+        self.bandwidth.extend(self.meter.bandwidth(engine)?);
+        if let Meter::Cpu { threads, isa, .. } = self.meter {
+            self.peak.push(measure_fma_peak(threads, isa, Duration::from_millis(60)));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ mod support;
 use cli_support::{Handmill, tiny_gguf};
 use std::{fs, path::PathBuf, process::Stdio};
 #[cfg(feature = "gpu")]
-use support::{Skip, skip};
+use support::no_adapter;
 
 /// A small checkpoint of the repository's own.
 fn fixture(name: &str) -> String {
@@ -296,7 +296,7 @@ fn without_a_driver_there_is_no_gpu_and_the_cpu_answers() {
 #[test]
 fn a_gpu_answers_and_says_what_a_token_costs() {
     if run(&["devices", "--json"]).json()["gpus"] == serde_json::json!([]) {
-        return skip(Skip::Missing, "cli::a_gpu_answers_and_says_what_a_token_costs", "no Vulkan driver");
+        return no_adapter("cli::a_gpu_answers_and_says_what_a_token_costs");
     }
     let model = fixture("llama3");
     let args = ["bench", &model, "-p", "16", "-n", "4", "--reps", "1", "--no-walls", "--json", "--backend", "gpu"];

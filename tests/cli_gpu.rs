@@ -16,7 +16,7 @@ use handmill_runtime::{
     profile::Clock,
 };
 use serde_json::Value;
-use support::{Skip, fixtures_dir, skip};
+use support::{fixtures_dir, no_adapter};
 
 fn fixture() -> String {
     fixtures_dir().join("families/qwen3").to_str().expect("UTF-8").to_owned()
@@ -26,7 +26,7 @@ fn fixture() -> String {
 fn gpu(test: &str) -> bool {
     let any = !Gpu::adapters().is_empty();
     if !any {
-        skip(Skip::Missing, test, "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)");
+        no_adapter(test);
     }
     any
 }

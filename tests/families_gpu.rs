@@ -11,7 +11,8 @@ use std::{
 
 use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
 use support::{
-    DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, skip, write_gguf,
+    DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, no_adapter, skip,
+    write_gguf,
 };
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
@@ -106,7 +107,7 @@ fn devices() -> &'static [Device] {
 
 fn on_each(test: &str, check: impl Fn(&Device)) {
     if devices().is_empty() {
-        return skip(Skip::Missing, test, "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)");
+        return no_adapter(test);
     }
     devices().iter().for_each(check);
 }

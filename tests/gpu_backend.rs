@@ -68,8 +68,13 @@ fn any_number_of_layers_gives_the_same_logits() {
 
 /// An engine with f32 keys and values and room for any fixture.
 fn engine(dir: &Path, gpu: &Arc<Gpu>, gpu_layers: Option<usize>) -> Result<Engine, Error> {
+    engine_for(dir, gpu, gpu_layers, Some(256))
+}
+
+/// As [`engine`], with room for `n_ctx` tokens.
+fn engine_for(dir: &Path, gpu: &Arc<Gpu>, gpu_layers: Option<usize>, n_ctx: Option<usize>) -> Result<Engine, Error> {
     let device = DeviceChoice::Gpu(gpu.clone());
-    let options = EngineOptions { device, gpu_layers, n_ctx: Some(256), kv: KvChoice::F32, ..EngineOptions::default() };
+    let options = EngineOptions { device, gpu_layers, n_ctx, kv: KvChoice::F32, ..EngineOptions::default() };
     Engine::new(&Model::open(dir)?, &options)
 }
 
@@ -229,11 +234,7 @@ fn a_step_without_memory_leaves_the_others_right() {
     let short = &fixture.prompt_ids[..4];
     // More than the first pages hold.
     let long: Vec<u32> = fixture.prompt_ids.iter().copied().cycle().take(600).collect();
-    let model = Model::open(&fixture.dir).expect("a model");
-    let engine = |gpu: &Arc<Gpu>| {
-        let device = DeviceChoice::Gpu(gpu.clone());
-        Engine::new(&model, &EngineOptions { device, n_ctx: Some(1024), kv: KvChoice::F32, ..EngineOptions::default() })
-    };
+    let engine = |gpu: &Arc<Gpu>| engine_for(&fixture.dir, gpu, None, Some(1024));
     let mut whole = engine(&gpu).expect("an engine");
     let expected = all_logits(&mut whole, short).expect("logits");
     let least = gpu.memory_in_use();
@@ -259,20 +260,47 @@ fn a_step_without_memory_leaves_the_others_right() {
 }
 
 #[test]
+fn a_cache_grows_one_layer_after_the_other() {
+    let test = "a_cache_grows_one_layer_after_the_other";
+    let fixture = Fixture::load("llama3");
+    let ids: Vec<u32> = fixture.prompt_ids.iter().copied().cycle().take(257).collect();
+    // The cache's bytes when its first pages are full, and memory in use behind the token that no longer fits them.
+    let grow = |gpu: &Arc<Gpu>| -> Result<(u64, u64), Error> {
+        let mut engine = engine_for(&fixture.dir, gpu, None, Some(1024))?;
+        let mut sequence = engine.sequence();
+        engine.prefill(&mut sequence, &ids[..256])?;
+        let cached = engine.backend().as_gpu().expect("a GPU").kv_bytes();
+        engine.prefill(&mut sequence, &ids[256..])?;
+        assert!(engine.backend().as_gpu().expect("a GPU").kv_bytes() > cached, "the first pages hold more");
+        gpu.wait().expect("a device");
+        Ok((cached, gpu.memory_in_use()))
+    };
+    let with_most = |max_memory| with_caps(CapsOverride { max_memory, ..CapsOverride::default() });
+    let Some(gpu) = open(test, with_most(None)) else { return };
+    let (cached, after) = grow(&gpu).expect("enough memory");
+    if after == 0 {
+        return skip(Skip::Missing, &format!("gpu_backend::{test}"), "memory is not counted");
+    }
+    // A layer's old pages beside its new ones, but not those of all layers.
+    let layer = cached / layers(&fixture) as u64;
+    let gpu = Arc::new(Gpu::open(&with_most(Some(after + layer + layer / 2))).expect("a device"));
+    grow(&gpu).expect("memory for one layer more");
+}
+
+#[test]
 fn a_cache_that_no_binding_shows_is_refused_at_once() {
     let test = "a_cache_that_no_binding_shows_is_refused_at_once";
     let small = CapsOverride { max_binding: Some(128 << 10), ..CapsOverride::default() };
     let Some(gpu) = open(test, with_caps(small)) else { return };
-    let model = Model::open(&Fixture::load("llama3").dir).expect("a model");
-    let engine = |n_ctx| {
-        let device = DeviceChoice::Gpu(gpu.clone());
-        Engine::new(&model, &EngineOptions { device, n_ctx, kv: KvChoice::F32, ..EngineOptions::default() })
-    };
+    let dir = Fixture::load("llama3").dir;
+    let engine = |n_ctx| engine_for(&dir, &gpu, None, n_ctx);
     // Nobody asked: as many as fit.
     let n_ctx = engine(None).expect("an engine").n_ctx();
     assert!((64..EngineOptions::MIN_CTX).contains(&n_ctx), "{n_ctx}");
-    let ids: Vec<u32> = (0..n_ctx as u32).map(|i| i * 7 % model.info().vocab_size as u32).collect();
-    all_logits(&mut engine(Some(n_ctx)).expect("an engine"), &ids).expect("a full cache");
+    let mut full = engine(Some(n_ctx)).expect("an engine");
+    let vocab = full.model().info().vocab_size as u32;
+    let ids: Vec<u32> = (0..n_ctx as u32).map(|i| i * 7 % vocab).collect();
+    all_logits(&mut full, &ids).expect("a full cache");
     let refused = engine(Some(n_ctx + 1)).err().expect("one too many").to_string();
     assert!(refused.contains(&n_ctx.to_string()) && refused.contains("--ctx"), "{refused}");
 }

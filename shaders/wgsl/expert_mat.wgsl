@@ -19,9 +19,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) i
     var sums: Sums;
     sums_0(index, first_row, first_token, &sums);
     for (var t = 0u; t < T; t++) {
-        let token = first_token + t * 16u + index / 8u;
+        let token = first_token + t * (TOKENS / T) + index / (TILE / R);
         for (var r = 0u; r < R; r++) {
-            let row = first_row + r * 8u + index % 8u;
+            let row = first_row + r * (TILE / R) + index % (TILE / R);
             if row < params.parts[0].rows && token < x_rows() {
                 finish_expert(row, token, sums[r * T + t]);
             }

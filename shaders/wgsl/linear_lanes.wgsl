@@ -27,15 +27,15 @@ alias Sums = array<f32, SUMS>;
 #import linear_parts PART=linear_lanes_part
 
 #if NORM
-// What the sums are still to be multiplied by: the norm's factor. LANES invocations have read all of the row.
-fn norm_factor() -> f32 {
+// Squares of the whole row, which LANES invocations have read together.
+fn row_squares() -> f32 {
     var sum = squares;
 #if LANES != 1
     for (var d = 1u; d < LANES; d <<= 1u) {
         sum += subgroupShuffleXor(sum, d);
     }
 #endif
-    return inverseSqrt(sum * params.norm_share + params.norm_eps);
+    return sum;
 }
 #endif
 
@@ -62,15 +62,7 @@ fn main(
     var ups: Sums;
     sums_1(lane, first_row, first_token, &ups);
 #endif
-#if NORM
-    let by = norm_factor();
-    for (var i = 0u; i < SUMS; i++) {
-        sums[i] *= by;
-#if GATED
-        ups[i] *= by;
-#endif
-    }
-#endif
+#import linear_norm SQUARES=row_squares()
 #if GATED
     let gate_target = target_of(0u);
     let up_target = target_of(1u);

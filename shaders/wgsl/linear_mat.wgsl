@@ -52,9 +52,9 @@ fn main(
 #endif
     let tokens = row_count();
     for (var t = 0u; t < T; t++) {
-        let token = first_token + t * 16u + index / 8u;
+        let token = first_token + t * (TOKENS / T) + index / (TILE / R);
         for (var r = 0u; r < R; r++) {
-            let row = first_row + r * 8u + index % 8u;
+            let row = first_row + r * (TILE / R) + index % (TILE / R);
             if row < rows && token < tokens {
                 let i = r * T + t;
 #if GATED

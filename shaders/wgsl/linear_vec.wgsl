@@ -56,15 +56,7 @@ fn main(
     sums_1(lane, first_row, first_token, &ups);
     add_up(index, &ups);
 #endif
-#if NORM
-    let by = norm_factor(index);
-    for (var i = 0u; i < SUMS; i++) {
-        sums[i] *= by;
-#if GATED
-        ups[i] *= by;
-#endif
-    }
-#endif
+#import linear_norm SQUARES=row_squares(index)
 #if GATED
     let gate_target = target_of(0u);
     let up_target = target_of(1u);

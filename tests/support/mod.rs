@@ -25,5 +25,5 @@ pub use fixture::{FAMILIES, Fixture, Matrix, Spelling, fixtures_dir};
 pub use gguf::write_gguf;
 #[cfg(feature = "gpu")]
 pub use gpu::open_gpu;
-pub use models::{Golden, Skip, full, golden, handmill, model_path, skip};
+pub use models::{Golden, Skip, full, golden, handmill, model_path, no_adapter, skip};
 pub use readme::family_table;

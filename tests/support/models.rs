@@ -35,6 +35,11 @@ pub fn skip(kind: Skip, test: &str, why: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
+/// Says that `test` was skipped for want of an adapter, and what brings one.
+pub fn no_adapter(test: &str) {
+    skip(Skip::Missing, test, "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)");
+}
+
 /// Whether the tests of the larger models were asked for (`HANDMILL_TEST_FULL=1`, as `.ci/full` does); says so where
 /// they were not.
 pub fn full(test: &str) -> bool {

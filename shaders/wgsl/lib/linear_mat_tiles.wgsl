@@ -19,10 +19,10 @@ fn add_products(index: u32, sums: ptr<function, Sums>) {
     for (var j = 0u; j < 8u; j++) {
         var w: array<vec4<f32>, R>;
         for (var r = 0u; r < R; r++) {
-            w[r] = vec4<f32>(w_tile[j * TILE + r * 8u + index % 8u]);
+            w[r] = vec4<f32>(w_tile[j * TILE + r * (TILE / R) + index % (TILE / R)]);
         }
         for (var t = 0u; t < T; t++) {
-            let x = vec4<f32>(x_tile[j * TOKENS + t * 16u + index / 8u]);
+            let x = vec4<f32>(x_tile[j * TOKENS + t * (TOKENS / T) + index / (TILE / R)]);
             for (var r = 0u; r < R; r++) {
                 (*sums)[r * T + t] += dot(w[r], x);
             }

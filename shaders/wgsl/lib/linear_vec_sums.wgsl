@@ -113,8 +113,8 @@ fn add_up(index: u32, sums: ptr<function, Sums>) {
 }
 
 #if NORM
-// What the sums are still to be multiplied by: the norm's factor, from the squares that a team's invocations have read.
-fn norm_factor(index: u32) -> f32 {
+// Squares of the whole row, which a team's invocations have read together.
+fn row_squares(index: u32) -> f32 {
     var sum = squares;
 #if SUBGROUPS
     for (var d = 1u; d < SUB; d <<= 1u) {
@@ -132,6 +132,6 @@ fn norm_factor(index: u32) -> f32 {
         sum += partial[index / TEAM * (TEAM / SUB) + j];
     }
 #endif
-    return inverseSqrt(sum * params.norm_share + params.norm_eps);
+    return sum;
 }
 #endif

@@ -177,17 +177,16 @@ impl Memory {
                 }
                 let bytes = layer_bytes * pages as u64;
                 bindable(gpu, &format!("a cache of {} tokens", pages * book.groups[g].spec.page_tokens()), bytes)?;
-                let new = gpu.buffer("keys and values", bytes, DEVICE)?;
-                let old = self.pages[g] as u64 * layer_bytes;
-                if old > 0 {
-                    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                    encoder.copy_buffer_to_buffer(&self.kv[cache], 0, &new, 0, Some(old));
-                    gpu.queue.submit([encoder.finish()]);
-                }
-                self.kv[cache] = new;
+                let old = std::mem::replace(&mut self.kv[cache], gpu.buffer("keys and values", bytes, DEVICE)?);
                 *grown = true;
-                if old > 0 {
-                    // The old one goes before the next layer's new one comes: memory may be short.
+                let kept = self.pages[g] as u64 * layer_bytes;
+                if kept > 0 {
+                    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                    encoder.copy_buffer_to_buffer(&old, 0, &self.kv[cache], 0, Some(kept));
+                    gpu.queue.submit([encoder.finish()]);
+                    // Before the next layer's new one comes, for memory may be short; calls that are bound to it are bound
+                    // anew before they run.
+                    old.destroy();
                     gpu.wait()?;
                 }
             }

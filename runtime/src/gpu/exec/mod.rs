@@ -323,7 +323,8 @@ impl GpuBackend {
         self.angles.pack(&self.plan, &self.batch, gpu.caps().max_binding, &mut self.words);
         *grown |= Memory::reserve(&gpu, &mut memory.batch, "batch", self.words.len() as u64 * 4, None)?;
         let new_angles = Memory::reserve(&gpu, &mut memory.rope, "rotation tables", self.angles.bytes(), None)?;
-        let grown = std::mem::take(grown) | new_angles;
+        *grown |= new_angles;
+        let grown = std::mem::take(grown);
         if grown {
             for call in self.steps.iter_mut().flat_map(StepCalls::calls_mut) {
                 call.bind(&gpu, memory, &self.weights);

@@ -19,14 +19,11 @@ impl GpuBackend {
     /// sliding window drop what is passed and do not count.
     pub fn most_cached_tokens(gpu: &Gpu, plan: &Plan, kv_type: KvType) -> usize {
         let book = PageBook::new(plan.graph.caches(), kv_type, 1);
-        let on_gpu = |cache: &usize| plan.cache_device(CacheId(*cache as u32)) == Some(Device::Gpu);
-        let groups =
-            (0..plan.graph.caches().len()).filter(on_gpu).map(|c| &book.groups[book.place(CacheId(c as u32)).0]);
         let fits = |group: &Group| {
             let pages = gpu.caps().max_binding as usize / group.layer_bytes(kv_type).max(1);
             pages.saturating_mul(group.spec.page_tokens())
         };
-        groups.filter(|group| group.spec.window.is_none()).map(fits).min().unwrap_or(usize::MAX)
+        layers(plan, &book).filter(|group| group.spec.window.is_none()).map(fits).min().unwrap_or(usize::MAX)
     }
 
     /// Refuses more cached tokens than [`GpuBackend::most_cached_tokens`].
@@ -39,18 +36,16 @@ impl GpuBackend {
     }
 
     /// Bytes of device memory that the GPU's steps of `plan` take at most, with the cache full and one sequence: weights
-    /// that are copied, keys and values, states, activations, angles of keys. A layer's cache that grows is there twice for a moment.
+    /// that are copied, keys and values, states, activations, angles of keys. A layer's cache that grows is there twice
+    /// for a moment.
     ///
     /// # Errors
     /// Where the activations of one token do not fit a binding.
     pub fn memory_needed(gpu: &Gpu, plan: &Plan, options: &GpuBackendOptions) -> Result<u64, GpuError> {
         let layout = lay_out(gpu, plan, options)?;
         let book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens);
-        let on_gpu = |cache: &usize| plan.cache_device(CacheId(*cache as u32)) == Some(Device::Gpu);
-        let layers: Vec<u64> = (0..plan.graph.caches().len())
-            .filter(on_gpu)
-            .map(|cache| {
-                let group = &book.groups[book.place(CacheId(cache as u32)).0];
+        let layers: Vec<u64> = layers(plan, &book)
+            .map(|group| {
                 let pages = options.max_cached_tokens.div_ceil(group.spec.page_tokens());
                 let pages = pages.next_power_of_two().max(4).min(group.capacity);
                 (pages * group.layer_bytes(options.kv_type)) as u64
@@ -65,4 +60,10 @@ impl GpuBackend {
         let tables = angles::table_bytes(plan, options.max_cached_tokens);
         Ok(weights::bytes_to_copy(gpu, plan) + kv + states + layout.bytes(1) + vectors + scores + tables + SMALL)
     }
+}
+
+/// For each cache that lies on the GPU, the group that it belongs to.
+fn layers<'a>(plan: &'a Plan, book: &'a PageBook) -> impl Iterator<Item = &'a Group> {
+    let ids = (0..plan.graph.caches().len()).map(|cache| CacheId(cache as u32));
+    ids.filter(|id| plan.cache_device(*id) == Some(Device::Gpu)).map(|id| &book.groups[book.place(id).0])
 }

@@ -10,7 +10,7 @@ use super::{Call, GpuBackend, Tail};
 use crate::{
     backend::Observed,
     gpu::{Gpu, GpuError},
-    graph::{Act, LinearStep, StepKind, ValueId},
+    graph::{LinearStep, StepKind},
     profile::{Clock, RawCall, Trace},
     step::SequenceStep,
 };
@@ -187,7 +187,6 @@ impl GpuBackend {
         }
         for i in 0..self.steps.len() {
             let step = &self.steps[i];
-            let (gated, sum) = (step.gated, step.sum);
             if self.shape.count(step.rows) == 0 {
                 continue;
             }
@@ -199,7 +198,7 @@ impl GpuBackend {
             };
             submit(&self.gpu, run, |_| {});
             self.gpu.wait()?;
-            self.look_at(i, (gated, sum), look)?;
+            self.look_at(i, look)?;
         }
         for step in steps.iter_mut() {
             self.book.drop_passed(step.kv, 0);
@@ -208,12 +207,8 @@ impl GpuBackend {
     }
 
     /// Reads what step `i` has computed, shows it to `look`, and writes back what it leaves.
-    pub(super) fn look_at(
-        &mut self,
-        i: usize,
-        (gated, sum): (Option<Act>, Option<ValueId>),
-        look: &mut dyn FnMut(&mut Observed),
-    ) -> Result<(), GpuError> {
+    pub(super) fn look_at(&mut self, i: usize, look: &mut dyn FnMut(&mut Observed)) -> Result<(), GpuError> {
+        let (gated, sum) = (self.steps[i].gated, self.steps[i].sum);
         let pair = match (&self.plan.steps[i].kind, gated) {
             (StepKind::Linear(LinearStep { parts, .. }), Some(act)) => Some((act, parts[0].output, parts[1].output)),
             _ => None,

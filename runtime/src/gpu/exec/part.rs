@@ -36,7 +36,7 @@ impl GpuBackend {
 
     /// Shows `look` what step `i` has computed and writes back what it leaves.
     pub(crate) fn observe(&mut self, i: usize, look: &mut dyn FnMut(&mut Observed)) -> Result<(), GpuError> {
-        self.look_at(i, (self.steps[i].gated, self.steps[i].sum), look)
+        self.look_at(i, look)
     }
 
     /// Waits for `values` of the step under way and hands each one's rows, padded to its slot's stride, to `each`.

@@ -109,21 +109,22 @@ pub struct Variant {
 /// Bytes of a norm's scale that workgroups may read in all: what a device's cache gives in less time than a dispatch takes.
 const FOLDED_READS: u64 = 8 << 20;
 
-/// Whether the kernel for one row applies the call's norm itself. That spares a dispatch; every workgroup reads the norm's
-/// scale beside the input for it, which only pays where there are not too many.
+/// Whether the kernel for one row applies the call's norm itself.
 pub fn folds(caps: &Caps, call: &LinearCall) -> bool {
-    let Some(norm) = call.norm else { return false };
+    folded(caps, call).is_some()
+}
+
+/// The call on the norm's input, where the kernel for one row applies the norm itself. That spares a dispatch; every
+/// workgroup reads the norm's scale beside the input for it, which only pays where there are not too many.
+fn folded(caps: &Caps, call: &LinearCall) -> Option<LinearCall> {
+    let norm = call.norm?;
     let raw = LinearCall { input: norm.input, ..call.clone() };
     let few = || {
-        let team = team(call);
-        let groups = words(call, VEC_WG / team * vec_rows(1)).1;
+        let groups = words(call, VEC_WG / team(call) * vec_rows(1)).1;
         u64::from(groups) * u64::from(call.k) * 4 <= FOLDED_READS
     };
-    call.heads.is_none()
-        && call.k.is_multiple_of(32)
-        && norm.scale.is_multiple_of(4)
-        && aligned(&raw)
-        && (caps.software || few())
+    let fits = call.heads.is_none() && call.k.is_multiple_of(32) && norm.scale.is_multiple_of(4) && aligned(&raw);
+    (fits && (caps.software || few())).then_some(raw)
 }
 
 /// The kernels for `call`, for few rows first.
@@ -132,11 +133,10 @@ pub fn folds(caps: &Caps, call: &LinearCall) -> bool {
 /// A call that does not fit the kernels: too many parts, a binding over 4 GiB, places that blocks cannot begin at.
 pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuError> {
     check(call)?;
-    let folded = folds(caps, call);
+    let folded = folded(caps, call);
     let plain = LinearCall { norm: None, ..call.clone() };
-    let raw = call.norm.filter(|_| folded).map(|norm| LinearCall { input: norm.input, ..call.clone() });
-    let (one, call) = (raw.as_ref().unwrap_or(&plain), &plain);
-    let variant = |max_rows, dispatch| Variant { max_rows, folded: folded && max_rows == 1, dispatch };
+    let (one, call) = (folded.as_ref().unwrap_or(&plain), &plain);
+    let variant = |max_rows, dispatch| Variant { max_rows, folded: folded.is_some() && max_rows == 1, dispatch };
     if call.heads.is_some_and(|h| h.transposed) {
         return Ok(vec![variant(1, transposed(caps, call, 1)), variant(u32::MAX, transposed(caps, call, 8))]);
     }
