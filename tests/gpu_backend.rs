@@ -12,7 +12,7 @@ use handmill_runtime::{
     cpu::{CpuOptions, Isa},
     gpu::{CapsOverride, Choice, Gpu, GpuBackendOptions, GpuOptions},
     graph::{Device, Plan, StepKind},
-    step::{KvType, Outputs, SequenceKv, SequenceStep},
+    step::{KvType, Outputs, PAGE_TOKENS, SequenceKv, SequenceStep},
 };
 use support::{DeviceChoice, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, open_gpu, skip};
 
@@ -232,31 +232,38 @@ fn a_step_without_memory_leaves_the_others_right() {
     let Some(gpu) = open(test, options(None)) else { return };
     let fixture = Fixture::load("llama3");
     let short = &fixture.prompt_ids[..4];
-    // More than the first pages hold.
-    let long: Vec<u32> = fixture.prompt_ids.iter().copied().cycle().take(600).collect();
-    let engine = |gpu: &Arc<Gpu>| engine_for(&fixture.dir, gpu, None, Some(1024));
-    let mut whole = engine(&gpu).expect("an engine");
-    let expected = all_logits(&mut whole, short).expect("logits");
-    let least = gpu.memory_in_use();
-    all_logits(&mut whole, &long).expect("logits");
-    let most = gpu.memory_in_use();
-    if least == 0 {
-        return skip(Skip::Missing, &format!("gpu_backend::{test}"), "memory is not counted");
+    // More than the first pages hold, in one step.
+    let long: Vec<u32> = fixture.prompt_ids.iter().copied().cycle().take(400).collect();
+    for gpu_layers in [None, Some(layers(&fixture) - 1)] {
+        let engine = |gpu: &Arc<Gpu>| engine_for(&fixture.dir, gpu, gpu_layers, Some(1024));
+        let used = gpu.memory_in_use();
+        let mut whole = engine(&gpu).expect("an engine");
+        let expected = all_logits(&mut whole, short).expect("logits");
+        let least = gpu.memory_in_use() - used;
+        all_logits(&mut whole, &long).expect("logits");
+        let most = gpu.memory_in_use() - used;
+        if least == 0 {
+            return skip(Skip::Missing, &format!("gpu_backend::{test}"), "memory is not counted");
+        }
+        let mut grown = 0;
+        // While a buffer grows it is there twice.
+        for i in 0..16 {
+            let gpu = Arc::new(Gpu::open(&options(Some(least + most * i / 16))).expect("a device"));
+            let Ok(mut engine) = engine(&gpu) else { continue };
+            let mut sequence = engine.sequence();
+            let Ok(()) = engine.prefill(&mut sequence, short).map(drop) else { continue };
+            let Ok(first) = all_logits(&mut engine, short) else { continue };
+            assert_eq!(first, expected, "{i}");
+            let before = gpu.memory_in_use();
+            let step = Step { sequence: &mut sequence, tokens: &long, outputs: Outputs::All };
+            let Err(failed) = engine.step(&mut [step]) else { continue };
+            assert!(failed.to_string().contains("out of memory"), "{failed}");
+            assert_eq!(sequence.len(), short.len(), "the step is taken back, {gpu_layers:?} layers");
+            grown += u32::from(gpu.memory_in_use() > before);
+            assert_eq!(all_logits(&mut engine, short).expect("logits"), expected, "{i}, after {failed}");
+        }
+        assert!(grown > 0, "nothing had grown when memory ran out");
     }
-    let mut grown = 0;
-    // While a buffer grows it is there twice.
-    for i in 0..16 {
-        let gpu = Arc::new(Gpu::open(&options(Some(least + most * i / 16))).expect("a device"));
-        let Ok(mut engine) = engine(&gpu) else { continue };
-        let Ok(first) = all_logits(&mut engine, short) else { continue };
-        assert_eq!(first, expected, "{i}");
-        let before = gpu.memory_in_use();
-        let Err(failed) = all_logits(&mut engine, &long) else { continue };
-        assert!(failed.to_string().contains("out of memory"), "{failed}");
-        grown += u32::from(gpu.memory_in_use() > before);
-        assert_eq!(all_logits(&mut engine, short).expect("logits"), expected, "{i}, after {failed}");
-    }
-    assert!(grown > 0, "nothing had grown when memory ran out");
 }
 
 #[test]
@@ -292,8 +299,8 @@ fn a_cache_that_no_binding_shows_is_refused_at_once() {
     let test = "a_cache_that_no_binding_shows_is_refused_at_once";
     let small = CapsOverride { max_binding: Some(128 << 10), ..CapsOverride::default() };
     let Some(gpu) = open(test, with_caps(small)) else { return };
-    let dir = Fixture::load("llama3").dir;
-    let engine = |n_ctx| engine_for(&dir, &gpu, None, n_ctx);
+    let fixture = Fixture::load("llama3");
+    let engine = |n_ctx| engine_for(&fixture.dir, &gpu, None, n_ctx);
     // Nobody asked: as many as fit.
     let n_ctx = engine(None).expect("an engine").n_ctx();
     assert!((64..EngineOptions::MIN_CTX).contains(&n_ctx), "{n_ctx}");
@@ -301,6 +308,20 @@ fn a_cache_that_no_binding_shows_is_refused_at_once() {
     let vocab = full.model().info().vocab_size as u32;
     let ids: Vec<u32> = (0..n_ctx as u32).map(|i| i * 7 % vocab).collect();
     all_logits(&mut full, &ids).expect("a full cache");
+    // Further sequences would find pages, but no binding for them.
+    for gpu_layers in [None, Some(layers(&fixture) / 2)] {
+        let mut engine = engine_for(&fixture.dir, &gpu, gpu_layers, Some(n_ctx)).expect("an engine");
+        let mut sequences = Vec::new();
+        let full = loop {
+            let mut sequence = engine.sequence();
+            match engine.prefill(&mut sequence, &ids[..PAGE_TOKENS + 1]) {
+                Ok(_) => sequences.push(sequence),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(full.contains("cache is full"), "{full}");
+        assert!(!sequences.is_empty());
+    }
     let refused = engine(Some(n_ctx + 1)).err().expect("one too many").to_string();
     assert!(refused.contains(&n_ctx.to_string()) && refused.contains("--ctx"), "{refused}");
 }

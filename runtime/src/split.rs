@@ -82,7 +82,9 @@ impl SplitBackend {
     ) -> Result<Self, BackendError> {
         let gpu = GpuBackend::new(gpu, plan.clone(), gpu_options, progress)?;
         let stretches = Stretch::all(&plan).into();
-        let cpu = CpuBackend::new(plan, cpu_options)?;
+        let mut cpu = CpuBackend::new(plan, cpu_options)?;
+        // The CPU's book is the one that steps go by.
+        GpuBackend::bound_pages(gpu.gpu(), gpu.plan(), cpu.pages());
         Ok(Self { cpu, gpu, stretches, state: Device::Cpu, results: Vec::new(), tracing: None })
     }
 
@@ -121,7 +123,7 @@ impl SplitBackend {
         result
     }
 
-    fn run_stretches(&mut self, steps: &[SequenceStep<'_>], each: &mut Each<'_>) -> Result<(), BackendError> {
+    fn run_stretches(&mut self, steps: &mut [SequenceStep<'_>], each: &mut Each<'_>) -> Result<(), BackendError> {
         if steps.iter().all(|s| s.tokens.is_empty()) {
             return Ok(());
         }

@@ -214,8 +214,10 @@ impl PageBook {
         Ok(state)
     }
 
-    /// Forgets the last pages that were ever handed out as long as nobody uses them, so that no room is made for them.
+    /// Forgets the last pages and slots that were ever handed out as long as nobody uses them, so that no room is made
+    /// for them.
     pub(crate) fn forget_unused(&mut self) {
+        self.slots.forget_unused();
         for group in &mut self.groups {
             while group.counts.last() == Some(&0) {
                 group.counts.pop();

@@ -56,6 +56,12 @@ impl Slots {
         slots
     }
 
+    /// Allows at most `capacity` slots, where it is not fewer already.
+    #[cfg(feature = "gpu")]
+    pub fn bound(&mut self, capacity: usize) {
+        self.capacity = self.capacity.min(capacity);
+    }
+
     /// Whether the graph has no state at all.
     pub fn is_empty(&self) -> bool {
         self.offsets.is_empty()
@@ -124,6 +130,13 @@ impl Slots {
         } else if let Some(last) = states.pop_if(|s| s.slot == step.to) {
             self.give_back(last.slot);
         }
+    }
+
+    /// See [`PageBook::forget_unused`](super::PageBook::forget_unused).
+    pub fn forget_unused(&mut self) {
+        while self.counts.pop_if(|users| *users == 0).is_some() {}
+        let made = self.counts.len();
+        self.free.retain(|slot| (*slot as usize) < made);
     }
 
     /// Whether [`Slots::truncate`] to `len` can be.

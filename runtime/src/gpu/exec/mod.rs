@@ -105,8 +105,9 @@ impl GpuBackend {
     ) -> Result<Self, GpuError> {
         Self::check_cache(&gpu, &plan, options)?;
         let weights = GpuWeights::new(&gpu, &plan, progress)?;
-        let book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens)
+        let mut book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens)
             .with_states(plan.graph.states(), options.max_cached_tokens);
+        Self::bound_pages(&gpu, &plan, &mut book);
         let mut lowering = Lowering::new(&gpu, &plan, &weights, &book, options)?;
         let layout = lowering.layout;
         let kinds = std::mem::take(&mut lowering.kinds);
@@ -251,11 +252,7 @@ impl GpuBackend {
     ) -> Result<wgpu::CommandEncoder, GpuError> {
         let start = Instant::now();
         self.admit(steps, choose)?;
-        let uploaded = self.upload(steps, tokens);
-        if uploaded.is_err() {
-            self.batch.undo(&mut self.book, steps);
-        }
-        let grown = uploaded?;
+        let grown = self.upload(steps, tokens)?;
         let tail = match &mut self.ahead {
             Some(ahead) => {
                 ahead.bind(&self.gpu, &self.memory, &self.weights, grown);
@@ -291,8 +288,19 @@ impl GpuBackend {
         self.stats.host += start.elapsed();
     }
 
-    /// Writes the step's rows to the device, after making room for them; true where a buffer had to grow.
-    fn upload(&mut self, steps: &[SequenceStep<'_>], tokens: bool) -> Result<bool, GpuError> {
+    /// Writes the admitted step's rows to the device, after making room for them; true where a buffer had to grow.
+    ///
+    /// # Errors
+    /// Where there is no room. The step is taken back then.
+    fn upload(&mut self, steps: &mut [SequenceStep<'_>], tokens: bool) -> Result<bool, GpuError> {
+        let grown = self.write_rows(steps, tokens);
+        if grown.is_err() {
+            self.batch.undo(&mut self.book, steps);
+        }
+        grown
+    }
+
+    fn write_rows(&mut self, steps: &[SequenceStep<'_>], tokens: bool) -> Result<bool, GpuError> {
         let gpu = self.gpu.clone();
         let memory = &mut self.memory;
         let grown = &mut self.unbound;

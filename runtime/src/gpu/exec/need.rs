@@ -35,6 +35,19 @@ impl GpuBackend {
         Err(GpuError::Cache { adapter: gpu.name().to_owned(), asked: options.max_cached_tokens, most })
     }
 
+    /// Allows no more pages and states than bindings show: more sequences than one have pages that are not full.
+    pub(crate) fn bound_pages(gpu: &Gpu, plan: &Plan, book: &mut PageBook) {
+        let most = gpu.caps().max_binding;
+        // Where not even one fits, making room for it says so.
+        let fits = |bytes: u64| most.checked_div(bytes).map_or(usize::MAX, |n| n.max(1) as usize);
+        for id in caches(plan) {
+            let (place, _) = book.place(id);
+            let bytes = book.groups[place].layer_bytes(book.kv_type()) as u64;
+            book.groups[place].capacity = book.groups[place].capacity.min(fits(bytes));
+        }
+        book.slots.bound(fits(state_bytes(plan).into_iter().max().unwrap_or(0)));
+    }
+
     /// Bytes of device memory that the GPU's steps of `plan` take at most, with the cache full and one sequence: weights
     /// that are copied, keys and values, states, activations, angles of keys. A layer's cache that grows is there twice
     /// for a moment.
@@ -62,8 +75,13 @@ impl GpuBackend {
     }
 }
 
+/// The caches that lie on the GPU.
+fn caches(plan: &Plan) -> impl Iterator<Item = CacheId> + '_ {
+    let ids = (0..plan.graph.caches().len()).map(|cache| CacheId(cache as u32));
+    ids.filter(|id| plan.cache_device(*id) == Some(Device::Gpu))
+}
+
 /// For each cache that lies on the GPU, the group that it belongs to.
 fn layers<'a>(plan: &'a Plan, book: &'a PageBook) -> impl Iterator<Item = &'a Group> {
-    let ids = (0..plan.graph.caches().len()).map(|cache| CacheId(cache as u32));
-    ids.filter(|id| plan.cache_device(*id) == Some(Device::Gpu)).map(|id| &book.groups[book.place(id).0])
+    caches(plan).map(|id| &book.groups[book.place(id).0])
 }

@@ -16,8 +16,9 @@ impl GpuBackend {
         (&mut self.book, &mut self.batch)
     }
 
-    /// Writes the rows of an admitted step to the device, after making room for them.
-    pub(crate) fn begin_parts(&mut self, steps: &[SequenceStep<'_>]) -> Result<(), GpuError> {
+    /// Writes the rows of an admitted step to the device, after making room for them. Where there is none, the step is
+    /// taken back.
+    pub(crate) fn begin_parts(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), GpuError> {
         let start = Instant::now();
         self.upload(steps, true)?;
         self.stats.steps += 1;

@@ -126,6 +126,7 @@ fn a_refused_step_changes_nothing() {
     states(&mut book, &mut a, 70, false);
     let (mut b, mut c) = (book.fork(&a), SequenceKv::default());
     let before = (format!("{a:?} {b:?} {c:?}"), book.bytes_in_use());
+    let made = (book.groups[0].counts.len(), book.slots.made());
     let (few, many) = (vec![0; 3], vec![0; 10_000]);
     let mut batch = Batch::default();
     for last in [&few, &many] {
@@ -136,7 +137,9 @@ fn a_refused_step_changes_nothing() {
         if admitted.is_ok() {
             batch.undo(&mut book, &mut steps);
         }
-        // The new sequence has lists now, all empty.
+        // No memory was ever wanted for the new sequence's.
+        assert_eq!((book.groups[0].counts.len(), book.slots.made()), made);
+        // It has lists now, all empty.
         c = SequenceKv::default();
         assert_eq!((format!("{a:?} {b:?} {c:?}"), book.bytes_in_use()), before);
     }
