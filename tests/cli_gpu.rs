@@ -16,7 +16,7 @@ use handmill_runtime::{
     profile::Clock,
 };
 use serde_json::Value;
-use support::{fixtures_dir, no_adapter};
+use support::{fixtures_dir, model_path, no_adapter};
 
 fn fixture() -> String {
     fixtures_dir().join("families/qwen3").to_str().expect("UTF-8").to_owned()
@@ -60,6 +60,24 @@ fn verify_lists_every_step() {
     table.assert_ok();
     assert!(table.stdout.contains("layer.1.attention") && table.stdout.contains("32 of 32"), "{}", table.stdout);
     assert!(table.stdout.contains("driver ") && table.stdout.contains("bindings "), "{}", table.stdout);
+}
+
+/// With weights that the CPU multiplies with inputs of 8 bits.
+#[test]
+fn verify_passes_on_a_real_model() {
+    let test = "cli_gpu::verify_passes_on_a_real_model";
+    if !gpu(test) {
+        return;
+    }
+    let Some(model) = model_path(test, "smollm2") else { return };
+    let answer = Handmill::new().run(&["verify", model.to_str().expect("UTF-8"), "--json"]).json();
+    assert_eq!(answer["passed"], true, "{answer}");
+    // Inputs rounded to 8 bits, by what the steps compute: by the residual sums that they go into it would be a tenth.
+    let steps = answer["steps"].as_array().expect("steps").iter();
+    let down = steps.filter(|s| s["name"].as_str().is_some_and(|name| name.ends_with(".down")));
+    let mut errors: Vec<f64> = down.filter_map(|s| s["error"].as_f64()).collect();
+    errors.sort_by(f64::total_cmp);
+    assert!(errors[errors.len() / 2] > 3e-3, "{errors:?}");
 }
 
 #[test]

@@ -32,6 +32,9 @@ pub struct Observed {
     pub width: usize,
     /// Set where the backend has put the gated activation of `value` and this other one here at once.
     pub gated: Option<(Act, ValueId)>,
+    /// Set where `value` is a residual sum, which the next step begins with, that the backend has made at once of what
+    /// the step adds to it, this value. That one is nowhere then.
+    pub addend: Option<ValueId>,
     /// `[rows, width]`.
     pub data: Vec<f32>,
 }

@@ -23,7 +23,8 @@ pub struct StepCheck {
     pub op: String,
     /// Its rows.
     pub rows: usize,
-    /// ‖theirs − ours‖ / ‖ours‖ of the value that comes nearest to its bound, or exceeds it most.
+    /// ‖theirs − ours‖ / ‖ours‖ of the value that comes nearest to its bound, or exceeds it most. Where that is a residual
+    /// sum, by the norm of what the step adds: little beside the sum, and all that the step computes.
     pub error: f64,
     /// What that may be.
     pub bound: f64,
@@ -106,7 +107,8 @@ fn compare_step(
             right.resize(gate.len(), 0.0);
             (op_kernels(Isa::detect()).gated_act)(act, &gate, &up, &mut right);
         }
-        let (error, not_finite) = difference(&seen.data, &right);
+        let addend = seen.addend.and_then(|value| want.remove(&value));
+        let (error, not_finite) = difference(&seen.data, &right, addend.as_deref().unwrap_or(&right));
         let bound = bound(plan, seen, kv);
         let check = &mut checks[seen.step];
         check.rows = seen.rows;
@@ -119,16 +121,16 @@ fn compare_step(
     Ok(checks)
 }
 
-/// ‖got − want‖ / ‖want‖, and how many values are not finite in `got` alone. Only finite values count for the norms.
-fn difference(got: &[f32], want: &[f32]) -> (f64, usize) {
-    if got.len() != want.len() {
+/// ‖got − want‖ / ‖scale‖, and how many values are not finite in `got` alone. Only finite values count for the norms.
+fn difference(got: &[f32], want: &[f32], scale: &[f32]) -> (f64, usize) {
+    if got.len() != want.len() || want.len() != scale.len() {
         return (f64::INFINITY, 0);
     }
     let (mut off, mut all, mut not_finite) = (0.0, 0.0, 0);
-    for (g, w) in got.iter().zip(want) {
+    for ((g, w), s) in got.iter().zip(want).zip(scale) {
         if g.is_finite() && w.is_finite() {
             off += f64::from(g - w).powi(2);
-            all += f64::from(*w).powi(2);
+            all += if s.is_finite() { f64::from(*s).powi(2) } else { 0.0 };
         } else if w.is_finite() {
             not_finite += 1;
         }
@@ -151,7 +153,7 @@ fn bound(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
     };
     match &plan.steps[seen.step].kind {
         StepKind::Linear(linear) => {
-            let part = linear.parts.iter().find(|p| p.output == seen.value);
+            let part = linear.parts.iter().find(|p| p.output == seen.addend.unwrap_or(seen.value));
             // A gated activation multiplies the results of two.
             let factor = if seen.gated.is_some() { 2.0 } else { 1.0 };
             part.map_or(1e-3, |p| factor * of_format(plan.graph.weight(p.weight).dtype()))
@@ -193,10 +195,12 @@ mod tests {
 
     #[test]
     fn differences_are_relative_and_see_what_is_not_finite() {
-        assert_eq!(difference(&[1.0, 2.0], &[1.0, 2.0]), (0.0, 0));
-        assert_eq!(difference(&[3.0, 0.0], &[2.0, 0.0]), (0.5, 0));
-        assert_eq!(difference(&[f32::NAN, 1.0, f32::INFINITY], &[1.0, 1.0, f32::INFINITY]), (0.0, 1));
-        assert_eq!(difference(&[1.0], &[0.0]).0, f64::INFINITY);
-        assert_eq!(difference(&[1.0], &[]).0, f64::INFINITY);
+        let of = |got: &[f32], want: &[f32]| difference(got, want, want);
+        assert_eq!(of(&[1.0, 2.0], &[1.0, 2.0]), (0.0, 0));
+        assert_eq!(of(&[3.0, 0.0], &[2.0, 0.0]), (0.5, 0));
+        assert_eq!(of(&[f32::NAN, 1.0, f32::INFINITY], &[1.0, 1.0, f32::INFINITY]), (0.0, 1));
+        assert_eq!(of(&[1.0], &[0.0]).0, f64::INFINITY);
+        assert_eq!(of(&[1.0], &[]).0, f64::INFINITY);
+        assert_eq!(difference(&[9.0, 8.0], &[8.0, 8.0], &[0.0, 2.0]), (0.5, 0));
     }
 }

@@ -54,7 +54,7 @@ impl CpuBackend {
             let rows = self.batch.count(slot.rows);
             let padded = self.value_mut(value).chunks_exact(slot.stride);
             let data = padded.flat_map(|row| &row[..slot.width]).copied().collect();
-            look(&mut Observed { step: i, value, rows, width: slot.width, gated: None, data });
+            look(&mut Observed { step: i, value, rows, width: slot.width, gated: None, addend: None, data });
         }
     }
 }

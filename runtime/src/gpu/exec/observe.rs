@@ -215,9 +215,9 @@ impl GpuBackend {
         };
         let made_before = i.checked_sub(1).and_then(|before| self.steps[before].sum);
         // A sum takes the place of the output that it is made of, and the next step does not make it again.
-        let values = match sum {
-            Some(sum) => vec![sum],
-            None => Observed::of_step(&self.plan, i),
+        let (values, addend) = match (sum, &self.plan.steps[i].kind) {
+            (Some(sum), StepKind::Linear(LinearStep { parts, .. })) => (vec![sum], Some(parts[0].output)),
+            _ => (Observed::of_step(&self.plan, i), None),
         };
         for value in values.into_iter().filter(|v| Some(*v) != made_before) {
             // The other factor of a gated activation is never written.
@@ -234,7 +234,7 @@ impl GpuBackend {
             self.read_values(&[value], |_, rows| all = rows.to_vec())?;
             let data = all.chunks_exact(slot.stride).flat_map(|row| &row[..slot.width]).copied().collect();
             let gated = pair.filter(|(_, gate, _)| *gate == value).map(|(act, _, up)| (act, up));
-            let mut seen = Observed { step: i, value, rows, width: slot.width, gated, data };
+            let mut seen = Observed { step: i, value, rows, width: slot.width, gated, addend, data };
             look(&mut seen);
             for (row, new) in all.chunks_exact_mut(slot.stride).zip(seen.data.chunks_exact(slot.width)) {
                 row[..slot.width].copy_from_slice(new);
