@@ -168,8 +168,7 @@ impl Memory {
                 continue;
             }
             let layer_bytes = book.groups[g].layer_bytes(book.kv_type()) as u64;
-            let most = (gpu.caps().max_binding / layer_bytes.max(1)) as usize;
-            let pages = need.next_power_of_two().max(4).min(book.groups[g].capacity).min(most.max(need));
+            let pages = need.next_power_of_two().max(4).min(book.groups[g].capacity);
             for cache in 0..plan.graph.caches().len() {
                 let id = CacheId(cache as u32);
                 if book.place(id).0 != g || plan.cache_device(id) != Some(Device::Gpu) {
