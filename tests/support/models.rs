@@ -40,12 +40,12 @@ pub fn no_adapter(test: &str) {
     skip(Skip::Missing, test, "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)");
 }
 
-/// Whether the tests of the larger models were asked for (`HANDMILL_TEST_FULL=1`, as `.ci/full` does); says so where
+/// Whether tests that take long or fetch much were asked for (`HANDMILL_TEST_FULL=1`, as `.ci/full` does); says so where
 /// they were not.
 pub fn full(test: &str) -> bool {
     let asked = std::env::var_os("HANDMILL_TEST_FULL").is_some_and(|v| v == "1");
     if !asked {
-        skip(Skip::OptIn, test, "set HANDMILL_TEST_FULL=1 to fetch and run the larger models");
+        skip(Skip::OptIn, test, "HANDMILL_TEST_FULL=1 runs all, and fetches the larger models");
     }
     asked
 }
