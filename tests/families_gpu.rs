@@ -20,8 +20,20 @@ const TOLERANCE: f32 = 1e-3;
 /// With f16 keys and values.
 const F16_TOLERANCE: f32 = 0.02;
 
-/// Families that run where pipelines compile slowly.
-const ON_SLOW: [&str; 4] = ["llama3", "qwen2", "gemma3", "deepseek-v4"];
+/// Families that run where pipelines compile slowly: dense ones in every spelling, and one with most other ops.
+const ON_SLOW: [&str; 11] = [
+    "llama2",
+    "llama3",
+    "llama3-bf16",
+    "llama-dynamic",
+    "llama-linear",
+    "qwen2",
+    "qwen3",
+    "qwen3-sharded",
+    "gemma3",
+    "mm-gemma3",
+    "deepseek-v4",
+];
 
 /// Families that together touch every op: those that run where every step takes long, unless all are asked for.
 const TOUCHING_EVERY_OP: [&str; 11] = [
