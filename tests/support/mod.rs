@@ -19,7 +19,7 @@ mod gpu;
 mod models;
 mod readme;
 
-pub use compare::{argmax, assert_close, log_probability, worst};
+pub use compare::{MARGIN, argmax, assert_close, choice, kl_divergence, log_probability, worst};
 pub use engine::{DeviceChoice, KvChoice, Options, Session};
 pub use fixture::{FAMILIES, Fixture, Matrix, Spelling, fixtures_dir};
 pub use gguf::write_gguf;
