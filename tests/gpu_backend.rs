@@ -186,7 +186,11 @@ fn too_little_memory_says_how_many_layers_fit() {
         gpu.memory_in_use()
     };
     if whole == 0 {
-        return skip(Skip::Missing, "gpu_backend::too_little_memory_says_how_many_layers_fit", "memory is not counted");
+        return skip(
+            Skip::Hardware,
+            "gpu_backend::too_little_memory_says_how_many_layers_fit",
+            "memory is not counted",
+        );
     }
     let mut fits = Vec::new();
     for eighths in 1..8 {
@@ -243,7 +247,7 @@ fn a_step_without_memory_leaves_the_others_right() {
         all_logits(&mut whole, &long).expect("logits");
         let most = gpu.memory_in_use() - used;
         if least == 0 {
-            return skip(Skip::Missing, &format!("gpu_backend::{test}"), "memory is not counted");
+            return skip(Skip::Hardware, &format!("gpu_backend::{test}"), "memory is not counted");
         }
         let mut grown = 0;
         // While a buffer grows it is there twice.
@@ -286,7 +290,7 @@ fn a_cache_grows_one_layer_after_the_other() {
     let Some(gpu) = open(test, with_most(None)) else { return };
     let (cached, after) = grow(&gpu).expect("enough memory");
     if after == 0 {
-        return skip(Skip::Missing, &format!("gpu_backend::{test}"), "memory is not counted");
+        return skip(Skip::Hardware, &format!("gpu_backend::{test}"), "memory is not counted");
     }
     // A layer's old pages beside its new ones, but not those of all layers.
     let layer = cached / layers(&fixture) as u64;
