@@ -43,6 +43,9 @@ pub struct Global {
     /// Context length in tokens [default: what the model was made for, within 4096 to 32768; perplexity: 512]
     #[arg(long, global = true, value_name = "N")]
     pub ctx: Option<NonZeroUsize>,
+    /// Where the page cache holds the model in small pages, as after a copy: read it anew, leave it, or copy it to memory
+    #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t = HugePages::Auto)]
+    pub huge_pages: HugePages,
     /// Results as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -57,6 +60,27 @@ pub enum Backend {
     Cpu,
     /// A GPU.
     Gpu,
+}
+
+/// Values of `--huge-pages`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HugePages {
+    /// Read the file anew where that takes less than half a second a GB and nobody else uses it.
+    Auto,
+    /// Leave it.
+    Off,
+    /// Copy it into huge pages of its own, which takes as much memory as the file.
+    Copy,
+}
+
+impl From<HugePages> for handmill_runtime::format::HugePages {
+    fn from(how: HugePages) -> Self {
+        match how {
+            HugePages::Auto => Self::Auto,
+            HugePages::Off => Self::Off,
+            HugePages::Copy => Self::Copy,
+        }
+    }
 }
 
 impl Global {

@@ -5,12 +5,13 @@ use crate::{args::Backend, auto, cache::Cache, error::one_line, fetch::Progress}
 use crate::{
     args::Global,
     error::CliError,
-    fetch::{self, note},
+    fetch::{self, human_bytes, note},
 };
 #[cfg(feature = "gpu")]
 use handmill_models::Error;
 use handmill_models::{Engine, EngineOptions, KvChoice, Model, engine::DeviceChoice};
-use std::time::Instant;
+use handmill_runtime::format::{Paging, WhySmall};
+use std::time::{Duration, Instant};
 
 /// Opens what the user calls a model and makes an engine with the context of `--ctx`.
 pub fn open(global: &Global, name: &str, kv: KvChoice) -> Result<(Model, Engine), CliError> {
@@ -36,7 +37,17 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
     let on_gpu = !matches!(device, DeviceChoice::Cpu);
     let threads = global.threads.map(usize::from);
     let Global { gpu_layers, experts_on_cpu, .. } = *global;
-    let options = EngineOptions { device, gpu_layers, experts_on_cpu, threads, n_ctx, kv, ..EngineOptions::default() };
+    let huge_pages = global.huge_pages.into();
+    let options = EngineOptions {
+        device,
+        gpu_layers,
+        experts_on_cpu,
+        threads,
+        n_ctx,
+        kv,
+        huge_pages,
+        ..EngineOptions::default()
+    };
     let start = Instant::now();
     #[cfg(feature = "gpu")]
     let engine = {
@@ -46,6 +57,7 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
     #[cfg(not(feature = "gpu"))]
     let engine = Engine::new(model, &options);
     let mut engine = engine.map_err(|e| CliError::because("could not set the model up", e))?;
+    engine.paging().iter().filter_map(about_pages).for_each(|line| note(&line));
     if on_gpu {
         note(&format!(
             "running on {}, ready after {:.1} s",
@@ -54,6 +66,30 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
         ));
     }
     Ok(engine)
+}
+
+/// A line about the pages of one of the model's files, where it mattered.
+fn about_pages(paging: &Paging) -> Option<String> {
+    let size = |bytes: u64, took: Duration| format!("{} in {:.1} s", human_bytes(bytes), took.as_secs_f64());
+    match *paging {
+        Paging::ReadAnew { bytes, took, huge } => Some(format!(
+            "the model lay in small pages, as after a copy; read {} anew, {:.0} % lies in huge pages now (--huge-pages off \
+             leaves it)",
+            size(bytes, took),
+            100.0 * huge
+        )),
+        Paging::Copied { bytes, took } => Some(format!("copied {} into huge pages", size(bytes, took))),
+        Paging::Small(WhySmall::InUse) => Some(
+            "the model lies in small pages and another process uses it, so generation is slower (--huge-pages copy helps)"
+                .to_owned(),
+        ),
+        Paging::Small(WhySmall::SlowDisk) => Some(
+            "the model lies in small pages and the disk is slow, so generation is slower (--huge-pages copy helps)"
+                .to_owned(),
+        ),
+        // Most file systems have no large folios: nothing can be done, and a line at every start would not help.
+        Paging::Small(WhySmall::Unsupported) | Paging::AsItWas => None,
+    }
 }
 
 /// What `make` makes, on the CPU where the GPU that was chosen without being asked for cannot run the model.

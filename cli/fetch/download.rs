@@ -8,6 +8,7 @@ use super::{
     progress::{Progress, human_bytes},
 };
 use crate::{cache, interrupt};
+use handmill_runtime::format::Mapping;
 use sha2::Digest as _;
 use std::{
     fs::{self, File},
@@ -279,7 +280,10 @@ pub fn publish(file: &File, from: &Path, to: &Path) -> Result<(), FetchError> {
     if let Some(folder) = to.parent() {
         cache::create_dir(folder)?;
     }
-    fs::rename(from, to).map_err(|e| FetchError::io("write", to, e))
+    fs::rename(from, to).map_err(|e| FetchError::io("write", to, e))?;
+    // Written and checked, it lies in the page cache in small pages.
+    Mapping::drop_cached(to);
+    Ok(())
 }
 
 impl Digest {

@@ -8,9 +8,12 @@ mod place;
 pub mod sampling;
 pub mod verify;
 
+use std::sync::Arc;
+
 use handmill_runtime::{
     Backend, BackendError,
     cpu::{CpuBackend, CpuError, CpuOptions, Isa, IsaError, Pool},
+    format::{HugePages, Mapping, Paging},
     graph::{Device, Plan},
     step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
@@ -71,6 +74,8 @@ pub struct EngineOptions {
     pub isa: Option<Isa>,
     /// Most tokens in one step; longer prompts are cut.
     pub max_step_tokens: usize,
+    /// What is done on the CPU about files that the page cache holds in small pages.
+    pub huge_pages: HugePages,
 }
 
 impl EngineOptions {
@@ -91,6 +96,7 @@ impl Default for EngineOptions {
             kv: KvChoice::Auto,
             isa: None,
             max_step_tokens: 512,
+            huge_pages: HugePages::Auto,
         }
     }
 }
@@ -100,6 +106,7 @@ pub struct Engine {
     model: Model,
     backend: Box<dyn Backend>,
     n_ctx: usize,
+    paging: Vec<Paging>,
 }
 
 /// One sequence of tokens and what is cached for it. Give it back with [`Engine::release`].
@@ -129,6 +136,23 @@ pub struct Step<'a> {
     pub tokens: &'a [u32],
     /// Which of them get logits.
     pub outputs: Outputs,
+}
+
+/// Sees to huge pages under the files that have the model's weights.
+fn prepare_files(model: &Model, huge_pages: HugePages) -> Result<Vec<Paging>, Error> {
+    let mut files: Vec<&Arc<Mapping>> = Vec::new();
+    for (_, weight) in model.graph().weights() {
+        if let Some((file, _)) = weight.shared_bytes().mapping()
+            && !files.iter().any(|f| Arc::ptr_eq(f, file))
+        {
+            files.push(file);
+        }
+    }
+    let prepare = |file: &Arc<Mapping>| {
+        let no_memory = |_| CpuError::OutOfMemory { what: "a copy of the weights in huge pages", bytes: file.len() };
+        Ok(file.prepare(huge_pages).map_err(no_memory).map_err(BackendError::from)?)
+    };
+    files.into_iter().map(prepare).collect()
 }
 
 impl Engine {
@@ -163,7 +187,9 @@ impl Engine {
             let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
             Ok::<_, Error>(CpuOptions { isa, threads, kv_type, max_cached_tokens: n_ctx, max_step_tokens })
         };
-        let on_cpu = || {
+        let mut paging = Vec::new();
+        let mut on_cpu = || {
+            paging = prepare_files(model, options.huge_pages)?;
             let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu))?;
             let backend = CpuBackend::new(plan, &cpu_options(n_ctx)?).map_err(BackendError::from)?;
             Ok::<Box<dyn Backend>, Error>(Box::new(backend))
@@ -189,13 +215,14 @@ impl Engine {
                     let backend = GpuBackend::new(gpu.clone(), plan, &gpu_options, progress);
                     backend.map(|b| Box::new(b) as Box<dyn Backend>).map_err(BackendError::from)
                 } else {
+                    paging = prepare_files(model, options.huge_pages)?;
                     let backend = SplitBackend::new(gpu.clone(), plan, &gpu_options, &cpu_options(n_ctx)?, progress);
                     backend.map(|b| Box::new(b) as Box<dyn Backend>)
                 };
                 made.map_err(|e| place::explain(e, model, gpu, &gpu_options, options.experts_on_cpu, before))?
             }
         };
-        Ok(Self { model: model.clone(), backend, n_ctx })
+        Ok(Self { model: model.clone(), backend, n_ctx, paging })
     }
 
     /// The model that runs.
@@ -211,6 +238,11 @@ impl Engine {
     /// Tokens that all sequences together may hold.
     pub fn n_ctx(&self) -> usize {
         self.n_ctx
+    }
+
+    /// What was done about the pages of the model's files; empty where the CPU runs nothing.
+    pub fn paging(&self) -> &[Paging] {
+        &self.paging
     }
 
     /// An empty sequence.

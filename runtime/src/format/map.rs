@@ -1,14 +1,23 @@
 //! A read-only memory map that many tensor views share.
 
-use std::{fs::File, io, ops::Deref, ops::Range, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    ops::{Deref, Range},
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+use super::Paging;
 
 /// A file mapped read-only into memory.
 #[derive(Debug)]
 pub struct Mapping {
     map: memmap2::Mmap,
-    /// To be mapped once more.
-    #[cfg(feature = "gpu")]
     file: File,
+    /// The same bytes in memory of their own, once they were asked for.
+    copy: OnceLock<memmap2::Mmap>,
 }
 
 impl Mapping {
@@ -22,11 +31,43 @@ impl Mapping {
         // this map then lies in them, and its weights need far fewer address translations a token.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(Arc::new(Self {
-            map,
-            #[cfg(feature = "gpu")]
-            file,
-        }))
+        Ok(Arc::new(Self { map, file, copy: OnceLock::new() }))
+    }
+
+    /// Drops the file at `path` from the page cache, where it lies in small pages because it was just written or read: the
+    /// next reader of a map finds it as the map advises. Only a hint.
+    pub fn drop_cached(path: &Path) {
+        #[cfg(target_os = "linux")]
+        if let Ok(file) = File::open(path)
+            && file.sync_data().is_ok()
+        {
+            use std::os::fd::AsRawFd;
+            // SAFETY: no memory is passed.
+            let _ = unsafe { libc::posix_fadvise64(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = path;
+    }
+
+    /// The file, to be mapped once more or to advise the kernel about it.
+    #[cfg(any(feature = "gpu", target_os = "linux"))]
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Copies the file into anonymous memory, from where it is read from now on. Views made before follow; addresses
+    /// taken before stay valid.
+    ///
+    /// # Errors
+    /// Where the memory cannot be had.
+    pub(super) fn copy_to_memory(&self) -> io::Result<Paging> {
+        let start = Instant::now();
+        if self.copy.get().is_none() {
+            let pages = anonymous(self.map.len(), |pages| pages.copy_from_slice(&self.map))?;
+            // Where two threads come at once, one copy is kept.
+            let _ = self.copy.set(pages);
+        }
+        Ok(Paging::Copied { bytes: self.map.len() as u64, took: start.elapsed() })
     }
 
     /// The same file mapped once more, writable and private (copied on write): what a device wants that imports host
@@ -37,15 +78,25 @@ impl Mapping {
     #[cfg(feature = "gpu")]
     pub(crate) fn private_copy(&self) -> std::io::Result<memmap2::MmapMut> {
         // SAFETY: as in `open`; writes, of which there are none, would stay in this process.
-        unsafe { memmap2::MmapOptions::new().map_copy(&self.file) }
+        unsafe { memmap2::MmapOptions::new().map_copy(self.file()) }
     }
 }
 
 impl Deref for Mapping {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.map
+        self.copy.get().unwrap_or(&self.map)
     }
+}
+
+/// `len` bytes in pages of their own, zeros before `fill` has written them.
+fn anonymous(len: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<memmap2::Mmap> {
+    let mut pages = memmap2::MmapMut::map_anon(len)?;
+    // Only a hint, as for files.
+    #[cfg(target_os = "linux")]
+    let _ = pages.advise(memmap2::Advice::HugePage);
+    fill(&mut pages);
+    pages.make_read_only()
 }
 
 #[derive(Clone, Debug)]
@@ -77,8 +128,7 @@ impl Bytes {
     }
 
     /// The map that the bytes lie in and where, if they lie in one of a file.
-    #[cfg(feature = "gpu")]
-    pub(crate) fn mapping(&self) -> Option<(&Arc<Mapping>, usize)> {
+    pub fn mapping(&self) -> Option<(&Arc<Mapping>, usize)> {
         match &self.owner {
             Owner::Mapped(map) => Some((map, self.range.start)),
             Owner::Heap(_) | Owner::Anonymous(_) => None,
@@ -96,12 +146,7 @@ impl Bytes {
     /// # Errors
     /// Where the memory cannot be had.
     pub fn anonymous(len: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Self> {
-        let mut pages = memmap2::MmapMut::map_anon(len)?;
-        // Only a hint, as for files.
-        #[cfg(target_os = "linux")]
-        let _ = pages.advise(memmap2::Advice::HugePage);
-        fill(&mut pages);
-        Ok(Self { owner: Owner::Anonymous(Arc::new(pages.make_read_only()?)), range: 0..len })
+        Ok(Self { owner: Owner::Anonymous(Arc::new(anonymous(len, fill)?)), range: 0..len })
     }
 }
 
