@@ -10,15 +10,12 @@ use handmill_runtime::cpu::Isa;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use support::{
-    FAMILIES, Fixture, Matrix, Options, Session, Spelling, argmax, assert_close, family_table, fixtures_dir, worst,
-    write_gguf,
+    FAMILIES, Fixture, Matrix, NOT_IN_GGUF, Options, Session, Spelling, argmax, assert_close, family_table,
+    fixtures_dir, why_not, worst, write_gguf,
 };
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values; logits have a standard deviation of about 2.
 const TOLERANCE: f32 = 2e-4;
-
-/// Fixtures that cannot be written as GGUF, with why.
-const NOT_IN_GGUF: &[(&str, &str)] = &[("phi2-qk-norm", "GGUF has no key for layer norms of queries and keys")];
 
 macro_rules! families {
     ($($test:ident $name:literal,)*) => {
@@ -267,10 +264,9 @@ fn check_logits(name: &'static str, source: Source) {
             let temp = tempfile::TempDir::new().expect("temporary folder");
             let path = temp.path().join("model.gguf");
             let written = write_gguf(&fixture, &path);
-            let known = NOT_IN_GGUF.iter().find(|(n, _)| *n == name);
-            match (written, known) {
+            match (written, why_not(NOT_IN_GGUF, name)) {
                 (Ok(()), None) => check_continuation(&fixture, &path),
-                (Err(why), Some((_, expected))) => assert_eq!(why, *expected),
+                (Err(why), Some(expected)) => assert_eq!(why, expected),
                 (written, known) => panic!("{name}: written {written:?}, listed as not expressible: {known:?}"),
             }
         }
@@ -437,7 +433,7 @@ fn readme_has_the_table_of_families() {
     let readme = std::fs::read_to_string(&path).expect("README.md");
     let (before, rest) = readme.split_once(TABLE.0).expect("where the table begins");
     let (found, after) = rest.split_once(TABLE.1).expect("where the table ends");
-    let table = family_table(NOT_IN_GGUF);
+    let table = family_table();
     if std::env::var_os("HANDMILL_UPDATE_README").is_some() {
         std::fs::write(&path, format!("{before}{}{table}{}{after}", TABLE.0, TABLE.1)).expect("writing README.md");
     } else {

@@ -64,6 +64,17 @@ pub const FAMILIES: &[&str] = &[
     "mm-llama4",
 ];
 
+/// Fixtures that cannot be written as GGUF, with why.
+pub const NOT_IN_GGUF: &[(&str, &str)] = &[("phi2-qk-norm", "GGUF has no key for layer norms of queries and keys")];
+
+/// Fixtures that no GPU runs, with why. `families_gpu.rs` runs all others.
+pub const NOT_ON_GPU: &[(&str, &str)] = &[];
+
+/// Why `name` is one of `exceptions`, if it is.
+pub fn why_not(exceptions: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
+    exceptions.iter().find(|(n, _)| *n == name).map(|(_, why)| *why)
+}
+
 /// `tests/fixtures`.
 pub fn fixtures_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")

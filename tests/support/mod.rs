@@ -21,7 +21,7 @@ mod readme;
 
 pub use compare::{MARGIN, argmax, assert_close, choice, kl_divergence, log_probability, worst};
 pub use engine::{DeviceChoice, KvChoice, Options, Session};
-pub use fixture::{FAMILIES, Fixture, Matrix, Spelling, fixtures_dir};
+pub use fixture::{FAMILIES, Fixture, Matrix, NOT_IN_GGUF, NOT_ON_GPU, Spelling, fixtures_dir, why_not};
 pub use gguf::write_gguf;
 #[cfg(feature = "gpu")]
 pub use gpu::open_gpu;

@@ -1,6 +1,6 @@
 //! The README's table of families, made from what the tests run.
 
-use super::FAMILIES;
+use super::{FAMILIES, NOT_IN_GGUF, NOT_ON_GPU, why_not};
 
 /// Row names and the fixtures that stand for them.
 const ROWS: &[(&str, &[&str])] = &[
@@ -47,9 +47,8 @@ const ROWS: &[(&str, &[&str])] = &[
     ("Granite 3 MoE", &["granitemoe"]),
 ];
 
-/// The table, given the fixtures that cannot be written as GGUF and why. Every tested fixture stands for a row, and a
-/// row is there once all of its fixtures are tested.
-pub fn family_table(not_in_gguf: &[(&str, &str)]) -> String {
+/// The table. Every tested fixture stands for a row, and a row is there once all of its fixtures are tested.
+pub fn family_table() -> String {
     for name in FAMILIES {
         let rows = ROWS.iter().filter(|(_, fixtures)| fixtures.contains(name)).count();
         assert_eq!(rows, 1, "{name} stands in {rows} rows of the README's table");
@@ -61,15 +60,19 @@ pub fn family_table(not_in_gguf: &[(&str, &str)]) -> String {
         if !fixtures.iter().all(|name| FAMILIES.contains(name)) {
             continue;
         }
-        let why = |name: &&str| not_in_gguf.iter().find(|(n, _)| n == name).map(|(_, why)| *why);
-        let missing: Vec<&str> = fixtures.iter().filter_map(why).collect();
-        let gguf = match missing.first() {
-            None => "✓ | ✓".to_owned(),
-            Some(why) if missing.len() == fixtures.len() => format!("{why} | –"),
-            Some(why) => format!("✓ ({why}) | ✓"),
+        // A reason where all fixtures of the row have one, a tick with the reason where some have.
+        let tick = |why: &dyn Fn(&str) -> Option<&'static str>| {
+            let missing: Vec<&str> = fixtures.iter().filter_map(|name| why(name)).collect();
+            match missing.first() {
+                None => "✓".to_owned(),
+                Some(why) if missing.len() == fixtures.len() => (*why).to_owned(),
+                Some(why) => format!("✓ ({why})"),
+            }
         };
+        let (gpu, gguf) = (|name: &str| why_not(NOT_ON_GPU, name), |name: &str| why_not(NOT_IN_GGUF, name));
+        let columns = [tick(&gpu), tick(&gguf), tick(&|name| gguf(name).or(gpu(name)))].join(" | ");
         let names = fixtures.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        table += &format!("| {family} | ✓ | ✓ | {gguf} | {names} |\n");
+        table += &format!("| {family} | ✓ | {columns} | {names} |\n");
     }
     table
 }
