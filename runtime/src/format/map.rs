@@ -9,15 +9,40 @@ use std::{
     time::Instant,
 };
 
-use super::Paging;
+use super::{Paging, mapped::Listed};
 
-/// A file mapped read-only into memory.
+/// A file mapped read-only into memory. A program can tell by [`mapped_file_at`](super::mapped_file_at) that a SIGBUS came
+/// of a file that was cut short meanwhile.
 #[derive(Debug)]
 pub struct Mapping {
+    /// Given back before the map goes.
+    _listed: Listed,
     map: memmap2::Mmap,
     file: File,
     /// The same bytes in memory of their own, once they were asked for.
     copy: OnceLock<memmap2::Mmap>,
+    #[cfg(feature = "gpu")]
+    path: Box<Path>,
+}
+
+/// A file mapped once more, see [`Mapping::private_copy`].
+#[cfg(feature = "gpu")]
+pub(crate) struct PrivateCopy {
+    _listed: Listed,
+    map: memmap2::MmapMut,
+}
+
+#[cfg(feature = "gpu")]
+impl PrivateCopy {
+    /// Its first byte.
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.map.as_mut_ptr()
+    }
+}
+
+fn addresses(bytes: &[u8]) -> Range<usize> {
+    let Range { start, end } = bytes.as_ptr_range();
+    start.addr()..end.addr()
 }
 
 impl Mapping {
@@ -31,7 +56,14 @@ impl Mapping {
         // this map then lies in them, and its weights need far fewer address translations a token.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(Arc::new(Self { map, file, copy: OnceLock::new() }))
+        Ok(Arc::new(Self {
+            _listed: Listed::new(addresses(&map), path),
+            map,
+            file,
+            copy: OnceLock::new(),
+            #[cfg(feature = "gpu")]
+            path: path.into(),
+        }))
     }
 
     /// Drops the file at `path` from the page cache, where it lies in small pages because it was just written or read: the
@@ -76,9 +108,10 @@ impl Mapping {
     /// # Errors
     /// Where the address space cannot be had.
     #[cfg(feature = "gpu")]
-    pub(crate) fn private_copy(&self) -> std::io::Result<memmap2::MmapMut> {
+    pub(crate) fn private_copy(&self) -> std::io::Result<PrivateCopy> {
         // SAFETY: as in `open`; writes, of which there are none, would stay in this process.
-        unsafe { memmap2::MmapOptions::new().map_copy(self.file()) }
+        let map = unsafe { memmap2::MmapOptions::new().map_copy(self.file())? };
+        Ok(PrivateCopy { _listed: Listed::new(addresses(&map), &self.path), map })
     }
 }
 

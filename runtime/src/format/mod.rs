@@ -7,6 +7,7 @@ pub mod gguf;
 mod huge_pages;
 mod json;
 mod map;
+mod mapped;
 mod safetensors;
 mod synthetic;
 mod table;
@@ -16,7 +17,10 @@ pub use checkpoint::{Checkpoint, HfFolder, Integers, Kind};
 pub use error::FormatError;
 pub use gguf::Gguf;
 pub use huge_pages::{HugePages, Paging, WhySmall};
+#[cfg(feature = "gpu")]
+pub(crate) use map::PrivateCopy;
 pub use map::{Bytes, Mapping};
+pub use mapped::{MAPPED_NAME_BYTES, mapped_file_at};
 pub use safetensors::SafeTensors;
 pub use synthetic::TensorSource;
 pub use table::TensorInfo;

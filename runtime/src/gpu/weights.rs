@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 
 use super::{Gpu, GpuError, staging::Staging};
 use crate::{
-    format::{Mapping, Tensor},
+    format::{Mapping, PrivateCopy, Tensor},
     graph::{Device, Plan, WeightId},
     quant::{BlockMXFP4, BlockMXFP4Split, DType},
 };
@@ -95,7 +95,7 @@ pub(super) struct GpuWeights {
     pub copied: u64,
     /// Bytes read where they lie.
     pub imported: u64,
-    maps: Vec<memmap2::MmapMut>,
+    maps: Vec<PrivateCopy>,
     gpu: Arc<Gpu>,
 }
 
