@@ -70,6 +70,8 @@ pub struct GpuBackend {
     stats: GpuStats,
     /// Buffers have grown that calls are not bound to yet: a step may fail between the two.
     unbound: bool,
+    /// The last step that nobody waits for, having no results.
+    unread: Option<wgpu::SubmissionIndex>,
     /// Made when tokens are first chosen on the device.
     ahead: Option<Ahead>,
     /// Set while somebody wants to know where time goes.
@@ -136,6 +138,7 @@ impl GpuBackend {
             results: Vec::new(),
             stats: GpuStats::default(),
             unbound: false,
+            unread: None,
             ahead: None,
             tracing: None,
         })
@@ -220,12 +223,17 @@ impl GpuBackend {
         if n_outputs > 0 {
             encoder.copy_buffer_to_buffer(&self.memory.arena, first as u64 * 4, &self.memory.staging, 0, Some(bytes));
         }
-        self.submit(encoder, start);
+        let submitted = self.submit(encoder, start);
         self.finish_trace(start)?;
         for step in steps.iter_mut() {
             self.book.drop_passed(step.kv, 0);
         }
         if n_outputs == 0 {
+            // One step is recorded while the one before it runs, and no more: somebody may break a long prompt off.
+            if let Some(before) = self.unread.replace(submitted) {
+                let wait = wgpu::PollType::Wait { submission_index: Some(before), timeout: None };
+                self.gpu.device.poll(wait).map_err(|e| self.gpu.failed(&e))?;
+            }
             self.gpu.check()?;
             return Ok(&[]);
         }
@@ -281,11 +289,12 @@ impl GpuBackend {
         Ok(self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab, keep)?)
     }
 
-    fn submit(&mut self, encoder: wgpu::CommandEncoder, start: Instant) {
-        self.gpu.queue.submit([encoder.finish()]);
+    fn submit(&mut self, encoder: wgpu::CommandEncoder, start: Instant) -> wgpu::SubmissionIndex {
+        let submitted = self.gpu.queue.submit([encoder.finish()]);
         self.stats.submits += 1;
         self.stats.steps += 1;
         self.stats.host += start.elapsed();
+        submitted
     }
 
     /// Writes the admitted step's rows to the device, after making room for them; true where a buffer had to grow.
