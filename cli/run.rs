@@ -143,6 +143,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         stop: args.stop.clone(),
         ignore_end_of_turn: args.ignore_eos,
         cancel: Some(interrupt::flag()),
+        progress: None,
     };
 
     args.profile.begin(&mut engine)?;
@@ -181,12 +182,10 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
 
 /// The line at the end.
 fn statistics(stats: &GenerateStats) -> String {
-    let mut line = format!(
-        "prompt {} tokens, {:.1} tokens/s; first token after {:.0} ms; ",
-        stats.prompt_tokens,
-        stats.prompt_rate(),
-        stats.time_to_first_token * 1e3,
-    );
+    let mut line = format!("prompt {} tokens, {:.1} tokens/s; ", stats.prompt_tokens, stats.prompt_rate(),);
+    if let Some(seconds) = stats.time_to_first_token {
+        line += &format!("first token after {:.0} ms; ", seconds * 1e3);
+    }
     line += &match stats.generated.len() {
         // One token comes with the prompt: there is no rate yet.
         0 | 1 => format!("generated {} tokens", stats.generated.len()),

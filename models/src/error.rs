@@ -75,6 +75,9 @@ pub enum Error {
         /// Tokens that fit.
         n_ctx: usize,
     },
+    /// Somebody set the flag that ends what an engine is at.
+    #[error("cancelled")]
+    Cancelled,
     /// Nothing to run on.
     #[error("the prompt has no tokens: give at least one")]
     EmptyPrompt,

@@ -30,7 +30,8 @@ pub(super) enum Chooser {
 }
 
 impl Chooser {
-    /// Runs `prompt` and is ready to choose the token behind it; none where `cancelled` says so before the end.
+    /// Runs `prompt` and is ready to choose the token behind it; none where `cancelled`,
+    /// which hears how many of its tokens have been run, says so before the end.
     /// `end` is the length that the sequence will not exceed.
     pub fn new(
         engine: &mut Engine,
@@ -38,7 +39,7 @@ impl Chooser {
         sequence: &mut Sequence,
         prompt: &[u32],
         end: usize,
-        cancelled: &dyn Fn() -> bool,
+        cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Option<Self>, Error> {
         // Parameters are checked wherever they are used.
         let mut sampler = Sampler::new(params.clone())?;
@@ -63,7 +64,7 @@ impl Chooser {
         sequence: &mut Sequence,
         prompt: &[u32],
         end: usize,
-        cancelled: &dyn Fn() -> bool,
+        cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Option<Self>, Error> {
         let Some(last) = engine.prefill_but_last(sequence, prompt, cancelled)? else { return Ok(None) };
         let Some(gpu) = engine.backend.as_gpu() else { return Err(Error::EmptyPrompt) };

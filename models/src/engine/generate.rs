@@ -3,7 +3,7 @@
 use std::{
     ops::ControlFlow,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -26,14 +26,15 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Goes on where the model would end its turn.
     pub ignore_end_of_turn: bool,
-    /// Breaks off once somebody sets it, also between the parts of a long prompt.
+    /// Breaks this answer off once somebody sets it, also between the parts of a long prompt.
     pub cancel: Option<Arc<AtomicBool>>,
+    /// What has been done, kept up to date for somebody who cannot wait for the end.
+    pub progress: Option<Arc<Mutex<GenerateStats>>>,
 }
 
-impl GenerateOptions {
-    fn cancelled(&self) -> bool {
-        self.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed))
-    }
+/// Whether somebody has set the flag.
+fn is_set(cancel: &Option<Arc<AtomicBool>>) -> bool {
+    cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed))
 }
 
 impl Default for GenerateOptions {
@@ -44,12 +45,13 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             ignore_end_of_turn: false,
             cancel: None,
+            progress: None,
         }
     }
 }
 
 /// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StopReason {
     /// The model ended its turn.
     EndOfTurn,
@@ -60,6 +62,7 @@ pub enum StopReason {
     /// The context is full.
     ContextFull,
     /// The caller broke off.
+    #[default]
     Cancelled,
 }
 
@@ -77,18 +80,18 @@ impl StopReason {
 }
 
 /// What a generation did, and how long it took.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerateStats {
-    /// Tokens of the prompt.
+    /// Tokens of the prompt that were run: all of them, unless the caller broke off.
     pub prompt_tokens: usize,
-    /// From the start to the prompt's logits.
+    /// From the start to the prompt's logits, or to where the caller broke off.
     pub prompt_seconds: f64,
     /// The tokens generated, an ending one included.
     pub generated: Vec<u32>,
     /// From the first generated token to the last.
     pub generation_seconds: f64,
-    /// From the start to the first token.
-    pub time_to_first_token: f64,
+    /// From the start to the first token; none where there is no token.
+    pub time_to_first_token: Option<f64>,
     /// Why it ended.
     pub stop: StopReason,
 }
@@ -148,9 +151,14 @@ impl Engine {
             return Err(Error::ContextFull { tokens: end, n_ctx: self.n_ctx() });
         }
         let mut ids = Vec::with_capacity(n);
-        // Nobody cancels it.
-        let Some(mut tokens) = Chooser::new(self, sampling, sequence, prompt, end, &|| false)? else { return Ok(ids) };
+        let cancel = self.cancel.clone();
+        let cancelled = || is_set(&cancel);
+        let tokens = Chooser::new(self, sampling, sequence, prompt, end, &|_| cancelled())?;
+        let mut tokens = tokens.ok_or(Error::Cancelled)?;
         while ids.len() < n {
+            if cancelled() {
+                return Err(Error::Cancelled);
+            }
             let token = tokens.next(self, sequence)?;
             ids.push(token);
             if ids.len() < n {
@@ -180,53 +188,84 @@ impl Engine {
         // The last token is chosen, but nothing reads it.
         let longest = |n: usize| (sequence.len() + prompt.len()).saturating_add(n).saturating_sub(1);
         let end = options.max_tokens.map_or(self.n_ctx(), |n| self.n_ctx().min(longest(n)));
-        let tokens = Chooser::new(self, &options.sampling, sequence, prompt, end, &|| options.cancelled())?;
-        let prompt_seconds = start.elapsed().as_secs_f64();
-        let mut stats = GenerateStats {
-            prompt_tokens: prompt.len(),
-            prompt_seconds,
-            generated: Vec::new(),
-            generation_seconds: 0.0,
-            time_to_first_token: prompt_seconds,
-            stop: StopReason::MaxTokens,
+        let shared = options.progress.clone().unwrap_or_default();
+        // Never held while something runs.
+        let stats = || shared.lock().unwrap_or_else(PoisonError::into_inner);
+        *stats() = GenerateStats::default();
+        let whole = self.cancel.clone();
+        let cancelled = || is_set(&options.cancel) || is_set(&whole);
+        let ran = |n: usize| {
+            let mut stats = stats();
+            (stats.prompt_tokens, stats.prompt_seconds) = (n, start.elapsed().as_secs_f64());
         };
-        let Some(mut tokens) = tokens else { return Ok(GenerateStats { stop: StopReason::Cancelled, ..stats }) };
+        let look = |n: usize| {
+            ran(n);
+            cancelled()
+        };
+        let tokens = match Chooser::new(self, &options.sampling, sequence, prompt, end, &look) {
+            // Between the last look at the flag and the step.
+            Err(Error::Cancelled) => None,
+            tokens => tokens?,
+        };
+        #[cfg(feature = "gpu")]
+        if tokens.is_none()
+            && let Some(gpu) = self.backend.as_gpu()
+        {
+            // Its last step may be under way.
+            gpu.gpu().wait().map_err(handmill_runtime::BackendError::from)?;
+        }
+        let Some(mut tokens) = tokens else {
+            let n = stats().prompt_tokens;
+            ran(n);
+            return Ok(stats().clone());
+        };
+        ran(prompt.len());
         let first = Instant::now();
+        let mut stop = StopReason::MaxTokens;
+        let mut generated = 0;
         let mut text = String::new();
         let max_tokens = options.max_tokens.unwrap_or(usize::MAX);
-        while stats.generated.len() < max_tokens {
+        while generated < max_tokens {
             let token = tokens.next(self, sequence)?;
-            stats.generated.push(token);
-            if stats.generated.len() == 1 {
-                stats.time_to_first_token = start.elapsed().as_secs_f64();
+            generated += 1;
+            {
+                let mut stats = stats();
+                stats.generated.push(token);
+                stats.time_to_first_token.get_or_insert_with(|| start.elapsed().as_secs_f64());
+                stats.generation_seconds = first.elapsed().as_secs_f64();
             }
             if !options.ignore_end_of_turn && tokenizer.is_end_of_turn(token) {
-                stats.stop = StopReason::EndOfTurn;
+                stop = StopReason::EndOfTurn;
                 break;
             }
             text.clear();
             let stopped = decoder.push(token).is_some_and(|piece| stops.push(piece, &mut text));
             let broken_off = !text.is_empty() && on_text(&text).is_break();
-            if broken_off || options.cancelled() {
-                stats.stop = StopReason::Cancelled;
+            if broken_off || cancelled() {
+                stop = StopReason::Cancelled;
                 break;
             }
             if stopped {
-                stats.stop = StopReason::StopText;
+                stop = StopReason::StopText;
                 break;
             }
-            if stats.generated.len() == max_tokens {
+            if generated == max_tokens {
                 break;
             }
             if tokens.len(sequence) >= self.n_ctx() {
-                stats.stop = StopReason::ContextFull;
+                stop = StopReason::ContextFull;
                 break;
             }
-            tokens.go_on(self, sequence, token)?;
+            match tokens.go_on(self, sequence, token) {
+                Err(Error::Cancelled) => {
+                    stop = StopReason::Cancelled;
+                    break;
+                }
+                gone_on => gone_on?,
+            }
         }
         tokens.finish(self, sequence)?;
-        stats.generation_seconds = first.elapsed().as_secs_f64();
-        if matches!(stats.stop, StopReason::EndOfTurn | StopReason::MaxTokens | StopReason::ContextFull) {
+        if matches!(stop, StopReason::EndOfTurn | StopReason::MaxTokens | StopReason::ContextFull) {
             text.clear();
             if let Some(piece) = decoder.finish() {
                 stops.push(piece, &mut text);
@@ -237,6 +276,8 @@ impl Engine {
                 let _ = on_text(&text);
             }
         }
-        Ok(stats)
+        let mut stats = stats();
+        stats.stop = stop;
+        Ok(stats.clone())
     }
 }

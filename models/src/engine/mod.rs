@@ -8,7 +8,10 @@ mod place;
 pub mod sampling;
 pub mod verify;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use handmill_runtime::{
     Backend, BackendError,
@@ -50,7 +53,7 @@ pub enum DeviceChoice {
     Cpu,
     /// An opened GPU.
     #[cfg(feature = "gpu")]
-    Gpu(std::sync::Arc<Gpu>),
+    Gpu(Arc<Gpu>),
 }
 
 /// How to run a model.
@@ -76,6 +79,8 @@ pub struct EngineOptions {
     pub max_step_tokens: usize,
     /// What is done on the CPU about files that the page cache holds in small pages.
     pub huge_pages: HugePages,
+    /// Ends whatever the engine is at once somebody sets it: steps are refused with [`Error::Cancelled`] from then on.
+    pub cancel: Option<Arc<AtomicBool>>,
 }
 
 impl EngineOptions {
@@ -97,6 +102,7 @@ impl Default for EngineOptions {
             isa: None,
             max_step_tokens: 512,
             huge_pages: HugePages::Auto,
+            cancel: None,
         }
     }
 }
@@ -107,6 +113,7 @@ pub struct Engine {
     backend: Box<dyn Backend>,
     n_ctx: usize,
     paging: Vec<Paging>,
+    cancel: Option<Arc<AtomicBool>>,
 }
 
 /// One sequence of tokens and what is cached for it. Give it back with [`Engine::release`].
@@ -222,7 +229,7 @@ impl Engine {
                 made.map_err(|e| place::explain(e, model, gpu, &gpu_options, options.experts_on_cpu, before))?
             }
         };
-        Ok(Self { model: model.clone(), backend, n_ctx, paging })
+        Ok(Self { model: model.clone(), backend, n_ctx, paging, cancel: options.cancel.clone() })
     }
 
     /// The model that runs.
@@ -243,6 +250,11 @@ impl Engine {
     /// What was done about the pages of the model's files; empty where the CPU runs nothing.
     pub fn paging(&self) -> &[Paging] {
         &self.paging
+    }
+
+    /// Whether somebody has set [`EngineOptions::cancel`].
+    pub fn cancelled(&self) -> bool {
+        self.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed))
     }
 
     /// An empty sequence.
@@ -269,8 +281,12 @@ impl Engine {
     /// Runs new tokens of one or more sequences together. Returns logits `[outputs, vocab]` in the order of the steps.
     ///
     /// # Errors
-    /// More tokens than a step or the cache takes; ids outside the vocabulary. The sequences are then unchanged.
+    /// More tokens than a step or the cache takes; ids outside the vocabulary; [`EngineOptions::cancel`]. The sequences
+    /// are then unchanged.
     pub fn step(&mut self, steps: &mut [Step<'_>]) -> Result<&[f32], Error> {
+        if self.cancelled() {
+            return Err(Error::Cancelled);
+        }
         let mut steps: Vec<SequenceStep<'_>> = steps
             .iter_mut()
             .map(|s| SequenceStep { kv: &mut s.sequence.kv, tokens: s.tokens, outputs: s.outputs })
@@ -284,22 +300,23 @@ impl Engine {
     /// As [`Engine::step`]; parts that fitted before the error stay in the sequence.
     pub fn prefill(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<&[f32], Error> {
         // Nobody cancels it.
-        let rest = self.prefill_but_last(sequence, tokens, &|| false)?.unwrap_or_default();
+        let rest = self.prefill_but_last(sequence, tokens, &|_| false)?.unwrap_or_default();
         self.step(&mut [Step { sequence, tokens: rest, outputs: Outputs::Last }])
     }
 
-    /// Appends all of `tokens` but the last part that one step takes, and returns that; none where `cancelled` says so
-    /// between two parts.
+    /// Appends all of `tokens` but the last part that one step takes, and returns that; none where `cancelled`, which
+    /// hears how many of them have been run, says so between two parts.
     fn prefill_but_last<'t>(
         &mut self,
         sequence: &mut Sequence,
         tokens: &'t [u32],
-        cancelled: &dyn Fn() -> bool,
+        cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Option<&'t [u32]>, Error> {
         if tokens.is_empty() {
             return Err(Error::EmptyPrompt);
         }
-        let total = sequence.len() + tokens.len();
+        let before = sequence.len();
+        let total = before + tokens.len();
         if total > self.n_ctx {
             return Err(Error::ContextFull { tokens: total, n_ctx: self.n_ctx });
         }
@@ -309,13 +326,13 @@ impl Engine {
             while let Some((tokens, more)) = rest.split_at_checked(self.backend.step_tokens(sequence.len()))
                 && !more.is_empty()
             {
-                if cancelled() {
+                if cancelled(sequence.len() - before) {
                     return Ok(None);
                 }
                 self.step(&mut [Step { sequence, tokens, outputs: Outputs::None }])?;
                 rest = more;
             }
-            Ok((!cancelled()).then_some(rest))
+            Ok((!cancelled(sequence.len() - before)).then_some(rest))
         };
         let result = run();
         // With the rest, if it comes, it has that length.
