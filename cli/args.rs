@@ -1,26 +1,8 @@
-//! The command line: the subcommands, and the options that mean the same in all of them.
+//! The options that mean the same in all subcommands.
 
-use crate::{bench, detokenize, error::CliError, inspect, logits, perplexity, run, tokenize};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use crate::error::CliError;
+use clap::{Args, ValueEnum};
 use std::num::NonZeroUsize;
-
-const AFTER: &str = "\
-MODEL is a path to a .gguf file or to a checkpoint folder, hf:owner/name[:file], or one of the names smollm2 (the \
-default), gemma3, qwen05. Models that are not here yet are fetched into the cache folder ($HANDMILL_CACHE).
-
-Results go to standard output, progress to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
-
-/// Runs language models straight from their files.
-#[derive(Debug, Parser)]
-#[command(name = "handmill", version, about, after_help = AFTER)]
-pub struct Cli {
-    /// Options of every subcommand.
-    #[command(flatten)]
-    pub global: Global,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
 
 /// Options that mean the same in every subcommand.
 #[derive(Clone, Debug, Args)]
@@ -98,28 +80,4 @@ impl Global {
             "this build has no GPU backend (it was built without the feature `gpu`); use --backend cpu",
         ))
     }
-}
-
-/// The subcommands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Continue a prompt
-    Run(run::Args),
-    /// Show what is in a model: architecture, block formats, licence, tensors, graph
-    Inspect(inspect::Args),
-    /// Turn text into token ids
-    Tokenize(tokenize::Args),
-    /// Turn token ids into text
-    Detokenize(detokenize::Args),
-    /// Write the logits of given tokens to a .npy file
-    Logits(logits::Args),
-    /// Measure how well a model predicts a text
-    Perplexity(perplexity::Args),
-    /// Measure how fast a model runs, and what the machine could do
-    Bench(bench::Args),
-    /// Check each step of a model on the GPU against the CPU
-    #[cfg(feature = "gpu")]
-    Verify(crate::verify::Args),
-    /// Show the devices that models can run on
-    Devices,
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Backend, Global},
-    fetch::note,
+    terminal::note,
 };
 use handmill_models::engine::DeviceChoice;
 use handmill_runtime::{

@@ -7,10 +7,10 @@
 use crate::{
     args::Global,
     error::CliError,
-    fetch::{self, human_bytes, note},
-    interrupt, memory, out, profile,
+    fetch, interrupt, memory, out, profile,
     run::KvType,
     session,
+    terminal::{human_bytes, note},
     walls::{Medians, Walls, median},
 };
 use handmill_models::{

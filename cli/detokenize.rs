@@ -36,5 +36,5 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     if global.json {
         return out::json(&json!({ "text": text }));
     }
-    out::text(&text)
+    out::answer(&text)
 }

@@ -1,6 +1,6 @@
 //! What can end a command early, and the exit code and line that each way out gives.
 
-use crate::fetch::FetchError;
+use crate::{fetch::FetchError, terminal::harmless_line};
 
 /// Why a command ended before it was done.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ impl CliError {
     }
 }
 
-/// The error and its causes in one line, each cause once.
+/// The error and its causes in one line, each cause once, harmless for a terminal whatever of a file they quote.
 pub fn one_line(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -63,5 +63,5 @@ pub fn one_line(error: &dyn std::error::Error) -> String {
         }
         cause = inner.source();
     }
-    line.replace('\n', " ")
+    harmless_line(&line.replace('\n', " ")).into_owned()
 }

@@ -3,8 +3,8 @@
 use crate::{
     args::Global,
     error::{CliError, one_line},
-    fetch::{self, human_bytes},
-    out,
+    fetch, out,
+    terminal::{harmless_line, human_bytes},
 };
 use handmill_models::{Error, Model};
 use handmill_runtime::format::{Checkpoint, Kind, TensorInfo, gguf::Value as GgufValue};
@@ -186,7 +186,8 @@ impl Summary {
     fn text(&self, path: &Path, checkpoint: &Checkpoint, model: &Result<Model, Error>, args: &Args) -> String {
         let unknown = || "not stated".to_owned();
         let mut lines = Vec::new();
-        let mut line = |name: &str, value: String| lines.push(format!("{name:<13} {value}"));
+        // Whatever stands in a file cannot begin a line of its own.
+        let mut line = |name: &str, value: String| lines.push(format!("{name:<13} {}", harmless_line(&value)));
         line("file", format!("{} ({}, {})", path.display(), self.kind, human_bytes(checkpoint.file_size())));
         if let Some(name) = &self.name {
             line("name", name.clone());

@@ -24,7 +24,7 @@ pub fn listen() {
             // stays a partial file that the next run goes on from.
             thread::sleep(Duration::from_millis(800));
             if ON_NETWORK.load(Ordering::Relaxed) {
-                crate::fetch::note("\nerror: interrupted; what has arrived is kept");
+                crate::terminal::note("\nerror: interrupted; what has arrived is kept");
                 process::exit(130);
             }
         }

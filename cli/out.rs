@@ -1,7 +1,7 @@
 //! Standard output: results only, and never a panic when its reader goes away.
 
-use crate::error::CliError;
-use std::io::{self, Write};
+use crate::{error::CliError, terminal};
+use std::io::{self, IsTerminal, Write};
 
 /// Turns an error of writing to standard output into the way the command ends.
 pub fn write_error(error: io::Error) -> CliError {
@@ -11,13 +11,52 @@ pub fn write_error(error: io::Error) -> CliError {
     }
 }
 
-/// Writes `text` as it is and flushes, so that a reader sees each piece at once.
+/// Writes lines of this program, harmless for a terminal whatever of a file stands in them, and flushes.
 pub fn text(text: &str) -> Result<(), CliError> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(write_error)
+    bytes(terminal::harmless(text).as_bytes())
+}
+
+/// Writes text that a model or its tokenizer made and flushes, so that a reader sees each piece at once. Files and pipes
+/// get it byte for byte; a terminal does not obey it.
+pub fn answer(text: &str) -> Result<(), CliError> {
+    if io::stdout().is_terminal() {
+        // An end of line in two characters is no trick.
+        return bytes(terminal::harmless(&text.replace("\r\n", "\n")).as_bytes());
+    }
+    bytes(text.as_bytes())
 }
 
 /// Writes a JSON value and a line end.
 pub fn json(value: &serde_json::Value) -> Result<(), CliError> {
-    text(&format!("{value}\n"))
+    bytes(json_line(value).as_bytes())
+}
+
+fn bytes(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(write_error)
+}
+
+/// JSON in which what a terminal obeys is escaped, too: the serialiser escapes the first 32 characters only.
+fn json_line(value: &serde_json::Value) -> String {
+    let mut line = String::new();
+    for c in value.to_string().chars() {
+        // Only in strings, and all of them have four digits.
+        if terminal::is_obeyed(c) { line += &format!("\\u{:04x}", u32::from(c)) } else { line.push(c) }
+    }
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::json_line;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn json_has_no_control_characters_and_the_same_text() {
+        let value = json!({ "na\u{9b}me": "a\u{1b}[31m\u{7f}\u{85}\u{202e}\r\n\t日本語 \"\\" });
+        let line = json_line(&value);
+        assert!(!line.trim_end_matches('\n').chars().any(crate::terminal::is_obeyed), "{line:?}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
+    }
 }

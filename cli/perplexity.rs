@@ -1,13 +1,6 @@
 //! `handmill perplexity`: how well a model predicts a text.
 
-use crate::{
-    args::Global,
-    error::CliError,
-    fetch::{self, note},
-    input, interrupt, out,
-    run::KvType,
-    session,
-};
+use crate::{args::Global, error::CliError, fetch, input, interrupt, out, run::KvType, session, terminal::note};
 use serde_json::json;
 use std::{io::IsTerminal, path::PathBuf, time::Instant};
 

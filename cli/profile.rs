@@ -1,6 +1,6 @@
 //! `--profile`: where the time of a run went, as a table, and as a trace that Perfetto and Chrome show.
 
-use crate::{error::CliError, fetch::note, walls::Meter};
+use crate::{error::CliError, terminal::note, walls::Meter};
 use handmill_models::Engine;
 use handmill_runtime::{
     cpu::{Isa, Pool},

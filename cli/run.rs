@@ -3,8 +3,8 @@
 use crate::{
     args::Global,
     error::CliError,
-    fetch::{self, human_bytes, note},
-    input, interrupt, memory, out, profile, session,
+    fetch, input, interrupt, memory, out, profile, session,
+    terminal::{human_bytes, note},
 };
 use handmill_models::{GenerateOptions, GenerateStats, KvChoice, StopReason, engine::sampling::SamplingParams};
 use serde_json::json;
@@ -151,7 +151,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let mut failed = None;
     let result = engine.generate(&ids, &options, |piece| {
         answer.push_str(piece);
-        let written = if global.json { Ok(()) } else { out::text(piece) };
+        let written = if global.json { Ok(()) } else { out::answer(piece) };
         if let Err(error) = written {
             failed = Some(error);
             return ControlFlow::Break(());

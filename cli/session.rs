@@ -1,11 +1,17 @@
 //! Opening a model and an engine for it, as the common options say.
 
 #[cfg(feature = "gpu")]
-use crate::{args::Backend, auto, cache::Cache, error::one_line, fetch::Progress};
+use crate::{
+    args::Backend,
+    auto,
+    error::one_line,
+    fetch::{Cache, Progress},
+};
 use crate::{
     args::Global,
     error::CliError,
-    fetch::{self, human_bytes, note},
+    fetch,
+    terminal::{human_bytes, note},
 };
 #[cfg(feature = "gpu")]
 use handmill_models::Error;

@@ -3,11 +3,11 @@
 //! While it is under way, `NAME.part` has the bytes and `NAME.part.json` says of which URL, size and `ETag` they are.
 
 use super::{
-    FetchError,
+    FetchError, cache,
     http::{self, Http, Request},
-    progress::{Progress, human_bytes},
+    progress::Progress,
 };
-use crate::{cache, interrupt};
+use crate::{interrupt, terminal::human_bytes};
 use handmill_runtime::format::Mapping;
 use sha2::Digest as _;
 use std::{

@@ -5,12 +5,12 @@
 
 use super::{
     FetchError,
+    cache::{self, Cache},
     download::{Digest, Wanted, download},
     http::{self, Http, Request},
-    note,
-    progress::{Progress, human_bytes},
+    progress::Progress,
 };
-use crate::cache::{self, Cache};
+use crate::terminal::{harmless_line, human_bytes, note};
 use serde_json::{Value, json};
 use std::{
     env, fs,
@@ -142,7 +142,7 @@ fn fetch(http: &Http, cache: &Cache, root: &Path, name: &HubName) -> Result<Path
     let first_time = !folder.exists();
     cache::create_dir(&folder)?;
     if first_time {
-        note(&format!("{repo}: {}", licence(&info, repo)));
+        note(&format!("{repo}: {}", harmless_line(&licence(&info, repo))));
     }
 
     let run = Run { http, token, base: format!("{endpoint}/{repo}/resolve/{commit}"), folder: &folder, repo };

@@ -1,6 +1,7 @@
 //! From what the user calls a model to a path on this machine, over the network where it must be.
 
 mod aliases;
+mod cache;
 mod download;
 mod error;
 mod http;
@@ -9,15 +10,12 @@ mod progress;
 mod pypi;
 
 pub use aliases::DEFAULT;
+pub use cache::Cache;
 pub use error::FetchError;
 #[cfg(feature = "gpu")]
 pub use progress::Progress;
-pub use progress::{human_bytes, note};
 
-use crate::{
-    cache::{self, Cache},
-    interrupt::OnNetwork,
-};
+use crate::{interrupt::OnNetwork, terminal::note};
 use aliases::Alias;
 use std::path::{Path, PathBuf};
 

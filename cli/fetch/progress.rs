@@ -1,23 +1,8 @@
 //! How far a fetch is: a bar on a terminal, a few plain lines elsewhere. Always on standard error.
 
+use crate::terminal::{harmless_line, human_bytes, note};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{IsTerminal, Write};
-
-/// Sizes as people read them: 10³ steps, `93 MB`, `1.3 GB`.
-pub fn human_bytes(bytes: u64) -> String {
-    let b = bytes as f64;
-    match bytes {
-        0..1_000 => format!("{bytes} bytes"),
-        1_000..1_000_000 => format!("{:.0} kB", b / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.0} MB", b / 1e6),
-        _ => format!("{:.1} GB", b / 1e9),
-    }
-}
-
-/// Writes a line to standard error; a closed standard error is no reason to stop.
-pub fn note(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
+use std::io::IsTerminal;
 
 /// Progress over a known number of bytes.
 pub struct Progress {
@@ -36,7 +21,7 @@ impl Progress {
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
-            bar.set_message(format!("{verb} {what}"));
+            bar.set_message(format!("{verb} {}", harmless_line(what)));
             bar
         });
         if bar.is_none() {

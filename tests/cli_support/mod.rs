@@ -118,15 +118,20 @@ pub fn wait_for(condition: impl Fn() -> bool) {
 
 /// A GGUF file without tensors, of an architecture that nobody has heard of, with `padding` bytes of metadata.
 pub fn tiny_gguf(padding: usize) -> Vec<u8> {
-    let string = |text: &[u8]| [&(text.len() as u64).to_le_bytes(), text].concat();
-    let pair = |key: &str, value: &[u8]| [string(key.as_bytes()), 8u32.to_le_bytes().to_vec(), string(value)].concat();
     let numbers: Vec<u8> = (0..padding).map(|i| b'a' + (i * i / 7 % 26) as u8).collect();
+    gguf(&[("general.architecture", b"unheard-of"), ("general.description", &numbers)])
+}
+
+/// A GGUF file without tensors, with these texts as metadata.
+pub fn gguf(texts: &[(&str, &[u8])]) -> Vec<u8> {
+    let string = |text: &[u8]| [&(text.len() as u64).to_le_bytes(), text].concat();
     let mut file = b"GGUF".to_vec();
     file.extend(3u32.to_le_bytes());
     file.extend(0u64.to_le_bytes());
-    file.extend(2u64.to_le_bytes());
-    file.extend(pair("general.architecture", b"unheard-of"));
-    file.extend(pair("general.description", &numbers));
+    file.extend((texts.len() as u64).to_le_bytes());
+    for (key, value) in texts {
+        file.extend([string(key.as_bytes()), 8u32.to_le_bytes().to_vec(), string(value)].concat());
+    }
     file
 }
 

@@ -11,7 +11,8 @@
 //!
 //! A file gets its final name only after its checksum was right, so everything under a final name can be used.
 
-use crate::{fetch::FetchError, interrupt};
+use super::FetchError;
+use crate::interrupt;
 use std::{
     env,
     fs::{self, File, Metadata, TryLockError},

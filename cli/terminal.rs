@@ -1,0 +1,69 @@
+//! Lines for people on standard error, and text made harmless for terminals. Knows nothing of the rest of the command.
+
+use std::{borrow::Cow, io::Write};
+
+/// Whether a terminal obeys `c` instead of showing it: control characters of either set (ESC and CSI among them), and
+/// those that reorder or break lines.
+pub fn is_obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text` with escapes like `\u{1b}` in place of what a terminal obeys, but for ends of lines and tabs.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| is_obeyed(c) && !matches!(c, '\n' | '\t'))
+}
+
+/// The same in one line: ends of lines and tabs become `\n` and `\t`, so that a name cannot pretend to be a line.
+pub fn harmless_line(text: &str) -> Cow<'_, str> {
+    escaped(text, is_obeyed)
+}
+
+fn escaped(text: &str, which: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.chars().any(&which) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if which(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out.into()
+}
+
+/// Writes a line, or several, to standard error, harmless for a terminal. A closed standard error is no reason to stop.
+pub fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", harmless(line));
+}
+
+/// Sizes as people read them: 10³ steps, `93 MB`, `1.3 GB`.
+pub fn human_bytes(bytes: u64) -> String {
+    let b = bytes as f64;
+    match bytes {
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{:.0} kB", b / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.0} MB", b / 1e6),
+        _ => format!("{:.1} GB", b / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_terminals_obey_is_shown_instead() {
+        for (text, lines, line) in [
+            ("plain – naïve 日本語 👩‍💻\n\tx", "plain – naïve 日本語 👩‍💻\n\tx", "plain – naïve 日本語 👩‍💻\\n\\tx"),
+            ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}", "\\u{1b}]0;title\\u{7}"),
+            ("a\rb\u{7f}\0", "a\\rb\\u{7f}\\u{0}", "a\\rb\\u{7f}\\u{0}"),
+            // One character that many terminals take for ESC [.
+            ("\u{9b}31m", "\\u{9b}31m", "\\u{9b}31m"),
+            (
+                "gp\u{202e}fdp\u{2066}x\u{2028}",
+                "gp\\u{202e}fdp\\u{2066}x\\u{2028}",
+                "gp\\u{202e}fdp\\u{2066}x\\u{2028}",
+            ),
+        ] {
+            assert_eq!((harmless(text), harmless_line(text)), (lines.into(), line.into()), "{text:?}");
+        }
+    }
+}
