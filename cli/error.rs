@@ -38,6 +38,14 @@ impl CliError {
         Self::Failed { what: what.into(), source: Some(source.into()) }
     }
 
+    /// The same error after Ctrl-C.
+    pub fn or_interrupted(self) -> Self {
+        match self {
+            Self::Fetch(FetchError::Interrupted { .. }) => self,
+            _ => Self::Interrupted,
+        }
+    }
+
     /// The process's exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -1,10 +1,13 @@
 //! Text and token ids from arguments, files and standard input.
 
-use crate::error::CliError;
+use crate::{error::CliError, interrupt};
 use std::{
     fs,
     io::{self, IsTerminal, Read},
     path::Path,
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 /// The whole of a text file.
@@ -19,9 +22,25 @@ pub fn text_file(path: &Path) -> Result<String, CliError> {
 
 /// All of standard input.
 pub fn stdin() -> Result<String, CliError> {
-    let mut bytes = Vec::new();
-    io::stdin().lock().read_to_end(&mut bytes).map_err(|e| CliError::because("could not read standard input", e))?;
-    utf8(bytes, "standard input")
+    let (send, received) = mpsc::sync_channel(1);
+    // In a thread of its own: nothing ends a read that waits for somebody to type, and Ctrl-C must be heard meanwhile.
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes);
+        // Nobody waits for it any more where that fails.
+        let _ = send.send(read);
+    });
+    loop {
+        match received.recv_timeout(Duration::from_millis(20)) {
+            Ok(read) => {
+                let bytes = read.map_err(|e| CliError::because("could not read standard input", e))?;
+                return utf8(bytes, "standard input");
+            }
+            Err(_) if interrupt::asked() => return Err(CliError::Interrupted),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(e) => return Err(CliError::because("could not read standard input", e)),
+        }
+    }
 }
 
 /// The text of an argument, a file, or else of standard input, unless that is a terminal: then `missing` says what

@@ -1,12 +1,8 @@
 //! `handmill logits`: what the model says about every position, as a NumPy array.
 
-use crate::{args::Global, error::CliError, fetch, input, npy, out, run::KvType, session};
+use crate::{args::Global, error::CliError, fetch, input, npy, out, out_file::OutFile, run::KvType, session, terminal};
 use serde_json::json;
-use std::{
-    fs::File,
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
@@ -17,7 +13,7 @@ pub struct Args {
     /// The tokens: ids separated by commas
     #[arg(long, value_name = "IDS")]
     tokens: String,
-    /// The file to write: [tokens, vocab] float32
+    /// The file to write, or - for standard output: [tokens, vocab] float32
     #[arg(long, value_name = "FILE.npy")]
     out: PathBuf,
     /// Element type of cached keys and values; this command measures the model, so it rounds nothing unasked
@@ -33,35 +29,26 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     }
     let (model, mut engine) = session::open(global, &args.model, args.kv_type.into())?;
     let vocab = model.info().vocab_size;
-    let write_error = |e| CliError::because(format!("could not write {}", args.out.display()), e);
-
-    // Written beside its place and renamed, so that a failed run leaves no half array.
-    let scratch = beside(&args.out);
-    let mut file = BufWriter::new(File::create(&scratch).map_err(write_error)?);
+    let to_file = |e| CliError::because(format!("could not write {}", args.out.display()), e);
+    let mut file = OutFile::create(&args.out).map_err(to_file)?;
+    let to_stdout = file.is_stdout();
+    let write_error = |e| if to_stdout { out::write_error(e) } else { to_file(e) };
     let mut written = npy::write_header(&mut file, tokens.len(), vocab);
     let result = engine.logits(&tokens, |rows| {
         if written.is_ok() {
             written = npy::write_values(&mut file, rows);
         }
     });
-    let done = match result {
-        Err(error) => Err(CliError::because("could not compute the logits", error)),
-        Ok(()) => {
-            written.and_then(|()| file.flush()).and_then(|()| std::fs::rename(&scratch, &args.out)).map_err(write_error)
-        }
-    };
-    if done.is_err() {
-        let _ = std::fs::remove_file(&scratch);
+    result.map_err(|e| CliError::because("could not compute the logits", e))?;
+    written.and_then(|()| file.finish()).map_err(write_error)?;
+    let shape = format!("{}: [{}, {vocab}] float32", args.out.display(), tokens.len());
+    if to_stdout {
+        // The array is there.
+        terminal::note(&shape);
+        return Ok(());
     }
-    done?;
     if global.json {
         return out::json(&json!({ "out": args.out, "shape": [tokens.len(), vocab] }));
     }
-    out::text(&format!("{}: [{}, {vocab}] float32\n", args.out.display(), tokens.len()))
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    name.into()
+    out::text(&(shape + "\n"))
 }

@@ -18,10 +18,12 @@ mod logits;
 mod memory;
 mod npy;
 mod out;
+mod out_file;
 mod perplexity;
 mod profile;
 mod run;
 mod session;
+mod system;
 mod terminal;
 mod tokenize;
 #[cfg(feature = "gpu")]
@@ -76,8 +78,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Before any thread is there.
+    system::silence_drivers();
     let Cli { global, command } = Cli::parse();
     interrupt::listen();
+    system::explain_cut_files();
     let done = global.check().and_then(|()| match &command {
         Command::Inspect(args) => inspect::run(&global, args),
         Command::Run(args) => run::run(&global, args),
@@ -91,6 +96,8 @@ fn main() -> ExitCode {
         Command::Devices => devices::run(&global),
     });
     let Err(error) = done else { return ExitCode::SUCCESS };
+    // Whatever was under way says in its own words that it was broken off.
+    let error = if interrupt::asked() { error.or_interrupted() } else { error };
     if !matches!(error, CliError::ClosedPipe) {
         terminal::note(&format!("error: {}", error::one_line(&error)));
     }

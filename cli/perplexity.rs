@@ -1,6 +1,6 @@
 //! `handmill perplexity`: how well a model predicts a text.
 
-use crate::{args::Global, error::CliError, fetch, input, interrupt, out, run::KvType, session, terminal::note};
+use crate::{args::Global, error::CliError, fetch, input, out, run::KvType, session, terminal::note};
 use serde_json::json;
 use std::{io::IsTerminal, path::PathBuf, time::Instant};
 
@@ -38,10 +38,6 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let live = std::io::stderr().is_terminal();
     let result = engine
         .perplexity(&ids, window, |so_far| {
-            if interrupt::asked() {
-                // Nothing has been computed that would be worth showing.
-                std::process::exit(130);
-            }
             if live {
                 note(&format!("window {} of {}: {:.4}", so_far.windows, so_far.of, so_far.value()));
             }

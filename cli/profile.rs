@@ -1,6 +1,6 @@
 //! `--profile`: where the time of a run went, as a table, and as a trace that Perfetto and Chrome show.
 
-use crate::{error::CliError, terminal::note, walls::Meter};
+use crate::{error::CliError, out_file::OutFile, terminal::note, walls::Meter};
 use handmill_models::Engine;
 use handmill_runtime::{
     cpu::{Isa, Pool},
@@ -8,7 +8,7 @@ use handmill_runtime::{
     profile::{Phase, Trace},
 };
 use serde_json::{Value, json};
-use std::{fs, path::PathBuf, time::Duration};
+use std::{io::Write, path::PathBuf, time::Duration};
 
 /// The option, as several subcommands have it.
 #[derive(Debug, clap::Args)]
@@ -57,8 +57,11 @@ impl Profile {
         note(&table(&device, trace, bandwidth));
         if let Some(file) = file {
             let text = events(&device, trace, backend.plan()).to_string();
-            fs::write(file, text)
-                .map_err(|e| CliError::because(format!("could not write the trace to {}", file.display()), e))?;
+            let written = OutFile::create(file).and_then(|mut out| {
+                out.write_all(text.as_bytes())?;
+                out.finish()
+            });
+            written.map_err(|e| CliError::because(format!("could not write the trace to {}", file.display()), e))?;
             note(&format!("the last {} steps are in {}", trace.last.len(), file.display()));
         }
         Ok(())

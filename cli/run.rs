@@ -3,12 +3,18 @@
 use crate::{
     args::Global,
     error::CliError,
-    fetch, input, interrupt, memory, out, profile, session,
+    fetch, input,
+    interrupt::{self, LastWords},
+    memory, out, profile, session,
     terminal::{human_bytes, note},
 };
 use handmill_models::{GenerateOptions, GenerateStats, KvChoice, StopReason, engine::sampling::SamplingParams};
 use serde_json::json;
-use std::{ops::ControlFlow, path::PathBuf};
+use std::{
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
@@ -132,6 +138,11 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     }
     let params = args.sampling.params();
     params.validate().map_err(|e| CliError::Usage(e.to_string()))?;
+    let heard = Heard::default();
+    let last_words = LastWords::new({
+        let (heard, json) = (heard.clone(), global.json);
+        move || drop(heard.tell(json))
+    });
     let (model, mut engine) = session::open(global, &args.model, args.kv_type.into())?;
     let ids = model
         .tokenizer()
@@ -143,15 +154,18 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         stop: args.stop.clone(),
         ignore_end_of_turn: args.ignore_eos,
         cancel: Some(interrupt::flag()),
-        progress: None,
+        progress: Some(heard.stats.clone()),
     };
 
     args.profile.begin(&mut engine)?;
-    let mut answer = String::new();
     let mut failed = None;
     let result = engine.generate(&ids, &options, |piece| {
-        answer.push_str(piece);
-        let written = if global.json { Ok(()) } else { out::answer(piece) };
+        let written = if global.json {
+            locked(&heard.answer).push_str(piece);
+            Ok(())
+        } else {
+            out::answer(piece)
+        };
         if let Err(error) = written {
             failed = Some(error);
             return ControlFlow::Break(());
@@ -161,28 +175,51 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     if let Some(error) = failed {
         return Err(error);
     }
-    let stats = result.map_err(|e| CliError::because("the model could not go on", e))?;
-    if global.json {
-        out::json(&json!({
-            "text": answer,
-            "ids": stats.generated,
-            "stop": stats.stop.name(),
-            "prompt": { "tokens": stats.prompt_tokens, "tokens_per_second": stats.prompt_rate() },
-            "generation": { "tokens": stats.generated.len(), "tokens_per_second": stats.generation_rate() },
-            "time_to_first_token": stats.time_to_first_token,
-            "peak_memory_bytes": memory::peak(),
-        }))?;
-    } else {
+    result.map_err(|e| CliError::because("the model could not go on", e))?;
+    drop(last_words);
+    if !global.json {
         out::text("\n")?;
     }
-    note(&statistics(&stats));
+    heard.tell(global.json)?;
     args.profile.end(&mut engine, global.threads.map(usize::from))?;
     if interrupt::asked() { Err(CliError::Interrupted) } else { Ok(()) }
 }
 
+/// What has come of the answer so far.
+#[derive(Clone, Default)]
+struct Heard {
+    /// Kept for JSON alone; else it has been shown.
+    answer: Arc<Mutex<String>>,
+    stats: Arc<Mutex<GenerateStats>>,
+}
+
+impl Heard {
+    /// Says it all, as JSON on standard output if that is wanted, and in a line on standard error.
+    fn tell(&self, json: bool) -> Result<(), CliError> {
+        let stats = locked(&self.stats).clone();
+        if json {
+            out::json(&json!({
+                "text": *locked(&self.answer),
+                "ids": stats.generated,
+                "stop": stats.stop.name(),
+                "prompt": { "tokens": stats.prompt_tokens, "tokens_per_second": stats.prompt_rate() },
+                "generation": { "tokens": stats.generated.len(), "tokens_per_second": stats.generation_rate() },
+                "time_to_first_token": stats.time_to_first_token,
+                "peak_memory_bytes": memory::peak(),
+            }))?;
+        }
+        note(&statistics(&stats));
+        Ok(())
+    }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The line at the end.
 fn statistics(stats: &GenerateStats) -> String {
-    let mut line = format!("prompt {} tokens, {:.1} tokens/s; ", stats.prompt_tokens, stats.prompt_rate(),);
+    let mut line = format!("prompt {} tokens, {:.1} tokens/s; ", stats.prompt_tokens, stats.prompt_rate());
     if let Some(seconds) = stats.time_to_first_token {
         line += &format!("first token after {:.0} ms; ", seconds * 1e3);
     }

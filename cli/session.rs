@@ -10,7 +10,7 @@ use crate::{
 use crate::{
     args::Global,
     error::CliError,
-    fetch,
+    fetch, interrupt,
     terminal::{human_bytes, note},
 };
 #[cfg(feature = "gpu")]
@@ -43,6 +43,7 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
     let on_gpu = !matches!(device, DeviceChoice::Cpu);
     let threads = global.threads.map(usize::from);
     let Global { gpu_layers, experts_on_cpu, .. } = *global;
+    let cancel = Some(interrupt::flag());
     let huge_pages = global.huge_pages.into();
     let options = EngineOptions {
         device,
@@ -52,6 +53,7 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
         n_ctx,
         kv,
         huge_pages,
+        cancel,
         ..EngineOptions::default()
     };
     let start = Instant::now();

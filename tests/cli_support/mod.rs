@@ -13,6 +13,7 @@ use std::{
 pub struct Handmill {
     command: Command,
     stdin: Vec<u8>,
+    open: bool,
 }
 
 /// What a run gave.
@@ -31,11 +32,32 @@ impl Handmill {
         for name in ["HF_TOKEN", "HF_ENDPOINT", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HANDMILL_CPU"] {
             command.env_remove(name);
         }
-        Self { command, stdin: Vec::new() }
+        Self { command, stdin: Vec::new(), open: false }
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// With nothing in the environment but what every user has.
+    pub fn bare(mut self) -> Self {
+        self.command.env_clear();
+        for name in ["HOME", "PATH"] {
+            self.command.envs(std::env::var_os(name).map(|value| (name, value)));
+        }
+        self
+    }
+
+    /// With that working directory.
+    pub fn folder(mut self, path: &std::path::Path) -> Self {
+        self.command.current_dir(path);
+        self
+    }
+
+    /// Standard input stays open in [`Running::child`], with nothing to read.
+    pub fn open_stdin(mut self) -> Self {
+        self.open = true;
         self
     }
 
@@ -51,8 +73,10 @@ impl Handmill {
 
     pub fn start(mut self, args: &[&str]) -> Running {
         let mut child = self.command.args(args).spawn().expect("the built program starts");
-        // A program that does not read its input closes the pipe; that is its right.
-        let _ = child.stdin.take().expect("piped").write_all(&self.stdin);
+        if !self.open {
+            // A program that does not read its input closes the pipe; that is its right.
+            let _ = child.stdin.take().expect("piped").write_all(&self.stdin);
+        }
         Running { child }
     }
 
@@ -69,7 +93,12 @@ pub struct Running {
 impl Running {
     /// Sends what Ctrl-C sends.
     pub fn interrupt(&self) {
-        let sent = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        self.signal("INT");
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()));
     }
 

@@ -1,0 +1,144 @@
+//! What this command asks of the system in ways that Rust calls unsafe: the only file of it that does.
+//!
+//! A model file that is cut short while it is mapped raises SIGBUS where it is read. The handler here turns that into a
+//! message and exit code 1, for addresses in maps of the runtime only; any other SIGBUS has the effect that it had before.
+//! A thread that blocks the signal never gets to the handler: those of Vulkan drivers that run on the CPU do, and the
+//! system ends the process there.
+
+use std::path::Path;
+
+/// Has Vulkan's loader and layers keep their notes from standard error, where they look like errors of this command.
+/// To be called before there is any other thread. What a user has set stays.
+pub fn silence_drivers() {
+    let set = |name: &str| std::env::var_os(name).is_some();
+    let mut quiet = vec![("VK_LOADER_DEBUG", "none")];
+    // Mesa's layer that puts the desktop's GPU first asks Wayland for it, whose library complains where there is no
+    // desktop. This command orders GPUs itself. Where somebody tells the layer which GPU to show, it stays.
+    let desktop = std::env::var_os("XDG_RUNTIME_DIR").is_some_and(|dir| Path::new(&dir).is_absolute());
+    if !desktop && !set("MESA_VK_DEVICE_SELECT") && !set("DRI_PRIME") {
+        quiet.push(("NODEVICE_SELECT", "1"));
+    }
+    for (name, value) in quiet.into_iter().filter(|(name, _)| !set(name)) {
+        // SAFETY: no other thread reads or writes the environment, for there is none yet.
+        unsafe { std::env::set_var(name, value) };
+    }
+}
+
+#[cfg(unix)]
+pub use posix::{exit_now, explain_cut_files, remove_if_cut};
+
+#[cfg(not(unix))]
+/// Ends the process.
+pub fn exit_now(code: u8) -> ! {
+    std::process::exit(code.into())
+}
+
+#[cfg(not(unix))]
+/// Nothing: other systems do not let a mapped file be cut short.
+pub fn explain_cut_files() {}
+
+#[cfg(not(unix))]
+/// As above.
+pub fn remove_if_cut(_: Option<&Path>) {}
+
+#[cfg(unix)]
+mod posix {
+    use crate::terminal::is_obeyed;
+    use handmill_runtime::format::{MAPPED_NAME_BYTES, mapped_file_at};
+    use std::{
+        ffi::CString,
+        mem,
+        os::unix::ffi::OsStrExt,
+        path::Path,
+        ptr,
+        sync::{
+            OnceLock,
+            atomic::{AtomicPtr, Ordering},
+        },
+    };
+
+    /// What SIGBUS did before.
+    static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+
+    /// A file to remove where a SIGBUS ends the process, as C has paths; null where there is none.
+    static UNFINISHED: AtomicPtr<libc::c_char> = AtomicPtr::new(ptr::null_mut());
+
+    /// Ends the process without running what libraries want to be run at its end: drivers wait for devices there, or
+    /// pull memory away from under their own threads.
+    pub fn exit_now(code: u8) -> ! {
+        // SAFETY: may be called at any time.
+        unsafe { libc::_exit(code.into()) }
+    }
+
+    /// From now on reading a mapped model file that has been cut short ends the command with a message.
+    pub fn explain_cut_files() {
+        // SAFETY: both actions are whole: zeros are valid, the handler has the type that SA_SIGINFO asks for, and it
+        // only does what a signal handler may.
+        unsafe {
+            let mut before: libc::sigaction = mem::zeroed();
+            if libc::sigaction(libc::SIGBUS, ptr::null(), &mut before) != 0 || BEFORE.set(before).is_err() {
+                return;
+            }
+            let mut action: libc::sigaction = mem::zeroed();
+            action.sa_sigaction = on_bus_error as *const () as libc::sighandler_t;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            libc::sigaction(libc::SIGBUS, &action, ptr::null_mut());
+        }
+    }
+
+    /// The file to remove where a SIGBUS ends the process.
+    pub fn remove_if_cut(path: Option<&Path>) {
+        let path = path.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
+        // Never freed: the handler may be reading it.
+        UNFINISHED.store(path.map_or(ptr::null_mut(), CString::into_raw), Ordering::Release);
+    }
+
+    /// Takes no lock and allocates nothing, as signal handlers must not.
+    extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        // SAFETY: the system passes a valid one, whose address is set where a fault raised the signal.
+        let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
+        let fault = code > 0;
+        let mut name = [0; MAPPED_NAME_BYTES];
+        if fault && let Some(len) = mapped_file_at(address, &mut name) {
+            let unfinished = UNFINISHED.load(Ordering::Acquire);
+            if !unfinished.is_null() {
+                // SAFETY: a string that is never freed.
+                unsafe { libc::unlink(unfinished) };
+            }
+            say(b"error: ");
+            say_name(&name[..len]);
+            say(b": the file was cut short, or its disk failed, while it was in use; fetch or copy it anew and run the \
+                  command again\n");
+            exit_now(1);
+        }
+        // SAFETY: the action is one that the system gave. Returning repeats the access, which then has the effect that
+        // it had before. A signal that somebody sent is sent again, and the system's own action ends the process.
+        unsafe {
+            match BEFORE.get() {
+                Some(before) if fault => drop(libc::sigaction(libc::SIGBUS, before, ptr::null_mut())),
+                _ => {
+                    libc::signal(libc::SIGBUS, libc::SIG_DFL);
+                    libc::raise(libc::SIGBUS);
+                }
+            }
+        }
+    }
+
+    fn say(bytes: &[u8]) {
+        // SAFETY: the bytes are there. Nothing can be done about what is not written.
+        unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
+    }
+
+    /// What of a path a terminal shows.
+    fn say_name(name: &[u8]) {
+        for chunk in name.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                let shown = if is_obeyed(c) { '?' } else { c };
+                say(shown.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            if !chunk.invalid().is_empty() {
+                say(b"?");
+            }
+        }
+    }
+}
