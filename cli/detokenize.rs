@@ -12,7 +12,7 @@ pub struct Args {
     /// Token ids, separated by commas or spaces; without them and --file, standard input is read
     ids: Vec<String>,
     /// Read the ids from a file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true, value_parser = input::path())]
     file: Option<PathBuf>,
     /// Leave special tokens out of the text
     #[arg(long)]

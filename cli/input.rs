@@ -1,14 +1,28 @@
 //! Text and token ids from arguments, files and standard input.
 
 use crate::{error::CliError, interrupt};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use std::{
     fs,
     io::{self, IsTerminal, Read},
-    path::Path,
+    path::{Path, PathBuf},
     sync::mpsc,
     thread,
     time::Duration,
 };
+
+/// Reads the name of a file from the command line. It may begin with a dash; one that begins with two is an option that
+/// came where the name was left out.
+pub fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        let option = path.as_os_str().as_encoded_bytes().starts_with(b"--");
+        if option {
+            Err(format!("that looks like an option; a file of that name is ./{}", path.display()))
+        } else {
+            Ok(path)
+        }
+    })
+}
 
 /// The whole of a text file.
 pub fn text_file(path: &Path) -> Result<String, CliError> {

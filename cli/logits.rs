@@ -14,7 +14,7 @@ pub struct Args {
     #[arg(long, value_name = "IDS")]
     tokens: String,
     /// The file to write, or - for standard output: [tokens, vocab] float32
-    #[arg(long, value_name = "FILE.npy")]
+    #[arg(long, value_name = "FILE.npy", allow_hyphen_values = true, value_parser = input::path())]
     out: PathBuf,
     /// Element type of cached keys and values; this command measures the model, so it rounds nothing unasked
     #[arg(long, value_enum, default_value_t = KvType::F32)]

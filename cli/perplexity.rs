@@ -15,7 +15,7 @@ pub struct Args {
     #[arg(default_value = fetch::DEFAULT)]
     model: String,
     /// The text
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true, value_parser = input::path())]
     file: PathBuf,
     /// Element type of cached keys and values
     #[arg(long, value_enum, default_value_t = KvType::Auto)]

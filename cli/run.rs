@@ -23,10 +23,10 @@ pub struct Args {
     #[arg(default_value = fetch::DEFAULT)]
     model: String,
     /// The prompt; @- reads it from standard input
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Read the prompt from a file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true, value_parser = input::path())]
     file: Option<PathBuf>,
     /// Turn names of special tokens in the prompt, like <|im_start|>, into these tokens
     #[arg(long)]
@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long)]
     ignore_eos: bool,
     /// End the answer before this text (may be given several times)
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
     /// Element type of cached keys and values
     #[arg(long, value_enum, default_value_t = KvType::Auto)]

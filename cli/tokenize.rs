@@ -10,10 +10,11 @@ use std::path::PathBuf;
 pub struct Args {
     /// Path, hf:owner/name[:file] or alias; also a bare tokenizer.json, tokenizer.model or vocabulary-only GGUF
     model: String,
-    /// The text; without it and --file, standard input is read
+    /// The text; without it and --file, standard input is read. Behind -- also text that looks like an option
+    #[arg(allow_hyphen_values = true)]
     text: Option<String>,
     /// Read the text from a file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true, value_parser = input::path())]
     file: Option<PathBuf>,
     /// Add no special tokens (like BOS), and take text that looks like one, like <|im_end|>, as text
     #[arg(long)]

@@ -68,6 +68,39 @@ fn control_characters_of_a_file_do_not_reach_the_terminal() {
     }
 }
 
+#[test]
+fn text_that_begins_with_a_dash_is_taken_where_a_text_stands() {
+    let model = fixture("llama2");
+    let model = text(&model);
+    let tokens = |text: &str| {
+        let ids = Handmill::new().stdin(text.as_bytes()).run(&["tokenize", model, "--json"]).json()["ids"].clone();
+        ids.as_array().unwrap().len()
+    };
+    for prompt in ["- item", "-", "--", "-1", "--- a", "-n", "--json", "-p"] {
+        let args = ["run", model, "--temp", "0", "-n", "2", "--json", "--ignore-eos", "--stop", "-- x", "-p", prompt];
+        assert_eq!(run(&args).json()["prompt"]["tokens"], tokens(prompt), "{prompt:?}");
+    }
+    for given in ["- item", "-1", "---", "-x", "--no-such-option"] {
+        let ids = run(&["tokenize", model, given, "--json"]).json()["ids"].clone();
+        assert_eq!(ids.as_array().unwrap().len(), tokens(given), "{given:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("-t.txt"), "- item").unwrap();
+    let logits = ["logits", model, "--tokens", "1", "--out", "-x.npy"];
+    Handmill::new().folder(folder.path()).run(&logits).assert_ok();
+    assert!(folder.path().join("-x.npy").is_file());
+    let by_file = Handmill::new().folder(folder.path()).run(&["tokenize", model, "--json", "--file", "-t.txt"]).json();
+    assert_eq!(by_file["ids"].as_array().unwrap().len(), tokens("- item"));
+    // An option is not taken for a name that was left out.
+    for args in [&["tokenize", model, "--file", "--json"], &["logits", model, "--out", "--tokens"]] {
+        assert_eq!(run(args).code, Some(2), "{args:?}");
+    }
+    // What is an option there stays one, unless it stands behind `--`.
+    assert_eq!(run(&["tokenize", model, "--json", "a"]).json()["ids"].as_array().unwrap().len(), tokens("a"));
+    let behind = run(&["tokenize", model, "--json", "--", "--json"]).json();
+    assert_eq!(behind["ids"].as_array().unwrap().len(), tokens("--json"));
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn drivers_say_nothing_where_there_is_no_desktop() {
