@@ -175,10 +175,13 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     if let Some(error) = failed {
         return Err(error);
     }
-    result.map_err(|e| CliError::because("the model could not go on", e))?;
+    let stats = result.map_err(|e| CliError::because("the model could not go on", e))?;
     drop(last_words);
     if !global.json {
         out::text("\n")?;
+    }
+    if let Some(why) = cut_short(&stats, engine.n_ctx()) {
+        note(&format!("the answer is cut off: {why}"));
     }
     heard.tell(global.json)?;
     args.profile.end(&mut engine, global.threads.map(usize::from))?;
@@ -231,10 +234,18 @@ fn statistics(stats: &GenerateStats) -> String {
     if let Some(peak) = memory::peak() {
         line += &format!("; peak memory {}", human_bytes(peak));
     }
-    if stats.stop == StopReason::ContextFull {
-        line += "; the context is full (--ctx)";
-    }
     line
+}
+
+/// What kept the model from ending its answer by itself, and what to do about it.
+fn cut_short(stats: &GenerateStats, n_ctx: usize) -> Option<String> {
+    match stats.stop {
+        StopReason::MaxTokens => {
+            Some(format!("it has as many tokens as it may have, {} (-n, --max-tokens)", stats.generated.len()))
+        }
+        StopReason::ContextFull => Some(format!("the context of {n_ctx} tokens is full (--ctx)")),
+        StopReason::EndOfTurn | StopReason::StopText | StopReason::Cancelled => None,
+    }
 }
 
 #[cfg(test)]

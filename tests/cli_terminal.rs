@@ -101,6 +101,21 @@ fn text_that_begins_with_a_dash_is_taken_where_a_text_stands() {
     assert_eq!(behind["ids"].as_array().unwrap().len(), tokens("--json"));
 }
 
+#[test]
+fn an_answer_that_is_cut_off_says_so() {
+    let model = fixture("llama2");
+    let answer = |more: &[&str]| {
+        let args = ["run", text(&model), "-p", "ab", "--temp", "0", "--ignore-eos"];
+        let answer = run(&[&args[..], more].concat());
+        answer.assert_ok();
+        answer.stderr
+    };
+    let cut = answer(&["-n", "4"]);
+    assert!(cut.contains("cut off") && cut.contains("may have, 4") && cut.contains("-n"), "{cut}");
+    let full = answer(&["-n", "400", "--ctx", "16"]);
+    assert!(full.contains("cut off") && full.contains("16 tokens") && full.contains("--ctx"), "{full}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn drivers_say_nothing_where_there_is_no_desktop() {
