@@ -1,8 +1,8 @@
 //! The options that mean the same in all subcommands.
 
-use crate::error::CliError;
+use crate::{error::CliError, terminal::note};
 use clap::{Args, ValueEnum};
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, thread};
 
 /// Options that mean the same in every subcommand.
 #[derive(Clone, Debug, Args)]
@@ -66,8 +66,13 @@ impl From<HugePages> for handmill_runtime::format::HugePages {
 }
 
 impl Global {
-    /// Refuses what this build cannot do.
-    pub fn check(&self) -> Result<(), CliError> {
+    /// Refuses what this build cannot do, and takes no more threads than can help.
+    pub fn check(&mut self) -> Result<(), CliError> {
+        let most = most_threads(thread::available_parallelism().map_or(1, usize::from));
+        if let Some(asked) = self.threads.filter(|asked| *asked > most) {
+            note(&format!("--threads {asked} is more than can help here; using {most}"));
+            self.threads = Some(most);
+        }
         if self.backend == Backend::Cpu && self.gpu_layers.is_some_and(|n| n > 0) {
             return Err(CliError::Usage("--gpu-layers does not go with --backend cpu".to_owned()));
         }
@@ -79,5 +84,21 @@ impl Global {
         Err(CliError::failed(
             "this build has no GPU backend (it was built without the feature `gpu`); use --backend cpu",
         ))
+    }
+}
+
+/// The most threads that are worth having where `logical` can run at once: with twice as many, those that wait for memory
+/// or for another process have all been made up for.
+fn most_threads(logical: usize) -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(logical.saturating_mul(2).max(2) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::most_threads;
+
+    #[test]
+    fn threads_are_capped_at_what_can_help() {
+        assert_eq!([0, 1, 2, 96, usize::MAX].map(|n| most_threads(n).get()), [2, 2, 4, 192, usize::MAX]);
     }
 }

@@ -80,7 +80,7 @@ enum Command {
 fn main() -> ExitCode {
     // Before any thread is there.
     system::silence_drivers();
-    let Cli { global, command } = Cli::parse();
+    let Cli { mut global, command } = Cli::parse();
     interrupt::listen();
     system::explain_cut_files();
     let done = global.check().and_then(|()| match &command {

@@ -116,6 +116,16 @@ fn an_answer_that_is_cut_off_says_so() {
     assert!(full.contains("cut off") && full.contains("16 tokens") && full.contains("--ctx"), "{full}");
 }
 
+#[test]
+fn no_more_threads_are_started_than_can_help() {
+    let model = fixture("llama2");
+    let answer =
+        run(&["run", text(&model), "-p", "ab", "-n", "2", "--threads", "1000000", "--json", "--backend", "cpu"]);
+    answer.assert_ok();
+    assert!(answer.stderr.contains("--threads 1000000 is more than can help"), "{}", answer.stderr);
+    assert_eq!(answer.json()["generation"]["tokens"], 2);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn drivers_say_nothing_where_there_is_no_desktop() {
