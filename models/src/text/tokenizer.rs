@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use handmill_runtime::format::{Checkpoint, Gguf, Kind};
+use handmill_runtime::format::{Checkpoint, Gguf, Kind, refuse_lfs_pointer};
 use serde_json::Value;
 
 use super::bpe::BytePairs;
@@ -327,7 +327,9 @@ fn has_tokenizer(folder: &Path) -> bool {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|source| TextError::Io { path: path.to_owned(), source })
+    let bytes = std::fs::read(path).map_err(|source| TextError::Io { path: path.to_owned(), source })?;
+    refuse_lfs_pointer(path, &bytes)?;
+    Ok(bytes)
 }
 
 /// The JSON file at `path`, [`Value::Null`] if there is none.

@@ -25,6 +25,15 @@ pub enum FormatError {
         /// The file.
         path: PathBuf,
     },
+    /// What a clone without Git LFS has instead of the file.
+    #[error("{}: only a pointer of Git LFS, not the file itself{}; run `git lfs pull` in the repository or download the \
+             file again", path.display(), size.map_or(String::new(), |n| format!(" of {n} bytes")))]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of the file that it stands for.
+        size: Option<u64>,
+    },
     /// The file is neither GGUF nor safetensors.
     #[error("{}: not a model file: it starts with {start}, where GGUF starts with \"GGUF\" and safetensors with the \
              length of a JSON header", path.display())]

@@ -1,6 +1,6 @@
 //! Reading the JSON files of a checkpoint folder.
 
-use super::FormatError;
+use super::{FormatError, lfs};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -19,6 +19,7 @@ pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, FormatErro
         Ok(_) => {}
     }
     let text = std::fs::read(path).map_err(io)?;
+    lfs::refuse_pointer(path, &text)?;
     parse_object(path, &text).map(Some)
 }
 

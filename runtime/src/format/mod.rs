@@ -6,6 +6,7 @@ mod fp8;
 pub mod gguf;
 mod huge_pages;
 mod json;
+mod lfs;
 mod map;
 mod mapped;
 mod safetensors;
@@ -19,6 +20,7 @@ pub use gguf::Gguf;
 pub use huge_pages::{HugePages, Paging, WhySmall};
 #[cfg(feature = "gpu")]
 pub(crate) use map::PrivateCopy;
+pub use lfs::refuse_pointer as refuse_lfs_pointer;
 pub use map::{Bytes, Mapping};
 pub use mapped::{MAPPED_NAME_BYTES, mapped_file_at};
 pub use safetensors::SafeTensors;

@@ -1,6 +1,6 @@
 //! The tensors of a checkpoint, by name, over the files that hold them. What GGUF and safetensors share.
 
-use super::{Bytes, FormatError, Mapping, Tensor};
+use super::{Bytes, FormatError, Mapping, Tensor, lfs};
 use crate::quant::DType;
 use std::{
     borrow::Cow,
@@ -54,7 +54,9 @@ impl MappedFile {
         if meta.len() == 0 {
             return Err(FormatError::Empty { path: path.into() });
         }
-        Ok(Self { map: Mapping::open(path).map_err(io)?, path: path.into() })
+        let map = Mapping::open(path).map_err(io)?;
+        lfs::refuse_pointer(path, &map)?;
+        Ok(Self { map, path: path.into() })
     }
 }
 

@@ -84,6 +84,37 @@ fn one_shard_stands_for_the_whole_checkpoint() {
     }
 }
 
+/// A clone without Git LFS has pointers for large files; any file of a checkpoint may be one (exllama#242).
+#[test]
+fn pointers_of_git_lfs_are_called_that() {
+    let pointer = |size: &str| format!("version https://git-lfs.github.com/spec/v1\noid sha256:ab12\n{size}");
+    let old = "version https://hawser.github.com/spec/v1\noid sha256:ab12\nsize 5\n".to_owned();
+    let dir = Dir::new();
+    for (text, size) in [(pointer("size 499723\n"), "499723 bytes"), (pointer(""), "git lfs pull"), (old, "5 bytes")] {
+        for name in ["m.gguf", "m.safetensors", "m.bin"] {
+            let message = error(&dir.write(name, &text));
+            assert!(message.contains(name) && message.contains("LFS") && message.contains(size), "{message}");
+        }
+    }
+    let text = pointer("size 9\n");
+    for name in ["model.safetensors", "config.json", "generation_config.json", "tokenizer_config.json"] {
+        let dir = Dir::new();
+        dir.write("config.json", "{}");
+        dir.write("model.safetensors", safetensors("a"));
+        dir.write(name, &text);
+        let message = error(dir.path());
+        assert!(message.contains(name) && message.contains("LFS"), "{message}");
+    }
+    let dir = Dir::new();
+    dir.write("m-00001-of-00002.gguf", GgufWriter::new().put("split.no", 0u16).put("split.count", 2u16).to_bytes());
+    dir.write("m-00002-of-00002.gguf", &text);
+    let message = error(dir.path());
+    assert!(message.contains("m-00002-of-00002.gguf") && message.contains("LFS"), "{message}");
+    // What begins like one and is longer is not.
+    let message = error(&dir.write("long.gguf", text + &" ".repeat(1024)));
+    assert!(message.contains("not a model file"), "{message}");
+}
+
 #[test]
 fn what_is_not_a_checkpoint_says_why() {
     let dir = Dir::new();
