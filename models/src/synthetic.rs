@@ -102,17 +102,8 @@ fn problem(path: &Path, key: &str, what: String) -> Error {
 }
 
 fn read(path: &Path) -> Result<Map<String, Value>, Error> {
-    let io = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::NotFound => FormatError::NotFound { path: path.into() },
-        _ => FormatError::Io { path: path.into(), source },
-    };
-    let text = std::fs::read(path).map_err(io)?;
-    let json = |what: String| FormatError::Json { path: path.into(), what };
-    match serde_json::from_slice(&text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(json("a JSON object was expected, a model's config.json".into()).into()),
-        Err(e) => Err(json(format!("not valid JSON: {e}")).into()),
-    }
+    let object = handmill_runtime::format::read_json_object(path)?;
+    Ok(object.ok_or_else(|| FormatError::NotFound { path: path.into() })?)
 }
 
 /// Leaves the first `layers` layers of the configuration; how many those are, and how many there were.

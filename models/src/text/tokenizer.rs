@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use handmill_runtime::format::{Checkpoint, Gguf, Kind, refuse_lfs_pointer};
+use handmill_runtime::format::{Checkpoint, Gguf, Kind, read_json_object, refuse_lfs_pointer};
 use serde_json::Value;
 
 use super::bpe::BytePairs;
@@ -334,10 +334,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// The JSON file at `path`, [`Value::Null`] if there is none.
 fn read_json(path: &Path) -> Result<Value> {
-    if !path.is_file() {
-        return Ok(Value::Null);
-    }
-    serde_json::from_slice(&read(path)?).map_err(|e| TextError::broken(path.display().to_string(), e.to_string()))
+    Ok(read_json_object(path)?.map_or(Value::Null, Value::Object))
 }
 
 #[cfg(test)]
