@@ -2,17 +2,11 @@
 //! one without tensors, which are made up instead.
 
 use super::{
-    Bytes, FormatError, Gguf, SafeTensors, Tensor, TensorInfo, TensorSource, fp8, gguf, json, safetensors,
+    Bytes, FormatError, Gguf, HfFolder, Tensor, TensorInfo, TensorSource, folder::INDEX, gguf, safetensors,
     table::MappedFile,
 };
-use crate::quant::DType;
 use serde_json::{Map, Value};
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
-};
-
-const INDEX: &str = "model.safetensors.index.json";
+use std::path::{Path, PathBuf};
 
 /// An open model: its tensors by name and, by [`Checkpoint::kind`], what describes it.
 #[derive(Debug)]
@@ -38,64 +32,6 @@ pub enum Kind<'a> {
     HuggingFace(&'a HfFolder),
 }
 
-/// A folder as `transformers` writes it.
-#[derive(Debug)]
-pub struct HfFolder {
-    dir: PathBuf,
-    weights: SafeTensors,
-    /// `config.json`, an object.
-    pub config: Value,
-    /// `generation_config.json`, where there is one.
-    pub generation_config: Option<Value>,
-    /// `tokenizer_config.json`, where there is one.
-    pub tokenizer_config: Option<Value>,
-}
-
-impl HfFolder {
-    /// The folder.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// The path of a further file of the folder (`tokenizer.json`, `tokenizer.model`, `special_tokens_map.json`,
-    /// `chat_template.jinja`, …), where there is one of that name.
-    pub fn file(&self, name: &str) -> Option<PathBuf> {
-        let path = self.dir.join(name);
-        path.is_file().then_some(path)
-    }
-
-    /// The safetensors files.
-    pub fn weights(&self) -> &SafeTensors {
-        &self.weights
-    }
-
-    /// The tensor of that name; FP8 and FP4 with the scales that stand beside it.
-    fn find(&self, name: &str) -> Result<Option<Tensor>, FormatError> {
-        if let Some(tensor) = fp8::fp4(self, name)? {
-            return Ok(Some(tensor));
-        }
-        match self.weights.find(name)? {
-            Some(tensor) if tensor.dtype() == DType::F8_E4M3 => fp8::with_scales(self, name, tensor).map(Some),
-            tensor => Ok(tensor),
-        }
-    }
-
-    fn open(dir: &Path, weights: SafeTensors) -> Result<Self, FormatError> {
-        let config = json::read_object(&dir.join("config.json"))?.ok_or_else(|| FormatError::Folder {
-            path: dir.into(),
-            what: "it has no config.json, which says what model the safetensors hold; fetch the whole repository"
-                .into(),
-        })?;
-        Ok(Self {
-            config: Value::Object(config),
-            generation_config: json::read_object(&dir.join("generation_config.json"))?.map(Value::Object),
-            tokenizer_config: json::read_object(&dir.join("tokenizer_config.json"))?.map(Value::Object),
-            dir: dir.into(),
-            weights,
-        })
-    }
-}
-
 /// Shape and values of a tensor of whole numbers.
 pub type Integers = (Vec<usize>, Vec<i64>);
 
@@ -110,15 +46,7 @@ impl Checkpoint {
     /// A checkpoint of the configuration `config`, read at `path`, whose tensors `source` supplies to those who know
     /// the shapes they want ([`Checkpoint::shaped`]). No file and no iterator holds them.
     pub fn synthetic(path: &Path, config: Map<String, Value>, source: Box<dyn TensorSource>) -> Self {
-        let folder = HfFolder {
-            // Nothing lies beside it that belongs to it.
-            dir: path.into(),
-            weights: SafeTensors::default(),
-            config: Value::Object(config),
-            generation_config: None,
-            tokenizer_config: None,
-        };
-        Self { path: path.into(), source: Source::Synthetic(folder, source) }
+        Self { path: path.into(), source: Source::Synthetic(HfFolder::without_files(path, config), source) }
     }
 
     /// Whether the tensors are made up.
@@ -143,7 +71,7 @@ impl Checkpoint {
     pub fn file_size(&self) -> u64 {
         match &self.source {
             Source::Gguf(gguf) => gguf.file_size(),
-            Source::HuggingFace(folder) | Source::Synthetic(folder, _) => folder.weights.file_size(),
+            Source::HuggingFace(folder) | Source::Synthetic(folder, _) => folder.weights().file_size(),
         }
     }
 
@@ -151,7 +79,7 @@ impl Checkpoint {
     pub fn tensors(&self) -> Box<dyn ExactSizeIterator<Item = TensorInfo<'_>> + '_> {
         match &self.source {
             Source::Gguf(gguf) => Box::new(gguf.tensors()),
-            Source::HuggingFace(folder) | Source::Synthetic(folder, _) => Box::new(folder.weights.tensors()),
+            Source::HuggingFace(folder) | Source::Synthetic(folder, _) => Box::new(folder.weights().tensors()),
         }
     }
 
@@ -176,7 +104,7 @@ impl Checkpoint {
     /// it: formats that lie in several tensors are put together from those.
     pub fn bytes(&self, name: &str, dtype: &str) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
         match &self.source {
-            Source::HuggingFace(folder) => folder.weights.bytes(name, dtype),
+            Source::HuggingFace(folder) => folder.weights().bytes(name, dtype),
             Source::Gguf(gguf) => gguf.bytes(name, dtype),
             Source::Synthetic(..) => Ok(None),
         }
@@ -207,7 +135,11 @@ impl Checkpoint {
 
     /// The error for a tensor that is needed and not there.
     pub fn missing(&self, name: &str) -> FormatError {
-        FormatError::MissingTensor { path: self.path.clone(), tensor: name.into() }
+        let promised = match self.kind() {
+            Kind::HuggingFace(folder) => folder.weights().promised(name),
+            Kind::Gguf(_) => None,
+        };
+        promised.unwrap_or_else(|| FormatError::MissingTensor { path: self.path.clone(), tensor: name.into() })
     }
 }
 
@@ -219,28 +151,12 @@ fn open_file(path: &Path) -> Result<Source, FormatError> {
     if !safetensors::looks_like(&start) {
         return Err(gguf::not_a_model(path, &start));
     }
-    let dir = match path.parent() {
-        Some(dir) if dir != Path::new("") => dir,
-        _ => Path::new("."),
-    };
-    // A part of a sharded checkpoint stands for all of it.
-    let index = dir.join(INDEX);
-    let named = json::read_object(&index)?.is_some_and(|object| {
-        let map = safetensors::weight_map(&index, &object).unwrap_or_default();
-        map.values().any(|shard| path.file_name() == Some(OsStr::new(shard)))
-    });
-    let weights = if named { SafeTensors::open_index(&index)? } else { SafeTensors::open(path)? };
-    HfFolder::open(dir, weights).map(Source::HuggingFace)
+    HfFolder::of_file(path).map(Source::HuggingFace)
 }
 
 fn open_folder(dir: &Path) -> Result<Source, FormatError> {
-    let whole = dir.join("model.safetensors");
-    let index = dir.join(INDEX);
-    if index.is_file() {
-        return HfFolder::open(dir, SafeTensors::open_index(&index)?).map(Source::HuggingFace);
-    }
-    if whole.is_file() {
-        return HfFolder::open(dir, SafeTensors::open(&whole)?).map(Source::HuggingFace);
+    if let Some(folder) = HfFolder::find_in(dir)? {
+        return Ok(Source::HuggingFace(folder));
     }
     let names = list(dir)?;
     let with = |suffix: &str| names.iter().filter(|n| n.ends_with(suffix)).map(String::as_str).collect::<Vec<_>>();
@@ -250,8 +166,7 @@ fn open_folder(dir: &Path) -> Result<Source, FormatError> {
     let safetensors = with(".safetensors");
     let what = match (&ggufs[..], &safetensors[..]) {
         ([], [one]) => {
-            let weights = SafeTensors::open(&dir.join(one))?;
-            return HfFolder::open(dir, weights).map(Source::HuggingFace);
+            return HfFolder::of_file(&dir.join(one)).map(Source::HuggingFace);
         }
         ([one], _) => return Gguf::open(&dir.join(one)).map(Source::Gguf),
         ([_, ..], _) => format!("it holds several models ({}); name one of them", ggufs.join(", ")),

@@ -2,25 +2,48 @@
 //! all the same) or `X.weight_scale`, with a factor for each block, for each row, or one for all. DeepSeek V4's have powers
 //! of two in `X.scale`, and experts of FP4 beside them: two elements a byte, a scale for each 32.
 
-use serde_json::Value;
+use std::path::Path;
 
-use super::{Bytes, FormatError, ScaleType, Scales, Tensor, checkpoint::HfFolder, tensor::e8m0_to_f32};
+use super::{Bytes, FormatError, SafeTensors, ScaleType, Scales, Tensor, tensor::e8m0_to_f32};
 use crate::quant::DType;
 
-/// `tensor`, which is called `name`, with the scales that `folder` has for it.
+/// The tensor that is called `name`, if there is one; FP8 and FP4 with the scales that stand beside it. `dir` is for
+/// messages; a scale of FP8 is for `block` rows and columns, where the configuration says so.
 ///
 /// # Errors
-/// Where there are none, or of a shape that fits no way of scaling.
-pub(super) fn with_scales(folder: &HfFolder, name: &str, tensor: Tensor) -> Result<Tensor, FormatError> {
-    let bad = |what: String| FormatError::BadTensor { path: folder.dir().into(), tensor: name.into(), what };
-    let (shape, bytes) = match powers(folder, name)? {
+/// FP8 without scales, or scales of a shape that fits no way of scaling.
+pub(super) fn find(
+    dir: &Path,
+    weights: &SafeTensors,
+    name: &str,
+    block: Option<[usize; 2]>,
+) -> Result<Option<Tensor>, FormatError> {
+    if let Some(tensor) = fp4(dir, weights, name)? {
+        return Ok(Some(tensor));
+    }
+    match weights.find(name)? {
+        Some(tensor) if tensor.dtype() == DType::F8_E4M3 => with_scales(dir, weights, name, tensor, block).map(Some),
+        tensor => Ok(tensor),
+    }
+}
+
+/// `tensor`, which is called `name`, with its scales.
+fn with_scales(
+    dir: &Path,
+    weights: &SafeTensors,
+    name: &str,
+    tensor: Tensor,
+    block: Option<[usize; 2]>,
+) -> Result<Tensor, FormatError> {
+    let bad = |what: String| FormatError::BadTensor { path: dir.into(), tensor: name.into(), what };
+    let (shape, bytes) = match powers(weights, name)? {
         Some((shape, exponents)) => {
             (shape, Bytes::heap(exponents.iter().flat_map(|e| e8m0_to_f32(*e).to_le_bytes()).collect()))
         }
         None => {
             let mut found = None;
             for suffix in ["_scale_inv", "_scale"] {
-                found = found.or(folder.weights().find(&format!("{name}{suffix}"))?);
+                found = found.or(weights.find(&format!("{name}{suffix}"))?);
             }
             let scales = found.ok_or_else(|| bad(format!("it is FP8 and has no scales `{name}_scale_inv`")))?;
             let bytes = match scales.dtype() {
@@ -39,7 +62,7 @@ pub(super) fn with_scales(folder: &HfFolder, name: &str, tensor: Tensor) -> Resu
     let fits =
         |block: [usize; 2]| block[0] > 0 && block[1] > 0 && shape == [rows.div_ceil(block[0]), len.div_ceil(block[1])];
     let count: usize = shape.iter().product();
-    let block = match configured(folder) {
+    let block = match block {
         Some(block) if tensor.shape().len() == 2 && fits(block) => block,
         _ if count == 1 => [rows.max(1), len.max(1)],
         _ if count == rows && shape[0] == rows => [1, len.max(1)],
@@ -53,10 +76,10 @@ pub(super) fn with_scales(folder: &HfFolder, name: &str, tensor: Tensor) -> Resu
 ///
 /// # Errors
 /// Bytes whose scales have a shape that does not fit.
-pub(super) fn fp4(folder: &HfFolder, name: &str) -> Result<Option<Tensor>, FormatError> {
-    let Some((shape, bytes)) = folder.weights().bytes(name, "i8")? else { return Ok(None) };
-    let Some((scale_shape, scales)) = powers(folder, name)? else { return Ok(None) };
-    let bad = |what: String| FormatError::BadTensor { path: folder.dir().into(), tensor: name.into(), what };
+fn fp4(dir: &Path, weights: &SafeTensors, name: &str) -> Result<Option<Tensor>, FormatError> {
+    let Some((shape, bytes)) = weights.bytes(name, "i8")? else { return Ok(None) };
+    let Some((scale_shape, scales)) = powers(weights, name)? else { return Ok(None) };
+    let bad = |what: String| FormatError::BadTensor { path: dir.into(), tensor: name.into(), what };
     let mismatch = || bad(format!("it has {shape:?} bytes of FP4, and its scales have shape {scale_shape:?}"));
     let [rows, half] = shape[..] else { return Err(mismatch()) };
     if scale_shape != [rows, half / 16] || !half.is_multiple_of(16) {
@@ -68,14 +91,7 @@ pub(super) fn fp4(folder: &HfFolder, name: &str) -> Result<Option<Tensor>, Forma
 }
 
 /// The powers of two `X.scale` of the matrix `X.weight`, as exponents.
-fn powers(folder: &HfFolder, name: &str) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
+fn powers(weights: &SafeTensors, name: &str) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
     let Some(stem) = name.strip_suffix(".weight") else { return Ok(None) };
-    folder.weights().bytes(&format!("{stem}.scale"), "f8_e8m0")
-}
-
-/// `quantization_config.weight_block_size`.
-fn configured(folder: &HfFolder) -> Option<[usize; 2]> {
-    let size = folder.config.get("quantization_config")?.get("weight_block_size")?.as_array()?;
-    let numbers: Vec<usize> = size.iter().filter_map(Value::as_u64).filter_map(|n| n.try_into().ok()).collect();
-    numbers.try_into().ok()
+    weights.bytes(&format!("{stem}.scale"), "f8_e8m0")
 }

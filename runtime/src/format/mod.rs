@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod error;
+mod folder;
 mod fp8;
 pub mod gguf;
 mod huge_pages;
@@ -14,8 +15,9 @@ mod synthetic;
 mod table;
 mod tensor;
 
-pub use checkpoint::{Checkpoint, HfFolder, Integers, Kind};
+pub use checkpoint::{Checkpoint, Integers, Kind};
 pub use error::FormatError;
+pub use folder::HfFolder;
 pub use gguf::Gguf;
 pub use huge_pages::{HugePages, Paging, WhySmall};
 #[cfg(feature = "gpu")]

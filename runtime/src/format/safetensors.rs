@@ -15,8 +15,8 @@ use super::{
 use crate::quant::DType;
 use serde_json::{Map, Value};
 use std::{
-    collections::{BTreeMap, HashMap},
-    path::{Component, Path},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::{Component, Path, PathBuf},
 };
 
 /// Longest header that is read, as in the format's own library.
@@ -26,6 +26,10 @@ const MAX_HEADER: u64 = 100_000_000;
 #[derive(Debug, Default)]
 pub struct SafeTensors {
     table: TensorTable,
+    /// The index, where there is one.
+    index: Option<PathBuf>,
+    /// Tensors that only the index has, and the files that it says hold them.
+    absent: BTreeMap<String, PathBuf>,
 }
 
 impl SafeTensors {
@@ -38,34 +42,75 @@ impl SafeTensors {
         Ok(this)
     }
 
-    /// Opens all files that an index names, from the index's folder.
+    /// Opens all files that an index names, from the index's folder. As in the format's own users, all of a file's tensors
+    /// are there, also those that the index has elsewhere or not at all; where several files have one of a name, the index
+    /// decides. What the index names and no file has is an error once it is asked for: an index may be older than its files.
+    ///
+    /// # Errors
+    /// An index that cannot be read or names no file of its folder, parts that are not there, and damaged ones.
     pub fn open_index(path: &Path) -> Result<Self, FormatError> {
         let index = json::read_object(path)?.ok_or_else(|| FormatError::NotFound { path: path.into() })?;
         let map = weight_map(path, &index)?;
-        let mut shards: BTreeMap<&str, usize> = BTreeMap::new();
-        for shard in map.values() {
-            *shards.entry(shard).or_default() += 1;
-        }
-        let mut this = Self::default();
-        for (shard, n_tensors) in shards {
+        let shards: BTreeSet<&str> = map.values().copied().collect();
+        let mut parts = Vec::with_capacity(shards.len());
+        let mut holders: HashMap<String, &str> = HashMap::new();
+        for shard in shards {
             let shard_path = path.with_file_name(shard);
             let file = MappedFile::open(&shard_path).map_err(|error| match error {
                 FormatError::NotFound { path: shard } => FormatError::MissingShard { path: path.into(), shard },
                 other => other,
             })?;
-            let mut entries = parse(&shard_path, &file.map)?;
-            // A shard may hold more than the index says; the index decides.
-            entries.retain(|e| map.get(e.name.as_str()) == Some(&shard));
-            if entries.len() != n_tensors {
-                let held: HashMap<&str, ()> = entries.iter().map(|e| (e.name.as_str(), ())).collect();
-                let missing = map.iter().find(|(name, s)| **s == shard && !held.contains_key(**name));
-                let name = missing.map_or("", |(name, _)| name);
-                let what = format!("the index says that {shard} holds tensor `{name}`, and it does not");
-                return Err(FormatError::Split { path: path.into(), what });
+            let entries = parse(&shard_path, &file.map)?;
+            for entry in &entries {
+                let named = map.get(entry.name.as_str()) == Some(&shard);
+                if named || !holders.contains_key(&entry.name) {
+                    holders.insert(entry.name.clone(), shard);
+                }
             }
+            parts.push((shard, file, entries));
+        }
+        let mut this = Self::default();
+        for (shard, file, mut entries) in parts {
+            entries.retain(|e| holders.get(&e.name) == Some(&shard));
             this.table.add(file, entries)?;
         }
+        this.promise(path, &map);
         Ok(this)
+    }
+
+    /// Opens the one file `whole` with all tensors, although an index beside it names other files.
+    pub(super) fn open_beside_index(whole: &Path, index_path: &Path) -> Result<Self, FormatError> {
+        let mut this = Self::open(whole)?;
+        if let Ok(Some(index)) = json::read_object(index_path)
+            && let Ok(map) = weight_map(index_path, &index)
+        {
+            this.promise(index_path, &map);
+        }
+        Ok(this)
+    }
+
+    /// Notes what the index at `path` says of tensors that are not here.
+    fn promise(&mut self, path: &Path, map: &BTreeMap<&str, &str>) {
+        let absent = map.iter().filter(|(name, _)| !self.table.contains(name));
+        let place = |(name, shard): (&&str, &&str)| (name.to_string(), path.with_file_name(shard));
+        self.absent = absent.map(place).collect();
+        self.index = Some(path.into());
+    }
+
+    /// Why the tensor `name`, which is not here, is not, where an index says that a file has it.
+    pub(super) fn promised(&self, name: &str) -> Option<FormatError> {
+        let (path, shard) = (self.index.clone()?, self.absent.get(name)?);
+        if !shard.exists() {
+            return Some(FormatError::MissingShard { path, shard: shard.clone() });
+        }
+        let shard = shard.file_name().unwrap_or_default().to_string_lossy();
+        let what = format!("the index says that {shard} holds tensor `{name}`, and it does not; fetch both again");
+        Some(FormatError::Split { path, what })
+    }
+
+    /// Whether there are no tensors.
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.len() == 0
     }
 
     /// Bytes of all files together.

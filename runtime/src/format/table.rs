@@ -94,6 +94,10 @@ impl TensorTable {
         Ok(())
     }
 
+    pub fn contains(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

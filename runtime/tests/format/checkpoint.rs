@@ -84,6 +84,71 @@ fn one_shard_stands_for_the_whole_checkpoint() {
     }
 }
 
+/// An index that is older than its files, or younger: what is there and whole is used.
+#[test]
+fn a_whole_file_beside_a_stale_index_is_used() {
+    const INDEX: &str = "model.safetensors.index.json";
+    const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n";
+    let map = |entries: &str| format!(r#"{{"metadata": {{"total_size": 4.0}}, "weight_map": {{{entries}}}}}"#);
+    let parts = map(r#""a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors""#);
+    let folder = |files: &[(&str, &[u8])]| {
+        let dir = Dir::new();
+        dir.write("config.json", "{}");
+        files.iter().for_each(|(name, bytes)| drop(dir.write(name, bytes)));
+        dir
+    };
+    let (first, second) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
+    let whole = "model.safetensors";
+    let [a, b] = ["a", "b"].map(safetensors);
+    let data: Vec<u8> = [7.0f32; 4].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let tensors = ["a", "b"].map(|name| (name, view(Dtype::F32, &[4], &data)));
+    let both = serialize(tensors, None).unwrap();
+    let parts = parts.as_bytes();
+    // What is used: whether it is the whole file, whose values are 7.
+    for (i, (files, is_whole)) in [
+        (vec![(INDEX, parts), (whole, &both[..])], true),
+        (vec![(INDEX, parts), (whole, &both), (first, &a)], true),
+        (vec![(INDEX, parts), (whole, &both), (first, &a), (second, &b[..40])], true),
+        (vec![(INDEX, parts), (whole, &both), (first, &a), (second, POINTER.as_bytes())], true),
+        (vec![(INDEX, POINTER.as_bytes()), (whole, &both)], true),
+        (vec![(INDEX, b"{"), (whole, &both)], true),
+        (vec![(INDEX, b"{\"weight_map\": {}}"), (whole, &both)], true),
+        (vec![(INDEX, parts), (whole, &both), (first, &a), (second, &b)], false),
+        (vec![(INDEX, parts), (whole, &both[..60]), (first, &a), (second, &b)], false),
+        (vec![(INDEX, parts), (whole, POINTER.as_bytes()), (first, &a), (second, &b)], false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let dir = folder(&files);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        assert_eq!(values(&checkpoint.tensor("a").unwrap())[0] == 7.0, is_whole, "{i}");
+        assert_eq!(checkpoint.tensors().len(), 2, "{i}");
+        if is_whole {
+            assert_eq!(Checkpoint::open(&dir.path().join(whole)).unwrap().tensors().len(), 2, "{i} by its name");
+        }
+    }
+    for (files, expected) in [
+        (vec![(INDEX, parts), (first, &a[..])], second),
+        (vec![(INDEX, parts), (whole, &both[..60]), (first, &a)], second),
+        (vec![(INDEX, parts), (whole, POINTER.as_bytes()), (first, &a)], "LFS"),
+        (vec![(INDEX, POINTER.as_bytes()), (first, &a)], "LFS"),
+    ] {
+        let message = error(folder(&files).path());
+        assert!(message.contains(expected), "expected {expected}: {message}");
+    }
+    // A tensor that the whole file lacks as well is missed by the part that should have it; or by the index, which is wrong.
+    let dir = folder(&[(INDEX, parts), (whole, &a)]);
+    let message = Checkpoint::open(dir.path()).unwrap().tensor("b").unwrap_err().to_string();
+    assert!(message.contains(second) && message.contains("missing"), "{message}");
+    let lying = map(r#""a":"model-00001-of-00002.safetensors","b":"model-00001-of-00002.safetensors""#);
+    let dir = folder(&[(INDEX, lying.as_bytes()), (first, &a)]);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let message = checkpoint.tensor("b").unwrap_err().to_string();
+    assert!(message.contains(first) && message.contains("holds tensor `b`, and it does not"), "{message}");
+    assert!(checkpoint.find("b").unwrap().is_none());
+}
+
 /// A clone without Git LFS has pointers for large files; any file of a checkpoint may be one (exllama#242).
 #[test]
 fn pointers_of_git_lfs_are_called_that() {

@@ -80,6 +80,11 @@ impl Gguf {
         convert(&self.path, key, value).map(Some)
     }
 
+    /// `value`, which is that of `key` or an element of it, as `T`; an error where it is something else.
+    pub fn convert<'a, T: FromValue<'a>>(&self, key: &str, value: Value<'a>) -> Result<T, FormatError> {
+        convert(&self.path, key, value)
+    }
+
     /// The value of `key` as `T`; an error where it is absent or something else.
     pub fn require<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<T, FormatError> {
         let missing = || FormatError::MissingKey { path: self.path.clone(), key: key.into() };
