@@ -2,7 +2,9 @@
 //! one without tensors, which are made up instead.
 
 use super::{
-    Bytes, FormatError, Gguf, HfFolder, Tensor, TensorInfo, TensorSource, folder::INDEX, gguf, safetensors,
+    Bytes, FormatError, Gguf, HfFolder, Tensor, TensorInfo, TensorSource,
+    folder::{INDEX, list},
+    gguf, safetensors,
     table::MappedFile,
 };
 use serde_json::{Map, Value};
@@ -177,15 +179,4 @@ fn open_folder(dir: &Path) -> Result<Source, FormatError> {
         ([], []) => "it holds no model.safetensors and no .gguf file".into(),
     };
     Err(FormatError::Folder { path: dir.into(), what })
-}
-
-/// Names of the files of a folder, sorted; those that are not UTF-8 are no model of ours.
-fn list(dir: &Path) -> Result<Vec<String>, FormatError> {
-    let io = |source| FormatError::Io { path: dir.into(), source };
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io)? {
-        names.extend(entry.map_err(io)?.file_name().into_string());
-    }
-    names.sort();
-    Ok(names)
 }

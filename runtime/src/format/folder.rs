@@ -4,6 +4,7 @@
 use super::{FormatError, SafeTensors, Tensor, fp8, json, safetensors};
 use serde_json::{Map, Value};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     path::{Path, PathBuf},
 };
@@ -51,32 +52,40 @@ impl HfFolder {
 
     /// `quantization_config.weight_block_size`: rows and columns that share a scale.
     fn scaled_block(&self) -> Option<[usize; 2]> {
-        let size = self.config.get("quantization_config")?.get("weight_block_size")?.as_array()?;
+        let said = |config: &Value| config.get("quantization_config")?.get("weight_block_size").cloned();
+        let size = said(&self.config).or_else(|| said(self.config.get("text_config")?))?;
+        let size = size.as_array()?;
         let numbers: Vec<usize> = size.iter().filter_map(Value::as_u64).filter_map(|n| n.try_into().ok()).collect();
         numbers.try_into().ok()
     }
 
-    /// The folder `dir` under the names that `transformers` gives its weights; `None` where it has none of those.
+    /// The folder `dir`, if it has weights of the names that `transformers` gives them.
     ///
     /// The index is taken before a whole file, since a stale whole file is not complete; but where the index names what is
-    /// not there, a whole file stands in for all parts.
+    /// not there, a whole file or another complete set of parts stands in.
     pub(super) fn find_in(dir: &Path) -> Result<Option<Self>, FormatError> {
         let (whole, index) = (dir.join(WHOLE), dir.join(INDEX));
-        let weights = match (index.is_file(), whole.is_file()) {
-            (false, false) => return Ok(None),
-            (false, true) => SafeTensors::open(&whole)?,
-            (true, false) => SafeTensors::open_index(&index)?,
-            (true, true) => match SafeTensors::open_index(&index) {
-                Ok(parts) if !parts.is_empty() => parts,
-                stale => match (SafeTensors::open_beside_index(&whole, &index), stale) {
-                    (Ok(whole), _) => whole,
-                    (Err(pointer @ FormatError::LfsPointer { .. }), _) => return Err(pointer),
-                    (Err(_), Err(stale)) => return Err(stale),
-                    (Err(error), Ok(_)) => return Err(error),
-                },
-            },
+        let stale = match index.is_file().then(|| SafeTensors::open_index(&index)) {
+            Some(Ok(parts)) if !parts.is_empty() => return Self::open(dir, parts).map(Some),
+            Some(Err(stale)) => Some(stale),
+            _ => None,
         };
-        Self::open(dir, weights).map(Some)
+        let found = match &stale {
+            _ if whole.is_file() => Some(SafeTensors::open(&whole)),
+            None | Some(FormatError::MissingShard { .. }) => {
+                let parts = complete_parts(dir)?;
+                let open = || SafeTensors::open_parts(&whole, &names_of(&parts), &BTreeMap::new());
+                (!parts.is_empty()).then(open)
+            }
+            Some(_) => None,
+        };
+        match (found, stale) {
+            (Some(Ok(weights)), _) => Self::open(dir, weights.beside_index(&index)).map(Some),
+            (Some(Err(pointer @ FormatError::LfsPointer { .. })), _) => Err(pointer),
+            (_, Some(stale)) => Err(stale),
+            (Some(Err(error)), None) => Err(error),
+            (None, None) => Ok(None),
+        }
     }
 
     /// The checkpoint that the safetensors file `path` is, or is a part of.
@@ -92,11 +101,19 @@ impl HfFolder {
             object => object?,
         };
         // A part stands for all of the checkpoint.
+        let is_file = |part: &str| path.file_name() == Some(OsStr::new(part));
         let named = object.is_some_and(|object| {
             let map = safetensors::weight_map(&index, &object).unwrap_or_default();
-            map.values().any(|shard| path.file_name() == Some(OsStr::new(shard)))
+            map.values().any(|shard| is_file(shard))
         });
-        let weights = if named { SafeTensors::open_index(&index)? } else { SafeTensors::open(path)? };
+        let parts = complete_parts(dir)?;
+        let weights = match named {
+            true => SafeTensors::open_index(&index)?,
+            false if parts.iter().any(|part| is_file(part)) => {
+                SafeTensors::open_parts(path, &names_of(&parts), &BTreeMap::new())?.beside_index(&index)
+            }
+            false => SafeTensors::open(path)?,
+        };
         Self::open(dir, weights)
     }
 
@@ -125,4 +142,42 @@ impl HfFolder {
             weights,
         })
     }
+}
+
+fn names_of(parts: &[String]) -> BTreeSet<&str> {
+    parts.iter().map(String::as_str).collect()
+}
+
+/// The files of the one checkpoint in parts, `model-00001-of-00003.safetensors` and so on, that `dir` has all parts of; none
+/// where there is no such or several.
+fn complete_parts(dir: &Path) -> Result<Vec<String>, FormatError> {
+    let mut sets: BTreeMap<(String, usize), BTreeMap<usize, String>> = BTreeMap::new();
+    for name in list(dir)? {
+        let numbered = name.strip_suffix(".safetensors").and_then(|stem| {
+            let (part, count) = stem.rsplit_once("-of-")?;
+            let (stem, part) = part.rsplit_once('-')?;
+            Some((stem.to_owned(), part.parse().ok()?, count.parse().ok()?))
+        });
+        if let Some((stem, part, count)) = numbered
+            && (1..=count).contains(&part)
+        {
+            sets.entry((stem, count)).or_default().insert(part, name);
+        }
+    }
+    let mut complete = sets.into_iter().filter(|((_, count), parts)| parts.len() == *count);
+    match (complete.next(), complete.next()) {
+        (Some((_, parts)), None) => Ok(parts.into_values().collect()),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Names of the files of a folder, sorted; those that are not UTF-8 are no model of ours.
+pub(super) fn list(dir: &Path) -> Result<Vec<String>, FormatError> {
+    let io = |source| FormatError::Io { path: dir.into(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io)? {
+        names.extend(entry.map_err(io)?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
 }

@@ -52,12 +52,24 @@ impl SafeTensors {
         let index = json::read_object(path)?.ok_or_else(|| FormatError::NotFound { path: path.into() })?;
         let map = weight_map(path, &index)?;
         let shards: BTreeSet<&str> = map.values().copied().collect();
+        let mut this = Self::open_parts(path, &shards, &map)?;
+        this.promise(path, &map);
+        Ok(this)
+    }
+
+    /// Opens the files `shards` beside the path `by` that named them; of tensors that are in several, that of the file in
+    /// `map`, or the first.
+    pub(super) fn open_parts(
+        by: &Path,
+        shards: &BTreeSet<&str>,
+        map: &BTreeMap<&str, &str>,
+    ) -> Result<Self, FormatError> {
         let mut parts = Vec::with_capacity(shards.len());
         let mut holders: HashMap<String, &str> = HashMap::new();
-        for shard in shards {
-            let shard_path = path.with_file_name(shard);
+        for shard in shards.iter().copied() {
+            let shard_path = by.with_file_name(shard);
             let file = MappedFile::open(&shard_path).map_err(|error| match error {
-                FormatError::NotFound { path: shard } => FormatError::MissingShard { path: path.into(), shard },
+                FormatError::NotFound { path: shard } => FormatError::MissingShard { path: by.into(), shard },
                 other => other,
             })?;
             let entries = parse(&shard_path, &file.map)?;
@@ -74,19 +86,17 @@ impl SafeTensors {
             entries.retain(|e| holders.get(&e.name) == Some(&shard));
             this.table.add(file, entries)?;
         }
-        this.promise(path, &map);
         Ok(this)
     }
 
-    /// Opens the one file `whole` with all tensors, although an index beside it names other files.
-    pub(super) fn open_beside_index(whole: &Path, index_path: &Path) -> Result<Self, FormatError> {
-        let mut this = Self::open(whole)?;
-        if let Ok(Some(index)) = json::read_object(index_path)
-            && let Ok(map) = weight_map(index_path, &index)
+    /// The same beside the index at `path`, which names other files: what it says of tensors that are not here is noted.
+    pub(super) fn beside_index(mut self, path: &Path) -> Self {
+        if let Ok(Some(index)) = json::read_object(path)
+            && let Ok(map) = weight_map(path, &index)
         {
-            this.promise(index_path, &map);
+            self.promise(path, &map);
         }
-        Ok(this)
+        self
     }
 
     /// Notes what the index at `path` says of tensors that are not here.
