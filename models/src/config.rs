@@ -1,6 +1,11 @@
 //! A checkpoint's configuration, read alike from GGUF metadata and from `config.json`.
 
-use handmill_runtime::format::{Checkpoint, Gguf, Kind, gguf::Value};
+mod layers;
+
+use handmill_runtime::format::{
+    Checkpoint, Gguf, Kind,
+    gguf::{FromValue, Value},
+};
 use serde_json::Value as Json;
 
 use crate::Error;
@@ -17,6 +22,16 @@ pub struct Key {
 /// Shorthand for a [`Key`].
 pub const fn key(gguf: &'static str, hf: &'static str) -> Key {
     Key { gguf, hf }
+}
+
+/// Layers; in GGUF metadata mostly with the blocks that predict tokens further ahead.
+pub const LAYERS: Key = key("block_count", "num_hidden_layers");
+/// Whether the head is the embedding table; GGUF has no key for it.
+pub const TIED: Key = key("", "tie_word_embeddings");
+
+/// A whole number of `config.json`, if it is one that can be counted to.
+pub fn whole(value: &Json) -> Option<usize> {
+    value.as_u64().and_then(|v| usize::try_from(v).ok())
 }
 
 /// Where the values come from.
@@ -121,35 +136,102 @@ impl<'a> Config<'a> {
 
     /// Whether the head is the embedding table whatever else the file has.
     pub fn tied(&self, default: bool) -> Result<bool, Error> {
-        Ok(self.bool(key("", "tie_word_embeddings"))?.unwrap_or(default))
+        Ok(self.bool(TIED)?.unwrap_or(default))
     }
 
-    /// For each of `n_layers` layers, whether its queries and keys rotate: from `no_rope_layers` (1 where they do), or
-    /// all but every `no_rope_layer_interval`th, or `interval`th where the file has neither.
-    pub fn rotated_layers(&self, n_layers: usize, interval: usize) -> Result<Vec<bool>, Error> {
-        const LAYERS: Key = key("", "no_rope_layers");
-        if let Some(list) = self.json_value(LAYERS) {
-            let flags =
-                list.as_array().map(|l| l.iter().map(|v| v.as_u64().map(|v| v != 0)).collect::<Option<Vec<_>>>());
-            match flags {
-                Some(Some(flags)) if flags.len() == n_layers => return Ok(flags),
-                // Some configurations have an empty list for the default.
-                Some(Some(flags)) if flags.is_empty() => {}
-                _ => return Err(self.error(LAYERS, format!("should be an array of {n_layers} whole numbers"))),
-            }
+    /// Whether a file without a head of its own may have the embedding table for it although [`Config::tied`] says no: where
+    /// a wrapper around the text model ties them, as wrappers do that do not speak of it.
+    pub fn tied_by_wrapper(&self) -> bool {
+        let Some(wrapper) = self.wrapper else { return false };
+        let said = |config: &Json| config.get(TIED.hf).and_then(Json::as_bool);
+        said(wrapper).unwrap_or_else(|| self.json().and_then(said).is_none())
+    }
+
+    /// The text model's own `vocab_size`, or that of GGUF metadata, if it is there.
+    pub fn own_vocab_size(&self) -> Result<Option<usize>, Error> {
+        const VOCAB: Key = key("vocab_size", "vocab_size");
+        Self { wrapper: None, ..self.clone() }.usize(VOCAB)
+    }
+
+    /// The longest context that the model was made for, `default` where the file leaves it out.
+    ///
+    /// # Errors
+    /// A context of no tokens.
+    pub fn context(&self, default: usize) -> Result<usize, Error> {
+        const CONTEXT: Key = key("context_length", "max_position_embeddings");
+        match self.usize(CONTEXT)? {
+            Some(0) => Err(self.error(CONTEXT, "is 0, and a model sees at least one token")),
+            context => Ok(context.unwrap_or(default)),
         }
-        let interval = self.usize(key("", "no_rope_layer_interval"))?.unwrap_or(interval);
-        Ok((1..=n_layers).map(|i| interval == 0 || !i.is_multiple_of(interval)).collect())
+    }
+
+    /// What a norm adds to the mean square: a finite number that is not negative.
+    pub fn epsilon(&self, key: Key) -> Result<Option<f32>, Error> {
+        match self.f32(key)? {
+            Some(eps) if eps < 0.0 => Err(self.error(key, format!("should not be negative and is {eps:e}"))),
+            eps => Ok(eps),
+        }
+    }
+
+    /// Layers that GGUF metadata counts, the blocks that predict tokens further ahead included; or those of `config.json`.
+    fn blocks(&self) -> Result<Option<usize>, Error> {
+        self.usize(LAYERS)
+    }
+
+    /// The GGUF value of `key`. Of an array with an entry for each layer, all of which are the same, it is that entry: so
+    /// some converters write what is a single number elsewhere.
+    fn gguf_value<'g>(&self, gguf: &'g Gguf, key: Key) -> Result<Option<Value<'g>>, Error> {
+        if key.gguf.is_empty() {
+            return Ok(None);
+        }
+        let value = gguf.get(&self.gguf_key(key));
+        let Some(Value::Array(array)) = value else { return Ok(value) };
+        let Some(mut entries) = array.values() else { return Ok(value) };
+        let Some(first) = entries.next() else { return Err(self.error(key, "is an array without entries")) };
+        if let Some(other) = entries.find(|entry| *entry != first) {
+            return Err(self.differs(key, first.describe(), other.describe()));
+        }
+        self.one_for_each_layer(key, array.len())?;
+        Ok(Some(first))
+    }
+
+    /// As [`Config::gguf_value`], for `config.json`.
+    fn json_single(&self, key: Key) -> Result<Option<&'a Json>, Error> {
+        let value = self.json_value(key);
+        let Some([first, rest @ ..]) = value.and_then(Json::as_array).map(Vec::as_slice) else { return Ok(value) };
+        if let Some(other) = rest.iter().find(|entry| *entry != first) {
+            return Err(self.differs(key, first, other));
+        }
+        self.one_for_each_layer(key, rest.len() + 1)?;
+        Ok(Some(first))
+    }
+
+    fn differs(&self, key: Key, one: impl std::fmt::Display, other: impl std::fmt::Display) -> Error {
+        let what = format!("differs from layer to layer ({one}, {other}), which is not supported for this family");
+        self.error(key, what)
+    }
+
+    /// Refuses a list of `n` entries that are not one for each layer.
+    fn one_for_each_layer(&self, key: Key, n: usize) -> Result<(), Error> {
+        match if key.gguf == LAYERS.gguf { None } else { self.blocks()? } {
+            Some(layers) if layers != n => Err(self.error(key, format!("has {n} entries for {layers} layers"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The GGUF value of `key` as `T`, if it is there.
+    fn gguf_as<'g, T: FromValue<'g>>(&self, gguf: &'g Gguf, key: Key) -> Result<Option<T>, Error> {
+        let value = self.gguf_value(gguf, key)?;
+        value.map(|value| Ok(gguf.convert(&self.gguf_key(key), value)?)).transpose()
     }
 
     /// An unsigned integer, if it is there.
     pub fn usize(&self, key: Key) -> Result<Option<usize>, Error> {
         match self.source {
-            Source::Gguf(_) if key.gguf.is_empty() => Ok(None),
-            Source::Gguf(g) => Ok(g.get_u32(&self.gguf_key(key))?.map(|v| v as usize)),
-            Source::Hf(_) => match self.json_value(key) {
+            Source::Gguf(g) => Ok(self.gguf_as::<u32>(g, key)?.map(|v| v as usize)),
+            Source::Hf(_) => match self.json_single(key)? {
                 None => Ok(None),
-                Some(v) => match v.as_u64().and_then(|v| usize::try_from(v).ok()) {
+                Some(v) => match whole(v) {
                     Some(v) => Ok(Some(v)),
                     None => Err(self.error(key, format!("should be a whole number and is {v}"))),
                 },
@@ -169,59 +251,9 @@ impl<'a> Config<'a> {
             };
         }
         let Some(list) = self.json_value(key) else { return Ok(None) };
-        let number = |v: &Json| v.as_u64().and_then(|v| usize::try_from(v).ok());
-        match list.as_array().map(|l| l.iter().map(number).collect()) {
+        match list.as_array().map(|l| l.iter().map(whole).collect()) {
             Some(Some(list)) => Ok(Some(list)),
             _ => Err(self.error(key, format!("should be an array of whole numbers and is {list}"))),
-        }
-    }
-
-    /// A number for each of `n_layers` layers: a list of them, or one for all; none where it is not there.
-    pub fn layer_f32s(&self, key: Key, n_layers: usize) -> Result<Option<Vec<f32>>, Error> {
-        let list: Option<Option<Vec<f32>>> = match self.source {
-            Source::Gguf(g) => match g.get(&self.gguf_key(key)) {
-                Some(Value::Array(array)) if !key.gguf.is_empty() => Some(array.f32s().map(Iterator::collect)),
-                _ => None,
-            },
-            Source::Hf(_) => {
-                let list = self.json_value(key).and_then(Json::as_array);
-                list.map(|list| list.iter().map(|v| v.as_f64().map(|v| v as f32)).collect())
-            }
-        };
-        let single = || Ok(self.f32(key)?.map(|v| vec![v; n_layers]));
-        self.of_layers(key, n_layers, list, single)
-    }
-
-    /// As [`Config::layer_f32s`], for whole numbers.
-    pub fn layer_usizes(&self, key: Key, n_layers: usize) -> Result<Option<Vec<usize>>, Error> {
-        let list: Option<Option<Vec<usize>>> = match self.source {
-            Source::Gguf(g) => match g.get(&self.gguf_key(key)) {
-                Some(Value::Array(array)) if !key.gguf.is_empty() => Some(array.integers().map(Iterator::collect)),
-                _ => None,
-            },
-            Source::Hf(_) => {
-                let number = |v: &Json| v.as_u64().and_then(|v| usize::try_from(v).ok());
-                let list = self.json_value(key).and_then(Json::as_array);
-                list.map(|list| list.iter().map(number).collect())
-            }
-        };
-        let single = || Ok(self.usize(key)?.map(|v| vec![v; n_layers]));
-        self.of_layers(key, n_layers, list, single)
-    }
-
-    /// The list, if there is one and it has a number for each layer, or else what `single` makes of one for all.
-    fn of_layers<T>(
-        &self,
-        key: Key,
-        n_layers: usize,
-        list: Option<Option<Vec<T>>>,
-        single: impl FnOnce() -> Result<Option<Vec<T>>, Error>,
-    ) -> Result<Option<Vec<T>>, Error> {
-        match list {
-            None => single(),
-            Some(Some(list)) if list.len() == n_layers => Ok(Some(list)),
-            Some(Some(list)) => Err(self.error(key, format!("has {} entries for {n_layers} layers", list.len()))),
-            Some(None) => Err(self.error(key, "should be an array of numbers")),
         }
     }
 
@@ -234,27 +266,29 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// A number, if it is there.
+    /// A finite number, if it is there.
     pub fn f32(&self, key: Key) -> Result<Option<f32>, Error> {
-        match self.source {
-            Source::Gguf(_) if key.gguf.is_empty() => Ok(None),
-            Source::Gguf(g) => Ok(g.get_f32(&self.gguf_key(key))?),
-            Source::Hf(_) => match self.json_value(key) {
-                None => Ok(None),
-                Some(v) => match v.as_f64() {
-                    Some(v) => Ok(Some(v as f32)),
-                    None => Err(self.error(key, format!("should be a number and is {v}"))),
-                },
+        let (value, shown) = match self.source {
+            Source::Gguf(g) => match self.gguf_as::<f32>(g, key)? {
+                None => return Ok(None),
+                Some(v) => (Some(v), v.to_string()),
             },
+            Source::Hf(_) => match self.json_single(key)? {
+                None => return Ok(None),
+                Some(v) => (v.as_f64().map(|v| v as f32), v.to_string()),
+            },
+        };
+        match value.filter(|v| v.is_finite()) {
+            Some(v) => Ok(Some(v)),
+            None => Err(self.error(key, format!("should be a finite number and is {shown}"))),
         }
     }
 
     /// A truth value, if it is there.
     pub fn bool(&self, key: Key) -> Result<Option<bool>, Error> {
         match self.source {
-            Source::Gguf(_) if key.gguf.is_empty() => Ok(None),
-            Source::Gguf(g) => Ok(g.get_bool(&self.gguf_key(key))?),
-            Source::Hf(_) => match self.json_value(key) {
+            Source::Gguf(g) => self.gguf_as(g, key),
+            Source::Hf(_) => match self.json_single(key)? {
                 None => Ok(None),
                 Some(v) => match v.as_bool() {
                     Some(v) => Ok(Some(v)),
@@ -285,60 +319,5 @@ impl<'a> Config<'a> {
             Some(v) if !v.is_object() => Err(self.error(key("", hf), format!("should be an object and is {v}"))),
             v => Ok(v),
         }
-    }
-
-    /// For each of `n_layers` layers, whether it attends through a sliding window: from `layer_types`
-    /// (`sliding_attention` or `full_attention`), a GGUF pattern array or period, or else from `default(layer)`.
-    pub fn sliding_layers(&self, n_layers: usize, default: impl Fn(usize) -> bool) -> Result<Vec<bool>, Error> {
-        self.local_layers(n_layers, "sliding_attention", default)
-    }
-
-    /// As [`Config::sliding_layers`], for layers that `layer_types` calls `local` where they are not `full_attention`.
-    pub fn local_layers(
-        &self,
-        n_layers: usize,
-        local: &str,
-        default: impl Fn(usize) -> bool,
-    ) -> Result<Vec<bool>, Error> {
-        const TYPES: Key = key("attention.sliding_window_pattern", "layer_types");
-        // A number instead of an array is a period, whose last layer attends to everything.
-        if let Some(g) = self.gguf()
-            && let Some(Value::Unsigned(_, period)) = g.get(&self.gguf_key(TYPES))
-        {
-            return Ok((1..=n_layers as u64).map(|i| period == 0 || !i.is_multiple_of(period)).collect());
-        }
-        self.layer_flags(TYPES, n_layers, [local, "full_attention"], default)
-    }
-
-    /// For each of `n_layers` layers, whether it is of the first kind of `names` rather than the second: from the array
-    /// `types` (names, or in GGUF truth values), or else from `default(layer)`.
-    pub fn layer_flags(
-        &self,
-        types: Key,
-        n_layers: usize,
-        names: [&str; 2],
-        default: impl Fn(usize) -> bool,
-    ) -> Result<Vec<bool>, Error> {
-        if let Some(g) = self.gguf()
-            && let Some(Value::Array(array)) = g.get(&self.gguf_key(types))
-            && let Some(bools) = array.bools()
-        {
-            let pattern: Vec<bool> = bools.take(n_layers).collect();
-            if pattern.len() == n_layers {
-                return Ok(pattern);
-            }
-            return Err(self.error(types, format!("has {} entries for {n_layers} layers", pattern.len())));
-        }
-        let Some(array) = self.json_value(types) else { return Ok((0..n_layers).map(default).collect()) };
-        let array = array.as_array().filter(|t| t.len() == n_layers);
-        let array = array.ok_or_else(|| self.error(types, format!("should be an array of {n_layers} names")))?;
-        array
-            .iter()
-            .map(|t| match t.as_str() {
-                Some(t) if t == names[0] => Ok(true),
-                Some(t) if t == names[1] => Ok(false),
-                _ => Err(self.error(types, format!("the layer type {t} is not known for this family"))),
-            })
-            .collect()
     }
 }

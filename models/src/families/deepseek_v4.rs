@@ -18,7 +18,7 @@ use crate::{
         moe::moe,
         rope::{self, RopeDefaults, THETA, UNSCALED},
     },
-    config::{Config, Key, key},
+    config::{Config, Key, key, whole},
 };
 
 const RATIOS: Key = key("attention.compress_ratios", "compress_ratios");
@@ -100,7 +100,7 @@ fn kinds(c: &Config<'_>, n_layers: usize) -> Result<Vec<Blocks>, Error> {
     let rates = c.object(RATES.hf)?;
     let rate = |name: &str, default: usize| match rates.and_then(|r| r.get(name)) {
         None => Ok(default),
-        Some(v) => match v.as_u64().and_then(|v| usize::try_from(v).ok()) {
+        Some(v) => match whole(v) {
             Some(v) if (1..=1 << 16).contains(&v) => Ok(v),
             _ => Err(c.error(RATES, format!("`{name}` should be a number of tokens and is {v}"))),
         },
@@ -181,7 +181,7 @@ impl<'a> Model<'a> {
             streams: HyperConnections {
                 streams,
                 iterations: turns,
-                eps: c.f32(EPS)?.unwrap_or(1e-6),
+                eps: c.epsilon(EPS)?.unwrap_or(1e-6),
                 norm: plain_norm(d.width * streams, d.eps),
             },
             attention: CompressedAttention {

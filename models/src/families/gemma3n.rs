@@ -21,7 +21,7 @@ use crate::{
         shared_attention,
         shared_kv::producers,
     },
-    config::{Config, Key, key},
+    config::{Config, Key, LAYERS, key},
 };
 
 const SHARED: Key = key("attention.shared_kv_layers", "num_kv_shared_layers");
@@ -47,7 +47,7 @@ struct Model<'a> {
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
     // Widths of feed-forwards may be a list.
-    let n_layers = c.require_usize(key("block_count", "num_hidden_layers"))?;
+    let n_layers = c.require_usize(LAYERS)?;
     let inner = c.layer_usizes(INNER, n_layers)?.ok_or_else(|| c.error(INNER, "is missing"))?;
     refuse_unless(c, INNER, inner.iter().all(|n| (1..=1 << 24).contains(n)), "a feed-forward of such a width")?;
     let d = Dims::read_but_inner(c, Some(256), 32768)?;

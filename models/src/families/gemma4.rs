@@ -23,7 +23,7 @@ use crate::{
         shared_attention,
         shared_kv::producers,
     },
-    config::{Config, Key, key},
+    config::{Config, Key, LAYERS, key, whole},
 };
 
 const KV_HEADS: Key = key("attention.head_count_kv", "num_key_value_heads");
@@ -128,14 +128,14 @@ fn dims(c: &Config<'_>) -> Result<Dims, Error> {
     Dims::not_too_much(c, HEADS, n_heads)?;
     Dims::not_too_much(c, WIDTH, width)?;
     Ok(Dims {
-        n_layers: c.require_usize(key("block_count", "num_hidden_layers"))?,
+        n_layers: c.require_usize(LAYERS)?,
         width,
         inner: 0,
         n_heads,
         n_kv_heads: 0,
         head_dim: 0,
-        eps: c.f32(EPS)?.unwrap_or(1e-6),
-        context: c.usize(key("context_length", "max_position_embeddings"))?.unwrap_or(131072),
+        eps: c.epsilon(EPS)?.unwrap_or(1e-6),
+        context: c.context(131072)?,
     })
 }
 
@@ -192,7 +192,7 @@ fn own_config(c: &Config<'_>, i: usize, layer: &mut Layer) -> Result<(), Error> 
     let Some(own) = own.filter(|o| !o.is_null()) else { return Ok(()) };
     let own = own.as_object().ok_or_else(|| c.error(OWN, format!("`{i}` should be an object")))?;
     for (name, value) in own {
-        let number = value.as_u64().and_then(|v| usize::try_from(v).ok());
+        let number = whole(value);
         match (name.as_str(), number) {
             ("head_dim", Some(v)) => layer.head_dim = v,
             ("num_key_value_heads", Some(v)) => layer.n_kv_heads = v,

@@ -33,7 +33,7 @@ use crate::{
         Attention,
         rope::{RopeDefaults, THETA},
     },
-    config::{Config, Key, key},
+    config::{Config, Key, LAYERS, key},
 };
 
 /// A family's graph and what is worth saying about the model.
@@ -163,7 +163,7 @@ const INNER: Key = key("feed_forward_length", "intermediate_size");
 impl Dims {
     /// The norms' epsilon, or the family's own where the file leaves it out.
     fn eps_or(&self, c: &Config<'_>, default: f32) -> Result<f32, Error> {
-        Ok(c.f32(EPS)?.unwrap_or(default))
+        Ok(c.epsilon(EPS)?.unwrap_or(default))
     }
 
     /// Full attention of these heads, without positions.
@@ -215,7 +215,6 @@ impl Dims {
         const KV_HEADS: Key = key("attention.head_count_kv", "num_key_value_heads");
         const HEAD_DIM: Key = key("attention.key_length", "head_dim");
         const WIDTH: Key = key("embedding_length", "hidden_size");
-        const LAYERS: Key = key("block_count", "num_hidden_layers");
         let width = c.require_usize(WIDTH)?;
         let n_heads = c.require_usize(HEADS)?;
         let n_kv_heads = c.usize(KV_HEADS)?.unwrap_or(n_heads);
@@ -239,8 +238,8 @@ impl Dims {
             n_heads,
             n_kv_heads,
             head_dim,
-            eps: c.f32(EPS)?.unwrap_or(1e-6),
-            context: c.usize(key("context_length", "max_position_embeddings"))?.unwrap_or(context),
+            eps: c.epsilon(EPS)?.unwrap_or(1e-6),
+            context: c.context(context)?,
         })
     }
 }

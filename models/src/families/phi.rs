@@ -17,7 +17,7 @@ use crate::{
 /// Phi 1, 1.5, 2.
 pub(super) fn build_2(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
     let mut d = Dims::read(c, None, 2048)?;
-    d.eps = c.f32(key("attention.layer_norm_epsilon", "layer_norm_eps"))?.unwrap_or(1e-5);
+    d.eps = c.epsilon(key("attention.layer_norm_epsilon", "layer_norm_eps"))?.unwrap_or(1e-5);
     let act = c.str(ACT)?;
     refuse_unless(c, ACT, act.is_none_or(|a| a == "gelu_new"), "an activation other than gelu_new")?;
     let qk_norm = match c.bool(key("", "qk_layernorm"))? {
