@@ -1,12 +1,13 @@
 //! Rotary frequencies from either kind of configuration, in all published spellings.
 
+mod read;
+
 use handmill_runtime::graph::{PositionScale, RopeFreqs, RopeLayout, RopeSpec};
-use serde_json::Value as Json;
 
 use super::Loader;
 use crate::{
     Error,
-    config::{Config, Key, key},
+    config::{Config, Key, key, whole},
 };
 
 /// What a family knows about its rotation when the file says nothing.
@@ -62,6 +63,9 @@ pub fn rope(c: &Config<'_>, d: &RopeDefaults, l: &Loader<'_>) -> Result<RopeSpec
         (scaling.short, scaling.long) = (short, long);
     }
     let mut spec = scaling.spec(c, layout)?;
+    if let Some(gain) = scaling.gain.filter(|_| scaling.kind != "longrope") {
+        spec.attention_factor *= gain as f32;
+    }
     if d.layer_type != "sliding_attention"
         && let RopeFreqs::Fixed(freqs) = &mut spec.freqs
         && let Some(divisors) = divisors(c, l, "rope_freqs.weight", n)?
@@ -126,8 +130,13 @@ pub fn query_scale(c: &Config<'_>) -> Result<Option<PositionScale>, Error> {
                 Some(v.as_f64().ok_or_else(what)? as f32)
             }
         };
-        let length = get("original_max_position_embeddings").and_then(Json::as_u64);
-        (beta, length.map(|v| v as usize), SCALING)
+        let length = match get("original_max_position_embeddings") {
+            None => None,
+            Some(v) => Some(whole(v).ok_or_else(|| {
+                c.error(SCALING, format!("`original_max_position_embeddings` should be a whole number and is {v}"))
+            })?),
+        };
+        (beta, length, SCALING)
     };
     match (beta.filter(|b| *b != 0.0), length) {
         (None, _) => Ok(None),
@@ -141,6 +150,7 @@ pub fn query_scale(c: &Config<'_>) -> Result<Option<PositionScale>, Error> {
 struct Scaling {
     kind: String,
     theta: f64,
+    theta_key: Key,
     head_dim: usize,
     rotary_dims: usize,
     factor: Option<f64>,
@@ -152,6 +162,8 @@ struct Scaling {
     beta_slow: f64,
     truncate: bool,
     attention_factor: Option<f64>,
+    /// Factor on cosines and sines beside the kind's own; of longrope instead of it.
+    gain: Option<f64>,
     mscale: [f64; 2],
     /// What longrope divides frequencies by.
     short: Vec<f64>,
@@ -163,6 +175,7 @@ impl Scaling {
         Self {
             kind: "default".into(),
             theta: d.theta,
+            theta_key: d.theta_key,
             head_dim: d.head_dim,
             rotary_dims: (d.head_dim as f64 * d.partial) as usize,
             factor: None,
@@ -174,141 +187,11 @@ impl Scaling {
             beta_slow: 1.0,
             truncate: true,
             attention_factor: None,
+            gain: None,
             mscale: [0.0, 0.0],
             short: Vec::new(),
             long: Vec::new(),
         }
-    }
-
-    fn from_gguf(c: &Config<'_>, d: &RopeDefaults) -> Result<Self, Error> {
-        let mut s = Self::new(d);
-        let f = |k: &'static str| c.f32(key(k, "")).map(|v| v.map(f64::from));
-        let sliding = d.layer_type == "sliding_attention";
-        // Where sliding layers have heads of their own, they have a key of their own.
-        let own = key("rope.dimension_count_swa", "");
-        let dims = if sliding && c.has(own) { own } else { key("rope.dimension_count", "") };
-        if let Some(dims) = c.usize(dims)? {
-            s.rotary_dims = dims;
-        }
-        if sliding {
-            // No key but in the newest files; scaling is for full attention only.
-            s.theta = f("rope.freq_base_swa")?.unwrap_or(d.theta);
-            return Ok(s);
-        }
-        s.theta = c.f32(d.theta_key)?.map_or(d.theta, f64::from);
-        if d.layer_type == UNSCALED {
-            return Ok(s);
-        }
-        if let Some(kind) = c.str(SCALING)? {
-            s.kind = if kind == "none" { "default".into() } else { kind.into() };
-        }
-        s.factor = f("rope.scaling.factor")?;
-        // The key for it has no place in GGUF: only gpt-oss has it, and as false.
-        s.truncate = c.architecture() != "gpt-oss";
-        if let Some(v) = c.usize(key("rope.scaling.original_context_length", ""))? {
-            s.original = v as f64;
-            if s.kind == "dynamic" {
-                // What the context has been stretched to since does not matter.
-                s.context = v;
-            }
-        }
-        if let Some(v) = f("rope.scaling.yarn_beta_fast")? {
-            s.beta_fast = v;
-        }
-        if let Some(v) = f("rope.scaling.yarn_beta_slow")? {
-            s.beta_slow = v;
-        }
-        s.attention_factor = f("rope.scaling.yarn_attn_factor")?;
-        if let Some(v) = f("rope.scaling.attn_factor")? {
-            // Readers multiply yarn's own factor by it.
-            let own = if s.kind == "yarn" { Self::magnitude(s.factor.unwrap_or(1.0), 1.0) } else { 1.0 };
-            s.attention_factor = Some(v * own);
-        }
-        if let Some(v) = f("rope.scaling.yarn_log_multiplier")? {
-            // DeepSeek's files hold a tenth of `mscale_all_dim`, which `mscale` is taken to be as well.
-            s.mscale = if c.architecture().starts_with("deepseek") { [v / 0.1; 2] } else { [1.0, v] };
-        }
-        Ok(s)
-    }
-
-    fn from_json(c: &Config<'_>, d: &RopeDefaults) -> Result<Self, Error> {
-        let mut s = Self::new(d);
-        let number = |hf| c.f32(key("", hf)).map(|v| v.map(f64::from));
-        let mut partial = number("partial_rotary_factor")?;
-        if let Some(v) = c.f32(d.theta_key)? {
-            s.theta = v.into();
-        }
-        let phi3 = c.architecture() == "phi3";
-        let outer_original = number("original_max_position_embeddings")?;
-        let sliding = d.layer_type == "sliding_attention";
-        let local = number("rope_local_base_freq")?;
-        let scaled = d.layer_type != UNSCALED;
-        let mut by_type = false;
-        let dict = match c.object("rope_parameters")? {
-            // Per layer type, or one for all.
-            Some(all) => {
-                let own = all.get(d.layer_type).filter(|v| v.is_object());
-                by_type = own.is_some();
-                own.or(Some(all).filter(|_| scaled))
-            }
-            // Legacy: scaling is for full attention only, and sliding layers have a base of their own.
-            None if sliding => {
-                s.theta = local.unwrap_or(d.theta);
-                None
-            }
-            None => c.object("rope_scaling")?.filter(|_| scaled),
-        };
-        s.original = outer_original.unwrap_or(s.original);
-        let Some(dict) = dict else { return s.with_partial(c, d, partial) };
-        let get = |k: &str| dict.get(k).filter(|v| !v.is_null());
-        let num = |k: &'static str| match get(k) {
-            None => Ok(None),
-            Some(v) => match v.as_f64() {
-                Some(v) => Ok(Some(v)),
-                None => Err(c.error(SCALING, format!("`{k}` should be a number and is {v}"))),
-            },
-        };
-        if let Some(kind) = get("rope_type").or_else(|| get("type")) {
-            s.kind = kind.as_str().unwrap_or_default().to_owned();
-            // Names of before there was one for it.
-            if s.kind == "su" || (phi3 && s.kind == "yarn") {
-                s.kind = "longrope".to_owned();
-            }
-        }
-        partial = num("partial_rotary_factor")?.or(partial);
-        s.theta = num("rope_theta")?.unwrap_or(s.theta);
-        s.factor = num("factor")?;
-        // What stands beside the one for all counts more than what it says itself.
-        if by_type || outer_original.is_none() {
-            s.original = num("original_max_position_embeddings")?.unwrap_or(s.original);
-        }
-        s.low_freq_factor = num("low_freq_factor")?.unwrap_or(s.low_freq_factor);
-        s.high_freq_factor = num("high_freq_factor")?.unwrap_or(s.high_freq_factor);
-        s.beta_fast = num("beta_fast")?.unwrap_or(s.beta_fast);
-        s.beta_slow = num("beta_slow")?.unwrap_or(s.beta_slow);
-        s.attention_factor = num("attention_factor")?;
-        s.mscale = [num("mscale")?.unwrap_or(0.0), num("mscale_all_dim")?.unwrap_or(0.0)];
-        let list = |k: &'static str| match get(k) {
-            None => Ok(Vec::new()),
-            Some(v) => match v.as_array().map(|v| v.iter().map(Json::as_f64).collect::<Option<Vec<_>>>()) {
-                Some(Some(list)) => Ok(list),
-                _ => Err(c.error(SCALING, format!("`{k}` should be an array of numbers"))),
-            },
-        };
-        (s.short, s.long) = (list("short_factor")?, list("long_factor")?);
-        // The reference looks for it beside the layer types, where it never is.
-        s.truncate = by_type || get("truncate").and_then(Json::as_bool).unwrap_or(true);
-        s.with_partial(c, d, partial)
-    }
-
-    fn with_partial(mut self, c: &Config<'_>, d: &RopeDefaults, partial: Option<f64>) -> Result<Self, Error> {
-        if let Some(p) = partial {
-            if !(p > 0.0 && p <= 1.0) {
-                return Err(c.error(key("", "partial_rotary_factor"), format!("should be in (0, 1] and is {p}")));
-            }
-            self.rotary_dims = (d.head_dim as f64 * p) as usize;
-        }
-        Ok(self)
     }
 
     /// `0.1 m ln s + 1`, the growth of attention logits that yarn compensates; 1 where nothing is stretched.
@@ -317,15 +200,15 @@ impl Scaling {
     }
 
     fn spec(&self, c: &Config<'_>, layout: RopeLayout) -> Result<RopeSpec, Error> {
+        if !(self.theta > 0.0 && self.theta.is_finite()) {
+            return Err(c.error(self.theta_key, format!("should be greater than 0 and is {}", self.theta)));
+        }
         if self.kind == "proportional" {
             return self.proportional(c, layout);
         }
         let r = self.rotary_dims;
-        if r < 2 || r > self.head_dim || !r.is_multiple_of(2) || !(self.theta > 0.0 && self.theta.is_finite()) {
-            return Err(c.error(
-                SCALING,
-                format!("cannot rotate {r} of {} dimensions with base {}", self.head_dim, self.theta),
-            ));
+        if r < 2 || r > self.head_dim || !r.is_multiple_of(2) {
+            return Err(c.error(SCALING, format!("cannot rotate {r} of {} dimensions", self.head_dim)));
         }
         let need_factor = || match self.factor {
             Some(f) if f > 0.0 && f.is_finite() => Ok(f),
@@ -392,7 +275,7 @@ impl Scaling {
         }
         let stretch = self.factor.unwrap_or(self.context as f64 / self.original);
         let own = if stretch <= 1.0 { 1.0 } else { (1.0 + stretch.ln() / self.original.ln()).sqrt() };
-        let attention_factor = self.attention_factor.unwrap_or(own) as f32;
+        let attention_factor = self.attention_factor.or(self.gain).unwrap_or(own) as f32;
         let original = self.original as usize;
         let freqs = RopeFreqs::ByLength { short, long, original, long_attention_factor: attention_factor };
         Ok(RopeSpec { attention_factor, ..RopeSpec::new(layout, self.rotary_dims, freqs) })
@@ -402,10 +285,8 @@ impl Scaling {
     fn proportional(&self, c: &Config<'_>, layout: RopeLayout) -> Result<RopeSpec, Error> {
         let (d, turning) = (self.head_dim, self.rotary_dims / 2);
         let factor = self.factor.unwrap_or(1.0);
-        let positive = |x: f64| x > 0.0 && x.is_finite();
-        if !d.is_multiple_of(2) || !positive(self.theta) || !positive(factor) {
-            let what = format!("cannot rotate {d} dimensions with base {} and factor {factor}", self.theta);
-            return Err(c.error(SCALING, what));
+        if !(d.is_multiple_of(2) && factor > 0.0 && factor.is_finite()) {
+            return Err(c.error(SCALING, format!("cannot rotate {d} dimensions with factor {factor}")));
         }
         let mut freqs = RopeSpec::base_inv_freq(self.theta, d);
         freqs.iter_mut().enumerate().for_each(|(j, f)| *f = if j < turning { *f / factor as f32 } else { 0.0 });
