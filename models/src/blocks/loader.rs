@@ -1,9 +1,11 @@
 //! Weights by name, from either kind of file.
 
+mod vocabulary;
+
 use std::ops::Range;
 
 use handmill_runtime::{
-    format::{Checkpoint, ScaleType, Scales, Tensor},
+    format::{Checkpoint, Kind, ScaleType, Scales, Tensor},
     graph::{GraphBuilder, NormKind, NormOp, WeightId},
     quant::DType,
 };
@@ -21,6 +23,10 @@ pub struct Loader<'a> {
     gguf: bool,
     /// Before `layers.0…`, `embed_tokens…` and `norm…` in safetensors.
     prefix: &'static str,
+    /// The embedding table's name in safetensors, behind the prefix.
+    embedding: &'static str,
+    /// The head's name in safetensors.
+    head: &'static str,
     /// Added to norm scales: Gemma's safetensors store `weight - 1`.
     norm_offset: f32,
     norm_kind: NormKind,
@@ -37,18 +43,28 @@ const PREFIXES: [(&str, &str); 4] = [
 
 const VOCAB_SIZE: Key = key("vocab_size", "vocab_size");
 
+/// What the names of the text model's tensors begin with in safetensors, as in `{prefix}layers.0…`.
+pub fn text_prefix(checkpoint: &Checkpoint) -> &'static str {
+    let names: Vec<&str> = checkpoint.tensors().map(|t| t.name).collect();
+    let text = |name: &str| name.starts_with("embed_tokens.") || name.starts_with("layers.");
+    let has = |prefix: &str| names.iter().any(|name| name.strip_prefix(prefix).is_some_and(text));
+    PREFIXES.iter().map(|(prefix, _)| *prefix).find(|prefix| has(prefix)).unwrap_or("model.")
+}
+
 impl<'a> Loader<'a> {
     /// A loader for `checkpoint` whose norms add `eps`.
-    pub fn new(checkpoint: &'a Checkpoint, eps: f32) -> Result<Self, Error> {
-        let gguf = matches!(checkpoint.kind(), handmill_runtime::format::Kind::Gguf(_));
-        let mut prefix = "model.";
-        for (p, _) in PREFIXES {
-            if checkpoint.find(&format!("{p}embed_tokens.weight"))?.is_some() {
-                prefix = p;
-                break;
-            }
+    pub fn new(checkpoint: &'a Checkpoint, eps: f32) -> Self {
+        let prefix = text_prefix(checkpoint);
+        Self {
+            checkpoint,
+            gguf: matches!(checkpoint.kind(), Kind::Gguf(_)),
+            prefix,
+            embedding: "embed_tokens.weight",
+            head: PREFIXES.iter().find(|(p, _)| *p == prefix).map_or("lm_head.weight", |(_, head)| head),
+            norm_offset: 0.0,
+            norm_kind: NormKind::Rms,
+            eps,
         }
-        Ok(Self { checkpoint, gguf, prefix, norm_offset: 0.0, norm_kind: NormKind::Rms, eps })
     }
 
     /// Norm scales of safetensors get `offset` added (GGUF files have it added already).
@@ -63,10 +79,9 @@ impl<'a> Loader<'a> {
         self
     }
 
-    /// Names in safetensors stand without a prefix.
-    pub fn bare(mut self) -> Self {
-        self.prefix = "";
-        self
+    /// Names in safetensors stand without a prefix; these are the embedding table's and the head's.
+    pub fn bare(self, embedding: &'static str, head: &'static str) -> Self {
+        Self { prefix: "", embedding, head, ..self }
     }
 
     /// Whether the names are GGUF's.
@@ -344,15 +359,26 @@ impl<'a> Loader<'a> {
         Ok(b.weight(&name, tensor))
     }
 
-    /// A table of rows of `width` outside the layers, however many; `hf` without the prefix.
-    pub fn table(&self, b: &mut GraphBuilder, gguf: &str, hf: &str, width: usize) -> Result<WeightId, Error> {
-        let name = self.name(gguf, hf);
-        let rows = match self.checkpoint.find(&name)? {
+    /// A table of rows of `width` outside the layers, of which `config.json` may say under `rows` how many; `hf` without the
+    /// prefix.
+    pub fn table(
+        &self,
+        b: &mut GraphBuilder,
+        [gguf, hf]: [&str; 2],
+        width: usize,
+        rows: Key,
+    ) -> Result<WeightId, Error> {
+        let (name, c) = (self.name(gguf, hf), Config::new(self.checkpoint)?);
+        let said = c.usize(rows)?;
+        let found = match self.checkpoint.find(&name)? {
             Some(tensor) => tensor.rows(),
-            None if self.checkpoint.is_synthetic() => Config::new(self.checkpoint)?.require_usize(VOCAB_SIZE)?,
+            None if self.checkpoint.is_synthetic() => said.map_or_else(|| c.require_usize(VOCAB_SIZE), Ok)?,
             None => return Err(self.checkpoint.missing(&name).into()),
         };
-        self.required(b, &name, &[rows, width])
+        if let Some(said) = said.filter(|said| *said != found) {
+            return Err(c.error(rows, format!("is {said}, and tensor `{name}` has {found} rows")));
+        }
+        self.required(b, &name, &[found, width])
     }
 
     /// A matrix outside the layers: in safetensors a tensor of its own, in GGUF part `index` of a stack of `shape`.
@@ -414,25 +440,6 @@ impl<'a> Loader<'a> {
         Ok(self.checkpoint.find(&self.layer_name(layer, gguf, hf))?.is_some())
     }
 
-    /// The output head and its bias, if any: its own weight, or the embedding table where it is `tied` to it or the file
-    /// has none.
-    pub fn head(
-        &self,
-        b: &mut GraphBuilder,
-        embedding: WeightId,
-        tied: bool,
-    ) -> Result<(WeightId, Option<WeightId>), Error> {
-        let hf = PREFIXES.iter().find(|(p, _)| *p == self.prefix).map_or("lm_head.weight", |(_, h)| h);
-        let name = if self.gguf { "output.weight" } else { hf };
-        let shape = b.graph().weight(embedding).shape().to_vec();
-        let own = if tied { None } else { self.checkpoint.shaped(name, &shape)? };
-        let weight = own.map_or(embedding, |own| b.weight(name, own));
-        let name = name.replace(".weight", ".bias");
-        let Some(bias) = self.checkpoint.find(&name)? else { return Ok((weight, None)) };
-        self.check_shape(&name, &bias, &[b.graph().weight(weight).rows()])?;
-        Ok((weight, Some(b.weight(&name, bias))))
-    }
-
     /// An RMS norm over `group` elements with this scale.
     pub fn rms(&self, weight: WeightId, group: usize) -> NormOp {
         NormOp {
@@ -488,22 +495,5 @@ impl<'a> Loader<'a> {
             _ => None,
         };
         Ok(NormOp { kind: self.norm_kind, bias, ..self.rms(weight, group) })
-    }
-
-    /// The format that the file has the embedding table in, if there is a file.
-    pub fn embedding_dtype(&self) -> Result<Option<DType>, Error> {
-        let name = self.name("token_embd.weight", "embed_tokens.weight");
-        Ok(self.checkpoint.find(&name)?.map(|tensor| tensor.dtype()))
-    }
-
-    /// The embedding table, `[vocab, width]`. Its rows may be more or fewer than the configuration says.
-    pub fn embedding(&self, b: &mut GraphBuilder, width: usize) -> Result<WeightId, Error> {
-        let name = self.name("token_embd.weight", "embed_tokens.weight");
-        let rows = match self.checkpoint.find(&name)? {
-            Some(tensor) => tensor.rows(),
-            None if self.checkpoint.is_synthetic() => Config::new(self.checkpoint)?.require_usize(VOCAB_SIZE)?,
-            None => return Err(self.checkpoint.missing(&name).into()),
-        };
-        self.required(b, &name, &[rows, width])
     }
 }

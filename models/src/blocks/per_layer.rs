@@ -4,7 +4,7 @@
 use handmill_runtime::graph::{Act, GraphBuilder, Op, ValueId};
 
 use super::Loader;
-use crate::Error;
+use crate::{Error, config::key};
 
 /// The inputs of all layers, `[n_layers * width]`.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,8 @@ impl PerLayer {
     ) -> Result<Self, Error> {
         let (hidden, all) = (b.graph().value(e).width, n_layers * width);
         b.scoped("per_layer", |b| {
-            let table = l.table(b, "per_layer_token_embd.weight", "embed_tokens_per_layer.weight", all)?;
+            let names = ["per_layer_token_embd.weight", "embed_tokens_per_layer.weight"];
+            let table = l.table(b, names, all, key("", "vocab_size_per_layer_input"))?;
             let own = b.op("embed", Op::Embed { table, scale, or_first: true }, &[])?;
             let names = ["per_layer_model_proj.weight", "per_layer_model_projection.weight"];
             let weight = l.global(b, names[0], names[1], &[all, hidden])?;

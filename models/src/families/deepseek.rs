@@ -43,7 +43,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     if version == Version::Mistral4 {
         blocks::rope::require_parameters(c)?;
     }
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     let attention = attention(c, &d, &l)?;
     let experts = Mixture::read(c, version, d.n_layers)?;
 
@@ -65,7 +65,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
             },
         )?;
     }
-    let tied = c.bool(key("", "tie_word_embeddings"))?.unwrap_or(false);
+    let tied = c.tied(false)?;
     let graph = blocks::logits(b, &l, h, embedding, &Head::new(tied))?;
     Ok(Built { graph, n_layers: d.n_layers, width: d.width, context: d.context })
 }

@@ -47,11 +47,11 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let blocks = c.usize(key("nextn_predict_layers", ""))?.unwrap_or(0);
     let d = Dims { n_layers: d.n_layers.saturating_sub(blocks).max(1), ..d };
     refuse(c, &d)?;
-    let l = Loader::new(checkpoint, d.eps)?.bare();
+    let l = Loader::new(checkpoint, d.eps).bare("embed.weight", "head.weight");
     let kinds = kinds(c, d.n_layers)?;
     let hashed = hashed(c, d.n_layers)?;
     let mut b = GraphBuilder::new();
-    let embedding = l.table(&mut b, "token_embd.weight", "embed.weight", d.width)?;
+    let embedding = l.embedding(&mut b, d.width)?;
     let vocab = b.graph().weight(embedding).rows();
     let m = Model::read(c, &l, d, vocab)?;
     let e = b.embed("embed", embedding, 1.0)?;
@@ -79,8 +79,8 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let x = m.streams.narrow(&mut b, &l, h)?;
     let norm = l.final_norm(&mut b, "norm", m.d.width)?;
     let x = b.norm("final_norm", x, norm)?;
-    let head = l.global(&mut b, "output.weight", "head.weight", &[vocab, m.d.width])?;
-    let logits = b.linear("head", x, head, None)?;
+    let (head, bias) = l.head(&mut b, embedding, c.tied(false)?)?;
+    let logits = b.linear("head", x, head, bias)?;
     m.d.built(b.finish(logits))
 }
 
@@ -89,7 +89,7 @@ fn refuse(c: &Config<'_>, d: &Dims) -> Result<(), Error> {
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let heads = key("attention.head_count_kv", "num_key_value_heads");
     refuse_unless(c, heads, d.n_kv_heads == 1 || c.usize(heads)?.is_none(), "more than one key head")?;
-    for flag in ["attention_bias", "mlp_bias", "tie_word_embeddings"] {
+    for flag in ["attention_bias", "mlp_bias"] {
         refuse_unless(c, key("", flag), !c.bool(key("", flag))?.unwrap_or(false), "that")?;
     }
     Ok(())

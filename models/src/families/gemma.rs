@@ -34,7 +34,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let known = act.is_none_or(|a| a == "gelu_pytorch_tanh" || (one && a == "gelu"));
     refuse_unless(c, GELU, known, "an activation other than tanh GELU")?;
     refuse_other_gemma(c)?;
-    let l = Loader::new(checkpoint, d.eps)?.with_norm_offset(1.0);
+    let l = Loader::new(checkpoint, d.eps).with_norm_offset(1.0);
 
     let theta = if one || two { 1e4 } else { 1e6 };
     let rope = d.rope(theta, [RopeLayout::Half; 2]);

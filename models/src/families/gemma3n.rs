@@ -58,7 +58,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
         "an activation other than tanh GELU",
     )?;
     refuse_other_gemma(c)?;
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     let window = c.usize(key("attention.sliding_window", "sliding_window"))?.unwrap_or(512);
     let sliding = c.sliding_layers(n_layers, |i| !(i + 1).is_multiple_of(5))?;
     // Files without the key are of models that share from layer 20 on.

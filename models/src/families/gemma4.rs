@@ -48,7 +48,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let d = dims(c)?;
     refuse_other_gemma(c)?;
     rope::require_parameters(c)?;
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     let layers = layers(c, &d)?;
     let n_shared = c.usize(SHARED)?.unwrap_or(0);
     let producer = producers(d.n_layers, n_shared, |i| layers[i].sliding)

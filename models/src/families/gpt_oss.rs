@@ -20,7 +20,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     d.eps = d.eps_or(c, 1e-5)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     rope::require_parameters(c)?;
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     let full = Attention {
         rope: Some(rope::rope(c, &d.rope(1.5e5, [RopeLayout::Half; 2]), &l)?),
         sinks: true,

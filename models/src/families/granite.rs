@@ -21,7 +21,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let sparse = c.architecture() == "granitemoe";
     let experts = key("expert_count", "num_local_experts");
     refuse_unless(c, experts, sparse || c.usize(experts)?.unwrap_or(0) == 0, "a mixture of experts")?;
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     // Conversion to GGUF permutes the rows of q and k.
     let rope = d.rope(1e4, [RopeLayout::Half, RopeLayout::Interleaved]);
     let multiplier = |gguf, hf| Ok::<f32, Error>(c.f32(key(gguf, hf))?.unwrap_or(1.0));

@@ -19,7 +19,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let experts = key("expert_count", "num_local_experts");
     refuse_unless(c, experts, c.usize(experts)?.unwrap_or(0) == 0, "a mixture of experts")?;
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     // Conversion to GGUF permutes the rows of q and k.
     let rope = d.rope(1e4, [RopeLayout::Half, RopeLayout::Interleaved]);
     let attention = Attention { rope: Some(rope::rope(c, &rope, &l)?), ..d.attention() };

@@ -23,7 +23,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let mut d = Dims::read(c, Some(128), 131072)?;
     d.eps = d.eps_or(c, 1e-5)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     let [n, k] = choice(c, (16, 1))?;
     // GGUF files call the chunk a window. Those where it is 0 rotate all layers and have no chunks.
     let chunk = c.usize(CHUNK)?.unwrap_or(8192);

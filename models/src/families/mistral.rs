@@ -24,7 +24,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     if third {
         rope::require_parameters(c)?;
     }
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     // Conversion to GGUF permutes the rows of q and k.
     let theta = if third { 1e6 } else { 1e4 };
     let rope = d.rope(theta, [RopeLayout::Half, RopeLayout::Interleaved]);

@@ -18,7 +18,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let mut d = Dims::read(c, None, 131072)?;
     d.eps = d.eps_or(c, 1e-5)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     // Conversion to GGUF permutes the rows of q and k.
     let rope = d.rope(1e6, [RopeLayout::Half, RopeLayout::Interleaved]);
     let windows = windows(c, key("attention.sliding_window", "sliding_window"), d.n_layers)?;

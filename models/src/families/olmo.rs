@@ -17,7 +17,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let mut d = Dims::read(c, None, 2048)?;
     d.eps = d.eps_or(c, 1e-5)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     // GGUF files of both are `olmo2`; those of 3 have a window. One base serves layers of both kinds.
     let base = c.f32(key("rope.freq_base", "rope_theta"))?.map_or(if three { 5e5 } else { 1e4 }, f64::from);
     let rope = d.rope(base, [RopeLayout::Half; 2]);

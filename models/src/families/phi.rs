@@ -24,7 +24,7 @@ pub(super) fn build_2(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, 
         Some(true) => QkNorm::LayerHeads,
         None | Some(false) => QkNorm::None,
     };
-    let l = Loader::new(checkpoint, d.eps)?.with_layer_norms();
+    let l = Loader::new(checkpoint, d.eps).with_layer_norms();
     let rope = d.rope(1e4, [RopeLayout::Half; 2]).with_partial(0.5);
     let attention = Attention { rope: Some(rope::rope(c, &rope, &l)?), qk_norm, output: "dense", ..d.attention() };
     let decoder = Decoder {
@@ -42,7 +42,7 @@ pub(super) fn build_3(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, 
     let mut d = Dims::read(c, None, 4096)?;
     d.eps = d.eps_or(c, 1e-5)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     let rope = d.rope(1e4, [RopeLayout::Half; 2]);
     let window = c.usize(key("attention.sliding_window", "sliding_window"))?.filter(|w| *w > 0);
     let attention = Attention { window, rope: Some(rope::rope(c, &rope, &l)?), ..d.attention() };

@@ -18,7 +18,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let mut d = Dims::read(c, None, 131072)?;
     d.eps = d.eps_or(c, 1e-5)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
-    let l = Loader::new(checkpoint, d.eps)?.with_layer_norms();
+    let l = Loader::new(checkpoint, d.eps).with_layer_norms();
     let window = c.usize(key("attention.sliding_window", "sliding_window"))?.filter(|w| *w > 0);
     let spec = rope::rope(c, &d.rope(1e6, [RopeLayout::Half; 2]), &l)?;
     let attention = Attention { window, rope: Some(magnitudes(c, spec)?), ..d.attention() };

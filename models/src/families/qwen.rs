@@ -14,7 +14,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let three = c.architecture() == "qwen3";
     let d = Dims::read(c, three.then_some(128), 32768)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     let (full, window) = attention(c, &d, &l, three)?;
     // Layers from `max_window_layers` on have the window.
     let first_sliding = c.usize(key("", "max_window_layers"))?.unwrap_or(28);

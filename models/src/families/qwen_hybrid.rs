@@ -31,7 +31,7 @@ const V_HEADS: Key = key("ssm.time_step_rank", "linear_num_value_heads");
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
     let d = Dims::read(c, Some(256), 32768)?.without_predictors(c)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
-    let l = Loader::new(checkpoint, d.eps)?.with_norm_offset(1.0);
+    let l = Loader::new(checkpoint, d.eps).with_norm_offset(1.0);
     let full = Attention {
         rope: Some(rope::rope(c, &d.rope(1e4, [RopeLayout::Half; 2]).with_partial(0.25), &l)?),
         qk_norm: QkNorm::Heads,

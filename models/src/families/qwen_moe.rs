@@ -18,7 +18,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let three = matches!(c.architecture(), "qwen3_moe" | "qwen3moe");
     let d = Dims::read(c, three.then_some(128), 32768)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     let (full, window) = qwen::attention(c, &d, &l, three)?;
     // In Qwen 3 all layers have the window, before it every other one below `max_window_layers`.
     let below = c.usize(key("", "max_window_layers"))?.unwrap_or(28);

@@ -12,7 +12,7 @@ use crate::{
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
     let d = Dims::read(c, None, 32768)?;
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
-    let l = Loader::new(checkpoint, d.eps)?;
+    let l = Loader::new(checkpoint, d.eps);
     // Conversion to GGUF permutes the rows of q and k.
     let rope = d.rope(2e6, [RopeLayout::Half, RopeLayout::Interleaved]);
     let rotated = c.rotated_layers(d.n_layers, 4)?;
