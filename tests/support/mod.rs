@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod compare;
+mod edit;
 mod engine;
 mod experts;
 mod fixture;
@@ -20,6 +21,7 @@ mod models;
 mod readme;
 
 pub use compare::{MARGIN, argmax, assert_close, choice, kl_divergence, log_probability, worst};
+pub use edit::{GgufEdit, Stored, Tensors};
 pub use engine::{DeviceChoice, KvChoice, Options, Session};
 pub use fixture::{FAMILIES, Fixture, Matrix, NOT_IN_GGUF, NOT_ON_GPU, Spelling, fixtures_dir, why_not};
 pub use gguf::write_gguf;

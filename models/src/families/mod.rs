@@ -1,5 +1,6 @@
 //! Model families: one file each, which names the family's tensors and builds its graph.
 
+mod claims;
 mod deepseek;
 mod deepseek_v4;
 mod gemma;
@@ -19,8 +20,6 @@ mod qwen;
 mod qwen_hybrid;
 mod qwen_moe;
 mod smollm3;
-
-use std::collections::HashSet;
 
 use handmill_runtime::{
     format::Checkpoint,
@@ -123,24 +122,11 @@ pub fn build(checkpoint: &Checkpoint) -> Result<Built, Error> {
         });
     };
     keys::refuse_others(&config)?;
-    let built = build(&config, checkpoint)?;
-    refuse_other_biases(&built.graph, checkpoint)?;
+    claims::quantisation(&config, checkpoint)?;
+    claims::layers(&config, checkpoint)?;
+    let built = build(&config, checkpoint).map_err(|error| claims::too_few_layers(&config, checkpoint, error))?;
+    claims::biases_and_norms(&config, &built.graph, checkpoint)?;
     Ok(built)
-}
-
-/// Refuses a file with a bias that the graph does not add, where it uses the weight that the bias belongs to.
-fn refuse_other_biases(graph: &Graph, checkpoint: &Checkpoint) -> Result<(), Error> {
-    // Parts of tensors have their rows behind the name.
-    let used: HashSet<&str> = graph.weights().map(|(name, _)| name.split('[').next().unwrap_or(name)).collect();
-    for weight in &used {
-        let Some(stem) = weight.strip_suffix(".weight") else { continue };
-        let bias = format!("{stem}.bias");
-        if !used.contains(bias.as_str()) && checkpoint.find(&bias)?.is_some() {
-            let path = checkpoint.path().display().to_string();
-            return Err(Error::Config { path, key: bias, what: "is a bias that this family does not have".into() });
-        }
-    }
-    Ok(())
 }
 
 /// The dimensions that all families share.
@@ -249,10 +235,11 @@ const EXPERTS_CHOSEN: Key = key("expert_used_count", "num_experts_per_tok");
 
 /// How many experts there are, and how many a token takes; `default` where the file leaves it out.
 fn choice(c: &Config<'_>, default: (usize, usize)) -> Result<[usize; 2], Error> {
-    let n = match c.usize(EXPERTS)? {
-        None => c.usize(key("", "num_experts"))?.unwrap_or(default.0),
-        Some(n) => n,
-    };
+    let other = c.usize(key("", "num_experts"))?;
+    let n = c.usize(EXPERTS)?.or(other).unwrap_or(default.0);
+    if let Some(other) = other.filter(|other| *other != n) {
+        return Err(c.error(EXPERTS, format!("is {n}, and `num_experts` is {other}")));
+    }
     let k = c.usize(EXPERTS_CHOSEN)?.unwrap_or(default.1);
     if n == 0 || n > 1 << 16 {
         return Err(c.error(EXPERTS, format!("{n} is not a number of experts")));

@@ -1,0 +1,203 @@
+//! What a configuration claims of a whole file, held against the file's tensors: how weights are quantised, how many layers
+//! there are, and which projections have biases and norms. What contradicts it is refused by name, not passed over.
+
+use std::collections::HashSet;
+
+use handmill_runtime::{
+    format::{Checkpoint, FormatError, TensorInfo},
+    graph::Graph,
+};
+use serde_json::Value;
+
+use crate::{
+    Error,
+    blocks::loader::text_prefix,
+    config::{Config, Key, LAYERS, key},
+};
+
+/// Refuses a `quant_method` whose weights are not read, and one that the file's weights are not of.
+///
+/// # Errors
+/// The method.
+pub(super) fn quantisation(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<(), Error> {
+    const METHOD: Key = key("", "quant_method");
+    let said = match c.object("quantization_config")? {
+        None => c.object("compression_config")?,
+        said => said,
+    };
+    // Made up weights have whatever format was asked for.
+    let Some(said) = said.filter(|_| !checkpoint.is_synthetic()) else { return Ok(()) };
+    let on_load = ["load_in_4bit", "load_in_8bit"].iter().any(|k| said.get(k).and_then(Value::as_bool) == Some(true));
+    let method = match said.get("quant_method") {
+        Some(Value::String(method)) => method.to_lowercase(),
+        None | Some(Value::Null) if on_load => "bitsandbytes".to_owned(),
+        None | Some(Value::Null) if said.get("bits").is_none() => return Ok(()),
+        other => return Err(c.error(METHOD, format!("should be a name and is {}", other.unwrap_or(&Value::Null)))),
+    };
+    let stored: fn(&TensorInfo<'_>) -> bool = match method.as_str() {
+        "mxfp4" => |t| t.name.ends_with("_blocks") && t.dtype_name == "u8",
+        // Each has FP8 beside formats of its own.
+        "fp8" | "fbgemm_fp8" | "compressed-tensors" | "modelopt" => {
+            |t| t.name.ends_with(".weight") && t.dtype_name == "f8_e4m3"
+        }
+        _ => {
+            let what = format!("is `{method}`, which is not read; take the model unquantised, in FP8 or as GGUF");
+            return Err(c.error(METHOD, what));
+        }
+    };
+    if checkpoint.tensors().any(|t| stored(&t)) {
+        return Ok(());
+    }
+    let what =
+        format!("is `{method}`, and the file has no weights in a format of it that is read; fetch the two again");
+    Err(c.error(METHOD, what))
+}
+
+/// The layer that a tensor belongs to, and its name within.
+fn layer_of<'n>(name: &'n str, prefix: &str) -> Option<(usize, &'n str)> {
+    let (layer, name) = name.strip_prefix(prefix)?.split_once('.')?;
+    Some((layer.parse().ok()?, name))
+}
+
+/// What the names of layers begin with.
+fn layer_prefix(c: &Config<'_>, checkpoint: &Checkpoint) -> String {
+    if c.is_gguf() { "blk.".to_owned() } else { format!("{}layers.", text_prefix(checkpoint)) }
+}
+
+/// Refuses a file with more layers than the configuration counts, but for blocks that predict tokens further ahead.
+///
+/// # Errors
+/// The first tensor of such a layer.
+pub(super) fn layers(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<(), Error> {
+    const AHEAD: Key = key("nextn_predict_layers", "num_nextn_predict_layers");
+    /// What only blocks have that predict.
+    const OF_PREDICTORS: [&str; 5] = ["nextn.", "eh_proj.", "enorm.", "hnorm.", "shared_head."];
+    let n = c.require_usize(LAYERS)?;
+    let counted = n.saturating_add(c.usize(AHEAD)?.unwrap_or(0));
+    let prefix = layer_prefix(c, checkpoint);
+    let beyond = || {
+        let layers = checkpoint.tensors().filter_map(|t| Some((t.name, layer_of(t.name, &prefix)?)));
+        layers.filter(|(_, (layer, _))| *layer >= counted)
+    };
+    let predicts = |name: &str| OF_PREDICTORS.iter().any(|mark| name.starts_with(mark));
+    let predictors: HashSet<usize> = beyond().filter(|(_, (_, name))| predicts(name)).map(|(_, (i, _))| i).collect();
+    match beyond().find(|(_, (layer, _))| !predictors.contains(layer)) {
+        Some((name, _)) => {
+            Err(c.error(LAYERS, format!("is {n}, and the file has the tensor `{name}` of a further layer")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// `error`, or that the configuration counts more layers than the file has where that is why a tensor is missing.
+pub(super) fn too_few_layers(c: &Config<'_>, checkpoint: &Checkpoint, error: Error) -> Error {
+    let Error::Format(FormatError::MissingTensor { tensor, .. }) = &error else { return error };
+    let prefix = layer_prefix(c, checkpoint);
+    let last = checkpoint.tensors().filter_map(|t| Some(layer_of(t.name, &prefix)?.0)).max();
+    match (layer_of(tensor, &prefix), last, c.usize(LAYERS)) {
+        (Some((layer, _)), Some(last), Ok(Some(n))) if layer > last => {
+            c.error(LAYERS, format!("is {n}, and the file has {} layers: there is no tensor `{tensor}`", last + 1))
+        }
+        _ => error,
+    }
+}
+
+/// A key of `config.json`, the families whose class reads it, and the projections that have a bias if and only if it is
+/// true.
+type Biases = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+const ATTENTION: &[&str] = &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"];
+const BIASES: &[Biases] = &[
+    (
+        "attention_bias",
+        &[
+            "llama",
+            "llama4",
+            "qwen3",
+            "qwen3_moe",
+            "qwen3_next",
+            "qwen3_5",
+            "qwen3_5_moe",
+            "gemma",
+            "gemma2",
+            "gemma3",
+            "gemma3n",
+            "gemma4",
+            "phimoe",
+            "gpt_oss",
+            "smollm3",
+            "olmo2",
+            "olmo3",
+            "granite",
+            "granitemoe",
+        ],
+        ATTENTION,
+    ),
+    (
+        "attention_bias",
+        &["deepseek_v2", "deepseek_v3", "deepseek_v32", "mistral4"],
+        &["self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa", "self_attn.o_proj"],
+    ),
+    ("qkv_bias", &["qwen2_moe"], &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+    ("mlp_bias", &["llama", "granite", "smollm3"], &["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]),
+    ("lm_head_bias", &["phimoe"], &["lm_head"]),
+];
+
+/// Norms of queries and keys by the projections that make these; after what the two names share.
+const NORMS: &[(&str, &[&str])] = &[
+    ("q_proj.weight", &["q_norm.weight", "q_layernorm.weight"]),
+    ("k_proj.weight", &["k_norm.weight", "k_layernorm.weight"]),
+    ("qkv_proj.weight", &["q_norm.weight", "k_norm.weight"]),
+    ("attn_q.weight", &["attn_q_norm.weight"]),
+    ("attn_k.weight", &["attn_k_norm.weight"]),
+    ("attn_qkv.weight", &["attn_q_norm.weight", "attn_k_norm.weight"]),
+];
+
+/// Refuses a file with a bias or a norm that the graph does not have, where it uses the weight that they belong to; and
+/// biases that the configuration denies, or promises and the file lacks.
+///
+/// # Errors
+/// The tensor, or the key.
+pub(super) fn biases_and_norms(c: &Config<'_>, graph: &Graph, checkpoint: &Checkpoint) -> Result<(), Error> {
+    // Made up weights have no biases, whatever the configuration says.
+    if checkpoint.is_synthetic() {
+        return Ok(());
+    }
+    let family = c.architecture().trim_end_matches("_text");
+    let mut said = Vec::new();
+    for (name, _, projections) in BIASES.iter().filter(|(_, families, _)| families.contains(&family)) {
+        if let Some(biased) = c.bool(key("", name))? {
+            said.push((key("", name), biased, *projections));
+        }
+    }
+    let refuse = |tensor: String, what: &str| {
+        let path = checkpoint.path().display().to_string();
+        Err(Error::Config { path, key: tensor, what: format!("is a {what} that this family does not have") })
+    };
+    // Parts of tensors have their rows behind the name.
+    let used: HashSet<&str> = graph.weights().map(|(name, _)| name.split('[').next().unwrap_or(name)).collect();
+    // In the graph's order, so that a message does not depend on luck.
+    for (weight, _) in graph.weights() {
+        let Some(stem) = weight.split('[').next().and_then(|name| name.strip_suffix(".weight")) else { continue };
+        let (weight, bias) = (format!("{stem}.weight"), format!("{stem}.bias"));
+        let has_bias = used.contains(bias.as_str());
+        if !has_bias && checkpoint.find(&bias)?.is_some() {
+            return refuse(bias, "bias");
+        }
+        for (key, biased, projections) in &said {
+            if *biased != has_bias && projections.iter().any(|projection| stem.ends_with(projection)) {
+                let has = if has_bias { "has" } else { "lacks" };
+                return Err(c.error(*key, format!("is {biased}, and the file {has} the tensor `{bias}`")));
+            }
+        }
+        for (projection, norms) in NORMS {
+            let Some(before) = weight.strip_suffix(projection) else { continue };
+            for norm in norms.iter().map(|norm| format!("{before}{norm}")) {
+                if !used.contains(norm.as_str()) && checkpoint.find(&norm)?.is_some() {
+                    return refuse(norm, "norm");
+                }
+            }
+        }
+    }
+    Ok(())
+}
