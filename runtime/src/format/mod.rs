@@ -20,10 +20,10 @@ pub use error::FormatError;
 pub use folder::HfFolder;
 pub use gguf::Gguf;
 pub use huge_pages::{HugePages, Paging, WhySmall};
-#[cfg(feature = "gpu")]
-pub(crate) use map::PrivateCopy;
 pub use json::read_object as read_json_object;
 pub use lfs::refuse_pointer as refuse_lfs_pointer;
+#[cfg(feature = "gpu")]
+pub(crate) use map::PrivateCopy;
 pub use map::{Bytes, Mapping};
 pub use mapped::{MAPPED_NAME_BYTES, mapped_file_at};
 pub use safetensors::SafeTensors;
