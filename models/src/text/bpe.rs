@@ -1,101 +1,63 @@
-//! Byte-level BPE from a vocabulary and a list of merges, as GGUF's `gpt2` tokenizer has them.
+//! Byte-level BPE: words are cut by a [`PreSplit`], and the bytes of a word are joined by published merges (GPT-2) or by
+//! the ids of the joined tokens (tiktoken).
 
 use tokenizers::NormalizedString;
 
 use super::byte_level;
-use super::merge::{Merger, Merges, Symbol};
+use super::merge::{MergeTable, Merger, Merges, Symbol};
 use super::pre_split::PreSplit;
-use super::vocab::{NONE, TextIndex, Vocab, mix};
+use super::vocab::{NONE, TextIndex, Vocab};
 
-/// (left id, right id) → (rank, joined id), open addressing with linear probing.
-#[derive(Debug)]
-struct MergeTable {
-    slots: Vec<MergeSlot>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct MergeSlot {
-    left: u32,
-    right: u32,
-    rank: u32,
-    /// The joined token, [`NONE`] where the slot is free.
-    id: u32,
-}
-
-impl MergeTable {
-    fn with_capacity(merges: usize) -> Self {
-        let free = MergeSlot { left: NONE, right: NONE, rank: 0, id: NONE };
-        Self { slots: vec![free; (merges + merges / 2).max(2).next_power_of_two()] }
-    }
-
-    #[inline]
-    fn slot(&self, left: u32, right: u32) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut at = mix((left as u64) << 32 | right as u64) as usize & mask;
-        loop {
-            let s = &self.slots[at];
-            if s.id == NONE || (s.left == left && s.right == right) {
-                return at;
-            }
-            at = (at + 1) & mask;
-        }
-    }
-
-    /// The first of two equal pairs counts. The table never fills: it has a third more slots than merges.
-    fn insert(&mut self, left: u32, right: u32, rank: u32, id: u32) {
-        let at = self.slot(left, right);
-        if self.slots[at].id == NONE {
-            self.slots[at] = MergeSlot { left, right, rank, id };
-        }
-    }
+/// How words are prepared and looked up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WordRules {
+    /// The text is composed (NFC) first.
+    pub(crate) nfc: bool,
+    /// A word that is a token is taken whole, without looking at merges.
+    pub(crate) ignore_merges: bool,
+    /// A text that does not start with a space is given one.
+    pub(crate) add_space: bool,
 }
 
 /// The encoder.
 #[derive(Debug)]
 pub(crate) struct BytePairs {
     pre: PreSplit,
-    nfc: bool,
-    /// A word that is a token needs no merging.
-    ignore_merges: bool,
+    rules: WordRules,
     index: TextIndex,
-    merges: MergeTable,
+    /// `None` where any two tokens join whose bytes together are a token, the lowest id first.
+    merges: Option<MergeTable>,
     byte_ids: [u32; 256],
 }
 
 impl BytePairs {
-    /// `merges` are pairs in order of rank, written `left right` in the printable alphabet. A pair whose parts or
-    /// whose result are not text tokens can never be joined and is left out.
+    /// The encoder by published merges, `left right` in the printable alphabet, in order of rank.
     pub(crate) fn new<S: AsRef<str>>(
         vocab: &Vocab,
         merges: impl ExactSizeIterator<Item = S>,
         pre: PreSplit,
-        nfc: bool,
-        ignore_merges: bool,
+        rules: WordRules,
     ) -> Self {
         let index = TextIndex::new(vocab);
-        let mut table = MergeTable::with_capacity(merges.len());
-        let mut joined = Vec::new();
-        for (rank, merge) in merges.enumerate() {
-            let merge = merge.as_ref();
-            // A part may itself start with a space in vocabularies that are not byte-level through and through.
-            let Some(space) = merge.as_bytes().iter().skip(1).position(|&b| b == b' ') else { continue };
-            joined.clear();
-            byte_level::push_bytes(&merge[..space + 1], &mut joined);
-            let middle = joined.len();
-            byte_level::push_bytes(&merge[space + 2..], &mut joined);
-            let left = index.get(vocab, &joined[..middle]);
-            let right = index.get(vocab, &joined[middle..]);
-            let id = index.get(vocab, &joined);
-            if left != NONE && right != NONE && id != NONE {
-                table.insert(left, right, rank as u32, id);
-            }
-        }
+        let merges = MergeTable::new(vocab, &index, merges, byte_level::push_bytes);
+        Self::with(vocab, index, Some(merges), pre, rules)
+    }
+
+    /// The encoder by ids: as tiktoken does, whose vocabularies are in order of rank and have no list of merges.
+    pub(crate) fn by_ids(vocab: &Vocab, pre: PreSplit) -> Self {
+        let rules = WordRules { ignore_merges: true, ..WordRules::default() };
+        Self::with(vocab, TextIndex::new(vocab), None, pre, rules)
+    }
+
+    fn with(vocab: &Vocab, index: TextIndex, merges: Option<MergeTable>, pre: PreSplit, rules: WordRules) -> Self {
         let byte_ids = std::array::from_fn(|b| index.get(vocab, &[b as u8]));
-        Self { pre, nfc, ignore_merges, index, merges: table, byte_ids }
+        Self { pre, rules, index, merges, byte_ids }
     }
 
     /// Appends the ids of `text`, which holds no special tokens.
     pub(crate) fn encode(&self, vocab: &Vocab, text: &str, merger: &mut Merger, out: &mut Vec<u32>) {
+        let spaced = (self.rules.add_space && !text.starts_with(' ')).then(|| format!(" {text}"));
+        let text = spaced.as_deref().unwrap_or(text);
         let composed = self.compose(text);
         let text = composed.as_deref().unwrap_or(text);
         self.pre.words(text, |word| self.word(vocab, word.as_bytes(), merger, out));
@@ -103,7 +65,7 @@ impl BytePairs {
 
     /// The text in NFC, `None` where nothing changes. No character below U+0300 is changed by NFC.
     fn compose(&self, text: &str) -> Option<String> {
-        if !self.nfc || text.chars().all(|c| c < '\u{300}') {
+        if !self.rules.nfc || text.chars().all(|c| c < '\u{300}') {
             return None;
         }
         let mut normalized = NormalizedString::from(text);
@@ -116,7 +78,7 @@ impl BytePairs {
             out.extend(Some(self.byte_ids[*byte as usize]).filter(|&id| id != NONE));
             return;
         }
-        if self.ignore_merges {
+        if self.rules.ignore_merges {
             let id = self.index.get(vocab, word);
             if id != NONE {
                 out.push(id);
@@ -131,14 +93,27 @@ impl BytePairs {
                 merger.push(id, at, 1);
             }
         }
-        merger.run(self, word, |symbol| out.push(symbol.id));
+        merger.run(&Pairs { pairs: self, vocab }, word, |symbol| out.push(symbol.id));
     }
 }
 
-impl Merges for BytePairs {
+/// The encoder with its vocabulary.
+struct Pairs<'v> {
+    pairs: &'v BytePairs,
+    vocab: &'v Vocab,
+}
+
+impl Merges for Pairs<'_> {
     #[inline]
-    fn rank(&self, _text: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)> {
-        let slot = &self.merges.slots[self.merges.slot(left.id, right.id)];
-        (slot.id != NONE).then_some((slot.rank, slot.id))
+    fn rank(&self, text: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)> {
+        match &self.pairs.merges {
+            Some(merges) => merges.get(left.id, right.id),
+            // Between them may lie a byte that the vocabulary does not have.
+            None if left.start + left.len != right.start => None,
+            None => {
+                let id = self.pairs.index.get(self.vocab, left.joined(right, text));
+                (id != NONE).then_some((id, id))
+            }
+        }
     }
 }

@@ -14,11 +14,13 @@ pub enum TextError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A checkpoint folder without a tokenizer.
-    #[error("{}: the folder has no tokenizer.json and no tokenizer.model; fetch the whole repository, or give the path of one of them", path.display())]
+    /// A checkpoint folder without a tokenizer that can be read.
+    #[error("{}: the folder has no tokenizer.json, tokenizer.model, tekken.json, or vocab.json with merges.txt; {}", path.display(), other(unread))]
     NoTokenizer {
         /// The folder.
         path: PathBuf,
+        /// Its files that look like a tokenizer's, by name.
+        unread: Vec<String>,
     },
     /// The file is a tokenizer but its content is broken.
     #[error("{what}: {reason}")]
@@ -44,6 +46,15 @@ pub enum TextError {
     /// The text could not be turned into tokens.
     #[error("cannot encode the text: {0}")]
     Encode(String),
+}
+
+/// What to do where no tokenizer can be read.
+fn other(unread: &[String]) -> String {
+    if unread.is_empty() {
+        return "fetch the whole repository, or give the path of one of them".to_owned();
+    }
+    let files = unread.join(", ");
+    format!("it has {files}, which is not read alone: convert it to a tokenizer.json, as transformers saves it")
 }
 
 impl TextError {

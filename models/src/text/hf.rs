@@ -1,13 +1,16 @@
 //! `tokenizer.json`, encoded through the `tokenizers` crate. Decoding is ours, from the bytes of each token: that is
 //! what makes streams equal to the whole.
 
-use serde_json::Value;
-use tokenizers::{AddedVocabulary, Encoding, Model, OffsetReferential, OffsetType, PostProcessor, PreTokenizer, Token};
+use tokenizers::{
+    AddedToken, AddedVocabulary, Encoding, Model, OffsetReferential, OffsetType, PostProcessor, PreTokenizer, Token,
+};
 
+use super::added::{Added, MAX_IDS, SideFiles};
 use super::byte_level;
+use super::decode::Decoding;
 use super::error::{Result, TextError};
-use super::spm::SPACE;
-use super::stream::Decoding;
+use super::parts::{Encoder, Parts, in_range};
+use super::spm::{SPACE, byte_token};
 use super::vocab::{TokenKind, Vocab};
 
 /// The encoder: the file's own pipeline.
@@ -18,27 +21,89 @@ pub(crate) struct Pipeline {
     literal: AddedVocabulary,
 }
 
-/// Everything a `tokenizer.json` says.
-pub(crate) struct Loaded {
-    pub(crate) pipeline: Pipeline,
-    pub(crate) vocab: Vocab,
-    pub(crate) decoding: Decoding,
-    /// What the post-processor puts before and after a text.
-    pub(crate) prefix: Vec<u32>,
-    pub(crate) suffix: Vec<u32>,
-}
-
-/// Reads a `tokenizer.json`; `what` names it in errors.
-pub(crate) fn load(what: &str, json: &[u8]) -> Result<Loaded> {
-    let tokenizer = tokenizers::Tokenizer::from_bytes(json)
+/// Reads a `tokenizer.json` and adds what the files beside it say; `what` names it in errors.
+pub(crate) fn load(what: &str, json: &[u8], files: &mut SideFiles) -> Result<Parts> {
+    let mut tokenizer = tokenizers::Tokenizer::from_bytes(json)
         .map_err(|e| TextError::broken(what, format!("not a tokenizer.json: {e}")))?;
     let style = decoder_style(what, &tokenizer)?;
-    let vocab = token_table(what, &tokenizer, style)?;
+    let fillers = add_tokens(what, &mut tokenizer, files);
+    let vocab = token_table(what, &tokenizer, style, fillers)?;
+    let mut warnings = Vec::new();
+    let mut special = |ids: Vec<u32>| -> Vec<u32> {
+        let of = format!("a special token of the post-processor of {what}");
+        ids.into_iter().filter_map(|id| in_range(id.into(), &vocab, &of, &mut warnings)).collect()
+    };
     let (prefix, suffix) = around(what, &tokenizer)?;
+    let (prefix, suffix) = (special(prefix), special(suffix));
     let mut literal = tokenizer.get_added_vocabulary().clone();
     literal.set_encode_special_tokens(true);
     let decoding = Decoding { byte_level: style.byte_level, strip_leading_space: style.strip };
-    Ok(Loaded { pipeline: Pipeline { tokenizer, literal }, vocab, decoding, prefix, suffix })
+    Ok(Parts {
+        encoder: Encoder::Pipeline(Box::new(Pipeline { tokenizer, literal })),
+        bos: prefix.first().copied(),
+        eos: suffix.first().copied(),
+        ends: suffix.clone(),
+        vocab,
+        decoding,
+        prefix,
+        suffix,
+        warnings,
+    })
+}
+
+/// Unicode keeps this character free for ever, so no text has it.
+const FILLER: char = '\u{10FFFF}';
+/// Most ids without a token between those of a `tokenizer.json` and one that a file beside it names.
+const MAX_GAP: usize = 1 << 16;
+
+/// Adds the tokens of the files beside a `tokenizer.json`. The pipeline counts on from its last id, so ids that no file
+/// names are filled up; returns those.
+fn add_tokens(what: &str, tokenizer: &mut tokenizers::Tokenizer, files: &mut SideFiles) -> std::ops::Range<u32> {
+    let end = |tokenizer: &tokenizers::Tokenizer| {
+        let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder().keys().max().map_or(0, |id| id + 1);
+        added.max(tokenizer.get_vocab_size(false) as u32)
+    };
+    let first = end(tokenizer);
+    let mut next = first;
+    let mut list = Vec::new();
+    for (id, token) in files.with_ids(first as usize, |text| tokenizer.token_to_id(text)) {
+        let clash = match (tokenizer.token_to_id(&token.text), tokenizer.id_to_token(id)) {
+            (Some(known), _) => {
+                list.extend(promoted(tokenizer, known, &token));
+                (known != id).then(|| format!("there it has the id {known}"))
+            }
+            (None, Some(other)) => Some(format!("there that is `{other}`")),
+            (None, None) if id < next || (id - next) as usize > MAX_GAP => Some(format!("there are {next} ids")),
+            (None, None) => {
+                list.extend((next..id).map(|filler| AddedToken::from(format!("{FILLER}{filler}"), true)));
+                list.push(flags(AddedToken::from(token.text.clone(), token.kind() == TokenKind::Control), &token));
+                next = id + 1;
+                None
+            }
+        };
+        if let Some(clash) = clash {
+            let text = &token.text;
+            files
+                .warnings
+                .push(format!("a file beside {what} gives `{text}` the id {id}, but {clash}: {what} is followed"));
+        }
+    }
+    tokenizer.add_tokens(&list);
+    first..next
+}
+
+fn flags(token: AddedToken, said: &Added) -> AddedToken {
+    let place = said.place;
+    token.normalized(false).lstrip(place.lstrip).rstrip(place.rstrip).single_word(place.single_word)
+}
+
+/// The token of that id as the files beside its `tokenizer.json` see it, if they see it otherwise.
+fn promoted(tokenizer: &tokenizers::Tokenizer, id: u32, said: &Added) -> Option<AddedToken> {
+    match tokenizer.get_added_vocabulary().get_added_tokens_decoder().get(&id) {
+        Some(token) if token.special || said.special != Some(true) => None,
+        Some(token) => Some(AddedToken { special: true, ..token.clone() }),
+        None => Some(flags(AddedToken::from(said.text.clone(), said.kind() == TokenKind::Control), said)),
+    }
 }
 
 impl Pipeline {
@@ -98,13 +163,18 @@ fn decoder_style(what: &str, tokenizer: &tokenizers::Tokenizer) -> Result<Style>
     Ok(style)
 }
 
-fn token_table(what: &str, tokenizer: &tokenizers::Tokenizer, style: Style) -> Result<Vocab> {
+fn token_table(
+    what: &str,
+    tokenizer: &tokenizers::Tokenizer,
+    style: Style,
+    fillers: std::ops::Range<u32>,
+) -> Result<Vocab> {
     let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
     let mut texts: Vec<Option<String>> = Vec::new();
     for (text, id) in tokenizer.get_vocab(true) {
         let at = id as usize;
         // Ids may have gaps, but a table must not grow to gigabytes for one wild id.
-        if at >= 1 << 24 {
+        if at >= MAX_IDS {
             return Err(TextError::broken(what, format!("token id {id} of `{text}` is out of any sensible range")));
         }
         if at >= texts.len() {
@@ -116,7 +186,10 @@ fn token_table(what: &str, tokenizer: &tokenizers::Tokenizer, style: Style) -> R
     for (id, text) in texts.iter().enumerate() {
         let text = text.as_deref().unwrap_or_default();
         let byte = if style.byte_fallback { byte_token(text) } else { None };
+        let filler = fillers.contains(&(id as u32)) && text.starts_with(FILLER);
+        let text = if filler { "" } else { text };
         let kind = match added.get(&(id as u32)) {
+            _ if filler => TokenKind::Unused,
             Some(token) if token.special => TokenKind::Control,
             Some(_) => TokenKind::UserDefined,
             None if byte.is_some() => TokenKind::Byte,
@@ -135,15 +208,6 @@ fn token_table(what: &str, tokenizer: &tokenizers::Tokenizer, style: Style) -> R
     Ok(vocab)
 }
 
-/// The byte that a token like `<0x0A>` stands for.
-pub(crate) fn byte_token(text: &str) -> Option<u8> {
-    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
-    if digits.len() != 2 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    u8::from_str_radix(digits, 16).ok()
-}
-
 /// What the post-processor puts around a text, found by giving it a text of one token that cannot exist.
 fn around(what: &str, tokenizer: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>)> {
     let Some(post) = tokenizer.get_post_processor() else { return Ok(Default::default()) };
@@ -152,34 +216,4 @@ fn around(what: &str, tokenizer: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Ve
     let mut parts = all.get_ids().split(|&id| id == u32::MAX);
     let prefix = parts.next().unwrap_or_default().to_vec();
     Ok((prefix, parts.next().unwrap_or_default().to_vec()))
-}
-
-/// The id or ids under a key of config.json or generation_config.json.
-pub(crate) fn ids(value: &Value) -> Vec<u32> {
-    let one = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
-    match value {
-        Value::Array(list) => list.iter().filter_map(one).collect(),
-        v => one(v).into_iter().collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn byte_tokens() {
-        assert_eq!(byte_token("<0x0A>"), Some(10));
-        assert_eq!(byte_token("<0xff>"), Some(255));
-        assert_eq!(byte_token("<0x+A>"), None);
-        assert_eq!(byte_token("<0x0>"), None);
-        assert_eq!(byte_token("0x0A"), None);
-    }
-
-    #[test]
-    fn ids_alone_or_in_a_list() {
-        assert_eq!(ids(&serde_json::json!(5)), [5]);
-        assert_eq!(ids(&serde_json::json!([5, 7, null, -1])), [5, 7]);
-        assert!(ids(&Value::Null).is_empty());
-    }
 }

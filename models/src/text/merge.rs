@@ -5,12 +5,88 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::vocab::NONE;
+use super::vocab::{NONE, TextIndex, Vocab, mix};
 
 /// Says which pairs may be joined and which goes first.
 pub(crate) trait Merges {
     /// The rank (lower goes first; on a tie the pair further left does) and the id of the joined token.
     fn rank(&self, text: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)>;
+}
+
+/// A published list of merges: (left id, right id) → (rank, joined id), open addressing with linear probing.
+#[derive(Debug)]
+pub(crate) struct MergeTable {
+    slots: Vec<MergeSlot>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct MergeSlot {
+    left: u32,
+    right: u32,
+    rank: u32,
+    /// The joined token, [`NONE`] where the slot is free.
+    id: u32,
+}
+
+impl MergeTable {
+    /// `merges` are pairs in order of rank, written `left right`; `push` appends the bytes that one side stands for. A
+    /// pair whose sides or whose result are not text tokens can never be joined and is left out.
+    pub(crate) fn new<S: AsRef<str>>(
+        vocab: &Vocab,
+        index: &TextIndex,
+        merges: impl ExactSizeIterator<Item = S>,
+        push: impl Fn(&str, &mut Vec<u8>),
+    ) -> Self {
+        let free = MergeSlot { left: NONE, right: NONE, rank: 0, id: NONE };
+        // A third more slots than merges: the table never fills.
+        let slots = vec![free; (merges.len() + merges.len() / 2).max(2).next_power_of_two()];
+        let mut table = Self { slots };
+        let mut joined = Vec::new();
+        for (rank, merge) in merges.enumerate() {
+            let merge = merge.as_ref();
+            // A side may itself start with a space in vocabularies that are not byte-level through and through.
+            let Some(space) = merge.as_bytes().iter().skip(1).position(|&b| b == b' ') else { continue };
+            joined.clear();
+            push(&merge[..space + 1], &mut joined);
+            let middle = joined.len();
+            push(&merge[space + 2..], &mut joined);
+            let left = index.get(vocab, &joined[..middle]);
+            let right = index.get(vocab, &joined[middle..]);
+            let id = index.get(vocab, &joined);
+            if left != NONE && right != NONE && id != NONE {
+                table.insert(left, right, rank as u32, id);
+            }
+        }
+        table
+    }
+
+    #[inline]
+    fn slot(&self, left: u32, right: u32) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut at = mix((left as u64) << 32 | right as u64) as usize & mask;
+        loop {
+            let s = &self.slots[at];
+            if s.id == NONE || (s.left == left && s.right == right) {
+                return at;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// The first of two equal pairs counts.
+    fn insert(&mut self, left: u32, right: u32, rank: u32, id: u32) {
+        let at = self.slot(left, right);
+        if self.slots[at].id == NONE {
+            self.slots[at] = MergeSlot { left, right, rank, id };
+        }
+    }
+
+    /// Rank and id of the joined token, as [`Merges::rank`] gives them.
+    #[inline]
+    pub(crate) fn get(&self, left: u32, right: u32) -> Option<(u32, u32)> {
+        let slot = &self.slots[self.slot(left, right)];
+        (slot.id != NONE).then_some((slot.rank, slot.id))
+    }
 }
 
 /// A part of the text that is one token so far.

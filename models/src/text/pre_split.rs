@@ -1,10 +1,12 @@
 //! Pre-tokenizers: how a text is cut into words before byte-level BPE sees it, by the names GGUF gives them
-//! (`tokenizer.ggml.pre`).
+//! (`tokenizer.ggml.pre`), or by an expression of the file's own.
 //!
 //! Each kind is one or more stages; a stage cuts every piece of the stage before into its matches and what lies
 //! between them. The expressions are the published ones of the tokenizers, with one change: their last alternatives
 //! `\s+(?!\S)|\s+` leave the last space of a run to the word after it. The `regex` crate has no look-ahead (and is
 //! fast because of that), so a plain `\s+` stands there and [`Stage::split`] gives the last space back.
+
+use std::borrow::Cow;
 
 use regex::Regex;
 
@@ -20,6 +22,28 @@ const QWEN35: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+";
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+";
+const MINICPM5: &[&str] = &[
+    r"\p{N}{1,3}",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
+];
+const SEED_CODER: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+";
+const UFAKZEKA: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
+const BAILING: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+";
+const EXAONE_MOE: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+";
+const BLOOM: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
+/// As GPT-4o's, but runs of Chinese stand alone.
+const KIMI_K2: &str = r"\p{Han}+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
+const YOUTU: &[&str] = &[
+    r"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥\u{3040}-ゟ゠-ヿ]+",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+",
+];
+const SPARK: &[&str] = &[
+    r"\p{N}{1,3}",
+    r"[一-龥\u{3040}-ゟ゠-ヿ]+",
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|[\r\n]|\s+"##,
+    DIGIT,
+];
 const DEEPSEEK3: &[&str] = &[
     r"\p{N}{1,3}",
     r"[一-龥\u{3040}-ゟ゠-ヿ]+",
@@ -65,16 +89,18 @@ pub(crate) struct PreKind {
     pub(crate) ignore_merges: bool,
     /// Whether the file means BOS to be added where it does not say.
     pub(crate) add_bos: bool,
+    /// Whether tokens join in the order of their ids where the file has no merges.
+    pub(crate) by_ids: bool,
 }
 
 const fn kind(names: &'static [&'static str], stages: &'static [&'static str]) -> PreKind {
-    PreKind { names, stages, nfc: false, ignore_merges: false, add_bos: false }
+    PreKind { names, stages, nfc: false, ignore_merges: false, add_bos: false, by_ids: false }
 }
 
 static KINDS: &[PreKind] = &[
     kind(&["default"], &[PUNCTUATION, GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
     kind(&["gpt-2", "phi-2", "exaone4", "a.x-4.0", "mellum", "modern-bert", "mpt", "jais"], &[GPT2]),
-    kind(&["trillion", "granite-docling"], &[GPT2]),
+    kind(&["trillion", "granite-docling", "gigachat", "roberta-bpe"], &[GPT2]),
     PreKind { nfc: true, ..kind(&["olmo"], &[GPT2]) },
     kind(&["smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b", "mellum2"], &[DIGIT, GPT2]),
     PreKind { nfc: true, ..kind(&["command-r"], &[DIGIT, GPT2]) },
@@ -82,8 +108,12 @@ static KINDS: &[PreKind] = &[
     PreKind {
         ignore_merges: true,
         add_bos: true,
-        ..kind(&["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"], &[LLAMA3])
+        ..kind(
+            &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"],
+            &[LLAMA3],
+        )
     },
+    PreKind { ignore_merges: true, ..kind(&["minicpm5"], MINICPM5) },
     kind(&["dbrx", "smaug-bpe", "chatglm-bpe"], &[LLAMA3]),
     PreKind { ignore_merges: true, ..kind(&["glm4", "glm5"], &[LLAMA3]) },
     PreKind { nfc: true, ..kind(&["qwen2"], &[QWEN2]) },
@@ -91,7 +121,17 @@ static KINDS: &[PreKind] = &[
     kind(&["qwen35"], &[QWEN35]),
     PreKind { ignore_merges: true, add_bos: true, ..kind(&["tekken"], &[TEKKEN]) },
     PreKind { ignore_merges: true, ..kind(&["gpt-4o", "llama4", "kanana2"], &[GPT4O]) },
-    kind(&["minimax-m2"], &[GPT4O]),
+    kind(&["minimax-m2", "talkie"], &[GPT4O]),
+    PreKind { ignore_merges: true, by_ids: true, ..kind(&["kimi-k2"], &[KIMI_K2]) },
+    PreKind { ignore_merges: true, ..kind(&["youtu"], YOUTU) },
+    kind(&["seed-coder"], &[SEED_CODER]),
+    kind(&["ufakzeka"], &[UFAKZEKA]),
+    kind(&["laguna"], &[r"[^\n]+|\n+", QWEN2]),
+    kind(&["bailingmoe", "bailingmoe2", "llada-moe"], &[BAILING]),
+    kind(&["exaone-moe"], &[EXAONE_MOE]),
+    kind(&["poro-chat", "bloom", "gpt3-finnish"], &[BLOOM]),
+    kind(&["viking"], &[BLOOM, DIGIT]),
+    kind(&["spark2_5"], SPARK),
     kind(&["deepseek-llm"], DEEPSEEK_LLM),
     kind(&["deepseek-coder"], DEEPSEEK_CODER),
     kind(&["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"], DEEPSEEK3),
@@ -108,10 +148,10 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(pattern: &'static str) -> Result<Self> {
-        let regex = Regex::new(pattern).map_err(|e| TextError::broken("pre-tokenizer", e.to_string()))?;
+    fn new(what: &str, pattern: &str) -> Result<Self> {
+        let regex = Regex::new(pattern).map_err(|e| TextError::broken(what, format!("its pre-tokenizer: {e}")))?;
         let gives_back = pattern.ends_with(r"|\s+");
-        Ok(Self { regex, gives_back, keeps_line_ends: pattern.contains(r"\s*[\r\n]+") })
+        Ok(Self { regex, gives_back, keeps_line_ends: pattern.contains(r"\s*[\r\n]") })
     }
 
     fn split<'t>(&self, text: &'t str, mut piece: impl FnMut(&'t str)) {
@@ -159,11 +199,23 @@ impl PreSplit {
             return Err(TextError::Unsupported {
                 what: "tokenizer.ggml.pre",
                 name: name.to_owned(),
-                supported: "default, gpt-2, smollm, llama-bpe, qwen2, qwen35, tekken, gpt-4o, deepseek-llm, deepseek-v3, refact, starcoder and their kin",
+                supported: "default, gpt-2, smollm, llama-bpe, qwen2, qwen35, tekken, gpt-4o, deepseek-llm, deepseek-v3, kimi-k2, refact, starcoder and their kin",
             });
         };
-        let stages = kind.stages.iter().map(|p| Stage::new(p)).collect::<Result<_>>()?;
+        let stages = kind.stages.iter().map(|p| Stage::new(name, p)).collect::<Result<_>>()?;
         Ok((Self { stages }, kind))
+    }
+
+    /// The pre-tokenizer of the expression in the file `what`, as tiktoken runs it.
+    ///
+    /// # Errors
+    /// Expressions that are broken, or that look ahead anywhere but in the usual last alternatives.
+    pub(crate) fn of_pattern(what: &str, pattern: &str) -> Result<Self> {
+        let pattern = match pattern.strip_suffix(r"|\s+(?!\S)|\s+") {
+            Some(front) => Cow::Owned(format!(r"{front}|\s+")),
+            None => Cow::Borrowed(pattern),
+        };
+        Ok(Self { stages: vec![Stage::new(what, &pattern)?] })
     }
 
     /// Calls `word` with each word of `text` in order; joined they are the text.

@@ -3,23 +3,69 @@
 //! Source: sentencepiece_model.proto. Field 1 is a piece (1 text, 2 score, 3 kind), field 2 the trainer's settings,
 //! field 3 the normalizer's.
 
+use super::added::{self, SideFiles, Tokens};
+use super::decode::Decoding;
 use super::error::{Result, TextError};
+use super::parts::{Encoder, Parts};
+use super::special::SpecialSplit;
+use super::spm::{PieceTable, SpacePrefix, byte_token, push_piece};
+use super::vocab::{NONE, TokenKind, Vocab};
+
+/// Reads a `tokenizer.model` of type BPE and adds what the files beside it say. BOS goes in front of a text and no EOS
+/// behind it, as Llama and Mistral do.
+pub(crate) fn load(model: &[u8], files: &mut SideFiles) -> Result<Parts> {
+    let model = Model::parse(model)?;
+    let mut tokens: Tokens = Vec::with_capacity(model.pieces.len());
+    for piece in &model.pieces {
+        tokens.push((piece.text.to_owned(), TokenKind::from_number(piece.kind)));
+    }
+    let special = added::apply(files, &mut tokens);
+    let mut vocab = Vocab::with_capacity(tokens.len());
+    for (text, kind) in &tokens {
+        let pushed = vocab.push(*kind, |out| match byte_token(text) {
+            Some(byte) if *kind == TokenKind::Byte => out.push(byte),
+            _ => push_piece(text, out),
+        });
+        if !pushed {
+            return Err(TextError::broken("sentencepiece model", "more than 4 GiB of pieces"));
+        }
+    }
+    let prefix = match (model.add_dummy_prefix, files.add_prefix_space, files.legacy) {
+        (false, ..) | (_, Some(false), _) => SpacePrefix::Never,
+        (_, _, Some(false)) => SpacePrefix::AtStart,
+        _ => SpacePrefix::AfterControl,
+    };
+    let scores = model.pieces.iter().map(|p| p.score);
+    let table = PieceTable::new(&vocab, scores, model.unknown.unwrap_or(NONE), prefix);
+    Ok(Parts {
+        encoder: Encoder::Pieces(table, SpecialSplit::new(&special)?),
+        vocab,
+        decoding: Decoding { byte_level: false, strip_leading_space: prefix != SpacePrefix::Never },
+        prefix: model.bos.into_iter().collect(),
+        suffix: Vec::new(),
+        bos: model.bos,
+        eos: model.eos,
+        ends: model.eos.into_iter().collect(),
+        warnings: model.warnings,
+    })
+}
 
 /// One piece of the vocabulary.
-pub(crate) struct Piece<'a> {
-    pub(crate) text: &'a str,
-    pub(crate) score: f32,
-    /// A number of [`TokenKind`](super::vocab::TokenKind).
-    pub(crate) kind: i64,
+struct Piece<'a> {
+    text: &'a str,
+    score: f32,
+    /// A number of [`TokenKind`].
+    kind: i64,
 }
 
 /// What matters of a `tokenizer.model`.
-pub(crate) struct Model<'a> {
-    pub(crate) pieces: Vec<Piece<'a>>,
-    pub(crate) bos: Option<u32>,
-    pub(crate) eos: Option<u32>,
-    pub(crate) unknown: Option<u32>,
-    pub(crate) add_dummy_prefix: bool,
+struct Model<'a> {
+    pieces: Vec<Piece<'a>>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    unknown: Option<u32>,
+    add_dummy_prefix: bool,
+    warnings: Vec<String>,
 }
 
 /// The value of a protobuf field.
@@ -86,14 +132,37 @@ fn broken(reason: &str) -> TextError {
     TextError::broken("sentencepiece model", format!("not a valid tokenizer.model: {reason}"))
 }
 
+/// Whether the bytes are lines of base64 and a number, as tiktoken has them under the same name.
+fn is_tiktoken(bytes: &[u8]) -> bool {
+    let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();
+    let Some((token, rank)) = std::str::from_utf8(line).ok().and_then(|line| line.trim_end().split_once(' ')) else {
+        return false;
+    };
+    !token.is_empty()
+        && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
+        && rank.parse::<u32>().is_ok()
+}
+
 impl<'a> Model<'a> {
     /// Reads the message.
     ///
     /// # Errors
     /// Bytes that are no such message; models other than BPE (unigram, word, char) and normalizers other than
     /// identity, by name.
-    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self> {
-        let mut model = Model { pieces: Vec::new(), bos: None, eos: None, unknown: None, add_dummy_prefix: true };
+    fn parse(bytes: &'a [u8]) -> Result<Self> {
+        let mut model = Model {
+            pieces: Vec::new(),
+            bos: None,
+            eos: None,
+            unknown: None,
+            add_dummy_prefix: true,
+            warnings: Vec::new(),
+        };
+        if is_tiktoken(bytes) {
+            return Err(broken(
+                "it is a vocabulary of tiktoken, which is not read; a tokenizer.json of the same model is",
+            ));
+        }
         // The defaults of the format: unk 0, bos 1, eos 2.
         let mut special = [0, 1, 2];
         let mut kind = 1;
@@ -123,8 +192,17 @@ impl<'a> Model<'a> {
             let name = if name.is_empty() { format!("number {kind}") } else { name.to_owned() };
             return Err(TextError::Unsupported { what: "sentencepiece model type", name, supported: "bpe" });
         }
-        let id = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < model.pieces.len());
-        (model.unknown, model.bos, model.eos) = (id(special[0]), id(special[1]), id(special[2]));
+        let count = model.pieces.len();
+        let mut ids = [None; 3];
+        for ((id, said), name) in ids.iter_mut().zip(special).zip(["unk_id", "bos_id", "eos_id"]) {
+            *id = u32::try_from(said).ok().filter(|&id| (id as usize) < count);
+            // -1 says that there is none.
+            if id.is_none() && said != -1 {
+                let what = format!("{name} of the sentencepiece model is {said}, but it has {count} pieces");
+                model.warnings.push(format!("{what}: it is left out"));
+            }
+        }
+        [model.unknown, model.bos, model.eos] = ids;
         Ok(model)
     }
 

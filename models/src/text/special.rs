@@ -1,30 +1,29 @@
-//! Tokens that stand in the text as themselves: cutting them out before the rest is encoded, and which of them end
-//! a turn.
+//! Tokens that stand in the text as themselves: cutting them out before the rest is encoded.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::error::{Result, TextError};
-use super::vocab::{TokenKind, Vocab};
+use super::vocab::TokenKind;
 
-/// Markers that end an answer in the chat formats of the families, whatever the file's keys say.
-const END_OF_TURN: &[&str] = &[
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|eot|>",
-    "<|eom|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "<|end_of_turn|>",
-    "<end_of_turn>",
-    "<turn|>",
-    "<eos>",
-    "</s>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<｜end▁of▁sentence｜>",
-];
+/// A token that is matched as text.
+#[derive(Clone, Debug)]
+pub(crate) struct Special {
+    pub(crate) id: u32,
+    pub(crate) kind: TokenKind,
+    pub(crate) text: String,
+    pub(crate) place: Place,
+}
+
+/// What a special token takes of the text around it. The names are those of `added_tokens_decoder`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// It swallows the white space before it.
+    pub(crate) lstrip: bool,
+    /// It swallows the white space behind it.
+    pub(crate) rstrip: bool,
+    /// It is matched only where no letter or digit touches it.
+    pub(crate) single_word: bool,
+}
 
 /// A part of a text: plain, or one token.
 pub(crate) enum Fragment<'t> {
@@ -36,20 +35,21 @@ pub(crate) enum Fragment<'t> {
 #[derive(Debug, Default)]
 struct Finder {
     automaton: Option<AhoCorasick>,
-    ids: Vec<u32>,
+    tokens: Vec<(u32, Place)>,
 }
 
 impl Finder {
-    fn new<'a>(tokens: impl Iterator<Item = (u32, &'a str)>) -> Result<Self> {
-        let (ids, texts): (Vec<u32>, Vec<&str>) = tokens.filter(|(_, text)| !text.is_empty()).unzip();
-        if ids.is_empty() {
+    fn new<'a>(tokens: impl Iterator<Item = &'a Special>) -> Result<Self> {
+        let (tokens, texts): (Vec<_>, Vec<&str>) =
+            tokens.filter(|t| !t.text.is_empty()).map(|t| ((t.id, t.place), t.text.as_str())).unzip();
+        if tokens.is_empty() {
             return Ok(Self::default());
         }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(&texts)
             .map_err(|e| TextError::broken("special tokens", e.to_string()))?;
-        Ok(Self { automaton: Some(automaton), ids })
+        Ok(Self { automaton: Some(automaton), tokens })
     }
 }
 
@@ -63,13 +63,10 @@ pub(crate) struct SpecialSplit {
 }
 
 impl SpecialSplit {
-    /// `tokens` are the ids that are not plain text, with the text they are written as.
-    pub(crate) fn new(tokens: &[(u32, TokenKind, String)]) -> Result<Self> {
-        let user_defined = tokens.iter().filter(|t| t.1 == TokenKind::UserDefined);
-        Ok(Self {
-            all: Finder::new(tokens.iter().map(|t| (t.0, t.2.as_str())))?,
-            user_defined: Finder::new(user_defined.map(|t| (t.0, t.2.as_str())))?,
-        })
+    /// `tokens` are those that are not plain text.
+    pub(crate) fn new(tokens: &[Special]) -> Result<Self> {
+        let user_defined = tokens.iter().filter(|t| t.kind == TokenKind::UserDefined);
+        Ok(Self { all: Finder::new(tokens.iter())?, user_defined: Finder::new(user_defined)? })
     }
 
     /// Calls `each` with the fragments of `text` in order, none of them empty.
@@ -78,11 +75,19 @@ impl SpecialSplit {
         let mut at = 0;
         if let Some(automaton) = &finder.automaton {
             for found in automaton.find_iter(text) {
-                if found.start() > at {
-                    each(Fragment::Text(&text[at..found.start()]));
+                let (id, place) = finder.tokens[found.pattern().as_usize()];
+                // The token before may have swallowed the white space that this one starts with.
+                let before = &text[at.min(found.start())..found.start()];
+                let behind = &text[found.end()..];
+                if place.single_word && (before.ends_with(is_word) || behind.starts_with(is_word)) {
+                    continue;
                 }
-                each(Fragment::Token(finder.ids[found.pattern().as_usize()]));
-                at = found.end();
+                let plain = if place.lstrip { before.trim_end() } else { before };
+                if !plain.is_empty() {
+                    each(Fragment::Text(plain));
+                }
+                each(Fragment::Token(id));
+                at = found.end() + if place.rstrip { behind.len() - behind.trim_start().len() } else { 0 };
             }
         }
         if at < text.len() {
@@ -91,27 +96,8 @@ impl SpecialSplit {
     }
 }
 
-/// The ids of the vocabulary that are known end-of-turn markers. Only tokens apart from plain text count: a model may
-/// well write `</s>` as text.
-pub(crate) fn end_of_turn_markers(vocab: &Vocab) -> Vec<u32> {
-    let mut found: Vec<(u32, &str)> = Vec::new();
-    let mut harmony = false;
-    for (id, kind) in vocab.kinds() {
-        if !matches!(kind, TokenKind::Control | TokenKind::UserDefined) {
-            continue;
-        }
-        let Ok(text) = std::str::from_utf8(vocab.bytes(id)) else { continue };
-        if let Some(marker) = END_OF_TURN.iter().find(|m| **m == text) {
-            // Text that merely looks like the end of a sequence is user-defined in some files.
-            if *marker != "</s>" || kind == TokenKind::Control {
-                found.push((id, text));
-            }
-        }
-        harmony |= text == "<|channel|>";
-    }
-    // In the harmony format <|end|> closes a message in the middle of an answer.
-    harmony &= found.iter().any(|(_, text)| *text == "<|return|>");
-    found.into_iter().filter(|(_, text)| !harmony || *text != "<|end|>").map(|(id, _)| id).collect()
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 #[cfg(test)]
@@ -119,12 +105,17 @@ mod tests {
     use super::*;
 
     fn split(text: &str, parse_special: bool) -> Vec<String> {
-        let token = |id, kind, text: &str| (id, kind, text.to_owned());
+        let plain = Place::default();
+        let token = |id, kind, text: &str, place| Special { id, kind, text: text.to_owned(), place };
         let special = SpecialSplit::new(&[
-            token(7, TokenKind::Control, "<|a|>"),
-            token(8, TokenKind::Control, "<|a|>b"),
-            token(9, TokenKind::UserDefined, "<tool>"),
-            token(10, TokenKind::Control, ""),
+            token(7, TokenKind::Control, "<|a|>", plain),
+            token(8, TokenKind::Control, "<|a|>b", plain),
+            token(9, TokenKind::UserDefined, "<tool>", plain),
+            token(10, TokenKind::Control, "", plain),
+            token(11, TokenKind::Control, "<r>", Place { rstrip: true, ..plain }),
+            token(12, TokenKind::Control, "<l>", Place { lstrip: true, ..plain }),
+            token(13, TokenKind::Control, "<w>", Place { single_word: true, ..plain }),
+            token(14, TokenKind::Control, "\n\n", plain),
         ])
         .unwrap();
         let mut out = Vec::new();
@@ -144,21 +135,12 @@ mod tests {
         assert!(split("", true).is_empty());
     }
 
-    fn markers(tokens: &[(&str, TokenKind)]) -> Vec<u32> {
-        let mut vocab = Vocab::default();
-        for (text, kind) in tokens {
-            assert!(vocab.push(*kind, |b| b.extend_from_slice(text.as_bytes())));
-        }
-        end_of_turn_markers(&vocab)
-    }
-
     #[test]
-    fn end_of_turn_by_family() {
-        use TokenKind::{Control, Normal, UserDefined};
-        assert_eq!(markers(&[("<|im_end|>", Control), ("<|im_start|>", Control), ("</s>", UserDefined)]), [0]);
-        assert_eq!(markers(&[("<|end|>", Control), ("<|endoftext|>", Control)]), [0, 1], "phi-3");
-        let harmony = [("<|end|>", Control), ("<|return|>", Control), ("<|call|>", Control), ("<|channel|>", Control)];
-        assert_eq!(markers(&harmony), [1, 2], "gpt-oss goes on after <|end|>");
-        assert_eq!(markers(&[("</s>", Normal), ("<end_of_turn>", UserDefined)]), [1]);
+    fn white_space_beside_a_token_is_swallowed_where_it_says_so() {
+        assert_eq!(split("x <r> \n y", true), ["x ", "#11", "y"]);
+        assert_eq!(split("x <l> y", true), ["x", "#12", " y"]);
+        assert_eq!(split("<r>\u{3000}<l>", true), ["#11", "#12"]);
+        assert_eq!(split("<r> \n\n<r>", true), ["#11", "#14", "#11"]);
+        assert_eq!(split("x<w> <w>_ <w>", true), ["x<w> <w>_ ", "#13"]);
     }
 }

@@ -1,11 +1,11 @@
-//! Sentencepiece's BPE: the pair whose joined piece has the best score is joined first, and what has no piece is
-//! spelled in bytes. GGUF calls it `llama`.
+//! Sentencepiece's BPE: the pair whose joined piece has the best score is joined first, or the one that a list of
+//! merges has first, and what has no piece is spelled in bytes. GGUF calls it `llama`, with merges `gemma4`.
 //!
 //! Pieces are kept with plain spaces where the file writes `▁`, and so is the text while it is encoded.
 
 use std::borrow::Cow;
 
-use super::merge::{Merger, Merges, Symbol};
+use super::merge::{MergeTable, Merger, Merges, Symbol};
 use super::vocab::{NONE, TextIndex, TokenKind, Vocab};
 
 /// The visible space of sentencepiece, U+2581.
@@ -15,6 +15,8 @@ pub(crate) const SPACE: &str = "\u{2581}";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SpacePrefix {
     Never,
+    /// Where a text starts with plain text (transformers without `legacy`).
+    AtStart,
     /// Before the first text and after every token cut out of the text (llama.cpp).
     AfterEveryToken,
     /// Before the first text and after control tokens: user-defined pieces are part of the text (sentencepiece).
@@ -28,12 +30,19 @@ pub(crate) struct Pieces<'v> {
     table: &'v PieceTable,
 }
 
+/// Which pair is joined first.
+#[derive(Debug)]
+enum Order {
+    /// Per id: 0 for the best score.
+    Ranks(Vec<u32>),
+    Merges(MergeTable),
+}
+
 /// What the encoder needs beside the vocabulary.
 #[derive(Debug)]
 pub(crate) struct PieceTable {
     index: TextIndex,
-    /// Per id: 0 for the best score.
-    ranks: Vec<u32>,
+    order: Order,
     /// The token of each byte, [`NONE`] if the vocabulary has none.
     byte_ids: [u32; 256],
     unknown: u32,
@@ -43,15 +52,31 @@ pub(crate) struct PieceTable {
 impl PieceTable {
     /// `scores` has one number a token, `unknown` is [`NONE`] where the vocabulary has no such token.
     pub(crate) fn new(vocab: &Vocab, scores: impl Iterator<Item = f32>, unknown: u32, prefix: SpacePrefix) -> Self {
+        let mut ranks: Vec<u32> = scores.map(rank_of).take(vocab.len()).collect();
+        ranks.resize(vocab.len(), u32::MAX);
+        Self::with(vocab, TextIndex::new(vocab), Order::Ranks(ranks), unknown, prefix)
+    }
+
+    /// The encoder by published merges, `left right` with visible spaces, in order of rank.
+    pub(crate) fn by_merges<S: AsRef<str>>(
+        vocab: &Vocab,
+        merges: impl ExactSizeIterator<Item = S>,
+        unknown: u32,
+        prefix: SpacePrefix,
+    ) -> Self {
+        let index = TextIndex::new(vocab);
+        let merges = MergeTable::new(vocab, &index, merges, push_piece);
+        Self::with(vocab, index, Order::Merges(merges), unknown, prefix)
+    }
+
+    fn with(vocab: &Vocab, index: TextIndex, order: Order, unknown: u32, prefix: SpacePrefix) -> Self {
         let mut byte_ids = [NONE; 256];
         for (id, kind) in vocab.kinds() {
             if let (TokenKind::Byte, [byte]) = (kind, vocab.bytes(id)) {
                 byte_ids[*byte as usize] = id;
             }
         }
-        let mut ranks: Vec<u32> = scores.map(rank_of).take(vocab.len()).collect();
-        ranks.resize(vocab.len(), u32::MAX);
-        Self { index: TextIndex::new(vocab), ranks, byte_ids, unknown, prefix }
+        Self { index, order, byte_ids, unknown, prefix }
     }
 
     /// Appends the ids of `text`, which holds no special tokens; `space_first` puts a space in front of it.
@@ -88,9 +113,33 @@ impl PieceTable {
 impl Merges for Pieces<'_> {
     #[inline]
     fn rank(&self, text: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)> {
-        let id = self.table.index.get(self.vocab, left.joined(right, text));
-        (id != NONE).then(|| (self.table.ranks[id as usize], id))
+        match &self.table.order {
+            Order::Merges(merges) => merges.get(left.id, right.id),
+            Order::Ranks(ranks) => {
+                let id = self.table.index.get(self.vocab, left.joined(right, text));
+                (id != NONE).then(|| (ranks[id as usize], id))
+            }
+        }
     }
+}
+
+/// Appends the text of a piece, with plain spaces.
+pub(crate) fn push_piece(text: &str, out: &mut Vec<u8>) {
+    for (i, part) in text.split(SPACE).enumerate() {
+        if i > 0 {
+            out.push(b' ');
+        }
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// The byte that a token like `<0x0A>` stands for.
+pub(crate) fn byte_token(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() != 2 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    u8::from_str_radix(digits, 16).ok()
 }
 
 fn plain_spaces(text: &str, space_first: bool) -> Cow<'_, str> {
@@ -130,6 +179,15 @@ mod tests {
         let scores = [f32::INFINITY, 3.5, 0.0, -1e-9, -1.0, -2e9, f32::NEG_INFINITY, f32::NAN];
         assert!(scores.windows(2).all(|w| rank_of(w[0]) < rank_of(w[1])));
         assert_eq!(rank_of(0.0), rank_of(-0.0));
+    }
+
+    #[test]
+    fn byte_tokens() {
+        assert_eq!(byte_token("<0x0A>"), Some(10));
+        assert_eq!(byte_token("<0xff>"), Some(255));
+        assert_eq!(byte_token("<0x+A>"), None);
+        assert_eq!(byte_token("<0x0>"), None);
+        assert_eq!(byte_token("0x0A"), None);
     }
 
     #[test]

@@ -205,7 +205,7 @@ fn a_long_run_without_spaces_takes_no_quadratic_time() {
 fn what_is_not_supported_is_named() {
     let error = |meta: Meta| meta.load().unwrap_err().to_string();
     assert!(error(byte_pairs_meta("pre-of-tomorrow")).contains("pre-of-tomorrow"));
-    for name in ["bert", "t5", "rwkv", "gemma4"] {
+    for name in ["bert", "t5", "rwkv", "plamo2"] {
         let error = error(Meta::default().text("tokenizer.ggml.model", name));
         assert!(error.contains(name) && error.contains("gpt2"), "{error}");
     }
@@ -221,12 +221,10 @@ fn broken_tables_are_refused() {
     assert!(meta().array("tokenizer.ggml.tokens", 4, 0).load().is_err());
     let short = meta().strings("tokenizer.ggml.tokens", &tokens).kinds(&[1]).load();
     assert!(short.unwrap_err().to_string().contains("token_type has 1 kinds for 2 tokens"));
-    // A special id out of range counts as none; merges without their tokens never apply.
+    // Merges without their tokens never apply.
     let odd = ["".to_owned(), " ".to_owned(), "a".to_owned(), "a b c".to_owned(), "x y".to_owned()];
     let meta = meta().strings("tokenizer.ggml.tokens", &tokens).strings("tokenizer.ggml.merges", &odd);
-    let t = meta.number("tokenizer.ggml.bos_token_id", 77).flag("tokenizer.ggml.add_bos_token", true).load().unwrap();
-    assert_eq!(t.bos(), None);
-    assert_eq!(t.encode("abc", true, true).unwrap(), [0, 1]);
+    assert_eq!(meta.load().unwrap().encode("abc", true, true).unwrap(), [0, 1]);
 }
 
 /// `<unk>` 0, `<s>` 1, `</s>` 2, bytes 3–258, then pieces.
@@ -263,7 +261,7 @@ fn pieces_meta() -> Meta {
 }
 
 /// The same vocabulary as a sentencepiece model, built field by field.
-fn sentencepiece_model(model_type: u8, squeeze: u8) -> Vec<u8> {
+pub(in crate::text) fn sentencepiece_model(model_type: u8, squeeze: u8) -> Vec<u8> {
     let (tokens, kinds, scores) = piece_tokens();
     let mut out = Vec::new();
     for ((text, kind), score) in tokens.iter().zip(kinds).zip(scores) {
@@ -331,7 +329,7 @@ fn sentencepiece_models() {
     }
 }
 
-const JSON: &str = r#"{"version":"1.0","truncation":null,"padding":null,
+pub(in crate::text) const JSON: &str = r#"{"version":"1.0","truncation":null,"padding":null,
  "added_tokens":[
   {"id":0,"content":"<s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
   {"id":6,"content":"<|eot_id|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
@@ -363,23 +361,20 @@ fn tokenizer_json() {
 }
 
 #[test]
-fn folders_say_what_ends_an_answer() {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-    assert!(matches!(Tokenizer::from_folder(folder.path()), Err(TextError::NoTokenizer { .. })));
-    assert!(Tokenizer::from_path(folder.path()).is_err());
-    write("tokenizer.json", JSON);
-    write("config.json", r#"{"eos_token_id": 1}"#);
-    let t = Tokenizer::from_path(folder.path()).unwrap();
-    assert_eq!((t.eos(), t.end_of_turn_ids()), (Some(1), &[1, 6][..]));
-    write("generation_config.json", r#"{"eos_token_id": [2, 4, 999]}"#);
-    write("tokenizer_config.json", r#"{"eos_token": {"content": "<|eot_id|>"}, "add_bos_token": false}"#);
-    let t = Tokenizer::from_path(folder.path()).unwrap();
-    assert_eq!((t.eos(), t.end_of_turn_ids()), (Some(6), &[6, 2, 4][..]));
-    assert!(!t.add_bos_default());
-    write("config.json", "not json");
-    assert!(Tokenizer::from_path(folder.path()).unwrap_err().to_string().contains("config.json"));
-    assert!(Tokenizer::from_path(folder.path().join("none.json")).is_err());
+fn a_text_that_begins_with_bos_is_told() {
+    let t = Tokenizer::from_tokenizer_json("test", JSON.as_bytes()).unwrap();
+    assert_eq!(t.doubled_bos("<s>hi").as_deref(), Some("<s>"));
+    assert_eq!(t.doubled_bos("hi<s>"), None);
+    assert_eq!(byte_pairs("llama-bpe").doubled_bos("<|start▁of|>he").as_deref(), Some("<|start▁of|>"));
+    assert_eq!(byte_pairs("qwen2").doubled_bos("<|start▁of|>he"), None, "qwen adds none");
+}
+
+#[test]
+fn an_id_of_the_post_processor_beyond_the_vocabulary_is_left_out() {
+    let json = JSON.replace(r#""ids":[0]"#, r#""ids":[50]"#);
+    let t = Tokenizer::from_tokenizer_json("test", json.as_bytes()).unwrap();
+    assert_eq!((t.encode("hi", true, true).unwrap(), t.bos()), (vec![3], None));
+    assert!(t.warnings()[0].contains("50") && t.warnings()[0].contains("post-processor"), "{:?}", t.warnings());
 }
 
 fn stream_equals_whole(t: &Tokenizer, ids: &[u32], skip_special: bool) {

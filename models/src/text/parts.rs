@@ -1,0 +1,79 @@
+//! What every loader makes out of its file: an encoder, a vocabulary and the special ids.
+
+use super::bpe::BytePairs;
+use super::decode::Decoding;
+use super::error::Result;
+use super::hf::Pipeline;
+use super::merge::Merger;
+use super::special::{Fragment, SpecialSplit};
+use super::spm::{PieceTable, SpacePrefix};
+use super::vocab::{TokenKind, Vocab};
+
+/// The ways to encode.
+#[derive(Debug)]
+pub(crate) enum Encoder {
+    Pipeline(Box<Pipeline>),
+    BytePairs(BytePairs, SpecialSplit),
+    Pieces(PieceTable, SpecialSplit),
+}
+
+/// What a loader finds in a file.
+pub(crate) struct Parts {
+    pub(crate) encoder: Encoder,
+    pub(crate) vocab: Vocab,
+    pub(crate) decoding: Decoding,
+    /// Ids that go before and after a text when special tokens are added.
+    pub(crate) prefix: Vec<u32>,
+    pub(crate) suffix: Vec<u32>,
+    pub(crate) bos: Option<u32>,
+    pub(crate) eos: Option<u32>,
+    /// The ids that end an answer by the file's own words.
+    pub(crate) ends: Vec<u32>,
+    /// What the file says that cannot be, and what is made of it.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Encoder {
+    /// Appends the ids of `text`.
+    pub(crate) fn encode(&self, vocab: &Vocab, text: &str, parse_special: bool, out: &mut Vec<u32>) -> Result<()> {
+        let mut merger = Merger::default();
+        match self {
+            Encoder::Pipeline(pipeline) => pipeline.encode(text, parse_special, out)?,
+            Encoder::BytePairs(pairs, special) => special.split(text, parse_special, |fragment| match fragment {
+                Fragment::Token(id) => out.push(id),
+                Fragment::Text(text) => pairs.encode(vocab, text, &mut merger, out),
+            }),
+            Encoder::Pieces(pieces, special) => {
+                let mut space_next = pieces.prefix != SpacePrefix::Never;
+                special.split(text, parse_special, |fragment| match fragment {
+                    Fragment::Token(id) => {
+                        let control = vocab.kind(id) != Some(TokenKind::UserDefined);
+                        if space_next && !control && pieces.prefix == SpacePrefix::AfterControl {
+                            // The prefix goes in front of the whole text, even where that starts with a token.
+                            pieces.encode(vocab, "", true, &mut merger, out);
+                        }
+                        space_next = match pieces.prefix {
+                            SpacePrefix::Never | SpacePrefix::AtStart => false,
+                            SpacePrefix::AfterEveryToken => true,
+                            SpacePrefix::AfterControl => control,
+                        };
+                        out.push(id);
+                    }
+                    Fragment::Text(text) => {
+                        pieces.encode(vocab, text, std::mem::take(&mut space_next), &mut merger, out);
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The id, unless it lies beyond the vocabulary: then `warnings` says so. `what` names who says the id.
+pub(crate) fn in_range(id: i128, vocab: &Vocab, what: &str, warnings: &mut Vec<String>) -> Option<u32> {
+    let fits = u32::try_from(id).ok().filter(|&id| (id as usize) < vocab.len());
+    if fits.is_none() {
+        warnings.push(format!("{what} is {id}, but the vocabulary has {} tokens: it is left out", vocab.len()));
+    }
+    fits
+}
