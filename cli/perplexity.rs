@@ -1,6 +1,6 @@
 //! `handmill perplexity`: how well a model predicts a text.
 
-use crate::{args::Global, error::CliError, fetch, input, out, run::KvType, session, terminal::note};
+use crate::{args::Global, error::CliError, fetch, input, out, run::KvType, session, terminal::note, tokenize};
 use serde_json::json;
 use std::{io::IsTerminal, path::PathBuf, time::Instant};
 
@@ -32,7 +32,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let (model, mut engine) = session::with_ctx(global, &args.model, args.kv_type.into(), Some(window))?;
     let ids = model
         .tokenizer()
-        .and_then(|tokenizer| Ok(tokenizer.encode(&text, true, false)?))
+        .and_then(|tokenizer| Ok(tokenize::ids(tokenizer, &text, true, false)?))
         .map_err(|e| CliError::because("could not tokenize the text", e))?;
     let start = Instant::now();
     let live = std::io::stderr().is_terminal();

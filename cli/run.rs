@@ -7,6 +7,7 @@ use crate::{
     interrupt::{self, LastWords},
     memory, out, profile, session,
     terminal::{human_bytes, note},
+    tokenize,
 };
 use handmill_models::{GenerateOptions, GenerateStats, KvChoice, StopReason, engine::sampling::SamplingParams};
 use serde_json::json;
@@ -146,7 +147,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let (model, mut engine) = session::open(global, &args.model, args.kv_type.into())?;
     let ids = model
         .tokenizer()
-        .and_then(|tokenizer| Ok(tokenizer.encode(&prompt, true, args.parse_special)?))
+        .and_then(|tokenizer| Ok(tokenize::ids(tokenizer, &prompt, true, args.parse_special)?))
         .map_err(|e| CliError::because("could not tokenize the prompt", e))?;
     let options = GenerateOptions {
         max_tokens: Some(args.max_tokens),

@@ -1,7 +1,7 @@
 //! `handmill tokenize`: text to token ids.
 
-use crate::{args::Global, error::CliError, fetch, input, out};
-use handmill_models::text::Tokenizer;
+use crate::{args::Global, error::CliError, fetch, input, out, terminal::note};
+use handmill_models::text::{TextError, Tokenizer};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -26,12 +26,24 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let missing = "no text: give it after the model, with --file FILE, or on standard input";
     let text = input::text(args.text.as_deref(), args.file.as_deref(), missing)?;
     let tokenizer = open(&args.model)?;
-    let ids = tokenizer.encode(&text, !args.no_special, !args.no_special).map_err(failed)?;
+    let ids = ids(&tokenizer, &text, !args.no_special, !args.no_special).map_err(failed)?;
     if global.json {
         return out::json(&json!({ "ids": ids }));
     }
     let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
     out::text(&(ids.join(" ") + "\n"))
+}
+
+/// The ids of a text, as [`Tokenizer::encode`] gives them; says on standard error what is odd about tokenizer and text.
+pub fn ids(tokenizer: &Tokenizer, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>, TextError> {
+    for warning in tokenizer.warnings() {
+        note(&format!("warning: {warning}"));
+    }
+    if let Some(bos) = tokenizer.doubled_bos(text).filter(|_| add_special) {
+        let then = if parse_special { "now it stands there twice" } else { "in the text it is no token" };
+        note(&format!("warning: the text begins with {bos}, the BOS token, which is added by itself; {then}"));
+    }
+    tokenizer.encode(text, add_special, parse_special)
 }
 
 /// The tokenizer of what the user calls a model.
