@@ -199,11 +199,7 @@ fn format_of(name: &str, shape: &[usize], wanted: DType) -> DType {
 /// `wanted`, or the nearest format whose blocks divide a row of `row` elements: of 256-element formats first the
 /// 32-element one that llama.cpp's quantiser takes, then f16.
 pub fn fallback(wanted: DType, row: usize) -> DType {
-    let smaller = match wanted {
-        DType::Q4_K => DType::Q5_0,
-        DType::Q5_K => DType::Q5_1,
-        _ => DType::Q8_0,
-    };
+    let smaller = wanted.format().smaller.unwrap_or(DType::Q8_0);
     let mut candidates = [wanted, smaller].into_iter();
     candidates.find(|d| d.row_bytes(row).is_some()).unwrap_or(DType::F16)
 }

@@ -2,7 +2,7 @@
 // host's scalar decode. No step of a model runs this.
 //
 //   weights   a row of blocks as in the file (lib/<format>.wgsl)     out   f32: elements by FORMAT_at, then by groups
-//   FORMAT   the format     FLOAT   it has no blocks: groups are of four elements
+//   FORMAT   the format     KIND   how its groups are read: float (of four elements), bytes or signed
 //
 // One invocation an element, 64 a workgroup as every adapter allows: nobody waits for it. Bytes: the row, a second time
 // from the cache, and 8 an element written. Flops: the format's unpacking twice.
@@ -24,7 +24,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     out[i] = ${FORMAT}_at(params.row_byte, i);
-#if FLOAT
+#if KIND == float
     // Groups of four; the last elements of a row that four does not divide are not in one.
     let four = i & ~3u;
     if four + 4u <= params.elements {
@@ -37,11 +37,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let group = ${FORMAT}_group(params.row_byte, i >> 5u);
     var quants = group.q;
     let word = quants[(i >> 2u) & 7u];
-#if FORMAT == q8_0
-    var q = signed_to_f32(word);
-#else
-    var q = bytes_to_f32(word);
-#endif
+    var q = ${KIND}_to_f32(word);
     let scale = select(group.scale.zw, group.scale.xy, (i & 31u) < 16u);
     out[params.elements + i] = scale.x * q[i & 3u] + scale.y;
 #endif

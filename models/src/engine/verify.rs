@@ -143,14 +143,7 @@ fn difference(got: &[f32], want: &[f32], scale: &[f32]) -> (f64, usize) {
 /// GPUs, and the formats of 256 elements share one scale among more of them. Where a kernel reads wrong numbers, errors
 /// are near 1.
 fn bound(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
-    let of_format = |dtype: DType| match dtype {
-        DType::F32 => 2e-3,
-        DType::F16 | DType::BF16 => 1e-2,
-        DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => 5e-2,
-        DType::F8_E4M3 => 2e-3,
-        DType::MXFP4 | DType::MXFP4_SPLIT => 1e-1,
-        DType::Q4_K | DType::Q5_K | DType::Q6_K => 1e-1,
-    };
+    let of_format = |dtype: DType| dtype.format().device_error;
     match &plan.steps[seen.step].kind {
         StepKind::Linear(linear) => {
             let part = linear.parts.iter().find(|p| p.output == seen.addend.unwrap_or(seen.value));

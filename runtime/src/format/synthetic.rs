@@ -19,8 +19,8 @@ const PART: usize = 1 << 20;
 
 impl Tensor {
     /// A tensor of random values spread evenly between the two of `range`, as `dtype` rounds them. Seed and shape
-    /// decide its bytes; the number of threads that write them does not. `None` where blocks do not divide the rows
-    /// or sizes overflow.
+    /// decide its bytes; the number of threads that write them does not. `None` where blocks do not divide the rows,
+    /// sizes overflow or the format cannot be written.
     ///
     /// # Errors
     /// Where the memory cannot be had.
@@ -32,7 +32,7 @@ impl Tensor {
         threads: NonZeroUsize,
     ) -> io::Result<Option<Self>> {
         let Some(len) = Self::byte_len(dtype, shape) else { return Ok(None) };
-        let blocks = RandomBlocks::new(dtype, range, seed);
+        let Ok(blocks) = RandomBlocks::new(dtype, range, seed) else { return Ok(None) };
         let part = PART / dtype.block_bytes() * dtype.block_bytes();
         let fill = |first: usize, bytes: &mut [u8]| {
             for (i, part) in bytes.chunks_mut(part).enumerate() {

@@ -7,7 +7,25 @@
 //! The same bits in the right places of a binary16 are a number 2^8 times too small, subnormals included: so vectors
 //! decode it.
 
-use super::{Block, f16_to_f32};
+use super::{ActForm, Block, Encode, Format, f16_to_f32};
+
+/// The declaration.
+pub(super) const F8_E4M3: Format = Format {
+    name: "f8_e4m3",
+    block_len: 1,
+    block_bytes: 1,
+    alignment: 1,
+    quants: None,
+    acts: ActForm::F32,
+    beyond_f16: false,
+    apart: false,
+    table: None,
+    decode: Format::decoder::<F8E4M3, 1>(),
+    encode: Format::encoder::<F8E4M3, 1>(1.0 / 16.0),
+    smaller: None,
+    scales: &[],
+    device_error: 2e-3,
+};
 
 /// One element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -51,7 +69,9 @@ impl Block<1> for F8E4M3 {
     fn decode(&self) -> [f32; 1] {
         [self.to_f32()]
     }
+}
 
+impl Encode<1> for F8E4M3 {
     fn encode([x]: &[f32; 1]) -> Self {
         Self::from_f32(*x)
     }

@@ -6,7 +6,7 @@
 //! f16   seeeeemm mmmmmmmm                      up to 65504, 11 bits of precision
 //! ```
 
-use super::Block;
+use super::{ActForm, Block, Encode, Format};
 
 /// The value of a binary16.
 #[inline]
@@ -77,6 +77,24 @@ impl F16Le {
     }
 }
 
+/// The declaration.
+pub(super) const F32: Format = Format {
+    name: "f32",
+    block_len: 1,
+    block_bytes: 4,
+    alignment: 4,
+    quants: None,
+    acts: ActForm::F32,
+    beyond_f16: true,
+    apart: false,
+    table: None,
+    decode: Format::decoder::<F32Element, 1>(),
+    encode: Format::encoder::<F32Element, 1>(0.0),
+    smaller: None,
+    scales: &[],
+    device_error: 2e-3,
+};
+
 /// A binary32 at any address.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(transparent)]
@@ -86,11 +104,31 @@ impl Block<1> for F32Element {
     fn decode(&self) -> [f32; 1] {
         [f32::from_le_bytes(self.0)]
     }
+}
 
+impl Encode<1> for F32Element {
     fn encode([x]: &[f32; 1]) -> Self {
         Self(x.to_le_bytes())
     }
 }
+
+/// The declaration.
+pub(super) const F16: Format = Format {
+    name: "f16",
+    block_len: 1,
+    block_bytes: 2,
+    alignment: 2,
+    quants: None,
+    acts: ActForm::F32,
+    beyond_f16: false,
+    apart: false,
+    table: None,
+    decode: Format::decoder::<F16Element, 1>(),
+    encode: Format::encoder::<F16Element, 1>(0.0005),
+    smaller: None,
+    scales: &[],
+    device_error: 1e-2,
+};
 
 /// A binary16 element; beyond its range it is infinite, as in any conversion.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -101,11 +139,31 @@ impl Block<1> for F16Element {
     fn decode(&self) -> [f32; 1] {
         [self.0.to_f32()]
     }
+}
 
+impl Encode<1> for F16Element {
     fn encode([x]: &[f32; 1]) -> Self {
         Self(F16Le(f32_to_f16(*x).to_le_bytes()))
     }
 }
+
+/// The declaration.
+pub(super) const BF16: Format = Format {
+    name: "bf16",
+    block_len: 1,
+    block_bytes: 2,
+    alignment: 2,
+    quants: None,
+    acts: ActForm::F32,
+    beyond_f16: true,
+    apart: false,
+    table: None,
+    decode: Format::decoder::<Bf16Element, 1>(),
+    encode: Format::encoder::<Bf16Element, 1>(0.004),
+    smaller: None,
+    scales: &[],
+    device_error: 1e-2,
+};
 
 /// A bfloat16 element.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -116,7 +174,9 @@ impl Block<1> for Bf16Element {
     fn decode(&self) -> [f32; 1] {
         [bf16_to_f32(u16::from_le_bytes(self.0))]
     }
+}
 
+impl Encode<1> for Bf16Element {
     fn encode([x]: &[f32; 1]) -> Self {
         Self(f32_to_bf16(*x).to_le_bytes())
     }

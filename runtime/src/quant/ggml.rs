@@ -1,4 +1,4 @@
-//! The numbers that GGUF files give to element types, also of those that have no kernels here: their names are for
+//! The numbers that GGUF files give to element types, also to those that have no kernels here: their names are for
 //! messages, their sizes for checking a file whose other tensors can be used.
 
 use super::DType;
@@ -7,12 +7,22 @@ use std::borrow::Cow;
 /// Number, name, elements of a block, bytes of a block.
 type Row = (u32, &'static str, usize, usize);
 
-/// Types that this runtime lists and does not compute with. Numbers that are missing here and in
-/// [`DType::to_ggml`] were withdrawn by their inventors or are newer than this table.
-const OTHERS: [Row; 23] = [
+/// All types that GGUF files have. Numbers that are missing here were withdrawn by their inventors or are newer than this
+/// table. A format of ours is the row of its name.
+const TYPES: [Row; 35] = [
+    (0, "f32", 1, 4),
+    (1, "f16", 1, 2),
+    (2, "q4_0", 32, 18),
+    (3, "q4_1", 32, 20),
+    (6, "q5_0", 32, 22),
+    (7, "q5_1", 32, 24),
+    (8, "q8_0", 32, 34),
     (9, "q8_1", 32, 40),
     (10, "q2_k", 256, 84),
     (11, "q3_k", 256, 110),
+    (12, "q4_k", 256, 144),
+    (13, "q5_k", 256, 176),
+    (14, "q6_k", 256, 210),
     (15, "q8_k", 256, 292),
     (16, "iq2_xxs", 256, 66),
     (17, "iq2_xs", 256, 74),
@@ -28,8 +38,10 @@ const OTHERS: [Row; 23] = [
     (27, "i64", 1, 8),
     (28, "f64", 1, 8),
     (29, "iq1_m", 256, 56),
+    (30, "bf16", 1, 2),
     (34, "tq1_0", 256, 54),
     (35, "tq2_0", 256, 66),
+    (39, "mxfp4", 32, 17),
     (40, "nvfp4", 64, 36),
     (41, "q1_0", 128, 18),
     (42, "q2_0", 64, 18),
@@ -57,46 +69,28 @@ impl GgmlType {
 
     /// Its name in lower case; of an unknown type, its number.
     pub fn name(self) -> Cow<'static, str> {
-        match (self.dtype(), self.row()) {
-            (Some(dtype), _) => dtype.name().into(),
-            (None, Some(row)) => row.1.into(),
-            (None, None) => format!("ggml type {}", self.0).into(),
-        }
+        self.row().map_or_else(|| format!("ggml type {}", self.0).into(), |row| row.1.into())
     }
 
     /// Elements and bytes of a block; `None` where the type is unknown.
     pub fn block(self) -> Option<(usize, usize)> {
-        let known = self.dtype().map(|d| (d.block_len(), d.block_bytes()));
-        known.or_else(|| self.row().map(|row| (row.2, row.3)))
+        self.row().map(|row| (row.2, row.3))
     }
 
     fn row(self) -> Option<&'static Row> {
-        OTHERS.iter().find(|row| row.0 == self.0)
+        TYPES.iter().find(|row| row.0 == self.0)
     }
 }
 
 impl DType {
     /// The number that GGUF files give to this type; `None` for types that only other files have.
-    pub const fn to_ggml(self) -> Option<u32> {
-        Some(match self {
-            DType::F8_E4M3 | DType::MXFP4_SPLIT => return None,
-            DType::F32 => 0,
-            DType::F16 => 1,
-            DType::Q4_0 => 2,
-            DType::Q4_1 => 3,
-            DType::Q5_0 => 6,
-            DType::Q5_1 => 7,
-            DType::Q8_0 => 8,
-            DType::Q4_K => 12,
-            DType::Q5_K => 13,
-            DType::Q6_K => 14,
-            DType::BF16 => 30,
-            DType::MXFP4 => 39,
-        })
+    pub fn to_ggml(self) -> Option<u32> {
+        TYPES.iter().find(|row| row.1 == self.name()).map(|row| row.0)
     }
 
     /// The type of that number in GGUF files; `None` for those of [`GgmlType`] that have no kernels here.
     pub fn from_ggml(number: u32) -> Option<DType> {
-        DType::ALL.into_iter().find(|d| d.to_ggml() == Some(number))
+        let name = GgmlType(number).row()?.1;
+        DType::ALL.into_iter().find(|d| d.name() == name)
     }
 }

@@ -8,10 +8,48 @@
 //! nibble = seem: s sign, ee exponent, m fraction: 0, ½, 1, 1½, 2, 3, 4, 6
 //! ```
 
-use super::Block;
+use super::{ActForm, Block, Encode, Format, Quants, Scale};
 
 /// Twice the sixteen values.
 pub const MXFP4_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// The declaration of the layout in GGUF files.
+pub(super) const MXFP4: Format = Format {
+    name: "mxfp4",
+    block_len: 32,
+    block_bytes: 17,
+    alignment: 1,
+    // As many bits as its doubled values take when they are centred.
+    quants: Some(Quants { bits: 5, signed: false, zero: 16, group: 32, minima: false }),
+    acts: ActForm::Q8Groups,
+    beyond_f16: true,
+    apart: false,
+    table: None,
+    decode: Format::decoder::<BlockMXFP4, 32>(),
+    // What lies between 6 and 8 times the scale becomes 6 times.
+    encode: Format::encoder::<BlockMXFP4, 32>(0.13),
+    smaller: None,
+    scales: &[Scale::Exponent { at: 0, least: 117 }],
+    device_error: 1e-1,
+};
+
+/// The declaration of the layout in safetensors.
+pub(super) const MXFP4_SPLIT: Format = Format {
+    name: "mxfp4_split",
+    block_len: 32,
+    block_bytes: 16,
+    alignment: 1,
+    quants: Some(Quants { bits: 5, signed: false, zero: 16, group: 32, minima: false }),
+    acts: ActForm::Q8Pairs,
+    beyond_f16: true,
+    apart: true,
+    table: None,
+    decode: Format::decoder::<BlockMXFP4Split, 32>(),
+    encode: None,
+    smaller: None,
+    scales: &[],
+    device_error: 1e-1,
+};
 
 /// A block in a GGUF file.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -73,7 +111,9 @@ impl Block<32> for BlockMXFP4 {
             doubled(nibble) / 2.0 * d
         })
     }
+}
 
+impl Encode<32> for BlockMXFP4 {
     fn encode(x: &[f32; 32]) -> Self {
         let e = exponent(x);
         let d = e8m0_to_f32(e);
@@ -84,10 +124,6 @@ impl Block<32> for BlockMXFP4 {
 impl Block<32> for BlockMXFP4Split {
     fn decode(&self) -> [f32; 32] {
         std::array::from_fn(|i| doubled(self.qs[i / 2] >> (4 * (i % 2))) / 2.0)
-    }
-
-    fn encode(x: &[f32; 32]) -> Self {
-        Self { qs: std::array::from_fn(|i| nearest(x[2 * i]) | nearest(x[2 * i + 1]) << 4) }
     }
 }
 

@@ -6,7 +6,26 @@
 //! byte k of qs:  hhhh llll   l = quant of element k, h = quant of element k + 16
 //! ```
 
-use super::{Block, F16Le, signed_extreme};
+use super::{ActForm, Block, Encode, F16Le, Format, Quants, Scale, signed_extreme};
+
+/// The declaration.
+pub(super) const Q4_0: Format = Format {
+    name: "q4_0",
+    block_len: 32,
+    block_bytes: 18,
+    alignment: 2,
+    quants: Some(Quants { bits: 4, signed: false, zero: 8, group: 32, minima: false }),
+    acts: ActForm::Q8Groups,
+    beyond_f16: false,
+    apart: false,
+    table: None,
+    decode: Format::decoder::<BlockQ4_0, 32>(),
+    // The extreme opposite to the one that sets the scale is cut off by up to a whole step.
+    encode: Format::encoder::<BlockQ4_0, 32>(1.0 / 16.0 + 0.01),
+    smaller: None,
+    scales: &[Scale::Half { at: 0, size: 0.02 }],
+    device_error: 5e-2,
+};
 
 /// A block in the file.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -26,7 +45,9 @@ impl Block<32> for BlockQ4_0 {
             d * (f32::from(q) - 8.0)
         })
     }
+}
 
+impl Encode<32> for BlockQ4_0 {
     /// The element of largest magnitude becomes −8, so that the whole range is used on its side; ties round up.
     fn encode(x: &[f32; 32]) -> Self {
         let d = signed_extreme(x) / -8.0;

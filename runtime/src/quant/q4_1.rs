@@ -6,7 +6,25 @@
 //! byte k of qs:  hhhh llll   l = quant of element k, h = quant of element k + 16
 //! ```
 
-use super::{Block, F16Le, extent};
+use super::{ActForm, Block, Encode, F16Le, Format, Quants, Scale, extent};
+
+/// The declaration.
+pub(super) const Q4_1: Format = Format {
+    name: "q4_1",
+    block_len: 32,
+    block_bytes: 20,
+    alignment: 4,
+    quants: Some(Quants { bits: 4, signed: false, zero: 0, group: 32, minima: true }),
+    acts: ActForm::Q8Groups,
+    beyond_f16: false,
+    apart: false,
+    table: None,
+    decode: Format::decoder::<BlockQ4_1, 32>(),
+    encode: Format::encoder::<BlockQ4_1, 32>(0.5 / 15.0 + 0.002),
+    smaller: None,
+    scales: &[Scale::Half { at: 0, size: 0.02 }, Scale::Half { at: 2, size: 0.1 }],
+    device_error: 5e-2,
+};
 
 /// A block in the file.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -28,7 +46,9 @@ impl Block<32> for BlockQ4_1 {
             d * f32::from(q) + m
         })
     }
+}
 
+impl Encode<32> for BlockQ4_1 {
     /// The smallest element becomes quant 0 and the largest 15.
     fn encode(x: &[f32; 32]) -> Self {
         let (min, max) = extent(x);

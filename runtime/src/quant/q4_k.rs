@@ -7,7 +7,26 @@
 //! byte k of the c-th 32 of qs:  hhhh llll   l = element 64c + k (sub-block 2c), h = element 64c + 32 + k (2c + 1)
 //! ```
 
-use super::{Block, F16Le, k_scales};
+use super::{ActForm, Block, DType, Encode, F16Le, Format, Quants, Scale, k_scales};
+
+/// The declaration.
+pub(super) const Q4_K: Format = Format {
+    name: "q4_k",
+    block_len: 256,
+    block_bytes: 144,
+    alignment: 4,
+    quants: Some(Quants { bits: 4, signed: false, zero: 0, group: 32, minima: true }),
+    acts: ActForm::Q8Chunks,
+    beyond_f16: false,
+    apart: false,
+    table: None,
+    decode: Format::decoder::<BlockQ4_K, 256>(),
+    // Half a step, the search, and scales and minima that are rounded to 1/63 of the largest.
+    encode: Format::encoder::<BlockQ4_K, 256>(1.5 / 15.0),
+    smaller: Some(DType::Q5_0),
+    scales: &[Scale::Half { at: 0, size: 0.0005 }, Scale::Half { at: 2, size: 0.0003 }],
+    device_error: 1e-1,
+};
 
 /// A block in the file.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -33,7 +52,9 @@ impl Block<256> for BlockQ4_K {
             (d * f32::from(scales[sub])) * f32::from(q) - dmin * f32::from(minima[sub])
         })
     }
+}
 
+impl Encode<256> for BlockQ4_K {
     fn encode(x: &[f32; 256]) -> Self {
         let k_scales::Fitted { d, dmin, scales, quants } = k_scales::fit(x, 15);
         let qs = std::array::from_fn(|k| {

@@ -7,7 +7,26 @@
 //! bit  i of qh:  fifth bit of the quant of element i (qh is little-endian)
 //! ```
 
-use super::{Block, F16Le, signed_extreme};
+use super::{ActForm, Block, Encode, F16Le, Format, Quants, Scale, signed_extreme};
+
+/// The declaration.
+pub(super) const Q5_0: Format = Format {
+    name: "q5_0",
+    block_len: 32,
+    block_bytes: 22,
+    alignment: 2,
+    quants: Some(Quants { bits: 5, signed: false, zero: 16, group: 32, minima: false }),
+    acts: ActForm::Q8Groups,
+    beyond_f16: false,
+    apart: false,
+    table: None,
+    decode: Format::decoder::<BlockQ5_0, 32>(),
+    // As in Q4_0.
+    encode: Format::encoder::<BlockQ5_0, 32>(1.0 / 32.0 + 0.01),
+    smaller: None,
+    scales: &[Scale::Half { at: 0, size: 0.02 }],
+    device_error: 5e-2,
+};
 
 /// A block in the file.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -27,7 +46,9 @@ impl Block<32> for BlockQ5_0 {
         let quants = unpack(&self.qh, &self.qs);
         quants.map(|q| d * (f32::from(q) - 16.0))
     }
+}
 
+impl Encode<32> for BlockQ5_0 {
     /// The element of largest magnitude becomes −16, so that the whole range is used on its side; ties round up.
     fn encode(x: &[f32; 32]) -> Self {
         let d = signed_extreme(x) / -16.0;

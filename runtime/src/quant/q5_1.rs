@@ -7,7 +7,25 @@
 //! bit  i of qh:  fifth bit of the quant of element i (qh is little-endian)
 //! ```
 
-use super::{Block, F16Le, extent, q5_0};
+use super::{ActForm, Block, Encode, F16Le, Format, Quants, Scale, extent, q5_0};
+
+/// The declaration.
+pub(super) const Q5_1: Format = Format {
+    name: "q5_1",
+    block_len: 32,
+    block_bytes: 24,
+    alignment: 4,
+    quants: Some(Quants { bits: 5, signed: false, zero: 0, group: 32, minima: true }),
+    acts: ActForm::Q8Groups,
+    beyond_f16: false,
+    apart: false,
+    table: None,
+    decode: Format::decoder::<BlockQ5_1, 32>(),
+    encode: Format::encoder::<BlockQ5_1, 32>(0.5 / 31.0 + 0.002),
+    smaller: None,
+    scales: &[Scale::Half { at: 0, size: 0.02 }, Scale::Half { at: 2, size: 0.1 }],
+    device_error: 5e-2,
+};
 
 /// A block in the file.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -29,7 +47,9 @@ impl Block<32> for BlockQ5_1 {
         let quants = q5_0::unpack(&self.qh, &self.qs);
         quants.map(|q| d * f32::from(q) + m)
     }
+}
 
+impl Encode<32> for BlockQ5_1 {
     /// The smallest element becomes quant 0 and the largest 31.
     fn encode(x: &[f32; 32]) -> Self {
         let (min, max) = extent(x);

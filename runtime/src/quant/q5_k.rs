@@ -8,7 +8,26 @@
 //! bit  s of byte k of qh:                   fifth bit of element 32s + k (sub-block s)
 //! ```
 
-use super::{Block, F16Le, k_scales};
+use super::{ActForm, Block, DType, Encode, F16Le, Format, Quants, Scale, k_scales};
+
+/// The declaration.
+pub(super) const Q5_K: Format = Format {
+    name: "q5_k",
+    block_len: 256,
+    block_bytes: 176,
+    alignment: 4,
+    quants: Some(Quants { bits: 5, signed: false, zero: 0, group: 32, minima: true }),
+    acts: ActForm::Q8Chunks,
+    beyond_f16: false,
+    apart: false,
+    table: None,
+    decode: Format::decoder::<BlockQ5_K, 256>(),
+    // As in Q4_K.
+    encode: Format::encoder::<BlockQ5_K, 256>(1.5 / 31.0),
+    smaller: Some(DType::Q5_1),
+    scales: &[Scale::Half { at: 0, size: 0.0005 }, Scale::Half { at: 2, size: 0.0003 }],
+    device_error: 1e-1,
+};
 
 /// A block in the file.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -37,7 +56,9 @@ impl Block<256> for BlockQ5_K {
             (d * f32::from(scales[sub])) * f32::from(q) - dmin * f32::from(minima[sub])
         })
     }
+}
 
+impl Encode<256> for BlockQ5_K {
     fn encode(x: &[f32; 256]) -> Self {
         let k_scales::Fitted { d, dmin, scales, quants } = k_scales::fit(x, 31);
         let qh = std::array::from_fn(|k| (0..8).fold(0, |bits, s| bits | quants[32 * s + k] >> 4 << s));

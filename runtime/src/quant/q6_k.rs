@@ -10,7 +10,25 @@
 //! scale s is that of elements 16s ..
 //! ```
 
-use super::{Block, F16Le, signed_extreme};
+use super::{ActForm, Block, DType, Encode, F16Le, Format, Quants, Scale, signed_extreme};
+
+/// The declaration.
+pub(super) const Q6_K: Format = Format {
+    name: "q6_k",
+    block_len: 256,
+    block_bytes: 210,
+    alignment: 2,
+    quants: Some(Quants { bits: 6, signed: false, zero: 32, group: 16, minima: false }),
+    acts: ActForm::Q8Chunks,
+    beyond_f16: false,
+    apart: false,
+    table: None,
+    decode: Format::decoder::<BlockQ6_K, 256>(),
+    encode: Format::encoder::<BlockQ6_K, 256>(1.0 / 32.0),
+    smaller: Some(DType::Q8_0),
+    scales: &[Scale::Half { at: 208, size: 5e-05 }],
+    device_error: 1e-1,
+};
 
 /// A block in the file.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -37,7 +55,9 @@ impl Block<256> for BlockQ6_K {
             (d * f32::from(self.scales[i / 16])) * q
         })
     }
+}
 
+impl Encode<256> for BlockQ6_K {
     /// Fits every 16 elements on their own, rounds their scales to 8 bits of a common f16, then quantises with the
     /// rounded ones.
     fn encode(x: &[f32; 256]) -> Self {

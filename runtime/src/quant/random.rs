@@ -1,6 +1,6 @@
 //! Blocks of random values in any format, many at a time.
 
-use super::DType;
+use super::{DType, RowError};
 
 /// Elements that are encoded; tensors repeat their blocks in random order.
 const ELEMENTS: usize = 1 << 14;
@@ -16,15 +16,17 @@ pub struct RandomBlocks {
 
 impl RandomBlocks {
     /// Values spread evenly between the two of `range`, as `dtype` rounds them.
-    pub fn new(dtype: DType, range: [f32; 2], seed: u64) -> Self {
+    ///
+    /// # Errors
+    /// A format that cannot be written.
+    pub fn new(dtype: DType, range: [f32; 2], seed: u64) -> Result<Self, RowError> {
         let mut random = SplitMix(seed);
         let values: Vec<f32> = (0..ELEMENTS).map(|_| range[0] + (range[1] - range[0]) * random.unit()).collect();
         let mut bytes = Vec::new();
         // Blocks of all formats divide the stock.
-        let encoded = dtype.encode_row(&values, &mut bytes);
-        debug_assert!(encoded.is_ok(), "{dtype}");
+        dtype.encode_row(&values, &mut bytes)?;
         let block_bytes = dtype.block_bytes();
-        Self { bytes, run_bytes: (RUN / dtype.block_len()).max(1) * block_bytes, block_bytes }
+        Ok(Self { bytes, run_bytes: (RUN / dtype.block_len()).max(1) * block_bytes, block_bytes })
     }
 
     /// Fills `out`, whole blocks, by what `seed` draws.

@@ -2,6 +2,7 @@
 
 use handmill_shaders::Defines;
 
+use super::linear::kind;
 use crate::gpu::{Access, Kernel, testing};
 use crate::quant::DType;
 
@@ -9,8 +10,8 @@ use crate::quant::DType;
 fn every_format_unpacks_as_the_scalar_decode_says() {
     let mut random = testing::Random::new(0x5eed_f0a7);
     for dtype in DType::ALL {
-        for (elements, lead) in [(256, 0), (768, 2), (512, 4), (96, 6), (7, 2)] {
-            if elements % dtype.block_len() != 0 || (lead % 4 != 0 && (dtype == DType::F32 || aligned(dtype))) {
+        for (elements, lead) in [(256, 0), (768, 2), (512, 4), (96, 6), (7usize, 2usize)] {
+            if elements % dtype.block_len() != 0 || !lead.is_multiple_of(dtype.format().alignment) {
                 continue;
             }
             let mut bytes = vec![0xa5; lead];
@@ -19,7 +20,7 @@ fn every_format_unpacks_as_the_scalar_decode_says() {
             dtype.decode_row(&bytes[lead..], &mut expected).unwrap();
             let kernel = Kernel {
                 name: "unpack",
-                defines: Defines::new().with("FORMAT", dtype.name()).flag("FLOAT", dtype.is_float()),
+                defines: Defines::new().with("FORMAT", dtype.name()).with("KIND", kind(dtype)),
                 constants: Vec::new(),
                 bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite],
             };
@@ -38,11 +39,6 @@ fn every_format_unpacks_as_the_scalar_decode_says() {
             }
         }
     }
-}
-
-/// Whether blocks begin at whole words.
-fn aligned(dtype: DType) -> bool {
-    dtype.block_bytes().is_multiple_of(4)
 }
 
 fn peak(x: &[f32]) -> f32 {

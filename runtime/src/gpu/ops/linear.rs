@@ -175,7 +175,7 @@ pub(super) fn check(call: &LinearCall) -> Result<(), GpuError> {
     let turned = call.heads.is_some_and(|h| h.transposed);
     for p in &call.parts {
         let row_len = if turned { p.rows } else { call.k };
-        let align = alignment(p.dtype);
+        let align = p.dtype.format().alignment as u64;
         let row = p.dtype.row_bytes(row_len as usize).map(|b| b as u64);
         if p.rows == 0 || row.is_none_or(|row| row > p.row_bytes) {
             return fail(format!("rows of {} bytes", p.row_bytes));
@@ -197,15 +197,6 @@ pub(super) fn check(call: &LinearCall) -> Result<(), GpuError> {
         }
     }
     Ok(())
-}
-
-/// What a block's first byte is a multiple of.
-fn alignment(dtype: DType) -> u64 {
-    match dtype {
-        DType::F32 | DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => 4,
-        DType::F8_E4M3 | DType::MXFP4 | DType::MXFP4_SPLIT => 1,
-        DType::F16 | DType::BF16 | DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::Q6_K => 2,
-    }
 }
 
 /// Defines that all kernels have.
@@ -235,16 +226,20 @@ pub(super) fn defines_for(call: &LinearCall, wide: bool) -> Defines {
         d = d.flag("SCALES", true).with("SCALE_ROWS", s.block[0]).with("SCALE_COLS", s.block[1]);
     }
     for (i, p) in call.parts.iter().enumerate() {
-        let kind = match p.dtype {
-            d if d.is_float() => "float",
-            DType::Q8_0 => "signed",
-            _ => "bytes",
-        };
-        d = d.with(&format!("FORMAT{i}"), p.dtype.name()).with(&format!("KIND{i}"), kind);
+        d = d.with(&format!("FORMAT{i}"), p.dtype.name()).with(&format!("KIND{i}"), kind(p.dtype));
     }
     match call.gated {
         Some(act) => activation(d.flag("GATED", true), act),
         None => d,
+    }
+}
+
+/// How WGSL reads groups of this format: as floats, or as bytes with or without a sign.
+pub(super) fn kind(dtype: DType) -> &'static str {
+    match dtype.format().quants {
+        None => "float",
+        Some(quants) if quants.signed => "signed",
+        Some(_) => "bytes",
     }
 }
 
@@ -388,8 +383,7 @@ fn transposed(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
 
 /// Staged as f16 where the device has it and no weight has more precision or range than that.
 fn mat_mat(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
-    let wide =
-        call.parts.iter().any(|p| p.scales.is_some() || matches!(p.dtype, DType::F32 | DType::BF16 | DType::MXFP4));
+    let wide = call.parts.iter().any(|p| p.scales.is_some() || p.dtype.format().beyond_f16);
     let defines = defines(call).flag("F16", caps.f16 && !wide).with("TOKENS", tokens);
     dispatch(caps, call, "linear_mat", defines, 64, tokens)
 }

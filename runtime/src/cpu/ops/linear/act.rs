@@ -5,24 +5,7 @@
 //! scale NaN, so that it shows in the result.
 
 use crate::cpu::arch::{Simd, SimdBytes};
-
-/// The form in which a kernel reads activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ActForm {
-    /// Plain floats.
-    F32,
-    /// int8 for mat-vec over 32-element blocks: groups of as many blocks as a vector has 16-byte pieces, so that one
-    /// load matches one load of packed quants. With V bytes a vector and P = V / 16 blocks a group:
-    ///
-    /// ```text
-    /// [first 16 q of blocks 0..P][last 16 q of blocks 0..P][scale, each 4 times][scale · Σq, each 4 times]   4 V bytes
-    /// ```
-    Q8Groups,
-    /// As [`ActForm::Q8Groups`], but with the even elements of a block for the first 16 and the odd ones for the last.
-    Q8Pairs,
-    /// int8 in natural order, one [`ActChunk`] for every 256 elements.
-    Q8Chunks,
-}
+pub use crate::quant::ActForm;
 
 /// 256 elements of [`ActForm::Q8Chunks`]; the last one of a row is filled up with zeroes.
 #[repr(C)]

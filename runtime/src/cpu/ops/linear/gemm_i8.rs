@@ -14,7 +14,7 @@
 
 use super::act::ActChunk;
 use super::job::Job;
-use super::unpack::{Quants, Shape, Unpack, e8m0_half};
+use super::unpack::{Loader, Quants, Shape, e8m0_half};
 use crate::cpu::arch::SimdBytes;
 
 /// Rows of a tile.
@@ -22,14 +22,14 @@ pub(super) const fn tile_rows<S: SimdBytes>() -> usize {
     S::GEMM_I8_VECTORS * S::LANES
 }
 
-/// Bytes of the panel for the formats that need most: groups of 16, or of 32 with minima.
-pub(super) const fn panel_bytes(k: usize, tile_rows: usize) -> usize {
-    k / 16 * 5 * 4 * tile_rows
+/// Bytes of the panel for groups of `group` elements, with `minima` or without.
+pub(super) const fn panel_bytes(k: usize, tile_rows: usize, group: usize, minima: bool) -> usize {
+    k / group * (group / 4 + 1 + minima as usize) * 4 * tile_rows
 }
 
 /// Bytes of one group in the panel.
 const fn group_bytes<S: SimdBytes, W: Shape>() -> usize {
-    (W::GROUP / 4 + 1 + W::HAS_MIN as usize) * 4 * tile_rows::<S>()
+    panel_bytes(W::GROUP, tile_rows::<S>(), W::GROUP, W::HAS_MIN)
 }
 
 /// Mat-mat for any number of tokens. `multiply` is [`multiply`] for the format's shape.
@@ -37,7 +37,7 @@ const fn group_bytes<S: SimdBytes, W: Shape>() -> usize {
 /// # Safety
 /// The job's pointers must be valid, with activations in the Q8Chunks form and a panel of [`panel_bytes`].
 #[inline(always)]
-pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job, multiply: unsafe fn(&Job, usize)) {
+pub(super) unsafe fn mat_mat<S: SimdBytes, W: Loader>(s: S, job: &Job, multiply: unsafe fn(&Job, usize)) {
     for row in (0..job.n_rows).step_by(tile_rows::<S>()) {
         // SAFETY: the contract is passed on; rows are clamped to those that exist.
         unsafe {
@@ -47,9 +47,9 @@ pub(super) unsafe fn mat_mat<S: SimdBytes, W: Unpack>(s: S, job: &Job, multiply:
     }
 }
 
-/// Unpacks one tile of rows into the panel.
+/// Loaders one tile of rows into the panel.
 #[inline(always)]
-unsafe fn fill<S: SimdBytes, W: Unpack>(s: S, job: &Job, row: usize) {
+unsafe fn fill<S: SimdBytes, W: Loader>(s: S, job: &Job, row: usize) {
     let tile = tile_rows::<S>();
     let groups_of_block = W::LEN / W::Shape::GROUP;
     // As many rows as a vector has lanes, one block wide: small enough to be transposed from L1.
@@ -198,7 +198,12 @@ unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job
                         sums[n][r] = s.mul_add(dot, s.load(scales.add(r * S::LANES)), sums[n][r]);
                     }
                     if W::HAS_MIN {
-                        let sum = s.splat(*(&raw const (*x[n]).scaled_sum).cast::<f32>().add(i));
+                        let sum = if W::GROUP == 16 {
+                            (&raw const (*x[n]).scaled_sum16).cast::<f32>().add(2 * i + part)
+                        } else {
+                            (&raw const (*x[n]).scaled_sum).cast::<f32>().add(i)
+                        };
+                        let sum = s.splat(*sum);
                         for r in 0..R {
                             sums[n][r] = s.mul_add(s.load(scales.add((R + r) * S::LANES)), sum, sums[n][r]);
                         }
@@ -224,9 +229,13 @@ unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job
 fn zero_share<S: SimdBytes, W: Shape>(s: S, neg_sum: i32) -> S::I {
     let sum = s.splat_i32(neg_sum);
     match W::zero::<S>() {
+        1 => sum,
+        2 => s.shl_i32::<1>(sum),
+        4 => s.shl_i32::<2>(sum),
         8 => s.shl_i32::<3>(sum),
         16 => s.shl_i32::<4>(sum),
         32 => s.shl_i32::<5>(sum),
+        64 => s.shl_i32::<6>(sum),
         _ => s.shl_i32::<7>(sum),
     }
 }

@@ -1,4 +1,4 @@
-//! Mat-vec over the 32-element block formats (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, MXFP4): the kernel that decode speed hangs on.
+//! Mat-vec over the 32-element block formats: the kernel that decode speed hangs on.
 //!
 //! Four rows at once. A step takes one group of P blocks from each (P = 16-byte pieces in a vector: 4 on AVX-512):
 //!
@@ -16,26 +16,17 @@
 //! to 5 that memory takes to deliver one. 2·rows·k·tokens flops; W is read once.
 
 use super::job::{AHEAD, Job};
-use crate::{cpu::arch::SimdBytes, quant::mxfp4::MXFP4_DOUBLED};
+use super::unpack::{Loader, Shape};
+use crate::cpu::arch::SimdBytes;
 
-/// A block of 32 quants with a scale in its first bytes, an f16 unless [`Block32::scales`] says otherwise.
-pub(super) trait Block32 {
-    /// Bytes of a block.
-    const BYTES: usize;
-    /// Whether bytes 2 and 3 are an f16 minimum that is added to every element.
-    const HAS_MIN: bool = false;
-
-    /// Whether blocks hold no scales: those lie in the job's `scales`, one byte each.
-    const APART: bool = false;
-
+/// A block of 32 quants with a scale in its first bytes, an f16 unless [`Block32::scales`] says otherwise. Where there are
+/// minima, bytes 2 and 3 are that of the block, an f16.
+pub(super) trait Block32: Loader {
     /// The scales of headers.
     #[inline(always)]
     fn scales<S: SimdBytes>(s: S, headers: S::I) -> S::F {
         s.f16_low(headers)
     }
-
-    /// What must be added to every quant (after [`Block32::dot`]'s own reading of it) where there is no minimum.
-    fn offset<S: SimdBytes>() -> f32;
 
     /// The quants of P blocks at `p + offsets[i]`: the first 16 of each, the last 16.
     /// # Safety
@@ -51,49 +42,6 @@ pub(super) trait Block32 {
     /// # Safety
     /// The blocks must be readable.
     unsafe fn load_group_headers<S: SimdBytes>(s: S, rows: [*const u8; 4]) -> S::I;
-
-    /// lo·x_lo + hi·x_hi
-    #[inline(always)]
-    fn dot<S: SimdBytes>(s: S, quants: (S::B, S::B), x_lo: S::B, x_hi: S::B) -> S::I {
-        s.dot2_u5(quants.0, x_lo, quants.1, x_hi)
-    }
-}
-
-/// See [`crate::quant::DType::Q4_0`].
-pub(super) struct Q4_0;
-/// See [`crate::quant::DType::Q4_1`].
-pub(super) struct Q4_1;
-/// See [`crate::quant::DType::Q5_0`].
-pub(super) struct Q5_0;
-/// See [`crate::quant::DType::Q5_1`].
-pub(super) struct Q5_1;
-/// See [`crate::quant::DType::Q8_0`].
-pub(super) struct Q8_0;
-
-/// See [`crate::quant::DType::MXFP4`].
-pub(super) struct MXFP4;
-/// See [`crate::quant::DType::MXFP4_SPLIT`].
-pub(super) struct MXFP4Split;
-
-/// Twice the values of nibbles, centred on 16: quants of five bits.
-pub(super) const MXFP4_QUANTS: [u8; 16] = {
-    let mut quants = [0; 16];
-    let mut i = 0;
-    while i < 16 {
-        quants[i] = (MXFP4_DOUBLED[i] + 16) as u8;
-        i += 1;
-    }
-    quants
-};
-
-/// Half of 2^(e − 127), for quants are twice the values, with e in the low byte of every lane; infinite for 255.
-#[inline(always)]
-fn e8m0_halves<S: SimdBytes>(s: S, headers: S::I) -> S::F {
-    // e moves to where a float's exponent is. The shift to the right spreads its top bit over the sign.
-    let v = s.abs(s.f32_from_bits(s.shr_i32::<1>(s.shl_i32::<24>(headers))));
-    // The one exponent that is subnormal.
-    let least = s.splat(f32::from_bits(0x0040_0000));
-    s.mul(s.max(v, least), s.splat(0.5))
 }
 
 /// The low bytes of P scales of each of four rows.
@@ -119,184 +67,6 @@ unsafe fn headers_apart<S: SimdBytes>(s: S, job: &Job, rows: [*const u8; 4], n: 
     unsafe { s.load_headers([copies[0].as_ptr(), copies[1].as_ptr(), copies[2].as_ptr(), copies[3].as_ptr()], AT) }
 }
 
-impl Block32 for MXFP4 {
-    const BYTES: usize = 17;
-    #[inline(always)]
-    fn offset<S: SimdBytes>() -> f32 {
-        -16.0
-    }
-    #[inline(always)]
-    fn scales<S: SimdBytes>(s: S, headers: S::I) -> S::F {
-        e8m0_halves(s, headers)
-    }
-    #[inline(always)]
-    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
-        // SAFETY: quants follow the scale.
-        let packed = unsafe { s.load_pieces(p.add(1), offsets) };
-        (s.lookup(&MXFP4_QUANTS, s.low4(packed)), s.lookup(&MXFP4_QUANTS, s.high4(packed)))
-    }
-    #[inline(always)]
-    unsafe fn load_group<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B) {
-        // SAFETY: the caller vouches for the blocks.
-        unsafe { Self::load(s, p, [0, 17, 34, 51]) }
-    }
-    #[inline(always)]
-    unsafe fn load_group_headers<S: SimdBytes>(s: S, rows: [*const u8; 4]) -> S::I {
-        // SAFETY: the caller vouches for the blocks.
-        unsafe { s.load_headers(rows, [0, 17, 34, 51]) }
-    }
-}
-
-impl Block32 for MXFP4Split {
-    const BYTES: usize = 16;
-    const APART: bool = true;
-    #[inline(always)]
-    fn offset<S: SimdBytes>() -> f32 {
-        -16.0
-    }
-    #[inline(always)]
-    fn scales<S: SimdBytes>(s: S, headers: S::I) -> S::F {
-        e8m0_halves(s, headers)
-    }
-    #[inline(always)]
-    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
-        // SAFETY: as the caller vouches.
-        let packed = unsafe { s.load_pieces(p, offsets) };
-        (s.lookup(&MXFP4_QUANTS, s.low4(packed)), s.lookup(&MXFP4_QUANTS, s.high4(packed)))
-    }
-    #[inline(always)]
-    unsafe fn load_group<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B) {
-        // SAFETY: blocks of 16 bytes side by side are a vector.
-        let packed = unsafe { s.load_bytes(p) };
-        (s.lookup(&MXFP4_QUANTS, s.low4(packed)), s.lookup(&MXFP4_QUANTS, s.high4(packed)))
-    }
-    // Never called: blocks have no headers.
-    #[inline(always)]
-    unsafe fn load_group_headers<S: SimdBytes>(s: S, _: [*const u8; 4]) -> S::I {
-        s.splat_i32(0)
-    }
-}
-
-/// The methods for groups, for a format of `$bytes` bytes a block with quants from byte `$skip` on.
-macro_rules! nibble_group {
-    ($bytes:literal, $skip:literal $(, $fifth:literal)?) => {
-        #[inline(always)]
-        unsafe fn load_group<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B) {
-            // SAFETY: the caller vouches for the blocks.
-            unsafe {
-                let packed = s.load_group::<$bytes, $skip>(p);
-                let (lo, hi) = (s.low4(packed), s.high4(packed));
-                $(let (lo, hi) = s.or_fifth_bits(p.add($fifth), [0, $bytes, 2 * $bytes, 3 * $bytes], lo, hi);)?
-                (lo, hi)
-            }
-        }
-        #[inline(always)]
-        unsafe fn load_group_headers<S: SimdBytes>(s: S, rows: [*const u8; 4]) -> S::I {
-            // SAFETY: the caller vouches for the blocks.
-            unsafe { s.load_group_headers::<$bytes>(rows) }
-        }
-    };
-}
-
-/// Sixteen bytes of nibbles a block: the low ones are the first 16 quants.
-#[inline(always)]
-unsafe fn load_nibbles<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
-    // SAFETY: the caller vouches for the blocks.
-    let packed = unsafe { s.load_pieces(p, offsets) };
-    (s.low4(packed), s.high4(packed))
-}
-
-impl Block32 for Q4_0 {
-    const BYTES: usize = 18;
-    #[inline(always)]
-    fn offset<S: SimdBytes>() -> f32 {
-        -8.0
-    }
-    #[inline(always)]
-    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
-        // SAFETY: quants follow the scale.
-        unsafe { load_nibbles(s, p.add(2), offsets) }
-    }
-    nibble_group!(18, 2);
-}
-
-impl Block32 for Q4_1 {
-    const BYTES: usize = 20;
-    const HAS_MIN: bool = true;
-    #[inline(always)]
-    fn offset<S: SimdBytes>() -> f32 {
-        0.0
-    }
-    #[inline(always)]
-    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
-        // SAFETY: quants follow the scale and the minimum.
-        unsafe { load_nibbles(s, p.add(4), offsets) }
-    }
-    nibble_group!(20, 4);
-}
-
-impl Block32 for Q5_0 {
-    const BYTES: usize = 22;
-    #[inline(always)]
-    fn offset<S: SimdBytes>() -> f32 {
-        -16.0
-    }
-    #[inline(always)]
-    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
-        // SAFETY: fifth bits and quants follow the scale.
-        unsafe {
-            let (lo, hi) = load_nibbles(s, p.add(6), offsets);
-            s.or_fifth_bits(p.add(2), offsets, lo, hi)
-        }
-    }
-    nibble_group!(22, 6, 2);
-}
-
-impl Block32 for Q5_1 {
-    const BYTES: usize = 24;
-    const HAS_MIN: bool = true;
-    #[inline(always)]
-    fn offset<S: SimdBytes>() -> f32 {
-        0.0
-    }
-    #[inline(always)]
-    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
-        // SAFETY: fifth bits and quants follow the scale and the minimum.
-        unsafe {
-            let (lo, hi) = load_nibbles(s, p.add(8), offsets);
-            s.or_fifth_bits(p.add(4), offsets, lo, hi)
-        }
-    }
-    nibble_group!(24, 8, 4);
-}
-
-impl Block32 for Q8_0 {
-    const BYTES: usize = 34;
-    #[inline(always)]
-    fn offset<S: SimdBytes>() -> f32 {
-        -S::I8_BIAS as f32
-    }
-    #[inline(always)]
-    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
-        // SAFETY: 32 quants follow the scale.
-        unsafe { (s.load_pieces(p.add(2), offsets), s.load_pieces(p.add(18), offsets)) }
-    }
-    #[inline(always)]
-    unsafe fn load_group<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B) {
-        // SAFETY: the caller vouches for the blocks.
-        unsafe { s.load_group_pairs::<34, 2>(p) }
-    }
-    #[inline(always)]
-    unsafe fn load_group_headers<S: SimdBytes>(s: S, rows: [*const u8; 4]) -> S::I {
-        // SAFETY: the caller vouches for the blocks.
-        unsafe { s.load_group_headers::<34>(rows) }
-    }
-    #[inline(always)]
-    fn dot<S: SimdBytes>(s: S, quants: (S::B, S::B), x_lo: S::B, x_hi: S::B) -> S::I {
-        s.dot2_i8(quants.0, x_lo, quants.1, x_hi)
-    }
-}
-
 /// Mat-vec for 1 to 4 tokens; three run as four, the last one twice, which costs less than a kernel of their own.
 ///
 /// # Safety
@@ -313,6 +83,12 @@ pub(super) unsafe fn mat_vec<S: SimdBytes, W: Block32>(s: S, job: &Job) {
     }
 }
 
+/// lo·x_lo + hi·x_hi
+#[inline(always)]
+fn dot<S: SimdBytes, W: Block32>(s: S, (lo, hi): (S::B, S::B), x_lo: S::B, x_hi: S::B) -> S::I {
+    if W::Shape::SIGNED { s.dot2_i8(lo, x_lo, hi, x_hi) } else { s.dot2_u5(lo, x_lo, hi, x_hi) }
+}
+
 /// What four rows have summed up for one token.
 #[derive(Clone, Copy)]
 struct Sums<F> {
@@ -322,6 +98,7 @@ struct Sums<F> {
 
 #[inline(always)]
 unsafe fn mat_vec_n<S: SimdBytes, W: Block32, const T: usize>(s: S, job: &Job) {
+    const { assert!(W::LEN == 32 && (W::Shape::SIGNED || W::Shape::BITS <= 5)) };
     let n_blocks = job.k / 32;
     let (n_groups, rest) = (n_blocks / S::PIECES, n_blocks % S::PIECES);
     let partial: [usize; 4] = std::array::from_fn(|i| if i < rest { i * W::BYTES } else { 0 });
@@ -354,10 +131,10 @@ unsafe fn mat_vec_n<S: SimdBytes, W: Block32, const T: usize>(s: S, job: &Job) {
             }
             for (t, sums) in sums.into_iter().enumerate().take(job.n_tokens) {
                 let all = s.sum4(sums.rows);
-                let all = if W::HAS_MIN {
+                let all = if W::Shape::HAS_MIN {
                     s.add(all, sums.mins)
                 } else {
-                    s.mul_add(sums.mins, s.splat(W::offset::<S>()), all)
+                    s.mul_add(sums.mins, s.splat(-(W::Shape::zero::<S>() as f32)), all)
                 };
                 job.write4(row, t, s.reduce_pieces(all));
             }
@@ -397,7 +174,7 @@ unsafe fn step<S: SimdBytes, W: Block32, const T: usize>(
         };
         let scales = W::scales(s, headers);
         // The offset, where there is one, is the same for all blocks and comes in at the end.
-        let mins = if W::HAS_MIN { s.f16_high(headers) } else { scales };
+        let mins = if W::Shape::HAS_MIN { s.f16_high(headers) } else { scales };
         let load = |row: *const u8| match offsets {
             None => W::load_group(s, row),
             Some(offsets) => W::load(s, row, offsets),
@@ -408,16 +185,16 @@ unsafe fn step<S: SimdBytes, W: Block32, const T: usize>(
             let (x_lo, x_hi) = (s.load_bytes(x), s.load_bytes(x.add(width)));
             let scales = s.mul(scales, s.load(x.add(2 * width).cast()));
             let dots = [
-                s.i32_to_f32(W::dot(s, quants[0], x_lo, x_hi)),
-                s.i32_to_f32(W::dot(s, quants[1], x_lo, x_hi)),
-                s.i32_to_f32(W::dot(s, quants[2], x_lo, x_hi)),
-                s.i32_to_f32(W::dot(s, quants[3], x_lo, x_hi)),
+                s.i32_to_f32(dot::<S, W>(s, quants[0], x_lo, x_hi)),
+                s.i32_to_f32(dot::<S, W>(s, quants[1], x_lo, x_hi)),
+                s.i32_to_f32(dot::<S, W>(s, quants[2], x_lo, x_hi)),
+                s.i32_to_f32(dot::<S, W>(s, quants[3], x_lo, x_hi)),
             ];
             sums.rows[0] = s.mul_add_lane::<0>(dots[0], scales, sums.rows[0]);
             sums.rows[1] = s.mul_add_lane::<1>(dots[1], scales, sums.rows[1]);
             sums.rows[2] = s.mul_add_lane::<2>(dots[2], scales, sums.rows[2]);
             sums.rows[3] = s.mul_add_lane::<3>(dots[3], scales, sums.rows[3]);
-            if W::HAS_MIN || W::offset::<S>() != 0.0 {
+            if W::Shape::HAS_MIN || W::Shape::zero::<S>() != 0 {
                 sums.mins = s.mul_add(mins, s.load(x.add(3 * width).cast()), sums.mins);
             }
         }

@@ -5,66 +5,17 @@
 use std::ops::Range;
 
 use super::job::{AHEAD, Job};
+use super::unpack::Loader;
 use crate::cpu::arch::{Simd, SimdBytes};
 
 /// How weights are read as floats.
-pub(super) trait FloatWeight {
-    const BYTES: usize;
+pub(super) trait FloatWeight: Loader {
     /// # Safety
     /// `p` must be readable for `LANES` weights.
     unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F;
     /// # Safety
     /// `p` must be readable for `min(n, LANES)` weights.
     unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F;
-}
-
-/// f32 weights.
-pub(super) struct F32;
-/// f16 weights.
-pub(super) struct F16;
-/// bf16 weights.
-pub(super) struct BF16;
-
-impl FloatWeight for F32 {
-    const BYTES: usize = 4;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F {
-        // SAFETY: as the trait says.
-        unsafe { s.load(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F {
-        // SAFETY: as the trait says.
-        unsafe { s.load_partial(p.cast(), n) }
-    }
-}
-
-impl FloatWeight for F16 {
-    const BYTES: usize = 2;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F {
-        // SAFETY: as the trait says.
-        unsafe { s.load_f16(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F {
-        // SAFETY: as the trait says.
-        unsafe { s.load_f16_partial(p.cast(), n) }
-    }
-}
-
-impl FloatWeight for BF16 {
-    const BYTES: usize = 2;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F {
-        // SAFETY: as the trait says.
-        unsafe { s.load_bf16(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F {
-        // SAFETY: as the trait says.
-        unsafe { s.load_bf16_partial(p.cast(), n) }
-    }
 }
 
 /// Mat-vec for 1 to 4 tokens; three run as four, the last one twice, which costs less than a kernel of their own.

@@ -6,42 +6,7 @@
 
 use super::job::{AHEAD, Job, f32_at};
 use super::mat_vec_float::{FloatWeight, add_columns};
-use crate::cpu::arch::{Simd, SimdBytes};
-use crate::quant;
-
-/// FP8 E4M3 weights.
-pub(super) struct F8E4M3;
-
-impl F8E4M3 {
-    /// Vectors of halves with the same digits are 2⁸ times too small.
-    const FACTOR: f32 = 256.0;
-}
-
-impl FloatWeight for F8E4M3 {
-    const BYTES: usize = 1;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F {
-        let mut halves = [0u16; 16];
-        // SAFETY: as the trait says; no instruction set has more than 16 lanes. The loop becomes a few vector operations.
-        unsafe {
-            for (i, half) in halves.iter_mut().enumerate().take(S::LANES) {
-                *half = quant::F8E4M3(*p.add(i)).to_f16_bits();
-            }
-            s.mul(s.load_f16(halves.as_ptr()), s.splat(Self::FACTOR))
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F {
-        let mut halves = [0u16; 16];
-        // SAFETY: as the trait says.
-        unsafe {
-            for (i, half) in halves.iter_mut().enumerate().take(n.min(S::LANES)) {
-                *half = quant::F8E4M3(*p.add(i)).to_f16_bits();
-            }
-            s.mul(s.load_f16(halves.as_ptr()), s.splat(Self::FACTOR))
-        }
-    }
-}
+use crate::cpu::arch::SimdBytes;
 
 /// Mat-vec for 1 to 4 tokens; three run as four, the last one twice.
 ///

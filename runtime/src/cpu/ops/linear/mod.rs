@@ -14,6 +14,7 @@
 #![allow(clippy::needless_range_loop)]
 
 pub mod act;
+mod formats;
 mod gemm_f32;
 mod gemm_i8;
 mod job;

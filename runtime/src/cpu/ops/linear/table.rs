@@ -2,14 +2,10 @@
 
 use super::act::{self, ActForm};
 use super::job::{Gather, Job, Kernel, WeightRows};
-use super::mat_vec_block::{MXFP4, MXFP4Split, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
-use super::mat_vec_float::{BF16, F16, F32};
-use super::mat_vec_scaled::F8E4M3;
-use super::mat_vec_super::{Q4_K, Q5_K, Q6_K};
-use super::unpack::{self, Shape, ToFloats, Unpack};
-use super::{gemm_f32, gemm_i8, mat_vec_block, mat_vec_float, mat_vec_scaled, mat_vec_super, mat_vec_unpacked};
+use super::unpack::{self, Loader, Numbers, Shape, ToFloats};
+use super::{formats, gemm_f32, gemm_i8, mat_vec_unpacked};
 use crate::cpu::arch::{Isa, Simd, SimdBytes};
-use crate::quant::DType;
+use crate::quant::{DType, for_every_format};
 
 /// Alignment that kernels want of their panel.
 const PANEL_ALIGN: usize = 64;
@@ -83,27 +79,12 @@ impl LinearKernels {
         if n_tokens > Self::MAT_VEC_TOKENS {
             return if self.multiplies_bytes(dtype) { ActForm::Q8Chunks } else { ActForm::F32 };
         }
-        match dtype {
-            DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => ActForm::F32,
-            DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => ActForm::Q8Groups,
-            DType::MXFP4 => ActForm::Q8Groups,
-            DType::MXFP4_SPLIT => ActForm::Q8Pairs,
-            DType::Q4_K | DType::Q5_K | DType::Q6_K => ActForm::Q8Chunks,
-        }
+        dtype.format().acts
     }
 
     /// Whether mat-mat unpacks this format to bytes, not to floats.
     fn multiplies_bytes(&self, dtype: DType) -> bool {
-        let bits = match dtype {
-            DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => 32,
-            DType::Q4_0 | DType::Q4_1 | DType::Q4_K => 4,
-            DType::Q5_0 | DType::Q5_1 | DType::Q5_K => 5,
-            // As many as its values take when they are centred.
-            DType::MXFP4 | DType::MXFP4_SPLIT => 5,
-            DType::Q6_K => 6,
-            DType::Q8_0 => 8,
-        };
-        bits <= self.gemm_i8_bits
+        Numbers::of(dtype).bits <= self.gemm_i8_bits
     }
 
     /// Bytes of one token's row of `k` activations: a multiple of 64.
@@ -156,7 +137,8 @@ impl LinearKernels {
     pub fn panel_bytes(&self, dtype: DType, k: usize) -> usize {
         let bytes = self.multiplies_bytes(dtype);
         let tile = self.tile_rows[usize::from(bytes)];
-        PANEL_ALIGN + if bytes { gemm_i8::panel_bytes(k, tile) } else { gemm_f32::panel_bytes(k, tile) }
+        let Numbers { group, minima, .. } = Numbers::of(dtype);
+        PANEL_ALIGN + if bytes { gemm_i8::panel_bytes(k, tile, group, minima) } else { gemm_f32::panel_bytes(k, tile) }
     }
 
     /// As [`LinearKernels::mat_vec`], for any number of tokens and with activations in the form for more than
@@ -340,6 +322,13 @@ impl LinearKernels {
     }
 }
 
+/// An array of what `$of` gives for the loader of every format, in the order of [`DType`].
+macro_rules! kernels {
+    ([$of:ident $exact:ident] $($(#[$doc:meta])* $format:ident in $module:ident,)*) => {
+        [$($of::<formats::$module::$format, $exact>()),*]
+    };
+}
+
 /// Makes a module with every kernel compiled for one instruction set.
 macro_rules! instantiate {
     ($(#[$meta:meta])* $module:ident, $isa:expr, $token:ty $(, $features:literal)?) => {
@@ -356,33 +345,9 @@ macro_rules! instantiate {
                     exact: EXACT,
                     gemm_i8_bits: gemm_i8_bits::<EXACT>(),
                     tile_rows: [gemm_f32::tile_rows::<$token>(), gemm_i8::tile_rows::<$token>()],
-                    mat_vec: [
-                        mat_vec_float::<F32>, mat_vec_float::<F16>, mat_vec_float::<BF16>, mat_vec_scaled::<F8E4M3>,
-                        if EXACT { mat_vec_exact::<Q4_0> } else { mat_vec_block::<Q4_0> },
-                        if EXACT { mat_vec_exact::<Q4_1> } else { mat_vec_block::<Q4_1> },
-                        if EXACT { mat_vec_exact::<Q5_0> } else { mat_vec_block::<Q5_0> },
-                        if EXACT { mat_vec_exact::<Q5_1> } else { mat_vec_block::<Q5_1> },
-                        if EXACT { mat_vec_exact::<Q8_0> } else { mat_vec_block::<Q8_0> },
-                        if EXACT { mat_vec_exact::<Q4_K> } else { mat_vec_super::<Q4_K> },
-                        if EXACT { mat_vec_exact::<Q5_K> } else { mat_vec_super::<Q5_K> },
-                        if EXACT { mat_vec_exact::<Q6_K> } else { mat_vec_super::<Q6_K> },
-                        if EXACT { mat_vec_exact::<MXFP4> } else { mat_vec_block::<MXFP4> },
-                        if EXACT { mat_vec_exact::<MXFP4Split> } else { mat_vec_block::<MXFP4Split> },
-                    ],
-                    mat_mat: [
-                        mat_mat::<F32, EXACT>, mat_mat::<F16, EXACT>, mat_mat::<BF16, EXACT>, mat_mat::<F8E4M3, EXACT>,
-                        mat_mat::<Q4_0, EXACT>, mat_mat::<Q4_1, EXACT>, mat_mat::<Q5_0, EXACT>,
-                        mat_mat::<Q5_1, EXACT>, mat_mat::<Q8_0, EXACT>,
-                        mat_mat::<Q4_K, EXACT>, mat_mat::<Q5_K, EXACT>, mat_mat::<Q6_K, EXACT>,
-                        mat_mat::<MXFP4, EXACT>, mat_mat::<MXFP4Split, EXACT>,
-                    ],
-                    mat_mat_transposed: [
-                        transposed::<F32>, transposed::<F16>, transposed::<BF16>, transposed::<F8E4M3>,
-                        transposed::<Q4_0>, transposed::<Q4_1>, transposed::<Q5_0>, transposed::<Q5_1>,
-                        transposed::<Q8_0>,
-                        transposed::<Q4_K>, transposed::<Q5_K>, transposed::<Q6_K>,
-                        transposed::<MXFP4>, transposed::<MXFP4Split>,
-                    ],
+                    mat_vec: for_every_format!(kernels mat_vec_of EXACT),
+                    mat_mat: for_every_format!(kernels mat_mat_of EXACT),
+                    mat_mat_transposed: for_every_format!(kernels transposed_of EXACT),
                     quantize_groups,
                     quantize_pairs,
                     quantize_chunks,
@@ -394,38 +359,33 @@ macro_rules! instantiate {
                 if EXACT { 0 } else { <$token as SimdBytes>::GEMM_I8_BITS }
             }
 
+            const fn mat_vec_of<W: Loader, const EXACT: bool>() -> Kernel {
+                // Floats meet floats anyhow.
+                if EXACT && !W::DTYPE.is_float() { mat_vec_exact::<W> } else { mat_vec::<W> }
+            }
+
+            const fn mat_mat_of<W: Loader, const EXACT: bool>() -> Kernel {
+                mat_mat::<W, EXACT>
+            }
+
+            const fn transposed_of<W: Loader, const EXACT: bool>() -> Kernel {
+                transposed::<W>
+            }
+
             $(#[target_feature(enable = $features)])?
-            unsafe fn mat_vec_float<W: mat_vec_float::FloatWeight>(job: &Job) {
+            unsafe fn mat_vec<W: Loader>(job: &Job) {
                 // SAFETY: the table is handed out only where the CPU has the features; the job is checked.
-                unsafe { super::mat_vec_float::mat_vec::<_, W>(<$token>::new(), job) }
+                unsafe { W::mat_vec(<$token>::new(), job) }
             }
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn mat_vec_scaled<W: mat_vec_float::FloatWeight>(job: &Job) {
-                // SAFETY: as above.
-                unsafe { super::mat_vec_scaled::mat_vec::<_, W>(<$token>::new(), job) }
-            }
-
-            $(#[target_feature(enable = $features)])?
-            unsafe fn mat_vec_block<W: mat_vec_block::Block32>(job: &Job) {
-                // SAFETY: as above.
-                unsafe { super::mat_vec_block::mat_vec::<_, W>(<$token>::new(), job) }
-            }
-
-            $(#[target_feature(enable = $features)])?
-            unsafe fn mat_vec_super<W: mat_vec_super::Block256>(job: &Job) {
-                // SAFETY: as above.
-                unsafe { super::mat_vec_super::mat_vec::<_, W>(<$token>::new(), job) }
-            }
-
-            $(#[target_feature(enable = $features)])?
-            unsafe fn mat_vec_exact<W: Unpack>(job: &Job) {
+            unsafe fn mat_vec_exact<W: Loader>(job: &Job) {
                 // SAFETY: as above.
                 unsafe { mat_vec_unpacked(job, to_floats::<W>()) }
             }
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn mat_mat<W: Unpack, const EXACT: bool>(job: &Job) {
+            unsafe fn mat_mat<W: Loader, const EXACT: bool>(job: &Job) {
                 // SAFETY: as above.
                 unsafe {
                     if W::Shape::BITS <= gemm_i8_bits::<EXACT>() {
@@ -437,18 +397,18 @@ macro_rules! instantiate {
             }
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn transposed<W: Unpack>(job: &Job) {
+            unsafe fn transposed<W: Loader>(job: &Job) {
                 // SAFETY: as above.
                 unsafe { mat_mat_transposed(job, to_floats::<W>()) }
             }
 
             /// How this format is read by the three kernels below, which are compiled once for all formats.
-            const fn to_floats<W: Unpack>() -> ToFloats {
+            const fn to_floats<W: Loader>() -> ToFloats {
                 ToFloats { block_len: W::LEN, read: read::<W> }
             }
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn read<W: Unpack>(job: &Job, row: usize, i: usize, n: usize, out: *mut f32) {
+            unsafe fn read<W: Loader>(job: &Job, row: usize, i: usize, n: usize, out: *mut f32) {
                 // SAFETY: as above; the caller vouches for the rest.
                 unsafe { unpack::to_floats::<_, W>(<$token>::new(), job, row, i, n, out) }
             }

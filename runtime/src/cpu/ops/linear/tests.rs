@@ -6,58 +6,10 @@
 
 use super::{ActForm, LinearKernels, ScaleRows, WeightRows, exact_linear_kernels, linear_kernels};
 use crate::cpu::arch::Isa;
-use crate::quant::{DType, F8E4M3};
-use half::{bf16, f16};
-
-/// A small generator (xorshift*): tests must not depend on a crate's stream.
-struct Random(u64);
-
-impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-    /// Between −1 and 1.
-    fn float(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-}
-
-/// Where the halves of a block lie, and how large they should be. Some come out subnormal.
-fn halves(dtype: DType) -> &'static [(usize, f32)] {
-    match dtype {
-        DType::Q4_0 | DType::Q5_0 => &[(0, 0.02)],
-        DType::Q4_1 | DType::Q5_1 => &[(0, 0.02), (2, 0.1)],
-        DType::Q8_0 => &[(0, 0.001)],
-        DType::Q4_K | DType::Q5_K => &[(0, 0.0005), (2, 0.0003)],
-        DType::Q6_K => &[(208, 0.00005)],
-        DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 => &[],
-        DType::MXFP4 | DType::MXFP4_SPLIT => &[],
-    }
-}
-
-fn random_weights(random: &mut Random, dtype: DType, n: usize) -> Vec<u8> {
-    match dtype {
-        DType::F32 => (0..n).flat_map(|_| random.float().to_le_bytes()).collect(),
-        DType::F16 => (0..n).flat_map(|_| f16::from_f32(random.float()).to_le_bytes()).collect(),
-        DType::BF16 => (0..n).flat_map(|_| bf16::from_f32(random.float()).to_le_bytes()).collect(),
-        DType::F8_E4M3 => (0..n).map(|_| F8E4M3::from_f32(random.float()).0).collect(),
-        _ => {
-            let mut bytes: Vec<u8> = (0..dtype.row_bytes(n).unwrap()).map(|_| (random.bits() >> 33) as u8).collect();
-            for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
-                if dtype == DType::MXFP4 {
-                    block[0] = 117 + block[0] % 8;
-                }
-                for &(at, size) in halves(dtype) {
-                    block[at..at + 2].copy_from_slice(&f16::from_f32(random.float() * size).to_le_bytes());
-                }
-            }
-            bytes
-        }
-    }
-}
+use crate::quant::{
+    DType,
+    testing::{Random, random_weights},
+};
 
 /// A row by the format's scalar decode.
 fn decode(dtype: DType, row: &[u8], k: usize) -> Vec<f64> {
@@ -146,7 +98,7 @@ fn product(kernels: &LinearKernels, dtype: DType, w: &[u8], n_rows: usize, k: us
 }
 
 fn check(kernels: &LinearKernels, dtype: DType, n_rows: usize, k: usize, n_tokens: usize) {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (n_rows * 1_000_003 + k * 1009 + n_tokens) as u64);
+    let mut random = Random::new(0x9e37_79b9_7f4a_7c15 ^ (n_rows * 1_000_003 + k * 1009 + n_tokens) as u64);
     let weights = Guarded::new(&random_weights(&mut random, dtype, n_rows * k));
     let x: Vec<Vec<f32>> = (0..n_tokens).map(|_| (0..k).map(|_| random.float()).collect()).collect();
     let got = product(kernels, dtype, weights.bytes(), n_rows, k, &x);
@@ -173,9 +125,10 @@ fn check(kernels: &LinearKernels, dtype: DType, n_rows: usize, k: usize, n_token
     assert!(int8_error.sqrt() <= 2e-2 * norm.sqrt(), "{what}: int8 {}", (int8_error / norm).sqrt());
 }
 
-const FLOATS: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F8_E4M3];
-const BLOCKS: [DType; 6] = [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0, DType::MXFP4];
-const SUPER_BLOCKS: [DType; 3] = [DType::Q4_K, DType::Q5_K, DType::Q6_K];
+/// The formats with blocks of `len` elements.
+fn of_block(len: usize) -> Vec<DType> {
+    DType::ALL.into_iter().filter(|d| d.block_len() == len).collect()
+}
 
 type KernelsOf = fn(Isa) -> &'static LinearKernels;
 
@@ -202,17 +155,17 @@ fn check_all(kernels: KernelsOf, dtypes: &[DType], lengths: &[usize]) {
 
 #[test]
 fn float_weights_match_f64() {
-    check_all(linear_kernels, &FLOATS, &[1, 100, 3, 16, 63, 320]);
+    check_all(linear_kernels, &of_block(1), &[1, 100, 3, 16, 63, 320]);
 }
 
 #[test]
 fn blocks_of_32_match_f64() {
-    check_all(linear_kernels, &BLOCKS, &[32, 96, 64, 160, 576]);
+    check_all(linear_kernels, &of_block(32), &[32, 96, 64, 160, 576]);
 }
 
 #[test]
 fn blocks_of_256_match_f64() {
-    check_all(linear_kernels, &SUPER_BLOCKS, &[256, 768]);
+    check_all(linear_kernels, &of_block(256), &[256, 768]);
 }
 
 /// Nothing of the activations is lost against any format.
@@ -221,15 +174,15 @@ fn exact_kernels_match_f64() {
     assert!(all_kernels().skip(1).step_by(2).all(|kernels| {
         DType::ALL.iter().all(|d| [1, 4, 5, 99].iter().all(|n| kernels.act_form(*d, *n) == ActForm::F32))
     }));
-    check_all(exact_linear_kernels, &FLOATS, &[1, 100, 63]);
-    check_all(exact_linear_kernels, &BLOCKS, &[32, 96, 576]);
-    check_all(exact_linear_kernels, &SUPER_BLOCKS, &[256, 768]);
+    check_all(exact_linear_kernels, &of_block(1), &[1, 100, 63]);
+    check_all(exact_linear_kernels, &of_block(32), &[32, 96, 576]);
+    check_all(exact_linear_kernels, &of_block(256), &[256, 768]);
 }
 
 /// Executors split rows and batches as they like: it must not show.
 #[test]
 fn results_do_not_depend_on_rows_or_tokens_of_a_call() {
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     for kernels in all_kernels() {
         for dtype in DType::ALL {
             let (n_rows, k) = (37, 512);
@@ -257,7 +210,7 @@ fn results_do_not_depend_on_rows_or_tokens_of_a_call() {
 /// A NaN must not be quantised away.
 #[test]
 fn nan_and_infinity_in_activations_show_in_the_result() {
-    let mut random = Random(11);
+    let mut random = Random::new(11);
     for kernels in all_kernels() {
         for dtype in DType::ALL {
             for bad in [f32::NAN, f32::INFINITY] {
@@ -277,7 +230,7 @@ fn nan_and_infinity_in_activations_show_in_the_result() {
 
 #[test]
 fn zero_activations_give_zero() {
-    let mut random = Random(13);
+    let mut random = Random::new(13);
     for kernels in all_kernels() {
         for dtype in DType::ALL {
             for n_tokens in [1, 5] {
@@ -291,7 +244,7 @@ fn zero_activations_give_zero() {
 
 #[test]
 fn transposed_weights_match_f64() {
-    let mut random = Random(77);
+    let mut random = Random::new(77);
     for dtype in DType::ALL {
         for (inputs, blocks, n_tokens) in [(1, 1, 1), (7, 3, 2), (130, 2, 5), (9, 3, 1), (33, 11, 7)] {
             let row_len = if dtype.block_len() == 1 { 37 * blocks } else { dtype.block_len() * blocks };
@@ -332,7 +285,7 @@ fn transposed_weights_match_f64() {
 /// Scales that are not in the blocks, whose last ones end where the readable memory does.
 #[test]
 fn mxfp4_with_scales_apart_matches_whole_blocks() {
-    let mut random = Random(19);
+    let mut random = Random::new(19);
     for (n_rows, k) in [(1, 32), (3, 96), (7, 160), (33, 576)] {
         let whole = random_weights(&mut random, DType::MXFP4, n_rows * k);
         // Element j and j + 16 of a byte become 2j and 2j + 1.

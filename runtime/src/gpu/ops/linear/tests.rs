@@ -106,7 +106,7 @@ impl Case {
         let mut sums = Vec::new();
         for ((dtype, n), out) in shape.parts.iter().copied().zip(outs) {
             // Some part begins at an odd half word where its format allows that.
-            weights.resize(weights.len().next_multiple_of(4) + if alignment(dtype) == 2 { 2 } else { 0 }, 0xff);
+            weights.resize(weights.len().next_multiple_of(4) + if dtype.format().alignment == 2 { 2 } else { 0 }, 0xff);
             let weight_byte = weights.len() as u64;
             // Rows of the file, of a matrix and from one matrix to the next, which begins at the second.
             let (len, own) = if turned { (n, k) } else { (k, n) };

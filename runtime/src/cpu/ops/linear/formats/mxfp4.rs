@@ -1,0 +1,108 @@
+//! MXFP4, with and without its scales: see [`crate::quant::mxfp4`].
+
+use super::declared;
+use crate::cpu::arch::SimdBytes;
+use crate::cpu::ops::linear::mat_vec_block::Block32;
+use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, e8m0_half, low_then_high};
+use crate::quant::mxfp4::MXFP4_DOUBLED;
+
+pub(in super::super) struct MXFP4;
+
+pub(in super::super) struct MXFP4_SPLIT;
+
+/// Twice the values of nibbles, centred on 16: quants of five bits.
+const QUANTS: [u8; 16] = {
+    let mut quants = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        quants[i] = (MXFP4_DOUBLED[i] + 16) as u8;
+        i += 1;
+    }
+    quants
+};
+
+/// Half of 2^(e − 127), for quants are twice the values, with e in the low byte of every lane; infinite for 255.
+#[inline(always)]
+fn e8m0_halves<S: SimdBytes>(s: S, headers: S::I) -> S::F {
+    // e moves to where a float's exponent is. The shift to the right spreads its top bit over the sign.
+    let v = s.abs(s.f32_from_bits(s.shr_i32::<1>(s.shl_i32::<24>(headers))));
+    // The one exponent that is subnormal.
+    let least = s.splat(f32::from_bits(0x0040_0000));
+    s.mul(s.max(v, least), s.splat(0.5))
+}
+
+impl Loader for MXFP4 {
+    declared!(MXFP4, mat_vec_block);
+
+    #[inline(always)]
+    unsafe fn to_quants<S: SimdBytes>(_: S, p: *const u8, out: &mut Quants) {
+        // SAFETY: all offsets are below the block's size.
+        unsafe {
+            out.scale[0] = e8m0_half(*p);
+            low_then_high(bytes(p.add(1)), out);
+        }
+        out.q[..32].iter_mut().for_each(|q| *q = QUANTS[usize::from(*q)]);
+    }
+}
+
+impl Loader for MXFP4_SPLIT {
+    declared!(MXFP4_SPLIT, mat_vec_block);
+
+    #[inline(always)]
+    unsafe fn to_quants<S: SimdBytes>(_: S, p: *const u8, out: &mut Quants) {
+        // SAFETY: the block has 16 bytes.
+        let packed: [u8; 16] = unsafe { bytes(p) };
+        out.scale[0] = 0.5;
+        for (i, byte) in packed.into_iter().enumerate() {
+            out.q[2 * i] = QUANTS[usize::from(byte & 15)];
+            out.q[2 * i + 1] = QUANTS[usize::from(byte >> 4)];
+        }
+    }
+}
+
+impl Block32 for MXFP4 {
+    #[inline(always)]
+    fn scales<S: SimdBytes>(s: S, headers: S::I) -> S::F {
+        e8m0_halves(s, headers)
+    }
+    #[inline(always)]
+    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
+        // SAFETY: quants follow the scale.
+        let packed = unsafe { s.load_pieces(p.add(1), offsets) };
+        (s.lookup(&QUANTS, s.low4(packed)), s.lookup(&QUANTS, s.high4(packed)))
+    }
+    #[inline(always)]
+    unsafe fn load_group<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B) {
+        // SAFETY: the caller vouches for the blocks.
+        unsafe { Self::load(s, p, [0, 17, 34, 51]) }
+    }
+    #[inline(always)]
+    unsafe fn load_group_headers<S: SimdBytes>(s: S, rows: [*const u8; 4]) -> S::I {
+        // SAFETY: the caller vouches for the blocks.
+        unsafe { s.load_headers(rows, [0, 17, 34, 51]) }
+    }
+}
+
+impl Block32 for MXFP4_SPLIT {
+    #[inline(always)]
+    fn scales<S: SimdBytes>(s: S, headers: S::I) -> S::F {
+        e8m0_halves(s, headers)
+    }
+    #[inline(always)]
+    unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
+        // SAFETY: as the caller vouches.
+        let packed = unsafe { s.load_pieces(p, offsets) };
+        (s.lookup(&QUANTS, s.low4(packed)), s.lookup(&QUANTS, s.high4(packed)))
+    }
+    #[inline(always)]
+    unsafe fn load_group<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B) {
+        // SAFETY: blocks of 16 bytes side by side are a vector.
+        let packed = unsafe { s.load_bytes(p) };
+        (s.lookup(&QUANTS, s.low4(packed)), s.lookup(&QUANTS, s.high4(packed)))
+    }
+    // Never called: blocks have no headers.
+    #[inline(always)]
+    unsafe fn load_group_headers<S: SimdBytes>(s: S, _: [*const u8; 4]) -> S::I {
+        s.splat_i32(0)
+    }
+}
