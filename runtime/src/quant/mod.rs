@@ -10,6 +10,8 @@ mod f8_e4m3;
 mod floats;
 mod format;
 mod ggml;
+mod iq4_nl;
+mod iq4_xs;
 pub mod k_scales;
 pub mod mxfp4;
 mod q4_0;
@@ -31,6 +33,8 @@ pub use f8_e4m3::F8E4M3;
 pub use floats::{F16Le, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 pub use format::{ActForm, Decoder, Encoder, Format, Quants, Scale};
 pub use ggml::GgmlType;
+pub use iq4_nl::{BlockIQ4_NL, IQ4_VALUES};
+pub use iq4_xs::BlockIQ4_XS;
 pub use mxfp4::{BlockMXFP4, BlockMXFP4Split};
 pub use q4_0::BlockQ4_0;
 pub use q4_1::BlockQ4_1;
@@ -74,6 +78,10 @@ macro_rules! for_every_format {
             Q5_K in q5_k,
             /// 256 elements, sixteen 16-element sub-blocks with 8-bit scales, 6-bit quants centred on 32.
             Q6_K in q6_k,
+            /// 32 elements, f16 scale, 4-bit indices of sixteen values.
+            IQ4_NL in iq4_nl,
+            /// 256 elements, eight 32-element sub-blocks with 6-bit scales, 4-bit indices of sixteen values.
+            IQ4_XS in iq4_xs,
             /// 32 elements, a power of two as scale, 4-bit floats.
             MXFP4 in mxfp4,
             /// As [`DType::MXFP4`], but with the scales in a tensor of their own and elements in another order; see

@@ -1,7 +1,7 @@
 // 32 consecutive elements of a row of a block format, unpacked half way: quants as bytes, and what turns them into
 // weights. Word j has elements 4j .. 4j + 3, the first in the lowest byte; element i is
 //   scale.x * q + scale.y   for i < 16,   scale.z * q + scale.w   for the others.
-// Bytes are 0 .. 63 in every format but q8_0, where they are signed: all of them do for dot4I8Packed.
+// Bytes are 0 .. 63, or signed (the KIND of the format): all of them do for dot4I8Packed.
 struct Group {
     q: array<u32, 8>,
     scale: vec4<f32>,

@@ -2,7 +2,7 @@
 
 use handmill_shaders::Defines;
 
-use super::linear::kind;
+use super::linear::with_format;
 use crate::gpu::{Access, Kernel, testing};
 use crate::quant::DType;
 
@@ -20,7 +20,7 @@ fn every_format_unpacks_as_the_scalar_decode_says() {
             dtype.decode_row(&bytes[lead..], &mut expected).unwrap();
             let kernel = Kernel {
                 name: "unpack",
-                defines: Defines::new().with("FORMAT", dtype.name()).with("KIND", kind(dtype)),
+                defines: with_format(Defines::new(), "", dtype),
                 constants: Vec::new(),
                 bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite],
             };

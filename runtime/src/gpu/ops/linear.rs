@@ -226,7 +226,7 @@ pub(super) fn defines_for(call: &LinearCall, wide: bool) -> Defines {
         d = d.flag("SCALES", true).with("SCALE_ROWS", s.block[0]).with("SCALE_COLS", s.block[1]);
     }
     for (i, p) in call.parts.iter().enumerate() {
-        d = d.with(&format!("FORMAT{i}"), p.dtype.name()).with(&format!("KIND{i}"), kind(p.dtype));
+        d = with_format(d, &i.to_string(), p.dtype);
     }
     match call.gated {
         Some(act) => activation(d.flag("GATED", true), act),
@@ -234,13 +234,18 @@ pub(super) fn defines_for(call: &LinearCall, wide: bool) -> Defines {
     }
 }
 
-/// How WGSL reads groups of this format: as floats, or as bytes with or without a sign.
-pub(super) fn kind(dtype: DType) -> &'static str {
-    match dtype.format().quants {
+/// With a format as FORMAT and how its groups are read as KIND: floats, or bytes with or without a sign. `part` follows
+/// these names. What the format looks numbers up in comes along.
+pub(super) fn with_format(defines: Defines, part: &str, dtype: DType) -> Defines {
+    let format = dtype.format();
+    let kind = match format.quants {
         None => "float",
         Some(quants) if quants.signed => "signed",
         Some(_) => "bytes",
-    }
+    };
+    let defines = defines.with(&format!("FORMAT{part}"), format.name).with(&format!("KIND{part}"), kind);
+    let Some((name, words)) = format.table else { return defines };
+    defines.with(name, words.iter().map(|w| format!("{w:#010x}u")).collect::<Vec<_>>().join(", "))
 }
 
 /// The parameters of a call, where a workgroup computes `rows_each` rows of a weight; and workgroups in all.

@@ -6,6 +6,7 @@ use handmill_shaders::Defines;
 
 use super::{
     Dim, Dispatch, Place,
+    linear::with_format,
     params::{NONE, Params, activation, by_fours, reduction, workgroup},
 };
 use crate::{
@@ -507,7 +508,7 @@ impl Lowering<'_> {
         let width = self.program.instrs[i].width;
         let invocations = workgroup(self.caps, width, 64);
         for (rows, byte) in (self.places.table)(table)? {
-            let defines = Defines::new().with("WG", invocations).with("FORMAT", tensor.dtype().name());
+            let defines = with_format(Defines::new().with("WG", invocations), "", tensor.dtype());
             let params = Params::default()
                 .place(&self.target(i))
                 .u(&[width as u32, row_bytes as u32, rows.start, rows.end, byte as u32])

@@ -95,7 +95,7 @@ fn recurrent_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
 fn others() -> Vec<Kernel> {
     let unpack = |dtype: DType| Kernel {
         name: "unpack",
-        defines: Defines::new().with("FORMAT", dtype.name()).with("KIND", linear::kind(dtype)),
+        defines: linear::with_format(Defines::new(), "", dtype),
         constants: Vec::new(),
         bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite],
     };

@@ -7,6 +7,8 @@ mod k_scales;
 
 pub(super) mod f8_e4m3;
 pub(super) mod floats;
+pub(super) mod iq4_nl;
+pub(super) mod iq4_xs;
 pub(super) mod mxfp4;
 pub(super) mod q4_0;
 pub(super) mod q4_1;
@@ -39,9 +41,9 @@ macro_rules! declared {
 use declared;
 
 /// The methods of a [`Block32`](super::mat_vec_block::Block32) whose quants are nibbles from byte `$skip` of its block on,
-/// the low ones first; with the fifth bits of all 32 in the word at byte `$fifth`.
+/// the low ones first; with the fifth bits of all 32 in the word at byte `$fifth`, or as indices of the bytes in `$table`.
 macro_rules! nibbles {
-    ($format:ident, $skip:literal $(, $fifth:literal)?) => {
+    ($format:ident, $skip:literal $(, $fifth:literal)? $(, of $table:ident)?) => {
         #[inline(always)]
         unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B) {
             // SAFETY: the caller vouches for the blocks.
@@ -49,6 +51,7 @@ macro_rules! nibbles {
                 let packed = s.load_pieces(p.add($skip), offsets);
                 let (lo, hi) = (s.low4(packed), s.high4(packed));
                 $(let (lo, hi) = s.or_fifth_bits(p.add($fifth), offsets, lo, hi);)?
+                $(let (lo, hi) = (s.lookup(&$table, lo), s.lookup(&$table, hi));)?
                 (lo, hi)
             }
         }
@@ -60,6 +63,7 @@ macro_rules! nibbles {
                 let packed = s.load_group::<BYTES, $skip>(p);
                 let (lo, hi) = (s.low4(packed), s.high4(packed));
                 $(let (lo, hi) = s.or_fifth_bits(p.add($fifth), [0, BYTES, 2 * BYTES, 3 * BYTES], lo, hi);)?
+                $(let (lo, hi) = (s.lookup(&$table, lo), s.lookup(&$table, hi));)?
                 (lo, hi)
             }
         }
