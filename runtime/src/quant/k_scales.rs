@@ -27,30 +27,33 @@ pub(super) fn pack(scales: &[u8; 8], minima: &[u8; 8]) -> [u8; 12] {
     })
 }
 
-/// The parts of a super-block `x = d · scale · q − dmin · minimum`, with one quant of `0..=top` an element.
-pub(super) struct Fitted {
+/// The parts of a super-block of `N` sub-blocks, `x = d · scale · q − dmin · minimum`, with one quant an element.
+pub(super) struct Fitted<const N: usize> {
     pub d: F16Le,
     pub dmin: F16Le,
-    pub scales: [u8; 12],
+    pub scales: [u8; N],
+    pub minima: [u8; N],
     pub quants: [u8; 256],
 }
 
-/// Fits every 32 elements on their own, rounds their scales and minima to 6 bits of a common f16 each, then quantises
-/// with the rounded ones.
-pub(super) fn fit(x: &[f32; 256], top: u8) -> Fitted {
-    let fits: [(f32, f32); 8] = std::array::from_fn(|j| fit_sub_block(&x[32 * j..][..32], top));
+/// Fits every sub-block on its own, rounds their scales and minima to `0..=most` of a common f16 each, then quantises to
+/// `0..=top` with the rounded ones.
+pub(super) fn fit<const N: usize>(x: &[f32; 256], most: u8, top: u8) -> Fitted<N> {
+    let len = 256 / N;
+    let fits: [(f32, f32); N] = std::array::from_fn(|j| fit_sub_block(&x[len * j..][..len], top));
+    let most = f32::from(most);
     let largest = |of: fn(&(f32, f32)) -> f32| fits.iter().map(of).fold(0.0, f32::max);
-    let d = F16Le::saturating(largest(|f| f.0) / 63.0);
-    let dmin = F16Le::saturating(largest(|f| f.1) / 63.0);
-    let round = |v: f32, unit: f32| if unit > 0.0 { (v / unit).round().clamp(0.0, 63.0) as u8 } else { 0 };
+    let d = F16Le::saturating(largest(|f| f.0) / most);
+    let dmin = F16Le::saturating(largest(|f| f.1) / most);
+    let round = |v: f32, unit: f32| if unit > 0.0 { (v / unit).round().clamp(0.0, most) as u8 } else { 0 };
     let scales = fits.map(|f| round(f.0, d.to_f32()));
     let minima = fits.map(|f| round(f.1, dmin.to_f32()));
     let quants = std::array::from_fn(|i| {
-        let scale = d.to_f32() * f32::from(scales[i / 32]);
-        let min = dmin.to_f32() * f32::from(minima[i / 32]);
+        let scale = d.to_f32() * f32::from(scales[i / len]);
+        let min = dmin.to_f32() * f32::from(minima[i / len]);
         if scale > 0.0 { ((x[i] + min) / scale).round().clamp(0.0, f32::from(top)) as u8 } else { 0 }
     });
-    Fitted { d, dmin, scales: pack(&scales, &minima), quants }
+    Fitted { d, dmin, scales, minima, quants }
 }
 
 /// Scale and (negated) minimum with `x ≈ scale · q − min`, both not negative: a few step widths around the plain one

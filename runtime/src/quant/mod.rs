@@ -14,6 +14,8 @@ mod iq4_nl;
 mod iq4_xs;
 pub mod k_scales;
 pub mod mxfp4;
+mod q2_k;
+mod q3_k;
 mod q4_0;
 mod q4_1;
 mod q4_k;
@@ -36,6 +38,8 @@ pub use ggml::GgmlType;
 pub use iq4_nl::{BlockIQ4_NL, IQ4_VALUES};
 pub use iq4_xs::BlockIQ4_XS;
 pub use mxfp4::{BlockMXFP4, BlockMXFP4Split};
+pub use q2_k::BlockQ2_K;
+pub use q3_k::BlockQ3_K;
 pub use q4_0::BlockQ4_0;
 pub use q4_1::BlockQ4_1;
 pub use q4_k::BlockQ4_K;
@@ -72,6 +76,10 @@ macro_rules! for_every_format {
             Q5_1 in q5_1,
             /// 32 elements, f16 scale, 8-bit signed quants.
             Q8_0 in q8_0,
+            /// 256 elements, sixteen 16-element sub-blocks with 4-bit scales and minima, 2-bit quants.
+            Q2_K in q2_k,
+            /// 256 elements, sixteen 16-element sub-blocks with 6-bit scales, 3-bit quants centred on 4.
+            Q3_K in q3_k,
             /// 256 elements, eight 32-element sub-blocks with 6-bit scales and minima, 4-bit quants.
             Q4_K in q4_k,
             /// 256 elements, eight 32-element sub-blocks with 6-bit scales and minima, 5-bit quants.

@@ -56,7 +56,8 @@ impl Block<256> for BlockQ4_K {
 
 impl Encode<256> for BlockQ4_K {
     fn encode(x: &[f32; 256]) -> Self {
-        let k_scales::Fitted { d, dmin, scales, quants } = k_scales::fit(x, 15);
+        let k_scales::Fitted { d, dmin, scales, minima, quants } = k_scales::fit(x, 63, 15);
+        let scales = k_scales::pack(&scales, &minima);
         let qs = std::array::from_fn(|k| {
             let low = 64 * (k / 32) + k % 32;
             quants[low] | quants[low + 32] << 4

@@ -60,7 +60,8 @@ impl Block<256> for BlockQ5_K {
 
 impl Encode<256> for BlockQ5_K {
     fn encode(x: &[f32; 256]) -> Self {
-        let k_scales::Fitted { d, dmin, scales, quants } = k_scales::fit(x, 31);
+        let k_scales::Fitted { d, dmin, scales, minima, quants } = k_scales::fit(x, 63, 31);
+        let scales = k_scales::pack(&scales, &minima);
         let qh = std::array::from_fn(|k| (0..8).fold(0, |bits, s| bits | quants[32 * s + k] >> 4 << s));
         let qs = std::array::from_fn(|k| {
             let low = 64 * (k / 32) + k % 32;

@@ -61,7 +61,7 @@ impl Encode<256> for BlockQ6_K {
     /// Fits every 16 elements on their own, rounds their scales to 8 bits of a common f16, then quantises with the
     /// rounded ones.
     fn encode(x: &[f32; 256]) -> Self {
-        let fits: [f32; 16] = std::array::from_fn(|s| fit_sub_block(&x[16 * s..][..16]));
+        let fits: [f32; 16] = std::array::from_fn(|s| fit_sub_block(&x[16 * s..][..16], 32.0));
         let d = F16Le::saturating(signed_extreme(&fits) / -128.0);
         let unit = d.to_f32();
         let scales = fits.map(|f| if unit == 0.0 { 0 } else { (f / unit).round() as i8 });
@@ -81,17 +81,17 @@ impl Encode<256> for BlockQ6_K {
     }
 }
 
-/// The scale of either sign with `x ≈ scale · q`, `q` in −32..=31: a few around the plain one are tried, each with the
+/// The scale of either sign with `x ≈ scale · q`, `q` from −zero to zero − 1: a few around the plain one are tried, each with the
 /// least-squares scale of the quants it gives.
-fn fit_sub_block(x: &[f32]) -> f32 {
+pub(super) fn fit_sub_block(x: &[f32], zero: f32) -> f32 {
     let extreme = signed_extreme(x);
     if extreme == 0.0 || !extreme.is_finite() {
         return 0.0;
     }
     let mut best = (f32::INFINITY, 0.0);
     for trial in 0..=10 {
-        let inverse = -(31.0 + 0.2 * trial as f32) / extreme;
-        let q = |x: f32| (x * inverse).round().clamp(-32.0, 31.0);
+        let inverse = -(zero - 1.0 + 0.2 * trial as f32) / extreme;
+        let q = |x: f32| (x * inverse).round().clamp(-zero, zero - 1.0);
         let (sum_xq, sum_qq) = x.iter().fold((0.0, 0.0), |(xq, qq), x| (xq + x * q(*x), qq + q(*x) * q(*x)));
         let scale = sum_xq / sum_qq;
         let error: f32 = x.iter().map(|x| (scale * q(*x) - x).powi(2)).sum();

@@ -92,17 +92,17 @@ fn a_vocabulary_without_tensors_opens() {
 fn types_without_kernels_are_listed_and_refused_by_name() {
     let dir = Dir::new();
     let mut w = GgufWriter::new();
-    w.raw_tensor("old", GgmlType::from_number(10), &[256], Bytes::heap(vec![0; 84]))
+    w.raw_tensor("old", GgmlType::from_number(15), &[256], Bytes::heap(vec![0; 292]))
         .raw_tensor("new", GgmlType::from_number(99), &[256], Bytes::heap(vec![0; 8]))
         .tensor("good", &ramp(&[4]));
     let path = dir.write("m.gguf", w.to_bytes());
     let gguf = Gguf::open(&path).unwrap();
     let listed: Vec<_> = gguf.tensors().map(|t| (t.dtype_name.to_string(), t.dtype, t.bytes)).collect();
-    assert_eq!(listed[0], ("q2_k".into(), None, 84));
+    assert_eq!(listed[0], ("q8_k".into(), None, 292));
     assert_eq!(listed[1], ("ggml type 99".into(), None, 0));
     assert_eq!(values(&gguf.find("good").unwrap().unwrap()), [0.0, 1.0, 2.0, 3.0]);
     let message = gguf.find("old").unwrap_err().to_string();
-    assert!(message.contains("q2_k") && message.contains("`old`") && message.contains("q4_k"), "{message}");
+    assert!(message.contains("q8_k") && message.contains("`old`") && message.contains("q4_k"), "{message}");
     assert!(gguf.find("new").is_err());
 }
 

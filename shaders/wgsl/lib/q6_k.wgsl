@@ -23,15 +23,6 @@ fn q6_k_at(row_byte: u32, i: u32) -> f32 {
     return (half_at(block + 208u) * f32(scale)) * (f32(low | (high << 4u)) - 32.0);
 }
 
-// The 16 bytes at an even offset. The fifth word is read where they straddle it, else the fourth once more.
-fn q6_k_16_bytes(byte: u32) -> vec4<u32> {
-    let w = byte >> 2u;
-    let odd = (byte & 2u) != 0u;
-    let a = vec4<u32>(weights[w], weights[w + 1u], weights[w + 2u], weights[w + 3u]);
-    let b = vec4<u32>(a.yzw, weights[w + select(3u, 4u, odd)]);
-    return select(a, (a >> vec4<u32>(16u)) | (b << vec4<u32>(16u)), odd);
-}
-
 fn q6_k_group(row_byte: u32, g: u32) -> Group {
     let block = row_byte + (g >> 3u) * 210u;
     let half = (g >> 2u) & 1u;
@@ -43,8 +34,8 @@ fn q6_k_group(row_byte: u32, g: u32) -> Group {
     let low = vec4<u32>(0x0f0f0f0fu);
     let high = vec4<u32>(0x03030303u);
     let four = vec4<u32>(4u);
-    let a = ((q6_k_16_bytes(ql) >> nibble) & low) | (((q6_k_16_bytes(qh) >> pair) & high) << four);
-    let b = ((q6_k_16_bytes(ql + 16u) >> nibble) & low) | (((q6_k_16_bytes(qh + 16u) >> pair) & high) << four);
+    let a = ((words16_at(ql) >> nibble) & low) | (((words16_at(qh) >> pair) & high) << four);
+    let b = ((words16_at(ql + 16u) >> nibble) & low) | (((words16_at(qh + 16u) >> pair) & high) << four);
     let scales = half_bits_at(block + 192u + 2u * (g & 7u));
     let d = half_at(block + 208u);
     let s = d * f32(bitcast<i32>(scales << 24u) >> 24u);

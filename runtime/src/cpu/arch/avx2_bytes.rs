@@ -135,15 +135,15 @@ unsafe impl SimdBytes for Avx2 {
             let (a, b) = (broadcast_word(p.add(offsets[0])), broadcast_word(p.add(offsets[1])));
             let words = _mm256_blend_epi32::<0xf0>(a, b);
             let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-            (self.or16_where(lo, spread_bytes(words, 0), bit), self.or16_where(hi, spread_bytes(words, 2), bit))
+            (self.or_where::<16>(lo, spread_bytes(words, 0), bit), self.or_where::<16>(hi, spread_bytes(words, 2), bit))
         }
     }
     // Every byte of `bits` has one bit, so equality is the test for not zero.
     #[inline(always)]
-    fn or16_where(self, v: __m256i, q: __m256i, bits: __m256i) -> __m256i {
+    fn or_where<const BIT: i8>(self, v: __m256i, q: __m256i, bits: __m256i) -> __m256i {
         unsafe {
             let set = _mm256_cmpeq_epi8(_mm256_and_si256(q, bits), bits);
-            _mm256_or_si256(v, _mm256_and_si256(set, _mm256_set1_epi8(16)))
+            _mm256_or_si256(v, _mm256_and_si256(set, _mm256_set1_epi8(BIT)))
         }
     }
     #[inline(always)]
@@ -161,6 +161,19 @@ unsafe impl SimdBytes for Avx2 {
             };
             let mask = _mm256_set1_epi8(0x30);
             (_mm256_and_si256(lo, mask), _mm256_and_si256(hi, mask))
+        }
+    }
+    #[inline(always)]
+    unsafe fn two_bits(self, q: *const u8, at: usize) -> __m256i {
+        unsafe {
+            let q = _mm256_loadu_si256(q.cast());
+            let q = match at / 32 {
+                0 => q,
+                1 => _mm256_srli_epi16::<2>(q),
+                2 => _mm256_srli_epi16::<4>(q),
+                _ => _mm256_srli_epi16::<6>(q),
+            };
+            _mm256_and_si256(q, _mm256_set1_epi8(3))
         }
     }
     #[inline(always)]

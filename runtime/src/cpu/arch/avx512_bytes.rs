@@ -220,9 +220,9 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         }
     }
     #[inline(always)]
-    fn or16_where(self, v: __m512i, q: __m512i, bits: __m512i) -> __m512i {
-        // An addition, for there is no masked or of bytes; bit 4 of v is clear.
-        unsafe { _mm512_mask_add_epi8(v, _mm512_test_epi8_mask(q, bits), v, _mm512_set1_epi8(16)) }
+    fn or_where<const BIT: i8>(self, v: __m512i, q: __m512i, bits: __m512i) -> __m512i {
+        // An addition, for there is no masked or of bytes; the bit is clear in v.
+        unsafe { _mm512_mask_add_epi8(v, _mm512_test_epi8_mask(q, bits), v, _mm512_set1_epi8(BIT)) }
     }
     #[inline(always)]
     fn splat_byte_halves(self, a: u8, b: u8) -> __m512i {
@@ -236,6 +236,18 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
             let down = _mm512_setr_epi64(0, 0, 0, 0, 2, 2, 2, 2);
             let mask = _mm512_set1_epi8(0x30);
             (_mm512_and_si512(_mm512_sllv_epi64(q, up), mask), _mm512_and_si512(_mm512_srlv_epi64(q, down), mask))
+        }
+    }
+    #[inline(always)]
+    unsafe fn two_bits(self, q: *const u8, at: usize) -> __m512i {
+        unsafe {
+            let q = _mm512_broadcast_i64x4(_mm256_loadu_si256(q.cast()));
+            let down = if at < 64 {
+                _mm512_setr_epi64(0, 0, 0, 0, 2, 2, 2, 2)
+            } else {
+                _mm512_setr_epi64(4, 4, 4, 4, 6, 6, 6, 6)
+            };
+            _mm512_and_si512(_mm512_srlv_epi64(q, down), _mm512_set1_epi8(3))
         }
     }
     #[inline(always)]

@@ -167,8 +167,8 @@ pub unsafe trait SimdBytes: Simd {
     /// The words must be readable for `i < PIECES`.
     unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: Self::B, hi: Self::B) -> (Self::B, Self::B);
 
-    /// Sets bit 4 of the bytes of `v` where `q & bits` is not zero.
-    fn or16_where(self, v: Self::B, q: Self::B, bits: Self::B) -> Self::B;
+    /// Sets the bit `BIT`, which is clear, in the bytes of `v` where `q & bits` is not zero; `bits` has one bit a byte.
+    fn or_where<const BIT: i8>(self, v: Self::B, q: Self::B, bits: Self::B) -> Self::B;
 
     /// All bytes of the lower half `a`, of the upper half `b`.
     fn splat_byte_halves(self, a: u8, b: u8) -> Self::B;
@@ -178,6 +178,11 @@ pub unsafe trait SimdBytes: Simd {
     /// # Safety
     /// `q` must be readable for 32 bytes.
     unsafe fn high2(self, q: *const u8, at: usize) -> (Self::B, Self::B);
+
+    /// Two-bit quants `at .. at + 4·LANES` of 128, where quant `i` lies in bits `2·(i / 32)` and up of `q[i % 32]`.
+    /// # Safety
+    /// `q` must be readable for 32 bytes.
+    unsafe fn two_bits(self, q: *const u8, at: usize) -> Self::B;
 
     /// Transposes the four words of four vectors, piece by piece: word j of piece b of `v[i]` becomes word i of piece b of
     /// result j.

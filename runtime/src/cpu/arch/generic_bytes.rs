@@ -102,8 +102,8 @@ unsafe impl SimdBytes for Generic {
         (from_fn(|i| lo[i] | bit(i, 0)), from_fn(|i| hi[i] | bit(i, 16)))
     }
     #[inline(always)]
-    fn or16_where(self, v: B, q: B, bits: B) -> B {
-        from_fn(|i| v[i] | if q[i] & bits[i] != 0 { 16 } else { 0 })
+    fn or_where<const BIT: i8>(self, v: B, q: B, bits: B) -> B {
+        from_fn(|i| v[i] | if q[i] & bits[i] != 0 { BIT as u8 } else { 0 })
     }
     #[inline(always)]
     fn splat_byte_halves(self, a: u8, b: u8) -> B {
@@ -115,6 +115,12 @@ unsafe impl SimdBytes for Generic {
         let q = unsafe { self.load_bytes(q.add(at % 32)) };
         let shift = at / 32 * 2;
         (q.map(|x| (x >> shift & 3) << 4), q.map(|x| (x >> (shift + 4) & 3) << 4))
+    }
+    #[inline(always)]
+    unsafe fn two_bits(self, q: *const u8, at: usize) -> B {
+        // SAFETY: the caller vouches for 32 bytes.
+        let q = unsafe { self.load_bytes(q.add(at % 32)) };
+        q.map(|x| x >> (at / 32 * 2) & 3)
     }
     #[inline(always)]
     fn transpose4(self, v: [B; 4]) -> [B; 4] {

@@ -129,12 +129,12 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
             let p = p.add(offsets[0]);
             let lo_bits = self.splat_byte_halves(*p, *p.add(1));
             let hi_bits = self.splat_byte_halves(*p.add(2), *p.add(3));
-            (self.or16_where(lo, lo_bits, each_bit()), self.or16_where(hi, hi_bits, each_bit()))
+            (self.or_where::<16>(lo, lo_bits, each_bit()), self.or_where::<16>(hi, hi_bits, each_bit()))
         }
     }
     #[inline(always)]
-    fn or16_where(self, v: uint8x16_t, q: uint8x16_t, bits: uint8x16_t) -> uint8x16_t {
-        unsafe { vorrq_u8(v, vandq_u8(vtstq_u8(q, bits), vdupq_n_u8(16))) }
+    fn or_where<const BIT: i8>(self, v: uint8x16_t, q: uint8x16_t, bits: uint8x16_t) -> uint8x16_t {
+        unsafe { vorrq_u8(v, vandq_u8(vtstq_u8(q, bits), vdupq_n_u8(BIT as u8))) }
     }
     #[inline(always)]
     fn splat_byte_halves(self, a: u8, b: u8) -> uint8x16_t {
@@ -147,6 +147,19 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
             let (lo, hi) = if at < 32 { (vshlq_n_u8::<4>(q), q) } else { (vshlq_n_u8::<2>(q), vshrq_n_u8::<2>(q)) };
             let mask = vdupq_n_u8(0x30);
             (vandq_u8(lo, mask), vandq_u8(hi, mask))
+        }
+    }
+    #[inline(always)]
+    unsafe fn two_bits(self, q: *const u8, at: usize) -> uint8x16_t {
+        unsafe {
+            let q = vld1q_u8(q.add(at % 32));
+            let q = match at / 32 {
+                0 => q,
+                1 => vshrq_n_u8::<2>(q),
+                2 => vshrq_n_u8::<4>(q),
+                _ => vshrq_n_u8::<6>(q),
+            };
+            vandq_u8(q, vdupq_n_u8(3))
         }
     }
     #[inline(always)]

@@ -54,8 +54,8 @@ pub(super) unsafe fn accumulate<S: SimdBytes, const T: usize, const FIFTH: bool>
             if FIFTH {
                 let q = s.load_halves(fifth.add(at % 32), fifth.add((at + width / 2) % 32));
                 let (bit_a, bit_b) = (1u8 << (a / 32), 1u8 << (b / 32));
-                lo = s.or16_where(lo, q, s.splat_byte_halves(bit_a, bit_b));
-                hi = s.or16_where(hi, q, s.splat_byte_halves(bit_a << 1, bit_b << 1));
+                lo = s.or_where::<16>(lo, q, s.splat_byte_halves(bit_a, bit_b));
+                hi = s.or_where::<16>(hi, q, s.splat_byte_halves(bit_a << 1, bit_b << 1));
             }
             for t in 0..T {
                 let q = (&raw const (*x[t]).q).cast::<u8>();

@@ -10,6 +10,8 @@ pub(super) mod floats;
 pub(super) mod iq4_nl;
 pub(super) mod iq4_xs;
 pub(super) mod mxfp4;
+pub(super) mod q2_k;
+pub(super) mod q3_k;
 pub(super) mod q4_0;
 pub(super) mod q4_1;
 pub(super) mod q4_k;

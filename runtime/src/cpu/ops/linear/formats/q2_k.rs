@@ -1,0 +1,67 @@
+//! Q2_K: see [`crate::quant::BlockQ2_K`].
+
+use super::declared;
+use crate::cpu::arch::SimdBytes;
+use crate::cpu::ops::linear::act::ActChunk;
+use crate::cpu::ops::linear::mat_vec_super::{Block256, Sums, scales_of_16};
+use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
+
+pub(in super::super) struct Q2_K;
+
+impl Loader for Q2_K {
+    declared!(Q2_K, mat_vec_super);
+
+    #[inline(always)]
+    unsafe fn to_quants<S: SimdBytes>(s: S, p: *const u8, out: &mut Quants) {
+        // SAFETY: all offsets are below the super-block's size.
+        unsafe {
+            let (d, dmin) = (half(s, p.add(80)), -half(s, p.add(82)));
+            let scales: [u8; 16] = bytes(p);
+            for sub in 0..16 {
+                out.scale[sub] = d * f32::from(scales[sub] & 15);
+                out.min[sub] = dmin * f32::from(scales[sub] >> 4);
+            }
+            for part in 0..8 {
+                // Parts of 32 quants, bit pairs of the half's 32 bytes.
+                let packed: [u8; 32] = bytes(p.add(16 + part / 4 * 32));
+                for i in 0..32 {
+                    out.q[32 * part + i] = packed[i] >> (part % 4 * 2) & 3;
+                }
+            }
+        }
+    }
+}
+
+impl Block256 for Q2_K {
+    #[inline(always)]
+    unsafe fn accumulate<S: SimdBytes, const T: usize>(
+        s: S,
+        block: *const u8,
+        x: [*const ActChunk; T],
+        sums: &mut [Sums<S::F>; T],
+    ) {
+        let width = 4 * S::LANES;
+        // SAFETY: all offsets are below the super-block's and the chunk's size.
+        unsafe {
+            let packed: [u8; 16] = bytes(block);
+            let (scales, minima) = (packed.map(|b| b & 15), packed.map(|b| b >> 4));
+            let numbers = [scales.as_ptr().cast(), minima.as_ptr().cast()];
+            let units = [half(s, block.add(80)), -half(s, block.add(82))];
+            let table = scales_of_16(s, numbers, units, x, sums);
+            for h in 0..2 {
+                for at in (0..128).step_by(2 * width) {
+                    let qs = block.add(16 + 32 * h);
+                    let (lo, hi) = (s.two_bits(qs, at), s.two_bits(qs, at + width));
+                    for t in 0..T {
+                        let q = (&raw const (*x[t]).q).cast::<u8>().add(128 * h + at);
+                        let scales = table[t].as_ptr().add((128 * h + at) / 16);
+                        let lo = s.i32_to_f32(s.dot_u6(lo, s.load_bytes(q)));
+                        let hi = s.i32_to_f32(s.dot_u6(hi, s.load_bytes(q.add(width))));
+                        sums[t].lo = s.mul_add(lo, s.load_dup4(scales), sums[t].lo);
+                        sums[t].hi = s.mul_add(hi, s.load_dup4(scales.add(S::PIECES)), sums[t].hi);
+                    }
+                }
+            }
+        }
+    }
+}
