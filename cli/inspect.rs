@@ -2,14 +2,18 @@
 
 use crate::{
     args::Global,
+    dequantize,
     error::{CliError, one_line},
-    fetch, out,
+    fetch, input, out,
     terminal::{harmless_line, human_bytes},
 };
 use handmill_models::{Error, Model};
 use handmill_runtime::format::{Checkpoint, Kind, TensorInfo, gguf::Value as GgufValue};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
@@ -26,6 +30,12 @@ pub struct Args {
     /// Write the graph instead: for Graphviz, or as JSON
     #[arg(long, value_name = "FORMAT")]
     graph: Option<GraphFormat>,
+    /// Write this tensor instead, as float32, to --out
+    #[arg(long, value_name = "TENSOR", requires = "out", conflicts_with = "graph")]
+    dequantize: Option<String>,
+    /// The file that --dequantize writes, or - for standard output: a NumPy array
+    #[arg(long, value_name = "FILE.npy", requires = "dequantize", allow_hyphen_values = true, value_parser = input::path())]
+    out: Option<PathBuf>,
 }
 
 /// Values of `--graph`.
@@ -42,6 +52,9 @@ const SHOWN: usize = 12;
 pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let path = fetch::locate(&args.model)?;
     let checkpoint = Checkpoint::open(&path).map_err(|e| CliError::because("could not open the model", e))?;
+    if let (Some(tensor), Some(path)) = (&args.dequantize, &args.out) {
+        return dequantize::run(global, &checkpoint, tensor, path);
+    }
     let summary = Summary::of(&checkpoint);
     // Opened once more, so that what is in the file can be told also where it is no model that can be run.
     let model = Model::open(&path);

@@ -1,7 +1,7 @@
 //! `handmill logits`: what the model says about every position, as a NumPy array.
 
-use crate::{args::Global, error::CliError, fetch, input, npy, out, out_file::OutFile, run::KvType, session, terminal};
-use serde_json::json;
+use crate::{args::Global, error::CliError, fetch, input, npy, run::KvType, session};
+use serde_json::Value;
 use std::path::PathBuf;
 
 /// Arguments of the subcommand.
@@ -29,26 +29,15 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     }
     let (model, mut engine) = session::open(global, &args.model, args.kv_type.into())?;
     let vocab = model.info().vocab_size;
-    let to_file = |e| CliError::because(format!("could not write {}", args.out.display()), e);
-    let mut file = OutFile::create(&args.out).map_err(to_file)?;
-    let to_stdout = file.is_stdout();
-    let write_error = |e| if to_stdout { out::write_error(e) } else { to_file(e) };
-    let mut written = npy::write_header(&mut file, tokens.len(), vocab);
+    let shape = [tokens.len(), vocab];
+    let mut array = npy::Array::create(&args.out, &shape)?;
+    let mut written = Ok(());
     let result = engine.logits(&tokens, |rows| {
         if written.is_ok() {
-            written = npy::write_values(&mut file, rows);
+            written = array.write(rows);
         }
     });
     result.map_err(|e| CliError::because("could not compute the logits", e))?;
-    written.and_then(|()| file.finish()).map_err(write_error)?;
-    let shape = format!("{}: [{}, {vocab}] float32", args.out.display(), tokens.len());
-    if to_stdout {
-        // The array is there.
-        terminal::note(&shape);
-        return Ok(());
-    }
-    if global.json {
-        return out::json(&json!({ "out": args.out, "shape": [tokens.len(), vocab] }));
-    }
-    out::text(&(shape + "\n"))
+    written?;
+    array.finish(global.json, "", Value::Null)
 }

@@ -7,6 +7,7 @@ mod args;
 #[cfg(feature = "gpu")]
 mod auto;
 mod bench;
+mod dequantize;
 mod detokenize;
 mod devices;
 mod error;

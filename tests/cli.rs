@@ -5,6 +5,11 @@ mod cli_support;
 mod support;
 
 use cli_support::{Handmill, tiny_gguf};
+use handmill_runtime::{
+    format::{Bytes, Tensor, gguf::GgufWriter},
+    quant::DType,
+};
+use serde_json::json;
 use std::{fs, path::PathBuf, process::Stdio};
 #[cfg(feature = "gpu")]
 use support::no_adapter;
@@ -124,6 +129,31 @@ fn inspect_says_what_is_in_a_checkpoint() {
     dot.assert_ok();
     assert!(dot.stdout.starts_with("digraph"));
     assert!(run(&["inspect", &fixture("llama2"), "--graph", "json"]).json()["nodes"].is_array());
+}
+
+#[test]
+fn a_tensor_is_written_as_floats_in_its_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("x.gguf"), folder.path().join("x.npy"));
+    let mut blocks = Vec::new();
+    let values: Vec<f32> = (0..3 * 256).map(|i| (i as f32 / 50.0).sin()).collect();
+    DType::Q3_K.encode_row(&values, &mut blocks).unwrap();
+    let mut decoded = vec![0.0; values.len()];
+    DType::Q3_K.decode_row(&blocks, &mut decoded).unwrap();
+    let tensor = Tensor::new(DType::Q3_K, vec![3, 256], Bytes::heap(blocks)).unwrap();
+    fs::write(&model, GgufWriter::new().put("general.architecture", "unheard-of").tensor("w", &tensor).to_bytes())
+        .unwrap();
+    let [model, out] = [&model, &out].map(|path| path.to_str().unwrap());
+    let value = run(&["inspect", model, "--dequantize", "w", "--out", out, "--json"]).json();
+    assert_eq!((value["type"].as_str(), &value["shape"]), (Some("q3_k"), &json!([3, 256])), "{value}");
+    let file = fs::read(out).unwrap();
+    assert!(String::from_utf8_lossy(&file[..128]).contains("'shape': (3, 256), }"));
+    let got: Vec<f32> =
+        file[file.len() - 4 * decoded.len()..].as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    assert_eq!(got, decoded);
+    run(&["inspect", model, "--dequantize", "v", "--out", out]).assert_failed(1, "`v`");
+    run(&["inspect", model, "--dequantize", "w"]).assert_failed(2, "--out");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "scratch files are left");
 }
 
 #[test]
