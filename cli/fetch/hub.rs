@@ -40,6 +40,9 @@ const FOLDER_FILES: &[&str] = &[
     "chat_template.jinja",
 ];
 
+/// Tokenizer files of repositories that have neither of those above.
+const OTHER_TOKENIZERS: &[&str] = &["tekken.json", "vocab.json", "merges.txt"];
+
 const INDEX: &str = "model.safetensors.index.json";
 
 impl HubName {
@@ -182,7 +185,9 @@ impl Run<'_> {
             let file = find(wanted).ok_or_else(|| lacks(format!("has no file {wanted}; it has {}", names(all))))?;
             return Ok((wanted.clone(), with_splits(file, all)));
         }
-        let small = || FOLDER_FILES.iter().filter_map(|&wanted| find(wanted));
+        let usual = ["tokenizer.json", "tokenizer.model"].iter().any(|&name| find(name).is_some());
+        let others = if usual { &[] } else { OTHER_TOKENIZERS };
+        let small = || FOLDER_FILES.iter().chain(others).filter_map(|&wanted| find(wanted));
         if let Some(index) = find(INDEX) {
             self.fetch_all(&[index])?;
             let path = self.folder.join(INDEX);

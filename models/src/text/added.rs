@@ -97,8 +97,18 @@ impl SideFiles {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         files.class = text(&tokenizer["tokenizer_class"]).trim_end_matches("Fast").to_owned();
         files.model_type = text(&config["model_type"]);
-        files.added.sort_by_key(|token| token.id.unwrap_or(u32::MAX));
+        files.sort();
         Ok(files)
+    }
+
+    /// Adds tokens that have an id.
+    pub(crate) fn add_all(&mut self, tokens: impl Iterator<Item = Added>, file: &str) {
+        tokens.for_each(|token| self.add(token, file));
+        self.sort();
+    }
+
+    fn sort(&mut self) {
+        self.added.sort_by_key(|token| token.id.unwrap_or(u32::MAX));
     }
 
     /// Adds a token, or what is new about it.
@@ -156,13 +166,21 @@ impl SideFiles {
     /// `bos_token`, `eos_token`, `additional_special_tokens` and the like.
     fn names(&mut self, config: &Value, file: &str) {
         let lists = |key: &str| matches!(key, "additional_special_tokens" | "extra_special_tokens");
-        // The order in which transformers gives ids to tokens that have none.
-        const FIRST: [&str; 7] =
-            ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+        // The order in which transformers gives ids to tokens that have none; the last two are names of GGUF's.
+        const KEYS: [&str; 9] = [
+            "bos_token",
+            "eos_token",
+            "unk_token",
+            "sep_token",
+            "pad_token",
+            "cls_token",
+            "mask_token",
+            "eot_token",
+            "eom_token",
+        ];
         let empty = Map::new();
         let config = config.as_object().unwrap_or(&empty);
-        let others = config.keys().map(String::as_str).filter(|key| !FIRST.contains(key) && !lists(key));
-        for key in FIRST.into_iter().chain(others.filter(|key| key.ends_with("_token") && !key.starts_with("add_"))) {
+        for key in KEYS {
             let Some(name) = config.get(key).and_then(name_of) else { continue };
             self.name(key, name, file);
         }
@@ -243,6 +261,11 @@ impl SideFiles {
                     continue;
                 }
             };
+            if let Some(rows) = self.rows.filter(|&rows| id as usize >= rows && id as usize >= len) {
+                let said = format!("a file gives `{}` the id {id}, and the model has {rows} rows", token.text);
+                self.warnings.push(said + ": it is left out");
+                continue;
+            }
             next = next.max(id as usize + 1);
             placed.push((id, token.clone()));
         }

@@ -94,6 +94,34 @@ fn tokens_that_a_file_beside_tokenizer_json_adds_have_its_ids() {
 }
 
 #[test]
+fn added_tokens_of_a_tokenizer_json_have_the_ids_that_it_says() {
+    // The library behind it counts on from the vocabulary whatever the ids are.
+    let json = JSON.replace("\"id\":6,", "\"id\":11,");
+    let folder = Folder::new(&[("tokenizer.json", &json)]);
+    let t = folder.loaded();
+    assert_eq!(encode(&t, "hi<tool><|eot_id|>"), [3, 7, 11]);
+    assert_eq!((t.vocab_size(), t.end_of_turn_ids(), t.warnings()), (12, &[11][..], &[][..]));
+    folder.write("config.json", r#"{"vocab_size": 10}"#);
+    let t = folder.loaded();
+    assert!(t.warnings().len() == 1 && t.warnings()[0].contains("11"), "{:?}", t.warnings());
+    assert!(!encode(&t, "hi<|eot_id|>").contains(&6), "it never becomes another token");
+    let taken = JSON.replace("\"id\":6,", "\"id\":2,");
+    let t = Tokenizer::from_tokenizer_json("test", taken.as_bytes()).expect("a tokenizer");
+    assert!(t.warnings().len() == 1 && t.warnings()[0].contains("`i`"), "{:?}", t.warnings());
+}
+
+#[test]
+fn a_bos_beside_a_sentencepiece_model_takes_the_place_of_its_own() {
+    let folder = Folder::new(&[
+        ("added_tokens.json", r#"{"<|begin|>": 267}"#),
+        ("tokenizer_config.json", r#"{"bos_token": "<|begin|>", "add_bos_token": true}"#),
+    ]);
+    folder.write("tokenizer.model", sentencepiece_model(2, 0));
+    let t = folder.loaded();
+    assert_eq!((t.encode("ab", true, true).expect("encoding"), t.bos()), (vec![267, 265], Some(267)));
+}
+
+#[test]
 fn tokens_that_a_file_beside_tokenizer_model_adds_have_its_ids() {
     let folder = Folder::new(&[
         ("added_tokens.json", r#"{"<|im_start|>": 268, "<|im_end|>": 270}"#),

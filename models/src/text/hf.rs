@@ -1,30 +1,23 @@
-//! `tokenizer.json`, encoded through the `tokenizers` crate. Decoding is ours, from the bytes of each token: that is
-//! what makes streams equal to the whole.
+//! Reads `tokenizer.json`. It is encoded through the `tokenizers` crate; decoding is ours, from the bytes of each token:
+//! that is what makes streams equal to the whole.
 
-use tokenizers::{
-    AddedToken, AddedVocabulary, Encoding, Model, OffsetReferential, OffsetType, PostProcessor, PreTokenizer, Token,
-};
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::{AddedToken, Encoding, Model, PostProcessor, Token};
 
 use super::added::{Added, MAX_IDS, SideFiles};
 use super::byte_level;
 use super::decode::Decoding;
 use super::error::{Result, TextError};
 use super::parts::{Encoder, Parts, in_range};
+use super::pipeline::Pipeline;
+use super::special::Place;
 use super::spm::{SPACE, byte_token};
 use super::vocab::{TokenKind, Vocab};
 
-/// The encoder: the file's own pipeline.
-#[derive(Debug)]
-pub(crate) struct Pipeline {
-    tokenizer: tokenizers::Tokenizer,
-    /// The added tokens once more, set so that control tokens in a text stay text.
-    literal: AddedVocabulary,
-}
-
 /// Reads a `tokenizer.json` and adds what the files beside it say; `what` names it in errors.
 pub(crate) fn load(what: &str, json: &[u8], files: &mut SideFiles) -> Result<Parts> {
-    let mut tokenizer = tokenizers::Tokenizer::from_bytes(json)
-        .map_err(|e| TextError::broken(what, format!("not a tokenizer.json: {e}")))?;
+    let mut tokenizer = read(what, json, files)?;
     let style = decoder_style(what, &tokenizer)?;
     let fillers = add_tokens(what, &mut tokenizer, files);
     let vocab = token_table(what, &tokenizer, style, fillers)?;
@@ -35,11 +28,9 @@ pub(crate) fn load(what: &str, json: &[u8], files: &mut SideFiles) -> Result<Par
     };
     let (prefix, suffix) = around(what, &tokenizer)?;
     let (prefix, suffix) = (special(prefix), special(suffix));
-    let mut literal = tokenizer.get_added_vocabulary().clone();
-    literal.set_encode_special_tokens(true);
     let decoding = Decoding { byte_level: style.byte_level, strip_leading_space: style.strip };
     Ok(Parts {
-        encoder: Encoder::Pipeline(Box::new(Pipeline { tokenizer, literal })),
+        encoder: Encoder::Pipeline(Box::new(Pipeline::new(tokenizer))),
         bos: prefix.first().copied(),
         eos: suffix.first().copied(),
         ends: suffix.clone(),
@@ -49,6 +40,43 @@ pub(crate) fn load(what: &str, json: &[u8], files: &mut SideFiles) -> Result<Par
         suffix,
         warnings,
     })
+}
+
+/// The part of the file that gives ids to added tokens.
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    added_tokens: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    id: u32,
+    #[serde(flatten)]
+    token: AddedToken,
+}
+
+/// The pipeline of the file. It does not read the ids of added tokens but counts on from the vocabulary; where that gives
+/// others than the file's, these tokens are taken out of it and put into `files`, to be added with their ids.
+fn read(what: &str, json: &[u8], files: &mut SideFiles) -> Result<tokenizers::Tokenizer> {
+    let broken = |e: String| TextError::broken(what, format!("not a tokenizer.json: {e}"));
+    let tokenizer = tokenizers::Tokenizer::from_bytes(json).map_err(|e| broken(e.to_string()))?;
+    let mut listed = serde_json::from_slice::<File>(json).map_err(|e| broken(e.to_string()))?.added_tokens;
+    listed.retain(|listed| !listed.token.content.is_empty());
+    if listed.iter().all(|listed| tokenizer.token_to_id(&listed.token.content) == Some(listed.id)) {
+        return Ok(tokenizer);
+    }
+    listed.retain(|listed| tokenizer.get_model().token_to_id(&listed.token.content) != Some(listed.id));
+    let mut file: Value = serde_json::from_slice(json).map_err(|e| broken(e.to_string()))?;
+    if let Some(tokens) = file["added_tokens"].as_array_mut() {
+        tokens.retain(|token| !listed.iter().any(|listed| token["content"] == listed.token.content));
+    }
+    let added = |Listed { id, token }: Listed| {
+        let place = Place { lstrip: token.lstrip, rstrip: token.rstrip, single_word: token.single_word };
+        Added { text: token.content, id: Some(id), special: Some(token.special), place }
+    };
+    files.add_all(listed.into_iter().map(added), what);
+    serde_json::from_value(file).map_err(|e| broken(e.to_string()))
 }
 
 /// Unicode keeps this character free for ever, so no text has it.
@@ -103,24 +131,6 @@ fn promoted(tokenizer: &tokenizers::Tokenizer, id: u32, said: &Added) -> Option<
         Some(token) if token.special || said.special != Some(true) => None,
         Some(token) => Some(AddedToken { special: true, ..token.clone() }),
         None => Some(flags(AddedToken::from(said.text.clone(), said.kind() == TokenKind::Control), said)),
-    }
-}
-
-impl Pipeline {
-    /// Appends the ids of `text`.
-    pub(crate) fn encode(&self, text: &str, parse_special: bool, out: &mut Vec<u32>) -> Result<()> {
-        let failed = |e: tokenizers::Error| TextError::Encode(e.to_string());
-        let added = if parse_special { self.tokenizer.get_added_vocabulary() } else { &self.literal };
-        let mut pieces = added.extract_and_normalize(self.tokenizer.get_normalizer(), text);
-        if let Some(pre) = self.tokenizer.get_pre_tokenizer() {
-            pre.pre_tokenize(&mut pieces).map_err(failed)?;
-        }
-        let model = self.tokenizer.get_model();
-        pieces.tokenize(|piece| model.tokenize(piece.get())).map_err(failed)?;
-        for (_, _, tokens) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-            out.extend(tokens.iter().flatten().map(|t| t.id));
-        }
-        Ok(())
     }
 }
 
@@ -180,16 +190,17 @@ fn token_table(
         if at >= texts.len() {
             texts.resize(at + 1, None);
         }
-        texts[at] = Some(text);
+        if !(fillers.contains(&id) && text.starts_with(FILLER)) {
+            texts[at] = Some(text);
+        }
     }
     let mut vocab = Vocab::with_capacity(texts.len());
     for (id, text) in texts.iter().enumerate() {
+        let no_text = text.is_none();
         let text = text.as_deref().unwrap_or_default();
         let byte = if style.byte_fallback { byte_token(text) } else { None };
-        let filler = fillers.contains(&(id as u32)) && text.starts_with(FILLER);
-        let text = if filler { "" } else { text };
-        let kind = match added.get(&(id as u32)) {
-            _ if filler => TokenKind::Unused,
+        let kind = match added.get(&(id as u32)).filter(|token| token.content == text) {
+            _ if no_text => TokenKind::Unused,
             Some(token) if token.special => TokenKind::Control,
             Some(_) => TokenKind::UserDefined,
             None if byte.is_some() => TokenKind::Byte,

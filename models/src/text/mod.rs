@@ -12,6 +12,7 @@ mod gguf;
 mod hf;
 mod merge;
 mod parts;
+mod pipeline;
 mod pre_split;
 mod sentencepiece;
 mod special;

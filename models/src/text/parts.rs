@@ -3,8 +3,8 @@
 use super::bpe::BytePairs;
 use super::decode::Decoding;
 use super::error::Result;
-use super::hf::Pipeline;
 use super::merge::Merger;
+use super::pipeline::Pipeline;
 use super::special::{Fragment, SpecialSplit};
 use super::spm::{PieceTable, SpacePrefix};
 use super::vocab::{TokenKind, Vocab};

@@ -78,6 +78,10 @@ const DEEPSEEK_LLM: &[&str] = &[
 const DEEPSEEK_CODER: &[&str] = &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-\u{D7FF}]+", r"\p{N}"];
 const PUNCTUATION: &str = r"[\p{P}\$\+<=>\^~\|]+";
 
+/// Digits in groups of three from the right, as in large numbers. The `regex` crate cannot look ahead, so that
+/// [`Stage::split`] counts them.
+const THOUSANDS: &str = r"(?=(\d{3})+(?!\d))";
+
 /// How one name of `tokenizer.ggml.pre` behaves.
 #[derive(Debug)]
 pub(crate) struct PreKind {
@@ -131,6 +135,7 @@ static KINDS: &[PreKind] = &[
     kind(&["exaone-moe"], &[EXAONE_MOE]),
     kind(&["poro-chat", "bloom", "gpt3-finnish"], &[BLOOM]),
     kind(&["viking"], &[BLOOM, DIGIT]),
+    kind(&["superbpe"], &[THOUSANDS]),
     kind(&["spark2_5"], SPARK),
     kind(&["deepseek-llm"], DEEPSEEK_LLM),
     kind(&["deepseek-coder"], DEEPSEEK_CODER),
@@ -145,13 +150,17 @@ struct Stage {
     gives_back: bool,
     /// Whether a run of white space that ends in a line end was matched by another alternative.
     keeps_line_ends: bool,
+    /// Whether matches are cut into groups of three characters, the first of which may be shorter.
+    by_threes: bool,
 }
 
 impl Stage {
     fn new(what: &str, pattern: &str) -> Result<Self> {
+        let by_threes = pattern == THOUSANDS;
+        let pattern = if by_threes { r"\p{N}+" } else { pattern };
         let regex = Regex::new(pattern).map_err(|e| TextError::broken(what, format!("its pre-tokenizer: {e}")))?;
         let gives_back = pattern.ends_with(r"|\s+");
-        Ok(Self { regex, gives_back, keeps_line_ends: pattern.contains(r"\s*[\r\n]") })
+        Ok(Self { regex, gives_back, keeps_line_ends: pattern.contains(r"\s*[\r\n]"), by_threes })
     }
 
     fn split<'t>(&self, text: &'t str, mut piece: impl FnMut(&'t str)) {
@@ -163,6 +172,11 @@ impl Stage {
             };
             if found.start() > at {
                 piece(&text[at..found.start()]);
+            }
+            if self.by_threes {
+                groups_of_three(found.as_str(), &mut piece);
+                at = found.end();
+                continue;
             }
             let mut end = found.end();
             if self.gives_back && end < text.len() {
@@ -180,6 +194,17 @@ impl Stage {
             Some(c) if c.is_whitespace() && run.len() > c.len_utf8() => c.len_utf8(),
             _ => 0,
         }
+    }
+}
+
+/// Cuts `digits` into groups of three, counted from the right.
+fn groups_of_three<'t>(digits: &'t str, piece: &mut impl FnMut(&'t str)) {
+    let mut rest = digits;
+    while !rest.is_empty() {
+        let first = (rest.chars().count() - 1) % 3 + 1;
+        let len = rest.char_indices().nth(first).map_or(rest.len(), |(at, _)| at);
+        piece(&rest[..len]);
+        rest = &rest[len..];
     }
 }
 
@@ -278,6 +303,8 @@ mod tests {
         assert_eq!(words("llama-bpe", "12345"), ["123", "45"]);
         assert_eq!(words("qwen2", "12 3"), ["1", "2", " ", "3"]);
         assert_eq!(words("gpt-2", "x 123"), ["x", " 123"]);
+        assert_eq!(words("superbpe", "of 1234567 and 12"), ["of ", "1", "234", "567", " and ", "12"]);
+        assert_eq!(words("minicpm5", "x 12345"), ["x", " ", "123", "45"]);
         assert_eq!(words("deepseek-llm", "x 1234\n"), ["x", " ", "1234", "\n"]);
     }
 
@@ -287,6 +314,18 @@ mod tests {
         assert_eq!(words("gpt-2", "I'M he'll"), ["I", "'", "M", " he", "'ll"]);
         assert_eq!(words("gpt-4o", "HelloWorld's"), ["Hello", "World's"]);
         assert_eq!(words("tekken", "HelloWorld's"), ["Hello", "World", "'s"]);
+        assert_eq!(words("kimi-k2", "HelloWorld's 你好world"), ["Hello", "World's", " ", "你好", "world"]);
+        assert_eq!(words("seed-coder", "I'M 12!\n"), ["I", "'M", " ", "1", "2", "!", "\n"]);
+    }
+
+    #[test]
+    fn an_expression_out_of_a_file_gives_the_last_space_back_too() {
+        let pre = PreSplit::of_pattern("file", r"\p{L}+|\s*[\r\n]+|\s+(?!\S)|\s+").unwrap();
+        let mut out = Vec::new();
+        pre.words("a   b \n c  ", |word| out.push(word));
+        assert_eq!(out, ["a", "  ", " ", "b", " \n", " ", "c", "  "]);
+        let error = PreSplit::of_pattern("my file", r"a(?=b)").unwrap_err().to_string();
+        assert!(error.contains("my file") && error.contains("look"), "{error}");
     }
 
     #[test]

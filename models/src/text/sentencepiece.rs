@@ -35,15 +35,18 @@ pub(crate) fn load(model: &[u8], files: &mut SideFiles) -> Result<Parts> {
         (_, _, Some(false)) => SpacePrefix::AtStart,
         _ => SpacePrefix::AfterControl,
     };
+    // A token of the files beside the model may take the place of its own BOS.
+    let named = files.bos.as_ref().and_then(|name| special.iter().find(|token| token.text == *name));
+    let bos = named.map(|token| token.id).or(model.bos);
     let scores = model.pieces.iter().map(|p| p.score);
     let table = PieceTable::new(&vocab, scores, model.unknown.unwrap_or(NONE), prefix);
     Ok(Parts {
         encoder: Encoder::Pieces(table, SpecialSplit::new(&special)?),
         vocab,
         decoding: Decoding { byte_level: false, strip_leading_space: prefix != SpacePrefix::Never },
-        prefix: model.bos.into_iter().collect(),
+        prefix: bos.into_iter().collect(),
         suffix: Vec::new(),
-        bos: model.bos,
+        bos,
         eos: model.eos,
         ends: model.eos.into_iter().collect(),
         warnings: model.warnings,

@@ -1,0 +1,37 @@
+//! The pipeline of a `tokenizer.json`, run by the `tokenizers` crate.
+
+use tokenizers::{AddedVocabulary, Model, OffsetReferential, OffsetType, PreTokenizer};
+
+use super::error::{Result, TextError};
+
+/// The encoder: the file's own pipeline.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    tokenizer: tokenizers::Tokenizer,
+    /// The added tokens once more, set so that control tokens in a text stay text.
+    literal: AddedVocabulary,
+}
+
+impl Pipeline {
+    pub(crate) fn new(tokenizer: tokenizers::Tokenizer) -> Self {
+        let mut literal = tokenizer.get_added_vocabulary().clone();
+        literal.set_encode_special_tokens(true);
+        Self { tokenizer, literal }
+    }
+
+    /// Appends the ids of `text`.
+    pub(crate) fn encode(&self, text: &str, parse_special: bool, out: &mut Vec<u32>) -> Result<()> {
+        let failed = |e: tokenizers::Error| TextError::Encode(e.to_string());
+        let added = if parse_special { self.tokenizer.get_added_vocabulary() } else { &self.literal };
+        let mut pieces = added.extract_and_normalize(self.tokenizer.get_normalizer(), text);
+        if let Some(pre) = self.tokenizer.get_pre_tokenizer() {
+            pre.pre_tokenize(&mut pieces).map_err(failed)?;
+        }
+        let model = self.tokenizer.get_model();
+        pieces.tokenize(|piece| model.tokenize(piece.get())).map_err(failed)?;
+        for (_, _, tokens) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+            out.extend(tokens.iter().flatten().map(|t| t.id));
+        }
+        Ok(())
+    }
+}
