@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::added::{SaidId, SideFiles};
 use super::error::{Result, TextError};
 use super::parts::{Parts, in_range};
+use super::spm::SPACE;
 use super::vocab::{TokenKind, Vocab};
 use super::{file, hf, sentencepiece, tekken, vocab_files};
 
@@ -81,9 +82,16 @@ pub(crate) fn load(folder: &Path) -> Result<Parts> {
 fn settle(mut parts: Parts, files: SideFiles) -> Parts {
     parts.warnings.extend(files.warnings);
     let named = |name: &str| {
+        // Vocabularies of pieces are kept with plain spaces.
+        let spaced = name.replace(SPACE, " ");
+        let fits = |bytes: &[u8]| bytes == name.as_bytes() || bytes == spaced.as_bytes();
         let mut special = parts.vocab.kinds().filter(|(_, kind)| *kind != TokenKind::Normal);
-        special.find(|&(id, _)| parts.vocab.bytes(id) == name.as_bytes()).map(|(id, _)| id)
+        special.find(|&(id, _)| fits(parts.vocab.bytes(id))).map(|(id, _)| id)
     };
+    let keys = std::iter::repeat("bos_token").zip(&files.bos).chain(std::iter::repeat("eos_token").zip(&files.ends));
+    for (key, name) in keys.filter(|(_, name)| named(name).is_none()) {
+        parts.warnings.push(format!("{key} is `{name}`, which is no token of the vocabulary: it is left out"));
+    }
     let bos = files.bos.as_deref().and_then(named);
     let ends: Vec<u32> = files.ends.iter().filter_map(|name| named(name)).collect();
     let said = files.bos_ids.iter().filter_map(|said| in_range(said.id, &parts.vocab, &said.what, &mut parts.warnings));

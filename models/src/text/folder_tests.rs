@@ -173,6 +173,13 @@ fn ids_out_of_range_in_json_are_left_out_with_a_warning() {
         assert_eq!(t.encode("hi", true, true).expect("encoding"), [3], "{text}");
         assert!(t.warnings().iter().any(|warning| warning.contains(says)), "{text}: {:?}", t.warnings());
     }
+    let beyond =
+        r#"{"bos_token": "<|b|>", "add_bos_token": true, "added_tokens_decoder": {"300": {"content": "<|b|>"}}}"#;
+    let folder = Folder::new(&[("config.json", r#"{"vocab_size": 8}"#), ("tokenizer_config.json", beyond)]);
+    folder.write("tokenizer.json", JSON.replace(r#"{"SpecialToken":{"id":"<s>","type_id":0}},"#, ""));
+    let t = folder.loaded();
+    assert_eq!(t.encode("hi", true, true).expect("encoding"), [3], "the model has no such row");
+    assert!(t.warnings().iter().any(|warning| warning.starts_with("bos_token is")), "{:?}", t.warnings());
     let config = r#"{"eos_token_id": 9, "vocab_size": 16}"#;
     let t = Folder::new(&[("tokenizer.json", JSON), ("config.json", config)]).loaded();
     assert!(t.is_end_of_turn(9), "the model has a row for it");
