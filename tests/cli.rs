@@ -180,6 +180,50 @@ fn text_goes_to_ids_and_back() {
 }
 
 #[test]
+fn a_text_that_begins_with_bos_is_warned_about() {
+    let (model, folder) = (fixture("llama2"), tempfile::tempdir().unwrap());
+    let file = folder.path().join("text.txt");
+    fs::write(&file, format!("<s>{}", "a b ".repeat(40))).unwrap();
+    let file = file.to_str().unwrap();
+    let twice = run(&["tokenize", &model, "<s>Hi", "--json"]);
+    assert_eq!(twice.json()["ids"].as_array().unwrap()[..2], [1, 1]);
+    let doubled: &[&[&str]] = &[
+        &["tokenize", &model, "<s>Hi"],
+        &["run", &model, "-p", "<s>Hi", "-n", "1"],
+        &["run", &model, "-f", file, "-n", "1", "--parse-special"],
+        &["perplexity", &model, "-f", file, "--ctx", "16"],
+    ];
+    for args in doubled {
+        let answer = run(&[args, &["--backend", "cpu"][..]].concat());
+        answer.assert_ok();
+        assert!(answer.stderr.contains("begins with <s>, the BOS token"), "{args:?}: {}", answer.stderr);
+    }
+    let single: &[&[&str]] = &[
+        &["tokenize", &model, "Hi<s>"],
+        &["tokenize", &model, "<s>Hi", "--no-special"],
+        &["run", &model, "-p", "Hi", "-n", "1"],
+    ];
+    for args in single {
+        let answer = run(&[args, &["--backend", "cpu"][..]].concat());
+        assert!(!answer.stderr.contains("BOS"), "{args:?}: {}", answer.stderr);
+    }
+}
+
+#[test]
+fn a_special_id_out_of_range_is_told_on_standard_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vocab.gguf");
+    let mut gguf = GgufWriter::new();
+    gguf.put("general.architecture", "llama").put("tokenizer.ggml.model", "gpt2").put("tokenizer.ggml.pre", "gpt-2");
+    gguf.put("tokenizer.ggml.tokens", vec!["H", "i"]).put("tokenizer.ggml.merges", Vec::<String>::new());
+    gguf.put("tokenizer.ggml.bos_token_id", 32000u32).put("tokenizer.ggml.add_bos_token", true);
+    fs::write(&path, gguf.to_bytes()).unwrap();
+    let answer = run(&["tokenize", path.to_str().unwrap(), "Hi", "--json"]);
+    assert_eq!(answer.json()["ids"], json!([0, 1]));
+    assert!(answer.stderr.contains("warning: tokenizer.ggml.bos_token_id is 32000"), "{}", answer.stderr);
+}
+
+#[test]
 fn ids_outside_the_vocabulary_are_refused() {
     let model = fixture("llama2");
     run(&["detokenize", &model, "4000000"]).assert_failed(1, "there is no token 4000000");
