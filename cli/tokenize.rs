@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Path, hf:owner/name[:file] or alias; also a bare tokenizer.json, tokenizer.model or vocabulary-only GGUF
+    /// Path, hf:owner/name[:file] or alias; also a bare tokenizer.json, tokenizer.model, tekken.json or vocabulary-only GGUF
     model: String,
     /// The text; without it and --file, standard input is read. Behind -- also text that looks like an option
     #[arg(allow_hyphen_values = true)]

@@ -1,6 +1,8 @@
 //! What the small JSON files of a checkpoint folder say about special tokens, whichever of them says it:
 //! `tokenizer_config.json`, `added_tokens.json`, `special_tokens_map.json`, `generation_config.json`, `config.json`.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::Path;
 
 use handmill_runtime::format::read_json_object;
@@ -284,35 +286,40 @@ fn whole(value: &Value) -> Option<i128> {
     value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from)).or_else(float)
 }
 
-/// A vocabulary that is still being put together: text and kind of each id.
-pub(crate) type Tokens = Vec<(String, TokenKind)>;
+/// A vocabulary that is still being put together: text and kind of each id. Texts of a mapped file are not copied.
+pub(crate) type Tokens<'a> = Vec<(Cow<'a, str>, TokenKind)>;
 
 /// Puts the tokens of the side files into `tokens`; returns all that are matched as themselves.
-pub(crate) fn apply(files: &mut SideFiles, tokens: &mut Tokens) -> Vec<Special> {
-    let by_text: std::collections::HashMap<String, u32> =
-        tokens.iter().enumerate().rev().map(|(id, (text, _))| (text.clone(), id as u32)).collect();
-    let placed = files.with_ids(tokens.len(), |text| by_text.get(text).copied());
-    let mut places = std::collections::HashMap::new();
+pub(crate) fn apply(files: &mut SideFiles, tokens: &mut Tokens<'_>) -> Vec<Special> {
+    // Only the few names without an id are looked up.
+    let find = |name: &str| tokens.iter().position(|(text, _)| text == name).map(|id| id as u32);
+    let placed = files.with_ids(tokens.len(), find);
+    let mut places = HashMap::new();
     for (id, token) in placed {
         let at = id as usize;
         if at >= tokens.len() {
-            tokens.resize(at + 1, (String::new(), TokenKind::Unused));
+            tokens.resize(at + 1, (Cow::Borrowed(""), TokenKind::Unused));
         }
         let kind = match (&tokens[at], token.kind()) {
             ((text, kind @ (TokenKind::Control | TokenKind::Unknown)), _) if *text == token.text => *kind,
             (_, kind) => kind,
         };
         places.insert(id, token.place);
-        tokens[at] = (token.text, kind);
+        tokens[at] = (Cow::Owned(token.text), kind);
     }
     specials(tokens, |id| places.get(&id).copied().unwrap_or_default())
 }
 
 /// The tokens of a vocabulary that are matched as themselves.
-pub(crate) fn specials(tokens: &Tokens, place: impl Fn(u32) -> Place) -> Vec<Special> {
+pub(crate) fn specials(tokens: &Tokens<'_>, place: impl Fn(u32) -> Place) -> Vec<Special> {
     let matched = |kind| matches!(kind, TokenKind::Control | TokenKind::Unknown | TokenKind::UserDefined);
     let tokens = tokens.iter().enumerate().filter(|(_, (_, kind))| matched(*kind));
     tokens
-        .map(|(id, (text, kind))| Special { id: id as u32, kind: *kind, text: text.clone(), place: place(id as u32) })
+        .map(|(id, (text, kind))| Special {
+            id: id as u32,
+            kind: *kind,
+            text: text.clone().into_owned(),
+            place: place(id as u32),
+        })
         .collect()
 }

@@ -122,7 +122,7 @@ fn phi3_place(text: &str) -> Place {
     Place { rstrip: !matches!(text, "<unk>" | "<s>" | "<|endoftext|>"), ..Place::default() }
 }
 
-fn read_tokens(gguf: &Gguf) -> Result<Tokens> {
+fn read_tokens(gguf: &Gguf) -> Result<Tokens<'_>> {
     let texts = array(gguf, "tokenizer.ggml.tokens")?;
     let count = texts.len();
     let texts = texts.strings().ok_or_else(|| broken(gguf, "tokenizer.ggml.tokens must be strings"))?;
@@ -139,15 +139,17 @@ fn read_tokens(gguf: &Gguf) -> Result<Tokens> {
             Some(kinds.i32s().ok_or_else(|| broken(gguf, "tokenizer.ggml.token_type must be integers"))?)
         }
     };
-    let kind = |text: &str, number: i32| match TokenKind::from_number(number.into()) {
-        TokenKind::Normal if ends::is_unmistakable(text) => TokenKind::Control,
-        kind => kind,
-    };
-    let mut number = || kinds.as_mut().and_then(Iterator::next).unwrap_or(TokenKind::Normal as i32);
-    Ok(texts.map(|text| (kind(&text, number()), text)).map(|(kind, text)| (text.into_owned(), kind)).collect())
+    let tokens = texts.map(|text| {
+        let number = kinds.as_mut().and_then(Iterator::next).unwrap_or(TokenKind::Normal as i32);
+        match TokenKind::from_number(number.into()) {
+            TokenKind::Normal if ends::is_unmistakable(&text) => (text, TokenKind::Control),
+            kind => (text, kind),
+        }
+    });
+    Ok(tokens.collect())
 }
 
-fn vocab(gguf: &Gguf, tokens: &Tokens, push: impl Fn(&str, TokenKind, &mut Vec<u8>)) -> Result<Vocab> {
+fn vocab(gguf: &Gguf, tokens: &Tokens<'_>, push: impl Fn(&str, TokenKind, &mut Vec<u8>)) -> Result<Vocab> {
     let mut vocab = Vocab::with_capacity(tokens.len());
     for (text, kind) in tokens {
         if !vocab.push(*kind, |out| push(text, *kind, out)) {
@@ -158,7 +160,7 @@ fn vocab(gguf: &Gguf, tokens: &Tokens, push: impl Fn(&str, TokenKind, &mut Vec<u
 }
 
 /// A vocabulary with visible spaces and with tokens for bytes.
-fn read_pieces(gguf: &Gguf) -> Result<(Tokens, Vocab)> {
+fn read_pieces(gguf: &Gguf) -> Result<(Tokens<'_>, Vocab)> {
     let mut tokens = read_tokens(gguf)?;
     // Some converters call the tokens of bytes plain text.
     for (_, kind) in tokens.iter_mut().filter(|(text, kind)| *kind == TokenKind::Normal && byte_token(text).is_some()) {

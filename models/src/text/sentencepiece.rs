@@ -15,9 +15,9 @@ use super::vocab::{NONE, TokenKind, Vocab};
 /// behind it, as Llama and Mistral do.
 pub(crate) fn load(model: &[u8], files: &mut SideFiles) -> Result<Parts> {
     let model = Model::parse(model)?;
-    let mut tokens: Tokens = Vec::with_capacity(model.pieces.len());
+    let mut tokens: Tokens<'_> = Vec::with_capacity(model.pieces.len());
     for piece in &model.pieces {
-        tokens.push((piece.text.to_owned(), TokenKind::from_number(piece.kind)));
+        tokens.push((piece.text.into(), TokenKind::from_number(piece.kind)));
     }
     let special = added::apply(files, &mut tokens);
     let mut vocab = Vocab::with_capacity(tokens.len());

@@ -83,11 +83,12 @@ pub(crate) fn load(what: &str, json: &[u8]) -> Result<Parts> {
 }
 
 /// The first `count` ids: the special tokens of the file, and names for the places that are kept free.
-fn special_tokens(file: &Value, count: usize) -> Result<Tokens, String> {
-    let mut tokens: Tokens = (0..count).map(|id| (format!("<SPECIAL_{id}>"), TokenKind::Control)).collect();
+fn special_tokens(file: &Value, count: usize) -> Result<Tokens<'static>, String> {
+    let mut tokens: Tokens<'static> =
+        (0..count).map(|id| (format!("<SPECIAL_{id}>").into(), TokenKind::Control)).collect();
     let mut put = |id: usize, name: &str| match tokens.get_mut(id) {
         Some(token) => {
-            token.0 = name.to_owned();
+            token.0 = name.to_owned().into();
             Ok(())
         }
         None => Err(format!("the special token {name} has the rank {id}, and there are {count}")),

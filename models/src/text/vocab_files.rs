@@ -1,6 +1,7 @@
 //! `vocab.json` and `merges.txt`: byte-level BPE in the files that GPT-2 came with. How text is cut into words they do not
 //! say; the class of the tokenizer does.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use handmill_runtime::format::read_json_object;
@@ -57,10 +58,10 @@ pub(crate) fn load(folder: &Path, files: &mut SideFiles) -> Result<Parts> {
     })
 }
 
-fn read_vocab(path: &Path) -> Result<Tokens> {
+fn read_vocab(path: &Path) -> Result<Tokens<'static>> {
     let broken = |reason: String| TextError::broken(path.display().to_string(), reason);
     let table = read_json_object(path)?.unwrap_or_default();
-    let mut tokens: Vec<Option<(String, TokenKind)>> = vec![None; table.len()];
+    let mut tokens: Vec<Option<(Cow<'static, str>, TokenKind)>> = vec![None; table.len()];
     for (text, id) in table {
         let at = id.as_u64().and_then(|id| usize::try_from(id).ok()).filter(|&id| id < MAX_IDS);
         let at = at.ok_or_else(|| broken(format!("the id of `{text}` is {id}")))?;
@@ -72,12 +73,12 @@ fn read_vocab(path: &Path) -> Result<Tokens> {
         }
         // No file needs to name the one special token of GPT-2 and its kin.
         let kind = if ends::is_unmistakable(&text) { TokenKind::Control } else { TokenKind::Normal };
-        tokens[at] = Some((text, kind));
+        tokens[at] = Some((text.into(), kind));
     }
     if tokens.is_empty() {
         return Err(broken("it has no tokens".to_owned()));
     }
-    Ok(tokens.into_iter().map(|token| token.unwrap_or((String::new(), TokenKind::Unused))).collect())
+    Ok(tokens.into_iter().map(|token| token.unwrap_or((Cow::Borrowed(""), TokenKind::Unused))).collect())
 }
 
 /// GGUF's name of what the tokenizer's class does, or else of what the architecture's tokenizers do.
