@@ -1,4 +1,5 @@
-//! What Q4_K and Q5_K share: eight 6-bit scales and eight 6-bit minima in 12 bytes, and the search for them.
+//! What Q4_K and Q5_K share: eight 6-bit scales and eight 6-bit minima in 12 bytes; and the search for scales and minima,
+//! which is that of Q2_K, too.
 //!
 //! ```text
 //! byte 0..4    HHss ssss   s = scale of sub-block j,       H = upper two bits of scale of sub-block j + 4
