@@ -68,16 +68,25 @@ pub(super) unsafe fn scales_of_32<S: SimdBytes, const T: usize>(
     table
 }
 
-/// For sub-blocks of 16: of each token sixteen `scales` times `d` times the activations' scales. Sixteen `minima` times
-/// `dmin` times the activations' sums are added to the minima of `sums`.
+/// What is added to the elements of sub-blocks of 16.
+pub(super) enum Minima {
+    /// Their scale times this.
+    Scales(f32),
+    /// Sixteen numbers of their own times this.
+    Own(*const i8, f32),
+}
+
+/// For sub-blocks of 16: of each token sixteen `scales` times `d` times the activations' scales. The minima times the
+/// activations' sums are added to those of `sums`.
 ///
 /// # Safety
 /// Scales and minima must be readable for 16 bytes, the chunks whole.
 #[inline(always)]
 pub(super) unsafe fn scales_of_16<S: SimdBytes, const T: usize>(
     s: S,
-    [scales, minima]: [*const i8; 2],
-    [d, dmin]: [f32; 2],
+    scales: *const i8,
+    d: f32,
+    minima: Minima,
     x: [*const ActChunk; T],
     sums: &mut [Sums<S::F>; T],
 ) -> Scales<T> {
@@ -87,7 +96,10 @@ pub(super) unsafe fn scales_of_16<S: SimdBytes, const T: usize>(
         // SAFETY: LANES divides 16.
         unsafe {
             let base = s.mul(s.load_i8(scales.add(i)), s.splat(d));
-            let mins = s.mul(s.load_i8(minima.add(i)), s.splat(dmin));
+            let mins = match minima {
+                Minima::Scales(offset) => s.mul(base, s.splat(offset)),
+                Minima::Own(minima, unit) => s.mul(s.load_i8(minima.add(i)), s.splat(unit)),
+            };
             for t in 0..T {
                 let scale = s.load((&raw const (*x[t]).scale16).cast::<f32>().add(i));
                 s.store(table[t].as_mut_ptr().add(i), s.mul(base, scale));

@@ -10,14 +10,15 @@ pub(super) const MAX_LEN: usize = 256;
 
 /// A block of quants, one byte each: element i is `scale[g] · (q[i] − zero) + min[g]` with g = i / GROUP.
 pub(super) struct Quants {
-    pub q: [u8; MAX_LEN],
+    /// A vector fits behind the last one, for loaders that write more than they have.
+    pub q: [u8; MAX_LEN + 64],
     pub scale: [f32; 16],
     pub min: [f32; 16],
 }
 
 impl Quants {
     /// All zero.
-    pub const EMPTY: Quants = Quants { q: [0; MAX_LEN], scale: [0.0; 16], min: [0.0; 16] };
+    pub const EMPTY: Quants = Quants { q: [0; MAX_LEN + 64], scale: [0.0; 16], min: [0.0; 16] };
 }
 
 /// What a matrix product over quants must know of a format: formats that share it share the compiled product.

@@ -3,7 +3,7 @@
 use super::{declared, nibbles};
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::mat_vec_block::Block32;
-use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
+use crate::cpu::ops::linear::unpack::{Loader, Quants, half};
 use crate::quant::IQ4_VALUES;
 
 pub(in super::super) struct IQ4_NL;
@@ -19,12 +19,19 @@ pub(super) const VALUES: [u8; 16] = {
     values
 };
 
-/// The values of sixteen bytes of indices, the low ones first, as quants.
+/// Writes the values of sixteen bytes of indices, the low ones first, as quants `at ..= at + 31`, and whatever may follow.
+///
+/// # Safety
+/// `p` must be readable for 16 bytes.
 #[inline(always)]
-pub(super) fn look_up<S: SimdBytes>(packed: [u8; 16], out: &mut [u8]) {
-    for (i, byte) in packed.into_iter().enumerate() {
-        out[i] = VALUES[usize::from(byte & 15)] ^ S::I8_BIAS as u8;
-        out[i + 16] = VALUES[usize::from(byte >> 4)] ^ S::I8_BIAS as u8;
+pub(super) unsafe fn look_up<S: SimdBytes>(s: S, p: *const u8, out: &mut Quants, at: usize) {
+    let values = VALUES.map(|v| v ^ S::I8_BIAS as u8);
+    let q = out.q[at..][..16 + 4 * S::LANES].as_mut_ptr();
+    // SAFETY: the caller vouches for the indices; the slice has room for both vectors.
+    unsafe {
+        let packed = s.load_pieces(p, [0; 4]);
+        s.store_bytes(q, s.lookup(&values, s.low4(packed)));
+        s.store_bytes(q.add(16), s.lookup(&values, s.high4(packed)));
     }
 }
 
@@ -36,7 +43,7 @@ impl Loader for IQ4_NL {
         // SAFETY: all offsets are below the block's size.
         unsafe {
             out.scale[0] = half(s, p);
-            look_up::<S>(bytes(p.add(2)), &mut out.q[..32]);
+            look_up(s, p.add(2), out, 0);
         }
     }
 }

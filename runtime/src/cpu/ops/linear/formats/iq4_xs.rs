@@ -44,7 +44,7 @@ impl Loader for IQ4_XS {
             let scales = unpack_scales(p);
             for sub in 0..8 {
                 out.scale[sub] = d * f32::from(scales[sub]);
-                look_up::<S>(bytes(p.add(8 + 16 * sub)), &mut out.q[32 * sub..][..32]);
+                look_up(s, p.add(8 + 16 * sub), out, 32 * sub);
             }
         }
     }

@@ -40,7 +40,8 @@ pub(super) unsafe fn accumulate<S: SimdBytes, const T: usize, const FIFTH: bool>
     let width = 4 * S::LANES;
     // SAFETY: all offsets are below the super-block's and the chunk's size.
     unsafe {
-        let (d, dmin) = (half(s, block), -half(s, block.add(2)));
+        let header = block.cast::<[u16; 2]>().read_unaligned();
+        let (d, dmin) = (s.f16_to_f32(u16::from_le(header[0])), -s.f16_to_f32(u16::from_le(header[1])));
         let scales = unpack_scales(block.add(4));
         let table = scales_of_32(s, bytemuck::cast_ref(&scales), [d, dmin], x, sums);
         let fifth = block.add(16);

@@ -3,7 +3,7 @@
 use super::declared;
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::act::ActChunk;
-use crate::cpu::ops::linear::mat_vec_super::{Block256, Sums, scales_of_16};
+use crate::cpu::ops::linear::mat_vec_super::{Block256, Minima, Sums, scales_of_16};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 pub(in super::super) struct Q2_K;
@@ -45,9 +45,9 @@ impl Block256 for Q2_K {
         unsafe {
             let packed: [u8; 16] = bytes(block);
             let (scales, minima) = (packed.map(|b| b & 15), packed.map(|b| b >> 4));
-            let numbers = [scales.as_ptr().cast(), minima.as_ptr().cast()];
-            let units = [half(s, block.add(80)), -half(s, block.add(82))];
-            let table = scales_of_16(s, numbers, units, x, sums);
+            let (d, dmin) = (half(s, block.add(80)), -half(s, block.add(82)));
+            let minima = Minima::Own(minima.as_ptr().cast(), dmin);
+            let table = scales_of_16(s, scales.as_ptr().cast(), d, minima, x, sums);
             for h in 0..2 {
                 for at in (0..128).step_by(2 * width) {
                     let qs = block.add(16 + 32 * h);

@@ -3,7 +3,7 @@
 use super::declared;
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::act::ActChunk;
-use crate::cpu::ops::linear::mat_vec_super::{Block256, Sums, scales_of_16};
+use crate::cpu::ops::linear::mat_vec_super::{Block256, Minima, Sums, scales_of_16};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 pub(in super::super) struct Q3_K;
@@ -73,7 +73,7 @@ impl Block256 for Q3_K {
         unsafe {
             let scales = unpack_scales(bytes(block.add(96)));
             let d = half(s, block.add(108));
-            let table = scales_of_16(s, [scales.as_ptr(); 2], [d, -4.0 * d], x, sums);
+            let table = scales_of_16(s, scales.as_ptr(), d, Minima::Scales(-4.0), x, sums);
             for h in 0..2 {
                 for at in (0..128).step_by(2 * width) {
                     let (lo, hi) = (quants(s, block, h, at), quants(s, block, h, at + width));

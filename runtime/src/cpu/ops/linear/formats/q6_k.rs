@@ -3,7 +3,7 @@
 use super::declared;
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::act::ActChunk;
-use crate::cpu::ops::linear::mat_vec_super::{Block256, Sums, scales_of_16};
+use crate::cpu::ops::linear::mat_vec_super::{Block256, Minima, Sums, scales_of_16};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 pub(in super::super) struct Q6_K;
@@ -44,8 +44,7 @@ impl Block256 for Q6_K {
         // SAFETY: all offsets are below the super-block's and the chunk's size.
         unsafe {
             let d = half(s, block.add(208));
-            let scales = block.add(192).cast();
-            let table = scales_of_16(s, [scales; 2], [d, -32.0 * d], x, sums);
+            let table = scales_of_16(s, block.add(192).cast(), d, Minima::Scales(-32.0), x, sums);
             // Half h: 64 bytes whose low nibbles are quants 0..64 of the half and whose high ones are 64..128.
             for h in 0..2 {
                 let mut at = 0;
