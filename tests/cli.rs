@@ -152,7 +152,7 @@ fn a_tensor_is_written_as_floats_in_its_shape() {
         file[file.len() - 4 * decoded.len()..].as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     assert_eq!(got, decoded);
     run(&["inspect", model, "--dequantize", "v", "--out", out]).assert_failed(1, "`v`");
-    run(&["inspect", model, "--dequantize", "w"]).assert_failed(2, "--out");
+    run(&["inspect", model, "--dequantize", "w"]).assert_failed(2, "arguments were not provided");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "scratch files are left");
 }
 
