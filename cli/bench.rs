@@ -177,7 +177,6 @@ fn time_prompt(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
     let start = Instant::now();
     engine.prefill(&mut sequence, tokens)?;
     let time = start.elapsed().as_secs_f64();
-    engine.release(sequence);
     Ok(time)
 }
 
@@ -206,7 +205,6 @@ fn steps(engine: &mut Engine, tokens: &[u32], mut each: impl FnMut(&mut Engine))
         engine.step(&mut [step])?;
         each(engine);
     }
-    engine.release(sequence);
     Ok(())
 }
 

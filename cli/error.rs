@@ -46,6 +46,15 @@ impl CliError {
         }
     }
 
+    /// A failure of an engine, with the option that may help against it.
+    pub fn of_engine(what: impl Into<String>, error: handmill_models::Error) -> Self {
+        let mut what = what.into();
+        if let handmill_models::Error::NotFinite { beyond_f16: true, .. } = error {
+            what += " (--kv-type f32 may help)";
+        }
+        Self::because(what, error)
+    }
+
     /// The process's exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {

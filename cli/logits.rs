@@ -37,7 +37,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
             written = array.write(rows);
         }
     });
-    result.map_err(|e| CliError::because("could not compute the logits", e))?;
+    result.map_err(|e| CliError::of_engine("could not compute the logits", e))?;
     written?;
     array.finish(global.json, "", Value::Null)
 }

@@ -42,7 +42,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
                 note(&format!("window {} of {}: {:.4}", so_far.windows, so_far.of, so_far.value()));
             }
         })
-        .map_err(|e| CliError::because("could not compute the perplexity", e))?;
+        .map_err(|e| CliError::of_engine("could not compute the perplexity", e))?;
     let seconds = start.elapsed().as_secs_f64();
     if global.json {
         return out::json(&json!({

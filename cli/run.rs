@@ -176,7 +176,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     if let Some(error) = failed {
         return Err(error);
     }
-    let stats = result.map_err(|e| CliError::because("the model could not go on", e))?;
+    let stats = result.map_err(|e| CliError::of_engine("the model could not go on", e))?;
     drop(last_words);
     if !global.json {
         out::text("\n")?;

@@ -157,7 +157,7 @@ fn a_forked_prompt_and_a_profile_on_two_devices() {
     let mut first = engine.sequence();
     // The shared page is cut in the middle, on both devices.
     engine.prefill(&mut first, &ids[..ids.len() - 1]).expect("a prompt");
-    let mut second = engine.fork(&first);
+    let mut second = engine.fork(&first).expect("a fork");
     engine.prefill(&mut first, &[1]).expect("another token");
     engine.backend().set_tracing(true).expect("tracing");
     let logits = engine.prefill(&mut second, &ids[ids.len() - 1..]).expect("the last token").to_vec();

@@ -78,6 +78,45 @@ pub enum Error {
     /// Somebody set the flag that ends what an engine is at.
     #[error("cancelled")]
     Cancelled,
+    /// A model that computes infinities, or what is no number.
+    #[error("the model's values are no longer finite numbers, first in the result of `{step}` ({op}){}", why(*.beyond_f16))]
+    NotFinite {
+        /// The first step of the plan whose result is not finite.
+        step: String,
+        /// What it does.
+        op: String,
+        /// It reads keys and values that are cached in 16 bits and lie beyond these: cached as f32 they may do.
+        beyond_f16: bool,
+    },
+    /// A token that cannot be scored.
+    #[error(
+        "token {token} of the text is beyond the {rows} rows of the model's head: its tokenizer is another model's"
+    )]
+    TokenBeyondHead {
+        /// The token.
+        token: u32,
+        /// Tokens that have a logit.
+        rows: usize,
+    },
+    /// A token of the text that the model forbids.
+    #[error(
+        "the model forbids token {token} (its logit is -inf) where window {window} of the text has it: the perplexity is infinite"
+    )]
+    Forbidden {
+        /// The token.
+        token: u32,
+        /// The window, from 1 on.
+        window: usize,
+    },
+    /// A window that scores no token.
+    #[error("a window of {window} tokens scores none: perplexity takes windows of at least 3")]
+    WindowTooShort {
+        /// Its tokens.
+        window: usize,
+    },
+    /// An answer that one engine began and another was to continue.
+    #[error("this answer was begun by another engine, on a GPU: continue it there")]
+    OtherEngine,
     /// Nothing to run on.
     #[error("the prompt has no tokens: give at least one")]
     EmptyPrompt,
@@ -89,6 +128,11 @@ pub enum Error {
         /// Tokens of a window.
         window: usize,
     },
+}
+
+/// What to do where values are not finite.
+fn why(beyond_f16: bool) -> &'static str {
+    if beyond_f16 { ": its keys or values exceed the range of 16-bit floats; cached as f32 they may not" } else { "" }
 }
 
 /// What to do where a model does not fit a device.

@@ -1,23 +1,13 @@
 //! What all backends have in common.
 
+use std::any::Any;
+
 use crate::{
-    cpu::{CpuBackend, CpuError},
+    BackendError,
     graph::{Act, Plan, ValueId},
     profile::Trace,
-    step::{GpuStats, PageBook, SequenceStep},
+    step::{GpuStats, Pages, SequenceStep},
 };
-
-/// An error of a backend.
-#[derive(Debug, thiserror::Error)]
-pub enum BackendError {
-    /// The CPU.
-    #[error(transparent)]
-    Cpu(#[from] CpuError),
-    /// A GPU.
-    #[cfg(feature = "gpu")]
-    #[error(transparent)]
-    Gpu(#[from] crate::gpu::GpuError),
-}
 
 /// What a step of the plan has computed, for [`Backend::forward_observed`].
 #[derive(Clone, Debug)]
@@ -50,17 +40,18 @@ impl Observed {
 }
 
 /// Runs the steps of one model.
-pub trait Backend: Send {
+pub trait Backend: Send + 'static {
     /// Runs the model over new tokens of one or more sequences and returns the output rows `[outputs, width]`, in the
     /// order of the sequences.
     ///
     /// # Errors
-    /// Token ids outside the vocabulary, more tokens than fit a step or the cache: the sequences are then unchanged.
-    /// Whatever a device reports.
+    /// Token ids outside the vocabulary, more tokens than fit a step or the cache, sequences of another backend; whatever a
+    /// device reports. The sequences are then unchanged, but that a device that fails in the middle of a step may have
+    /// left no state to continue from: a sequence with states is then empty.
     fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], BackendError>;
 
-    /// The users of the pages of keys and values.
-    fn pages(&mut self) -> &mut PageBook;
+    /// The pages of keys and values.
+    fn pages(&mut self) -> Pages<'_>;
 
     /// Tokens that one step may have.
     fn max_step_tokens(&self) -> usize;
@@ -91,7 +82,7 @@ pub trait Backend: Send {
     fn trace(&self) -> Option<&Trace>;
 
     /// As [`Backend::forward`], but one step of the plan after the other. `look` sees each value that a step has
-    /// computed; on a GPU the steps behind go on with whatever it leaves in [`Observed::data`].
+    /// computed; the steps behind go on with whatever it leaves in [`Observed::data`].
     ///
     /// # Errors
     /// As [`Backend::forward`].
@@ -111,112 +102,6 @@ pub trait Backend: Send {
         None
     }
 
-    /// The GPU behind it, where all steps run there.
-    #[cfg(feature = "gpu")]
-    fn as_gpu(&mut self) -> Option<&mut crate::gpu::GpuBackend> {
-        None
-    }
-}
-
-impl Backend for CpuBackend {
-    fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], BackendError> {
-        Ok(CpuBackend::forward(self, steps)?)
-    }
-
-    fn pages(&mut self) -> &mut PageBook {
-        CpuBackend::pages(self)
-    }
-
-    fn max_step_tokens(&self) -> usize {
-        CpuBackend::max_step_tokens(self)
-    }
-
-    fn max_outputs(&self) -> usize {
-        self.max_step_tokens()
-    }
-
-    fn plan(&self) -> &Plan {
-        CpuBackend::plan(self)
-    }
-
-    fn set_tracing(&mut self, on: bool) -> Result<(), BackendError> {
-        CpuBackend::set_tracing(self, on);
-        Ok(())
-    }
-
-    fn trace(&self) -> Option<&Trace> {
-        CpuBackend::trace(self)
-    }
-
-    fn forward_observed(
-        &mut self,
-        steps: &mut [SequenceStep<'_>],
-        look: &mut dyn FnMut(&mut Observed),
-    ) -> Result<(), BackendError> {
-        Ok(CpuBackend::forward_observed(self, steps, look)?)
-    }
-
-    fn describe(&self) -> String {
-        format!("cpu ({}, {} threads)", self.isa().name(), self.threads())
-    }
-}
-
-#[cfg(feature = "gpu")]
-impl Backend for crate::gpu::GpuBackend {
-    fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], BackendError> {
-        Ok(crate::gpu::GpuBackend::forward(self, steps)?)
-    }
-
-    fn pages(&mut self) -> &mut PageBook {
-        crate::gpu::GpuBackend::pages(self)
-    }
-
-    fn max_step_tokens(&self) -> usize {
-        crate::gpu::GpuBackend::max_step_tokens(self)
-    }
-
-    fn step_tokens(&self, cached: usize) -> usize {
-        crate::gpu::GpuBackend::step_tokens(self, cached)
-    }
-
-    fn max_outputs(&self) -> usize {
-        crate::gpu::GpuBackend::max_outputs(self)
-    }
-
-    fn plan(&self) -> &Plan {
-        crate::gpu::GpuBackend::plan(self)
-    }
-
-    fn set_tracing(&mut self, on: bool) -> Result<(), BackendError> {
-        Ok(crate::gpu::GpuBackend::set_tracing(self, on)?)
-    }
-
-    fn trace(&self) -> Option<&Trace> {
-        crate::gpu::GpuBackend::trace(self)
-    }
-
-    fn forward_observed(
-        &mut self,
-        steps: &mut [SequenceStep<'_>],
-        look: &mut dyn FnMut(&mut Observed),
-    ) -> Result<(), BackendError> {
-        Ok(crate::gpu::GpuBackend::forward_observed(self, steps, look)?)
-    }
-
-    fn describe(&self) -> String {
-        let s = self.gpu().summary();
-        format!("gpu {} ({}, {})", s.name, s.kind, s.api)
-    }
-
-    fn gpu_stats(&self) -> Option<GpuStats> {
-        Some(self.stats())
-    }
-
-    fn gpu_weight_bytes(&self) -> Option<(u64, u64)> {
-        Some(self.weight_bytes())
-    }
-
-    fn as_gpu(&mut self) -> Option<&mut crate::gpu::GpuBackend> {
-        Some(self)
-    }
+    /// The backend itself, for those who know what it may be.
+    fn as_any(&mut self) -> &mut dyn Any;
 }

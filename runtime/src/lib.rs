@@ -3,6 +3,7 @@
 
 mod backend;
 pub mod cpu;
+mod error;
 pub mod format;
 #[cfg(feature = "gpu")]
 pub mod gpu;
@@ -13,6 +14,7 @@ pub mod quant;
 mod split;
 pub mod step;
 
-pub use backend::{Backend, BackendError, Observed};
+pub use backend::{Backend, Observed};
+pub use error::BackendError;
 #[cfg(feature = "gpu")]
 pub use split::SplitBackend;

@@ -7,6 +7,7 @@
 //! residual stream in two parts (what the layer before began with and what it adds), and with the logits.
 
 use std::{
+    any::Any,
     collections::HashSet,
     mem::swap,
     ops::Range,
@@ -20,7 +21,7 @@ use crate::{
     gpu::{Gpu, GpuBackend, GpuBackendOptions},
     graph::{Device, Plan, ValueId},
     profile::{Clock, RawCall, Trace},
-    step::{GpuStats, Outputs, PageBook, SequenceKv, SequenceStep, StepError},
+    step::{GpuStats, Pages, SequenceKv, SequenceStep, StepError},
 };
 
 /// A plan ready to run on the CPU and a GPU.
@@ -84,7 +85,7 @@ impl SplitBackend {
         let stretches = Stretch::all(&plan).into();
         let mut cpu = CpuBackend::new(plan, cpu_options)?;
         // The CPU's book is the one that steps go by.
-        GpuBackend::bound_pages(gpu.gpu(), gpu.plan(), cpu.pages());
+        GpuBackend::bound_pages(gpu.gpu(), gpu.plan(), cpu.step_state().0);
         Ok(Self { cpu, gpu, stretches, state: Device::Cpu, results: Vec::new(), tracing: None })
     }
 
@@ -100,37 +101,37 @@ impl SplitBackend {
 
     /// Runs one step of the model; `each` runs the steps of a stretch whose inputs are there.
     fn run(&mut self, steps: &mut [SequenceStep<'_>], each: &mut Each<'_>) -> Result<(), BackendError> {
-        let wanted = |s: &SequenceStep<'_>| match s.outputs {
-            Outputs::None => 0,
-            Outputs::Last => s.tokens.len().min(1),
-            Outputs::All => s.tokens.len(),
-        };
-        let (tokens, limit) = (steps.iter().map(wanted).sum(), self.gpu.max_outputs());
-        if tokens > limit {
-            return Err(crate::cpu::CpuError::Step(StepError::TooLong { tokens, limit }).into());
+        let (rows, limit) = (steps.iter().map(SequenceStep::n_outputs).sum(), self.gpu.max_outputs());
+        if rows > limit {
+            return Err(StepError::TooManyOutputs { rows, limit }.into());
         }
         let (tokens, limit) = (steps.iter().map(|s| s.tokens.len()).sum(), self.max_step_tokens());
         if tokens > limit {
-            return Err(crate::cpu::CpuError::Step(StepError::TooLong { tokens, limit }).into());
+            return Err(StepError::TooLong { tokens, limit }.into());
         }
         self.cpu.begin_parts(steps)?;
         let result = self.run_stretches(steps, each);
         // Also behind an error: whoever asks for the book gets the CPU's.
         self.hand_over(Device::Cpu);
-        for step in steps.iter_mut() {
-            self.cpu.pages().drop_passed(step.kv, 0);
+        let (book, batch) = self.cpu.step_state();
+        match &result {
+            Ok(()) => steps.iter_mut().for_each(|s| book.drop_passed(s.kv, 0)),
+            Err(_) => batch.undo(book, steps),
         }
         result
     }
 
-    fn run_stretches(&mut self, steps: &mut [SequenceStep<'_>], each: &mut Each<'_>) -> Result<(), BackendError> {
+    fn run_stretches(&mut self, steps: &[SequenceStep<'_>], each: &mut Each<'_>) -> Result<(), BackendError> {
         if steps.iter().all(|s| s.tokens.is_empty()) {
             return Ok(());
         }
         self.hand_over(Device::Gpu);
-        self.gpu.begin_parts(steps)?;
+        let stretches = self.stretches.clone();
+        let crossings = stretches.iter().filter(|s| s.device == Device::Cpu).map(|s| s.needs.clone());
+        let output = self.gpu.plan().output;
+        self.gpu.begin_parts(steps, crossings.chain([vec![output]]))?;
         let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
-        for stretch in self.stretches.clone().iter() {
+        for stretch in stretches.iter() {
             if stretch.device == Device::Cpu && !stretch.needs.is_empty() {
                 // The rows of the step are read on both sides.
                 let mut crossing: Vec<(ValueId, Vec<f32>)> = Vec::new();
@@ -212,16 +213,16 @@ impl Backend for SplitBackend {
             Ok(())
         })?;
         let wall: Duration = start.elapsed();
-        let kv_type = self.cpu.pages().kv_type();
-        let load = self.cpu.step_state().1.load(kv_type);
+        let (book, batch) = self.cpu.step_state();
+        let load = batch.load(book.kv_type());
         if let Some((trace, since)) = self.tracing.as_deref_mut() {
             trace.add(self.cpu.plan(), &load, (start - *since, wall), &calls);
         }
         Ok(&self.results)
     }
 
-    fn pages(&mut self) -> &mut PageBook {
-        self.cpu.pages()
+    fn pages(&mut self) -> Pages<'_> {
+        Pages(self.cpu.step_state().0)
     }
 
     fn max_step_tokens(&self) -> usize {
@@ -279,5 +280,9 @@ impl Backend for SplitBackend {
             }
             Ok(())
         })
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
     }
 }

@@ -85,16 +85,14 @@ impl Session {
     /// Continues a copy of the sequence in one step; logits of every token. The sequence itself stays as it is.
     pub fn feed_fork(&mut self, tokens: &[u32]) -> Matrix {
         let vocab = self.engine.model().info().vocab_size;
-        let mut fork = self.engine.fork(&self.sequence);
+        let mut fork = self.engine.fork(&self.sequence).expect("its own sequence");
         let step = Step { sequence: &mut fork, tokens, outputs: Outputs::All };
-        let logits = Matrix::new(vocab, self.engine.step(&mut [step]).expect("a fork").to_vec());
-        self.engine.release(fork);
-        logits
+        Matrix::new(vocab, self.engine.step(&mut [step]).expect("a fork").to_vec())
     }
 
     /// Takes back all but the first `len` tokens; whether that was possible.
     pub fn take_back(&mut self, len: usize) -> bool {
-        self.engine.truncate(&mut self.sequence, len)
+        self.engine.truncate(&mut self.sequence, len).expect("its own sequence")
     }
 
     /// Runs each of `prompts` as a sequence of its own, all in one step; logits of every token.
@@ -107,7 +105,6 @@ impl Session {
             .map(|(tokens, sequence)| Step { sequence, tokens, outputs: Outputs::All })
             .collect();
         let logits = Matrix::new(vocab, self.engine.step(&mut steps).expect("a batch").to_vec());
-        sequences.into_iter().for_each(|s| self.engine.release(s));
         let mut start = 0;
         let rows = prompts.iter().map(|tokens| {
             start += tokens.len();

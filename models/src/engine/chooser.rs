@@ -1,9 +1,12 @@
 //! Where tokens are chosen: by the host's sampler, or on a GPU some steps ahead of the host.
 
+#[cfg(feature = "gpu")]
+use handmill_runtime::BackendError;
 use handmill_runtime::step::Outputs;
 
 use super::{
     Engine, Sequence, Step,
+    finite::are_logits,
     sampling::{Sampler, SamplingParams},
 };
 use crate::Error;
@@ -22,8 +25,6 @@ pub(super) enum Chooser {
     Device {
         /// Steps begun whose token has not been read.
         under_way: usize,
-        /// Tokens of the sequence that have been confirmed: the prompt and all but the last one read.
-        confirmed: usize,
         /// No step is begun from this length on.
         end: usize,
     },
@@ -67,38 +68,67 @@ impl Chooser {
         cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Option<Self>, Error> {
         let Some(last) = engine.prefill_but_last(sequence, prompt, cancelled)? else { return Ok(None) };
-        let Some(gpu) = engine.backend.as_gpu() else { return Err(Error::EmptyPrompt) };
-        let failed = handmill_runtime::BackendError::from;
+        let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
+        let failed = BackendError::from;
         gpu.choose_by(choice).map_err(failed)?;
         gpu.step_ahead(&mut sequence.kv, Some(last)).map_err(failed)?;
-        let confirmed = sequence.len();
+        sequence.tokens.extend_from_slice(last);
         // The time of the prompt is told apart from that of the answer.
         gpu.gpu().wait().map_err(failed)?;
-        Ok(Some(Self::Device { under_way: 1, confirmed, end }))
+        Ok(Some(Self::Device { under_way: 1, end }))
     }
 
     /// The next token.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] where the logits are not; the sequence is then empty, for its cache is of no use.
     pub fn next(&mut self, engine: &mut Engine, sequence: &mut Sequence) -> Result<u32, Error> {
         match self {
             Self::Host { sampler, logits } => {
-                let _ = (engine, sequence);
+                if !are_logits(logits) {
+                    let tokens = empty(engine, sequence)?;
+                    return Err(engine.not_finite(&tokens));
+                }
                 let token = sampler.sample(logits)?;
                 sampler.accept(token);
                 Ok(token)
             }
             #[cfg(feature = "gpu")]
-            Self::Device { under_way, confirmed: _, end } => {
-                use handmill_runtime::gpu::GpuBackend;
-                let Some(gpu) = engine.backend.as_gpu() else { return Err(Error::EmptyPrompt) };
-                while *under_way < GpuBackend::AHEAD && sequence.len() < *end {
-                    gpu.step_ahead(&mut sequence.kv, None).map_err(handmill_runtime::BackendError::from)?;
-                    *under_way += 1;
+            Self::Device { under_way, end } => {
+                let token = Self::read(engine, sequence, under_way, *end);
+                if token.is_err() {
+                    take_back(engine, sequence)?;
                 }
-                let token = gpu.read_token().map_err(handmill_runtime::BackendError::from)?;
-                *under_way -= 1;
-                token.ok_or_else(|| super::sampling::SamplingError::NoCandidate { n: 0 }.into())
+                if let Some(token) = token? {
+                    return Ok(token);
+                }
+                let tokens = empty(engine, sequence)?;
+                let n = engine.model().info().vocab_size;
+                Err(match engine.first_not_finite(&tokens)? {
+                    Some(step) => engine.not_finite_in(step),
+                    None => super::sampling::SamplingError::NoCandidate { n }.into(),
+                })
             }
         }
+    }
+
+    /// Keeps the device busy and reads what it chose first.
+    #[cfg(feature = "gpu")]
+    fn read(
+        engine: &mut Engine,
+        sequence: &mut Sequence,
+        under_way: &mut usize,
+        end: usize,
+    ) -> Result<Option<u32>, Error> {
+        use handmill_runtime::gpu::GpuBackend;
+        let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
+        while *under_way < GpuBackend::AHEAD && sequence.len() < end {
+            gpu.step_ahead(&mut sequence.kv, None).map_err(BackendError::from)?;
+            *under_way += 1;
+        }
+        let token = gpu.read_token().map_err(BackendError::from)?;
+        *under_way -= 1;
+        Ok(token)
     }
 
     /// Tokens of the sequence that are there to stay.
@@ -106,7 +136,7 @@ impl Chooser {
         match self {
             Self::Host { .. } => sequence.len(),
             #[cfg(feature = "gpu")]
-            Self::Device { confirmed, .. } => *confirmed,
+            Self::Device { .. } => sequence.tokens.len(),
         }
     }
 
@@ -118,7 +148,15 @@ impl Chooser {
                 logits.copy_from_slice(engine.step(&mut [step])?);
             }
             #[cfg(feature = "gpu")]
-            Self::Device { confirmed, .. } => *confirmed += 1,
+            Self::Device { .. } => {
+                // The device goes on with it by itself, whatever it is.
+                let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
+                if let Err(error) = gpu.check_token(token) {
+                    take_back(engine, sequence)?;
+                    return Err(BackendError::from(error).into());
+                }
+                sequence.tokens.push(token);
+            }
         }
         Ok(())
     }
@@ -130,18 +168,32 @@ impl Chooser {
                 let _ = (engine, sequence);
             }
             #[cfg(feature = "gpu")]
-            Self::Device { mut under_way, confirmed, .. } => {
-                if let Some(gpu) = engine.backend.as_gpu() {
-                    while under_way > 0 {
-                        gpu.read_token().map_err(handmill_runtime::BackendError::from)?;
-                        under_way -= 1;
-                    }
+            Self::Device { mut under_way, .. } => {
+                let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
+                while under_way > 0 {
+                    gpu.read_token().map_err(BackendError::from)?;
+                    under_way -= 1;
                 }
-                engine.truncate(sequence, confirmed);
+                take_back(engine, sequence)?;
             }
         }
         Ok(())
     }
+}
+
+/// Empties a sequence whose cache is of no use; its tokens.
+fn empty(engine: &mut Engine, sequence: &mut Sequence) -> Result<Vec<u32>, Error> {
+    let tokens = std::mem::take(&mut sequence.tokens);
+    engine.truncate(sequence, 0)?;
+    Ok(tokens)
+}
+
+/// Takes back what the device has begun beyond the tokens that are there to stay.
+#[cfg(feature = "gpu")]
+fn take_back(engine: &mut Engine, sequence: &mut Sequence) -> Result<(), Error> {
+    let confirmed = sequence.tokens.len();
+    engine.truncate(sequence, confirmed)?;
+    Ok(())
 }
 
 /// The device's way of choosing that does what `params` say, if there is one: it knows no penalties and no biases.

@@ -113,17 +113,15 @@ impl Engine {
     /// breaks off by returning [`ControlFlow::Break`].
     ///
     /// # Errors
-    /// An empty prompt or one longer than the context, bad sampling parameters, tokenizers that cannot be read.
+    /// An empty prompt or one longer than the context, bad sampling parameters, tokenizers that cannot be read;
+    /// [`Error::NotFinite`] where a logit is +inf or no number.
     pub fn generate(
         &mut self,
         prompt: &[u32],
         options: &GenerateOptions,
         on_text: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<GenerateStats, Error> {
-        let mut sequence = self.sequence();
-        let result = self.continue_sequence(&mut sequence, prompt, options, on_text);
-        self.release(sequence);
-        result
+        self.continue_sequence(&mut self.sequence(), prompt, options, on_text)
     }
 
     /// The `n` tokens behind `prompt`, chosen where [`Engine::generate`] has them chosen and whatever would end a turn.
@@ -132,10 +130,7 @@ impl Engine {
     /// # Errors
     /// An empty prompt, more tokens than the context holds, bad sampling parameters.
     pub fn generate_ids(&mut self, prompt: &[u32], sampling: &SamplingParams, n: usize) -> Result<Vec<u32>, Error> {
-        let mut sequence = self.sequence();
-        let result = self.continue_ids(&mut sequence, prompt, sampling, n);
-        self.release(sequence);
-        result
+        self.continue_ids(&mut self.sequence(), prompt, sampling, n)
     }
 
     fn continue_ids(
@@ -173,7 +168,7 @@ impl Engine {
     /// for the last token, which nothing has read yet.
     ///
     /// # Errors
-    /// As [`Engine::generate`].
+    /// As [`Engine::generate`]. With [`Error::NotFinite`] the sequence is empty: what was cached is of no use.
     pub fn continue_sequence(
         &mut self,
         sequence: &mut Sequence,

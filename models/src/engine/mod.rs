@@ -1,6 +1,7 @@
 //! Runs models: sessions over key/value pages, generation, perplexity.
 
 mod chooser;
+mod finite;
 mod generate;
 mod perplexity;
 #[cfg(feature = "gpu")]
@@ -116,10 +117,13 @@ pub struct Engine {
     cancel: Option<Arc<AtomicBool>>,
 }
 
-/// One sequence of tokens and what is cached for it. Give it back with [`Engine::release`].
+/// One sequence of tokens and what is cached for it, by the engine that ran its first step: no other one continues it.
+/// Dropping it, wherever, gives its cache back.
 #[derive(Debug, Default)]
 pub struct Sequence {
     kv: SequenceKv,
+    /// Those of its tokens that are there to stay.
+    tokens: Vec<u32>,
 }
 
 impl Sequence {
@@ -238,7 +242,7 @@ impl Engine {
     }
 
     /// The backend, for its profile and its cache's size.
-    pub fn backend(&mut self) -> &mut dyn Backend {
+    pub fn backend(&mut self) -> &mut (dyn Backend + 'static) {
         &mut *self.backend
     }
 
@@ -263,35 +267,48 @@ impl Engine {
     }
 
     /// Another sequence with the same tokens; pages are shared until one of the two writes.
-    pub fn fork(&mut self, sequence: &Sequence) -> Sequence {
-        Sequence { kv: self.backend.pages().fork(&sequence.kv) }
+    ///
+    /// # Errors
+    /// Where the sequence is another engine's.
+    pub fn fork(&mut self, sequence: &Sequence) -> Result<Sequence, Error> {
+        let kv = self.backend.pages().fork(&sequence.kv).map_err(BackendError::from)?;
+        Ok(Sequence { kv, tokens: sequence.tokens.clone() })
     }
 
     /// Forgets all but the first `len` tokens. False, and nothing is changed, where a sliding window has already
     /// dropped what would be needed.
-    pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) -> bool {
-        self.backend.pages().truncate(&mut sequence.kv, len)
-    }
-
-    /// Gives the sequence's cache back.
-    pub fn release(&mut self, sequence: Sequence) {
-        self.backend.pages().release(sequence.kv);
+    ///
+    /// # Errors
+    /// Where the sequence is another engine's.
+    pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) -> Result<bool, Error> {
+        let done = self.backend.pages().truncate(&mut sequence.kv, len).map_err(BackendError::from)?;
+        sequence.tokens.truncate(sequence.len());
+        Ok(done)
     }
 
     /// Runs new tokens of one or more sequences together. Returns logits `[outputs, vocab]` in the order of the steps.
     ///
     /// # Errors
-    /// More tokens than a step or the cache takes; ids outside the vocabulary; [`EngineOptions::cancel`]. The sequences
-    /// are then unchanged.
+    /// More tokens than a step or the cache takes; ids outside the vocabulary; sequences of another engine;
+    /// [`EngineOptions::cancel`]. The sequences are then unchanged, but that a device that fails in the middle of a step may
+    /// leave those of models with recurrent states empty.
     pub fn step(&mut self, steps: &mut [Step<'_>]) -> Result<&[f32], Error> {
         if self.cancelled() {
             return Err(Error::Cancelled);
         }
-        let mut steps: Vec<SequenceStep<'_>> = steps
+        let mut of_backend: Vec<SequenceStep<'_>> = steps
             .iter_mut()
             .map(|s| SequenceStep { kv: &mut s.sequence.kv, tokens: s.tokens, outputs: s.outputs })
             .collect();
-        Ok(self.backend.forward(&mut steps)?)
+        let done = self.backend.forward(&mut of_backend);
+        for step in steps.iter_mut() {
+            let Sequence { kv, tokens } = &mut *step.sequence;
+            match done {
+                Ok(_) => tokens.extend_from_slice(step.tokens),
+                Err(_) => tokens.truncate(kv.len()),
+            }
+        }
+        Ok(done?)
     }
 
     /// Appends `tokens`, however many, to `sequence` and returns the last one's logits.
@@ -343,25 +360,25 @@ impl Engine {
     /// Logits `[tokens, vocab]` of every token of `tokens` as a sequence of its own, handed to `each` part by part.
     ///
     /// # Errors
-    /// As [`Engine::step`].
+    /// As [`Engine::step`]; [`Error::NotFinite`] where a logit is +inf or no number.
     pub fn logits(&mut self, tokens: &[u32], mut each: impl FnMut(&[f32])) -> Result<(), Error> {
         if tokens.len() > self.n_ctx {
             return Err(Error::ContextFull { tokens: tokens.len(), n_ctx: self.n_ctx });
         }
         let mut sequence = self.sequence();
         sequence.kv.expect(tokens.len());
-        let mut run = || {
-            let mut rest = tokens;
-            while !rest.is_empty() {
-                let (tokens, more) = rest.split_at(self.output_rows_per_step(sequence.len()).min(rest.len()));
-                each(self.step(&mut [Step { sequence: &mut sequence, tokens, outputs: Outputs::All }])?);
-                rest = more;
+        let mut rest = tokens;
+        while !rest.is_empty() {
+            let (part, more) = rest.split_at(self.output_rows_per_step(sequence.len()).min(rest.len()));
+            let logits = self.step(&mut [Step { sequence: &mut sequence, tokens: part, outputs: Outputs::All }])?;
+            if !finite::are_logits(logits) {
+                drop(sequence);
+                return Err(self.not_finite(&tokens[..tokens.len() - more.len()]));
             }
-            Ok(())
-        };
-        let result = run();
-        self.release(sequence);
-        result
+            each(logits);
+            rest = more;
+        }
+        Ok(())
     }
 
     /// Rows of logits that are worth having in memory at once, behind `cached` tokens: about 64 MiB, and all of a short

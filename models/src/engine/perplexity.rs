@@ -31,14 +31,18 @@ impl Engine {
     /// Perplexity of `tokens` in windows of `window`; `progress` hears of each window.
     ///
     /// # Errors
-    /// Fewer tokens than one window, or a window longer than the context.
+    /// Fewer tokens than one window, a window longer than the context or shorter than 3 tokens, tokens that the model has no
+    /// logit for or forbids; [`Error::NotFinite`] where a probability is no number.
     pub fn perplexity(
         &mut self,
         tokens: &[u32],
         window: usize,
         mut progress: impl FnMut(Perplexity),
     ) -> Result<Perplexity, Error> {
-        if window < 2 || window > self.n_ctx() {
+        if window < 3 {
+            return Err(Error::WindowTooShort { window });
+        }
+        if window > self.n_ctx() {
             return Err(Error::ContextFull { tokens: window, n_ctx: self.n_ctx() });
         }
         let tokenizer = self.model().tokenizer()?;
@@ -69,13 +73,21 @@ impl Engine {
                 let outputs = if scored { Outputs::All } else { Outputs::None };
                 let step = Step { sequence: &mut sequence, tokens: &ids[at..end], outputs };
                 let logits = self.step(&mut [step])?;
-                for (row, next) in logits.chunks_exact(vocab).zip(&ids[at + 1..]) {
-                    result.nll -= log_probability(row, *next as usize);
+                for (row, &token) in logits.chunks_exact(vocab).zip(&ids[at + 1..]) {
+                    let scored = log_probability(row, token);
+                    let log = scored.ok_or(Error::TokenBeyondHead { token, rows: vocab })?;
+                    if log.is_nan() {
+                        drop(sequence);
+                        return Err(self.not_finite(&ids[..end]));
+                    }
+                    if log == f64::NEG_INFINITY {
+                        return Err(Error::Forbidden { token, window: result.windows + 1 });
+                    }
+                    result.nll -= log;
                     result.scored += 1;
                 }
                 at = end;
             }
-            self.release(sequence);
             result.windows += 1;
             progress(result);
         }
@@ -83,9 +95,27 @@ impl Engine {
     }
 }
 
-/// Natural logarithm of the softmax of `logits` at `token`.
-fn log_probability(logits: &[f32], token: usize) -> f64 {
+/// Natural logarithm of the softmax of `logits` at `token`; none where it has no logit. No number where one of the logits is
+/// none, or +inf.
+fn log_probability(logits: &[f32], token: u32) -> Option<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|l| f64::from((l - max).exp())).sum();
-    f64::from(logits[token] - max) - sum.ln()
+    Some(f64::from(logits.get(token as usize)? - max) - sum.ln())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::log_probability;
+
+    #[test]
+    fn probabilities_of_odd_logits() {
+        const INF: f32 = f32::INFINITY;
+        assert_eq!(log_probability(&[1.0, 1.0], 1), Some(-f64::ln(2.0)));
+        assert_eq!(log_probability(&[1.0, 1.0], 2), None, "beyond the rows");
+        assert_eq!(log_probability(&[1.0, -INF], 1), Some(f64::NEG_INFINITY));
+        assert_eq!(log_probability(&[1.0, -INF], 0), Some(0.0), "a forbidden token takes nothing");
+        for odd in [[1.0, f32::NAN], [1.0, INF], [-INF, -INF]] {
+            assert!(log_probability(&odd, 0).is_some_and(f64::is_nan), "{odd:?}");
+        }
+    }
 }

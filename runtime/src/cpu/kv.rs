@@ -83,7 +83,7 @@ impl KvMemory {
         let k_offset = layer * group.layer_bytes(kv);
         KvPages {
             base: self.groups[g].as_mut_ptr(),
-            pages: &seq.pages[g],
+            pages: &seq.held.pages[g],
             page_bytes: group.page_bytes(kv),
             page_tokens: group.spec.page_entries(),
             k_offset,
@@ -116,7 +116,7 @@ mod tests {
         unsafe {
             memory.rows(&book, CacheId(1), &a).value(1, 69).cast::<[f32; 4]>().write_unaligned([1.0, 2.0, 3.0, 4.0])
         };
-        let mut b = book.fork(&a);
+        let mut b = book.fork(&a).unwrap();
         book.extend(&mut b, 1, false, &mut copies).unwrap();
         memory.copy(&book, &copies);
         let row = |s: &SequenceKv| memory.rows(&book, CacheId(1), s).value(1, 69);

@@ -77,7 +77,7 @@ mod tests {
         let state = unsafe { std::slice::from_raw_parts_mut(rows.to, 3) };
         assert_eq!(state, [0.0; 3]);
         state.copy_from_slice(&[1.0, 2.0, 3.0]);
-        let mut b = book.fork(&a);
+        let mut b = book.fork(&a).unwrap();
         let rows = step(&mut book, &mut memory, &mut b);
         assert_ne!(rows.to.cast_const(), rows.from);
         // SAFETY: as above.
@@ -91,8 +91,8 @@ mod tests {
         // SAFETY: as above.
         assert_eq!(unsafe { std::slice::from_raw_parts(rows.from, 3) }, [1.0, 2.0, 3.0]);
         // What was used before is zeroed for a new sequence.
-        book.release(a);
-        book.release(b);
+        drop(a);
+        drop(b);
         let rows = step(&mut book, &mut memory, &mut SequenceKv::default());
         // SAFETY: as above.
         assert_eq!(unsafe { std::slice::from_raw_parts(rows.to, 3) }, [0.0; 3]);

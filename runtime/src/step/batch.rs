@@ -25,6 +25,18 @@ pub struct SequenceStep<'a> {
     pub outputs: Outputs,
 }
 
+impl SequenceStep<'_> {
+    /// Output rows that it wants.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn n_outputs(&self) -> usize {
+        match self.outputs {
+            Outputs::None => 0,
+            Outputs::Last => self.tokens.len().min(1),
+            Outputs::All => self.tokens.len(),
+        }
+    }
+}
+
 /// The rows of the current step. Kept from step to step, so that nothing is allocated.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -39,6 +51,8 @@ pub(crate) struct Batch {
     pub copies: Vec<PageCopy>,
     /// States read and written, by sequence.
     states: Vec<StateStep>,
+    /// Kernels may have run: states that are worked on in place are no longer what they were.
+    begun: bool,
 }
 
 /// One sequence's part of a step.
@@ -61,7 +75,8 @@ impl Batch {
     /// back later: states are then not overwritten.
     ///
     /// # Errors
-    /// Token ids outside the vocabulary, more tokens than `max_tokens` or the cache takes. Nothing has changed then.
+    /// Token ids outside the vocabulary, more tokens than `max_tokens` or the cache takes, sequences of another book.
+    /// Nothing has changed then.
     pub fn admit(
         &mut self,
         book: &mut PageBook,
@@ -77,6 +92,8 @@ impl Batch {
         if let Some(&id) = steps.iter().flat_map(|s| s.tokens).find(|id| **id as usize >= vocab) {
             return Err(StepError::TokenOutOfRange { id, vocab });
         }
+        book.take_returned();
+        self.begun = false;
         self.copies.clear();
         self.states.clear();
         for step in steps.iter_mut() {
@@ -110,11 +127,21 @@ impl Batch {
         Ok(())
     }
 
-    /// Takes an admitted step back, where the backend cannot run it after all.
+    /// From here on kernels may run.
+    #[cfg(feature = "gpu")]
+    pub fn begin(&mut self) {
+        self.begun = true;
+    }
+
+    /// Takes an admitted step back, where the backend cannot run it after all or has failed in it: then sequences whose
+    /// state was worked on in place are empty afterwards.
     pub fn undo(&mut self, book: &mut PageBook, steps: &mut [SequenceStep<'_>]) {
         // The latest first: each finds the pages as it left them.
         for (step, state) in steps.iter_mut().zip(&self.states).rev() {
             book.take_back(step.kv, step.tokens.len(), &self.copies, *state);
+            if self.begun && !step.tokens.is_empty() && state.from == Some(state.to) {
+                book.empty(step.kv);
+            }
         }
         self.copies.clear();
         self.states.clear();

@@ -2,13 +2,15 @@
 
 mod batch;
 mod pages;
+mod sequence;
 mod slots;
 mod stats;
 
 pub(crate) use batch::{Batch, SequenceRows};
 pub use batch::{Outputs, SequenceStep};
-pub(crate) use pages::{Group, PageCopy};
-pub use pages::{KvType, PAGE_BLOCKS, PAGE_TOKENS, PageBook, SequenceKv};
+pub(crate) use pages::{Group, PageBook, PageCopy};
+pub use pages::{KvType, PAGE_BLOCKS, PAGE_TOKENS, Pages};
+pub use sequence::SequenceKv;
 pub(crate) use slots::StateStep;
 pub use stats::GpuStats;
 
@@ -26,6 +28,22 @@ pub enum StepError {
     StatesFull {
         /// States that there may be.
         slots: usize,
+    },
+    /// A sequence whose pages another backend has.
+    #[error(
+        "the {tokens} tokens of this sequence are cached by another engine: continue it there, or run its tokens here in a new sequence"
+    )]
+    OtherBackend {
+        /// Tokens of the sequence.
+        tokens: usize,
+    },
+    /// A step with more output rows than the backend has room for.
+    #[error("a step of {rows} output rows; this backend takes at most {limit}")]
+    TooManyOutputs {
+        /// Rows asked for.
+        rows: usize,
+        /// The limit.
+        limit: usize,
     },
     /// A step with more tokens than the backend was made for.
     #[error("a step of {tokens} tokens; this backend takes at most {limit}")]

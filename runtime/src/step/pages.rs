@@ -7,11 +7,17 @@
 //! lists, a sliding window drops pages, and a batch mixes sequences freely. Pages are counted: a shared page is copied
 //! before the first write to it.
 //!
+//! Numbers of another book would be addresses of somebody else's rows: every entry refuses them. See
+//! [`sequence`](super::sequence).
+//!
 //! Layers without keys and values keep a state a sequence instead; see [`slots`](super::slots).
+
+use std::sync::Arc;
 
 use super::{
     StepError,
-    slots::{Slots, StateAt, StateStep},
+    sequence::{Held, Returns, SequenceKv},
+    slots::{Slots, StateStep},
 };
 use crate::graph::{CacheId, CacheSpec, StateSpec};
 
@@ -72,52 +78,16 @@ pub(crate) struct PageCopy {
     pub to: u32,
 }
 
-/// The users of all pages of a backend.
+/// The users of all pages of a backend. Others see it through [`Pages`].
 #[derive(Debug)]
-pub struct PageBook {
+pub(crate) struct PageBook {
+    /// What dropped sequences have given back.
+    returns: Arc<Returns>,
     kv_type: KvType,
     pub(crate) groups: Vec<Group>,
     /// Group and layer within it, by [`CacheId`].
     places: Vec<(usize, usize)>,
     pub(crate) slots: Slots,
-}
-
-/// What one sequence has cached.
-#[derive(Debug, Default)]
-pub struct SequenceKv {
-    /// By group: page numbers, oldest first.
-    pub(crate) pages: Vec<Vec<u32>>,
-    /// By group: pages dropped from the front because a window has passed them.
-    pub(crate) dropped: Vec<usize>,
-    /// States that the sequence may continue from, the current one last; none while it is empty.
-    states: Vec<StateAt>,
-    /// Tokens cached.
-    len: usize,
-    /// Tokens that will be cached once the prompt is in of which this step brings a part.
-    expected: usize,
-}
-
-impl SequenceKv {
-    /// Tokens cached.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether nothing is cached.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Announces that the next steps bring the parts of a prompt, `tokens` with what is cached: what depends on the
-    /// sequence's length (dynamic and longrope RoPE) takes that length for all parts, as it would for the whole. 0: no more.
-    pub fn expect(&mut self, tokens: usize) {
-        self.expected = tokens;
-    }
-
-    /// Tokens cached, or more where they were announced.
-    pub(crate) fn length(&self) -> usize {
-        self.len.max(self.expected)
-    }
 }
 
 impl PageBook {
@@ -135,7 +105,7 @@ impl PageBook {
             places.push((group, groups[group].layers));
             groups[group].layers += 1;
         }
-        Self { kv_type, groups, places, slots: Slots::default() }
+        Self { returns: Arc::default(), kv_type, groups, places, slots: Slots::default() }
     }
 
     /// Slots for the states of a graph, too.
@@ -155,13 +125,9 @@ impl PageBook {
         self.groups.iter().map(|g| g.page_bytes(self.kv_type) / g.spec.page_tokens()).sum()
     }
 
-    /// Bytes that a sequence takes whatever its length.
-    pub fn bytes_per_sequence(&self) -> usize {
-        self.slots.bytes()
-    }
-
     /// Bytes of the pages and states in use.
-    pub fn bytes_in_use(&self) -> usize {
+    pub fn bytes_in_use(&mut self) -> usize {
+        self.take_returned();
         let pages = |g: &Group| (g.counts.len() - g.free.len()) * g.page_bytes(self.kv_type);
         self.groups.iter().map(pages).sum::<usize>() + self.slots.in_use() * self.slots.bytes()
     }
@@ -171,11 +137,30 @@ impl PageBook {
         self.places[cache.0 as usize]
     }
 
+    /// Refuses a sequence whose tokens another book has.
+    fn check(&self, seq: &SequenceKv) -> Result<(), StepError> {
+        if seq.is_empty() || seq.is_of(&self.returns) {
+            Ok(())
+        } else {
+            Err(StepError::OtherBackend { tokens: seq.len })
+        }
+    }
+
+    /// Takes in what dropped sequences have given back, before pages are handed out or counted.
+    pub(crate) fn take_returned(&mut self) {
+        for mut held in self.returns.take() {
+            self.slots.truncate(&mut held.states, 0);
+            for (group, pages) in self.groups.iter_mut().zip(held.pages) {
+                pages.into_iter().for_each(|p| group.give_back(p));
+            }
+        }
+    }
+
     /// Makes room for `n` more tokens at the end of `seq`. Pages that the backend must copy first are added to `copies`.
     /// `keep` says that somebody may want to come back to the sequence as it is, which pages allow anyway.
     ///
     /// # Errors
-    /// Where pages or states run out; the sequence is then unchanged.
+    /// Where pages or states run out, and sequences of another book. The sequence is then unchanged.
     pub(crate) fn extend(
         &mut self,
         seq: &mut SequenceKv,
@@ -183,22 +168,27 @@ impl PageBook {
         keep: bool,
         copies: &mut Vec<PageCopy>,
     ) -> Result<StateStep, StepError> {
-        seq.pages.resize_with(self.groups.len(), Vec::new);
-        seq.dropped.resize(self.groups.len(), 0);
+        self.check(seq)?;
+        if !seq.is_of(&self.returns) {
+            // It holds nothing, but its lists may be as many as another book has groups.
+            seq.held = Held { pages: vec![Vec::new(); self.groups.len()], states: Vec::new() };
+            seq.dropped = vec![0; self.groups.len()];
+            seq.home = Some(self.returns.clone());
+        }
         for (g, group) in self.groups.iter().enumerate() {
             let need = (seq.len + n).div_ceil(group.spec.page_tokens());
             let shared_tail = !seq.len.is_multiple_of(group.spec.page_tokens())
-                && seq.pages[g].last().is_some_and(|p| group.counts[*p as usize] > 1);
-            let more = need.saturating_sub(seq.dropped[g] + seq.pages[g].len()) + usize::from(shared_tail);
+                && seq.held.pages[g].last().is_some_and(|p| group.counts[*p as usize] > 1);
+            let more = need.saturating_sub(seq.dropped[g] + seq.held.pages[g].len()) + usize::from(shared_tail);
             if group.free.len() + (group.capacity - group.counts.len()) < more {
                 return Err(StepError::CacheFull { tokens: group.capacity * group.spec.page_tokens() });
             }
         }
-        let state = self.slots.extend(&mut seq.states, seq.len + n, keep)?;
+        let state = self.slots.extend(&mut seq.held.states, seq.len + n, keep)?;
         for (g, group) in self.groups.iter_mut().enumerate() {
             let page_tokens = group.spec.page_tokens();
             if !seq.len.is_multiple_of(page_tokens)
-                && let Some(tail) = seq.pages[g].last_mut()
+                && let Some(tail) = seq.held.pages[g].last_mut()
                 && group.counts[*tail as usize] > 1
             {
                 let to = group.take();
@@ -206,8 +196,8 @@ impl PageBook {
                 group.give_back(*tail);
                 *tail = to;
             }
-            while seq.dropped[g] + seq.pages[g].len() < (seq.len + n).div_ceil(page_tokens) {
-                seq.pages[g].push(group.take());
+            while seq.dropped[g] + seq.held.pages[g].len() < (seq.len + n).div_ceil(page_tokens) {
+                seq.held.pages[g].push(group.take());
             }
         }
         seq.len += n;
@@ -227,14 +217,14 @@ impl PageBook {
         }
     }
 
-    /// Undoes the last [`PageBook::extend`] of `seq` by `n` tokens, which added `copies` and returned `state`, before
-    /// anything was copied or written.
+    /// Undoes the last [`PageBook::extend`] of `seq` by `n` tokens, which added `copies` and returned `state`. Pages are as
+    /// they were, whatever was copied or written since; a state that was worked on in place is not.
     pub(crate) fn take_back(&mut self, seq: &mut SequenceKv, n: usize, copies: &[PageCopy], state: StateStep) {
         let len = seq.len - n;
-        self.slots.take_back(&mut seq.states, len, state);
+        self.slots.take_back(&mut seq.held.states, len, state);
         self.keep_pages(seq, len);
         for copy in copies {
-            if let Some(tail) = seq.pages[copy.group].last_mut()
+            if let Some(tail) = seq.held.pages[copy.group].last_mut()
                 && *tail == copy.to
             {
                 *tail = copy.from;
@@ -244,23 +234,22 @@ impl PageBook {
         }
     }
 
-    /// Forgets all but the first `len` tokens of `seq`. Returns false, and changes nothing, where a sliding window
-    /// has already dropped keys that a continuation from there would read, or where the graph has states and that of
-    /// this length was not kept.
-    pub fn truncate(&mut self, seq: &mut SequenceKv, len: usize) -> bool {
+    /// See [`Pages::truncate`].
+    pub fn truncate(&mut self, seq: &mut SequenceKv, len: usize) -> Result<bool, StepError> {
+        self.check(seq)?;
         if len >= seq.len {
-            return true;
+            return Ok(true);
         }
         let reaches = |(g, group): (usize, &Group)| {
             let needed = group.spec.window.map_or(0, |w| (len + 1).saturating_sub(w));
             seq.dropped.get(g).is_none_or(|d| d * group.spec.page_tokens() <= needed)
         };
-        if len > 0 && !self.groups.iter().enumerate().all(reaches) || !self.slots.can_truncate(&seq.states, len) {
-            return false;
+        if len > 0 && !self.groups.iter().enumerate().all(reaches) || !self.slots.can_truncate(&seq.held.states, len) {
+            return Ok(false);
         }
-        self.slots.truncate(&mut seq.states, len);
+        self.slots.truncate(&mut seq.held.states, len);
         self.keep_pages(seq, len);
-        true
+        Ok(true)
     }
 
     /// Gives back the pages of `seq` beyond its first `len` tokens, which are then all that it has.
@@ -270,8 +259,8 @@ impl PageBook {
                 seq.dropped[g] = 0;
             }
             let keep = len.div_ceil(group.spec.page_tokens()).saturating_sub(seq.dropped[g]);
-            while seq.pages[g].len() > keep
-                && let Some(page) = seq.pages[g].pop()
+            while seq.held.pages[g].len() > keep
+                && let Some(page) = seq.held.pages[g].pop()
             {
                 group.give_back(page);
             }
@@ -279,43 +268,90 @@ impl PageBook {
         seq.len = len;
     }
 
+    /// Gives back all that `seq` holds: its state is lost, and no step can continue from here.
+    pub(crate) fn empty(&mut self, seq: &mut SequenceKv) {
+        self.slots.truncate(&mut seq.held.states, 0);
+        self.keep_pages(seq, 0);
+    }
+
     /// Drops the pages that no later token of `seq` can see through its layers' windows, and the states that it cannot
     /// continue from, not even when its last `back` tokens are taken back.
-    pub fn drop_passed(&mut self, seq: &mut SequenceKv, back: usize) {
-        self.slots.drop_passed(&mut seq.states, back);
+    pub(crate) fn drop_passed(&mut self, seq: &mut SequenceKv, back: usize) {
+        self.slots.drop_passed(&mut seq.held.states, back);
         for (g, group) in self.groups.iter_mut().enumerate() {
             let Some(window) = group.spec.window else { continue };
             // The next token stands at `len` and sees keys above `len - window`.
             let first_needed = (seq.len + 1).saturating_sub(window + back) / group.spec.page_tokens();
-            let n = first_needed.saturating_sub(seq.dropped[g]).min(seq.pages[g].len());
-            for page in seq.pages[g].drain(..n) {
+            let n = first_needed.saturating_sub(seq.dropped[g]).min(seq.held.pages[g].len());
+            for page in seq.held.pages[g].drain(..n) {
                 group.give_back(page);
             }
             seq.dropped[g] += n;
         }
     }
 
-    /// Another sequence with the same tokens, sharing all pages and the state.
-    pub fn fork(&mut self, seq: &SequenceKv) -> SequenceKv {
-        for (group, pages) in self.groups.iter_mut().zip(&seq.pages) {
+    /// See [`Pages::fork`].
+    pub fn fork(&mut self, seq: &SequenceKv) -> Result<SequenceKv, StepError> {
+        self.check(seq)?;
+        if seq.is_empty() {
+            return Ok(SequenceKv::default());
+        }
+        for (group, pages) in self.groups.iter_mut().zip(&seq.held.pages) {
             pages.iter().for_each(|p| group.counts[*p as usize] += 1);
         }
-        let states = self.slots.fork(&seq.states);
-        SequenceKv { pages: seq.pages.clone(), dropped: seq.dropped.clone(), states, len: seq.len, expected: 0 }
-    }
-
-    /// Gives all pages and states of `seq` back.
-    pub fn release(&mut self, mut seq: SequenceKv) {
-        self.slots.truncate(&mut seq.states, 0);
-        for (group, pages) in self.groups.iter_mut().zip(&mut seq.pages) {
-            pages.drain(..).for_each(|p| group.give_back(p));
-        }
+        let held = Held { pages: seq.held.pages.clone(), states: self.slots.fork(&seq.held.states) };
+        Ok(SequenceKv { held, home: seq.home.clone(), dropped: seq.dropped.clone(), len: seq.len, expected: 0 })
     }
 
     /// Pages of `group` that were ever in use: what its memory must hold.
     #[cfg(feature = "gpu")]
     pub(crate) fn pages_made(&self, group: usize) -> usize {
         self.groups[group].counts.len()
+    }
+}
+
+/// The pages and states of a backend, for whoever has sequences there. It cannot be taken away from the backend's memory,
+/// as a reference to the book could be.
+#[derive(Debug)]
+pub struct Pages<'a>(pub(crate) &'a mut PageBook);
+
+impl Pages<'_> {
+    /// Element type of keys and values.
+    pub fn kv_type(&self) -> KvType {
+        self.0.kv_type
+    }
+
+    /// Bytes that one more token takes, over all layers.
+    pub fn bytes_per_token(&self) -> usize {
+        self.0.bytes_per_token()
+    }
+
+    /// Bytes that a sequence takes whatever its length.
+    pub fn bytes_per_sequence(&self) -> usize {
+        self.0.slots.bytes()
+    }
+
+    /// Bytes of the pages and states in use.
+    pub fn bytes_in_use(&mut self) -> usize {
+        self.0.bytes_in_use()
+    }
+
+    /// Forgets all but the first `len` tokens of `seq`. Returns false, and changes nothing, where a sliding window
+    /// has already dropped keys that a continuation from there would read, or where the graph has states and that of
+    /// this length was not kept.
+    ///
+    /// # Errors
+    /// [`StepError::OtherBackend`] where another backend has the sequence.
+    pub fn truncate(&mut self, seq: &mut SequenceKv, len: usize) -> Result<bool, StepError> {
+        self.0.truncate(seq, len)
+    }
+
+    /// Another sequence with the same tokens, sharing all pages and the state.
+    ///
+    /// # Errors
+    /// [`StepError::OtherBackend`] where another backend has the sequence.
+    pub fn fork(&mut self, seq: &SequenceKv) -> Result<SequenceKv, StepError> {
+        self.0.fork(seq)
     }
 }
 

@@ -8,7 +8,7 @@
 //! - the sequence is new: nothing is read, and the state begins as zeroes;
 //! - the state is shared with a fork, or somebody may want to go back to it: the step then writes another slot.
 //!
-//! Going back ([`PageBook::truncate`](super::PageBook::truncate)) is possible to lengths whose state was kept: those
+//! Going back ([`Pages::truncate`](super::Pages::truncate)) is possible to lengths whose state was kept: those
 //! before steps that were admitted with `keep`, until [`PageBook::drop_passed`](super::PageBook::drop_passed) drops
 //! them, and 0. Every other length is refused.
 

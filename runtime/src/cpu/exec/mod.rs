@@ -10,12 +10,14 @@
 //! [`Worker::for_each`](super::pool::Worker::for_each) demands.
 
 mod attention;
+mod backend;
 mod experts;
 #[cfg(test)]
 pub(crate) mod experts_tests;
 mod heads;
 mod linear;
 mod observe;
+mod pairs;
 mod part;
 mod pool;
 mod recurrent;
@@ -158,11 +160,6 @@ impl CpuBackend {
         &self.plan
     }
 
-    /// The users of the pages of keys and values.
-    pub fn pages(&mut self) -> &mut PageBook {
-        &mut self.book
-    }
-
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
@@ -182,7 +179,8 @@ impl CpuBackend {
     /// `[outputs, width]`, in the order of the sequences.
     ///
     /// # Errors
-    /// Token ids outside the vocabulary, more tokens than fit a step or the cache. The sequences are then unchanged.
+    /// Token ids outside the vocabulary, more tokens than fit a step or the cache, sequences of another backend, no memory.
+    /// The sequences are then unchanged.
     pub fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], CpuError> {
         let start = Instant::now();
         self.admit(steps)?;
@@ -212,7 +210,7 @@ impl CpuBackend {
         Ok(&rows[..n_outputs * slot.width])
     }
 
-    /// Admits a step: pages for its tokens, room for its values, tables for its positions.
+    /// Admits a step: pages for its tokens, room for its values, tables for its positions. Nothing fails behind it.
     fn admit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
         self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab, false)?;
         let reserved = self.reserve(steps.len());

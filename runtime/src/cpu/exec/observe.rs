@@ -34,8 +34,8 @@ impl CpuBackend {
         trace.add(&self.plan, &load, (start - *since, start.elapsed()), calls);
     }
 
-    /// As [`CpuBackend::forward`], but one step of the plan after the other; `look` sees what each has computed. What
-    /// it changes is not written back.
+    /// As [`CpuBackend::forward`], but one step of the plan after the other; `look` sees what each has computed, and the
+    /// steps behind go on with whatever it leaves.
     ///
     /// # Errors
     /// As [`CpuBackend::forward`].

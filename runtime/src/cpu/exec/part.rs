@@ -21,7 +21,8 @@ impl CpuBackend {
         (&mut self.book, &mut self.batch)
     }
 
-    /// Admits a step: pages for its tokens, room for its values, tables for its positions.
+    /// Admits a step: pages for its tokens, room for its values, tables for its positions. Where it fails, the step has been
+    /// taken back.
     #[cfg(feature = "gpu")]
     pub(crate) fn begin_parts(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
         self.admit(steps)
@@ -47,14 +48,19 @@ impl CpuBackend {
         unsafe { buffer.slice_mut(slot.offset * rows, slot.stride * rows) }
     }
 
-    /// Shows `look` what step `i` has computed. What it changes is not written back.
+    /// Shows `look` what step `i` has computed and writes back what it leaves.
     pub(crate) fn observe(&mut self, i: usize, look: &mut dyn FnMut(&mut Observed)) {
         for value in Observed::of_step(&self.plan, i) {
             let slot = self.plan.slot(value);
             let rows = self.batch.count(slot.rows);
             let padded = self.value_mut(value).chunks_exact(slot.stride);
             let data = padded.flat_map(|row| &row[..slot.width]).copied().collect();
-            look(&mut Observed { step: i, value, rows, width: slot.width, gated: None, addend: None, data });
+            let mut seen = Observed { step: i, value, rows, width: slot.width, gated: None, addend: None, data };
+            look(&mut seen);
+            let padded = self.value_mut(value).chunks_exact_mut(slot.stride);
+            for (row, new) in padded.zip(seen.data.chunks_exact(slot.width)) {
+                row[..slot.width].copy_from_slice(new);
+            }
         }
     }
 }

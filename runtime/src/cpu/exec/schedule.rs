@@ -2,7 +2,7 @@
 
 use super::{
     attention,
-    experts::{Pairs, form_of},
+    pairs::{Pairs, form_of},
 };
 use crate::{
     cpu::ops::{ActForm, LinearKernels, attention::pool},

@@ -9,8 +9,10 @@ use std::{
 };
 
 use super::{
-    Binding, Dispatch, GpuBackend, Shape, Tail,
-    memory::{ArenaLayout, Memory, Source},
+    Binding, Dispatch, GpuBackend, Tail,
+    arena::{ArenaLayout, Source},
+    memory::Memory,
+    shape::Shape,
 };
 use crate::{
     gpu::{
@@ -23,7 +25,7 @@ use crate::{
         weights::GpuWeights,
     },
     graph::{Plan, Rows},
-    step::{Outputs, SequenceKv, SequenceStep},
+    step::{Outputs, SequenceKv, SequenceStep, StepError},
 };
 
 /// Steps that may be under way: one that runs, one that waits, and one whose token is on its way to the host.
@@ -151,20 +153,33 @@ impl GpuBackend {
     /// # Errors
     /// As [`GpuBackend::forward`].
     pub fn step_ahead(&mut self, kv: &mut SequenceKv, tokens: Option<&[u32]>) -> Result<(), GpuError> {
-        let start = Instant::now();
         let mut steps = [SequenceStep { kv, tokens: tokens.unwrap_or(&[0]), outputs: Outputs::Last }];
-        let mut encoder = self.begin(&mut steps, tokens.is_some(), true)?;
+        self.admit(&mut steps, true)?;
+        let done = self.ahead_admitted(&steps, tokens.is_some());
+        // The steps that are ahead may be taken back.
+        self.settle(&mut steps, done, SLOTS)
+    }
+
+    fn ahead_admitted(&mut self, steps: &[SequenceStep<'_>], tokens: bool) -> Result<(), GpuError> {
+        let start = Instant::now();
+        let mut encoder = self.begin(steps, tokens, true)?;
         let Some(ahead) = &mut self.ahead else { return Ok(()) };
         let (buffer, there) = ahead.staging[ahead.slot()].clone();
         encoder.copy_buffer_to_buffer(&ahead.chosen, ahead.slot() as u64 * 4, &buffer, 0, Some(4));
         ahead.begun += 1;
         self.submit(encoder, start);
-        self.finish_trace(start)?;
         there.store(false, Ordering::Release);
         buffer.map_async(wgpu::MapMode::Read, ..4, move |_| there.store(true, Ordering::Release));
-        // The steps that are ahead may be taken back.
-        self.book.drop_passed(steps[0].kv, SLOTS);
-        Ok(())
+        self.finish_trace(start)
+    }
+
+    /// Refuses a token that no step can go on with, as [`GpuBackend::forward`] would: a device that has chosen it does not.
+    ///
+    /// # Errors
+    /// [`StepError::TokenOutOfRange`].
+    pub fn check_token(&self, id: u32) -> Result<(), StepError> {
+        let vocab = self.vocab;
+        if (id as usize) < vocab { Ok(()) } else { Err(StepError::TokenOutOfRange { id, vocab }) }
     }
 
     /// The token that the earliest step not read yet has chosen; `None` where no step is under way, or where all logits

@@ -2,66 +2,16 @@
 
 use wgpu::BufferUsages as U;
 
-use super::{lower::Shape, states::StateBuffers};
+use super::{
+    arena::{ArenaLayout, DEVICE, Source},
+    shape::Shape,
+    states::StateBuffers,
+};
 use crate::{
     gpu::{Gpu, GpuError, kernel::Binding, staging::Staging, weights::GpuWeights},
-    graph::{CacheId, Device, Plan, StateId},
+    graph::{CacheId, Device, Plan},
     step::{Batch, PageBook, SequenceKv},
 };
-
-/// What a binding of a call shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    /// The call's own parameters: offset and length in the buffer of all parameters.
-    Params { offset: u64, len: u64 },
-    /// Rows of the step.
-    Batch,
-    /// All values.
-    Arena,
-    /// Norm scales, biases, sinks.
-    Vectors,
-    /// A window of a buffer of weights.
-    Weights { buffer: usize, offset: u64, len: u64 },
-    /// Token ids of the step.
-    Tokens,
-    /// Keys and values of one layer.
-    Kv(usize),
-    /// States of sequences of one layer.
-    State(StateId),
-    /// Cosines and sines.
-    Rope,
-    /// Attention over parts of long sequences.
-    Partials,
-    /// Pairs of row and slot, put together by the expert that they chose.
-    Pairs,
-    /// What keys are chosen by.
-    Scores,
-}
-
-/// Elements of the arena and its two regions.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ArenaLayout {
-    /// Elements a token row, scratch included.
-    pub token_elements: usize,
-    /// Elements an output row, scratch included.
-    pub output_elements: usize,
-    /// Token rows that there is room for.
-    pub max_tokens: usize,
-    /// Words for pairs of row and slot, by expert.
-    pub pair_words: usize,
-}
-
-impl ArenaLayout {
-    /// First element of the output rows.
-    pub fn output_base(&self) -> usize {
-        self.token_elements * self.max_tokens
-    }
-
-    /// Bytes with room for `outputs` output rows.
-    pub fn bytes(&self, outputs: usize) -> u64 {
-        (self.output_base() + self.output_elements * outputs) as u64 * 4
-    }
-}
 
 /// Buffers that grow with use. Whoever makes one grow must bind anew.
 pub(super) struct Memory {
@@ -84,8 +34,6 @@ pub(super) struct Memory {
     /// For results on their way to the host.
     pub staging: wgpu::Buffer,
 }
-
-pub(super) const DEVICE: U = U::STORAGE.union(U::COPY_DST).union(U::COPY_SRC);
 
 impl Memory {
     pub fn new(
@@ -231,6 +179,11 @@ impl Memory {
         Ok(true)
     }
 
+    /// Room for `bytes` of results on their way to the host.
+    pub fn reserve_results(&mut self, gpu: &Gpu, bytes: u64) -> Result<(), GpuError> {
+        Self::reserve(gpu, &mut self.staging, "results", bytes, Some(U::MAP_READ | U::COPY_DST)).map(drop)
+    }
+
     /// Bytes of all keys and values.
     pub fn kv_bytes(&self) -> u64 {
         self.kv.iter().map(wgpu::Buffer::size).sum()
@@ -278,7 +231,7 @@ pub(super) fn pack(batch: &Batch, kvs: &[&SequenceKv], shape: &Shape, n_groups: 
         for g in 0..n_groups {
             words[record + 4 + 2 * g] = words.len() as u32;
             words[record + 5 + 2 * g] = kv.dropped.get(g).copied().unwrap_or(0) as u32;
-            words.extend_from_slice(kv.pages.get(g).map_or(&[], Vec::as_slice));
+            words.extend_from_slice(kv.held.pages.get(g).map_or(&[], Vec::as_slice));
         }
     }
     words[10] = words.len() as u32;

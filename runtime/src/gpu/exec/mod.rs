@@ -7,6 +7,8 @@
 
 mod ahead;
 mod angles;
+mod arena;
+mod backend;
 #[cfg(test)]
 mod expert_tests;
 mod kinds;
@@ -17,6 +19,7 @@ mod observe;
 mod part;
 #[cfg(test)]
 mod pieces_tests;
+mod shape;
 mod states;
 
 use std::{sync::Arc, time::Instant};
@@ -32,13 +35,15 @@ use super::{
 };
 use crate::{
     graph::{Device, Plan, Rows},
-    step::{Batch, GpuStats, KvType, Outputs, PageBook, SequenceKv, SequenceStep, StepError},
+    step::{Batch, GpuStats, KvType, PageBook, SequenceKv, SequenceStep, StepError},
 };
 use ahead::Ahead;
 use angles::Angles;
+use arena::{ArenaLayout, Source};
 use kinds::AttentionKind;
-use lower::{Lowering, Shape, StepCalls, layout::scores_bytes};
-use memory::{ArenaLayout, Memory, Source};
+use lower::{Lowering, StepCalls, layout::scores_bytes};
+use memory::Memory;
+use shape::Shape;
 
 /// How to make a backend.
 #[derive(Clone, Debug)]
@@ -154,11 +159,6 @@ impl GpuBackend {
         &self.gpu
     }
 
-    /// The users of the pages of keys and values.
-    pub fn pages(&mut self) -> &mut PageBook {
-        &mut self.book
-    }
-
     /// Tokens that one step may have.
     pub fn max_step_tokens(&self) -> usize {
         self.layout.max_tokens
@@ -204,62 +204,75 @@ impl GpuBackend {
     /// `[outputs, width]`, in the order of the sequences.
     ///
     /// # Errors
-    /// Token ids outside the vocabulary, more tokens than fit a step or the cache (the sequences are then unchanged);
-    /// whatever the device reports.
+    /// Token ids outside the vocabulary, more tokens than fit a step or the cache, sequences of another backend, no memory:
+    /// the sequences are then unchanged. Whatever the device reports: sequences with states may then be empty.
     pub fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], GpuError> {
+        self.admit(steps, false)?;
+        let done = self.forward_admitted(steps);
+        self.settle(steps, done, 0)?;
+        Ok(&self.results)
+    }
+
+    /// Runs the admitted step and fetches its output rows.
+    fn forward_admitted(&mut self, steps: &[SequenceStep<'_>]) -> Result<(), GpuError> {
         let start = Instant::now();
-        let mut encoder = self.begin(steps, true, false)?;
+        self.results.clear();
         let n_outputs = self.batch.outputs.len();
         let slot = self.plan.slot(self.plan.output);
         let first = self.layout.output_base() + slot.offset * n_outputs;
         let bytes = (slot.stride * n_outputs) as u64 * 4;
-        Memory::reserve(
-            &self.gpu,
-            &mut self.memory.staging,
-            "results",
-            bytes,
-            Some(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
-        )?;
+        // Before anything runs: what fails until then costs the sequences nothing.
+        self.memory.reserve_results(&self.gpu, bytes)?;
+        let mut encoder = self.begin(steps, true, false)?;
         if n_outputs > 0 {
             encoder.copy_buffer_to_buffer(&self.memory.arena, first as u64 * 4, &self.memory.staging, 0, Some(bytes));
         }
         let submitted = self.submit(encoder, start);
         self.finish_trace(start)?;
-        for step in steps.iter_mut() {
-            self.book.drop_passed(step.kv, 0);
-        }
         if n_outputs == 0 {
             // One step is recorded while the one before it runs, and no more: somebody may break a long prompt off.
             if let Some(before) = self.unread.replace(submitted) {
                 let wait = wgpu::PollType::Wait { submission_index: Some(before), timeout: None };
                 self.gpu.device.poll(wait).map_err(|e| self.gpu.failed(&e))?;
             }
-            self.gpu.check()?;
-            return Ok(&[]);
+            return self.gpu.check();
         }
         self.memory.staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
         self.gpu.wait()?;
         let view = self.memory.staging.get_mapped_range(..bytes).map_err(|e| self.gpu.failed(&e))?;
-        self.results.clear();
         let rows: &[f32] = bytemuck::cast_slice(&view);
         for row in rows.chunks_exact(slot.stride) {
             self.results.extend_from_slice(&row[..slot.width]);
         }
         drop(view);
         self.memory.staging.unmap();
-        Ok(&self.results)
+        Ok(())
     }
 
-    /// Admits the step, writes its rows to the device and records all of its calls. `tokens` says whether the token ids
+    /// Ends an admitted step: drops what its sequences' windows have passed, but for their last `back` tokens, or takes the
+    /// step back where it has failed.
+    fn settle(
+        &mut self,
+        steps: &mut [SequenceStep<'_>],
+        done: Result<(), GpuError>,
+        back: usize,
+    ) -> Result<(), GpuError> {
+        match &done {
+            Ok(()) => steps.iter_mut().for_each(|s| self.book.drop_passed(s.kv, back)),
+            Err(_) => self.batch.undo(&mut self.book, steps),
+        }
+        done
+    }
+
+    /// Writes the admitted step's rows to the device and records all of its calls. `tokens` says whether the token ids
     /// are the host's; else the device has written them itself. `choose` has it choose the next ones, too.
     fn begin(
         &mut self,
-        steps: &mut [SequenceStep<'_>],
+        steps: &[SequenceStep<'_>],
         tokens: bool,
         choose: bool,
     ) -> Result<wgpu::CommandEncoder, GpuError> {
         let start = Instant::now();
-        self.admit(steps, choose)?;
         let grown = self.upload(steps, tokens)?;
         let tail = match &mut self.ahead {
             Some(ahead) => {
@@ -275,16 +288,11 @@ impl GpuBackend {
         Ok(self.encode(0..self.steps.len(), &tail))
     }
 
-    /// Admits the step: pages for its tokens, and the list of its rows. `keep` says that it may be taken back.
+    /// Admits the step: pages for its tokens, and the list of its rows. `keep` says that it may be taken back later.
     fn admit(&mut self, steps: &mut [SequenceStep<'_>], keep: bool) -> Result<(), GpuError> {
-        let outputs = |s: &SequenceStep<'_>| match s.outputs {
-            Outputs::None => 0,
-            Outputs::Last => s.tokens.len().min(1),
-            Outputs::All => s.tokens.len(),
-        };
-        let n_outputs: usize = steps.iter().map(outputs).sum();
-        if n_outputs > self.max_outputs() {
-            return Err(StepError::TooLong { tokens: n_outputs, limit: self.max_outputs() }.into());
+        let (rows, limit) = (steps.iter().map(SequenceStep::n_outputs).sum(), self.max_outputs());
+        if rows > limit {
+            return Err(StepError::TooManyOutputs { rows, limit }.into());
         }
         Ok(self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab, keep)?)
     }
@@ -297,19 +305,12 @@ impl GpuBackend {
         submitted
     }
 
-    /// Writes the admitted step's rows to the device, after making room for them; true where a buffer had to grow.
+    /// Writes the admitted step's rows to the device, after making room for them; true where a buffer had to grow. Kernels
+    /// may run then.
     ///
     /// # Errors
-    /// Where there is no room. The step is taken back then.
-    fn upload(&mut self, steps: &mut [SequenceStep<'_>], tokens: bool) -> Result<bool, GpuError> {
-        let grown = self.write_rows(steps, tokens);
-        if grown.is_err() {
-            self.batch.undo(&mut self.book, steps);
-        }
-        grown
-    }
-
-    fn write_rows(&mut self, steps: &[SequenceStep<'_>], tokens: bool) -> Result<bool, GpuError> {
+    /// Where there is no room.
+    fn upload(&mut self, steps: &[SequenceStep<'_>], tokens: bool) -> Result<bool, GpuError> {
         let gpu = self.gpu.clone();
         let memory = &mut self.memory;
         let grown = &mut self.unbound;
@@ -360,6 +361,7 @@ impl GpuBackend {
             }
         }
         self.stats.uploaded += self.angles.upload(&gpu, &memory.rope, &self.plan, new_angles);
+        self.batch.begin();
         Ok(grown)
     }
 

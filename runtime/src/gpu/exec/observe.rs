@@ -181,6 +181,15 @@ impl GpuBackend {
         look: &mut dyn FnMut(&mut Observed),
     ) -> Result<(), GpuError> {
         self.admit(steps, false)?;
+        let done = self.observe_admitted(steps, look);
+        self.settle(steps, done, 0)
+    }
+
+    fn observe_admitted(
+        &mut self,
+        steps: &[SequenceStep<'_>],
+        look: &mut dyn FnMut(&mut Observed),
+    ) -> Result<(), GpuError> {
         let grown = self.upload(steps, true)?;
         if let Some(ahead) = &mut self.ahead {
             ahead.bind(&self.gpu, &self.memory, &self.weights, grown);
@@ -199,9 +208,6 @@ impl GpuBackend {
             submit(&self.gpu, run, |_| {});
             self.gpu.wait()?;
             self.look_at(i, look)?;
-        }
-        for step in steps.iter_mut() {
-            self.book.drop_passed(step.kv, 0);
         }
         Ok(())
     }

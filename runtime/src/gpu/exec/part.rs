@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Instant};
 
-use super::{GpuBackend, memory::Memory};
+use super::GpuBackend;
 use crate::{
     backend::Observed,
     gpu::GpuError,
@@ -16,10 +16,17 @@ impl GpuBackend {
         (&mut self.book, &mut self.batch)
     }
 
-    /// Writes the rows of an admitted step to the device, after making room for them. Where there is none, the step is
-    /// taken back.
-    pub(crate) fn begin_parts(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), GpuError> {
+    /// Makes room for the results of reading each list of values of an admitted step, so that nothing fails for want of it
+    /// once kernels have run; then writes the step's rows to the device.
+    pub(crate) fn begin_parts(
+        &mut self,
+        steps: &[SequenceStep<'_>],
+        reads: impl Iterator<Item = Vec<ValueId>>,
+    ) -> Result<(), GpuError> {
         let start = Instant::now();
+        let bytes = |values: Vec<ValueId>| values.iter().map(|v| self.len_of(*v)).sum::<u64>();
+        let most = reads.map(bytes).max().unwrap_or(0);
+        self.memory.reserve_results(&self.gpu, most)?;
         self.upload(steps, true)?;
         self.stats.steps += 1;
         self.stats.host += start.elapsed();
@@ -51,8 +58,7 @@ impl GpuBackend {
         if total == 0 {
             return self.gpu.check();
         }
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        Memory::reserve(&self.gpu, &mut self.memory.staging, "results", total, Some(usage))?;
+        self.memory.reserve_results(&self.gpu, total)?;
         let (arena, staging) = (&self.memory.arena, &self.memory.staging);
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut at = 0;
@@ -86,6 +92,12 @@ impl GpuBackend {
             self.gpu.queue.write_buffer(&self.memory.arena, self.bytes_of(value).start, bytes);
             self.stats.uploaded += bytes.len() as u64;
         }
+    }
+
+    /// Bytes of all rows of a value of the step under way.
+    fn len_of(&self, value: ValueId) -> u64 {
+        let range = self.bytes_of(value);
+        range.end - range.start
     }
 
     /// Where all rows of a value of the step under way lie in the arena.

@@ -1,6 +1,6 @@
 //! The memory of per-sequence states on the device.
 
-use super::memory::DEVICE;
+use super::arena::DEVICE;
 use crate::{
     gpu::{Gpu, GpuError},
     graph::{Device, Plan, StateId},

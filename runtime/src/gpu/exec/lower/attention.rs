@@ -7,7 +7,7 @@ use super::{
 use crate::{
     gpu::{
         GpuError,
-        exec::{kinds, memory::Source},
+        exec::{arena::Source, kinds},
         ops::attention::{self, AttentionPlaces, BlockPlaces},
     },
     graph::{AttentionStep, Rows},

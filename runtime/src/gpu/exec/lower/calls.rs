@@ -1,10 +1,7 @@
 //! What a step of the plan runs, by the shape of the step.
 
-use super::super::Call;
-use crate::{
-    gpu::ops::Dim,
-    graph::{Act, Rows, ValueId},
-};
+use super::super::{Call, shape::Shape};
+use crate::graph::{Act, Rows, ValueId};
 
 /// The calls of one step of the plan.
 pub(in super::super) struct StepCalls {
@@ -55,40 +52,6 @@ pub(super) enum When {
     Split(usize),
     /// Any step.
     Always,
-}
-
-/// What a step is like, as far as the choice of calls goes.
-#[derive(Clone, Debug, Default)]
-pub(in super::super) struct Shape {
-    pub tokens: usize,
-    pub outputs: usize,
-    pub sequences: usize,
-    /// No sequence has more than a few new tokens.
-    pub decode: bool,
-    /// By kind of attention: the parts that a row's keys are divided into.
-    pub splits: Vec<u32>,
-    /// Cached tokens of the longest sequence.
-    pub longest: usize,
-}
-
-impl Shape {
-    pub fn count(&self, rows: Rows) -> usize {
-        match rows {
-            Rows::Token => self.tokens,
-            Rows::Output => self.outputs,
-        }
-    }
-
-    /// Workgroups in a dimension of a dispatch over `rows`.
-    pub fn workgroups(&self, dim: Dim, rows: Rows) -> u32 {
-        match dim {
-            Dim::Fixed(n) => n,
-            Dim::RowsOver(n) => (self.count(rows) as u32).div_ceil(n),
-            Dim::Sequences => self.sequences as u32,
-            Dim::Splits(kind) => self.splits[kind as usize],
-            Dim::Entries { every, over } => (self.longest as u32 / every).div_ceil(over),
-        }
-    }
 }
 
 impl StepCalls {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     gpu::{
         GpuError,
-        exec::memory::Source,
+        exec::arena::Source,
         ops::{
             experts::{self, ExpertCall},
             linear::{LinearCall, LinearPart, PartScales},

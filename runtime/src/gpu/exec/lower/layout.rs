@@ -3,7 +3,7 @@
 use crate::{
     gpu::{
         Gpu, GpuBackendOptions, GpuError,
-        exec::memory::ArenaLayout,
+        exec::arena::ArenaLayout,
         ops::{experts::pair_words, select::scores_len},
     },
     graph::{Device, Plan, Rows, StepKind},

@@ -8,7 +8,7 @@ use crate::{
     format::ScaleType,
     gpu::{
         GpuError,
-        exec::memory::Source,
+        exec::arena::Source,
         ops::linear::{self, HeadCall, InputNorm, LinearCall, LinearPart, PartScales},
     },
     graph::{

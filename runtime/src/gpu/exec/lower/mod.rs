@@ -12,9 +12,11 @@ mod windows;
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use super::{
-    Call, Dim, Dispatch, GpuBackendOptions, Kernel, Pipeline, bind,
+    Call, Dim, Dispatch, GpuBackendOptions, Kernel, Pipeline,
+    arena::{ArenaLayout, Source},
+    bind,
     kinds::{self, AttentionKind},
-    memory::{ArenaLayout, Memory, Source},
+    memory::Memory,
 };
 use crate::{
     format::ScaleType,
@@ -29,8 +31,8 @@ use crate::{
     graph::{Act, Device, Plan, ResidualSum, RowProgram, Rows, Src, StepKind, ValueId},
     step::{KvType, PageBook},
 };
+pub(super) use calls::StepCalls;
 use calls::{Flops, When};
-pub(super) use calls::{Shape, StepCalls};
 
 /// A call that is not compiled yet.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 use super::{Draft, Lowering, StepDraft, calls::Flops};
 use crate::{
-    gpu::{GpuError, exec::memory::Source, ops::recurrent},
+    gpu::{GpuError, exec::arena::Source, ops::recurrent},
     graph::{Device, GatedDeltaStep, Rows, ShortConvStep, StateId},
 };
 

@@ -4,7 +4,7 @@ use super::{Lowering, StepDraft, calls::Flops};
 use crate::{
     gpu::{
         GpuError,
-        exec::memory::Source,
+        exec::arena::Source,
         ops::select::{self, CachedRows},
     },
     graph::{CacheId, PoolStep, Rows, SelectStep},

@@ -2,7 +2,7 @@
 
 use super::Lowering;
 use crate::{
-    gpu::{GpuError, exec::memory::Source},
+    gpu::{GpuError, exec::arena::Source},
     graph::WeightId,
 };
 

@@ -1,0 +1,37 @@
+//! What a step is like.
+
+use crate::{gpu::ops::Dim, graph::Rows};
+
+/// What a step is like, as far as the choice of calls goes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shape {
+    pub tokens: usize,
+    pub outputs: usize,
+    pub sequences: usize,
+    /// No sequence has more than a few new tokens.
+    pub decode: bool,
+    /// By kind of attention: the parts that a row's keys are divided into.
+    pub splits: Vec<u32>,
+    /// Cached tokens of the longest sequence.
+    pub longest: usize,
+}
+
+impl Shape {
+    pub fn count(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Token => self.tokens,
+            Rows::Output => self.outputs,
+        }
+    }
+
+    /// Workgroups in a dimension of a dispatch over `rows`.
+    pub fn workgroups(&self, dim: Dim, rows: Rows) -> u32 {
+        match dim {
+            Dim::Fixed(n) => n,
+            Dim::RowsOver(n) => (self.count(rows) as u32).div_ceil(n),
+            Dim::Sequences => self.sequences as u32,
+            Dim::Splits(kind) => self.splits[kind as usize],
+            Dim::Entries { every, over } => (self.longest as u32 / every).div_ceil(over),
+        }
+    }
+}

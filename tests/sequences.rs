@@ -1,0 +1,141 @@
+//! Sequences belong to the engine that ran them: others refuse them, and whoever drops them gives their cache back.
+
+mod support;
+
+use handmill_models::{
+    Engine, EngineOptions, Error, Model,
+    engine::{DeviceChoice, Sequence, Step},
+};
+use handmill_runtime::{
+    BackendError,
+    step::{Outputs, StepError},
+};
+#[cfg(feature = "gpu")]
+use handmill_runtime::{gpu::GpuError, step::SequenceKv};
+use support::fixtures_dir;
+
+const PROMPT: [u32; 6] = [1, 5, 2, 9, 7, 3];
+
+/// The CPU, and where there is a GPU that and both together.
+fn engines(name: &str) -> Vec<Engine> {
+    let model = Model::open(&fixtures_dir().join("families").join(name)).expect("the fixture");
+    let engine = |device, gpu_layers| {
+        let options = EngineOptions { device, gpu_layers, n_ctx: Some(256), ..EngineOptions::default() };
+        Engine::new(&model, &options).expect("an engine")
+    };
+    #[allow(unused_mut)]
+    let mut all = vec![engine(DeviceChoice::Cpu, None)];
+    #[cfg(feature = "gpu")]
+    if let Some(adapter) = handmill_runtime::gpu::Gpu::adapters().first() {
+        use handmill_runtime::gpu::{Gpu, GpuOptions};
+        let options = GpuOptions { device: Some(adapter.index.to_string()), ..GpuOptions::default() };
+        let gpu: std::sync::Arc<_> = Gpu::open(&options).expect("an adapter").into();
+        all.extend([None, Some(1)].map(|layers| engine(DeviceChoice::Gpu(gpu.clone()), layers)));
+    }
+    all
+}
+
+fn refused(done: Result<(), Error>, what: &str) {
+    let Err(Error::Backend(BackendError::Step(StepError::OtherBackend { tokens }))) = done else {
+        panic!("{what}: {done:?}");
+    };
+    assert_eq!(tokens, PROMPT.len(), "{what}");
+}
+
+/// Steps that run ahead on a device are refused, too.
+fn ahead(own: &mut Engine, other: &mut Engine) {
+    #[cfg(feature = "gpu")]
+    if let (Some(own), Some(other)) = (own.backend().as_gpu(), other.backend().as_gpu()) {
+        let choice = handmill_runtime::gpu::Choice::greedy(None);
+        let mut kv = SequenceKv::default();
+        for gpu in [&mut *own, &mut *other] {
+            gpu.choose_by(&choice).expect("kernels");
+        }
+        own.step_ahead(&mut kv, Some(&PROMPT)).expect("a step");
+        for tokens in [Some(&[4][..]), None] {
+            let refused = other.step_ahead(&mut kv, tokens);
+            assert!(matches!(refused, Err(GpuError::Step(StepError::OtherBackend { .. }))), "{refused:?}");
+        }
+        assert!(other.read_token().expect("no step").is_none());
+        assert!(own.read_token().expect("a token").is_some());
+    }
+    #[cfg(not(feature = "gpu"))]
+    let _ = (own, other);
+}
+
+#[test]
+fn a_sequence_of_another_engine_is_refused_at_every_entry() {
+    // Pages alone, and states beside them.
+    for name in ["llama2", "qwen3_5"] {
+        for (mut own, mut other) in engines(name).into_iter().zip(engines(name)) {
+            let what = own.backend().describe();
+            let mut sequence = own.sequence();
+            let expected = own.prefill(&mut sequence, &PROMPT).expect("a prompt").to_vec();
+            let mut local = other.sequence();
+            other.prefill(&mut local, &PROMPT).expect("a prompt");
+            let (len, used) = (sequence.len(), other.backend().pages().bytes_in_use());
+
+            refused(other.prefill(&mut sequence, &[4]).map(drop), &what);
+            refused(other.truncate(&mut sequence, 3).map(drop), &what);
+            refused(other.fork(&sequence).map(drop), &what);
+            let mut steps =
+                [&mut local, &mut sequence].map(|sequence| Step { sequence, tokens: &[4], outputs: Outputs::Last });
+            refused(other.step(&mut steps).map(drop), &what);
+            assert_eq!((sequence.len(), local.len()), (len, len), "{what}");
+            assert_eq!(other.backend().pages().bytes_in_use(), used, "{what}");
+
+            // It goes on where it belongs.
+            assert!(own.truncate(&mut sequence, 0).expect("its own"));
+            assert_eq!(own.prefill(&mut sequence, &PROMPT).expect("a prompt"), expected, "{what}");
+            drop(sequence);
+            ahead(&mut own, &mut other);
+            assert_eq!(own.backend().pages().bytes_in_use(), 0, "{what}");
+        }
+    }
+}
+
+#[test]
+fn dropped_sequences_make_room_and_may_outlive_their_engine() {
+    for mut engine in engines("llama2") {
+        let what = engine.backend().describe();
+        let left: Vec<Sequence> = std::thread::scope(|scope| {
+            // Far more than the cache holds at a time.
+            for _ in 0..40 {
+                let mut sequence = engine.sequence();
+                engine.prefill(&mut sequence, &[7; 200]).expect("there is room");
+                let fork = engine.fork(&sequence).expect("its own");
+                scope.spawn(move || drop(fork)).join().expect("a thread");
+            }
+            let mut last = engine.sequence();
+            engine.prefill(&mut last, &PROMPT).expect("there is room");
+            vec![engine.fork(&last).expect("its own"), last]
+        });
+        assert!(engine.backend().pages().bytes_in_use() > 0, "{what}");
+        drop(engine);
+        std::thread::spawn(move || drop(left)).join().expect("a thread");
+    }
+}
+
+#[test]
+fn a_failed_answer_leaves_the_sequences_of_others_alone() {
+    for mut engine in engines("llama2") {
+        let what = engine.backend().describe();
+        let mut sequence = engine.sequence();
+        let expected = engine.prefill(&mut sequence, &PROMPT).expect("a prompt").to_vec();
+        // An id beyond the table in the last of several sequences.
+        let mut other = engine.sequence();
+        let mut steps = [(&mut sequence, &[4][..]), (&mut other, &[1 << 20])].map(|(sequence, tokens)| Step {
+            sequence,
+            tokens,
+            outputs: Outputs::Last,
+        });
+        let Err(Error::Backend(BackendError::Step(StepError::TokenOutOfRange { .. }))) = engine.step(&mut steps) else {
+            panic!("{what}: an id beyond the table");
+        };
+        assert_eq!((sequence.len(), other.len()), (PROMPT.len(), 0), "{what}");
+        assert!(engine.truncate(&mut sequence, PROMPT.len() - 1).expect("its own"), "{what}");
+        let again = engine.prefill(&mut sequence, &PROMPT[PROMPT.len() - 1..]).expect("the last token").to_vec();
+        let error = again.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(error < 1e-3, "{what}: {error}");
+    }
+}
