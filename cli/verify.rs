@@ -7,10 +7,11 @@ use crate::{
     fetch, out, session,
 };
 use handmill_models::{
-    KvChoice,
-    engine::verify::{StepCheck, compare},
+    Engine, KvChoice,
+    engine::verify::{StepCheck, compare, times},
 };
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
@@ -23,103 +24,155 @@ pub struct Args {
     prompt: u16,
 }
 
-/// Runs the subcommand.
+/// Runs the subcommand. The GPU runs twice: as it does for `run`, and with nothing rounded, where a wrong bit has no rounding
+/// to hide behind. One after the other, for there may be no room for its weights twice.
 pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let prompt = usize::from(args.prompt);
     let n_ctx = Some(prompt + 1);
     let here = Global { backend: Backend::Cpu, device: None, gpu_layers: None, ..global.clone() };
     let there = Global { backend: Backend::Gpu, ..global.clone() };
+    let failed = |e| CliError::of_engine("the model could not be run", e);
     let (model, mut gpu) = session::with_ctx(&there, &args.model, KvChoice::Auto, n_ctx)?;
-    let (_, mut cpu) = session::with_ctx(&here, &args.model, KvChoice::Auto, n_ctx)?;
+    let mut cpu = session::engine(&here, &model, KvChoice::Auto, n_ctx)?;
+    let mut exact = session::engine(&here, &model, KvChoice::F32, n_ctx)?;
     let vocab = model.info().vocab_size.max(1);
     let tokens: Vec<u32> = (0..=prompt).map(|i| (i * 7919 % vocab) as u32).collect();
-    let checks =
-        compare(&mut cpu, &mut gpu, &tokens).map_err(|e| CliError::because("the model could not be run", e))?;
-    let clock = {
-        let backend = gpu.backend();
-        let timestamps = backend.as_gpu().is_some_and(|gpu| gpu.gpu().caps().timestamps);
-        if timestamps { "device timestamps" } else { "host clock, one submit a kernel" }
+    let rounded = compare(&mut exact, Some(&mut cpu), &mut gpu, &tokens).map_err(failed)?;
+    let cpu_times = times(&mut cpu, &tokens).map_err(failed)?;
+    let gpu_times = times(&mut gpu, &tokens).map_err(failed)?;
+    let about = About::of(&mut gpu);
+    drop(gpu);
+    let mut gpu = session::engine(&there, &model, KvChoice::F32, n_ctx)?;
+    let unrounded = compare(&mut exact, None, &mut gpu, &tokens).map_err(failed)?;
+
+    let mut checks = rounded.into_iter().zip(unrounded).zip(cpu_times.into_iter().zip(gpu_times));
+    let mut phase = |name: &'static str, tokens: usize| {
+        let ((rounded, exact), (cpu, gpu)) = checks.next().unwrap_or_default();
+        let times = cpu.into_iter().zip(gpu);
+        let steps = rounded.into_iter().zip(exact).zip(times);
+        let steps = steps.map(|((rounded, exact), (cpu, gpu))| Step { rounded, exact, cpu, gpu }).collect();
+        Phase { name, tokens, steps }
     };
-    let adapter = gpu.backend().as_gpu().map(|gpu| devices::Gpu(gpu.gpu().summary().clone()));
-    let report = Report {
-        model: &args.model,
-        cpu: cpu.backend().describe(),
-        adapter,
-        clock,
-        phases: [("prompt", prompt, &checks[0]), ("generation", 1, &checks[1])],
-    };
+    let phases = [phase("prompt", prompt), phase("generation", 1)];
+    let report = Report { model: &args.model, cpu: cpu.backend().describe(), about, phases };
     if global.json {
         out::json(&report.json())?
     } else {
         out::text(&report.text())?
     }
-    match checks.iter().flatten().filter(|c| !c.passed()).count() {
+    match report.steps().filter(|s| !s.passed()).count() {
         0 => Ok(()),
         n => Err(CliError::failed(format!(
             "{n} of {} steps differ more than rounding explains; please report this with the table above",
-            checks.iter().map(Vec::len).sum::<usize>(),
+            report.steps().count(),
         ))),
     }
+}
+
+/// What a GPU is, and how its times are taken.
+struct About {
+    adapter: Option<devices::Gpu>,
+    clock: &'static str,
+}
+
+impl About {
+    fn of(engine: &mut Engine) -> Self {
+        let mut gpu = engine.backend().as_gpu();
+        let timestamps = gpu.as_mut().is_some_and(|gpu| gpu.gpu().caps().timestamps);
+        let clock = if timestamps { "device timestamps" } else { "host clock, one submit a kernel" };
+        Self { adapter: gpu.map(|gpu| devices::Gpu(gpu.gpu().summary().clone())), clock }
+    }
+}
+
+/// A step of the plan: as `run` has it, with nothing rounded, and its times.
+struct Step {
+    rounded: StepCheck,
+    exact: StepCheck,
+    cpu: Duration,
+    gpu: Duration,
+}
+
+impl Step {
+    fn passed(&self) -> bool {
+        self.rounded.passed() && self.exact.passed()
+    }
+
+    fn not_finite(&self) -> usize {
+        self.rounded.not_finite + self.exact.not_finite
+    }
+}
+
+struct Phase {
+    name: &'static str,
+    tokens: usize,
+    steps: Vec<Step>,
 }
 
 struct Report<'a> {
     model: &'a str,
     cpu: String,
-    adapter: Option<devices::Gpu>,
-    clock: &'a str,
-    phases: [(&'a str, usize, &'a [StepCheck]); 2],
+    about: About,
+    phases: [Phase; 2],
 }
 
 impl Report<'_> {
+    fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.phases.iter().flat_map(|p| &p.steps)
+    }
+
     fn json(&self) -> Value {
-        let step = |phase: &str, check: &StepCheck| {
+        let step = |phase: &str, step: &Step| {
             json!({
                 "phase": phase,
-                "name": check.name,
-                "op": check.op,
-                "rows": check.rows,
+                "name": step.rounded.name,
+                "op": step.rounded.op,
+                "rows": step.rounded.rows,
                 // JSON has no infinity.
-                "error": check.error.min(f64::MAX),
-                "bound": check.bound,
-                "not_finite": check.not_finite,
-                "cpu_ms": check.reference_time.as_secs_f64() * 1e3,
-                "gpu_ms": check.time.as_secs_f64() * 1e3,
-                "passed": check.passed(),
+                "error": step.rounded.error.min(f64::MAX),
+                "bound": step.rounded.bound,
+                "exact_error": step.exact.error.min(f64::MAX),
+                "exact_bound": step.exact.bound,
+                "not_finite": step.not_finite(),
+                "cpu_ms": step.cpu.as_secs_f64() * 1e3,
+                "gpu_ms": step.gpu.as_secs_f64() * 1e3,
+                "passed": step.passed(),
             })
         };
-        let steps: Vec<Value> =
-            self.phases.iter().flat_map(|(phase, _, checks)| checks.iter().map(move |c| step(phase, c))).collect();
+        let steps: Vec<Value> = self.phases.iter().flat_map(|p| p.steps.iter().map(move |s| step(p.name, s))).collect();
         json!({
             "model": self.model,
             "cpu": self.cpu,
-            "gpu": self.adapter.as_ref().map(devices::Gpu::json),
-            "clock": self.clock,
-            "passed": self.phases.iter().all(|(_, _, checks)| checks.iter().all(StepCheck::passed)),
+            "gpu": self.about.adapter.as_ref().map(devices::Gpu::json),
+            "clock": self.about.clock,
+            "passed": self.steps().all(Step::passed),
             "steps": steps,
         })
     }
 
     fn text(&self) -> String {
         let mut text = format!("{} on {}\n", self.model, self.cpu);
-        if let Some(gpu) = &self.adapter {
+        if let Some(gpu) = &self.about.adapter {
             text += &format!("against\n{}", gpu.text());
         }
-        text += &format!("each step has the CPU's inputs on both; GPU times by {}\n", self.clock);
-        for (phase, tokens, checks) in &self.phases {
+        text += "each step has the CPU's exact inputs everywhere; `exact` is with --kv-type f32, where nothing is rounded\n";
+        text += &format!("GPU times by {}\n", self.about.clock);
+        for Phase { name, tokens, steps } in &self.phases {
             text += &format!(
-                "\n{phase}, {tokens} token(s)\n{:<40} {:<18} {:>9} {:>9} {:>9} {:>9}\n",
-                "step", "op", "error", "bound", "cpu ms", "gpu ms"
+                "\n{name}, {tokens} token(s)\n{:<40} {:<18} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n",
+                "step", "op", "error", "bound", "exact", "bound", "cpu ms", "gpu ms"
             );
-            for check in *checks {
+            for step in steps {
                 text += &format!(
-                    "{:<40} {:<18} {:>9.1e} {:>9.0e} {:>9.3} {:>9.3}{}\n",
-                    check.name,
-                    check.op,
-                    check.error,
-                    check.bound,
-                    check.reference_time.as_secs_f64() * 1e3,
-                    check.time.as_secs_f64() * 1e3,
-                    match (check.not_finite, check.passed()) {
+                    "{:<40} {:<18} {:>9.1e} {:>9.0e} {:>9.1e} {:>9.0e} {:>9.3} {:>9.3}{}\n",
+                    step.rounded.name,
+                    step.rounded.op,
+                    step.rounded.error,
+                    step.rounded.bound,
+                    step.exact.error,
+                    step.exact.bound,
+                    step.cpu.as_secs_f64() * 1e3,
+                    step.gpu.as_secs_f64() * 1e3,
+                    match (step.not_finite(), step.passed()) {
                         (0, true) => String::new(),
                         (0, false) => "  WRONG".to_owned(),
                         (n, _) => format!("  WRONG: {n} not finite"),
@@ -127,13 +180,13 @@ impl Report<'_> {
                 );
             }
         }
-        let all = || self.phases.iter().flat_map(|(_, _, checks)| checks.iter());
-        let worst = all().filter(|c| c.bound > 0.0).max_by(|a, b| (a.error / a.bound).total_cmp(&(b.error / b.bound)));
+        let all = || self.steps().flat_map(|s| [&s.rounded, &s.exact]).filter(|c| c.bound > 0.0);
+        let worst = all().max_by(|a, b| (a.error / a.bound).total_cmp(&(b.error / b.bound)));
         if let Some(worst) = worst {
             text += &format!(
                 "\n{} of {} steps within their bounds; nearest to its bound: {} ({}), {:.1e} of {:.0e}\n",
-                all().filter(|c| c.passed()).count(),
-                all().count(),
+                self.steps().filter(|s| s.passed()).count(),
+                self.steps().count(),
                 worst.name,
                 worst.op,
                 worst.error,

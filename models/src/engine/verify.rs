@@ -23,17 +23,12 @@ pub struct StepCheck {
     pub op: String,
     /// Its rows.
     pub rows: usize,
-    /// ‖theirs − ours‖ / ‖ours‖ of the value that comes nearest to its bound, or exceeds it most. Where that is a residual
-    /// sum, by the norm of what the step adds: little beside the sum, and all that the step computes.
+    /// How far the value that comes nearest to its bound, or exceeds it most, is from what it should be; see [`compare`].
     pub error: f64,
     /// What that may be.
     pub bound: f64,
     /// Values that are not finite there but are here.
     pub not_finite: usize,
-    /// On the reference.
-    pub reference_time: Duration,
-    /// On the other device.
-    pub time: Duration,
 }
 
 impl StepCheck {
@@ -43,46 +38,79 @@ impl StepCheck {
     }
 }
 
-/// Runs `tokens` on both engines: all but the last as a prompt, then the last by itself. The engine `other` gets the
-/// inputs of every step from `reference`, so that errors do not add up. Returns the checks of both.
+/// Runs `tokens` on the engines: all but the last as a prompt, then the last by itself. All get the inputs of every step
+/// from `exact`, so that errors do not add up. Returns the checks of both.
+///
+/// `exact` rounds nothing: the CPU with [`KvChoice::F32`](super::KvChoice::F32). Where `other` rounds nothing either, no
+/// `rounded` is given, and every element of a linear's result is right but for the order of sums. Else `rounded` is an
+/// engine that rounds as `other` is meant to: a linear of `other` may then differ from the exact one by twice what that of
+/// `rounded` does. A linear's error is the largest difference of an element, relative to the root of the mean square of
+/// all: a norm would hide the single output that a wrong bit of a weight changes. Other steps are compared with those of
+/// `rounded`, by the norm of all their results. Where a device has made a residual sum at once, what the step adds is the
+/// measure: little beside the sum, and all that the step computes.
 ///
 /// # Errors
-/// As [`Engine::step`].
-pub fn compare(reference: &mut Engine, other: &mut Engine, tokens: &[u32]) -> Result<[Vec<StepCheck>; 2], Error> {
+/// As [`Engine::step`]; [`Error::NotFinite`] where `exact` computes something that is not finite.
+pub fn compare(
+    exact: &mut Engine,
+    rounded: Option<&mut Engine>,
+    other: &mut Engine,
+    tokens: &[u32],
+) -> Result<[Vec<StepCheck>; 2], Error> {
     let Some((last, prompt)) = tokens.split_last() else { return Err(Error::EmptyPrompt) };
-    let mut sequences = [SequenceKv::default(), SequenceKv::default()];
     let parts = [prompt, std::slice::from_ref(last)];
     let mut checks = [Vec::new(), Vec::new()];
+    let mut engines = (Observer::new(exact), rounded.map(Observer::new), Observer::new(other));
     for (checks, tokens) in checks.iter_mut().zip(parts).filter(|(_, tokens)| !tokens.is_empty()) {
-        *checks = compare_step(reference, other, &mut sequences, tokens)?;
-    }
-    let [ours, theirs] = sequences;
-    reference.backend.pages().release(ours);
-    other.backend.pages().release(theirs);
-    let ours = times(reference, parts)?;
-    let theirs = times(other, parts)?;
-    for ((checks, ours), theirs) in checks.iter_mut().zip(ours).zip(theirs) {
-        for (check, (ours, theirs)) in checks.iter_mut().zip(ours.into_iter().zip(theirs)) {
-            (check.reference_time, check.time) = (ours, theirs);
-        }
+        *checks = compare_step(&mut engines, tokens)?;
     }
     Ok(checks)
 }
 
+/// Values by what they are of; a plan writes each once.
+type Values = HashMap<ValueId, Vec<f32>>;
+
+/// An engine and the sequence that it runs.
+struct Observer<'a> {
+    engine: &'a mut Engine,
+    kv: SequenceKv,
+}
+
+impl<'a> Observer<'a> {
+    fn new(engine: &'a mut Engine) -> Self {
+        Self { engine, kv: SequenceKv::default() }
+    }
+
+    fn run(&mut self, tokens: &[u32], look: &mut dyn FnMut(&mut Observed)) -> Result<(), Error> {
+        let step = SequenceStep { kv: &mut self.kv, tokens, outputs: Outputs::Last };
+        Ok(self.engine.backend.forward_observed(&mut [step], look)?)
+    }
+}
+
 fn compare_step(
-    reference: &mut Engine,
-    other: &mut Engine,
-    [ours, theirs]: &mut [SequenceKv; 2],
+    (exact, rounded, other): &mut (Observer<'_>, Option<Observer<'_>>, Observer<'_>),
     tokens: &[u32],
 ) -> Result<Vec<StepCheck>, Error> {
-    let mut want: HashMap<ValueId, Vec<f32>> = HashMap::new();
-    let mut steps = [SequenceStep { kv: ours, tokens, outputs: Outputs::Last }];
-    // A plan writes every value once.
-    reference.backend.forward_observed(&mut steps, &mut |seen| {
-        want.insert(seen.value, std::mem::take(&mut seen.data));
+    let (mut right, mut near) = (Values::new(), Values::new());
+    let mut broken = None;
+    exact.run(tokens, &mut |seen| {
+        if broken.is_none() && !seen.data.iter().all(|x| x.is_finite()) {
+            broken = Some(seen.step);
+        }
+        right.insert(seen.value, seen.data.clone());
     })?;
-    let kv = other.backend.pages().kv_type();
-    let plan = reference.backend.plan();
+    if let Some(step) = broken {
+        return Err(exact.engine.not_finite_in(step));
+    }
+    let rounds = rounded.is_some();
+    if let Some(rounded) = rounded {
+        rounded.run(tokens, &mut |seen| {
+            let Some(right) = right.get(&seen.value) else { return };
+            near.insert(seen.value, std::mem::replace(&mut seen.data, right.clone()));
+        })?;
+    }
+    let kv = other.engine.backend.pages().kv_type();
+    let plan = exact.engine.backend.plan();
     let mut checks: Vec<StepCheck> = (0..plan.steps.len())
         .map(|i| StepCheck {
             name: plan.steps[i].name.clone(),
@@ -91,34 +119,51 @@ fn compare_step(
             error: 0.0,
             bound: 0.0,
             not_finite: 0,
-            reference_time: Duration::ZERO,
-            time: Duration::ZERO,
         })
         .collect();
-    let mut steps = [SequenceStep { kv: theirs, tokens, outputs: Outputs::Last }];
-    other.backend.forward_observed(&mut steps, &mut |seen| {
-        if seen.step >= checks.len() {
-            return;
-        }
-        let mut right = want.remove(&seen.value).unwrap_or_default();
-        if let Some((act, up)) = seen.gated {
-            let gate = std::mem::take(&mut right);
-            let up = want.remove(&up).unwrap_or_default();
-            right.resize(gate.len(), 0.0);
-            (op_kernels(Isa::detect()).gated_act)(act, &gate, &up, &mut right);
-        }
-        let addend = seen.addend.and_then(|value| want.remove(&value));
-        let (error, not_finite) = difference(&seen.data, &right, addend.as_deref().unwrap_or(&right));
-        let bound = bound(plan, seen, kv);
-        let check = &mut checks[seen.step];
+    other.run(tokens, &mut |seen| {
+        let Some(check) = checks.get_mut(seen.step) else { return };
+        let want = wanted(seen, &right);
+        let near = if rounds { wanted(seen, &near) } else { want.clone() };
+        let (error, bound, not_finite) = match multiplies(plan, seen) {
+            Some(dtype) => {
+                let (error, odd) = largest_difference(&seen.data, &want.value, &want.scale);
+                let (rounding, _) = largest_difference(&near.scale, &want.scale, &want.scale);
+                (error, if rounds { of_rounding(dtype, rounding) } else { EXACT }, odd)
+            }
+            None => {
+                let (error, odd) = difference(&seen.data, &near.value, &near.scale);
+                (error, of_step(plan, seen, kv), odd)
+            }
+        };
         check.rows = seen.rows;
         check.not_finite += not_finite;
         if check.bound == 0.0 || error / bound > check.error / check.bound {
             (check.error, check.bound) = (error, bound);
         }
-        seen.data = right;
+        seen.data = want.value;
     })?;
     Ok(checks)
+}
+
+/// What a value should be, and what its error is measured by.
+#[derive(Clone, Default)]
+struct Wanted {
+    value: Vec<f32>,
+    scale: Vec<f32>,
+}
+
+/// What an engine that computes `values` has where another has what was `seen`.
+fn wanted(seen: &Observed, values: &Values) -> Wanted {
+    let of = |value: ValueId| values.get(&value).cloned().unwrap_or_default();
+    let mut value = of(seen.value);
+    if let Some((act, up)) = seen.gated {
+        let (gate, up) = (value, of(up));
+        value = vec![0.0; gate.len()];
+        (op_kernels(Isa::detect()).gated_act)(act, &gate, &up, &mut value);
+    }
+    let scale = seen.addend.map_or_else(|| value.clone(), of);
+    Wanted { value, scale }
 }
 
 /// ‖got − want‖ / ‖scale‖, and how many values are not finite in `got` alone. Only finite values count for the norms.
@@ -138,32 +183,61 @@ fn difference(got: &[f32], want: &[f32], scale: &[f32]) -> (f64, usize) {
     (if off == 0.0 { 0.0 } else { (off / all).sqrt() }, not_finite)
 }
 
-/// What the error of a value may be: what rounding alone explains, with room to spare. Devices differ in how they round
-/// the inputs of a matrix product: quantised formats are multiplied with inputs rounded to 8 bits on CPUs and on some
-/// GPUs, and the formats of 256 elements share one scale among more of them. Where a kernel reads wrong numbers, errors
-/// are near 1.
-fn bound(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
-    let of_format = |dtype: DType| dtype.format().device_error;
+/// The largest of |got − want| relative to the root of the mean square of `scale`, and how many values are not finite in
+/// `got` alone. What the last bits of `want` can be does not count: beside a large residual that is more than a step adds.
+fn largest_difference(got: &[f32], want: &[f32], scale: &[f32]) -> (f64, usize) {
+    if got.len() != want.len() || want.len() != scale.len() {
+        return (f64::INFINITY, 0);
+    }
+    let square = scale.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / scale.len().max(1) as f64;
+    let off = |(g, w): (&f32, &f32)| f64::from((g - w).abs() - 2.0 * f32::EPSILON * w.abs()).max(0.0);
+    let off = got.iter().zip(want).filter(|(g, _)| g.is_finite()).map(off).fold(0.0, f64::max);
+    let not_finite = got.iter().filter(|g| !g.is_finite()).count();
+    (if off == 0.0 { 0.0 } else { off / square.sqrt() }, not_finite)
+}
+
+/// What the largest difference of a linear's results may be where nothing is rounded but sums in another order.
+const EXACT: f64 = 2e-4;
+
+/// The format of the matrix whose products were seen, or a gated activation or sum of them.
+fn multiplies(plan: &Plan, seen: &Observed) -> Option<DType> {
+    let output = seen.addend.unwrap_or(seen.value);
+    let weight = match &plan.steps[seen.step].kind {
+        StepKind::Linear(linear) => linear.parts.iter().find(|p| p.output == output).map(|p| p.weight),
+        StepKind::Experts(experts) => experts.parts.iter().find(|p| p.output == output).map(|p| p.op.experts[0]),
+        _ => None,
+    };
+    weight.map(|w| plan.graph.weight(w).dtype())
+}
+
+/// What the largest difference of a linear's results may be where the CPU's are `rounding` from the exact ones: devices round
+/// floats to halves as well. Where the CPU keeps floats beside blocks, nothing says what 8 bits would do to these inputs.
+fn of_rounding(dtype: DType, rounding: f64) -> f64 {
+    let beyond = match rounding {
+        _ if dtype.is_float() => 5e-3,
+        r if r < 1e-3 => 5e-2,
+        _ => 1e-2,
+    };
+    beyond + 2.0 * rounding
+}
+
+/// What the error of a value that no matrix makes may be: rounding, with room to spare.
+fn of_step(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
     match &plan.steps[seen.step].kind {
-        StepKind::Linear(linear) => {
-            let part = linear.parts.iter().find(|p| p.output == seen.addend.unwrap_or(seen.value));
-            // A gated activation multiplies the results of two.
-            let factor = if seen.gated.is_some() { 2.0 } else { 1.0 };
-            part.map_or(1e-3, |p| factor * of_format(plan.graph.weight(p.weight).dtype()))
-        }
-        StepKind::Experts(experts) => {
-            let part = experts.parts.iter().find(|p| p.output == seen.value);
-            part.map_or(1e-3, |p| of_format(plan.graph.weight(p.op.experts[0]).dtype()))
-        }
         StepKind::Attention(_) if kv == KvType::F16 => 5e-3,
-        StepKind::Rows(_) | StepKind::Select(_) | StepKind::Pool(_) | StepKind::Attention(_) => 1e-3,
-        StepKind::ShortConv(_) | StepKind::GatedDelta(_) => 1e-3,
+        _ => 1e-3,
     }
 }
 
-/// The time of each step of the plan, for each of `parts` in turn, on an engine that has run them before.
-fn times(engine: &mut Engine, parts: [&[u32]; 2]) -> Result<[Vec<Duration>; 2], Error> {
+/// The time of each step of the plan, for all but the last of `tokens` as a prompt, and for the last by itself. The engine
+/// has run such steps before, so that nothing is timed that happens but once.
+///
+/// # Errors
+/// As [`Engine::step`].
+pub fn times(engine: &mut Engine, tokens: &[u32]) -> Result<[Vec<Duration>; 2], Error> {
     let backend = &mut *engine.backend;
+    let Some((last, prompt)) = tokens.split_last() else { return Err(Error::EmptyPrompt) };
+    let parts = [prompt, std::slice::from_ref(last)];
     let mut sequence = SequenceKv::default();
     let mut times = [Vec::new(), Vec::new()];
     for (times, tokens) in times.iter_mut().zip(parts).filter(|(_, tokens)| !tokens.is_empty()) {
@@ -178,22 +252,9 @@ fn times(engine: &mut Engine, parts: [&[u32]; 2]) -> Result<[Vec<Duration>; 2], 
         }
     }
     backend.set_tracing(false)?;
-    backend.pages().release(sequence);
     Ok(times)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::difference;
-
-    #[test]
-    fn differences_are_relative_and_see_what_is_not_finite() {
-        let of = |got: &[f32], want: &[f32]| difference(got, want, want);
-        assert_eq!(of(&[1.0, 2.0], &[1.0, 2.0]), (0.0, 0));
-        assert_eq!(of(&[3.0, 0.0], &[2.0, 0.0]), (0.5, 0));
-        assert_eq!(of(&[f32::NAN, 1.0, f32::INFINITY], &[1.0, 1.0, f32::INFINITY]), (0.0, 1));
-        assert_eq!(of(&[1.0], &[0.0]).0, f64::INFINITY);
-        assert_eq!(of(&[1.0], &[]).0, f64::INFINITY);
-        assert_eq!(difference(&[9.0, 8.0], &[8.0, 8.0], &[0.0, 2.0]), (0.5, 0));
-    }
-}
+#[path = "verify_tests.rs"]
+mod tests;
