@@ -5,11 +5,15 @@ mod support;
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use handmill_models::{
-    Error,
+    Error, Model,
     engine::{Engine, EngineOptions, Step, sampling::SamplingParams},
     synthetic::{Synthetic, SyntheticOptions},
 };
-use handmill_runtime::{quant::DType, step::Outputs};
+use handmill_runtime::{
+    graph::{Device, Plan, StepKind},
+    quant::DType,
+    step::Outputs,
+};
 use serde_json::{Value, json};
 use support::{FAMILIES, Fixture, Spelling, argmax};
 
@@ -55,6 +59,45 @@ fn every_family_can_be_made_up() {
     }
 }
 
+/// The steps of a model's plan: names, ops, formats, and whether experts are read by rows of inputs.
+fn steps(model: &Model) -> Vec<(String, String, Vec<bool>)> {
+    let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu)).expect("a plan");
+    let parts = |kind: &StepKind| match kind {
+        StepKind::Experts(experts) => experts.parts.iter().map(|p| p.op.input_major).collect(),
+        _ => Vec::new(),
+    };
+    plan.steps.iter().enumerate().map(|(i, s)| (s.name.clone(), plan.op_label(i), parts(&s.kind))).collect()
+}
+
+#[test]
+fn made_up_weights_run_the_graph_of_real_ones() {
+    // Of those families that safetensors keep the experts of by rows of inputs, or in two tensors.
+    for (name, format) in [("llama4", DType::F32), ("gpt-oss", DType::F32), ("gpt-oss-mxfp4", DType::MXFP4)] {
+        let fixture = Fixture::load(name);
+        let real = Model::open(&fixture.dir).expect("the fixture");
+        let made_up = Synthetic::new(&fixture.dir.join("config.json"), &options(format)).expect("weights");
+        let without_format = |steps: Vec<(String, String, Vec<bool>)>| -> Vec<_> {
+            // Other matrices than experts have the formats that converters leave them.
+            let word = |label: &str, name: &str| match name.contains("gate_up") || name.contains("down") {
+                true => label.to_owned(),
+                false => label.split(' ').next().unwrap_or_default().to_owned(),
+            };
+            steps.into_iter().map(|(name, label, major)| (word(&label, &name), name, major)).collect()
+        };
+        assert_eq!(without_format(steps(&made_up.model)), without_format(steps(&real)), "{name}");
+    }
+    // In blocks, as GGUF has them: gate and up each by themselves, with a row for each output.
+    let fixture = Fixture::load("llama4");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    support::write_gguf(&fixture, file.path()).expect("GGUF");
+    let real = Model::open(file.path()).expect("the file");
+    let made_up = Synthetic::new(&fixture.dir.join("config.json"), &options(DType::Q8_0)).expect("weights");
+    let experts = |model: &Model| -> Vec<_> {
+        steps(model).into_iter().filter(|s| !s.2.is_empty()).map(|(name, _, major)| (name, major)).collect()
+    };
+    assert_eq!(experts(&made_up.model), experts(&real));
+}
+
 /// A config.json made from a fixture's by `change`.
 fn config(name: &'static str, change: impl FnOnce(&mut Value)) -> (PathBuf, tempfile::TempDir) {
     let mut config = Fixture::load(name).config;
@@ -97,7 +140,6 @@ fn ids_are_generated_without_a_tokenizer() {
         assert_eq!(id as usize, argmax(engine.prefill(&mut sequence, &tokens).expect("logits")));
         tokens = vec![id];
     }
-    engine.release(sequence);
     let error = engine.generate_ids(&prompt, &greedy, 7);
     assert!(matches!(error, Err(Error::ContextFull { tokens: 9, n_ctx: 8 })), "{error:?}");
 }

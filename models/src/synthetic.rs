@@ -8,7 +8,7 @@ use std::{
 };
 
 use handmill_runtime::{
-    format::{Checkpoint, FormatError, Tensor, TensorSource},
+    format::{Bytes, Checkpoint, FormatError, Tensor, TensorSource},
     quant::DType,
 };
 use serde_json::{Map, Value};
@@ -147,34 +147,63 @@ struct Source {
 }
 
 impl TensorSource for Source {
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, FormatError> {
+    /// Floats lie as in safetensors, and blocks with a row for each output, as in the files that have such: so that the
+    /// graph is the one that real weights of the format run.
+    fn tensor(&self, name: &str, shapes: &[&[usize]]) -> Result<Tensor, FormatError> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tensor) = made.get(name).filter(|t| t.shape() == shape) {
+        if let Some(tensor) = made.get(name).filter(|t| shapes.contains(&t.shape())) {
             return Ok(tensor.clone());
         }
-        let tensor = self.make(name, shape)?;
+        let [own, others @ ..] = shapes else { return Err(self.cannot(name, &[], "it would have no shape")) };
+        let shape = others.first().filter(|_| self.options.format.block_len() > 1).unwrap_or(own);
+        let tensor = self.make(name, shape, format_of(name, shape, self.options.format), values(shape))?;
         made.insert(name.to_owned(), tensor.clone());
         Ok(tensor)
+    }
+
+    /// MXFP4 as checkpoints have it: numbers in one tensor, exponents in another.
+    fn bytes(&self, name: &str, dtype: &str, shape: &[usize]) -> Result<Option<Bytes>, FormatError> {
+        if self.options.format != DType::MXFP4 || dtype != "u8" {
+            return Ok(None);
+        }
+        // Of each number before its exponent.
+        const LARGEST: f32 = 6.0;
+        if let (true, [n, rows, groups, _]) = (name.ends_with("_blocks"), shape) {
+            let shape = [*n, *rows, 32 * groups];
+            let tensor = self.make(name, &shape, DType::MXFP4_SPLIT, [-LARGEST, LARGEST])?;
+            return Ok(Some(tensor.shared_bytes().clone()));
+        }
+        let (true, [_, _, groups]) = (name.ends_with("_scales"), shape) else { return Ok(None) };
+        let [_, most] = values(&[1, 32 * groups]);
+        let exponent = (127.0 + (most / LARGEST).log2().round()) as u8;
+        let fill = |bytes: &mut [u8]| {
+            if self.filled {
+                bytes.fill(exponent)
+            }
+        };
+        let bytes = Bytes::anonymous(shape.iter().product(), fill);
+        bytes.map(Some).map_err(|e| self.cannot(name, shape, &format!("no memory for it: {e}")))
     }
 }
 
 impl Source {
-    fn make(&self, name: &str, shape: &[usize]) -> Result<Tensor, FormatError> {
-        let dtype = format_of(name, shape, self.options.format);
+    fn make(&self, name: &str, shape: &[usize], dtype: DType, range: [f32; 2]) -> Result<Tensor, FormatError> {
         let made = if self.filled {
             // FNV-1a of the name.
             let seed = name.bytes().fold(self.options.seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
             });
-            Tensor::random(dtype, shape, values(shape), seed, self.options.threads)
+            Tensor::random(dtype, shape, range, seed, self.options.threads)
         } else {
             Tensor::untouched(dtype, shape)
         };
-        let bad = |why: String| FormatError::Json {
-            path: self.path.clone(),
-            what: format!("tensor `{name}` would have the shape {shape:?}: {why}"),
-        };
-        made.map_err(|e| bad(format!("no memory for it: {e}")))?.ok_or_else(|| bad("more than can be addressed".into()))
+        made.map_err(|e| self.cannot(name, shape, &format!("no memory for it: {e}")))?
+            .ok_or_else(|| self.cannot(name, shape, "more than can be addressed"))
+    }
+
+    fn cannot(&self, name: &str, shape: &[usize], why: &str) -> FormatError {
+        let what = format!("tensor `{name}` would have the shape {shape:?}: {why}");
+        FormatError::Json { path: self.path.clone(), what }
     }
 }
 

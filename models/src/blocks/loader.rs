@@ -106,7 +106,7 @@ impl<'a> Loader<'a> {
 
     /// The tensor `name`; one of that shape where weights are made up.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
-        Ok(self.checkpoint.shaped(name, shape)?.ok_or_else(|| self.checkpoint.missing(name))?)
+        Ok(self.checkpoint.shaped(name, &[shape])?.ok_or_else(|| self.checkpoint.missing(name))?)
     }
 
     fn check_shape(&self, name: &str, tensor: &Tensor, expected: &[usize]) -> Result<(), Error> {
@@ -249,32 +249,31 @@ impl<'a> Loader<'a> {
             (Experts::Fused([gate_up, _]), _) => {
                 self.stacked(b, layer, "", gate_up, [n, 2 * rows, len], part * rows..(part + 1) * rows)
             }
-            // Made up with a row for each output.
-            (Experts::InputMajor([gate_up, _]), 0 | 1) if self.rows_are_outputs() => {
+            // Where their rows are outputs.
+            (Experts::InputMajor([gate_up, _]), 0 | 1) => {
                 self.stacked(b, layer, "", gate_up, [n, 2 * rows, len], part * rows..(part + 1) * rows)
             }
-            (Experts::InputMajor([_, down]), _) if self.rows_are_outputs() => {
-                self.stacked(b, layer, "", down, [n, rows, len], 0..rows)
-            }
-            // Those are read by rows of inputs, or with gate and up between each other.
-            (Experts::InputMajor([gate_up, down]), _) => {
-                let name = if part == 2 { down } else { gate_up };
-                Err(self.checkpoint.missing(&self.layer_name(layer, "", name)).into())
-            }
+            (Experts::InputMajor([_, down]), _) => self.stacked(b, layer, "", down, [n, rows, len], 0..rows),
+            // Those have gate and up between each other.
             (Experts::Interleaved(prefix), _) => {
                 Err(self.checkpoint.missing(&self.layer_name(layer, "", prefix)).into())
             }
         }
     }
 
-    /// Whether experts have a matrix with a row for each output whatever the family does in safetensors: in GGUF files,
-    /// and where weights are made up, so that they can have any format.
-    pub fn rows_are_outputs(&self) -> bool {
-        self.gguf || self.checkpoint.is_synthetic()
+    /// Whether the tensor of `n` experts has a row for each of `input` inputs, as families with [`Experts::InputMajor`] and
+    /// [`Experts::Interleaved`] have them in safetensors. GGUF files have one for each of `output` outputs, and so has a
+    /// tensor of that shape.
+    pub fn rows_are_inputs(&self, layer: usize, hf: &str, [n, input, output]: [usize; 3]) -> Result<bool, Error> {
+        if self.gguf {
+            return Ok(false);
+        }
+        let (name, own, turned) = (self.layer_name(layer, "", hf), [n, input, output], [n, output, input]);
+        let tensor = self.checkpoint.shaped(&name, &[&own, &turned])?.ok_or_else(|| self.checkpoint.missing(&name))?;
+        Ok(tensor.shape() != turned || own == turned)
     }
 
-    /// The matrices of `n` experts in MXFP4 with their scales in a tensor of its own, if the file has `{hf}_blocks`. Where
-    /// weights are made up, in whatever format they are.
+    /// The matrices of `n` experts in MXFP4 with their scales in a tensor of its own, if there is `{hf}_blocks`.
     pub fn mxfp4(
         &self,
         b: &mut GraphBuilder,
@@ -282,21 +281,19 @@ impl<'a> Loader<'a> {
         hf: &str,
         [n, rows, len]: [usize; 3],
     ) -> Result<Option<Vec<WeightId>>, Error> {
-        if self.checkpoint.is_synthetic() {
-            return self.stacked(b, layer, "", hf, [n, rows, len], 0..rows).map(Some);
-        }
         let name = self.layer_name(layer, "", hf);
         let (blocks_name, scales_name) = (format!("{name}_blocks"), format!("{name}_scales"));
-        let Some((shape, blocks)) = self.checkpoint.bytes(&blocks_name, "u8")? else { return Ok(None) };
+        let expected = [n, rows, len / 32, 16];
+        let bytes = |name: &str, shape: &[usize]| self.checkpoint.shaped_bytes(name, "u8", shape);
+        let Some((shape, blocks)) = bytes(&blocks_name, &expected)? else { return Ok(None) };
         let (scale_shape, scales) =
-            self.checkpoint.bytes(&scales_name, "u8")?.ok_or_else(|| self.checkpoint.missing(&scales_name))?;
+            bytes(&scales_name, &expected[..3])?.ok_or_else(|| self.checkpoint.missing(&scales_name))?;
         let fail = |tensor: &str, found: &[usize], expected: &[usize]| Error::Shape {
             path: self.checkpoint.path().display().to_string(),
             tensor: tensor.to_owned(),
             found: found.to_vec(),
             expected: expected.to_vec(),
         };
-        let expected = [n, rows, len / 32, 16];
         if shape != expected || !len.is_multiple_of(32) {
             return Err(fail(&blocks_name, &shape, &expected));
         }

@@ -110,7 +110,7 @@ pub fn routed(
     }
     let plain = |experts: Vec<WeightId>| ExpertLinearOp { experts, bias: None, input_major: false, scaled: false };
     let halves = match m.experts {
-        Experts::InputMajor([gate_up, _]) if !l.rows_are_outputs() => {
+        Experts::InputMajor([gate_up, _]) if l.rows_are_inputs(layer, gate_up, [n, width, 2 * inner])? => {
             let experts = l.stacked(b, layer, "", gate_up, [n, width, 2 * inner], 0..width)?;
             let op = ExpertLinearOp { input_major: true, scaled, ..plain(experts) };
             let both = b.expert_linear("gate_up", x, route, op)?;
@@ -132,7 +132,7 @@ pub fn routed(
     let [gate, up] = halves;
     let y = b.gated("gated", m.act, gate?, up?)?;
     let down = match m.experts {
-        Experts::InputMajor([_, down]) if !l.rows_are_outputs() => {
+        Experts::InputMajor([_, down]) if l.rows_are_inputs(layer, down, [n, inner, width])? => {
             let experts = l.stacked(b, layer, "", down, [n, inner, width], 0..inner)?;
             ExpertLinearOp { input_major: true, ..plain(experts) }
         }
@@ -159,10 +159,11 @@ fn interleaved(
     let linear = |b: &mut GraphBuilder, name: &str, x: ValueId, [out, inner]: [usize; 2]| {
         let hf = format!("{prefix}.{name}_proj");
         let blocks = l.mxfp4(b, layer, &hf, [n, out, inner])?;
-        let input_major = blocks.is_none();
+        let input_major = blocks.is_none() && l.rows_are_inputs(layer, &hf, [n, inner, out])?;
         let experts = match blocks {
             Some(experts) => experts,
-            None => l.stacked(b, layer, "", &hf, [n, inner, out], 0..inner)?,
+            None if input_major => l.stacked(b, layer, "", &hf, [n, inner, out], 0..inner)?,
+            None => l.stacked(b, layer, "", &hf, [n, out, inner], 0..out)?,
         };
         let bias = Some(l.layer(b, layer, "", &format!("{hf}_bias"), &[n, out])?);
         Ok::<_, Error>(b.expert_linear(name, x, route, ExpertLinearOp { experts, bias, input_major, scaled: false })?)

@@ -93,11 +93,11 @@ impl Checkpoint {
         }
     }
 
-    /// As [`Checkpoint::find`]; where tensors are made up, one of that name and `shape`. The shape of a file's tensor is
-    /// whatever it is.
-    pub fn shaped(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>, FormatError> {
+    /// As [`Checkpoint::find`]; where tensors are made up, one of that name and one of `shapes` ([`TensorSource::tensor`]).
+    /// The shape of a file's tensor is whatever it is.
+    pub fn shaped(&self, name: &str, shapes: &[&[usize]]) -> Result<Option<Tensor>, FormatError> {
         match &self.source {
-            Source::Synthetic(_, source) => source.tensor(name, shape).map(Some),
+            Source::Synthetic(_, source) => source.tensor(name, shapes).map(Some),
             _ => self.find(name),
         }
     }
@@ -109,6 +109,19 @@ impl Checkpoint {
             Source::HuggingFace(folder) => folder.weights().bytes(name, dtype),
             Source::Gguf(gguf) => gguf.bytes(name, dtype),
             Source::Synthetic(..) => Ok(None),
+        }
+    }
+
+    /// As [`Checkpoint::bytes`]; where tensors are made up, those of `shape`, if the source has them.
+    pub fn shaped_bytes(
+        &self,
+        name: &str,
+        dtype: &str,
+        shape: &[usize],
+    ) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
+        match &self.source {
+            Source::Synthetic(_, source) => Ok(source.bytes(name, dtype, shape)?.map(|bytes| (shape.to_vec(), bytes))),
+            _ => self.bytes(name, dtype),
         }
     }
 

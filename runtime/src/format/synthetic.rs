@@ -7,11 +7,19 @@ use std::{fmt::Debug, io, num::NonZeroUsize};
 
 /// Supplies tensors that are in no file. The [`super::Checkpoint`] made of one has a configuration and nothing else.
 pub trait TensorSource: Debug + Send + Sync {
-    /// A tensor of that name and shape, the same one whenever it is asked for.
+    /// A tensor of that name, the same one whenever it is asked for, in one of `shapes`: the first is what safetensors have,
+    /// a second the one in which its rows are outputs, as files with weights in blocks have it.
     ///
     /// # Errors
     /// Where it cannot be had: no memory, sizes that overflow.
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, FormatError>;
+    fn tensor(&self, name: &str, shapes: &[&[usize]]) -> Result<Tensor, FormatError>;
+
+    /// Bytes of a tensor that safetensors call `dtype`, of one of several that together are a matrix; `None` where the
+    /// source has the matrix in another format.
+    ///
+    /// # Errors
+    /// As [`TensorSource::tensor`].
+    fn bytes(&self, name: &str, dtype: &str, shape: &[usize]) -> Result<Option<Bytes>, FormatError>;
 }
 
 /// Bytes that are filled from one seed.

@@ -98,7 +98,7 @@ impl Loader<'_> {
     /// The head, made up in `shape` where weights are.
     fn find_head(&self, shape: &[usize]) -> Result<Option<(String, Tensor)>, Error> {
         if self.checkpoint.is_synthetic() {
-            let tensor = self.checkpoint.shaped(self.head, shape)?;
+            let tensor = self.checkpoint.shaped(self.head, &[shape])?;
             return Ok(tensor.map(|tensor| (self.head.to_owned(), tensor)));
         }
         self.find_file_head()
