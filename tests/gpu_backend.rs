@@ -405,6 +405,7 @@ fn a_lost_device_is_an_error_and_the_next_one_works() {
         let mut fresh = whole.sequence();
         lost(&whole.prefill(&mut fresh, ids).expect_err("lost"), &gpu);
         lost(&parts.prefill(&mut sequence, &[1]).expect_err("lost"), &gpu);
+        assert_eq!((fresh.len(), sequence.len()), (0, ids.len()), "the steps are taken back");
     }
     lost(&gpu.read_bandwidth().expect_err("lost"), &gpu);
     match engine(&fixture.dir, &gpu, None) {

@@ -3,6 +3,8 @@
 //   out[d] = Σ_p 2^(top[p] - top) · value[p][d] / (Σ_p 2^(top[p] - top) · sum[p] + the sink's share)
 //   top = max_p top[p]
 //
+// A part without keys has the sum 0. One that is no number counts, so that the result is none, either.
+//
 //   partials   the parts' maxima, sums and weighted values (lib/split.wgsl)     out   heads of v_dim f32 in the arena
 //
 // One workgroup a row (x) and head (y); an invocation takes elements of the value. WG is v_dim up to 256, so that
@@ -25,14 +27,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let stride = params.kv.v_dim + 4u;
     var top = NO_SCORE;
     for (var i = 0u; i < n; i++) {
-        if partials[begin + i * stride + 1u] > 0.0 {
+        if bitcast<u32>(partials[begin + i * stride + 1u]) != 0u {
             top = max(top, partials[begin + i * stride]);
         }
     }
     var sum = 0.0;
     for (var i = 0u; i < n; i++) {
         let own = partials[begin + i * stride + 1u];
-        if own > 0.0 {
+        if bitcast<u32>(own) != 0u {
             sum += own * exp2(partials[begin + i * stride] - top);
         }
     }
@@ -42,7 +44,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         var x = 0.0;
         for (var i = 0u; i < n; i++) {
             let part = begin + i * stride;
-            if partials[part + 1u] > 0.0 {
+            if bitcast<u32>(partials[part + 1u]) != 0u {
                 x += partials[part + 4u + d] * exp2(partials[part] - top);
             }
         }

@@ -30,6 +30,13 @@ fn main(
     // Nothing in here waits for other invocations.
     if here {
         sums_0(lane, first_row, 0u, &sums);
+#if ROUNDED
+#if !NORM
+        if id.x == 0u {
+            look_for_odd(lane, 0u, &sums);
+        }
+#endif
+#endif
     }
     add_up(index, &sums);
     if here {

@@ -50,6 +50,13 @@ fn main(
     let first_row = (group - params.parts[p].first_group) * (WG / TEAM * ROWS) + index / TEAM * ROWS;
     var sums: Sums;
 #import linear_sums ARGS=lane,first_row,first_token,&sums
+#if ROUNDED
+#if !NORM
+    if id.x + id.z == 0u {
+        look_for_odd(lane, first_token, &sums);
+    }
+#endif
+#endif
     add_up(index, &sums);
 #if GATED
     var ups: Sums;

@@ -3,7 +3,8 @@
 //   logits   rows of EXPERTS f32     result   rows of CHOSEN experts' numbers, best first, then their weights
 //   SCORE    softmax, sigmoid, sqrt_softplus, raw or sparse (Phi-3.5-MoE)     WEIGHT   score, softmax or sigmoid
 //   GROUPS   groups of experts, of which `keep` take part; BEST_TWO: judged by their two best
-//   TABLE    experts come from a table by token id (binding 4)     RENORMALISE     OUTPUTS: rows are outputs
+//   TABLE    experts come from a table by token id (binding 4), TOKENS rows of CHOSEN; an id beyond them has the last one's,
+//            for the device may have chosen none (see sample.wgsl)     RENORMALISE     OUTPUTS: rows are outputs
 //
 // One workgroup a row, in turns of a maximum over all experts that are left. Exponents are bounded: drivers differ in what
 // they make of infinities. Bytes: 4 an expert; flops: some ten an expert, and CHOSEN comparisons.
@@ -164,10 +165,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, who: Who) {
 #if OUTPUTS
     token = batch[batch[5] + id.y];
 #endif
+    let fixed = params.table + min(tokens[token], ${TOKENS}u - 1u) * CHOSEN;
 #endif
     for (var slot = 0u; slot < CHOSEN; slot++) {
 #if TABLE
-        let e = min(u32(vectors[params.table + tokens[token] * CHOSEN + slot]), EXPERTS - 1u);
+        let e = min(u32(vectors[fixed + slot]), EXPERTS - 1u);
 #else
         let e = best_left(lane);
 #endif

@@ -184,10 +184,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, who: Who) {
         shared_word = best.x;
     }
     let top_key = workgroupUniformLoad(&shared_word);
-    // One infinite logit makes all others impossible; none at all leaves no choice.
+    // None above -inf leaves no choice, and one that is infinite or no number none that means anything.
     if temperature == 0.0 || top_key >= INFINITE || top_key <= NO_LOGIT {
         if who.lane == 0u {
-            write(row, slot, select(NONE, best.y, top_key > NO_LOGIT));
+            write(row, slot, select(NONE, best.y, top_key > NO_LOGIT && top_key < INFINITE));
         }
         return;
     }

@@ -68,8 +68,14 @@ fn first_key(position: u32) -> u32 {
     return first;
 }
 
-// The score of a dot product.
+// The score of a dot product. One that is infinite or no number becomes infinity, whose difference from itself as the
+// maximum is no number: whoever sees this key gets no result that looks like one. Compilers may assume that there are only
+// finite numbers, so that bits are compared.
 fn score(dot: f32) -> f32 {
+    let exponent = bitcast<u32>(dot) & 0x7f800000u;
+    if exponent == 0x7f800000u {
+        return bitcast<f32>(exponent);
+    }
     let s = dot * params.scale;
     if params.cap != 0.0 {
         return params.cap * tanh(clamp(s, -15.0, 15.0));

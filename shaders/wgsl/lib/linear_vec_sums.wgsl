@@ -16,7 +16,8 @@ var<workgroup> partial: array<f32, WG / SUB * SUMS>;
 #endif
 
 #if ROUNDED
-// 32 elements of x, and the largest of their magnitudes.
+// 32 elements of x, and the largest of their magnitudes; no finite number where the first element is none, for a norm before
+// has then made all of them so. (A norm in here multiplies the sums by what is no number itself.)
 struct Piece {
     x: array<vec4<f32>, 8>,
     top: f32,
@@ -30,8 +31,34 @@ fn piece_at(row: u32, i: u32) -> Piece {
         peak = max(peak, abs(out.x[j]));
     }
     out.top = max(max(peak.x, peak.y), max(peak.z, peak.w));
+#if !NORM
+    out.top = bitcast<f32>(bitcast<u32>(out.top) | odd(bitcast<u32>(out.x[0].x)));
+#endif
     return out;
 }
+
+#if !NORM
+// The exponent of a float that is infinite or no number, from its bits; 0 for others.
+fn odd(bits: u32) -> u32 {
+    return select(0u, 0x7f800000u, (bits & 0x7f800000u) == 0x7f800000u);
+}
+
+// Makes sums infinite or no numbers where an element of x is: a maximum passes over what is no number, and bytes do not
+// hold it. Rows of one workgroup are enough, for the norm behind the residual stream spreads it to all.
+fn look_for_odd(lane: u32, first_token: u32, sums: ptr<function, Sums>) {
+    for (var t = 0u; t < TOKENS; t++) {
+        let x_at = x_row(first_token + t);
+        var found = vec4<bool>(false);
+        for (var i = 4u * lane; i < 32u * params.groups; i += 4u * TEAM) {
+            found = found | ((bitcast<vec4<u32>>(input4(x_at, i)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u));
+        }
+        let exponent = select(0u, 0x7f800000u, any(found));
+        for (var r = 0u; r < ROWS; r++) {
+            (*sums)[r * TOKENS + t] = bitcast<f32>(bitcast<u32>((*sums)[r * TOKENS + t]) | exponent);
+        }
+    }
+}
+#endif
 #endif
 
 #if INT8

@@ -1,7 +1,8 @@
 // What the two kernels that choose tokens share.
 //
 // chunks, binding 4: [output row][chunk] of four words: the largest logit of CHUNK consecutive ones as `order` has it, its
-// index, the sum of exp(logit - largest) as a float's bits, unused. Logits that are no numbers count as nothing.
+// index, the sum of exp(logit - largest) as a float's bits, unused. A logit that
+// is no number counts as the largest, and where that is infinite or no number nothing is chosen.
 
 #import batch
 #import reduce
@@ -18,7 +19,7 @@ struct Params {
 
 const CHUNK = ${CHUNK}u;
 const NONE = 0xffffffffu;
-// The key of -inf; what is no number has the key 0.
+// The keys of -inf and of inf; what is no number has the largest of all.
 const NO_LOGIT = 0x007fffffu;
 const INFINITE = 0xff800000u;
 
@@ -27,7 +28,7 @@ fn order(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
     let size = bits & 0x7fffffffu;
     if size > 0x7f800000u {
-        return 0u;
+        return 0xffffffffu;
     }
     if size == 0u {
         return 0x80000000u;

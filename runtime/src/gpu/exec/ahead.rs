@@ -182,8 +182,8 @@ impl GpuBackend {
         if (id as usize) < vocab { Ok(()) } else { Err(StepError::TokenOutOfRange { id, vocab }) }
     }
 
-    /// The token that the earliest step not read yet has chosen; `None` where no step is under way, or where all logits
-    /// forbid every token.
+    /// The token that the earliest step not read yet has chosen; `None` where no step is under way, where all logits
+    /// forbid every token, or where one is +inf or no number.
     ///
     /// # Errors
     /// Whatever the device reports.

@@ -413,6 +413,9 @@ impl Lowering<'_> {
             .with("WEIGHT", weight)
             .flag("RENORMALISE", route.renormalise.is_some())
             .flag("TABLE", route.table.is_some());
+        if let Some(table) = route.table {
+            defines = defines.with("TOKENS", self.graph.weight(table).shape().iter().product::<usize>() / route.k);
+        }
         let mut keep = 0;
         if let Some(groups) = route.groups {
             defines = defines.with("GROUPS", groups.n).flag("BEST_TWO", groups.score == GroupScore::BestTwo);

@@ -13,7 +13,7 @@ use crate::{
     gpu::testing,
     graph::{
         Act, Graph, GraphBuilder, HyperOp, NormKind, NormOp, PositionScale, RopeFreqs, RopeId, RopeLayout, RopeSpec,
-        RowInstr, RowOp, RowProgram, Rows, Src, StreamOp, ValueId, WeightId,
+        RouteOp, RowInstr, RowOp, RowProgram, Rows, Src, StreamOp, ValueId, WeightId,
     },
     quant::DType,
 };
@@ -514,5 +514,30 @@ fn large_tables_come_in_windows() {
     let table: Vec<f32> = bytemuck::pod_collect_to_vec(graph.weight(WeightId(4)).bytes());
     for (row, id) in TOKENS.into_iter().enumerate() {
         assert_eq!(arena[row * 256..][..256], table[id as usize * 256..][..256]);
+    }
+}
+
+#[test]
+fn the_route_of_no_token_stays_within_its_table() {
+    let Some(gpu) = testing::gpus().first() else { return };
+    let (n, k, ids) = (8, 2, 5);
+    let mut g = GraphBuilder::new();
+    let table: Vec<f32> = (0..ids).flat_map(|id| [id % n, (id + 3) % n]).map(|e| e as f32).collect();
+    let id = g.weight("table", Tensor::from_f32(vec![ids * k], &table).unwrap());
+    let graph = g.finish(ValueId(0));
+    let op = RouteOp { table: Some(id), ..RouteOp::softmax(n, k) };
+    let program = program(Rows::Token, 2 * k, vec![(RowOp::Route { src: Src::Value(ValueId(0)), route: op }, Some(3))]);
+    let at = |offset| Place { base: 0, offset, stride: 16, rows: Rows::Token };
+    let place = |src| if src == Src::Value(ValueId(0)) { at(0) } else { at(16) };
+    let places = Places { place: &place, vector: &|_| 0, table: &|_| Ok(Vec::new()) };
+    let lowered = lower(gpu.caps(), &graph, &program, None, &places).unwrap();
+    let mut arena = random(5, 32 * TOKENS.len());
+    // What sampling leaves where no logit is a number, and the nearest beyond the table.
+    let tokens = [3, 0, u32::MAX, ids as u32, 4];
+    let mut bytes = bytemuck::cast_slice(&tokens).to_vec();
+    step(&graph).run(gpu, &lowered[0].dispatch, &mut arena, &table, &mut [&mut bytes]);
+    for (row, token) in tokens.into_iter().enumerate() {
+        let own = (token as usize).min(ids - 1) * k;
+        assert_eq!(arena[16 * TOKENS.len() + 16 * row..][..k], table[own..][..k], "token {token}");
     }
 }

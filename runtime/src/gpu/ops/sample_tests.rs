@@ -79,18 +79,20 @@ fn the_largest_logit_is_found_wherever_it_stands() {
             let mut expected = Vec::new();
             for at in [0, n / 2, n - 1] {
                 let mut row = random(at as u64 + 3, n);
-                row[n - 1] = if n - 1 > at { NAN } else { 0.0 };
+                row[n - 1] = if n - 1 > at { -INF } else { 0.0 };
                 row[at] = 2.0;
                 rows.push(row);
                 expected.push(at as u32);
             }
-            // Of equals the first; infinite ones; none at all.
+            // Of equals the first; none at all; one that is infinite or no number.
             rows.extend([vec![-1.0; n], vec![-INF; n], vec![NAN; n]]);
             expected.extend([0, u32::MAX, u32::MAX]);
-            let mut infinite = random(1, n);
-            infinite[n / 3] = INF;
-            rows.push(infinite);
-            expected.push(n as u32 / 3);
+            for odd in [INF, NAN] {
+                let mut row = random(1, n);
+                row[n / 3] = odd;
+                rows.push(row);
+                expected.push(u32::MAX);
+            }
             let choices: Vec<Choice> = (0..rows.len()).map(|i| Choice::greedy((i != 1).then_some(i as u32))).collect();
             let (chosen, tokens) = choose(gpu, &rows, &choices);
             assert_eq!(chosen, expected, "{} {n}", gpu.name());

@@ -77,8 +77,10 @@ unsafe fn decode_typed<S: Simd, const F16: bool>(
     // The keys from the `done`th of them on that lie one after the other.
     let run_from = |done: usize| {
         let Some(chosen) = chosen else { return item.kv.run(params, item.kv_head, keys.start + done..keys.end) };
-        let first = chosen[done] as usize;
-        let together = chosen[done..].iter().enumerate().take_while(|(i, key)| **key as usize == first + i).count();
+        // Whoever observes a step may leave any numbers there.
+        let number = |key: f32| (key as usize).min(item.kv.len.saturating_sub(1));
+        let first = number(chosen[done]);
+        let together = chosen[done..].iter().enumerate().take_while(|(i, key)| number(**key) == first + i).count();
         item.kv.run(params, item.kv_head, first..first + together)
     };
     let (max, rest) = partial[..params.partial_len()].split_at_mut(group);
