@@ -70,7 +70,7 @@ fn blamed(model: &Model, device: &DeviceChoice, kv: KvChoice) -> [Option<(String
     assert_eq!(engine.backend().pages().bytes_in_use(), 0, "all pages are back");
     ways.map(|done| match done {
         Ok(()) => None,
-        Err(Error::NotFinite { step, beyond_f16, .. }) => Some((step, beyond_f16)),
+        Err(Error::NotFinite { name, beyond_f16, .. }) => Some((name, beyond_f16)),
         Err(other) => panic!("{other}"),
     })
 }

@@ -79,11 +79,11 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
     /// A model that computes infinities, or what is no number.
-    #[error("the model's values are no longer finite numbers, first in the result of `{step}` ({op}){}", why(*.beyond_f16))]
+    #[error("the model's values are no longer finite numbers, first in the result of `{name}` ({op}){}", why(*.beyond_f16))]
     NotFinite {
-        /// The first step of the plan whose result is not finite.
-        step: String,
-        /// What it does.
+        /// The first op of the graph whose result is not finite.
+        name: String,
+        /// What it does, for matrices with their format.
         op: String,
         /// It reads keys and values that are cached in 16 bits and lie beyond these: cached as f32 they may do.
         beyond_f16: bool,

@@ -105,7 +105,7 @@ impl Chooser {
                 let tokens = empty(engine, sequence)?;
                 let n = engine.model().info().vocab_size;
                 Err(match engine.first_not_finite(&tokens)? {
-                    Some(step) => engine.not_finite_in(step),
+                    Some(found) => engine.not_finite_in(found),
                     None => super::sampling::SamplingError::NoCandidate { n }.into(),
                 })
             }

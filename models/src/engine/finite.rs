@@ -5,12 +5,19 @@
 
 use handmill_runtime::{
     Observed,
-    graph::StepKind,
+    graph::{StepKind, ValueId},
     step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
 
 use super::Engine;
 use crate::Error;
+
+/// A value that is not finite, and the step of the plan that computes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub step: usize,
+    pub value: ValueId,
+}
 
 /// Whether all logits are numbers, or forbid their token.
 pub(super) fn are_logits(logits: &[f32]) -> bool {
@@ -23,21 +30,32 @@ impl Engine {
     /// last one where none does this time. There must be room in the cache for all of them.
     pub(super) fn not_finite(&mut self, tokens: &[u32]) -> Error {
         match self.first_not_finite(tokens) {
-            Ok(found) => self.not_finite_in(found.unwrap_or(self.backend.plan().steps.len().saturating_sub(1))),
+            Ok(found) => {
+                let plan = self.backend.plan();
+                let last = Found { step: plan.steps.len().saturating_sub(1), value: plan.output };
+                self.not_finite_in(found.unwrap_or(last))
+            }
             Err(error) => error,
         }
     }
 
-    /// The error for a step of the plan whose result is not finite though what it reads is.
-    pub(super) fn not_finite_in(&mut self, step: usize) -> Error {
+    /// The error for a value that is not finite though all that it comes from is.
+    pub(super) fn not_finite_in(&mut self, found: Found) -> Error {
         let half = self.backend.pages().kv_type() == KvType::F16;
         let plan = self.backend.plan();
-        let cached = matches!(plan.steps[step].kind, StepKind::Attention(_) | StepKind::Pool(_) | StepKind::Select(_));
-        Error::NotFinite { step: plan.steps[step].name.clone(), op: plan.op_label(step), beyond_f16: half && cached }
+        let step = &plan.steps[found.step];
+        let cached = matches!(step.kind, StepKind::Attention(_) | StepKind::Pool(_) | StepKind::Select(_));
+        // A step of the plan may begin with other ops than the one that it is called after.
+        let node = plan.graph.nodes().iter().find(|n| n.output == found.value);
+        let (name, op) = match node {
+            Some(node) if node.name != step.name => (node.name.clone(), node.op.kind().to_owned()),
+            _ => (step.name.clone(), plan.op_label(found.step)),
+        };
+        Error::NotFinite { name, op, beyond_f16: half && cached }
     }
 
-    /// Runs `tokens` part by part until the result of a step of the plan is not finite: that step.
-    pub(super) fn first_not_finite(&mut self, tokens: &[u32]) -> Result<Option<usize>, Error> {
+    /// Runs `tokens` part by part until a value is not finite.
+    pub(super) fn first_not_finite(&mut self, tokens: &[u32]) -> Result<Option<Found>, Error> {
         let output = self.backend.plan().output;
         let is_fine = |seen: &Observed| match seen.value == output {
             true => are_logits(&seen.data),
@@ -52,7 +70,7 @@ impl Engine {
             let step = SequenceStep { kv: &mut sequence, tokens, outputs: Outputs::Last };
             self.backend.forward_observed(&mut [step], &mut |seen| {
                 if first.is_none() && !is_fine(seen) {
-                    first = Some(seen.step);
+                    first = Some(Found { step: seen.step, value: seen.value });
                 }
             })?;
             rest = more;

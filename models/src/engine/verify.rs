@@ -11,7 +11,7 @@ use handmill_runtime::{
     step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
 
-use super::Engine;
+use super::{Engine, finite::Found};
 use crate::Error;
 
 /// How one step of the plan compares.
@@ -95,12 +95,12 @@ fn compare_step(
     let mut broken = None;
     exact.run(tokens, &mut |seen| {
         if broken.is_none() && !seen.data.iter().all(|x| x.is_finite()) {
-            broken = Some(seen.step);
+            broken = Some(Found { step: seen.step, value: seen.value });
         }
         right.insert(seen.value, seen.data.clone());
     })?;
-    if let Some(step) = broken {
-        return Err(exact.engine.not_finite_in(step));
+    if let Some(found) = broken {
+        return Err(exact.engine.not_finite_in(found));
     }
     let rounds = rounded.is_some();
     if let Some(rounded) = rounded {
