@@ -24,7 +24,6 @@ pub(super) const F8_E4M3: Format = Format {
     encode: Format::encoder::<F8E4M3, 1>(1.0 / 16.0),
     smaller: None,
     scales: &[],
-    device_error: 2e-3,
 };
 
 /// One element.

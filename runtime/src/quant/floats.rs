@@ -92,7 +92,6 @@ pub(super) const F32: Format = Format {
     encode: Format::encoder::<F32Element, 1>(0.0),
     smaller: None,
     scales: &[],
-    device_error: 2e-3,
 };
 
 /// A binary32 at any address.
@@ -127,7 +126,6 @@ pub(super) const F16: Format = Format {
     encode: Format::encoder::<F16Element, 1>(0.0005),
     smaller: None,
     scales: &[],
-    device_error: 1e-2,
 };
 
 /// A binary16 element; beyond its range it is infinite, as in any conversion.
@@ -162,7 +160,6 @@ pub(super) const BF16: Format = Format {
     encode: Format::encoder::<Bf16Element, 1>(0.004),
     smaller: None,
     scales: &[],
-    device_error: 1e-2,
 };
 
 /// A bfloat16 element.

@@ -33,9 +33,6 @@ pub struct Format {
     pub smaller: Option<DType>,
     /// The numbers of a block that scale its elements. Tests fill blocks with random bits, but for these.
     pub scales: &'static [Scale],
-    /// How far two devices' products of a matrix and a vector may differ, ‖difference‖ / ‖product‖, by the rounding of
-    /// activations and sums alone.
-    pub device_error: f64,
 }
 
 /// How elements are made of integers: x = scale · (q − zero) + minimum.

@@ -24,7 +24,6 @@ pub(super) const IQ4_NL: Format = Format {
     encode: Format::encoder::<BlockIQ4_NL, 32>(0.12),
     smaller: None,
     scales: &[Scale::Half { at: 0, size: 0.002 }],
-    device_error: 5e-2,
 };
 
 /// The sixteen values of IQ4_NL and IQ4_XS (llama.cpp#4773, `kvalues_iq4nl`).

@@ -31,7 +31,6 @@ pub(super) const IQ4_XS: Format = Format {
     encode: Format::encoder::<BlockIQ4_XS, 256>(0.15),
     smaller: Some(DType::IQ4_NL),
     scales: &[Scale::Half { at: 0, size: 0.0001 }],
-    device_error: 1e-1,
 };
 
 /// A block in the file.

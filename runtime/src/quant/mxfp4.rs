@@ -30,7 +30,6 @@ pub(super) const MXFP4: Format = Format {
     encode: Format::encoder::<BlockMXFP4, 32>(0.13),
     smaller: None,
     scales: &[Scale::Exponent { at: 0, least: 117 }],
-    device_error: 1e-1,
 };
 
 /// The declaration of the layout in safetensors.
@@ -48,7 +47,6 @@ pub(super) const MXFP4_SPLIT: Format = Format {
     encode: None,
     smaller: None,
     scales: &[],
-    device_error: 1e-1,
 };
 
 /// A block in a GGUF file.

@@ -26,7 +26,6 @@ pub(super) const Q2_K: Format = Format {
     encode: Format::encoder::<BlockQ2_K, 256>(1.5 / 3.0),
     smaller: Some(DType::IQ4_NL),
     scales: &[Scale::Half { at: 80, size: 0.01 }, Scale::Half { at: 82, size: 0.01 }],
-    device_error: 1e-1,
 };
 
 /// A block in the file.

@@ -33,7 +33,6 @@ pub(super) const Q3_K: Format = Format {
     encode: Format::encoder::<BlockQ3_K, 256>(1.0 / 8.0 + 0.05),
     smaller: Some(DType::IQ4_NL),
     scales: &[Scale::Half { at: 108, size: 0.002 }],
-    device_error: 1e-1,
 };
 
 /// A block in the file.

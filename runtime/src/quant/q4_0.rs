@@ -24,7 +24,6 @@ pub(super) const Q4_0: Format = Format {
     encode: Format::encoder::<BlockQ4_0, 32>(1.0 / 16.0 + 0.01),
     smaller: None,
     scales: &[Scale::Half { at: 0, size: 0.02 }],
-    device_error: 5e-2,
 };
 
 /// A block in the file.

@@ -23,7 +23,6 @@ pub(super) const Q4_1: Format = Format {
     encode: Format::encoder::<BlockQ4_1, 32>(0.5 / 15.0 + 0.002),
     smaller: None,
     scales: &[Scale::Half { at: 0, size: 0.02 }, Scale::Half { at: 2, size: 0.1 }],
-    device_error: 5e-2,
 };
 
 /// A block in the file.

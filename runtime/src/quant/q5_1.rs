@@ -24,7 +24,6 @@ pub(super) const Q5_1: Format = Format {
     encode: Format::encoder::<BlockQ5_1, 32>(0.5 / 31.0 + 0.002),
     smaller: None,
     scales: &[Scale::Half { at: 0, size: 0.02 }, Scale::Half { at: 2, size: 0.1 }],
-    device_error: 5e-2,
 };
 
 /// A block in the file.

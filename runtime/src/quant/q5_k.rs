@@ -26,7 +26,6 @@ pub(super) const Q5_K: Format = Format {
     encode: Format::encoder::<BlockQ5_K, 256>(1.5 / 31.0),
     smaller: Some(DType::Q5_1),
     scales: &[Scale::Half { at: 0, size: 0.0005 }, Scale::Half { at: 2, size: 0.0003 }],
-    device_error: 1e-1,
 };
 
 /// A block in the file.

@@ -27,7 +27,6 @@ pub(super) const Q6_K: Format = Format {
     encode: Format::encoder::<BlockQ6_K, 256>(1.0 / 32.0),
     smaller: Some(DType::Q8_0),
     scales: &[Scale::Half { at: 208, size: 5e-05 }],
-    device_error: 1e-1,
 };
 
 /// A block in the file.

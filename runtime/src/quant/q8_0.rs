@@ -22,7 +22,6 @@ pub(super) const Q8_0: Format = Format {
     encode: Format::encoder::<BlockQ8_0, 32>(0.5 / 127.0 + 0.001),
     smaller: None,
     scales: &[Scale::Half { at: 0, size: 0.001 }],
-    device_error: 5e-2,
 };
 
 /// A block in the file.
