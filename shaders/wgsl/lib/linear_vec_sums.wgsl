@@ -48,11 +48,11 @@ fn odd(bits: u32) -> u32 {
 fn look_for_odd(lane: u32, first_token: u32, sums: ptr<function, Sums>) {
     for (var t = 0u; t < TOKENS; t++) {
         let x_at = x_row(first_token + t);
-        var found = vec4<bool>(false);
+        var largest = vec4<u32>(0u);
         for (var i = 4u * lane; i < 32u * params.groups; i += 4u * TEAM) {
-            found = found | ((bitcast<vec4<u32>>(input4(x_at, i)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u));
+            largest = max(largest, bitcast<vec4<u32>>(input4(x_at, i)) & vec4<u32>(0x7f800000u));
         }
-        let exponent = select(0u, 0x7f800000u, any(found));
+        let exponent = odd(max(max(largest.x, largest.y), max(largest.z, largest.w)));
         for (var r = 0u; r < ROWS; r++) {
             (*sums)[r * TOKENS + t] = bitcast<f32>(bitcast<u32>((*sums)[r * TOKENS + t]) | exponent);
         }
