@@ -137,7 +137,9 @@ impl Format {
             Some(q) => {
                 let centre = if q.signed { q.zero == 0 } else { q.zero == 0 || q.zero.is_power_of_two() };
                 let groups = (q.group == 16 || q.group == 32) && self.block_len.is_multiple_of(q.group);
-                centre && groups && q.bits <= 8 && !matches!(self.acts, ActForm::F32)
+                // Some instruction sets multiply signed bytes only: quants without a sign must be below 128.
+                let bits = q.bits <= if q.signed { 8 } else { 7 };
+                centre && groups && bits && !matches!(self.acts, ActForm::F32)
             }
         };
         quants && self.alignment <= 4 && self.block_bytes.is_multiple_of(self.alignment)

@@ -70,6 +70,8 @@ impl Numbers {
             None => Self { group: 32, minima: false, signed: false, zero: 0, bits: 32 },
             Some(q) => {
                 let bits = match q.bits {
+                    // Products of fewer bits take quants without a sign.
+                    _ if q.signed => 8,
                     0..=5 => 5,
                     6 => 6,
                     _ => 8,
