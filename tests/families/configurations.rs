@@ -182,6 +182,8 @@ fn configurations_that_lie_are_refused() {
         ("qwen3-moe", "num_local_experts", json!(64), &["mlp.gate.weight"]),
         ("qwen3-moe", "num_experts", json!(64), &["num_experts", "64"]),
         ("qwen3-moe", "moe_intermediate_size", json!(16), &["gate_proj.weight"]),
+        ("llama2", "num_experts", json!(8), &["num_experts"]),
+        ("qwen3", "n_routed_experts", json!(8), &["n_routed_experts"]),
         ("deepseek-v3", "n_routed_experts", json!(64), &["mlp.gate", "[64]"]),
         ("deepseek-v3", "n_shared_experts", json!(3), &["shared_experts"]),
         ("llama2", "attention_bias", json!(true), &["attention_bias", "lacks", Q_BIAS]),

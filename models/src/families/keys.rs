@@ -23,6 +23,23 @@ const RULES: &[Rule] = &[
     ("logits_scaling", Some(1.0), &["granite", "granitemoe"]),
     ("qk_layernorm", None, &["phi"]),
     ("clip_qkv", None, &[]),
+    // Families that read `num_local_experts` take either.
+    ("num_experts", Some(0.0), MIXTURES),
+    ("n_routed_experts", Some(0.0), &["deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "mistral4"]),
+];
+
+/// Families with mixtures of experts but DeepSeek's.
+const MIXTURES: &[&str] = &[
+    "gemma4",
+    "gpt_oss",
+    "granitemoe",
+    "llama4",
+    "mixtral",
+    "phimoe",
+    "qwen2_moe",
+    "qwen3_5_moe",
+    "qwen3_moe",
+    "qwen3_next",
 ];
 
 /// Families without layers of several kinds.
