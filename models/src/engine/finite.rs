@@ -70,7 +70,8 @@ impl Engine {
             let step = SequenceStep { kv: &mut sequence, tokens, outputs: Outputs::Last };
             self.backend.forward_observed(&mut [step], &mut |seen| {
                 if first.is_none() && !is_fine(seen) {
-                    first = Some(Found { step: seen.step, value: seen.value });
+                    // Of a sum that a device has made at once, what the step adds: the other part was seen before.
+                    first = Some(Found { step: seen.step, value: seen.addend.unwrap_or(seen.value) });
                 }
             })?;
             rest = more;
