@@ -33,7 +33,7 @@ fn sums_${N}(index: u32, sub: u32, first_row: u32, first_token: u32, sums: ptr<f
                 let token = min(first_token + i - ROWS, row_count() - 1u);
                 let x_at = source(params.input, token) + 32u * g;
                 for (var j = 0u; j < 8u; j++) {
-                    x_tile[(i - ROWS) * STRIDE + j] = staged(load4(x_at + 4u * j));
+                    x_tile[(i - ROWS) * STRIDE + j] = staged_input(load4(x_at + 4u * j));
                 }
             }
         }

@@ -34,7 +34,7 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
 #endif
         } else if copies {
             for (var j = 0u; j < 8u; j++) {
-                x_tile[j * TOKENS + lane] = staged(load4(x_at + 32u * g + 4u * j));
+                x_tile[j * TOKENS + lane] = staged_input(load4(x_at + 32u * g + 4u * j));
             }
         }
         workgroupBarrier();
@@ -61,7 +61,7 @@ fn sums_${N}(index: u32, first_row: u32, first_token: u32, sums: ptr<function, S
         if index < TILE {
             w_tile[j * TILE + lane] = staged(v);
         } else if copies {
-            x_tile[j * TOKENS + lane] = staged(v);
+            x_tile[j * TOKENS + lane] = staged_input(v);
         }
     }
     workgroupBarrier();

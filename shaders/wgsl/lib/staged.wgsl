@@ -1,9 +1,13 @@
-// What lies in workgroup memory: four elements, as f16 with F16, else f32. Elements beyond the range of f16 become its ends;
-// what is infinite or no number becomes no number, which a bound could make one.
+// What lies in workgroup memory: four elements, as f16 with F16, else f32. Elements beyond the range of f16 become its ends.
+// Of inputs what is infinite or no number stays so, of which a bound could make a number.
 #if F16
 alias Staged = vec4<f16>;
 
 fn staged(v: vec4<f32>) -> Staged {
+    return Staged(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
+}
+
+fn staged_input(v: vec4<f32>) -> Staged {
     let odd = (bitcast<vec4<u32>>(v) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
     let bounded = clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0));
     return Staged(select(bounded, v, odd));
@@ -12,6 +16,10 @@ fn staged(v: vec4<f32>) -> Staged {
 alias Staged = vec4<f32>;
 
 fn staged(v: vec4<f32>) -> Staged {
+    return v;
+}
+
+fn staged_input(v: vec4<f32>) -> Staged {
     return v;
 }
 #endif
