@@ -70,7 +70,9 @@ pub fn family_table() -> String {
             }
         };
         let (gpu, gguf) = (|name: &str| why_not(NOT_ON_GPU, name), |name: &str| why_not(NOT_IN_GGUF, name));
-        let columns = [tick(&gpu), tick(&gguf), tick(&|name| gguf(name).or(gpu(name)))].join(" | ");
+        let in_gguf = fixtures.iter().any(|name| gguf(name).is_none());
+        let both = if in_gguf { tick(&gpu) } else { "–".to_owned() };
+        let columns = [tick(&gpu), tick(&gguf), both].join(" | ");
         let names = fixtures.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         table += &format!("| {family} | ✓ | {columns} | {names} |\n");
     }
