@@ -151,7 +151,7 @@ fn events(device: &str, trace: &Trace, plan: &Plan) -> Value {
             "args": { "tokens": run.tokens },
         }));
         for call in &run.calls {
-            let step = call.step.map(|i| &plan.steps[i]);
+            let step = call.step.map(|i| &plan.stages[i]);
             all.push(json!({
                 "name": if call.kernel.is_empty() { &call.op } else { call.kernel },
                 "ph": "X",

@@ -8,7 +8,7 @@ use crate::{
 };
 use handmill_models::{
     Engine, KvChoice,
-    engine::verify::{StepCheck, compare, times},
+    engine::verify::{StageCheck, compare, times},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -84,10 +84,10 @@ impl About {
     }
 }
 
-/// A step of the plan: as `run` has it, with nothing rounded, and its times.
+/// A stage of the plan: as `run` has it, with nothing rounded, and its times.
 struct Step {
-    rounded: StepCheck,
-    exact: StepCheck,
+    rounded: StageCheck,
+    exact: StageCheck,
     cpu: Duration,
     gpu: Duration,
 }

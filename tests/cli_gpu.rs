@@ -183,7 +183,7 @@ fn profiles_name_kernels() {
     assert!(names.iter().any(|n| n.starts_with("attention_")), "{names:?}");
     assert!(names.iter().any(|n| n == "norm"), "{names:?}");
 
-    // The CPU, by step of the plan.
+    // The CPU, by stage of the plan.
     let args = ["bench", &fixture(), "--backend", "cpu", "-p", "5", "-n", "2", "--reps", "1", "--no-walls", "--json"];
     let answer = Handmill::new().run(&[&args[..], &["--profile", path]].concat());
     answer.assert_ok();
@@ -227,8 +227,8 @@ fn devices_without_timestamps_are_timed_by_the_host() {
     assert_eq!(trace.clock, Clock::Submits);
     let calls = &trace.last[0].calls;
     assert!(calls.iter().any(|c| c.kernel.starts_with("linear") && !c.time.is_zero() && c.cost.flops > 0));
-    // Every step of the plan has a call.
-    let steps = engine.backend().plan().steps.len();
+    // Every stage of the plan has a call.
+    let steps = engine.backend().plan().stages.len();
     assert!((0..steps).all(|i| calls.iter().any(|c| c.step == Some(i))));
     engine.backend().set_tracing(false).expect("no tracing");
     assert_eq!(run(&mut engine), plain);

@@ -11,7 +11,7 @@ use handmill_runtime::{
     Backend, SplitBackend,
     cpu::{CpuOptions, Isa},
     gpu::{CapsOverride, Choice, Gpu, GpuBackendOptions, GpuOptions},
-    graph::{Device, Plan, StepKind},
+    graph::{Device, Plan, StageKind},
     step::{KvType, Outputs, PAGE_TOKENS, SequenceKv, SequenceStep},
 };
 use support::{DeviceChoice, Fixture, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, open_gpu, skip};
@@ -91,8 +91,8 @@ fn experts_can_stay_on_the_cpu() {
             ..EngineOptions::default()
         };
         let mut engine = Engine::new(&Model::open(&fixture.dir).expect("a model"), &options).expect("an engine");
-        let steps = &engine.backend().plan().steps;
-        let expert = |kind: &StepKind| matches!(kind, StepKind::Experts(_));
+        let steps = &engine.backend().plan().stages;
+        let expert = |kind: &StageKind| matches!(kind, StageKind::Experts(_));
         assert!(steps.iter().all(|s| (s.device == Device::Cpu) == expert(&s.kind)));
         let mut rows = Vec::new();
         engine.logits(&fixture.prompt_ids, |part| rows.extend_from_slice(part)).expect("logits");
@@ -108,11 +108,11 @@ fn steps_can_be_placed_one_by_one() {
         let model = Model::open(&fixture.dir).expect("a model");
         let ids = &fixture.prompt_ids;
         // Every other step; all attention on the CPU; as experts on the CPU would be; all but the head there.
-        type Rule = fn(usize, &str, &StepKind) -> bool;
+        type Rule = fn(usize, &str, &StageKind) -> bool;
         let rules: [Rule; 5] = [
             |i, _, _| i % 2 == 0,
             |i, _, _| i % 2 == 1,
-            |_, _, kind| !matches!(kind, StepKind::Attention(_)),
+            |_, _, kind| !matches!(kind, StageKind::Attention(_)),
             |_, name, _| !(name.ends_with("gate") || name.ends_with("down")),
             |_, name, _| name == "head",
         ];
@@ -163,7 +163,7 @@ fn a_forked_prompt_and_a_profile_on_two_devices() {
     let logits = engine.prefill(&mut second, &ids[ids.len() - 1..]).expect("the last token").to_vec();
     let last = fixture.logits.slice(ids.len() - 1..ids.len());
     assert_close("a forked prompt", &Matrix::new(last.cols, logits), &last, TOLERANCE);
-    let steps = engine.backend().plan().steps.len();
+    let steps = engine.backend().plan().stages.len();
     let trace = engine.backend().trace().expect("a trace").clone();
     assert!((0..steps).all(|i| trace.last[0].calls.iter().any(|c| c.step == Some(i))));
     // Too long a step is refused, and the sequence stays as it was.

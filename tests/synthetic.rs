@@ -10,7 +10,7 @@ use handmill_models::{
     synthetic::{Synthetic, SyntheticOptions},
 };
 use handmill_runtime::{
-    graph::{Device, Plan, StepKind},
+    graph::{Device, Plan, StageKind},
     quant::DType,
     step::Outputs,
 };
@@ -62,11 +62,11 @@ fn every_family_can_be_made_up() {
 /// The steps of a model's plan: names, ops, formats, and whether experts are read by rows of inputs.
 fn steps(model: &Model) -> Vec<(String, String, Vec<bool>)> {
     let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu)).expect("a plan");
-    let parts = |kind: &StepKind| match kind {
-        StepKind::Experts(experts) => experts.parts.iter().map(|p| p.op.input_major).collect(),
+    let parts = |kind: &StageKind| match kind {
+        StageKind::Experts(experts) => experts.parts.iter().map(|p| p.op.input_major).collect(),
         _ => Vec::new(),
     };
-    plan.steps.iter().enumerate().map(|(i, s)| (s.name.clone(), plan.op_label(i), parts(&s.kind))).collect()
+    plan.stages.iter().enumerate().map(|(i, s)| (s.name.clone(), plan.op_label(i), parts(&s.kind))).collect()
 }
 
 #[test]

@@ -9,11 +9,11 @@ use crate::{
     step::{GpuStats, Pages, SequenceStep},
 };
 
-/// What a step of the plan has computed, for [`Backend::forward_observed`].
+/// What a stage of the plan has computed, for [`Backend::forward_observed`].
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// The step of the plan.
-    pub step: usize,
+    /// The stage of the plan.
+    pub stage: usize,
     /// The value.
     pub value: ValueId,
     /// Its rows.
@@ -22,17 +22,17 @@ pub struct Observed {
     pub width: usize,
     /// Set where the backend has put the gated activation of `value` and this other one here at once.
     pub gated: Option<(Act, ValueId)>,
-    /// Set where `value` is a residual sum, which the next step begins with, that the backend has made at once of what
-    /// the step adds to it, this value. That one is nowhere then.
+    /// Set where `value` is a residual sum, which the next stage begins with, that the backend has made at once of what
+    /// the stage adds to it, this value. That one is nowhere then.
     pub addend: Option<ValueId>,
     /// `[rows, width]`.
     pub data: Vec<f32>,
 }
 
 impl Observed {
-    /// The values that a step writes.
-    pub(crate) fn of_step(plan: &Plan, step: usize) -> Vec<ValueId> {
-        let mut values = plan.steps[step].kind.reads_and_writes().1;
+    /// The values that a stage writes.
+    pub(crate) fn of_stage(plan: &Plan, stage: usize) -> Vec<ValueId> {
+        let mut values = plan.stages[stage].kind.reads_and_writes().1;
         values.sort_unstable();
         values.dedup();
         values
@@ -81,8 +81,8 @@ pub trait Backend: Send + 'static {
     /// What was measured since tracing began; none where it is off.
     fn trace(&self) -> Option<&Trace>;
 
-    /// As [`Backend::forward`], but one step of the plan after the other. `look` sees each value that a step has
-    /// computed; the steps behind go on with whatever it leaves in [`Observed::data`].
+    /// As [`Backend::forward`], but one stage of the plan after the other. `look` sees each value that a stage has
+    /// computed; the stages behind go on with whatever it leaves in [`Observed::data`].
     ///
     /// # Errors
     /// As [`Backend::forward`].

@@ -49,7 +49,7 @@ impl Stretch {
     fn all(plan: &Plan) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
         let mut there: HashSet<(ValueId, Device)> = HashSet::new();
-        for (i, step) in plan.steps.iter().enumerate() {
+        for (i, step) in plan.stages.iter().enumerate() {
             let device = step.device;
             let (reads, writes) = step.kind.reads_and_writes();
             there.extend(writes.into_iter().map(|v| (v, device)));
@@ -183,7 +183,7 @@ fn plainly(b: &mut SplitBackend, kvs: &[&SequenceKv], stretch: &Stretch) -> Resu
     Ok(())
 }
 
-/// Runs one step of the plan and waits for it.
+/// Runs one stage of the plan and waits for it.
 fn alone(b: &mut SplitBackend, kvs: &[&SequenceKv], device: Device, i: usize) -> Result<(), BackendError> {
     match device {
         Device::Cpu => b.cpu.run_part(kvs, i..i + 1),
@@ -238,7 +238,7 @@ impl Backend for SplitBackend {
     }
 
     fn describe(&self) -> String {
-        let steps = &self.plan().steps;
+        let steps = &self.plan().stages;
         let on_gpu = steps.iter().filter(|s| s.device == Device::Gpu).count();
         format!("{} for {on_gpu} of {} steps, {} for the others", self.gpu.describe(), steps.len(), self.cpu.describe())
     }

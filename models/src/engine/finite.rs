@@ -5,14 +5,14 @@
 
 use handmill_runtime::{
     Observed,
-    graph::{StepKind, ValueId},
+    graph::{StageKind, ValueId},
     step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
 
 use super::Engine;
 use crate::Error;
 
-/// A value that is not finite, and the step of the plan that computes it.
+/// A value that is not finite, and the stage of the plan that computes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub step: usize,
@@ -32,7 +32,7 @@ impl Engine {
         match self.first_not_finite(tokens) {
             Ok(found) => {
                 let plan = self.backend.plan();
-                let last = Found { step: plan.steps.len().saturating_sub(1), value: plan.output };
+                let last = Found { step: plan.stages.len().saturating_sub(1), value: plan.output };
                 self.not_finite_in(found.unwrap_or(last))
             }
             Err(error) => error,
@@ -43,9 +43,9 @@ impl Engine {
     pub(super) fn not_finite_in(&mut self, found: Found) -> Error {
         let half = self.backend.pages().kv_type() == KvType::F16;
         let plan = self.backend.plan();
-        let step = &plan.steps[found.step];
-        let cached = matches!(step.kind, StepKind::Attention(_) | StepKind::Pool(_) | StepKind::Select(_));
-        // A step of the plan may begin with other ops than the one that it is called after.
+        let step = &plan.stages[found.step];
+        let cached = matches!(step.kind, StageKind::Attention(_) | StageKind::Pool(_) | StageKind::Select(_));
+        // A stage of the plan may begin with other ops than the one that it is called after.
         let node = plan.graph.nodes().iter().find(|n| n.output == found.value);
         let (name, op) = match node {
             Some(node) if node.name != step.name => (node.name.clone(), node.op.kind().to_owned()),
@@ -71,7 +71,7 @@ impl Engine {
             self.backend.forward_observed(&mut [step], &mut |seen| {
                 if first.is_none() && !is_fine(seen) {
                     // Of a sum that a device has made at once, what the step adds: the other part was seen before.
-                    first = Some(Found { step: seen.step, value: seen.addend.unwrap_or(seen.value) });
+                    first = Some(Found { step: seen.stage, value: seen.addend.unwrap_or(seen.value) });
                 }
             })?;
             rest = more;

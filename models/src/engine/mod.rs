@@ -222,7 +222,7 @@ impl Engine {
                 let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
                 let gpu_options = GpuBackendOptions { kv_type, max_cached_tokens: n_ctx, max_step_tokens };
                 let before = gpu.memory_in_use();
-                let made = if plan.steps.iter().all(|s| s.device == Device::Gpu) {
+                let made = if plan.stages.iter().all(|s| s.device == Device::Gpu) {
                     let backend = GpuBackend::new(gpu.clone(), plan, &gpu_options, progress);
                     backend.map(|b| Box::new(b) as Box<dyn Backend>).map_err(BackendError::from)
                 } else {

@@ -3,7 +3,7 @@
 use handmill_runtime::{
     BackendError,
     gpu::{Gpu, GpuBackend, GpuBackendOptions, GpuError},
-    graph::{Device, Plan, StepKind},
+    graph::{Device, Plan, StageKind},
 };
 
 use crate::{Error, Model};
@@ -15,11 +15,11 @@ pub(super) fn plan(model: &Model, gpu_layers: usize, experts_on_cpu: bool) -> Re
     let first = model.info().n_layers.saturating_sub(gpu_layers);
     // Steps that belong to no layer run where the one before them does.
     let mut device = if first == 0 { Device::Gpu } else { Device::Cpu };
-    let place = |_: &_, name: &str, kind: &StepKind| {
+    let place = |_: &_, name: &str, kind: &StageKind| {
         if let Some(layer) = layer_of(name) {
             device = if layer >= first { Device::Gpu } else { Device::Cpu };
         }
-        let expert = experts_on_cpu && matches!(kind, StepKind::Experts(_));
+        let expert = experts_on_cpu && matches!(kind, StageKind::Experts(_));
         Ok(if expert { Device::Cpu } else { device })
     };
     Ok(Plan::new(model.graph().clone(), place)?)

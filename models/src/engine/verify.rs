@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use handmill_runtime::{
     Observed,
     cpu::{Isa, ops::op_kernels},
-    graph::{Plan, StepKind, ValueId},
+    graph::{Plan, StageKind, ValueId},
     profile::Trace,
     quant::DType,
     step::{KvType, Outputs, SequenceKv, SequenceStep},
@@ -14,9 +14,9 @@ use handmill_runtime::{
 use super::{Engine, finite::Found};
 use crate::Error;
 
-/// How one step of the plan compares.
+/// How one stage of the plan compares.
 #[derive(Clone, Debug)]
-pub struct StepCheck {
+pub struct StageCheck {
     /// Its name.
     pub name: String,
     /// What it does, with the format of its weights.
@@ -31,7 +31,7 @@ pub struct StepCheck {
     pub not_finite: usize,
 }
 
-impl StepCheck {
+impl StageCheck {
     /// Whether the step computes what it should.
     pub fn passed(&self) -> bool {
         self.not_finite == 0 && self.error <= self.bound
@@ -56,7 +56,7 @@ pub fn compare(
     rounded: Option<&mut Engine>,
     other: &mut Engine,
     tokens: &[u32],
-) -> Result<[Vec<StepCheck>; 2], Error> {
+) -> Result<[Vec<StageCheck>; 2], Error> {
     let Some((last, prompt)) = tokens.split_last() else { return Err(Error::EmptyPrompt) };
     let parts = [prompt, std::slice::from_ref(last)];
     let mut checks = [Vec::new(), Vec::new()];
@@ -90,12 +90,12 @@ impl<'a> Observer<'a> {
 fn compare_step(
     (exact, rounded, other): &mut (Observer<'_>, Option<Observer<'_>>, Observer<'_>),
     tokens: &[u32],
-) -> Result<Vec<StepCheck>, Error> {
+) -> Result<Vec<StageCheck>, Error> {
     let (mut right, mut near) = (Values::new(), Values::new());
     let mut broken = None;
     exact.run(tokens, &mut |seen| {
         if broken.is_none() && !seen.data.iter().all(|x| x.is_finite()) {
-            broken = Some(Found { step: seen.step, value: seen.value });
+            broken = Some(Found { step: seen.stage, value: seen.value });
         }
         right.insert(seen.value, seen.data.clone());
     })?;
@@ -111,9 +111,9 @@ fn compare_step(
     }
     let kv = other.engine.backend.pages().kv_type();
     let plan = exact.engine.backend.plan();
-    let mut checks: Vec<StepCheck> = (0..plan.steps.len())
-        .map(|i| StepCheck {
-            name: plan.steps[i].name.clone(),
+    let mut checks: Vec<StageCheck> = (0..plan.stages.len())
+        .map(|i| StageCheck {
+            name: plan.stages[i].name.clone(),
             op: plan.op_label(i),
             rows: 0,
             error: 0.0,
@@ -122,7 +122,7 @@ fn compare_step(
         })
         .collect();
     other.run(tokens, &mut |seen| {
-        let Some(check) = checks.get_mut(seen.step) else { return };
+        let Some(check) = checks.get_mut(seen.stage) else { return };
         let want = wanted(seen, &right);
         let near = if rounds { wanted(seen, &near) } else { want.clone() };
         let (error, bound, not_finite) = match multiplies(plan, seen) {
@@ -202,9 +202,9 @@ const EXACT: f64 = 2e-4;
 /// The format of the matrix whose products were seen, or a gated activation or sum of them.
 fn multiplies(plan: &Plan, seen: &Observed) -> Option<DType> {
     let output = seen.addend.unwrap_or(seen.value);
-    let weight = match &plan.steps[seen.step].kind {
-        StepKind::Linear(linear) => linear.parts.iter().find(|p| p.output == output).map(|p| p.weight),
-        StepKind::Experts(experts) => experts.parts.iter().find(|p| p.output == output).map(|p| p.op.experts[0]),
+    let weight = match &plan.stages[seen.stage].kind {
+        StageKind::Linear(linear) => linear.parts.iter().find(|p| p.output == output).map(|p| p.weight),
+        StageKind::Experts(experts) => experts.parts.iter().find(|p| p.output == output).map(|p| p.op.experts[0]),
         _ => None,
     };
     weight.map(|w| plan.graph.weight(w).dtype())
@@ -223,13 +223,13 @@ fn of_rounding(dtype: DType, rounding: f64) -> f64 {
 
 /// What the error of a value that no matrix makes may be: rounding, with room to spare.
 fn of_step(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
-    match &plan.steps[seen.step].kind {
-        StepKind::Attention(_) if kv == KvType::F16 => 5e-3,
+    match &plan.stages[seen.stage].kind {
+        StageKind::Attention(_) if kv == KvType::F16 => 5e-3,
         _ => 1e-3,
     }
 }
 
-/// The time of each step of the plan, for all but the last of `tokens` as a prompt, and for the last by itself. The engine
+/// The time of each stage of the plan, for all but the last of `tokens` as a prompt, and for the last by itself. The engine
 /// has run such steps before, so that nothing is timed that happens but once.
 ///
 /// # Errors
@@ -243,7 +243,7 @@ pub fn times(engine: &mut Engine, tokens: &[u32]) -> Result<[Vec<Duration>; 2], 
     for (times, tokens) in times.iter_mut().zip(parts).filter(|(_, tokens)| !tokens.is_empty()) {
         backend.set_tracing(true)?;
         backend.forward(&mut [SequenceStep { kv: &mut sequence, tokens, outputs: Outputs::Last }])?;
-        *times = vec![Duration::ZERO; backend.plan().steps.len()];
+        *times = vec![Duration::ZERO; backend.plan().stages.len()];
         let calls = backend.trace().and_then(|t: &Trace| t.last.back()).map_or(&[][..], |run| &run.calls);
         for call in calls {
             if let Some(step) = call.step {

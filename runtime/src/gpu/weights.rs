@@ -250,7 +250,7 @@ pub(super) fn bytes_to_copy(gpu: &Gpu, plan: &Plan) -> u64 {
 fn in_order(plan: &Plan) -> Vec<WeightId> {
     let mut order = Vec::new();
     let mut seen = vec![false; plan.graph.weights().count()];
-    for step in plan.steps.iter().filter(|s| s.device == Device::Gpu) {
+    for step in plan.stages.iter().filter(|s| s.device == Device::Gpu) {
         for id in step.kind.matrices() {
             if !std::mem::replace(&mut seen[id.0 as usize], true) {
                 order.push(id);

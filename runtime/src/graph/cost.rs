@@ -1,13 +1,13 @@
-//! What a step of a plan must move and compute at least, for profiles.
+//! What a stage of a plan must move and compute at least, for profiles.
 //!
-//! Bytes are those of weights, of keys and values, and of the values that cross steps, each counted once: a kernel that
-//! reads something twice, or passes something through memory within a step, shows less of the wall than it uses.
+//! Bytes are those of weights, of keys and values, and of the values that cross stages, each counted once: a kernel that
+//! reads something twice, or passes something through memory within a stage, shows less of the wall than it uses.
 //! Operations are those of matrix products and attention; row programs count none.
 
 use super::{
     attention::AttentionOp,
     op::Rows,
-    plan::{AttentionStep, Plan, RowProgram, Src, StepKind},
+    plan::{AttentionStage, Plan, RowProgram, Src, StageKind},
 };
 
 /// Rows and cached tokens of one step of a model.
@@ -49,9 +49,9 @@ impl std::ops::Add for Cost {
     }
 }
 
-/// The cost of a step of a plan, by what GPUs run as kernels of their own.
+/// The cost of a stage of a plan, by what GPUs run as kernels of their own.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct StepCost {
+pub struct StageCost {
     /// The row program; of attention, what happens to heads before it.
     pub rows: Cost,
     /// The linears, or attention itself.
@@ -59,21 +59,21 @@ pub struct StepCost {
 }
 
 impl Plan {
-    /// What the step does, with the formats of its weights: `linear q4_1`.
-    pub fn op_label(&self, step: usize) -> String {
-        match &self.steps[step].kind {
-            StepKind::Rows(p) if p.instrs.iter().any(|i| i.op.table().is_some()) => "embed".to_owned(),
-            StepKind::Rows(_) => "rows".to_owned(),
-            StepKind::Select(_) => "select".to_owned(),
-            StepKind::Attention(_) => "attention".to_owned(),
-            StepKind::Pool(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => {
-                self.steps[step].kind.name().to_owned()
+    /// What the stage does, with the formats of its weights: `linear q4_1`.
+    pub fn op_label(&self, stage: usize) -> String {
+        match &self.stages[stage].kind {
+            StageKind::Rows(p) if p.instrs.iter().any(|i| i.op.table().is_some()) => "embed".to_owned(),
+            StageKind::Rows(_) => "rows".to_owned(),
+            StageKind::Select(_) => "select".to_owned(),
+            StageKind::Attention(_) => "attention".to_owned(),
+            StageKind::Pool(_) | StageKind::ShortConv(_) | StageKind::GatedDelta(_) => {
+                self.stages[stage].kind.name().to_owned()
             }
-            StepKind::Experts(experts) => {
+            StageKind::Experts(experts) => {
                 let format = experts.parts.first().and_then(|p| p.op.experts.first());
                 format!("experts {}", format.map_or("", |w| self.graph.weight(*w).dtype().name()))
             }
-            StepKind::Linear(linear) => {
+            StageKind::Linear(linear) => {
                 let mut formats: Vec<&str> = Vec::new();
                 for part in &linear.parts {
                     let name = self.graph.weight(part.weight).dtype().name();
@@ -86,11 +86,11 @@ impl Plan {
         }
     }
 
-    /// What the step costs under `load`.
-    pub fn cost(&self, step: usize, load: &Load) -> StepCost {
-        match &self.steps[step].kind {
-            StepKind::Rows(program) => StepCost { rows: self.program_cost(program, load), main: Cost::default() },
-            StepKind::Linear(linear) => {
+    /// What the stage costs under `load`.
+    pub fn cost(&self, stage: usize, load: &Load) -> StageCost {
+        match &self.stages[stage].kind {
+            StageKind::Rows(program) => StageCost { rows: self.program_cost(program, load), main: Cost::default() },
+            StageKind::Linear(linear) => {
                 let n = load.rows(linear.prologue.rows);
                 let heads = linear.heads.map_or(1, |h| h.heads) as u64;
                 let mut main = Cost { bytes: n * heads * linear.k as u64 * 4, flops: 0 };
@@ -98,16 +98,16 @@ impl Plan {
                     let row_bytes = self.graph.weight(h.weight).row_bytes() as u64;
                     main.bytes += heads * (h.rows() as u64 * row_bytes + n * h.output as u64 * 4);
                     main.flops += 2 * n * heads * (h.input * h.output) as u64;
-                    return StepCost { rows: self.program_cost(&linear.prologue, load), main };
+                    return StageCost { rows: self.program_cost(&linear.prologue, load), main };
                 }
                 for part in linear.parts.iter().filter(|_| n > 0) {
                     let tensor = self.graph.weight(part.weight);
                     main.bytes += tensor.stored_bytes() as u64 + n * tensor.rows() as u64 * 4;
                     main.flops += 2 * n * (tensor.rows() * tensor.row_len()) as u64;
                 }
-                StepCost { rows: self.program_cost(&linear.prologue, load), main }
+                StageCost { rows: self.program_cost(&linear.prologue, load), main }
             }
-            StepKind::Experts(experts) => {
+            StageKind::Experts(experts) => {
                 let n = load.rows(experts.prologue.rows);
                 let mut main = Cost { bytes: n * (experts.inputs() * experts.k) as u64 * 4, flops: 0 };
                 let chosen = n * experts.slots as u64;
@@ -117,9 +117,9 @@ impl Plan {
                     main.bytes += chosen.min(experts.n_experts as u64) * bytes + chosen * part.out as u64 * 4;
                     main.flops += 2 * chosen * (part.out * experts.k) as u64;
                 }
-                StepCost { rows: self.program_cost(&experts.prologue, load), main }
+                StageCost { rows: self.program_cost(&experts.prologue, load), main }
             }
-            StepKind::Select(select) => {
+            StageKind::Select(select) => {
                 let (op, n) = (&select.op, load.tokens as u64);
                 let query = (op.n_heads * op.head_dim) as u64;
                 let mut main = Cost { bytes: n * (query + op.k as u64) * 4, flops: 0 };
@@ -129,9 +129,9 @@ impl Plan {
                     let pairs: u64 = (cached - new..cached).map(|p| spec.seen(p) as u64).sum();
                     main.flops += 2 * pairs * query;
                 }
-                StepCost { rows: Cost::default(), main }
+                StageCost { rows: Cost::default(), main }
             }
-            StepKind::Pool(pool) => {
+            StageKind::Pool(pool) => {
                 let (op, n) = (&pool.op, load.tokens as u64);
                 // Every token's row is written; the blocks that become complete are read.
                 let row = 2 * op.channels() as u64;
@@ -142,25 +142,25 @@ impl Plan {
                     main.bytes += 2 * read * load.kv_bytes as u64;
                     main.flops += 4 * read;
                 }
-                StepCost { rows: Cost::default(), main }
+                StageCost { rows: Cost::default(), main }
             }
-            StepKind::Attention(attention) => {
+            StageKind::Attention(attention) => {
                 let every = attention.op.blocks.map(|c| self.graph.caches()[c.0 as usize].every);
                 attention_cost(attention, every, load)
             }
-            StepKind::ShortConv(conv) => {
+            StageKind::ShortConv(conv) => {
                 let (n, width) = (load.tokens as u64, self.graph.value(conv.input).width as u64);
                 let (taps, states) = (conv.op.taps as u64, 2 * load.sequences.len() as u64);
                 let bytes = (2 * n + taps + states * (taps - 1)) * width * 4;
-                StepCost { rows: Cost::default(), main: Cost { bytes, flops: 2 * n * width * taps } }
+                StageCost { rows: Cost::default(), main: Cost { bytes, flops: 2 * n * width * taps } }
             }
-            StepKind::GatedDelta(delta) => {
+            StageKind::GatedDelta(delta) => {
                 let row: usize = [delta.inputs[0], delta.output].iter().map(|v| self.graph.value(*v).width).sum();
                 let state = (delta.op.n_v_heads * delta.op.k_dim * delta.op.v_dim) as u64;
                 let (n, states) = (load.tokens as u64, 2 * load.sequences.len() as u64);
                 let bytes = (n * row as u64 + states * state) * 4;
                 // Two products with the state, and the update.
-                StepCost { rows: Cost::default(), main: Cost { bytes, flops: 7 * n * state } }
+                StageCost { rows: Cost::default(), main: Cost { bytes, flops: 7 * n * state } }
             }
         }
     }
@@ -181,8 +181,8 @@ impl Plan {
 }
 
 /// `every`: the tokens of a block, where there are blocks.
-fn attention_cost(step: &AttentionStep, every: Option<usize>, load: &Load) -> StepCost {
-    let op = &step.op;
+fn attention_cost(stage: &AttentionStage, every: Option<usize>, load: &Load) -> StageCost {
+    let op = &stage.op;
     let (n, kv) = (load.tokens as u64, load.kv_bytes as u64);
     let key = (op.n_kv_heads * (op.head_dim + if op.v_in_k { 0 } else { op.v_dim })) as u64;
     let written = if op.shared { 0 } else { key };
@@ -200,7 +200,7 @@ fn attention_cost(step: &AttentionStep, every: Option<usize>, load: &Load) -> St
     }
     // Queries, keys and values are read; queries are written again, keys and values go to the cache.
     let rows = Cost { bytes: n * (2 * query * 4 + written * (4 + kv)), flops: 0 };
-    StepCost { rows, main }
+    StageCost { rows, main }
 }
 
 /// Keys that the query at `position` sees.

@@ -13,7 +13,7 @@ pub enum GraphError {
         /// What does not fit, with the shapes.
         what: String,
     },
-    /// No device can run a step.
+    /// No device can run a stage.
     #[error("{op} `{name}` cannot run on the {device}: {what}")]
     Unsupported {
         /// The op's kind.

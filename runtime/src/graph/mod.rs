@@ -5,7 +5,7 @@
 //! sequences alike, because nothing in it depends on how many rows a step has.
 //!
 //! A [`Plan`] says how: row-wise ops fused around linears and attention, values laid out in one arena by liveness,
-//! and a device for every step.
+//! and a device for every stage.
 
 mod attention;
 mod builder;
@@ -21,7 +21,7 @@ mod streams;
 
 pub use attention::{AttentionOp, CacheSpec, HeadLinearOp, PoolOp, SelectOp};
 pub use builder::{Graph, GraphBuilder, Node};
-pub use cost::{Cost, Load, StepCost};
+pub use cost::{Cost, Load, StageCost};
 pub use error::GraphError;
 pub use experts::{ExpertLinearOp, GroupScore, RouteGroups, RouteOp, RouteScore, RouteWeight};
 pub use op::{
@@ -30,9 +30,9 @@ pub use op::{
 #[cfg(feature = "gpu")]
 pub(crate) use plan::ResidualSum;
 pub use plan::{
-    AttentionStep, Device, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, Plan, PoolStep, RowInstr, RowOp,
-    RowProgram, SelectStep, Slot, Src, Step, StepKind,
+    AttentionStage, Device, ExpertPart, ExpertStage, HeadOp, LinearPart, LinearStage, Plan, PoolStage, RowInstr, RowOp,
+    RowProgram, SelectStage, Slot, Src, Stage, StageKind,
 };
-pub use recurrent::{GatedDeltaOp, GatedDeltaStep, ShortConvOp, ShortConvStep};
+pub use recurrent::{GatedDeltaOp, GatedDeltaStage, ShortConvOp, ShortConvStage};
 pub use rope::{RopeFreqs, RopeLayout, RopeSpec};
 pub use streams::{HyperOp, StreamOp};

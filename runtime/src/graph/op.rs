@@ -153,7 +153,7 @@ impl PositionScale {
 pub struct StateId(pub u32);
 
 /// What a layer remembers of a sequence beside keys and values, whatever the sequence's length: f32 elements that are
-/// zero before its first token. It cannot be rolled back as keys can; the step's documentation says what is done instead.
+/// zero before its first token. It cannot be rolled back as keys can; the documentation of `step` says what is done instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StateSpec {
     /// Elements.

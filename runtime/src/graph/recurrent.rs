@@ -80,7 +80,7 @@ impl GatedDeltaOp {
 
 /// A convolution of a plan.
 #[derive(Clone, Debug)]
-pub struct ShortConvStep {
+pub struct ShortConvStage {
     /// What to compute.
     pub op: ShortConvOp,
     /// `[rows, width]`.
@@ -91,7 +91,7 @@ pub struct ShortConvStep {
 
 /// A gated delta rule of a plan.
 #[derive(Clone, Debug)]
-pub struct GatedDeltaStep {
+pub struct GatedDeltaStage {
     /// What to compute.
     pub op: GatedDeltaOp,
     /// `q‖k‖v`, `b`, `a`.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::graph::{Cost, Load, Plan, StepCost};
+use crate::graph::{Cost, Load, Plan, StageCost};
 
 /// How the times of a trace were taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum Clock {
     Timestamps,
     /// The host's clock around each kernel, submitted and awaited on its own: the submit's cost is in every figure.
     Submits,
-    /// The host's clock around each step of the plan on the CPU, started on its own: the row program before a linear
+    /// The host's clock around each stage of the plan on the CPU, started on its own: the row program before a linear
     /// counts with it.
     Runs,
 }
@@ -28,15 +28,15 @@ impl Clock {
             Clock::Submits => {
                 "no device timestamps: each kernel submitted on its own and timed by the host, submits included"
             }
-            Clock::Runs => "host clock, by step of the plan; norms and the like count with the linear behind them",
+            Clock::Runs => "host clock, by stage of the plan; norms and the like count with the linear behind them",
         }
     }
 }
 
-/// A call of a kernel, or a step of a plan where nothing finer is measured.
+/// A call of a kernel, or a stage of a plan where nothing finer is measured.
 #[derive(Clone, Debug)]
 pub struct CallTrace {
-    /// The step of the plan; none for what runs behind it, such as sampling.
+    /// The stage of the plan; none for what runs behind it, such as sampling.
     pub step: Option<usize>,
     /// What it does, with the format of the weights.
     pub op: Arc<str>,
@@ -104,7 +104,7 @@ pub struct Trace {
 /// Steps that are kept in full.
 const KEPT: usize = 8;
 
-/// A call as a backend measured it: step of the plan, kernel, start, time.
+/// A call as a backend measured it: stage of the plan, kernel, start, time.
 pub(crate) type RawCall = (Option<usize>, &'static str, Duration, Duration);
 
 impl Trace {
@@ -114,7 +114,7 @@ impl Trace {
             prompt: Phase::default(),
             generation: Phase::default(),
             last: VecDeque::new(),
-            labels: (0..plan.steps.len()).map(|i| plan.op_label(i).into()).collect(),
+            labels: (0..plan.stages.len()).map(|i| plan.op_label(i).into()).collect(),
         }
     }
 
@@ -177,7 +177,7 @@ fn role_of(kernel: &str) -> Role {
 }
 
 /// A call's share of its step's cost; calls of one role share equally.
-fn share(cost: &StepCost, role: Role, [mains, rows]: [u64; 2]) -> Cost {
+fn share(cost: &StageCost, role: Role, [mains, rows]: [u64; 2]) -> Cost {
     let part = |cost: Cost, n: u64| Cost { bytes: cost.bytes / n, flops: cost.flops / n };
     match role {
         Role::Whole => cost.rows + cost.main,

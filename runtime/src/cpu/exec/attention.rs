@@ -12,7 +12,7 @@ use crate::{
         ops::attention::{AttentionParams, DECODE_PIECE, DecodeItem, KeyRope, PromptItem},
         pool::Worker,
     },
-    graph::{AttentionOp, AttentionStep, CacheId, HeadOp, ValueId},
+    graph::{AttentionOp, AttentionStage, CacheId, HeadOp, ValueId},
     step::{KvType, SequenceKv, SequenceRows},
 };
 
@@ -82,7 +82,7 @@ struct Scratch<'a> {
 }
 
 impl StepContext<'_> {
-    pub(super) fn attention(&self, worker: &Worker<'_>, step: &AttentionStep) {
+    pub(super) fn attention(&self, worker: &Worker<'_>, step: &AttentionStage) {
         if step.selected.is_some() || step.blocks.is_some() {
             return self.listed(worker, step);
         }
@@ -98,7 +98,7 @@ impl StepContext<'_> {
     }
 
     /// One phase: each key/value head of each sequence from its key's rotation to its result.
-    fn decode_whole(&self, worker: &Worker<'_>, step: &AttentionStep) {
+    fn decode_whole(&self, worker: &Worker<'_>, step: &AttentionStage) {
         let heads = step.op.n_kv_heads;
         let group = step.op.n_heads / heads;
         worker.for_each(self.backend.batch.sequences.len() * heads, |item| {
@@ -130,7 +130,7 @@ impl StepContext<'_> {
     }
 
     /// Three phases, for long sequences.
-    fn decode_pieces(&self, worker: &Worker<'_>, step: &AttentionStep, most: usize) {
+    fn decode_pieces(&self, worker: &Worker<'_>, step: &AttentionStage, most: usize) {
         let heads = step.op.n_kv_heads;
         let group = step.op.n_heads / heads;
         let sequences = &self.backend.batch.sequences;
@@ -176,7 +176,7 @@ impl StepContext<'_> {
     }
 
     /// Two phases: write all keys and values, then attend in tiles of queries, the last (and longest) tiles first.
-    fn prompt(&self, worker: &Worker<'_>, step: &AttentionStep) {
+    fn prompt(&self, worker: &Worker<'_>, step: &AttentionStage) {
         self.write_rows(worker, step);
         let sequences = &self.backend.batch.sequences;
         let tiles = |s: &SequenceRows| params(&step.op, None, None).prompt_tiles(s.n_rows);
@@ -213,7 +213,7 @@ impl StepContext<'_> {
     }
 
     /// One phase: the keys and values of all rows into their pages, queries rotated.
-    fn write_rows(&self, worker: &Worker<'_>, step: &AttentionStep) {
+    fn write_rows(&self, worker: &Worker<'_>, step: &AttentionStage) {
         const TOKENS: usize = 4;
         let heads = step.op.n_kv_heads;
         let group = step.op.n_heads / heads;
@@ -258,7 +258,7 @@ impl StepContext<'_> {
 
     /// Two phases: write all keys and values, then each row attends to the keys within its window and to those of blocks,
     /// or to those that were chosen for it.
-    fn listed(&self, worker: &Worker<'_>, step: &AttentionStep) {
+    fn listed(&self, worker: &Worker<'_>, step: &AttentionStage) {
         self.write_rows(worker, step);
         let heads = params(&step.op, None, None).n_kv_heads;
         worker.for_each(self.backend.batch.tokens.len() * heads, |item| {
@@ -303,7 +303,7 @@ impl StepContext<'_> {
         });
     }
 
-    fn params(&self, step: &AttentionStep, seq: &SequenceRows) -> AttentionParams<'_> {
+    fn params(&self, step: &AttentionStage, seq: &SequenceRows) -> AttentionParams<'_> {
         let k_rope = step.op.rotate_on_read.map(|rope| {
             let spec = &self.backend.plan.graph.ropes()[rope.0 as usize];
             let half = spec.rotary_dims / 2;
@@ -334,7 +334,7 @@ impl StepContext<'_> {
     }
 
     /// Writes the key and value of one head of one row into their pages.
-    fn write_head(&self, step: &AttentionStep, kv: &SequenceKv, row: usize, head: usize, scratch: &mut [f32]) {
+    fn write_head(&self, step: &AttentionStage, kv: &SequenceKv, row: usize, head: usize, scratch: &mut [f32]) {
         let op = &step.op;
         let rows: KvRows<'_> = self.backend.kv.rows(&self.backend.book, op.cache, kv);
         let position = self.backend.batch.positions[row] as usize;
@@ -371,7 +371,7 @@ impl StepContext<'_> {
     }
 
     /// Normalises and rotates the queries of one key/value head's group in place.
-    fn rotate_queries(&self, step: &AttentionStep, row: usize, head: usize, group: usize) {
+    fn rotate_queries(&self, step: &AttentionStage, row: usize, head: usize, group: usize) {
         let ops = &step.head_ops[0];
         let dim = step.op.head_dim;
         if !ops.is_empty() {
@@ -413,7 +413,7 @@ impl StepContext<'_> {
     }
 
     /// Merges the pieces of one key/value head into the result's row.
-    fn merge(&self, step: &AttentionStep, params: &AttentionParams<'_>, row: usize, head: usize, partials: &[f32]) {
+    fn merge(&self, step: &AttentionStage, params: &AttentionParams<'_>, row: usize, head: usize, partials: &[f32]) {
         let n = params.group() * params.v_dim;
         let (buffer, first, _) = self.place(step.output, row);
         // SAFETY: these heads of the row are this item's.

@@ -19,11 +19,11 @@ use crate::{
         ops::{ActForm, Gather, LinearKernels, WeightRows},
         pool::Worker,
     },
-    graph::{ExpertPart, ExpertStep, Rows, Src},
+    graph::{ExpertPart, ExpertStage, Rows, Src},
 };
 
 impl StepContext<'_> {
-    pub(super) fn experts(&self, worker: &Worker<'_>, step: &ExpertStep, schedule: &ExpertSchedule) {
+    pub(super) fn experts(&self, worker: &Worker<'_>, step: &ExpertStage, schedule: &ExpertSchedule) {
         let n = self.count(step.prologue.rows);
         match n {
             // A phase all the same, so that workers stay in step.
@@ -34,7 +34,7 @@ impl StepContext<'_> {
     }
 
     /// Few rows: every worker makes inputs and routes for itself.
-    fn few(&self, worker: &Worker<'_>, step: &ExpertStep, schedule: &ExpertSchedule, n: usize) {
+    fn few(&self, worker: &Worker<'_>, step: &ExpertStage, schedule: &ExpertSchedule, n: usize) {
         let scratch = &self.backend.scratch[worker.index()];
         let forms = &schedule.mat_vec_forms;
         let acts = ExpertActs { buffer: scratch, start: self.backend.schedule.program_bytes, rows: n * step.inputs() };
@@ -93,7 +93,7 @@ impl StepContext<'_> {
     }
 
     /// Many rows: one phase makes and quantises them all, the next multiplies panel by panel.
-    fn many(&self, worker: &Worker<'_>, step: &ExpertStep, schedule: &ExpertSchedule, n: usize) {
+    fn many(&self, worker: &Worker<'_>, step: &ExpertStage, schedule: &ExpertSchedule, n: usize) {
         let forms = &schedule.mat_mat_forms;
         let acts = ExpertActs { buffer: &self.backend.acts, start: 0, rows: n * step.inputs() };
         worker.for_each(n.div_ceil(ROWS_PER_ITEM), |item| {
@@ -138,7 +138,7 @@ impl StepContext<'_> {
     #[allow(clippy::too_many_arguments)]
     fn multiply_expert(
         &self,
-        step: &ExpertStep,
+        step: &ExpertStage,
         part: &ExpertPart,
         w: WeightRows<'_>,
         range: RowRange,
@@ -170,7 +170,7 @@ impl StepContext<'_> {
     }
 
     /// Bytes of one expert's input in that form.
-    fn act_bytes(&self, form: ActForm, step: &ExpertStep) -> usize {
+    fn act_bytes(&self, form: ActForm, step: &ExpertStage) -> usize {
         self.backend.linear.act_row_bytes(form, step.k)
     }
 
@@ -178,7 +178,7 @@ impl StepContext<'_> {
     fn quantize_inputs(
         &self,
         worker: &Worker<'_>,
-        step: &ExpertStep,
+        step: &ExpertStage,
         forms: &[ActForm],
         to: ExpertActs<'_>,
         row: usize,
@@ -205,7 +205,7 @@ impl StepContext<'_> {
     /// They were written, and nobody writes them in this phase.
     unsafe fn expert_acts<'a>(
         &self,
-        step: &ExpertStep,
+        step: &ExpertStage,
         forms: &[ActForm],
         from: ExpertActs<'a>,
         part: &ExpertPart,
@@ -229,7 +229,7 @@ impl StepContext<'_> {
     }
 
     /// The route of a row, from the arena. Call it after the phase that stored it.
-    fn stored_route(&self, step: &ExpertStep, row: usize) -> &[f32] {
+    fn stored_route(&self, step: &ExpertStage, row: usize) -> &[f32] {
         let value = match step.route {
             Src::Value(v) => Some(v),
             // The planner stores every route.

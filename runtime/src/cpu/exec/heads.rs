@@ -11,7 +11,7 @@ use crate::{
         ops::{ActForm, WeightRows},
         pool::Worker,
     },
-    graph::{HeadLinearOp, LinearStep},
+    graph::{HeadLinearOp, LinearStage},
 };
 
 impl StepContext<'_> {
@@ -20,7 +20,7 @@ impl StepContext<'_> {
     pub(super) fn head_linear(
         &self,
         worker: &Worker<'_>,
-        step: &LinearStep,
+        step: &LinearStage,
         heads: &HeadLinearOp,
         schedule: &LinearSchedule,
         n: usize,
@@ -72,7 +72,7 @@ impl StepContext<'_> {
     /// Writes head `head` of row `row` of the step's input, in `form`, at byte `to.1` of `to.0`.
     fn quantize_head(
         &self,
-        step: &LinearStep,
+        step: &LinearStage,
         form: ActForm,
         to: (&Buffer, usize),
         scratch: &Buffer,
@@ -92,7 +92,7 @@ impl StepContext<'_> {
     #[allow(clippy::too_many_arguments)]
     fn multiply_head(
         &self,
-        step: &LinearStep,
+        step: &LinearStage,
         heads: &HeadLinearOp,
         range: RowRange,
         acts: &[u8],

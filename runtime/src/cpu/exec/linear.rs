@@ -12,11 +12,11 @@ use crate::{
         ops::{ActForm, LinearKernels, WeightRows},
         pool::Worker,
     },
-    graph::LinearStep,
+    graph::LinearStage,
 };
 
 impl StepContext<'_> {
-    pub(super) fn linear(&self, worker: &Worker<'_>, step: &LinearStep, schedule: &LinearSchedule) {
+    pub(super) fn linear(&self, worker: &Worker<'_>, step: &LinearStage, schedule: &LinearSchedule) {
         let n = self.count(step.prologue.rows);
         if let Some(heads) = &step.heads {
             return self.head_linear(worker, step, heads, schedule, n);
@@ -29,7 +29,7 @@ impl StepContext<'_> {
     }
 
     /// Few rows: every worker makes the input for itself, then they share the weights' rows.
-    fn mat_vec(&self, worker: &Worker<'_>, step: &LinearStep, schedule: &LinearSchedule, n: usize) {
+    fn mat_vec(&self, worker: &Worker<'_>, step: &LinearStage, schedule: &LinearSchedule, n: usize) {
         if n == 0 {
             // Outputs were asked of no token. A phase all the same, so that workers stay in step.
             return worker.for_each(0, |_| {});
@@ -58,7 +58,7 @@ impl StepContext<'_> {
     }
 
     /// Many rows: one phase makes and quantises them all, the next multiplies panel by panel.
-    fn mat_mat(&self, worker: &Worker<'_>, step: &LinearStep, schedule: &LinearSchedule, n: usize) {
+    fn mat_mat(&self, worker: &Worker<'_>, step: &LinearStage, schedule: &LinearSchedule, n: usize) {
         let shared = ActRows { buffer: &self.backend.acts, start: 0, n };
         let forms = &schedule.mat_mat_forms;
         worker.for_each(n.div_ceil(ROWS_PER_ITEM), |item| {
@@ -80,7 +80,7 @@ impl StepContext<'_> {
     }
 
     /// Writes row `row` of the step's input, in every form of `forms`, into `to.buffer`.
-    fn quantize(&self, worker: &Worker<'_>, step: &LinearStep, forms: &[ActForm], to: ActRows<'_>, row: usize) {
+    fn quantize(&self, worker: &Worker<'_>, step: &LinearStage, forms: &[ActForm], to: ActRows<'_>, row: usize) {
         let kernels = self.backend.linear;
         let scratch = &self.backend.scratch[worker.index()];
         let x = self.source(&step.prologue, step.input, scratch, row, step.k);
@@ -99,7 +99,7 @@ impl StepContext<'_> {
     ///
     /// # Safety
     /// They were written, and nobody writes them in this phase.
-    unsafe fn acts<'a>(&self, step: &LinearStep, forms: &[ActForm], from: ActRows<'a>, range: RowRange) -> &'a [u8] {
+    unsafe fn acts<'a>(&self, step: &LinearStage, forms: &[ActForm], from: ActRows<'a>, range: RowRange) -> &'a [u8] {
         let kernels = self.backend.linear;
         let dtype = self.backend.plan.graph.weight(step.parts[range.part].weight).dtype();
         let wanted = kernels.act_form(dtype, from.n);
@@ -112,13 +112,13 @@ impl StepContext<'_> {
     }
 
     /// A range of a weight's rows.
-    fn weight_rows(&self, step: &LinearStep, range: RowRange) -> WeightRows<'_> {
+    fn weight_rows(&self, step: &LinearStage, range: RowRange) -> WeightRows<'_> {
         let tensor = self.backend.plan.graph.weight(step.parts[range.part].weight);
         WeightRows::of(tensor, range.start..range.start + range.len)
     }
 
     /// Multiplies a range of a weight's rows with all `n` rows of `acts`, through `panel` where there are many.
-    fn multiply(&self, step: &LinearStep, range: RowRange, acts: &[u8], n: usize, panel: Option<&mut [u8]>) {
+    fn multiply(&self, step: &LinearStage, range: RowRange, acts: &[u8], n: usize, panel: Option<&mut [u8]>) {
         let kernels = self.backend.linear;
         let part = &step.parts[range.part];
         let w = self.weight_rows(step, range);

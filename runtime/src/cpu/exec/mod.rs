@@ -40,7 +40,7 @@ use super::{
     states::StateMemory,
 };
 use crate::{
-    graph::{Plan, Rows, StepKind, ValueId, WeightId},
+    graph::{Plan, Rows, StageKind, ValueId, WeightId},
     step::{Batch, KvType, PageBook, SequenceKv, SequenceStep},
 };
 use schedule::Schedule;
@@ -192,7 +192,7 @@ impl CpuBackend {
                 let calls = context.run_timed(start);
                 self.add_trace(start, &calls);
             } else {
-                self.pool.run(&|worker| (0..self.plan.steps.len()).for_each(|i| context.step(worker, i)));
+                self.pool.run(&|worker| (0..self.plan.stages.len()).for_each(|i| context.step(worker, i)));
             }
         }
         for step in steps.iter_mut() {
@@ -232,7 +232,7 @@ impl CpuBackend {
         self.fill_rope_tables()?;
         let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
         let partials = self.schedule.partial_len * longest.div_ceil(DECODE_PIECE) * n_sequences * 4;
-        let selects = self.plan.steps.iter().any(|s| matches!(s.kind, StepKind::Select(_)));
+        let selects = self.plan.stages.iter().any(|s| matches!(s.kind, StageKind::Select(_)));
         let scores = select::scratch_bytes(longest);
         if selects && self.select_scratch[0].len() < scores {
             for buffer in &mut self.select_scratch {
@@ -279,17 +279,17 @@ impl CpuBackend {
 }
 
 impl StepContext<'_> {
-    /// One step of the plan.
+    /// One stage of the plan.
     fn step(&self, worker: &Worker<'_>, i: usize) {
-        match &self.backend.plan.steps[i].kind {
-            StepKind::Rows(program) => self.rows(worker, program),
-            StepKind::Linear(linear) => self.linear(worker, linear, &self.backend.schedule.linear[i]),
-            StepKind::Experts(experts) => self.experts(worker, experts, &self.backend.schedule.experts[i]),
-            StepKind::Select(select) => self.select(worker, select),
-            StepKind::Pool(pool) => self.pool(worker, pool),
-            StepKind::Attention(attention) => self.attention(worker, attention),
-            StepKind::ShortConv(conv) => self.short_conv(worker, conv),
-            StepKind::GatedDelta(delta) => self.gated_delta(worker, delta),
+        match &self.backend.plan.stages[i].kind {
+            StageKind::Rows(program) => self.rows(worker, program),
+            StageKind::Linear(linear) => self.linear(worker, linear, &self.backend.schedule.linear[i]),
+            StageKind::Experts(experts) => self.experts(worker, experts, &self.backend.schedule.experts[i]),
+            StageKind::Select(select) => self.select(worker, select),
+            StageKind::Pool(pool) => self.pool(worker, pool),
+            StageKind::Attention(attention) => self.attention(worker, attention),
+            StageKind::ShortConv(conv) => self.short_conv(worker, conv),
+            StageKind::GatedDelta(delta) => self.gated_delta(worker, delta),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Looking on: where the time of a step goes, and what each step of the plan computes.
+//! Looking on: where the time of a step goes, and what each stage of the plan computes.
 
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ impl CpuBackend {
         trace.add(&self.plan, &load, (start - *since, start.elapsed()), calls);
     }
 
-    /// As [`CpuBackend::forward`], but one step of the plan after the other; `look` sees what each has computed, and the
+    /// As [`CpuBackend::forward`], but one stage of the plan after the other; `look` sees what each has computed, and the
     /// steps behind go on with whatever it leaves.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ impl CpuBackend {
     ) -> Result<(), CpuError> {
         self.admit(steps)?;
         let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
-        for i in 0..self.plan.steps.len() {
+        for i in 0..self.plan.stages.len() {
             self.run_part(&kvs, i..i + 1);
             self.observe(i, look);
         }
@@ -58,7 +58,7 @@ impl CpuBackend {
 }
 
 impl StepContext<'_> {
-    /// Runs each step of the plan on its own. Within one run of the pool no thread sees when a step ends: one that the
+    /// Runs each stage of the plan on its own. Within one run of the pool no thread sees when a step ends: one that the
     /// system has put aside skips what the others have done.
     pub(super) fn run_timed(&self, start: Instant) -> Vec<RawCall> {
         let timed = |i: usize| {
@@ -66,6 +66,6 @@ impl StepContext<'_> {
             self.backend.pool.run(&|worker| self.step(worker, i));
             (Some(i), "", begun - start, begun.elapsed())
         };
-        (0..self.backend.plan.steps.len()).map(timed).collect()
+        (0..self.backend.plan.stages.len()).map(timed).collect()
     }
 }

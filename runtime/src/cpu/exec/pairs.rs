@@ -5,7 +5,7 @@ use crate::{
         buffer::Buffer,
         ops::{ActForm, LinearKernels},
     },
-    graph::{ExpertPart, ExpertStep},
+    graph::{ExpertPart, ExpertStage},
     quant::DType,
 };
 
@@ -24,7 +24,7 @@ pub(super) struct Pair {
 
 impl Pair {
     /// Its row of the inputs.
-    pub fn act(self, step: &ExpertStep) -> usize {
+    pub fn act(self, step: &ExpertStage) -> usize {
         if step.per_slot { self.row as usize * step.slots + self.slot as usize } else { self.row as usize }
     }
 }
@@ -41,7 +41,7 @@ pub(super) struct Pairs<'a> {
 
 impl<'a> Pairs<'a> {
     /// Bytes for `n` rows.
-    pub fn bytes(step: &ExpertStep, n: usize) -> usize {
+    pub fn bytes(step: &ExpertStage, n: usize) -> usize {
         (8 * step.n_experts + 8 * n * step.slots).next_multiple_of(64)
     }
 
@@ -49,7 +49,7 @@ impl<'a> Pairs<'a> {
     ///
     /// # Safety
     /// Nobody else uses these bytes while the pairs live.
-    pub unsafe fn new(scratch: &'a Buffer, start: usize, step: &ExpertStep, n: usize) -> Self {
+    pub unsafe fn new(scratch: &'a Buffer, start: usize, step: &ExpertStage, n: usize) -> Self {
         let e = step.n_experts;
         // SAFETY: the caller's promise; the three parts do not overlap.
         unsafe {
@@ -63,7 +63,7 @@ impl<'a> Pairs<'a> {
     }
 
     /// Sorts the pairs of all rows. Numbers beyond the experts are taken as the last one's.
-    pub fn sort<'r>(&mut self, step: &ExpertStep, route: impl Fn(usize) -> &'r [f32]) {
+    pub fn sort<'r>(&mut self, step: &ExpertStage, route: impl Fn(usize) -> &'r [f32]) {
         let n = self.pairs.len() / step.slots;
         let expert = |id: f32| (id as usize).min(step.n_experts - 1);
         self.ends.fill(0);

@@ -50,12 +50,12 @@ impl CpuBackend {
 
     /// Shows `look` what step `i` has computed and writes back what it leaves.
     pub(crate) fn observe(&mut self, i: usize, look: &mut dyn FnMut(&mut Observed)) {
-        for value in Observed::of_step(&self.plan, i) {
+        for value in Observed::of_stage(&self.plan, i) {
             let slot = self.plan.slot(value);
             let rows = self.batch.count(slot.rows);
             let padded = self.value_mut(value).chunks_exact(slot.stride);
             let data = padded.flat_map(|row| &row[..slot.width]).copied().collect();
-            let mut seen = Observed { step: i, value, rows, width: slot.width, gated: None, addend: None, data };
+            let mut seen = Observed { stage: i, value, rows, width: slot.width, gated: None, addend: None, data };
             look(&mut seen);
             let padded = self.value_mut(value).chunks_exact_mut(slot.stride);
             for (row, new) in padded.zip(seen.data.chunks_exact(slot.width)) {

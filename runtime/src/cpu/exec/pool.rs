@@ -6,11 +6,11 @@ use crate::{
         ops::attention::pool::{PoolItem, scratch_len},
         pool::Worker,
     },
-    graph::PoolStep,
+    graph::PoolStage,
 };
 
 impl StepContext<'_> {
-    pub(super) fn pool(&self, worker: &Worker<'_>, step: &PoolStep) {
+    pub(super) fn pool(&self, worker: &Worker<'_>, step: &PoolStage) {
         let op = &step.op;
         let n = self.backend.batch.tokens.len();
         worker.for_each(n.div_ceil(ROWS_PER_ITEM), |item| {

@@ -12,15 +12,15 @@ use crate::{
         },
         pool::Worker,
     },
-    graph::{GatedDeltaStep, Plan, ShortConvStep, StateId, StepKind},
+    graph::{GatedDeltaStage, Plan, ShortConvStage, StageKind, StateId},
     step::SequenceRows,
 };
 
 /// Turns the taps of convolutions, by weight, from a row a channel to a row a tap: vectors go over channels.
 pub(super) fn turn_taps(plan: &Plan, vectors: &mut [Vec<f32>]) {
     let mut turned = HashSet::new();
-    for step in &plan.steps {
-        if let StepKind::ShortConv(conv) = &step.kind
+    for step in &plan.stages {
+        if let StageKind::ShortConv(conv) = &step.kind
             && turned.insert(conv.op.weight)
         {
             let (taps, vector) = (conv.op.taps, &mut vectors[conv.op.weight.0 as usize]);
@@ -34,7 +34,7 @@ pub(super) fn turn_taps(plan: &Plan, vectors: &mut [Vec<f32>]) {
 const CHANNELS: usize = 128;
 
 impl StepContext<'_> {
-    pub(super) fn short_conv(&self, worker: &Worker<'_>, step: &ShortConvStep) {
+    pub(super) fn short_conv(&self, worker: &Worker<'_>, step: &ShortConvStage) {
         let sequences = &self.backend.batch.sequences;
         let width = self.backend.plan.slot(step.input).width;
         let items = width.div_ceil(CHANNELS);
@@ -69,7 +69,7 @@ impl StepContext<'_> {
         });
     }
 
-    pub(super) fn gated_delta(&self, worker: &Worker<'_>, step: &GatedDeltaStep) {
+    pub(super) fn gated_delta(&self, worker: &Worker<'_>, step: &GatedDeltaStage) {
         let op = &step.op;
         let sequences = &self.backend.batch.sequences;
         let blocks = op.v_dim.div_ceil(BLOCK);

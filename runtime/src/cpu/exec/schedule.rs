@@ -7,7 +7,7 @@ use super::{
 use crate::{
     cpu::ops::{ActForm, LinearKernels, attention::pool},
     format::Tensor,
-    graph::{ExpertStep, HeadLinearOp, LinearStep, Plan, RowProgram, StepKind},
+    graph::{ExpertStage, HeadLinearOp, LinearStage, Plan, RowProgram, StageKind},
 };
 
 /// A range of rows of one part of a linear step, or of outputs of one head of a head linear.
@@ -69,17 +69,17 @@ impl Schedule {
         let mut linear = Vec::new();
         let (mut act_bytes_per_row, mut mat_vec_act_bytes) = (0, 0);
         let mut experts = Vec::new();
-        for step in &plan.steps {
+        for step in &plan.stages {
             let (mut l, mut e) = (LinearSchedule::default(), ExpertSchedule::default());
             let bytes = |forms: &[ActForm], k: usize| forms.iter().map(|f| kernels.act_row_bytes(*f, k)).sum::<usize>();
             match &step.kind {
-                StepKind::Linear(step) => {
+                StageKind::Linear(step) => {
                     l = LinearSchedule::new(plan, step, kernels, threads);
                     let heads = step.heads.map_or(1, |h| h.heads);
                     act_bytes_per_row = act_bytes_per_row.max(heads * bytes(&l.mat_mat_forms, step.k));
                     mat_vec_act_bytes = mat_vec_act_bytes.max(bytes(&l.mat_vec_forms, step.k));
                 }
-                StepKind::Experts(step) => {
+                StageKind::Experts(step) => {
                     e = ExpertSchedule::new(plan, step, kernels, threads);
                     let many = bytes(&e.mat_mat_forms, step.k) * step.inputs();
                     act_bytes_per_row = act_bytes_per_row.max(many);
@@ -87,45 +87,45 @@ impl Schedule {
                     let few = bytes(&e.mat_vec_forms, step.k) * step.inputs() + routes + Pairs::bytes(step, 1);
                     mat_vec_act_bytes = mat_vec_act_bytes.max(few);
                 }
-                StepKind::Rows(_) | StepKind::Select(_) | StepKind::Pool(_) | StepKind::Attention(_) => {}
-                StepKind::ShortConv(_) | StepKind::GatedDelta(_) => {}
+                StageKind::Rows(_) | StageKind::Select(_) | StageKind::Pool(_) | StageKind::Attention(_) => {}
+                StageKind::ShortConv(_) | StageKind::GatedDelta(_) => {}
             }
             linear.push(l);
             experts.push(e);
         }
-        let programs = plan.steps.iter().filter_map(|s| s.kind.program());
+        let programs = plan.stages.iter().filter_map(|s| s.kind.program());
         let program_bytes = programs.map(RowProgram::scratch_len).max().unwrap_or(0) * 4;
-        let partial_len = |kind: &StepKind| match kind {
-            StepKind::Attention(a) => {
+        let partial_len = |kind: &StageKind| match kind {
+            StageKind::Attention(a) => {
                 // Its heads, not the op's: many queries on one key are cut into several items.
                 let params = attention::params(&a.op, None, None);
                 params.partial_len() * params.n_kv_heads
             }
             _ => 0,
         };
-        let partial_len = plan.steps.iter().map(|s| partial_len(&s.kind)).max().unwrap_or(0);
+        let partial_len = plan.stages.iter().map(|s| partial_len(&s.kind)).max().unwrap_or(0);
         Self { linear, experts, act_bytes_per_row, mat_vec_act_bytes, program_bytes, partial_len }
     }
 
     /// Bytes of scratch for one worker: rows of a program, and then one of: quantised rows, a panel, attention's.
     pub fn scratch_bytes(&self, plan: &Plan, kernels: &LinearKernels, max_tokens: usize) -> usize {
         let mut rest = self.mat_vec_act_bytes * LinearKernels::MAT_VEC_TOKENS;
-        for step in &plan.steps {
+        for step in &plan.stages {
             match &step.kind {
-                StepKind::Rows(_) | StepKind::Select(_) | StepKind::ShortConv(_) | StepKind::GatedDelta(_) => {}
-                StepKind::Linear(LinearStep { heads: Some(h), k, .. }) => {
+                StageKind::Rows(_) | StageKind::Select(_) | StageKind::ShortConv(_) | StageKind::GatedDelta(_) => {}
+                StageKind::Linear(LinearStage { heads: Some(h), k, .. }) => {
                     // One head's rows may lie before the panel.
                     let dtype = plan.graph.weight(h.weight).dtype();
                     let panel = kernels.panel_bytes(dtype, *k).max(kernels.transposed_panel_bytes(dtype, *k));
                     let row = kernels.act_row_bytes(ActForm::F32, *k).max(self.mat_vec_act_bytes);
                     rest = rest.max(panel + row.next_multiple_of(64));
                 }
-                StepKind::Linear(l) => {
+                StageKind::Linear(l) => {
                     for part in &l.parts {
                         rest = rest.max(kernels.panel_bytes(plan.graph.weight(part.weight).dtype(), l.k));
                     }
                 }
-                StepKind::Experts(e) => {
+                StageKind::Experts(e) => {
                     for part in &e.parts {
                         let dtype = plan.graph.weight(part.op.experts[0]).dtype();
                         let panel = kernels.panel_bytes(dtype, e.k).max(kernels.transposed_panel_bytes(dtype, e.k));
@@ -133,8 +133,8 @@ impl Schedule {
                         rest = rest.max(panel + few.max(Pairs::bytes(e, max_tokens)).next_multiple_of(64));
                     }
                 }
-                StepKind::Attention(a) => rest = rest.max(attention::scratch_len(&a.op) * 4),
-                StepKind::Pool(p) => rest = rest.max(4 * pool::scratch_len(&p.op)),
+                StageKind::Attention(a) => rest = rest.max(attention::scratch_len(&a.op) * 4),
+                StageKind::Pool(p) => rest = rest.max(4 * pool::scratch_len(&p.op)),
             }
         }
         self.program_bytes + rest.next_multiple_of(64)
@@ -142,7 +142,7 @@ impl Schedule {
 }
 
 impl LinearSchedule {
-    fn new(plan: &Plan, step: &LinearStep, kernels: &LinearKernels, threads: usize) -> Self {
+    fn new(plan: &Plan, step: &LinearStage, kernels: &LinearKernels, threads: usize) -> Self {
         if let Some(heads) = &step.heads {
             return Self::by_heads(plan, heads, kernels, threads);
         }
@@ -210,7 +210,7 @@ impl LinearSchedule {
 }
 
 impl ExpertSchedule {
-    fn new(plan: &Plan, step: &ExpertStep, kernels: &LinearKernels, threads: usize) -> Self {
+    fn new(plan: &Plan, step: &ExpertStage, kernels: &LinearKernels, threads: usize) -> Self {
         let mut s = Self::default();
         let weights: Vec<&Tensor> = step.parts.iter().map(|p| plan.graph.weight(p.op.experts[0])).collect();
         // Which experts share a phase is not known before it, so that ranges are all alike: several for each thread, of all

@@ -9,7 +9,7 @@ use crate::{
         },
         pool::Worker,
     },
-    graph::SelectStep,
+    graph::SelectStage,
 };
 
 /// Bytes of a worker's buffer for sequences of up to `longest` tokens: scores and their order.
@@ -18,7 +18,7 @@ pub(super) fn scratch_bytes(longest: usize) -> usize {
 }
 
 impl StepContext<'_> {
-    pub(super) fn select(&self, worker: &Worker<'_>, step: &SelectStep) {
+    pub(super) fn select(&self, worker: &Worker<'_>, step: &SelectStage) {
         let op = &step.op;
         let n = self.backend.batch.tokens.len();
         worker.for_each(n.div_ceil(ROWS_PER_ITEM), |item| {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::{
     cpu::ops::rope_cos_sin,
     gpu::Gpu,
-    graph::{Device, Plan, RopeSpec, StepKind},
+    graph::{Device, Plan, RopeSpec, StageKind},
     step::Batch,
 };
 
@@ -269,10 +269,10 @@ impl Angles {
 
 /// Ropes by which keys turn when the GPU reads them.
 fn ropes_of_keys(plan: &Plan) -> Vec<usize> {
-    let on_gpu = plan.steps.iter().filter(|s| s.device == Device::Gpu);
+    let on_gpu = plan.stages.iter().filter(|s| s.device == Device::Gpu);
     let mut ropes: Vec<usize> = on_gpu
         .filter_map(|s| match &s.kind {
-            StepKind::Attention(a) => a.op.rotate_on_read.map(|rope| rope.0 as usize),
+            StageKind::Attention(a) => a.op.rotate_on_read.map(|rope| rope.0 as usize),
             _ => None,
         })
         .collect();

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     cpu::experts_tests::{Case, VOCAB, model},
     gpu::{Caps, CapsOverride, Gpu, GpuBackend, GpuBackendOptions, GpuOptions, ops::experts::FEW_ROWS},
-    graph::{Device, StepKind, WeightId},
+    graph::{Device, StageKind, WeightId},
     quant::DType,
     step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
@@ -51,7 +51,7 @@ fn check(gpu: &Arc<Gpu>, case: Case, tolerance: f64, look: impl Fn(&GpuBackend, 
     let model = model(case);
     let options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 256, max_step_tokens: 150 };
     let mut plan = model.plan.clone();
-    plan.steps.iter_mut().for_each(|step| step.device = Device::Gpu);
+    plan.stages.iter_mut().for_each(|step| step.device = Device::Gpu);
     let backend = GpuBackend::new(gpu.clone(), plan, &options, &mut |_, _| {});
     let what =
         format!("{} with buffers of {}, bindings of {}", gpu.name(), gpu.caps().max_buffer, gpu.caps().max_binding);
@@ -102,8 +102,8 @@ fn experts_lie_in_several_buffers() {
                 // Embeddings and router are in memory of their own.
                 assert_eq!(imported > copied, host_import && unified_memory, "{what}: {copied} bytes copied");
                 let mut stacks = 0;
-                for step in &backend.plan().steps {
-                    let StepKind::Experts(step) = &step.kind else { continue };
+                for step in &backend.plan().stages {
+                    let StageKind::Experts(step) = &step.kind else { continue };
                     for part in &step.parts {
                         let buffers = |id: &WeightId| -> BTreeSet<usize> {
                             backend.weights.places(*id).iter().map(|p| p.buffer).collect()

@@ -1,7 +1,7 @@
 //! Kinds of attention: what the layers of one have in common decides into how many parts a row's keys are divided.
 
 use crate::{
-    graph::{AttentionOp, Plan, StepKind},
+    graph::{AttentionOp, Plan, StageKind},
     step::PageBook,
 };
 
@@ -17,8 +17,8 @@ pub(super) struct AttentionKind {
 /// All kinds of a plan, in the order of their numbers.
 pub(super) fn kinds(plan: &Plan, book: &PageBook) -> Vec<AttentionKind> {
     let mut all: Vec<AttentionKind> = Vec::new();
-    for step in &plan.steps {
-        if let StepKind::Attention(a) = &step.kind
+    for step in &plan.stages {
+        if let StageKind::Attention(a) = &step.kind
             && number(&all, book, &a.op) == all.len()
         {
             let every = a.op.blocks.map_or(1, |c| plan.graph.caches()[c.0 as usize].every);

@@ -1,6 +1,6 @@
 //! Executes plans on the GPU.
 //!
-//! On loading, every step of the plan becomes a few calls: a compiled kernel, a bind group, a grid that depends on how
+//! On loading, every stage of the plan becomes a few calls: a compiled kernel, a bind group, a grid that depends on how
 //! many rows the step has. A step of the model is then one upload of its rows, one command encoder, one compute pass
 //! and one submit; what differs from token to token lies in buffers, so that nothing is bound or compiled anew. Only
 //! when a buffer had to grow are the bind groups made again.
@@ -41,7 +41,7 @@ use ahead::Ahead;
 use angles::Angles;
 use arena::{ArenaLayout, Source};
 use kinds::AttentionKind;
-use lower::{Lowering, StepCalls, layout::scores_bytes};
+use lower::{Lowering, StageCalls, layout::scores_bytes};
 use memory::Memory;
 use shape::Shape;
 
@@ -64,7 +64,7 @@ pub struct GpuBackend {
     weights: GpuWeights,
     layout: ArenaLayout,
     memory: Memory,
-    steps: Vec<StepCalls>,
+    steps: Vec<StageCalls>,
     batch: Batch,
     vocab: usize,
     shape: Shape,
@@ -120,7 +120,7 @@ impl GpuBackend {
         let kinds = std::mem::take(&mut lowering.kinds);
         let memory = Memory::new(&gpu, &layout, &book, &plan, &lowering.params, &lowering.vectors)?;
         // Tokens are chosen on a device that runs all of the model.
-        let all = plan.steps.iter().all(|s| s.device == Device::Gpu);
+        let all = plan.stages.iter().all(|s| s.device == Device::Gpu);
         let choosing = all.then(|| ahead::dispatches(&gpu, &plan, &layout));
         let choosing: Vec<&Kernel> = choosing.iter().flat_map(|c| [&c.chunks.kernel, &c.choose.kernel]).collect();
         let steps = lowering.compile(&gpu, &memory, &weights, &choosing)?;
@@ -165,7 +165,7 @@ impl GpuBackend {
     }
 
     /// Tokens that a step should have at most for a sequence that already has `cached`: as many as leave every step of
-    /// the plan within the operations of one submit, for submits are cut between steps of the plan alone.
+    /// the plan within the operations of one submit, for submits are cut between stages of the plan alone.
     pub fn step_tokens(&self, cached: usize) -> usize {
         let limit = self.gpu.caps().submit_flops;
         let longest = |n: usize| {
@@ -344,7 +344,7 @@ impl GpuBackend {
         *grown |= new_angles;
         let grown = std::mem::take(grown);
         if grown {
-            for call in self.steps.iter_mut().flat_map(StepCalls::calls_mut) {
+            for call in self.steps.iter_mut().flat_map(StageCalls::calls_mut) {
                 call.bind(&gpu, memory, &self.weights);
             }
         }

@@ -1,4 +1,4 @@
-//! Looking on: where the time of a step goes, and what each step of the plan computes.
+//! Looking on: where the time of a step goes, and what each stage of the plan computes.
 //!
 //! Kernels are timed by a timestamp behind each of them; a timestamp waits for what was recorded before it, so that the
 //! difference of two is the kernel between them. Where a device has none, each kernel is submitted and awaited on its
@@ -10,7 +10,7 @@ use super::{Call, GpuBackend, Tail};
 use crate::{
     backend::Observed,
     gpu::{Gpu, GpuError},
-    graph::{LinearStep, StepKind},
+    graph::{LinearStage, StageKind},
     profile::{Clock, RawCall, Trace},
     step::SequenceStep,
 };
@@ -29,7 +29,7 @@ pub(super) struct Tracing {
     timed: Vec<RawCall>,
 }
 
-/// Step of the plan and kernel.
+/// Stage of the plan and kernel.
 type Mark = (Option<usize>, &'static str);
 
 struct Queries {
@@ -170,7 +170,7 @@ impl GpuBackend {
         Ok(())
     }
 
-    /// As [`GpuBackend::forward`], but one step of the plan after the other. `look` sees each value that a step has
+    /// As [`GpuBackend::forward`], but one stage of the plan after the other. `look` sees each value that a step has
     /// computed, and the steps behind go on with whatever it leaves there.
     ///
     /// # Errors
@@ -215,15 +215,15 @@ impl GpuBackend {
     /// Reads what step `i` has computed, shows it to `look`, and writes back what it leaves.
     pub(super) fn look_at(&mut self, i: usize, look: &mut dyn FnMut(&mut Observed)) -> Result<(), GpuError> {
         let (gated, sum) = (self.steps[i].gated, self.steps[i].sum);
-        let pair = match (&self.plan.steps[i].kind, gated) {
-            (StepKind::Linear(LinearStep { parts, .. }), Some(act)) => Some((act, parts[0].output, parts[1].output)),
+        let pair = match (&self.plan.stages[i].kind, gated) {
+            (StageKind::Linear(LinearStage { parts, .. }), Some(act)) => Some((act, parts[0].output, parts[1].output)),
             _ => None,
         };
         let made_before = i.checked_sub(1).and_then(|before| self.steps[before].sum);
         // A sum takes the place of the output that it is made of, and the next step does not make it again.
-        let (values, addend) = match (sum, &self.plan.steps[i].kind) {
-            (Some(sum), StepKind::Linear(LinearStep { parts, .. })) => (vec![sum], Some(parts[0].output)),
-            _ => (Observed::of_step(&self.plan, i), None),
+        let (values, addend) = match (sum, &self.plan.stages[i].kind) {
+            (Some(sum), StageKind::Linear(LinearStage { parts, .. })) => (vec![sum], Some(parts[0].output)),
+            _ => (Observed::of_stage(&self.plan, i), None),
         };
         for value in values.into_iter().filter(|v| Some(*v) != made_before) {
             // The other factor of a gated activation is never written.
@@ -240,7 +240,7 @@ impl GpuBackend {
             self.read_values(&[value], |_, rows| all = rows.to_vec())?;
             let data = all.chunks_exact(slot.stride).flat_map(|row| &row[..slot.width]).copied().collect();
             let gated = pair.filter(|(_, gate, _)| *gate == value).map(|(act, _, up)| (act, up));
-            let mut seen = Observed { step: i, value, rows, width: slot.width, gated, addend, data };
+            let mut seen = Observed { stage: i, value, rows, width: slot.width, gated, addend, data };
             look(&mut seen);
             for (row, new) in all.chunks_exact_mut(slot.stride).zip(seen.data.chunks_exact(slot.width)) {
                 row[..slot.width].copy_from_slice(new);

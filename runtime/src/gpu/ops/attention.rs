@@ -10,7 +10,7 @@ use super::{
 use crate::{
     gpu::{Access, Caps, GpuError, Kernel},
     graph::{
-        AttentionOp, AttentionStep, CacheSpec, Graph, HeadOp, NormKind, PositionScale, RopeId, RopeLayout, Rows,
+        AttentionOp, AttentionStage, CacheSpec, Graph, HeadOp, NormKind, PositionScale, RopeId, RopeLayout, Rows,
         WeightId,
     },
     step::KvType,
@@ -108,7 +108,7 @@ pub fn dispatches(
     caps: &Caps,
     graph: &Graph,
     name: &str,
-    step: &AttentionStep,
+    step: &AttentionStage,
     places: &AttentionPlaces<'_>,
 ) -> Result<AttentionDispatches, GpuError> {
     let op = &step.op;
@@ -186,7 +186,7 @@ pub fn fits_one_part(caps: &Caps, op: &AttentionOp, every: usize, longest: usize
 struct Lowering<'a> {
     caps: &'a Caps,
     graph: &'a Graph,
-    step: &'a AttentionStep,
+    step: &'a AttentionStage,
     places: &'a AttentionPlaces<'a>,
 }
 

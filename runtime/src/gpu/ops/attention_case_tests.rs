@@ -11,7 +11,7 @@ use crate::{
     cpu::ops::testing::random,
     gpu::{Gpu, testing},
     graph::{
-        AttentionOp, AttentionStep, CacheId, Graph, GraphBuilder, HeadOp, RopeFreqs, RopeLayout, RopeSpec, Rows,
+        AttentionOp, AttentionStage, CacheId, Graph, GraphBuilder, HeadOp, RopeFreqs, RopeLayout, RopeSpec, Rows,
         ValueId,
     },
     quant::{f16_to_f32, f32_to_f16},
@@ -76,7 +76,7 @@ struct Cached {
 struct Data {
     graph: Graph,
     step: TestStep,
-    attention: AttentionStep,
+    attention: AttentionStage,
     /// q, k, v, the result, the keys of blocks, the list of those that are chosen.
     places: [Place; 6],
     arena: Vec<f32>,
@@ -172,7 +172,7 @@ impl Case {
                 Cached { k, v }
             })
             .collect();
-        let attention = AttentionStep {
+        let attention = AttentionStage {
             op: op.clone(),
             inputs: [ValueId(0), ValueId(1), ValueId(2)],
             blocks: op.blocks.map(|_| ValueId(4)),

@@ -6,14 +6,14 @@ use super::{Plan, Slot};
 use crate::graph::op::{Rows, ValueId};
 
 impl Plan {
-    /// First-fit layout of all values that cross steps, by the range of steps in which each is alive. A step's
+    /// First-fit layout of all values that cross stages, by the range of stages in which each is alive. A stage's
     /// outputs never overlap its inputs, because workers read and write both between two barriers; nor do sums that
     /// its kernel could make of them.
     pub(super) fn lay_out(&mut self) {
         let mut first = HashMap::new();
         let mut last = HashMap::new();
-        for (i, step) in self.steps.iter().enumerate() {
-            let (reads, writes) = step.kind.reads_and_writes();
+        for (i, stage) in self.stages.iter().enumerate() {
+            let (reads, writes) = stage.kind.reads_and_writes();
             for v in writes {
                 first.entry(v).or_insert(i);
                 last.insert(v, i);
@@ -28,7 +28,7 @@ impl Plan {
         last.insert(self.output, usize::MAX);
         let mut order: Vec<(ValueId, usize)> = first.into_iter().collect();
         order.sort_by_key(|(v, i)| (*i, *v));
-        let mut placed: Vec<(Slot, usize, usize)> = Vec::new(); // slot, first step, last step
+        let mut placed: Vec<(Slot, usize, usize)> = Vec::new(); // slot, first stage, last stage
         for (v, from) in order {
             let value = self.graph.value(v);
             let to = last[&v];

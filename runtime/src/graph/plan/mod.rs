@@ -1,6 +1,6 @@
 //! Plans: what a backend executes.
 //!
-//! The planner turns the ops of a [`Graph`] into a few kinds of step:
+//! The planner turns the ops of a [`Graph`] into a few kinds of stage:
 //!
 //! - **linear**: all linears of one input, behind a *row program* that makes that input (norms, residual adds,
 //!   gated activations, the embedding look-up: everything that works row by row). The program's values that are
@@ -10,14 +10,14 @@
 //! - **short_conv**, **gated_delta**: what has a state a sequence;
 //! - **rows**: a row program that no linear follows.
 //!
-//! A llama layer is five steps: q/k/v, attention, output, gate/up, down. Values that cross steps get a place in one
+//! A llama layer is five stages: q/k/v, attention, output, gate/up, down. Values that cross stages get a place in one
 //! arena by liveness. Places are in elements a row, so that one plan serves steps with any number of rows: a value
 //! lies at `offset * rows`.
 
 mod layout;
 mod planner;
 mod row_program;
-mod steps;
+mod stages;
 
 use std::collections::HashMap;
 
@@ -29,11 +29,11 @@ use super::{
 use crate::{format::Tensor, quant::RowError};
 use planner::Planner;
 pub use row_program::{RowInstr, RowOp, RowProgram, Src};
-pub use steps::{
-    AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, PoolStep, SelectStep, StepKind,
+pub use stages::{
+    AttentionStage, ExpertPart, ExpertStage, HeadOp, LinearPart, LinearStage, PoolStage, SelectStage, StageKind,
 };
 
-/// Where a step runs.
+/// Where a stage runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Device {
     /// The CPU backend.
@@ -52,15 +52,15 @@ impl Device {
     }
 }
 
-/// One step of a plan.
+/// One stage of a plan.
 #[derive(Clone, Debug)]
-pub struct Step {
-    /// Name of the op that gives the step its kind.
+pub struct Stage {
+    /// Name of the op that gives the stage its kind.
     pub name: String,
     /// Where it runs.
     pub device: Device,
     /// What it computes.
-    pub kind: StepKind,
+    pub kind: StageKind,
 }
 
 /// A value's place in the arena.
@@ -86,13 +86,13 @@ pub(crate) struct ResidualSum {
     pub sum: ValueId,
 }
 
-/// Steps and the places of their values.
+/// Stages and the places of their values.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The graph that was planned.
     pub graph: Graph,
     /// In execution order.
-    pub steps: Vec<Step>,
+    pub stages: Vec<Stage>,
     slots: Vec<Option<Slot>>,
     /// Elements a token row in the arena.
     pub token_elements: usize,
@@ -103,21 +103,21 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `graph` with every step on `place`'s device; `place` sees the steps in order. Keys and values lie where
+    /// Plans `graph` with every stage on `place`'s device; `place` sees the stages in order. Keys and values lie where
     /// the first attention over them runs, and all other attention over them runs there, too.
     ///
     /// # Errors
     /// A graph without an output, and whatever `place` refuses.
     pub fn new(
         graph: Graph,
-        mut place: impl FnMut(&Graph, &str, &StepKind) -> Result<Device, GraphError>,
+        mut place: impl FnMut(&Graph, &str, &StageKind) -> Result<Device, GraphError>,
     ) -> Result<Self, GraphError> {
         let output = graph.output.ok_or_else(|| GraphError::Shape {
             op: "graph",
             name: String::new(),
             what: "has no output".to_owned(),
         })?;
-        let mut steps = Vec::new();
+        let mut stages = Vec::new();
         let mut homes = HashMap::new();
         for (name, kind) in Planner::new(&graph, output).run() {
             let placed = place(&graph, &name, &kind)?;
@@ -126,46 +126,52 @@ impl Plan {
             for cache in caches() {
                 homes.entry(cache).or_insert(device);
             }
-            steps.push(Step { device, name, kind });
+            stages.push(Stage { device, name, kind });
         }
-        one_device_a_cache(&steps)?;
-        let mut plan =
-            Self { slots: vec![None; graph.values.len()], graph, steps, token_elements: 0, output_elements: 0, output };
+        one_device_a_cache(&stages)?;
+        let mut plan = Self {
+            slots: vec![None; graph.values.len()],
+            graph,
+            stages,
+            token_elements: 0,
+            output_elements: 0,
+            output,
+        };
         plan.lay_out();
         Ok(plan)
     }
 
     /// Where the keys and values of `cache` lie; none where nothing reads them.
     pub fn cache_device(&self, cache: CacheId) -> Option<Device> {
-        self.steps.iter().find(|s| s.kind.caches().contains(&Some(cache))).map(|s| s.device)
+        self.stages.iter().find(|s| s.kind.caches().contains(&Some(cache))).map(|s| s.device)
     }
 
     /// Where the states `state` of sequences lie; none where nothing uses them.
     pub fn state_device(&self, state: StateId) -> Option<Device> {
-        self.steps.iter().find(|s| s.kind.state() == Some(state)).map(|s| s.device)
+        self.stages.iter().find(|s| s.kind.state() == Some(state)).map(|s| s.device)
     }
 
-    /// A value's place. Only values that cross steps have one.
+    /// A value's place. Only values that cross stages have one.
     ///
     /// # Panics
-    /// On a value that lives inside a step; the planner never hands one to a backend.
+    /// On a value that lives inside a stage; the planner never hands one to a backend.
     pub fn slot(&self, id: ValueId) -> Slot {
-        self.slots[id.0 as usize].expect("a value that crosses steps")
+        self.slots[id.0 as usize].expect("a value that crosses stages")
     }
 
-    /// By step: the sum with which the next step's program begins, where it is that of the step's only result, which
-    /// nothing else reads. There is room for it as soon as the step runs.
+    /// By stage: the sum with which the next stage's program begins, where it is that of the stage's only result, which
+    /// nothing else reads. There is room for it as soon as the stage runs.
     pub(crate) fn residual_sums(&self) -> Vec<Option<ResidualSum>> {
         let mut readers = vec![0u32; self.graph.values.len()];
-        for step in &self.steps {
-            step.kind.reads_and_writes().0.iter().for_each(|v| readers[v.0 as usize] += 1);
+        for stage in &self.stages {
+            stage.kind.reads_and_writes().0.iter().for_each(|v| readers[v.0 as usize] += 1);
         }
         let sum_behind = |i: usize| {
-            let StepKind::Linear(LinearStep { parts, heads: None, prologue, .. }) = &self.steps[i].kind else {
+            let StageKind::Linear(LinearStage { parts, heads: None, prologue, .. }) = &self.stages[i].kind else {
                 return None;
             };
             let [part] = &parts[..] else { return None };
-            let instr = self.steps.get(i + 1)?.kind.program()?.instrs.first()?;
+            let instr = self.stages.get(i + 1)?.kind.program()?.instrs.first()?;
             let RowInstr { op: RowOp::Add { a, b }, store: Some(sum), .. } = instr else { return None };
             let added = match (*a, *b) {
                 (Src::Value(y), Src::Value(x)) | (Src::Value(x), Src::Value(y)) if y == part.output && x != y => x,
@@ -176,7 +182,7 @@ impl Plan {
             let alone = readers[part.output.0 as usize] == 1 && part.output != self.output;
             (same && alone).then_some(ResidualSum { added, sum: *sum })
         };
-        (0..self.steps.len()).map(sum_behind).collect()
+        (0..self.stages.len()).map(sum_behind).collect()
     }
 
     /// The weights that kernels want as f32 vectors (norm scales, biases, sinks: all that have one dimension), decoded,
@@ -198,15 +204,15 @@ impl Plan {
     }
 }
 
-/// Refuses a cache of keys and values that steps on different devices use: it lies in the memory of one.
-fn one_device_a_cache(steps: &[Step]) -> Result<(), GraphError> {
+/// Refuses a cache of keys and values that stages on different devices use: it lies in the memory of one.
+fn one_device_a_cache(stages: &[Stage]) -> Result<(), GraphError> {
     let mut devices = HashMap::new();
-    for step in steps {
-        for cache in step.kind.caches().into_iter().flatten() {
-            if *devices.entry(cache).or_insert(step.device) != step.device {
+    for stage in stages {
+        for cache in stage.kind.caches().into_iter().flatten() {
+            if *devices.entry(cache).or_insert(stage.device) != stage.device {
                 let what =
                     "it reads keys and values that another device has; both layers must be on the same".to_owned();
-                return Err(GraphError::Shape { op: "attention", name: step.name.clone(), what });
+                return Err(GraphError::Shape { op: "attention", name: stage.name.clone(), what });
             }
         }
     }

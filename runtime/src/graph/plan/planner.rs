@@ -1,17 +1,17 @@
-//! From the nodes of a graph to steps.
+//! From the nodes of a graph to stages.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    AttentionStep, ExpertPart, ExpertStep, HeadOp, LinearPart, LinearStep, PoolStep, RowInstr, RowOp, RowProgram,
-    SelectStep, Src, StepKind,
+    AttentionStage, ExpertPart, ExpertStage, HeadOp, LinearPart, LinearStage, PoolStage, RowInstr, RowOp, RowProgram,
+    SelectStage, Src, StageKind,
 };
 use crate::graph::{
     attention::HeadLinearOp,
     builder::{Graph, Node},
     experts::ExpertLinearOp,
     op::{NormKind, Op, ValueId},
-    recurrent::{GatedDeltaStep, ShortConvStep},
+    recurrent::{GatedDeltaStage, ShortConvStage},
 };
 
 pub(super) struct Planner<'g> {
@@ -19,10 +19,10 @@ pub(super) struct Planner<'g> {
     output: ValueId,
     /// Nodes that read each value.
     users: Vec<Vec<usize>>,
-    /// Nodes folded into an attention step.
+    /// Nodes folded into an attention stage.
     folded: HashSet<usize>,
-    steps: Vec<(String, StepKind)>,
-    /// Row-wise nodes not yet put into a step.
+    stages: Vec<(String, StageKind)>,
+    /// Row-wise nodes not yet put into a stage.
     pending: Vec<usize>,
 }
 
@@ -32,10 +32,10 @@ impl<'g> Planner<'g> {
         for (i, node) in graph.nodes.iter().enumerate() {
             node.inputs.iter().for_each(|v| users[v.0 as usize].push(i));
         }
-        Self { graph, output, users, folded: HashSet::new(), steps: Vec::new(), pending: Vec::new() }
+        Self { graph, output, users, folded: HashSet::new(), stages: Vec::new(), pending: Vec::new() }
     }
 
-    pub fn run(mut self) -> Vec<(String, StepKind)> {
+    pub fn run(mut self) -> Vec<(String, StageKind)> {
         let attention = self.fold_heads();
         let nodes = &self.graph.nodes;
         let mut i = 0;
@@ -80,28 +80,28 @@ impl<'g> Planner<'g> {
                 Op::SelectKeys(op) => {
                     self.flush();
                     let inputs = [node.inputs[0], node.inputs[1], node.inputs[2]];
-                    let step = SelectStep { op: *op, inputs, output: node.output };
-                    self.steps.push((node.name.clone(), StepKind::Select(step)));
+                    let stage = SelectStage { op: *op, inputs, output: node.output };
+                    self.stages.push((node.name.clone(), StageKind::Select(stage)));
                 }
                 Op::Pool(op) => {
                     self.flush();
-                    let step = PoolStep { op: *op, inputs: [node.inputs[0], node.inputs[1]], output: node.output };
-                    self.steps.push((node.name.clone(), StepKind::Pool(step)));
+                    let stage = PoolStage { op: *op, inputs: [node.inputs[0], node.inputs[1]], output: node.output };
+                    self.stages.push((node.name.clone(), StageKind::Pool(stage)));
                 }
                 Op::Attention(_) => {
                     self.flush();
-                    self.steps.push((node.name.clone(), StepKind::Attention(attention[&at].clone())));
+                    self.stages.push((node.name.clone(), StageKind::Attention(attention[&at].clone())));
                 }
                 Op::ShortConv(op) => {
                     self.flush();
-                    let step = ShortConvStep { op: op.clone(), input: node.inputs[0], output: node.output };
-                    self.steps.push((node.name.clone(), StepKind::ShortConv(step)));
+                    let stage = ShortConvStage { op: op.clone(), input: node.inputs[0], output: node.output };
+                    self.stages.push((node.name.clone(), StageKind::ShortConv(stage)));
                 }
                 Op::GatedDelta(op) => {
                     self.flush();
                     let inputs = [node.inputs[0], node.inputs[1], node.inputs[2]];
-                    let step = GatedDeltaStep { op: op.clone(), inputs, output: node.output };
-                    self.steps.push((node.name.clone(), StepKind::GatedDelta(step)));
+                    let stage = GatedDeltaStage { op: op.clone(), inputs, output: node.output };
+                    self.stages.push((node.name.clone(), StageKind::GatedDelta(stage)));
                 }
                 _ => {
                     let rows = self.graph.value(node.output).rows;
@@ -113,15 +113,15 @@ impl<'g> Planner<'g> {
             }
         }
         self.flush();
-        self.steps
+        self.stages
     }
 
-    /// Attention steps by node, with the norms and rotations before them folded in wherever nothing else reads the
+    /// Attention stages by node, with the norms and rotations before them folded in wherever nothing else reads the
     /// values between.
-    fn fold_heads(&mut self) -> HashMap<usize, AttentionStep> {
+    fn fold_heads(&mut self) -> HashMap<usize, AttentionStage> {
         let producer: HashMap<ValueId, usize> =
             self.graph.nodes.iter().enumerate().map(|(i, n)| (n.output, i)).collect();
-        let mut steps = HashMap::new();
+        let mut stages = HashMap::new();
         for (i, node) in self.graph.nodes.iter().enumerate() {
             let Op::Attention(op) = &node.op else { continue };
             // Values within keys have no input of their own.
@@ -162,9 +162,10 @@ impl<'g> Planner<'g> {
             let selected = node.inputs.last().copied().filter(|_| op.selected.is_some());
             // Attention to blocks has its values in keys.
             let blocks = node.inputs.get(2).copied().filter(|_| op.blocks.is_some());
-            steps.insert(i, AttentionStep { op: op.clone(), inputs, blocks, selected, head_ops, output: node.output });
+            stages
+                .insert(i, AttentionStage { op: op.clone(), inputs, blocks, selected, head_ops, output: node.output });
         }
-        steps
+        stages
     }
 
     fn linear(&mut self, x: ValueId, group: &[usize]) {
@@ -181,7 +182,7 @@ impl<'g> Planner<'g> {
             .collect();
         let k = self.graph.value(x).width;
         let name = self.graph.nodes[group[0]].name.clone();
-        self.steps.push((name, StepKind::Linear(LinearStep { prologue, input, k, parts, heads: None })));
+        self.stages.push((name, StageKind::Linear(LinearStage { prologue, input, k, parts, heads: None })));
     }
 
     fn head_linear(&mut self, at: usize, op: HeadLinearOp) {
@@ -191,8 +192,8 @@ impl<'g> Planner<'g> {
         let input = temps.get(&x).map_or(Src::Value(x), |t| Src::Temp(*t));
         let prologue = prologue.unwrap_or(RowProgram { rows, instrs: Vec::new() });
         let parts = vec![LinearPart { weight: op.weight, bias: None, output: *output }];
-        let step = LinearStep { prologue, input, k: op.input, parts, heads: Some(op) };
-        self.steps.push((name.clone(), StepKind::Linear(step)));
+        let stage = LinearStage { prologue, input, k: op.input, parts, heads: Some(op) };
+        self.stages.push((name.clone(), StageKind::Linear(stage)));
     }
 
     /// Whether two ops are linears by equally many experts over inputs of equally many elements.
@@ -220,7 +221,7 @@ impl<'g> Planner<'g> {
         // The shape rule has seen that there are experts, and that their weights are matrices.
         let first = &parts[0].op;
         let k = self.graph.weight(first.experts[0]).shape()[usize::from(!first.input_major)];
-        let step = ExpertStep {
+        let stage = ExpertStage {
             input: src(x),
             route: src(route),
             prologue: prologue.unwrap_or(RowProgram { rows, instrs: Vec::new() }),
@@ -230,18 +231,18 @@ impl<'g> Planner<'g> {
             n_experts: first.experts.len(),
             parts,
         };
-        self.steps.push((self.graph.nodes[group[0]].name.clone(), StepKind::Experts(step)));
+        self.stages.push((self.graph.nodes[group[0]].name.clone(), StageKind::Experts(stage)));
     }
 
     fn flush(&mut self) {
         let name = self.pending.last().map(|i| self.graph.nodes[*i].name.clone());
         if let (Some(program), Some(name)) = (self.program(&[]).0, name) {
-            self.steps.push((name, StepKind::Rows(program)));
+            self.stages.push((name, StageKind::Rows(program)));
         }
     }
 
     /// The pending nodes as a row program, and the temp of each value that they make. `consumers` are the nodes of
-    /// the step that the program belongs to: what only they read is not stored.
+    /// the stage that the program belongs to: what only they read is not stored.
     fn program(&mut self, consumers: &[usize]) -> (Option<RowProgram>, HashMap<ValueId, u16>) {
         let pending = std::mem::take(&mut self.pending);
         let mut temps = HashMap::new();
@@ -292,7 +293,7 @@ impl<'g> Planner<'g> {
             };
             let outside = |u: &usize| !pending.contains(u) && !consumers.contains(u);
             let needed = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;
-            // Devices group the rows of a step by expert, so that a route is read by others than its own row.
+            // Devices group the rows of a stage by expert, so that a route is read by others than its own row.
             let stored = needed || matches!(node.op, Op::Route(_));
             let width = self.graph.value(node.output).width;
             temps.insert(node.output, instrs.len() as u16);

@@ -1,7 +1,7 @@
 //! Attention.
 
 use super::{
-    Lowering, StepDraft,
+    Lowering, StageDraft,
     calls::{Flops, When},
 };
 use crate::{
@@ -10,11 +10,11 @@ use crate::{
         exec::{arena::Source, kinds},
         ops::attention::{self, AttentionPlaces, BlockPlaces},
     },
-    graph::{AttentionStep, Rows},
+    graph::{AttentionStage, Rows},
 };
 
 impl Lowering<'_> {
-    pub(super) fn attention(&mut self, name: &str, step: &AttentionStep) -> Result<StepDraft, GpuError> {
+    pub(super) fn attention(&mut self, name: &str, step: &AttentionStage) -> Result<StageDraft, GpuError> {
         let op = &step.op;
         let parts = kinds::number(&self.kinds, self.book, op);
         let blocks = op.blocks.zip(step.blocks).map(|(cache, keys)| BlockPlaces {
@@ -51,6 +51,6 @@ impl Lowering<'_> {
         let keys =
             if op.blocks.is_some() { None } else { [op.selected, op.window, op.chunk].into_iter().flatten().min() };
         let flops = Flops { per_row: 0, per_key: 2 * (op.n_heads * (op.head_dim + op.v_dim)) as u64, keys };
-        Ok(StepDraft { variants, ..StepDraft::of(Rows::Token, flops, before) })
+        Ok(StageDraft { variants, ..StageDraft::of(Rows::Token, flops, before) })
     }
 }

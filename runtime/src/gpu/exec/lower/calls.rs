@@ -1,10 +1,10 @@
-//! What a step of the plan runs, by the shape of the step.
+//! What a stage of the plan runs, by the shape of the step.
 
 use super::super::{Call, shape::Shape};
 use crate::graph::{Act, Rows, ValueId};
 
-/// The calls of one step of the plan.
-pub(in super::super) struct StepCalls {
+/// The calls of one stage of the plan.
+pub(in super::super) struct StageCalls {
     /// The rows that choose the variant.
     pub rows: Rows,
     pub flops: Flops,
@@ -18,7 +18,7 @@ pub(in super::super) struct StepCalls {
     pub(super) variants: Vec<(When, Vec<Call>)>,
 }
 
-/// Operations that a step of the plan takes.
+/// Operations that a stage of the plan takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in super::super) struct Flops {
     /// For each row.
@@ -54,7 +54,7 @@ pub(super) enum When {
     Always,
 }
 
-impl StepCalls {
+impl StageCalls {
     /// The calls for a step of that shape.
     pub fn calls(&self, shape: &Shape) -> impl Iterator<Item = &Call> {
         let fits = |(when, _): &&(When, Vec<Call>)| match when {

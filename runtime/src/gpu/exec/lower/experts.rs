@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    Draft, Lowering, StepDraft,
+    Draft, Lowering, StageDraft,
     calls::{Flops, When},
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         },
         weights::{WeightPlace, device_format},
     },
-    graph::{ExpertPart, ExpertStep, Src},
+    graph::{ExpertPart, ExpertStage, Src},
 };
 
 /// Some rows of some experts, as one binding shows them.
@@ -27,7 +27,7 @@ struct Shown {
 }
 
 impl Lowering<'_> {
-    pub(super) fn experts(&mut self, step: &ExpertStep) -> Result<StepDraft, GpuError> {
+    pub(super) fn experts(&mut self, step: &ExpertStage) -> Result<StageDraft, GpuError> {
         let rows = step.prologue.rows;
         let before = self.program(&step.prologue, Some(step.input))?;
         let input = self.source(&step.prologue, step.input);
@@ -95,7 +95,7 @@ impl Lowering<'_> {
         };
         let flops = |part: &ExpertPart| 2 * (step.slots * part.out * step.k) as u64;
         let flops = Flops::per_row(step.parts.iter().map(flops).sum());
-        Ok(StepDraft { variants, ..StepDraft::of(rows, flops, before) })
+        Ok(StageDraft { variants, ..StageDraft::of(rows, flops, before) })
     }
 
     /// f32 scales of a part's experts, which lie equally far apart among the vectors.
@@ -117,7 +117,7 @@ impl Lowering<'_> {
     }
 
     /// The experts of a part by the bindings that show them: cut by rows where no binding holds one.
-    fn expert_bindings(&self, step: &ExpertStep, part: &ExpertPart) -> Result<Vec<Shown>, GpuError> {
+    fn expert_bindings(&self, step: &ExpertStage, part: &ExpertPart) -> Result<Vec<Shown>, GpuError> {
         let graph = &self.plan.graph;
         let unsupported = |e: usize, why: String| GpuError::Unsupported {
             op: "expert_linear",

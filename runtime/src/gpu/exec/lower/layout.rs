@@ -6,7 +6,7 @@ use crate::{
         exec::arena::ArenaLayout,
         ops::{experts::pair_words, select::scores_len},
     },
-    graph::{Device, Plan, Rows, StepKind},
+    graph::{Device, Plan, Rows, StageKind},
     step::PAGE_TOKENS,
 };
 
@@ -14,7 +14,7 @@ use crate::{
 /// leave room in one binding for an output row at least.
 pub(in super::super) fn lay_out(gpu: &Gpu, plan: &Plan, options: &GpuBackendOptions) -> Result<ArenaLayout, GpuError> {
     let mut scratch = [0, 0];
-    for step in plan.steps.iter().filter(|s| s.device == Device::Gpu) {
+    for step in plan.stages.iter().filter(|s| s.device == Device::Gpu) {
         let Some(program) = step.kind.program() else { continue };
         let kind = &mut scratch[usize::from(program.rows == Rows::Output)];
         *kind = (*kind).max(program.scratch_len());
@@ -34,11 +34,11 @@ pub(in super::super) fn lay_out(gpu: &Gpu, plan: &Plan, options: &GpuBackendOpti
     while layout.max_tokens > 1 && too_many(&layout) {
         layout.max_tokens /= 2;
     }
-    let pairs = |kind: &StepKind| match kind {
-        StepKind::Experts(e) => pair_words(e.slots, e.n_experts, layout.max_tokens),
+    let pairs = |kind: &StageKind| match kind {
+        StageKind::Experts(e) => pair_words(e.slots, e.n_experts, layout.max_tokens),
         _ => 0,
     };
-    layout.pair_words = plan.steps.iter().map(|s| pairs(&s.kind)).max().unwrap_or(0);
+    layout.pair_words = plan.stages.iter().map(|s| pairs(&s.kind)).max().unwrap_or(0);
     if layout.bytes(1) > most {
         return Err(GpuError::Limit {
             adapter: gpu.name().to_owned(),
@@ -54,13 +54,13 @@ pub(in super::super) fn lay_out(gpu: &Gpu, plan: &Plan, options: &GpuBackendOpti
 /// Bytes of the scores that keys are chosen by, for `rows` rows and a longest sequence of `longest` tokens: none as long as
 /// all are chosen.
 pub(in super::super) fn scores_bytes(plan: &Plan, rows: usize, longest: usize) -> u64 {
-    let words = |kind: &StepKind| match kind {
-        StepKind::Select(s) => {
+    let words = |kind: &StageKind| match kind {
+        StageKind::Select(s) => {
             let every = plan.graph.caches()[s.op.cache.0 as usize].every;
             if longest / every > s.op.k { scores_len(rows, longest, every) } else { 0 }
         }
         _ => 0,
     };
-    let steps = plan.steps.iter().filter(|s| s.device == Device::Gpu);
+    let steps = plan.stages.iter().filter(|s| s.device == Device::Gpu);
     4 * steps.map(|s| words(&s.kind)).max().unwrap_or(0) as u64
 }

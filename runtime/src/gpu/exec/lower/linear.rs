@@ -1,7 +1,7 @@
 //! Linears: how their weights are bound, and gated activations that their kernels apply.
 
 use super::{
-    Draft, Lowering, StepDraft,
+    Draft, Lowering, StageDraft,
     calls::{Flops, When},
 };
 use crate::{
@@ -12,7 +12,8 @@ use crate::{
         ops::linear::{self, HeadCall, InputNorm, LinearCall, LinearPart, PartScales},
     },
     graph::{
-        Act, Device, HeadLinearOp, LinearStep, NormKind, ResidualSum, RowInstr, RowOp, Src, StepKind, ValueId, WeightId,
+        Act, Device, HeadLinearOp, LinearStage, NormKind, ResidualSum, RowInstr, RowOp, Src, StageKind, ValueId,
+        WeightId,
     },
 };
 
@@ -21,10 +22,10 @@ impl Lowering<'_> {
     /// it, and write nothing else.
     pub(super) fn linear(
         &mut self,
-        step: &LinearStep,
+        step: &LinearStage,
         gated: Option<Act>,
         sum: Option<ResidualSum>,
-    ) -> Result<StepDraft, GpuError> {
+    ) -> Result<StageDraft, GpuError> {
         let rows = step.prologue.rows;
         let prologue = self.program(&step.prologue, Some(step.input))?;
         let input = self.source(&step.prologue, step.input);
@@ -69,20 +70,20 @@ impl Lowering<'_> {
             Some(h) => 2 * (h.heads * h.input * h.output) as u64,
             None => weights.map(|w| 2 * (w.rows() * w.row_len()) as u64).sum(),
         });
-        Ok(StepDraft { rows, flops, gated, sum, before, variants })
+        Ok(StageDraft { rows, flops, gated, sum, before, variants })
     }
 
     /// The sum behind step `i` that its kernel can make, where one dispatch after the other has the only part, or rows of
     /// it: the kernels add to their first part alone.
-    pub(super) fn sum_with_next(&self, i: usize, step: &LinearStep) -> Result<Option<ResidualSum>, GpuError> {
-        let next = self.plan.steps.get(i + 1).filter(|s| s.device == Device::Gpu);
+    pub(super) fn sum_with_next(&self, i: usize, step: &LinearStage) -> Result<Option<ResidualSum>, GpuError> {
+        let next = self.plan.stages.get(i + 1).filter(|s| s.device == Device::Gpu);
         let Some(sum) = self.sums[i].filter(|_| next.is_some()) else { return Ok(None) };
         let single = self.bindings_of(step)?.iter().all(|(_, parts)| parts.len() == 1);
         Ok(single.then_some(sum))
     }
 
     /// The norm that makes the input, where the prologue is nothing else.
-    fn input_norm(&self, step: &LinearStep) -> Option<InputNorm> {
+    fn input_norm(&self, step: &LinearStage) -> Option<InputNorm> {
         let [RowInstr { op: RowOp::Norm { src, norm }, store: None, .. }] = &step.prologue.instrs[..] else {
             return None;
         };
@@ -99,14 +100,14 @@ impl Lowering<'_> {
     /// The gated activation that step `i`'s kernel can apply to its two outputs, and the place of the first of them,
     /// where the result goes: where the next step begins with it, nothing else reads them, and one binding shows both
     /// weights.
-    pub(super) fn gated_with_next(&self, i: usize, step: &LinearStep) -> Result<Option<(Act, ValueId)>, GpuError> {
+    pub(super) fn gated_with_next(&self, i: usize, step: &LinearStage) -> Result<Option<(Act, ValueId)>, GpuError> {
         let [a, b] = &step.parts[..] else { return Ok(None) };
-        let next = self.plan.steps.get(i + 1).filter(|s| s.device == Device::Gpu);
-        let Some(StepKind::Linear(next)) = next.map(|s| &s.kind) else { return Ok(None) };
+        let next = self.plan.stages.get(i + 1).filter(|s| s.device == Device::Gpu);
+        let Some(StageKind::Linear(next)) = next.map(|s| &s.kind) else { return Ok(None) };
         let first = next.prologue.instrs.first();
         let Some(RowInstr { op: RowOp::GatedAct { act, gate, up }, store: None, .. }) = first else { return Ok(None) };
         let readers =
-            |v: ValueId| self.plan.steps.iter().flat_map(|s| s.kind.reads_and_writes().0).filter(move |r| *r == v);
+            |v: ValueId| self.plan.stages.iter().flat_map(|s| s.kind.reads_and_writes().0).filter(move |r| *r == v);
         let fits = *gate == Src::Value(a.output)
             && *up == Src::Value(b.output)
             && readers(a.output).chain(readers(b.output)).count() == 2
@@ -129,7 +130,7 @@ impl Lowering<'_> {
     }
 
     /// The binding that shows all matrices of a head linear, and the first of them.
-    fn heads_binding(&self, step: &LinearStep, h: &HeadLinearOp) -> Result<(Source, Vec<LinearPart>), GpuError> {
+    fn heads_binding(&self, step: &LinearStage, h: &HeadLinearOp) -> Result<(Source, Vec<LinearPart>), GpuError> {
         let tensor = self.plan.graph.weight(h.weight);
         let windows = self.windows(h.weight, 0..tensor.rows() as u32)?;
         let [window] = &windows[..] else {
@@ -153,7 +154,7 @@ impl Lowering<'_> {
 
     /// The parts of a step by the binding that shows their weights: as few as possible, parts cut by rows where no
     /// binding holds them.
-    fn bindings_of(&self, step: &LinearStep) -> Result<Vec<(Source, Vec<LinearPart>)>, GpuError> {
+    fn bindings_of(&self, step: &LinearStage) -> Result<Vec<(Source, Vec<LinearPart>)>, GpuError> {
         let mut windows = Vec::new();
         for part in &step.parts {
             let tensor = self.plan.graph.weight(part.weight);

@@ -1,4 +1,4 @@
-//! From the steps of a plan to calls of kernels.
+//! From the stages of a plan to calls of kernels.
 
 mod attention;
 mod calls;
@@ -28,10 +28,10 @@ use crate::{
         },
         weights::GpuWeights,
     },
-    graph::{Act, Device, Plan, ResidualSum, RowProgram, Rows, Src, StepKind, ValueId},
+    graph::{Act, Device, Plan, ResidualSum, RowProgram, Rows, Src, StageKind, ValueId},
     step::{KvType, PageBook},
 };
-pub(super) use calls::StepCalls;
+pub(super) use calls::StageCalls;
 use calls::{Flops, When};
 
 /// A call that is not compiled yet.
@@ -43,7 +43,7 @@ struct Draft {
     rows: Rows,
 }
 
-struct StepDraft {
+struct StageDraft {
     rows: Rows,
     flops: Flops,
     gated: Option<Act>,
@@ -52,7 +52,7 @@ struct StepDraft {
     variants: Vec<(When, Vec<Draft>)>,
 }
 
-impl StepDraft {
+impl StageDraft {
     /// The same calls for any number of rows.
     fn of(rows: Rows, flops: Flops, before: Vec<Draft>) -> Self {
         Self { rows, flops, gated: None, sum: None, before, variants: Vec::new() }
@@ -75,7 +75,7 @@ pub(super) struct Lowering<'a> {
     pub vectors: Vec<f32>,
     /// First element in `vectors`, by weight.
     vector_at: Vec<u32>,
-    steps: Vec<StepDraft>,
+    steps: Vec<StageDraft>,
     /// By step: the sum behind it that its kernel can make.
     sums: Vec<Option<ResidualSum>>,
     /// The route that the pairs on the device are of, at this place of the plan.
@@ -123,11 +123,11 @@ impl<'a> Lowering<'a> {
         // Set where the step before has made what this step's program begins with.
         let mut begun: Option<ValueId> = None;
         let mut states = lowering.begin_states();
-        for (i, step) in plan.steps.iter().enumerate() {
+        for (i, step) in plan.stages.iter().enumerate() {
             let made = begun.take();
             if step.device != Device::Gpu {
                 // Another device's.
-                lowering.steps.push(StepDraft::of(Rows::Token, Flops::default(), Vec::new()));
+                lowering.steps.push(StageDraft::of(Rows::Token, Flops::default(), Vec::new()));
                 continue;
             }
             let kind = match made {
@@ -135,22 +135,22 @@ impl<'a> Lowering<'a> {
                 None => Cow::Borrowed(&step.kind),
             };
             let mut draft = match &*kind {
-                StepKind::Rows(program) => {
+                StageKind::Rows(program) => {
                     let before = lowering.program(program, None)?;
-                    StepDraft::of(program.rows, Flops::default(), before)
+                    StageDraft::of(program.rows, Flops::default(), before)
                 }
-                StepKind::Linear(linear) => {
+                StageKind::Linear(linear) => {
                     let gated = lowering.gated_with_next(i, linear)?;
                     let sum = if gated.is_none() { lowering.sum_with_next(i, linear)? } else { None };
                     begun = gated.map(|(_, value)| value).or(sum.map(|s| s.sum));
                     lowering.linear(linear, gated.map(|(act, _)| act), sum)?
                 }
-                StepKind::Experts(experts) => lowering.experts(experts)?,
-                StepKind::Select(select) => lowering.select(&step.name, select)?,
-                StepKind::Pool(pool) => lowering.pool(&step.name, pool)?,
-                StepKind::Attention(attention) => lowering.attention(&step.name, attention)?,
-                StepKind::ShortConv(conv) => lowering.short_conv(conv),
-                StepKind::GatedDelta(delta) => lowering.gated_delta(&step.name, delta)?,
+                StageKind::Experts(experts) => lowering.experts(experts)?,
+                StageKind::Select(select) => lowering.select(&step.name, select)?,
+                StageKind::Pool(pool) => lowering.pool(&step.name, pool)?,
+                StageKind::Attention(attention) => lowering.attention(&step.name, attention)?,
+                StageKind::ShortConv(conv) => lowering.short_conv(conv),
+                StageKind::GatedDelta(delta) => lowering.gated_delta(&step.name, delta)?,
             };
             // With the first step.
             draft.before.splice(..0, states.drain(..));
@@ -166,7 +166,7 @@ impl<'a> Lowering<'a> {
         memory: &Memory,
         weights: &GpuWeights,
         others: &[&Kernel],
-    ) -> Result<Vec<StepCalls>, GpuError> {
+    ) -> Result<Vec<StageCalls>, GpuError> {
         let drafts = || self.steps.iter().flat_map(|s| s.before.iter().chain(s.variants.iter().flat_map(|(_, c)| c)));
         let mut kernels: Vec<&Kernel> = Vec::new();
         for kernel in drafts().map(|draft| &draft.kernel).chain(others.iter().copied()) {
@@ -196,7 +196,7 @@ impl<'a> Lowering<'a> {
             let group = bind(gpu, &pipeline, &draft.sources, memory, weights);
             Call { pipeline, sources: draft.sources.clone(), group, grid: draft.grid, rows: draft.rows }
         };
-        let steps = self.steps.iter().map(|step| StepCalls {
+        let steps = self.steps.iter().map(|step| StageCalls {
             rows: step.rows,
             flops: step.flops,
             gated: step.gated,

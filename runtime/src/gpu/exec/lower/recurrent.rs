@@ -1,9 +1,9 @@
 //! Steps that have a per-sequence state.
 
-use super::{Draft, Lowering, StepDraft, calls::Flops};
+use super::{Draft, Lowering, StageDraft, calls::Flops};
 use crate::{
     gpu::{GpuError, exec::arena::Source, ops::recurrent},
-    graph::{Device, GatedDeltaStep, Rows, ShortConvStep, StateId},
+    graph::{Device, GatedDeltaStage, Rows, ShortConvStage, StateId},
 };
 
 impl Lowering<'_> {
@@ -19,22 +19,22 @@ impl Lowering<'_> {
         drafts
     }
 
-    pub(super) fn short_conv(&mut self, step: &ShortConvStep) -> StepDraft {
+    pub(super) fn short_conv(&mut self, step: &ShortConvStage) -> StageDraft {
         let width = self.plan.graph.value(step.input).width;
         let weight = self.vector_at[step.op.weight.0 as usize];
         let places = [step.input, step.output].map(|v| self.value(v));
         let dispatch = recurrent::short_conv(self.gpu.caps(), &step.op, width, weight, places);
         let before = vec![self.draft(dispatch, &[Source::State(step.op.state)])];
-        StepDraft::of(Rows::Token, Flops::default(), before)
+        StageDraft::of(Rows::Token, Flops::default(), before)
     }
 
-    pub(super) fn gated_delta(&mut self, name: &str, step: &GatedDeltaStep) -> Result<StepDraft, GpuError> {
+    pub(super) fn gated_delta(&mut self, name: &str, step: &GatedDeltaStage) -> Result<StageDraft, GpuError> {
         let [qkv, b, a] = step.inputs.map(|v| self.value(v));
         let vectors = [step.op.decay, step.op.dt_bias].map(|w| self.vector_at[w.0 as usize]);
         let places = [qkv, b, a, self.value(step.output)];
         let dispatch = recurrent::gated_delta(self.gpu.caps(), name, &step.op, vectors, places)?;
         let before = vec![self.draft(dispatch, &[Source::State(step.op.state)])];
         let flops = Flops::per_row(7 * step.op.state_elements().unwrap_or(0) as u64);
-        Ok(StepDraft::of(Rows::Token, flops, before))
+        Ok(StageDraft::of(Rows::Token, flops, before))
     }
 }

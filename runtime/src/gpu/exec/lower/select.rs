@@ -1,17 +1,17 @@
 //! The choice of keys, and the pooling of blocks.
 
-use super::{Lowering, StepDraft, calls::Flops};
+use super::{Lowering, StageDraft, calls::Flops};
 use crate::{
     gpu::{
         GpuError,
         exec::arena::Source,
         ops::select::{self, CachedRows},
     },
-    graph::{CacheId, PoolStep, Rows, SelectStep},
+    graph::{CacheId, PoolStage, Rows, SelectStage},
 };
 
 impl Lowering<'_> {
-    pub(super) fn select(&mut self, name: &str, step: &SelectStep) -> Result<StepDraft, GpuError> {
+    pub(super) fn select(&mut self, name: &str, step: &SelectStage) -> Result<StageDraft, GpuError> {
         let cache = self.cached_rows(step.op.cache);
         let inputs = step.inputs.map(|v| self.value(v));
         let made = select::choice(self.gpu.caps(), name, &step.op, &cache, inputs, self.value(step.output))?;
@@ -23,17 +23,17 @@ impl Lowering<'_> {
         ];
         let per_key = (2 * step.op.n_heads * step.op.head_dim / cache.spec.every) as u64;
         let flops = Flops { per_key, ..Flops::default() };
-        Ok(StepDraft::of(Rows::Token, flops, before))
+        Ok(StageDraft::of(Rows::Token, flops, before))
     }
 
-    pub(super) fn pool(&mut self, name: &str, step: &PoolStep) -> Result<StepDraft, GpuError> {
+    pub(super) fn pool(&mut self, name: &str, step: &PoolStage) -> Result<StageDraft, GpuError> {
         let cache = self.cached_rows(step.op.cache);
         let places = (step.inputs.map(|v| self.value(v)), self.value(step.output));
         let bias = self.vector_at[step.op.bias.0 as usize];
         let made = select::pool(self.gpu.caps(), name, &step.op, &cache, bias, places)?;
         let kv = Source::Kv(step.op.cache.0 as usize);
         let before = made.into_iter().map(|dispatch| self.draft(dispatch, &[kv])).collect();
-        Ok(StepDraft::of(Rows::Token, Flops::default(), before))
+        Ok(StageDraft::of(Rows::Token, Flops::default(), before))
     }
 
     fn cached_rows(&self, cache: CacheId) -> CachedRows {

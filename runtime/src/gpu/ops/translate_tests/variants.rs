@@ -16,9 +16,9 @@ use crate::{
         },
     },
     graph::{
-        Act, AttentionOp, AttentionStep, CacheId, GatedDeltaOp, Graph, GraphBuilder, HeadOp, HyperOp, NormKind, NormOp,
-        PositionScale, RopeFreqs, RopeId, RopeLayout, RopeSpec, RowInstr, RowOp, RowProgram, Rows, ShortConvOp, Src,
-        StateId, StreamOp, ValueId, WeightId,
+        Act, AttentionOp, AttentionStage, CacheId, GatedDeltaOp, Graph, GraphBuilder, HeadOp, HyperOp, NormKind,
+        NormOp, PositionScale, RopeFreqs, RopeId, RopeLayout, RopeSpec, RowInstr, RowOp, RowProgram, Rows, ShortConvOp,
+        Src, StateId, StreamOp, ValueId, WeightId,
     },
     quant::DType,
     step::KvType,
@@ -447,7 +447,7 @@ fn step_kernels(
         kv,
         vector: &|id| 4 * id.0,
     };
-    let step = AttentionStep {
+    let step = AttentionStage {
         op,
         inputs: [ValueId(0), ValueId(1), ValueId(2)],
         blocks: blocks.map(|_| ValueId(4)),

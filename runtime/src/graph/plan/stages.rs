@@ -1,14 +1,14 @@
-//! The kinds of step.
+//! The kinds of stage.
 
 use super::{RowProgram, Src};
 use crate::graph::experts::ExpertLinearOp;
 use crate::graph::{
     attention::{AttentionOp, HeadLinearOp, PoolOp, SelectOp},
     op::{CacheId, NormOp, PositionScale, RopeId, StateId, ValueId, WeightId},
-    recurrent::{GatedDeltaStep, ShortConvStep},
+    recurrent::{GatedDeltaStage, ShortConvStage},
 };
 
-/// One weight of a linear step.
+/// One weight of a linear stage.
 #[derive(Clone, Debug)]
 pub struct LinearPart {
     /// `[out, k]`.
@@ -21,7 +21,7 @@ pub struct LinearPart {
 
 /// Linears over one input.
 #[derive(Clone, Debug)]
-pub struct LinearStep {
+pub struct LinearStage {
     /// Runs before; makes the input unless that lies in the arena.
     pub prologue: RowProgram,
     /// The input.
@@ -34,7 +34,7 @@ pub struct LinearStep {
     pub heads: Option<HeadLinearOp>,
 }
 
-/// One weight of an experts step.
+/// One weight of an experts stage.
 #[derive(Clone, Debug)]
 pub struct ExpertPart {
     /// The weights.
@@ -47,7 +47,7 @@ pub struct ExpertPart {
 
 /// Linears by experts over one input.
 #[derive(Clone, Debug)]
-pub struct ExpertStep {
+pub struct ExpertStage {
     /// Runs before; makes input and route unless they lie in the arena.
     pub prologue: RowProgram,
     /// The input.
@@ -66,7 +66,7 @@ pub struct ExpertStep {
     pub parts: Vec<ExpertPart>,
 }
 
-impl ExpertStep {
+impl ExpertStage {
     /// Inputs that a row has.
     pub fn inputs(&self) -> usize {
         if self.per_slot { self.slots } else { 1 }
@@ -86,7 +86,7 @@ pub enum HeadOp {
 
 /// Attention with what precedes it head by head.
 #[derive(Clone, Debug)]
-pub struct AttentionStep {
+pub struct AttentionStage {
     /// Geometry and mask.
     pub op: AttentionOp,
     /// Query, key and value rows as the linears made them; the key twice where values are parts of keys.
@@ -104,7 +104,7 @@ pub struct AttentionStep {
 
 /// The choice of keys to attend to.
 #[derive(Clone, Debug)]
-pub struct SelectStep {
+pub struct SelectStage {
     /// Geometry.
     pub op: SelectOp,
     /// Index queries, index keys, weights of index heads.
@@ -115,7 +115,7 @@ pub struct SelectStep {
 
 /// The pooling of blocks of tokens.
 #[derive(Clone, Debug)]
-pub struct PoolStep {
+pub struct PoolStage {
     /// What to compute.
     pub op: PoolOp,
     /// Rows and gates.
@@ -124,29 +124,29 @@ pub struct PoolStep {
     pub output: ValueId,
 }
 
-/// What a step computes.
+/// What a stage computes.
 #[derive(Clone, Debug)]
-pub enum StepKind {
+pub enum StageKind {
     /// A row program on its own.
     Rows(RowProgram),
     /// Linears with their row program.
-    Linear(LinearStep),
+    Linear(LinearStage),
     /// Linears by experts with their row program.
-    Experts(ExpertStep),
+    Experts(ExpertStage),
     /// The choice of keys.
-    Select(SelectStep),
+    Select(SelectStage),
     /// The pooling of blocks of tokens.
-    Pool(PoolStep),
+    Pool(PoolStage),
     /// Attention.
-    Attention(AttentionStep),
+    Attention(AttentionStage),
     /// A convolution over tokens.
-    ShortConv(ShortConvStep),
+    ShortConv(ShortConvStage),
     /// A gated delta rule.
-    GatedDelta(GatedDeltaStep),
+    GatedDelta(GatedDeltaStage),
 }
 
-impl StepKind {
-    /// Values of the arena that the step reads and writes.
+impl StageKind {
+    /// Values of the arena that the stage reads and writes.
     pub fn reads_and_writes(&self) -> (Vec<ValueId>, Vec<ValueId>) {
         let (mut reads, mut writes) = (Vec::new(), Vec::new());
         let mut program = |p: &RowProgram| {
@@ -160,15 +160,15 @@ impl StepKind {
             }
         };
         match self {
-            StepKind::Rows(p) => program(p),
-            StepKind::Linear(l) => {
+            StageKind::Rows(p) => program(p),
+            StageKind::Linear(l) => {
                 program(&l.prologue);
                 if let Src::Value(v) = l.input {
                     reads.push(v);
                 }
                 writes.extend(l.parts.iter().map(|p| p.output));
             }
-            StepKind::Experts(e) => {
+            StageKind::Experts(e) => {
                 program(&e.prologue);
                 reads.extend([e.input, e.route].into_iter().filter_map(|s| match s {
                     Src::Value(v) => Some(v),
@@ -176,25 +176,25 @@ impl StepKind {
                 }));
                 writes.extend(e.parts.iter().map(|p| p.output));
             }
-            StepKind::Select(s) => {
+            StageKind::Select(s) => {
                 reads.extend(s.inputs);
                 writes.push(s.output);
             }
-            StepKind::Pool(p) => {
+            StageKind::Pool(p) => {
                 reads.extend(p.inputs);
                 writes.push(p.output);
             }
-            StepKind::Attention(a) => {
+            StageKind::Attention(a) => {
                 reads.extend(a.inputs);
                 reads.extend(a.blocks);
                 reads.extend(a.selected);
                 writes.push(a.output);
             }
-            StepKind::ShortConv(c) => {
+            StageKind::ShortConv(c) => {
                 reads.push(c.input);
                 writes.push(c.output);
             }
-            StepKind::GatedDelta(d) => {
+            StageKind::GatedDelta(d) => {
                 reads.extend(d.inputs);
                 writes.push(d.output);
             }
@@ -202,14 +202,14 @@ impl StepKind {
         (reads, writes)
     }
 
-    /// The row program that the step is, or begins with.
+    /// The row program that the stage is, or begins with.
     pub fn program(&self) -> Option<&RowProgram> {
         match self {
-            StepKind::Rows(p) => Some(p),
-            StepKind::Linear(l) => Some(&l.prologue),
-            StepKind::Experts(e) => Some(&e.prologue),
-            StepKind::Select(_) | StepKind::Pool(_) | StepKind::Attention(_) => None,
-            StepKind::ShortConv(_) | StepKind::GatedDelta(_) => None,
+            StageKind::Rows(p) => Some(p),
+            StageKind::Linear(l) => Some(&l.prologue),
+            StageKind::Experts(e) => Some(&e.prologue),
+            StageKind::Select(_) | StageKind::Pool(_) | StageKind::Attention(_) => None,
+            StageKind::ShortConv(_) | StageKind::GatedDelta(_) => None,
         }
     }
 
@@ -222,12 +222,12 @@ impl StepKind {
             Src::Value(_) => {}
         };
         let program = match &mut self {
-            StepKind::Rows(p) => p,
-            StepKind::Linear(l) => {
+            StageKind::Rows(p) => p,
+            StageKind::Linear(l) => {
                 moved(&mut l.input);
                 &mut l.prologue
             }
-            StepKind::Experts(e) => {
+            StageKind::Experts(e) => {
                 moved(&mut e.input);
                 moved(&mut e.route);
                 &mut e.prologue
@@ -243,28 +243,28 @@ impl StepKind {
     pub fn matrices(&self) -> Vec<WeightId> {
         let tables = self.program().map_or(&[][..], |p| &p.instrs).iter().filter_map(|i| i.op.table());
         let parts: Vec<WeightId> = match self {
-            StepKind::Linear(l) => l.parts.iter().map(|p| p.weight).collect(),
-            StepKind::Experts(e) => e.parts.iter().flat_map(|p| p.op.experts.iter().copied()).collect(),
+            StageKind::Linear(l) => l.parts.iter().map(|p| p.weight).collect(),
+            StageKind::Experts(e) => e.parts.iter().flat_map(|p| p.op.experts.iter().copied()).collect(),
             _ => Vec::new(),
         };
         tables.chain(parts).collect()
     }
 
-    /// The per-sequence state that the step uses.
+    /// The per-sequence state that the stage uses.
     pub fn state(&self) -> Option<StateId> {
         match self {
-            StepKind::ShortConv(c) => Some(c.op.state),
-            StepKind::GatedDelta(d) => Some(d.op.state),
+            StageKind::ShortConv(c) => Some(c.op.state),
+            StageKind::GatedDelta(d) => Some(d.op.state),
             _ => None,
         }
     }
 
-    /// The caches of keys and values that the step uses.
+    /// The caches of keys and values that the stage uses.
     pub fn caches(&self) -> [Option<CacheId>; 2] {
         match self {
-            StepKind::Attention(a) => [Some(a.op.cache), a.op.blocks],
-            StepKind::Select(s) => [Some(s.op.cache), None],
-            StepKind::Pool(p) => [Some(p.op.cache), None],
+            StageKind::Attention(a) => [Some(a.op.cache), a.op.blocks],
+            StageKind::Select(s) => [Some(s.op.cache), None],
+            StageKind::Pool(p) => [Some(p.op.cache), None],
             _ => [None, None],
         }
     }
@@ -272,14 +272,14 @@ impl StepKind {
     /// Kind in dumps and profiles.
     pub fn name(&self) -> &'static str {
         match self {
-            StepKind::Rows(_) => "rows",
-            StepKind::Linear(_) => "linear",
-            StepKind::Experts(_) => "experts",
-            StepKind::Select(_) => "select",
-            StepKind::Pool(_) => "pool",
-            StepKind::Attention(_) => "attention",
-            StepKind::ShortConv(_) => "short_conv",
-            StepKind::GatedDelta(_) => "gated_delta",
+            StageKind::Rows(_) => "rows",
+            StageKind::Linear(_) => "linear",
+            StageKind::Experts(_) => "experts",
+            StageKind::Select(_) => "select",
+            StageKind::Pool(_) => "pool",
+            StageKind::Attention(_) => "attention",
+            StageKind::ShortConv(_) => "short_conv",
+            StageKind::GatedDelta(_) => "gated_delta",
         }
     }
 }
