@@ -4,7 +4,8 @@ pub mod arch;
 mod buffer;
 mod error;
 mod exec;
-#[cfg(test)]
+// GPU tests compute the same cases.
+#[cfg(all(test, feature = "gpu"))]
 pub(crate) use exec::experts_tests;
 mod kv;
 pub mod ops;

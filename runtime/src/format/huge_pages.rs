@@ -255,7 +255,7 @@ mod tests {
 
     /// A file that was just written, and its bytes.
     fn written() -> (tempfile::NamedTempFile, Vec<u8>) {
-        let bytes: Vec<u8> = (0..LEN).map(|i| (i * 31 >> 7) as u8).collect();
+        let bytes: Vec<u8> = (0..LEN).map(|i| ((i * 31) >> 7) as u8).collect();
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&bytes).unwrap();
         (file, bytes)
