@@ -15,18 +15,25 @@ pub struct RandomBlocks {
 }
 
 impl RandomBlocks {
-    /// Values spread evenly between the two of `range`, as `dtype` rounds them.
+    /// Values spread evenly between the two of `range`, as `dtype` rounds them; of a format whose scales lie elsewhere, all
+    /// of its elements, equally often.
     ///
     /// # Errors
-    /// A format that cannot be written.
+    /// Another format that cannot be written.
     pub fn new(dtype: DType, range: [f32; 2], seed: u64) -> Result<Self, RowError> {
         let mut random = SplitMix(seed);
+        let block_bytes = dtype.block_bytes();
+        let run_bytes = (RUN / dtype.block_len()).max(1) * block_bytes;
+        if dtype.format().encode.is_none() && dtype.format().scales.is_empty() {
+            // Blocks that hold no scale: any bits are elements, and as many as there are values.
+            let bytes = (0..ELEMENTS / dtype.block_len() * block_bytes).map(|_| random.next() as u8).collect();
+            return Ok(Self { bytes, run_bytes, block_bytes });
+        }
         let values: Vec<f32> = (0..ELEMENTS).map(|_| range[0] + (range[1] - range[0]) * random.unit()).collect();
         let mut bytes = Vec::new();
         // Blocks of all formats divide the stock.
         dtype.encode_row(&values, &mut bytes)?;
-        let block_bytes = dtype.block_bytes();
-        Ok(Self { bytes, run_bytes: (RUN / dtype.block_len()).max(1) * block_bytes, block_bytes })
+        Ok(Self { bytes, run_bytes, block_bytes })
     }
 
     /// Fills `out`, whole blocks, by what `seed` draws.
