@@ -143,6 +143,16 @@ fn tokens_that_a_file_beside_tokenizer_model_adds_have_its_ids() {
     assert_eq!(encode(&folder.loaded(), "ab<|user|>ab"), [265, 268, 263], "a space only at the start");
 }
 
+/// transformers cuts added tokens out before sentencepiece sees the text, whether they are special or not.
+#[test]
+fn an_added_token_that_is_not_special_has_no_space_before_it() {
+    let folder = Folder::new(&[("added_tokens.json", r#"{"<|im_start|>": 268, "<END>": 269}"#)]);
+    folder.write("tokenizer.model", sentencepiece_model(2, 0));
+    let t = folder.loaded();
+    assert_eq!(t.token_kind(269), Some(TokenKind::UserDefined));
+    assert_eq!(encode(&t, "<|im_start|><END>ab<END>"), [268, 269, 265, 269]);
+}
+
 #[test]
 fn a_name_without_an_id_gets_the_one_that_a_file_says_for_what_it_is() {
     let folder = Folder::new(&[

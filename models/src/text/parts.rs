@@ -7,7 +7,7 @@ use super::merge::Merger;
 use super::pipeline::Pipeline;
 use super::special::{Fragment, SpecialSplit};
 use super::spm::{PieceTable, SpacePrefix};
-use super::vocab::{TokenKind, Vocab};
+use super::vocab::Vocab;
 
 /// The ways to encode.
 #[derive(Debug)]
@@ -47,15 +47,15 @@ impl Encoder {
                 let mut space_next = pieces.prefix != SpacePrefix::Never;
                 special.split(text, parse_special, |fragment| match fragment {
                     Fragment::Token(id) => {
-                        let control = vocab.kind(id) != Some(TokenKind::UserDefined);
-                        if space_next && !control && pieces.prefix == SpacePrefix::AfterControl {
+                        let in_text = pieces.is_part_of_text(vocab, id);
+                        if space_next && in_text && pieces.prefix == SpacePrefix::AfterControl {
                             // The prefix goes in front of the whole text, even where that starts with a token.
                             pieces.encode(vocab, "", true, &mut merger, out);
                         }
                         space_next = match pieces.prefix {
                             SpacePrefix::Never | SpacePrefix::AtStart => false,
                             SpacePrefix::AfterEveryToken => true,
-                            SpacePrefix::AfterControl => control,
+                            SpacePrefix::AfterControl => !in_text,
                         };
                         out.push(id);
                     }

@@ -19,7 +19,7 @@ pub(crate) enum SpacePrefix {
     AtStart,
     /// Before the first text and after every token cut out of the text (llama.cpp).
     AfterEveryToken,
-    /// Before the first text and after control tokens: user-defined pieces are part of the text (sentencepiece).
+    /// Before the first text and after tokens cut out of it: user-defined pieces are part of the text (sentencepiece).
     AfterControl,
 }
 
@@ -46,6 +46,8 @@ pub(crate) struct PieceTable {
     /// The token of each byte, [`NONE`] if the vocabulary has none.
     byte_ids: [u32; 256],
     unknown: u32,
+    /// Ids below this are pieces of the model itself; files beside it add the others.
+    n_pieces: usize,
     pub(crate) prefix: SpacePrefix,
 }
 
@@ -53,8 +55,9 @@ impl PieceTable {
     /// `scores` has one number a token, `unknown` is [`NONE`] where the vocabulary has no such token.
     pub(crate) fn new(vocab: &Vocab, scores: impl Iterator<Item = f32>, unknown: u32, prefix: SpacePrefix) -> Self {
         let mut ranks: Vec<u32> = scores.map(rank_of).take(vocab.len()).collect();
+        let n_pieces = ranks.len();
         ranks.resize(vocab.len(), u32::MAX);
-        Self::with(vocab, TextIndex::new(vocab), Order::Ranks(ranks), unknown, prefix)
+        Self { n_pieces, ..Self::with(vocab, TextIndex::new(vocab), Order::Ranks(ranks), unknown, prefix) }
     }
 
     /// The encoder by published merges, `left right` with visible spaces, in order of rank.
@@ -76,7 +79,13 @@ impl PieceTable {
                 byte_ids[*byte as usize] = id;
             }
         }
-        Self { index, order, byte_ids, unknown, prefix }
+        Self { index, order, byte_ids, unknown, n_pieces: vocab.len(), prefix }
+    }
+
+    /// Whether sentencepiece sees token `id` as part of the text: user-defined pieces of its own. What files beside the
+    /// model add is cut out before.
+    pub(crate) fn is_part_of_text(&self, vocab: &Vocab, id: u32) -> bool {
+        vocab.kind(id) == Some(TokenKind::UserDefined) && (id as usize) < self.n_pieces
     }
 
     /// Appends the ids of `text`, which holds no special tokens; `space_first` puts a space in front of it.
