@@ -220,6 +220,8 @@ fn vocab_json_and_merges_txt_are_cut_as_the_class_says() {
     folder.write("tokenizer_config.json", r#"{"add_prefix_space": true, "bos_token": "</s>", "add_bos_token": true}"#);
     let t = Tokenizer::from_path(folder.0.path().join("vocab.json")).expect("a tokenizer");
     assert_eq!(t.encode("a", true, true).expect("encoding"), [8, 7]);
+    folder.write("merges.txt", "1 2\n1 2 3\n");
+    assert!(folder.error().contains("merges.txt") && folder.error().contains("line 2"));
     folder.write("vocab.json", r#"{"a": 0, "b": 0}"#);
     assert!(folder.error().contains("both have the id 0"));
 }

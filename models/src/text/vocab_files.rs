@@ -41,7 +41,12 @@ pub(crate) fn load(folder: &Path, files: &mut SideFiles) -> Result<Parts> {
         }
     }
     let header = |(i, line): &(usize, &str)| line.is_empty() || (*i == 0 && line.starts_with("#version"));
-    let merges: Vec<&str> = merges.lines().enumerate().filter(|line| !header(line)).map(|line| line.1).collect();
+    let lines = || merges.lines().enumerate().filter(|line| !header(line));
+    if let Some((i, line)) = lines().find(|(_, line)| line.split_whitespace().count() != 2) {
+        let reason = format!("line {} is `{line}`, which is no pair of pieces; fetch the file again", i + 1);
+        return Err(TextError::broken(path.display().to_string(), reason));
+    }
+    let merges: Vec<&str> = lines().map(|line| line.1).collect();
     let (pre, kind) = PreSplit::named(pre_tokenizer(&files.class, &files.model_type))?;
     let rules = WordRules { nfc: kind.nfc, add_space: files.add_prefix_space == Some(true), ..WordRules::default() };
     let encoder = BytePairs::new(&vocab, merges.into_iter(), pre, rules);
