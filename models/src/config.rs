@@ -167,6 +167,9 @@ impl<'a> Config<'a> {
 
     /// What a norm adds to the mean square: a finite number that is not negative.
     pub fn epsilon(&self, key: Key) -> Result<Option<f32>, Error> {
+        if self.json().and_then(|config| config.get(key.hf)).is_some_and(Json::is_null) {
+            return Err(self.error(key, "should be a finite number and is null"));
+        }
         match self.f32(key)? {
             Some(eps) if eps < 0.0 => Err(self.error(key, format!("should not be negative and is {eps:e}"))),
             eps => Ok(eps),

@@ -217,6 +217,7 @@ fn configurations_that_lie_are_refused() {
         ("llama2", "rms_norm_eps", json!(true), &["rms_norm_eps", "true"]),
         ("phi2", "layer_norm_eps", json!(-1.0), &["layer_norm_eps", "-1"]),
         ("gemma4", "rms_norm_eps", json!([1e-6]), &["rms_norm_eps"]),
+        ("llama2", "rms_norm_eps", Value::Null, &["rms_norm_eps", "null"]),
     ];
     for (name, key, value, expected) in cases {
         let folder = Fixture::load(name).changed(set(key, value.clone()));
