@@ -230,6 +230,12 @@ fn configurations_that_lie_are_refused() {
     let path = without("untied", "lm_head.weight");
     assert_refused("no head", path.path(), &["tie_word_embeddings", "lm_head.weight"]);
     assert_refused("no embedding", without("untied", "model.embed_tokens.weight").path(), &["embed_tokens.weight"]);
+    // Llama's configuration ties nothing unless it says so.
+    let silent = llama.edited(
+        |c| drop(c.as_object_mut().expect("an object").remove("tie_word_embeddings")),
+        |t| drop(t.remove("model.embed_tokens.weight").expect("it")),
+    );
+    assert_refused("no embedding", silent.path(), &["tie_word_embeddings", "embed_tokens.weight"]);
     let folder = llama.edited(|_| {}, |t| drop(t.insert("lm_head.weight".into(), Stored::zeros(&[256, 96]))));
     assert_refused("a short head", folder.path(), &["lm_head.weight", "[256, 96]", "[320, 96]"]);
     let folder =

@@ -58,15 +58,18 @@ impl Loader<'_> {
             false => self.find_head(&shape)?,
         };
         let (name, weight) = match own {
+            Some((name, _))
+                if name == b.graph().weight_name(embedding) && !self.gguf && !tied && !self.wrapper_ties()? =>
+            {
+                return Err(self.without(&self.embedding_name(), "embedding table"));
+            }
             Some((name, tensor)) => {
                 self.check_shape(&name, &tensor, &shape)?;
                 let weight = b.weight(&name, tensor);
                 (name, weight)
             }
-            None if tied || self.gguf || Config::new(self.checkpoint)?.tied_by_wrapper() => {
-                (self.head_names()[0].to_owned(), embedding)
-            }
-            None => return Err(self.without_head()),
+            None if tied || self.gguf || self.wrapper_ties()? => (self.head_names()[0].to_owned(), embedding),
+            None => return Err(self.without(self.head, "head")),
         };
         let name = name.replace(".weight", ".bias");
         let Some(bias) = self.checkpoint.find(&name)? else { return Ok((weight, None)) };
@@ -127,12 +130,17 @@ impl Loader<'_> {
         Err(c.error(VOCAB_SIZE, format!("is {said}, and tensor `{name}` has the shape {:?}", table.shape())))
     }
 
-    fn without_head(&self) -> Error {
-        match self.checkpoint.missing(self.head) {
+    fn wrapper_ties(&self) -> Result<bool, Error> {
+        Ok(Config::new(self.checkpoint)?.tied_by_wrapper())
+    }
+
+    /// The error for a checkpoint that is not tied and has one matrix.
+    fn without(&self, name: &str, what: &str) -> Error {
+        match self.checkpoint.missing(name) {
             FormatError::MissingTensor { path, tensor } => Error::Config {
                 path: path.display().to_string(),
                 key: TIED.hf.into(),
-                what: format!("does not tie the head to the embedding table, and the file has no head `{tensor}`"),
+                what: format!("does not tie the head to the embedding table, and the file has no {what} `{tensor}`"),
             },
             other => other.into(),
         }
