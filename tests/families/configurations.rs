@@ -186,6 +186,7 @@ fn configurations_that_lie_are_refused() {
         ("qwen3", "n_routed_experts", json!(8), &["n_routed_experts"]),
         ("deepseek-v3", "n_routed_experts", json!(64), &["mlp.gate", "[64]"]),
         ("deepseek-v3", "n_shared_experts", json!(3), &["shared_experts"]),
+        ("deepseek-v3", "n_shared_experts", json!(0), &["n_shared_experts", "mlp.shared_experts."]),
         ("llama2", "attention_bias", json!(true), &["attention_bias", "lacks", Q_BIAS]),
         ("qwen3", "attention_bias", json!(true), &["attention_bias", "lacks", Q_BIAS]),
         ("llama2", "mlp_bias", json!(true), &["mlp_bias", "lacks", "gate_proj.bias"]),
@@ -236,6 +237,8 @@ fn configurations_that_lie_are_refused() {
         |t| drop(t.remove("model.embed_tokens.weight").expect("it")),
     );
     assert_refused("no embedding", silent.path(), &["tie_word_embeddings", "embed_tokens.weight"]);
+    let folder = llama.edited(|_| {}, |t| drop(t.insert("lm_head.bias".into(), Stored::zeros(&[320]))));
+    assert_refused("a bias of the head", folder.path(), &["lm_head.bias"]);
     let folder = llama.edited(|_| {}, |t| drop(t.insert("lm_head.weight".into(), Stored::zeros(&[256, 96]))));
     assert_refused("a short head", folder.path(), &["lm_head.weight", "[256, 96]", "[320, 96]"]);
     let folder =
@@ -355,6 +358,8 @@ fn gguf_keys_that_lie_are_refused() {
         (EPS, (-1e-5f32).into(), "-1e-5"),
         (EPS, "1e-5".into(), "a string"),
         ("rope.freq_base", f32::INFINITY.into(), "inf"),
+        ("attention.value_length", 8u32.into(), "is 8"),
+        ("attention.value_length", (-16i32).into(), "i32 -16"),
     ];
     for (key, value, expected) in cases {
         let (_temp, path) = fixture.edited_gguf(GgufEdit::put(key, value));

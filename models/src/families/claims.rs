@@ -53,6 +53,51 @@ pub(super) fn quantisation(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<()
     Err(c.error(METHOD, what))
 }
 
+/// Refuses GGUF metadata that gives values another size than keys, but in latent attention, which has both.
+///
+/// # Errors
+/// The size of the values.
+pub(super) fn values(c: &Config<'_>) -> Result<(), Error> {
+    const LENGTHS: [Key; 2] = [key("attention.key_length", ""), key("attention.value_length", "")];
+    if !c.is_gguf() || c.has(key("attention.kv_lora_rank", "")) {
+        return Ok(());
+    }
+    match LENGTHS.map(|key| c.usize(key)) {
+        [Ok(Some(of_keys)), Ok(Some(n))] if n != of_keys => Err(c.error(
+            LENGTHS[1],
+            format!("is {n}, and that of keys is {of_keys}, which is not supported for this family"),
+        )),
+        [_, Err(error)] => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a file with a shared expert in a layer where the graph has none.
+///
+/// # Errors
+/// The first such tensor.
+pub(super) fn shared_experts(c: &Config<'_>, graph: &Graph, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let n = c.require_usize(LAYERS)?;
+    let prefix = layer_prefix(c, checkpoint);
+    let used: HashSet<&str> = graph.weights().map(|(name, _)| whole_name(name)).collect();
+    let of_shared = |name: &str| {
+        let marked = name.contains("shared_expert") || name.contains("_shexp.");
+        marked && name.ends_with(".weight") && layer_of(name, &prefix).is_some_and(|(layer, _)| layer < n)
+    };
+    match checkpoint.tensors().find(|t| of_shared(t.name) && !used.contains(t.name)) {
+        Some(t) => {
+            let key = key("expert_shared_count", "n_shared_experts");
+            Err(c.error(key, format!("gives no shared expert to a layer, and the file has the tensor `{}`", t.name)))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The name of the file's tensor that a weight is, or is rows of: these stand behind the name.
+fn whole_name(weight: &str) -> &str {
+    weight.split('[').next().unwrap_or(weight)
+}
+
 /// The layer that a tensor belongs to, and its name within.
 fn layer_of<'n>(name: &'n str, prefix: &str) -> Option<(usize, &'n str)> {
     let (layer, name) = name.strip_prefix(prefix)?.split_once('.')?;
@@ -143,6 +188,9 @@ const BIASES: &[Biases] = &[
     ("lm_head_bias", &["phimoe"], &["lm_head"]),
 ];
 
+/// Families whose head has a bias.
+const HEAD_BIAS: &[&str] = &["phi", "phimoe"];
+
 /// Norms of queries and keys by the projections that make these; after what the two names share.
 const NORMS: &[(&str, &[&str])] = &[
     ("q_proj.weight", &["q_norm.weight", "q_layernorm.weight"]),
@@ -174,14 +222,15 @@ pub(super) fn biases_and_norms(c: &Config<'_>, graph: &Graph, checkpoint: &Check
         let path = checkpoint.path().display().to_string();
         Err(Error::Config { path, key: tensor, what: format!("is a {what} that this family does not have") })
     };
-    // Parts of tensors have their rows behind the name.
-    let used: HashSet<&str> = graph.weights().map(|(name, _)| name.split('[').next().unwrap_or(name)).collect();
+    let used: HashSet<&str> = graph.weights().map(|(name, _)| whole_name(name)).collect();
     // In the graph's order, so that a message does not depend on luck.
     for (weight, _) in graph.weights() {
-        let Some(stem) = weight.split('[').next().and_then(|name| name.strip_suffix(".weight")) else { continue };
+        let Some(stem) = whole_name(weight).strip_suffix(".weight") else { continue };
         let (weight, bias) = (format!("{stem}.weight"), format!("{stem}.bias"));
         let has_bias = used.contains(bias.as_str());
-        if !has_bias && checkpoint.find(&bias)?.is_some() {
+        // In GGUF, converters of further families write one, and llama.cpp adds it.
+        let denied = !c.is_gguf() && stem.ends_with("lm_head") && !HEAD_BIAS.contains(&family);
+        if (!has_bias || denied) && checkpoint.find(&bias)?.is_some() {
             return refuse(bias, "bias");
         }
         for (key, biased, projections) in &said {

@@ -124,8 +124,10 @@ pub fn build(checkpoint: &Checkpoint) -> Result<Built, Error> {
     keys::refuse_others(&config)?;
     claims::quantisation(&config, checkpoint)?;
     claims::layers(&config, checkpoint)?;
+    claims::values(&config)?;
     let built = build(&config, checkpoint).map_err(|error| claims::too_few_layers(&config, checkpoint, error))?;
     claims::biases_and_norms(&config, &built.graph, checkpoint)?;
+    claims::shared_experts(&config, &built.graph, checkpoint)?;
     Ok(built)
 }
 
