@@ -21,7 +21,8 @@ pub(crate) fn load(what: &str, json: &[u8], files: &mut SideFiles) -> Result<Par
     let style = decoder_style(what, &tokenizer)?;
     let fillers = add_tokens(what, &mut tokenizer, files);
     let vocab = token_table(what, &tokenizer, style, fillers)?;
-    let mut warnings = Vec::new();
+    // They also belong to a file that stands alone.
+    let mut warnings = std::mem::take(&mut files.warnings);
     let mut special = |ids: Vec<u32>| -> Vec<u32> {
         let of = format!("a special token of the post-processor of {what}");
         ids.into_iter().filter_map(|id| in_range(id.into(), &vocab, &of, &mut warnings)).collect()
