@@ -2,6 +2,8 @@
 //! backend executes the plans. Nothing here knows what a language model is.
 
 mod backend;
+#[cfg(any(test, feature = "cases"))]
+pub mod cases;
 pub mod cpu;
 mod error;
 pub mod format;

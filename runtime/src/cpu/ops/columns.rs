@@ -25,24 +25,3 @@ pub fn join(a: &[f32], b: &[f32], lens: [usize; 2], out: &mut [f32]) {
         out[lens[0]..].copy_from_slice(b);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cpu::ops::testing::random;
-
-    #[test]
-    fn joined_columns_are_the_row_again() {
-        for (groups, a, b) in [(1, 1, 1), (3, 5, 2), (7, 64, 33), (2, 1, 100)] {
-            let x = random(1, groups * (a + b));
-            let (mut first, mut second) = (vec![f32::NAN; groups * a], vec![f32::NAN; groups * b]);
-            columns(&x, [a + b, 0, a], &mut first);
-            columns(&x, [a + b, a, b], &mut second);
-            assert_eq!(second[b - 1], x[a + b - 1]);
-            assert_eq!(first[(groups - 1) * a], x[(groups - 1) * (a + b)]);
-            let mut out = vec![f32::NAN; x.len()];
-            join(&first, &second, [a, b], &mut out);
-            assert_eq!(out, x);
-        }
-    }
-}

@@ -124,31 +124,8 @@ fn bf16_to_f32_impl<S: Simd>(s: S, x: &[u16], out: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cases::{LENGTHS, random};
     use crate::cpu::arch::Isa;
-    use crate::cpu::ops::testing::{LENGTHS, random, relative_error};
-
-    #[test]
-    fn elementwise_ops_match_f64() {
-        for isa in Isa::available() {
-            for n in LENGTHS {
-                let (x, y) = (random(1, n), random(2, n));
-                let reference = |f: fn(f64, f64) -> f64| -> Vec<f64> {
-                    x.iter().zip(&y).map(|(&x, &y)| f(f64::from(x), f64::from(y))).collect()
-                };
-                let check = |name: &str, run: &dyn Fn(&mut [f32]), expected: Vec<f64>| {
-                    let mut out = x.clone();
-                    run(&mut out);
-                    let error = relative_error(&out, &expected);
-                    assert!(error < 3e-7, "{name} {} n={n}: {error:e}", isa.name());
-                };
-                check("add_assign", &|x| add_assign(isa)(x, &y), reference(|x, y| x + y));
-                check("add_scaled", &|x| add_scaled(isa)(x, &y, 0.3), reference(|x, y| x + y * f64::from(0.3f32)));
-                check("mul_assign", &|x| mul_assign(isa)(x, &y), reference(|x, y| x * y));
-                check("scale", &|x| scale(isa)(x, -2.5), reference(|x, _| x * -2.5));
-                check("softcap", &|x| softcap(isa)(x, 0.75), reference(|x, _| 0.75 * (x / 0.75).tanh()));
-            }
-        }
-    }
 
     #[test]
     fn sixteen_bit_floats_convert_exactly_as_the_half_crate_does() {

@@ -1,8 +1,8 @@
 //! The ops: each computes over plain slices on the calling thread. Who calls them for which rows is the executor's
 //! business.
 //!
-//! Every file has the kernels of one op, written once over [`Simd`](crate::cpu::arch::Simd), with their f64 references
-//! and parity tests. [`op_kernels`] gives the table of those compiled for one instruction set.
+//! Every file has the kernels of one op, written once over [`Simd`](crate::cpu::arch::Simd). Cases and f64 references that
+//! they are tested with are in `cases`. [`op_kernels`] gives the table of those compiled for one instruction set.
 
 pub mod attention;
 pub mod columns;
@@ -134,84 +134,10 @@ pub fn op_kernels(isa: Isa) -> &'static OpKernels {
 }
 
 #[cfg(test)]
+mod case_tests;
+
+/// What the tests of linears, which have cases of their own, share with the others.
+#[cfg(test)]
 pub(crate) mod testing {
-    //! What the parity tests of all ops share.
-
-    use crate::graph::{Act, HyperOp};
-
-    /// `act(g, u)` in f64: what CPU and GPU kernels are held against.
-    pub fn act_f64(act: Act, g: f64, u: f64) -> f64 {
-        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-        let (alpha, limit) = act.parameters();
-        let (alpha, limit) = (f64::from(alpha), f64::from(limit));
-        match act {
-            Act::Silu => g * sigmoid(g) * u,
-            Act::GeluTanh => {
-                0.5 * g * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3))).tanh()) * u
-            }
-            Act::Relu => g.max(0.0) * u,
-            Act::Sigmoid => sigmoid(g) * u,
-            Act::Tanh => g.tanh() * u,
-            Act::SwigluOss { .. } => {
-                let (g, u) = (g.min(limit), u.clamp(-limit, limit));
-                (u + 1.0) * g * sigmoid(alpha * g)
-            }
-            Act::SiluClamped { .. } => g.min(limit) * sigmoid(g.min(limit)) * u.clamp(-limit, limit),
-        }
-    }
-
-    /// Coefficients of hyper-connections in f64, for reading alone where there are no more projections.
-    pub fn hyper_f64(op: &HyperOp, x: &[f64], scale: &[f32], base: &[f32]) -> Vec<f64> {
-        let (n, eps) = (op.streams, f64::from(op.eps));
-        let at = |i: usize, part: usize| f64::from(scale[part]) * x[i] + f64::from(base[i]);
-        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-        let mut out: Vec<f64> = (0..n).map(|i| sigmoid(at(i, 0)) + eps).collect();
-        if x.len() == n {
-            return out;
-        }
-        out.extend((n..2 * n).map(|i| 2.0 * sigmoid(at(i, 1))));
-        let mut mix: Vec<f64> = (2 * n..x.len()).map(|i| at(i, 2).exp()).collect();
-        for row in mix.chunks_mut(n) {
-            let sum: f64 = row.iter().sum();
-            row.iter_mut().for_each(|x| *x = *x / sum + eps);
-        }
-        for turn in 0..op.iterations {
-            if turn > 0 {
-                for row in mix.chunks_mut(n) {
-                    let sum: f64 = row.iter().sum::<f64>() + eps;
-                    row.iter_mut().for_each(|x| *x /= sum);
-                }
-            }
-            for column in 0..n {
-                let sum: f64 = (0..n).map(|row| mix[row * n + column]).sum::<f64>() + eps;
-                (0..n).for_each(|row| mix[row * n + column] /= sum);
-            }
-        }
-        out.extend((0..n * n).map(|i| mix[i % n * n + i / n]));
-        out
-    }
-
-    /// Reproducible numbers in −1..1.
-    pub fn random(seed: u64, n: usize) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        (0..n)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
-
-    /// ‖out − reference‖ / ‖reference‖; NaN where `out` holds one.
-    pub fn relative_error(out: &[f32], reference: &[f64]) -> f64 {
-        assert_eq!(out.len(), reference.len());
-        let error: f64 = out.iter().zip(reference).map(|(&a, &b)| (f64::from(a) - b).powi(2)).sum();
-        let norm: f64 = reference.iter().map(|b| b * b).sum();
-        (error / norm.max(1e-300)).sqrt()
-    }
-
-    /// Lengths around the vectors' sizes, and two that models have.
-    pub const LENGTHS: [usize; 12] = [1, 2, 3, 7, 8, 15, 16, 17, 33, 100, 576, 1153];
+    pub use crate::cases::{random, relative_error, rows::act_f64};
 }

@@ -158,130 +158,13 @@ fn sparse_share(logits: &[f32], choice: &[f32], id: usize, jitter: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        cpu::ops::testing::random,
-        graph::{RouteGroups, WeightId},
-    };
-
-    /// As the op's documentation says, in f64 and with sorts.
-    fn reference(op: &RouteOp, v: RouteVectors<'_>, logits: &[f32]) -> (Vec<usize>, Vec<f64>) {
-        let n = op.n_experts;
-        let x: Vec<f64> = logits.iter().map(|v| f64::from(*v)).collect();
-        let soft = |x: &[f64]| {
-            let sum: f64 = x.iter().map(|v| v.exp()).sum();
-            x.iter().map(|v| v.exp() / sum).collect::<Vec<_>>()
-        };
-        let scores: Vec<f64> = match op.score {
-            RouteScore::Softmax => soft(&x),
-            RouteScore::Sigmoid => x.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
-            RouteScore::SqrtSoftplus => x.iter().map(|v| v.exp().ln_1p().sqrt()).collect(),
-            RouteScore::Raw | RouteScore::SparseMixer { .. } => x.clone(),
-        };
-        let choice: Vec<f64> = (0..n).map(|e| scores[e] + v.bias.map_or(0.0, |b| f64::from(b[e]))).collect();
-        let mut allowed = vec![true; n];
-        if let Some(g) = op.groups {
-            let size = n / g.n;
-            let mut judged: Vec<(f64, usize)> = (0..g.n)
-                .map(|i| {
-                    let mut group = choice[i * size..][..size].to_vec();
-                    group.sort_by(|a, b| b.total_cmp(a));
-                    let take = if g.score == GroupScore::Best { 1 } else { 2 };
-                    (group.iter().take(take).sum(), i)
-                })
-                .collect();
-            judged.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-            allowed = vec![false; n];
-            judged[..g.keep].iter().for_each(|(_, i)| allowed[i * size..][..size].fill(true));
-        }
-        let mut order: Vec<usize> = (0..n).filter(|e| allowed[*e]).collect();
-        order.sort_by(|a, b| choice[*b].total_cmp(&choice[*a]).then(a.cmp(b)));
-        let ids: Vec<usize> = match v.fixed {
-            Some(fixed) => fixed.iter().map(|f| *f as usize).collect(),
-            None => order[..op.k].to_vec(),
-        };
-        let mut w: Vec<f64> = ids.iter().map(|e| scores[*e]).collect();
-        if let RouteScore::SparseMixer { jitter } = op.score {
-            for (slot, id) in ids.iter().enumerate() {
-                let close = |e: &usize| (x[*id] - x[*e]) / x[*e].abs().max(x[*id]) <= 2.0 * f64::from(jitter);
-                let left = (0..n).filter(|e| !ids[..slot].contains(e)).filter(close);
-                w[slot] = 1.0 / left.map(|e| (x[e] - x[*id]).exp()).sum::<f64>();
-            }
-        }
-        match op.weight {
-            RouteWeight::Score => {}
-            RouteWeight::Softmax => w = soft(&w),
-            RouteWeight::Sigmoid => w.iter_mut().for_each(|w| *w = 1.0 / (1.0 + (-*w).exp())),
-        }
-        if let Some(epsilon) = op.renormalise {
-            let sum: f64 = w.iter().sum::<f64>() + f64::from(epsilon);
-            w.iter_mut().for_each(|w| *w /= sum);
-        }
-        for (w, e) in w.iter_mut().zip(&ids) {
-            *w *= f64::from(op.scale) * v.expert_scale.map_or(1.0, |s| f64::from(s[*e]));
-        }
-        (ids, w)
-    }
-
-    /// Every kind of score, weight and group, over odd numbers of experts.
-    fn cases() -> Vec<RouteOp> {
-        let mut ops = Vec::new();
-        let id = Some(WeightId(0));
-        for (n, k) in [(1, 1), (4, 2), (7, 3), (12, 4), (61, 1), (128, 8), (250, 10)] {
-            let plain = RouteOp::softmax(n, k);
-            ops.push(plain.clone());
-            ops.push(RouteOp { renormalise: Some(0.0), expert_scale: id, ..plain.clone() });
-            ops.push(RouteOp { score: RouteScore::Raw, weight: RouteWeight::Softmax, ..plain.clone() });
-            ops.push(RouteOp { score: RouteScore::Raw, weight: RouteWeight::Sigmoid, ..plain.clone() });
-            ops.push(RouteOp { score: RouteScore::SparseMixer { jitter: 0.01 }, ..plain.clone() });
-            ops.push(RouteOp { score: RouteScore::SparseMixer { jitter: 0.4 }, ..plain.clone() });
-            for score in [RouteScore::Sigmoid, RouteScore::SqrtSoftplus] {
-                let op = RouteOp { score, bias: id, renormalise: Some(1e-20), scale: 2.5, ..plain.clone() };
-                ops.push(RouteOp { table: id, ..op.clone() });
-                ops.push(op);
-            }
-            for (score, groups, keep) in
-                [(GroupScore::Best, 2, 1), (GroupScore::BestTwo, 4, 3), (GroupScore::BestTwo, n, n)]
-            {
-                if n.is_multiple_of(groups) && keep * (n / groups) >= k {
-                    let groups = Some(RouteGroups { n: groups, keep, score });
-                    ops.push(RouteOp { groups, ..plain.clone() });
-                    ops.push(RouteOp { groups, bias: id, score: RouteScore::Sigmoid, ..plain.clone() });
-                }
-            }
-        }
-        ops
-    }
-
-    #[test]
-    fn chooses_as_the_reference_does() {
-        for (i, op) in cases().iter().enumerate() {
-            for seed in 0..20 {
-                let seed = (100 * i + seed) as u64;
-                let logits: Vec<f32> = random(seed, op.n_experts).iter().map(|v| v * 4.0).collect();
-                let (bias, scale) = (random(seed + 1, op.n_experts), random(seed + 2, op.n_experts));
-                let fixed: Vec<f32> = (0..op.k).map(|s| ((7 * s + i) % op.n_experts) as f32).collect();
-                let vectors = RouteVectors {
-                    bias: op.bias.map(|_| &bias[..]),
-                    expert_scale: op.expert_scale.map(|_| &scale[..]),
-                    fixed: op.table.map(|_| &fixed[..]),
-                };
-                let mut out = vec![f32::NAN; 2 * op.k];
-                let mut scratch = vec![f32::NAN; scratch_len(op)];
-                route(op, vectors, &logits, &mut scratch, &mut out);
-                let (ids, weights) = reference(op, vectors, &logits);
-                for slot in 0..op.k {
-                    assert_eq!(out[slot], ids[slot] as f32, "{op:?}: slot {slot}");
-                    let (got, want) = (f64::from(out[op.k + slot]), weights[slot]);
-                    assert!((got - want).abs() <= 1e-5 * want.abs().max(1e-3), "{op:?}: {got} for {want}");
-                }
-            }
-        }
-    }
+    use crate::{cases::row_tables::row_cases, graph::RowOp};
 
     /// Whatever a broken model's logits are, experts exist, and a NaN shows in the weights.
     #[test]
     fn numbers_are_always_those_of_experts() {
-        for op in cases() {
+        for case in row_cases() {
+            let RowOp::Route { route: op, .. } = case.op else { continue };
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 let mut out = vec![f32::NAN; 2 * op.k];
                 let mut scratch = vec![f32::NAN; scratch_len(&op)];

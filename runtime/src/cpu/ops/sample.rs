@@ -46,8 +46,8 @@ fn argmax_impl<S: Simd>(s: S, x: &[f32]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cases::{LENGTHS, random};
     use crate::cpu::arch::Isa;
-    use crate::cpu::ops::testing::{LENGTHS, random};
 
     #[test]
     fn argmax_takes_the_first_of_equals_and_never_nan() {

@@ -4,11 +4,10 @@
 use super::{
     Dispatch, Place,
     attention::{AttentionDispatches, AttentionPlaces, BlockPlaces, dispatches},
-    rows_tests::rotate,
     step_tests::{PAGE, Sequence, TestStep, error},
 };
 use crate::{
-    cpu::ops::testing::random,
+    cases::{random, rows::rotate_f64},
     gpu::{Gpu, testing},
     graph::{
         AttentionOp, AttentionStage, CacheId, Graph, GraphBuilder, HeadOp, RopeFreqs, RopeLayout, RopeSpec, Rows,
@@ -305,7 +304,7 @@ impl Case {
                         let mut k: Vec<f64> = k.iter().map(|x| f64::from(*x)).collect();
                         if let Some(rope) = op.rotate_on_read {
                             let spec = &data.graph.ropes()[rope.0 as usize];
-                            rotate(&mut k, spec, &spec.inv_freq(len), p);
+                            rotate_f64(&mut k, spec, &spec.inv_freq(len), p);
                         }
                         let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * k).sum();
                         let s = dot * f64::from(op.scale);
@@ -391,7 +390,7 @@ impl Case {
                     }
                     HeadOp::Rope(rope) => {
                         let spec = &data.graph.ropes()[rope.0 as usize];
-                        rotate(&mut x, spec, &spec.inv_freq(data.step.sequences[s].cached), position);
+                        rotate_f64(&mut x, spec, &spec.inv_freq(data.step.sequences[s].cached), position);
                     }
                 }
             }
