@@ -69,7 +69,7 @@ fn elementwise(c: &mut Criterion) {
     group.throughput(bytes(12));
     group.bench_function("rms_norm", |b| b.iter(|| (k.rms_norm)(&y, Some(&weight), 0.0, 1e-5, black_box(&mut out))));
     group.bench_function("layer_norm", |b| {
-        b.iter(|| (k.layer_norm)(&y, Some(&weight), None, 1e-5, black_box(&mut out)))
+        b.iter(|| (k.layer_norm)(&y, Some(&weight), 0.0, None, 1e-5, black_box(&mut out)))
     });
     group.bench_function("add_assign", |b| b.iter(|| (k.add_assign)(black_box(&mut x), &y)));
     group.bench_function("add_scaled", |b| b.iter(|| (k.add_scaled)(black_box(&mut x), &y, 1e-3)));

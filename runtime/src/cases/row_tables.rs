@@ -45,6 +45,7 @@ fn norms() -> Vec<RowCase> {
         // A row of one element has no variance: what is left is rounding over sqrt(eps).
         if n > 1 {
             cases.push(case(NormKind::Layer, n, n, weight, 0.0, bias, 1e-3));
+            cases.push(case(NormKind::Layer, n, n, weight, 1.0, bias, 1e-3));
             cases.push(case(NormKind::Layer, n, n, None, 0.0, None, 1e-3));
         }
     }

@@ -165,7 +165,7 @@ impl RowCase {
                 for (x, out) in a.chunks_exact(norm.group).zip(out.chunks_exact_mut(norm.group)) {
                     match norm.kind {
                         NormKind::Rms => (ops.rms_norm)(x, weight, norm.weight_offset, norm.eps, out),
-                        NormKind::Layer => (ops.layer_norm)(x, weight, bias, norm.eps, out),
+                        NormKind::Layer => (ops.layer_norm)(x, weight, norm.weight_offset, bias, norm.eps, out),
                         NormKind::None => {}
                     }
                 }

@@ -189,7 +189,7 @@ impl StepContext<'_> {
                     let shift = |i: usize| bias.map_or(0.0, |b| b[i]);
                     out.iter_mut().zip(x).enumerate().for_each(|(i, (out, x))| *out = x * scale(i) + shift(i));
                 }
-                NormKind::Layer => (self.backend.ops.layer_norm)(x, weight, bias, norm.eps, out),
+                NormKind::Layer => (self.backend.ops.layer_norm)(x, weight, norm.weight_offset, bias, norm.eps, out),
             }
         }
     }

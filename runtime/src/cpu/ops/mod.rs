@@ -54,7 +54,7 @@ pub struct OpKernels {
     /// [`norm::rms_norm_in_place`]
     pub rms_norm_in_place: fn(&mut [f32], Option<&[f32]>, f32, f32),
     /// [`norm::layer_norm`]
-    pub layer_norm: fn(&[f32], Option<&[f32]>, Option<&[f32]>, f32, &mut [f32]),
+    pub layer_norm: fn(&[f32], Option<&[f32]>, f32, Option<&[f32]>, f32, &mut [f32]),
     /// [`elementwise::add_assign`]
     pub add_assign: fn(&mut [f32], &[f32]),
     /// [`elementwise::add_scaled`]

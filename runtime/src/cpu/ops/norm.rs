@@ -22,12 +22,19 @@ simd_dispatch!(
         rms_norm_in_place_impl
 );
 simd_dispatch!(
-    /// `out[i] = (x[i] - mean(x)) / sqrt(var(x) + eps) * weight[i] + bias[i]`; what is absent is left out.
+    /// `out[i] = (x[i] - mean(x)) / sqrt(var(x) + eps) * (weight[i] + weight_offset) + bias[i]`; what is absent is left
+    /// out, the offset with its weight.
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn layer_norm(x: &[f32], weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f32, out: &mut [f32]) =
-        layer_norm_impl
+    pub fn layer_norm(
+        x: &[f32],
+        weight: Option<&[f32]>,
+        weight_offset: f32,
+        bias: Option<&[f32]>,
+        eps: f32,
+        out: &mut [f32],
+    ) = layer_norm_impl
 );
 
 #[inline(always)]
@@ -78,7 +85,15 @@ unsafe fn rms_norm_raw<S: Simd>(
 }
 
 #[inline(always)]
-fn layer_norm_impl<S: Simd>(s: S, x: &[f32], weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+fn layer_norm_impl<S: Simd>(
+    s: S,
+    x: &[f32],
+    weight: Option<&[f32]>,
+    weight_offset: f32,
+    bias: Option<&[f32]>,
+    eps: f32,
+    out: &mut [f32],
+) {
     let n = x.len();
     assert_eq!(n, out.len());
     assert!(weight.is_none_or(|w| w.len() == n) && bias.is_none_or(|b| b.len() == n));
@@ -91,13 +106,13 @@ fn layer_norm_impl<S: Simd>(s: S, x: &[f32], weight: Option<&[f32]>, bias: Optio
     let mean = s.reduce_sum(sum) / n as f32;
     // SAFETY: `x` has `n` elements.
     let variance = unsafe { sum_of_squares(s, n, x, mean) } / n as f32;
-    let (mean, factor) = (s.splat(mean), s.splat(1.0 / (variance + eps).sqrt()));
+    let (mean, factor, offset) = (s.splat(mean), s.splat(1.0 / (variance + eps).sqrt()), s.splat(weight_offset));
     by_lanes!(n, i, m => {
         // SAFETY: i + m <= n, the length of all four.
         unsafe {
             let mut y = s.mul(s.sub(s.load_partial(x.add(i), m), mean), factor);
             if let Some(w) = weight {
-                y = s.mul(y, s.load_partial(w.as_ptr().add(i), m));
+                y = s.mul(y, s.add(s.load_partial(w.as_ptr().add(i), m), offset));
             }
             if let Some(b) = bias {
                 y = s.add(y, s.load_partial(b.as_ptr().add(i), m));
