@@ -8,6 +8,7 @@
 //!
 //! Compiled for tests, and with the feature `cases` for benches.
 
+pub mod recurrent;
 pub mod route;
 pub mod row_tables;
 pub mod rows;

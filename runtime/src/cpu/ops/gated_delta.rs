@@ -189,125 +189,54 @@ unsafe fn strip<S: Simd, const N: usize>(s: S, item: &GatedDeltaItem, c: usize, 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::cpu::arch::Isa;
-    use crate::cpu::ops::testing::{random, relative_error};
+    use crate::{
+        cases::{
+            recurrent::{Before, GatedDeltaCase, GatedDeltaInputs, gated_deltas},
+            relative_error, wide,
+        },
+        cpu::{arch::Isa, ops::op_kernels},
+    };
 
-    struct Case {
-        k_dim: usize,
-        columns: usize,
-        tokens: usize,
-        q: Vec<f32>,
-        k: Vec<f32>,
-        v: Vec<f32>,
-        b: Vec<f32>,
-        a: Vec<f32>,
-    }
-
-    const DECAY: f32 = -0.7;
-    const DT_BIAS: f32 = 0.3;
-
-    /// Rows of q, k and v are this much longer than they need be.
-    const GAP: usize = 3;
-
-    impl Case {
-        fn new(k_dim: usize, columns: usize, tokens: usize) -> Self {
-            let stride = k_dim.max(columns) + GAP;
-            let values = |seed, n: usize, scale: f32| random(seed, n).iter().map(|x| x * scale).collect();
-            Self {
-                k_dim,
-                columns,
-                tokens,
-                q: values(1, tokens * stride, 2.0),
-                k: values(2, tokens * stride, 1.0),
-                v: values(3, tokens * stride, 1.5),
-                b: values(4, tokens, 3.0),
-                a: values(5, tokens, 4.0),
-            }
+    /// Results, and the state behind them as the kernels have it.
+    fn run(case: &GatedDeltaCase, isa: Isa, x: &GatedDeltaInputs, parts: &[usize]) -> [Vec<f32>; 2] {
+        let tokens: usize = parts.iter().sum();
+        let mut out = vec![f32::NAN; tokens * case.widths()[2]];
+        let [mut first, mut second] = [(); 2].map(|()| vec![f32::NAN; case.state_len()]);
+        let mut t = 0;
+        for (i, n) in parts.iter().enumerate() {
+            let (from, to) = match i {
+                0 => (Before::Zero, &mut first),
+                1 => (Before::State(&first), &mut second),
+                // In place from the third part on.
+                _ => (Before::InPlace, &mut second),
+            };
+            case.run(op_kernels(isa), x, t..t + n, from, to, &mut out);
+            t += n;
         }
-
-        fn stride(&self) -> usize {
-            self.k_dim.max(self.columns) + GAP
-        }
-
-        /// The recurrence as it is defined, from a state of zeroes: results, and the state behind them.
-        fn reference(&self) -> (Vec<f64>, Vec<f64>) {
-            let mut state = vec![0.0f64; self.k_dim * self.columns];
-            let mut out = Vec::new();
-            for t in 0..self.tokens {
-                let row = |x: &[f32], n: usize| -> Vec<f64> {
-                    x[t * self.stride()..][..n].iter().map(|x| f64::from(*x)).collect()
-                };
-                let unit = |x: Vec<f64>| -> Vec<f64> {
-                    let norm = (x.iter().map(|x| x * x).sum::<f64>() + 1e-6).sqrt();
-                    x.iter().map(|x| x / norm).collect()
-                };
-                let (q, k, v) =
-                    (unit(row(&self.q, self.k_dim)), unit(row(&self.k, self.k_dim)), row(&self.v, self.columns));
-                let beta = 1.0 / (1.0 + (-f64::from(self.b[t])).exp());
-                let softplus = (f64::from(self.a[t]) + f64::from(DT_BIAS)).exp().ln_1p();
-                let keep = (f64::from(DECAY) * softplus).exp();
-                state.iter_mut().for_each(|s| *s *= keep);
-                for c in 0..self.columns {
-                    let seen: f64 = (0..self.k_dim).map(|i| state[i * self.columns + c] * k[i]).sum();
-                    let delta = beta * (v[c] - seen);
-                    (0..self.k_dim).for_each(|i| state[i * self.columns + c] += k[i] * delta);
-                    let dot: f64 = (0..self.k_dim).map(|i| state[i * self.columns + c] * q[i]).sum();
-                    out.push(dot / (self.k_dim as f64).sqrt());
-                }
-            }
-            (out, state)
-        }
-
-        fn run(&self, isa: Isa, parts: &[usize]) -> (Vec<f32>, Vec<f32>) {
-            let mut out = vec![f32::NAN; self.tokens * self.columns];
-            let mut states = [(); 2].map(|()| vec![f32::NAN; self.k_dim * self.columns]);
-            let (mut t, mut last) = (0, 0);
-            for (i, n) in parts.iter().enumerate() {
-                let to = usize::from(i == 1 || last == 1);
-                let from = if i == 0 { std::ptr::null() } else { states[last].as_ptr() };
-                let at = t * self.stride();
-                let item = GatedDeltaItem {
-                    k_dim: self.k_dim,
-                    n_columns: self.columns,
-                    n_tokens: *n,
-                    q: self.q[at..].as_ptr(),
-                    k: self.k[at..].as_ptr(),
-                    v: self.v[at..].as_ptr(),
-                    stride: self.stride(),
-                    b: self.b[t..].as_ptr(),
-                    a: self.a[t..].as_ptr(),
-                    b_stride: 1,
-                    a_stride: 1,
-                    decay: DECAY,
-                    dt_bias: DT_BIAS,
-                    from,
-                    to: states[to].as_mut_ptr(),
-                    out: out[t * self.columns..].as_mut_ptr(),
-                    out_stride: self.columns,
-                };
-                // SAFETY: all rows are as long as the item says.
-                unsafe { gated_delta(isa)(&item) };
-                t += n;
-                last = to;
-            }
-            (out, states[last].clone())
-        }
+        [out, if parts.len() == 1 { first } else { second }]
     }
 
     #[test]
     fn any_cut_of_the_tokens_matches_f64() {
-        for isa in Isa::available() {
-            for (k_dim, columns) in [(1, 1), (5, 3), (16, 16), (33, 31), (128, 32)] {
-                let case = Case::new(k_dim, columns, 40);
-                let (out, state) = case.reference();
-                let whole = case.run(isa, &[40]);
-                for (what, got, expected) in [("results", &whole.0, &out), ("state", &whole.1, &state)] {
+        const TOKENS: usize = 40;
+        for case in gated_deltas() {
+            let (x, [qkv, heads, _]) = (case.inputs(TOKENS), case.widths());
+            let mut state = vec![0.0; case.state_len()];
+            let token = |t: usize| {
+                let part = |x: &[f32], width: usize| wide(&x[t * width..][..width]);
+                case.reference(&mut state, &part(&x.qkv, qkv), &part(&x.b, heads), &part(&x.a, heads))
+            };
+            let expected: Vec<f64> = (0..TOKENS).flat_map(token).collect();
+            for isa in Isa::available() {
+                let whole = run(&case, isa, &x, &[TOKENS]);
+                for (what, got, expected) in
+                    [("results", &whole[0], &expected), ("state", &case.plain_state(&whole[1]), &state)]
+                {
                     let error = relative_error(got, expected);
-                    assert!(error < 3e-6, "{what}, {} {k_dim} by {columns}: {error:e}", isa.name());
+                    assert!(error < 3e-6, "{what}, {} {}: {error:e}", isa.name(), case.name());
                 }
-                for parts in [vec![1; 40], vec![3, 1, 30, 6]] {
-                    assert_eq!(case.run(isa, &parts), whole, "{} {k_dim} by {columns}, {parts:?}", isa.name());
+                for parts in [vec![1; TOKENS], vec![3, 1, 30, 6]] {
+                    assert_eq!(run(&case, isa, &x, &parts), whole, "{} {}, {parts:?}", isa.name(), case.name());
                 }
             }
         }

@@ -83,58 +83,41 @@ unsafe fn short_conv_impl<S: Simd>(s: S, item: &ShortConvItem) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::cpu::arch::Isa;
-    use crate::cpu::ops::testing::{random, relative_error};
-
-    /// All tokens at once, from nothing: the sum that the definition says.
-    fn reference(x: &[f32], weight: &[f32], width: usize, taps: usize) -> Vec<f64> {
-        let rows = x.len() / width;
-        (0..rows * width)
-            .map(|i| {
-                let (t, c) = (i / width, i % width);
-                let sum: f64 = (0..taps)
-                    .filter(|j| t + j + 1 >= taps)
-                    .map(|j| f64::from(weight[j * width + c]) * f64::from(x[(t + j + 1 - taps) * width + c]))
-                    .sum();
-                sum / (1.0 + (-sum).exp())
-            })
-            .collect()
-    }
+    use crate::{
+        cases::{
+            recurrent::{Before, short_convs},
+            relative_error, wide,
+        },
+        cpu::{arch::Isa, ops::op_kernels},
+    };
 
     #[test]
     fn any_cut_of_the_tokens_matches_f64() {
-        for isa in Isa::available() {
-            for (width, taps) in [(1, 2), (7, 4), (16, 4), (37, 3), (64, 16)] {
-                let tokens = 21;
-                let (x, weight) = (random(1, tokens * width), random(2, taps * width));
-                let expected = reference(&x, &weight, width, taps);
+        for case in short_convs() {
+            let (tokens, width) = (21, case.width);
+            let (x, weight) = (case.inputs(tokens), case.turned_weight());
+            let (expected, left) = case.reference(&vec![0.0; case.state_len()], &wide(&x));
+            for isa in Isa::available() {
                 for parts in [vec![21], vec![1; 21], vec![2, 5, 1, 13]] {
                     let mut out = vec![f32::NAN; tokens * width];
-                    let mut states = [vec![f32::NAN; (taps - 1) * width], vec![f32::NAN; (taps - 1) * width]];
+                    let [mut first, mut second] = [(); 2].map(|()| vec![f32::NAN; case.state_len()]);
                     let mut t = 0;
-                    for (i, n) in parts.into_iter().enumerate() {
-                        // In place from the third part on; before that from one state to the other.
-                        let (from, to) = if i < 2 { (1 - i, i) } else { (1, 1) };
-                        let item = ShortConvItem {
-                            n_channels: width,
-                            taps,
-                            n_tokens: n,
-                            weight: weight.as_ptr(),
-                            x: x[t * width..].as_ptr(),
-                            x_stride: width,
-                            out: out[t * width..].as_mut_ptr(),
-                            out_stride: width,
-                            from: if i == 0 { std::ptr::null() } else { states[from].as_ptr() },
-                            to: states[to].as_mut_ptr(),
-                            stride: width,
+                    for (i, n) in parts.iter().enumerate() {
+                        let (from, to) = match i {
+                            0 => (Before::Zero, &mut first),
+                            1 => (Before::State(&first), &mut second),
+                            // In place from the third part on.
+                            _ => (Before::InPlace, &mut second),
                         };
-                        // SAFETY: all rows are as long as the item says.
-                        unsafe { short_conv(isa)(&item) };
+                        let rows = t * width..(t + n) * width;
+                        case.run(op_kernels(isa), &weight, &x[rows.clone()], from, to, &mut out[rows]);
                         t += n;
                     }
-                    let error = relative_error(&out, &expected);
-                    assert!(error < 1e-6, "{} width {width} taps {taps}: {error:e}", isa.name());
+                    let state = if parts.len() == 1 { &first } else { &second };
+                    for (what, got, expected) in [("results", &out, &expected), ("state", state, &left)] {
+                        let error = relative_error(got, expected);
+                        assert!(error < 1e-6, "{what}, {} {}: {error:e}", isa.name(), case.name());
+                    }
                 }
             }
         }
