@@ -8,10 +8,13 @@
 //!
 //! Compiled for tests, and with the feature `cases` for benches.
 
+pub mod paged;
+pub mod pool;
 pub mod recurrent;
 pub mod route;
 pub mod row_tables;
 pub mod rows;
+pub mod select;
 
 /// Lengths around the vectors' sizes, and two that models have.
 pub const LENGTHS: [usize; 12] = [1, 2, 3, 7, 8, 15, 16, 17, 33, 100, 576, 1153];

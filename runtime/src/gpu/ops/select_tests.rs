@@ -1,4 +1,4 @@
-//! Rows into caches, the choice of keys and pooled blocks, on every device against the CPU's choice and f64.
+//! Rows into caches, the choice of keys and pooled blocks, on every device against f64.
 
 use super::{
     Dispatch, Place,
@@ -6,9 +6,13 @@ use super::{
     step_tests::{PAGE, Sequence, TestStep, error},
 };
 use crate::{
-    cpu::ops::{attention::select::choose, testing::random},
+    cases::{
+        pool::pools,
+        random,
+        select::{CHOICES, SelectCase, best, scores, selects},
+    },
     gpu::{Gpu, testing},
-    graph::{CacheId, CacheSpec, PoolOp, Rows, SelectOp, WeightId},
+    graph::{CacheId, CacheSpec, Rows, SelectOp},
     quant::{f16_to_f32, f32_to_f16},
     step::{KvType, PAGE_BLOCKS},
 };
@@ -178,16 +182,11 @@ fn ordered(x: f32) -> u32 {
 
 #[test]
 fn scores_match_f64() {
-    let sequences = [(1, 300), (3, 131), (2, 9), (1, 1)];
-    for (heads, dim, k, every, kv) in [
-        (64, 128, 8, 1, KvType::F16),
-        (9, 16, 8, 1, KvType::F32),
-        (3, 20, 2, 4, KvType::F16),
-        (17, 300, 20, 7, KvType::F32),
-    ] {
-        let spec = CacheSpec { every, ..CacheSpec::new(1, dim, 0) };
-        let mut case = Case::new(spec, kv, &sequences, &[heads * dim, dim, heads, k]);
-        let op = SelectOp { cache: CacheId(0), n_heads: heads, head_dim: dim, k };
+    for select in selects() {
+        let SelectCase { op, every, kv, .. } = select;
+        let SelectOp { n_heads: heads, head_dim: dim, k, .. } = op;
+        let spec = select.spec();
+        let mut case = Case::new(spec, kv, &SelectCase::SEQUENCES, &[heads * dim, dim, heads, k]);
         for gpu in testing::gpus() {
             let p = &case.places;
             let d = select::choice(gpu.caps(), "test", &op, &case.cache, [p[0], p[1], p[2]], p[3]).unwrap();
@@ -207,15 +206,11 @@ fn scores_match_f64() {
                 }
                 let q = case.row(&case.arena, 0, row, heads * dim);
                 let weights = case.row(&case.arena, 2, row, heads);
-                let score = |entry: usize| -> f64 {
-                    let key = case.get(&pages, s, entry, 0);
-                    let dot = |q: &[f32]| q.iter().zip(&key).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-                    q.chunks(dim).zip(&weights).map(|(q, w)| f64::from(*w) * dot(q).max(0.0)).sum()
-                };
-                let expected: Vec<f64> = (0..seen).map(score).collect();
+                let expected: Vec<f64> =
+                    (0..seen).map(|entry| select.reference([&q, &weights], &case.get(&pages, s, entry, 0))).collect();
                 let got = own[..seen].iter().map(|b| f32::from_bits(if b >> 31 == 1 { b ^ 1 << 31 } else { !b }));
                 let e = error(got, &expected);
-                assert!(e < 3e-6, "{}: {heads} heads of {dim}, row {row}: {e:e}", gpu.name());
+                assert!(e < 3e-6, "{}: {}, row {row}: {e:e}", gpu.name(), select.name());
                 assert!(own[seen..].iter().all(|x| *x == 0xdead_beef), "{}", gpu.name());
             }
         }
@@ -223,44 +218,28 @@ fn scores_match_f64() {
 }
 
 #[test]
-fn the_best_keys_are_chosen_as_on_the_cpu() {
-    // Many equal, all equal, spread over all exponents, and no numbers at all.
-    let few = |seed: u64, n: usize| random(seed, n).iter().map(|x| (x * 3.0).round()).collect::<Vec<f32>>();
-    let same = |_: u64, n: usize| vec![-1.5f32; n];
-    let spread = |seed: u64, n: usize| random(seed, n).iter().map(|x| x * (x * 80.0).exp()).collect();
-    let odd = |seed: u64, n: usize| {
-        let all = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1.0, f32::MIN_POSITIVE];
-        random(seed, n).iter().map(|x| all[(x.abs() * 7.99) as usize]).collect()
-    };
-    let kinds: [&dyn Fn(u64, usize) -> Vec<f32>; 4] = [&few, &same, &spread, &odd];
-    for (sequences, k, every) in [
-        (&[(2, 300), (4, 70), (1, 1)][..], 37, 1),
-        (&[(2, 3000), (70, 1300)], 16, 4),
-        (&[(1, 30_000)], 2048, 1),
-        (&[(1, 200_000)], 512, 2),
-    ] {
+fn the_best_keys_are_chosen() {
+    for choice in CHOICES {
+        let (sequences, k, every) = (choice.sequences, choice.k, choice.every);
         let spec = CacheSpec { every, ..CacheSpec::new(1, 4, 0) };
         let case = Case::new(spec, KvType::F16, sequences, &[4, 4, 1, k]);
         let op = SelectOp { cache: CacheId(0), n_heads: 1, head_dim: 4, k };
         let rows = case.step.positions();
         let len = select::scores_len(rows.len(), case.step.longest, every);
         let stride = len / rows.len();
-        let mut scores = vec![u32::MAX; len];
+        let mut words = vec![u32::MAX; len];
         let mut expected = Vec::new();
         for (row, (_, position)) in rows.iter().enumerate() {
-            let seen = spec.seen(*position);
-            let own: Vec<f32> = kinds[row % 4](row as u64, seen).iter().map(|x| x + 0.0).collect();
-            scores[row * stride..][..seen].iter_mut().zip(&own).for_each(|(to, x)| *to = ordered(*x));
-            let mut chosen = vec![f32::NAN; k];
-            choose(&own, &mut vec![0; seen], &mut chosen);
-            expected.push(chosen);
+            let own = scores(row, spec.seen(*position));
+            words[row * stride..].iter_mut().zip(&own).for_each(|(to, x)| *to = ordered(*x));
+            expected.push(best(&own, k));
         }
         for gpu in testing::gpus() {
             let p = &case.places;
             let d = select::choice(gpu.caps(), "test", &op, &case.cache, [p[0], p[1], p[2]], p[3]).unwrap();
             let mut arena = case.arena.clone();
-            let mut scores: Vec<u8> = bytemuck::cast_slice(&scores).to_vec();
-            case.step.run(gpu, &d.keys, &mut arena, &[], &mut [&mut scores]);
+            let mut words: Vec<u8> = bytemuck::cast_slice(&words).to_vec();
+            case.step.run(gpu, &d.keys, &mut arena, &[], &mut [&mut words]);
             for (row, expected) in expected.iter().enumerate() {
                 assert!(case.row(&arena, 3, row, k) == *expected, "{}: row {row} of {sequences:?}", gpu.name());
                 assert!(arena[at(&p[3], rows.len(), row) + k..].iter().take(5).all(|x| x.is_nan()));
@@ -271,46 +250,38 @@ fn the_best_keys_are_chosen_as_on_the_cpu() {
 
 #[test]
 fn pooled_blocks_match_f64() {
-    for (block, width, overlap, kv) in [
-        (4, 32, true, KvType::F16),
-        (8, 16, false, KvType::F32),
-        (5, 68, true, KvType::F32),
-        (1, 12, false, KvType::F16),
-        (128, 512, false, KvType::F16),
-    ] {
-        let op = PoolOp { cache: CacheId(0), block, width, overlap, bias: WeightId(0) };
-        let channels = op.channels();
+    for pool in pools() {
+        let op = pool.op;
+        let (block, width, channels) = (op.block, op.width, op.channels());
         let sequences = [(1, 2 * block.max(80) / block * block), (block + 3, 2 * block + 3), (1, 1)];
-        let mut case = Case::new(op.cache_spec(), kv, &sequences, &[channels, channels, width]);
-        let bias = random(5, 3 + block * channels);
+        let mut case = Case::new(op.cache_spec(), pool.kv, &sequences, &[channels, channels, width]);
+        let bias = [vec![f32::NAN; 3], pool.bias()].concat();
         for gpu in testing::gpus() {
             let places = ([case.places[0], case.places[1]], case.places[2]);
-            let [write, pool] = select::pool(gpu.caps(), "test", &op, &case.cache, 3, places).unwrap();
+            let made = select::pool(gpu.caps(), "test", &op, &case.cache, 3, places);
+            if !width.is_multiple_of(4) {
+                assert!(made.is_err(), "{}: {}", gpu.name(), pool.name());
+                continue;
+            }
+            let [write, pooled] = made.unwrap();
             let pages = case.written(gpu, &write, &[0, 1]);
             let mut arena = case.arena.clone();
-            case.step.run(gpu, &pool, &mut arena, &bias, &mut [&mut pages.clone()]);
+            case.step.run(gpu, &pooled, &mut arena, &bias, &mut [&mut pages.clone()]);
             for (row, (s, position)) in case.step.positions().into_iter().enumerate() {
                 let got = case.row(&arena, 2, row, width);
                 if !(position + 1).is_multiple_of(block) {
                     assert!(got.iter().all(|x| *x == 0.0), "{}: row {row}", gpu.name());
                     continue;
                 }
-                let b = position / block;
-                let first = if overlap { b.saturating_sub(1) } else { b };
+                let first = (position + 1).saturating_sub(op.reach());
                 let tokens: Vec<[Vec<f32>; 2]> =
-                    (first * block..=position).map(|t| [0, 1].map(|part| case.get(&pages, s, t, part))).collect();
-                let expected = |c: usize| {
-                    let mut terms = Vec::new();
-                    for (t, [x, gates]) in (first * block..).zip(&tokens) {
-                        let c = if overlap && t >= b * block { width + c } else { c };
-                        let bias = f64::from(bias[3 + t % block * channels + c]);
-                        terms.push(((f64::from(gates[c]) + bias).exp(), f64::from(x[c])));
-                    }
-                    let sum: f64 = terms.iter().map(|t| t.0).sum();
-                    terms.iter().map(|(p, x)| p * x).sum::<f64>() / sum
-                };
-                let e = error(got, &(0..width).map(expected).collect::<Vec<_>>());
-                assert!(e < 3e-6, "{}: {op:?} row {row}: {e:e}", gpu.name());
+                    (first..=position).map(|t| [0, 1].map(|part| case.get(&pages, s, t, part))).collect();
+                let expected = pool.reference(position / block, |t, c| {
+                    let [x, gates] = &tokens[t - first];
+                    [x[c], gates[c]]
+                });
+                let e = error(got, &expected);
+                assert!(e < 3e-6, "{}: {} row {row}: {e:e}", gpu.name(), pool.name());
             }
         }
     }

@@ -111,69 +111,25 @@ unsafe fn pool_typed<S: Simd, const F16: bool>(s: S, item: &PoolItem<'_>, scratc
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::{
-        cpu::{
-            arch::Isa,
-            ops::{
-                op_kernels,
-                testing::{random, relative_error},
-            },
-        },
-        graph::{CacheId, WeightId},
+        cases::{pool::pools, relative_error},
+        cpu::{arch::Isa, ops::op_kernels},
     };
 
     #[test]
     fn blocks_match_f64() {
-        const PAGE: usize = 16;
-        for isa in Isa::available() {
-            for (block, width, overlap) in [(4, 32, true), (8, 16, false), (5, 7, true), (1, 9, false), (21, 40, true)]
-            {
-                let op = PoolOp { cache: CacheId(0), block, width, overlap, bias: WeightId(0) };
-                let (channels, blocks) = (op.channels(), 3);
-                let tokens = (blocks * block).next_multiple_of(PAGE);
-                let [x, gates, bias] = [1, 2, 3].map(|seed| random(seed, tokens * channels));
-                // Pages in the opposite order, keys before values.
-                let n_pages = tokens / PAGE;
-                let pages: Vec<u32> = (0..n_pages as u32).rev().collect();
-                let mut memory = vec![f32::NAN; 2 * tokens * channels];
-                for t in 0..blocks * block {
-                    let row = pages[t / PAGE] as usize * 2 * PAGE + t % PAGE;
-                    for (i, from) in [&x, &gates].into_iter().enumerate() {
-                        let to = (row + i * PAGE) * channels;
-                        memory[to..to + channels].copy_from_slice(&from[t * channels..(t + 1) * channels]);
-                    }
-                }
-                let kv = KvPages {
-                    base: memory.as_ptr().cast(),
-                    pages: &pages,
-                    page_bytes: 2 * PAGE * channels * 4,
-                    page_tokens: PAGE,
-                    k_offset: 0,
-                    v_offset: PAGE * channels * 4,
-                    kv: KvType::F32,
-                    first_page: 0,
-                    len: blocks * block,
-                };
-                for b in 0..blocks {
-                    let item = PoolItem { op: &op, kv: &kv, bias: &bias, block: b };
-                    let mut out = vec![f32::NAN; width];
-                    // SAFETY: all pages are there.
-                    unsafe { (op_kernels(isa).pool_block)(&item, &mut vec![f32::NAN; scratch_len(&op)], &mut out) };
-                    let expected = |c: usize| {
-                        let mut terms = Vec::new();
-                        let first = if overlap { b.saturating_sub(1) } else { b };
-                        for t in first * block..(b + 1) * block {
-                            let c = if overlap && t >= b * block { width + c } else { c };
-                            let at = t * channels + c;
-                            let bias = f64::from(bias[t % block * channels + c]);
-                            terms.push(((f64::from(gates[at]) + bias).exp(), f64::from(x[at])));
-                        }
-                        let sum: f64 = terms.iter().map(|t| t.0).sum();
-                        terms.iter().map(|(p, x)| p * x).sum::<f64>() / sum
-                    };
-                    let error = relative_error(&out, &(0..width).map(expected).collect::<Vec<_>>());
-                    assert!(error < 1e-5, "{} {op:?} block {b}: {error:e}", isa.name());
+        for case in pools() {
+            let (blocks, channels) = (3, case.op.channels());
+            let (rows, bias) = (case.rows(blocks * case.op.block), case.bias());
+            let cache = case.cache(&rows);
+            for block in 0..blocks {
+                let expected = case.reference(block, |t, c| [&rows.x, &rows.gates].map(|x| x[t * channels + c]));
+                for isa in Isa::available() {
+                    let mut out = vec![f32::NAN; case.op.width];
+                    let mut scratch = vec![f32::NAN; case.scratch_len()];
+                    case.run(op_kernels(isa), &cache, &bias, block, &mut scratch, &mut out);
+                    let error = relative_error(&out, &expected);
+                    assert!(error < 1e-5, "{} {} block {block}: {error:e}", isa.name(), case.name());
                 }
             }
         }

@@ -94,22 +94,43 @@ pub fn choose(scores: &[f32], order: &mut [u32], out: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::choose;
+    use crate::{
+        cases::{
+            relative_error,
+            select::{CHOICES, best, scores, selects},
+        },
+        cpu::{arch::Isa, ops::op_kernels},
+    };
+
+    #[test]
+    fn scores_match_f64() {
+        for case in selects() {
+            let (keys, query) = (case.keys(75), case.query());
+            let cache = case.cache(&keys);
+            let [q, weights] = &query;
+            let expected: Vec<f64> =
+                keys.chunks(case.op.head_dim).map(|key| case.reference([q, weights], key)).collect();
+            for isa in Isa::available() {
+                let mut scores = vec![f32::NAN; expected.len()];
+                case.run(op_kernels(isa), &cache, &query, &mut scores);
+                let error = relative_error(&scores, &expected);
+                assert!(error < 1e-6, "{} {}: {error:e}", isa.name(), case.name());
+            }
+        }
+    }
 
     #[test]
     fn the_best_are_chosen_and_of_equals_the_first() {
-        let scores = [0.0, 3.0, -1.0, 3.0, 0.0, 7.0, 0.0];
-        let mut order = [9; 7];
-        for (k, expected) in [
-            (1, vec![5.0]),
-            (2, vec![1.0, 5.0]),
-            (3, vec![1.0, 3.0, 5.0]),
-            (5, vec![0.0, 1.0, 3.0, 4.0, 5.0]),
-            (8, vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -1.0]),
-        ] {
-            let mut out = vec![f32::NAN; k];
-            choose(&scores, &mut order, &mut out);
-            assert_eq!(out, expected);
+        for case in CHOICES {
+            for row in 0..4 {
+                let scores = scores(row, case.longest());
+                for k in [1, 2, case.k] {
+                    let mut chosen = vec![f32::NAN; k];
+                    choose(&scores, &mut vec![9; scores.len()], &mut chosen);
+                    assert!(chosen == best(&scores, k), "{k} of {} in row {row}", scores.len());
+                }
+            }
         }
     }
 }
