@@ -8,6 +8,10 @@
 //!
 //! Compiled for tests, and with the feature `cases` for benches.
 
+pub mod experts;
+pub mod head_linear;
+#[cfg(test)]
+pub(crate) mod mapped_experts;
 pub mod paged;
 pub mod pool;
 pub mod recurrent;

@@ -4,9 +4,6 @@ pub mod arch;
 mod buffer;
 mod error;
 mod exec;
-// GPU tests compute the same cases.
-#[cfg(all(test, feature = "gpu"))]
-pub(crate) use exec::experts_tests;
 mod kv;
 pub mod ops;
 pub mod pool;

@@ -13,8 +13,10 @@ mod attention;
 mod backend;
 mod experts;
 #[cfg(test)]
-pub(crate) mod experts_tests;
+mod experts_tests;
 mod heads;
+#[cfg(test)]
+mod heads_tests;
 mod linear;
 mod observe;
 mod pairs;

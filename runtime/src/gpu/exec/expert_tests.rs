@@ -1,11 +1,15 @@
-//! Mixtures of experts on every device against f64: the same as on the CPU, whose graphs these are.
+//! Mixtures of experts and head linears on every device against f64.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    cpu::experts_tests::{Case, VOCAB, model},
+    cases::{
+        experts::{ExpertsCase, experts},
+        head_linear::{HeadLinearCase, head_linears},
+        mapped_experts::MappedExperts,
+    },
     gpu::{Caps, CapsOverride, Gpu, GpuBackend, GpuBackendOptions, GpuOptions, ops::experts::FEW_ROWS},
-    graph::{Device, StageKind, WeightId},
+    graph::{Device, Plan, StepKind, WeightId},
     quant::DType,
     step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
@@ -29,43 +33,60 @@ fn devices() -> Vec<Arc<Gpu>> {
 
 #[test]
 fn rows_go_through_their_experts() {
-    let f32 = Case::new(DType::F32, 7, 3, 45, 30);
-    let cases = [
-        (f32, 1e-4),
-        (Case { bias: true, scaled: true, ..f32 }, 1e-4),
-        (Case { input_major: true, bias: true, ..f32 }, 1e-4),
-        (Case { scaled: true, ..Case::new(DType::BF16, 5, 5, 64, 70) }, 1e-4),
-        (Case::new(DType::F32, 1, 1, 16, 8), 1e-4),
-        (Case { bias: true, ..Case::new(DType::Q8_0, 9, 2, 96, 64) }, 1e-4),
-        (Case::new(DType::MXFP4, 6, 4, 96, 160), 1e-4),
-    ];
     for gpu in devices() {
-        for (case, tolerance) in cases {
-            check(&gpu, case, tolerance, |_, _| {});
+        for case in experts().into_iter().filter(|case| !case.speed) {
+            check(&gpu, case, |_, _| {});
         }
     }
 }
 
-/// Runs `case` on `gpu` with few and many rows, after `look` has seen the backend.
-fn check(gpu: &Arc<Gpu>, case: Case, tolerance: f64, look: impl Fn(&GpuBackend, &str)) {
-    let model = model(case);
+#[test]
+fn heads_go_through_their_matrices() {
+    // The matrices of all heads must fit one binding, and are refused otherwise.
+    for gpu in devices().into_iter().filter(|gpu| gpu.caps().max_binding > 1 << 20) {
+        for case in head_linears().into_iter().filter(|case| !case.speed) {
+            let model = case.model().unwrap();
+            let (mut backend, what) = backend(&gpu, &model.plan, &format!("{case:?}"));
+            for (n, out) in answers(&mut backend) {
+                model.compare(&out, &HeadLinearCase::tokens(n), 1e-4, &what);
+            }
+        }
+    }
+}
+
+/// A backend for the plan, and what it is called.
+fn backend(gpu: &Arc<Gpu>, plan: &Plan, case: &str) -> (GpuBackend, String) {
     let options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 256, max_step_tokens: 150 };
-    let mut plan = model.plan.clone();
-    plan.stages.iter_mut().for_each(|step| step.device = Device::Gpu);
+    let mut plan = plan.clone();
+    plan.steps.iter_mut().for_each(|step| step.device = Device::Gpu);
     let backend = GpuBackend::new(gpu.clone(), plan, &options, &mut |_, _| {});
     let what =
         format!("{} with buffers of {}, bindings of {}", gpu.name(), gpu.caps().max_buffer, gpu.caps().max_binding);
-    let mut backend = backend.unwrap_or_else(|error| panic!("{case:?} on {what}: {error}"));
-    look(&backend, &format!("{case:?} on {what}"));
+    (backend.unwrap_or_else(|error| panic!("{case} on {what}: {error}")), what)
+}
+
+/// All rows of steps with few and many.
+fn answers(backend: &mut GpuBackend) -> Vec<(usize, Vec<f32>)> {
     let most = backend.max_step_tokens().min(backend.max_outputs());
     let mut rows = [1, 3, 8, 9, 70, 140].map(|n| n.min(most)).to_vec();
     rows.dedup();
-    for n in rows {
-        let tokens: Vec<u32> = (0..n).map(|i| (i * 7 % VOCAB) as u32).collect();
+    let answer = |n: usize| {
         let mut kv = SequenceKv::default();
-        let step = SequenceStep { kv: &mut kv, tokens: &tokens, outputs: Outputs::All };
-        let out = backend.forward(&mut [step]).unwrap().to_vec();
-        model.compare(&out, &tokens, tolerance, &what);
+        let step = SequenceStep { kv: &mut kv, tokens: &ExpertsCase::tokens(n), outputs: Outputs::All };
+        (n, backend.forward(&mut [step]).unwrap().to_vec())
+    };
+    rows.into_iter().map(answer).collect()
+}
+
+/// Runs `case` on `gpu` with few and many rows, after `look` has seen the backend.
+fn check(gpu: &Arc<Gpu>, case: ExpertsCase, look: impl Fn(&GpuBackend, &str)) {
+    // A device gets all experts, whoever chooses them.
+    let mapped = MappedExperts::new(ExpertsCase { never_from: case.n_experts, ..case });
+    let model = &mapped.model;
+    let (mut backend, what) = backend(gpu, &model.plan, &format!("{case:?}"));
+    look(&backend, &format!("{case:?} on {what}"));
+    for (n, out) in answers(&mut backend) {
+        model.compare(&out, &ExpertsCase::tokens(n), 1e-4, &what);
     }
 }
 
@@ -79,14 +100,14 @@ fn experts_lie_in_several_buffers() {
     let middle = limits(64 << 10, 72 << 10);
     let large = limits(112 << 10, 120 << 10);
     let largest = limits(192 << 10, 200 << 10);
-    let f32 = Case { bias: true, ..Case::new(DType::F32, 7, 3, 45, 30) };
-    let columns = Case { input_major: true, bias: true, ..Case::new(DType::BF16, 12, 2, 70, 83) };
+    let f32 = ExpertsCase { bias: true, ..ExpertsCase::new(DType::F32, 7, 3, 45, 30) };
+    let columns = ExpertsCase { input_major: true, bias: true, ..ExpertsCase::new(DType::BF16, 12, 2, 70, 83) };
     let cases = [
         (f32, small, false),
         (columns, middle, false),
-        (Case { bias: true, scaled: true, ..Case::new(DType::F32, 5, 2, 192, 256) }, large, true),
-        (Case::new(DType::Q8_0, 4, 1, 352, 416), large, true),
-        (Case::new(DType::MXFP4, 3, 1, 672, 736), largest, true),
+        (ExpertsCase { bias: true, scaled: true, ..ExpertsCase::new(DType::F32, 5, 2, 192, 256) }, large, true),
+        (ExpertsCase::new(DType::Q8_0, 4, 1, 352, 416), large, true),
+        (ExpertsCase::new(DType::MXFP4, 3, 1, 672, 736), largest, true),
     ];
     let adapters = Gpu::adapters();
     let Some(first) = adapters.iter().find(|a| !a.name.contains("SwiftShader")) else { return };
@@ -95,7 +116,7 @@ fn experts_lie_in_several_buffers() {
             let caps = CapsOverride { pretend_hardware, no_host_import, max_binding, max_buffer, ..Default::default() };
             let device = Some(first.index.to_string());
             let gpu = Gpu::open(&GpuOptions { device, caps, checked: true, cache_dir: None }).unwrap();
-            check(&Arc::new(gpu), case, 1e-4, |backend, what| {
+            check(&Arc::new(gpu), case, |backend, what| {
                 assert!(backend.max_step_tokens().min(backend.max_outputs()) > FEW_ROWS as usize, "{what}: few rows");
                 let (copied, imported) = backend.weight_bytes();
                 let Caps { host_import, unified_memory, .. } = *backend.gpu().caps();
