@@ -7,68 +7,25 @@ use super::{
     step_tests::{PAGE, Sequence, TestStep, error},
 };
 use crate::{
-    cases::{random, rows::rotate_f64},
-    gpu::{Gpu, testing},
-    graph::{
-        AttentionOp, AttentionStage, CacheId, Graph, GraphBuilder, HeadOp, RopeFreqs, RopeLayout, RopeSpec, Rows,
-        ValueId,
+    cases::{
+        attention::{AttentionCase, Cached, Devices},
+        paged::stored,
+        random,
+        rows::rotate_f64,
+        wide,
     },
+    gpu::{Gpu, testing},
+    graph::{AttentionStep, Graph, GraphBuilder, HeadOp, RopeFreqs, RopeSpec, Rows, ValueId},
     quant::{f16_to_f32, f32_to_f16},
     step::{KvType, PAGE_BLOCKS},
 };
 
-pub(super) const BASE: AttentionOp = AttentionOp {
-    v_in_k: false,
-    selected: None,
-    shared: false,
-    cache: CacheId(0),
-    n_heads: 6,
-    n_kv_heads: 2,
-    head_dim: 16,
-    v_dim: 16,
-    scale: 0.25,
-    softcap: None,
-    window: None,
-    chunk: None,
-    sinks: None,
-    rotate_on_read: None,
-    blocks: None,
-};
-
+/// A case with what comes before attention.
 pub(super) struct Case {
-    pub op: AttentionOp,
-    pub kv: KvType,
-    pub layout: RopeLayout,
-    /// Rotated elements.
-    pub rotary: usize,
-    /// The first of them.
+    pub case: AttentionCase,
+    /// The first element that is rotated.
     pub first_dim: usize,
-    pub sequences: Vec<(usize, usize)>,
-    /// Tokens of a block.
-    pub every: usize,
     pub head_ops: [Vec<HeadOp>; 3],
-    /// On every device, or on the last adapter's.
-    pub everywhere: bool,
-}
-
-pub(super) fn case(op: AttentionOp, sequences: &[(usize, usize)]) -> Case {
-    Case {
-        op,
-        kv: KvType::F16,
-        layout: RopeLayout::Half,
-        rotary: 8,
-        first_dim: 0,
-        sequences: sequences.to_vec(),
-        every: 4,
-        head_ops: Default::default(),
-        everywhere: false,
-    }
-}
-
-/// Keys and values of one sequence: by head, position, element.
-struct Cached {
-    k: Vec<Vec<Vec<f32>>>,
-    v: Vec<Vec<Vec<f32>>>,
 }
 
 /// Everything a dispatch works on.
@@ -93,33 +50,32 @@ const POISON: f32 = f32::NAN;
 
 impl Case {
     fn data(&self, splits: u32) -> Data {
-        let op = &self.op;
+        let op = &self.case.op;
         let mut g = GraphBuilder::new();
         // Rope 0 is there to be confused with rope 1.
         let fixed = |n| RopeFreqs::Fixed(RopeSpec::base_inv_freq(100.0, n));
         g.rope_spec(RopeSpec {
-            layout: self.layout,
+            layout: self.case.rotary.0,
             rotary_dims: 2,
             first_dim: 0,
             freqs: fixed(2),
             attention_factor: 9.0,
             back: 0,
         });
-        let freqs = match op.rotate_on_read {
-            None => fixed(self.rotary),
-            Some(_) => RopeFreqs::Dynamic { theta: 100.0, factor: 2.0, max_position: 50 },
-        };
-        let first_dim = if op.rotate_on_read.is_none() { self.first_dim } else { 0 };
-        g.rope_spec(RopeSpec {
-            layout: self.layout,
-            rotary_dims: self.rotary,
-            first_dim,
-            freqs,
-            attention_factor: 1.1,
-            back: 0,
+        g.rope_spec(match op.rotate_on_read {
+            None => RopeSpec {
+                layout: self.case.rotary.0,
+                rotary_dims: self.case.rotary.1,
+                first_dim: self.first_dim,
+                freqs: fixed(self.case.rotary.1),
+                attention_factor: 1.1,
+                back: 0,
+            },
+            Some(_) => self.case.key_rope(),
         });
         let graph = g.finish(ValueId(0));
         let sequences: Vec<Sequence> = self
+            .case
             .sequences
             .iter()
             .map(|&(rows, cached)| {
@@ -128,7 +84,7 @@ impl Case {
                 Sequence { rows, cached, dropped_pages: first / PAGE }
             })
             .collect();
-        let step = TestStep::with_blocks(&sequences, &[], graph.ropes(), splits, self.every);
+        let step = TestStep::with_blocks(&sequences, &[], graph.ropes(), splits, self.case.every);
         let n = step.tokens();
         let key = op.n_kv_heads * op.head_dim;
         let (q, v, y) = (op.n_heads * op.head_dim, op.n_kv_heads * op.v_dim, op.n_heads * op.v_dim);
@@ -155,23 +111,8 @@ impl Case {
                 arena[at..at + width].iter_mut().zip(x).for_each(|(to, x)| *to = 3.0 * x);
             }
         }
-        let round = |x: f32| if self.kv == KvType::F16 { f16_to_f32(f32_to_f16(x)) } else { x };
-        let cached: Vec<Cached> = (0..sequences.len())
-            .map(|s| {
-                let all = |seed: usize, dim: usize| {
-                    let position = |h: usize, p: usize| {
-                        let x = random((((seed * 7 + s) * 11 + h) * 100_003 + p) as u64, dim);
-                        x.into_iter().map(|x| round(2.0 * x)).collect::<Vec<f32>>()
-                    };
-                    (0..op.n_kv_heads).map(|h| (0..sequences[s].cached).map(|p| position(h, p)).collect()).collect()
-                };
-                let k: Vec<Vec<Vec<f32>>> = all(1, op.head_dim);
-                let within = |keys: &Vec<Vec<f32>>| keys.iter().map(|k| k[..op.v_dim].to_vec()).collect();
-                let v = if op.v_in_k { k.iter().map(within).collect() } else { all(2, op.v_dim) };
-                Cached { k, v }
-            })
-            .collect();
-        let attention = AttentionStage {
+        let cached: Vec<Cached> = (0..sequences.len()).map(|s| self.case.cached(s)).collect();
+        let attention = AttentionStep {
             op: op.clone(),
             inputs: [ValueId(0), ValueId(1), ValueId(2)],
             blocks: op.blocks.map(|_| ValueId(4)),
@@ -179,18 +120,21 @@ impl Case {
             head_ops: self.head_ops.clone(),
             output: ValueId(3),
         };
-        let pages = vec![0xff; step.n_pages * self.page_elements() * self.kv.bytes()];
-        let vectors = random(55, 200);
+        let pages = vec![0xff; step.n_pages * self.page_elements() * self.case.kv.bytes()];
+        let mut vectors = random(55, 200);
+        if op.sinks.is_some() {
+            vectors[..AttentionCase::SINKS.len()].copy_from_slice(&AttentionCase::SINKS);
+        }
         let blocks = (0..sequences.len()).map(|s| {
             let block = |h: usize, b: usize| {
                 let x = random(((s * 13 + h) * 100_003 + b) as u64 + 5, op.head_dim);
-                x.into_iter().map(|x| round(2.0 * x)).collect::<Vec<f32>>()
+                x.into_iter().map(|x| stored(self.case.kv, 2.0 * x)).collect::<Vec<f32>>()
             };
-            let all = 0..sequences[s].cached / self.every;
+            let all = 0..sequences[s].cached / self.case.every;
             (0..op.n_kv_heads).map(|h| all.clone().map(|b| block(h, b)).collect()).collect()
         });
         let blocks = blocks.collect();
-        let block_pages = vec![0xff; step.n_block_pages * PAGE_BLOCKS * key * self.kv.bytes()];
+        let block_pages = vec![0xff; step.n_block_pages * PAGE_BLOCKS * key * self.case.kv.bytes()];
         let mut data =
             Data { graph, step, attention, places, arena, vectors, cached, pages, blocks, block_pages, chosen };
         self.fill(&mut data);
@@ -199,8 +143,8 @@ impl Case {
 
     /// What a row at `position` chooses: all that it sees, or where those are too many about as many as it may.
     fn chosen(&self, row: usize, position: usize) -> Vec<usize> {
-        let k = self.op.selected.unwrap_or(0);
-        let seen = if self.op.blocks.is_some() { (position + 1) / self.every } else { position + 1 };
+        let k = self.case.op.selected.unwrap_or(0);
+        let seen = if self.case.op.blocks.is_some() { (position + 1) / self.case.every } else { position + 1 };
         if seen <= k {
             return (0..seen).collect();
         }
@@ -213,12 +157,13 @@ impl Case {
     }
 
     fn page_elements(&self) -> usize {
-        PAGE * self.op.n_kv_heads * (self.op.head_dim + if self.op.v_in_k { 0 } else { self.op.v_dim })
+        PAGE * self.case.op.n_kv_heads
+            * (self.case.op.head_dim + if self.case.op.v_in_k { 0 } else { self.case.op.v_dim })
     }
 
     /// First elements of a key and a value in the pages.
     fn slots(&self, step: &TestStep, s: usize, head: usize, position: usize) -> [usize; 2] {
-        let op = &self.op;
+        let op = &self.case.op;
         let page = step.pages[s][position / PAGE] as usize * self.page_elements();
         let row = head * PAGE + position % PAGE;
         let key = page + row * op.head_dim;
@@ -227,7 +172,7 @@ impl Case {
 
     fn fill(&self, data: &mut Data) {
         for (s, sequence) in data.step.sequences.iter().enumerate() {
-            for head in 0..self.op.n_kv_heads {
+            for head in 0..self.case.op.n_kv_heads {
                 for position in sequence.dropped_pages * PAGE..sequence.cached {
                     let rows = [&data.cached[s].k[head][position], &data.cached[s].v[head][position]];
                     for (slot, x) in self.slots(&data.step, s, head, position).into_iter().zip(rows) {
@@ -236,9 +181,9 @@ impl Case {
                 }
                 for (b, key) in data.blocks[s][head].iter().enumerate() {
                     let page = data.step.block_pages[s][b / PAGE_BLOCKS] as usize;
-                    let slot = (page * self.op.n_kv_heads + head) * PAGE_BLOCKS + b % PAGE_BLOCKS;
+                    let slot = (page * self.case.op.n_kv_heads + head) * PAGE_BLOCKS + b % PAGE_BLOCKS;
                     for (i, x) in key.iter().enumerate() {
-                        self.put(&mut data.block_pages, slot * self.op.head_dim + i, *x);
+                        self.put(&mut data.block_pages, slot * self.case.op.head_dim + i, *x);
                     }
                 }
             }
@@ -246,14 +191,14 @@ impl Case {
     }
 
     fn put(&self, pages: &mut [u8], element: usize, x: f32) {
-        match self.kv {
+        match self.case.kv {
             KvType::F16 => pages[2 * element..][..2].copy_from_slice(&f32_to_f16(x).to_le_bytes()),
             KvType::F32 => pages[4 * element..][..4].copy_from_slice(&x.to_le_bytes()),
         }
     }
 
     fn get(&self, pages: &[u8], element: usize) -> f32 {
-        match self.kv {
+        match self.case.kv {
             KvType::F16 => f16_to_f32(u16::from_le_bytes([pages[2 * element], pages[2 * element + 1]])),
             KvType::F32 => bytemuck::pod_read_unaligned(&pages[4 * element..][..4]),
         }
@@ -265,9 +210,9 @@ impl Case {
             output: data.places[3],
             cache_group: 1,
             parts: 1,
-            blocks: self.op.blocks.map(|_| BlockPlaces { keys: data.places[4], group: 2, every: self.every }),
-            chosen: self.op.selected.map(|_| data.places[5]),
-            kv: self.kv,
+            blocks: self.case.op.blocks.map(|_| BlockPlaces { keys: data.places[4], group: 2, every: self.case.every }),
+            chosen: self.case.op.selected.map(|_| data.places[5]),
+            kv: self.case.kv,
             vector: &|w| w.0,
         };
         dispatches(gpu.caps(), &data.graph, "test", &data.attention, &places).unwrap()
@@ -275,7 +220,7 @@ impl Case {
 
     /// `[rows][n_heads * v_dim]`
     fn reference(&self, data: &Data) -> Vec<Vec<f64>> {
-        let op = &self.op;
+        let op = &self.case.op;
         let n = data.step.tokens();
         let row = |(row, (s, position)): (usize, &(usize, usize))| {
             let q = &data.arena[at(&data.places[0], n, row)..];
@@ -283,42 +228,27 @@ impl Case {
                 let q = &q[head * op.head_dim..][..op.head_dim];
                 let kv_head = head / (op.n_heads / op.n_kv_heads);
                 let len = data.step.sequences[*s].cached;
-                let first = op.window.map_or(0, |w| (position + 1).saturating_sub(w));
-                let first = first.max(op.chunk.map_or(0, |c| position / c * c));
-                let cached = &data.cached[*s];
-                let own = |p: usize| (p, &cached.k[kv_head][p], &cached.v[kv_head][p]);
-                let of_block = |b: usize| (0, &data.blocks[*s][kv_head][b], &data.blocks[*s][kv_head][b]);
-                let keys: Vec<(usize, &Vec<f32>, &Vec<f32>)> = match (op.blocks, op.selected) {
-                    (None, None) => (first..=*position).map(own).collect(),
-                    (None, Some(_)) => data.chosen[row].iter().copied().map(own).collect(),
+                let (keys, values) = (&data.cached[*s].k[kv_head], &data.cached[*s].v[kv_head]);
+                let blocks = &data.blocks[*s][kv_head];
+                let chosen = op.selected.map(|_| data.chosen[row].iter().copied());
+                let own = (0..=*position).filter(|p| self.case.sees(*position, *p)).map(|p| (p, &keys[p], &values[p]));
+                let attended: Vec<(usize, &Vec<f32>, &Vec<f32>)> = match (op.blocks, chosen) {
+                    (None, None) => own.collect(),
+                    (None, Some(chosen)) => chosen.map(|p| (p, &keys[p], &values[p])).collect(),
                     (Some(_), None) => {
-                        (first..=*position).map(own).chain((0..(position + 1) / self.every).map(of_block)).collect()
+                        own.chain(blocks[..(position + 1) / self.case.every].iter().map(|b| (0, b, b))).collect()
                     }
-                    (Some(_), Some(_)) => {
-                        (first..=*position).map(own).chain(data.chosen[row].iter().copied().map(of_block)).collect()
-                    }
+                    (Some(_), Some(chosen)) => own.chain(chosen.map(|b| (0, &blocks[b], &blocks[b]))).collect(),
                 };
-                let scores: Vec<f64> = keys
-                    .iter()
-                    .map(|&(p, k, _)| {
-                        let mut k: Vec<f64> = k.iter().map(|x| f64::from(*x)).collect();
-                        if let Some(rope) = op.rotate_on_read {
-                            let spec = &data.graph.ropes()[rope.0 as usize];
-                            rotate_f64(&mut k, spec, &spec.inv_freq(len), p);
-                        }
-                        let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * k).sum();
-                        let s = dot * f64::from(op.scale);
-                        op.softcap.map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh())
-                    })
-                    .collect();
-                let sink = op.sinks.map(|w| f64::from(data.vectors[w.0 as usize + head]));
-                let top = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
-                let total: f64 = scores.iter().copied().chain(sink).map(|s| (s - top).exp()).sum();
-                let mut out = vec![0.0; op.v_dim];
-                for (s_, (_, _, v)) in scores.iter().zip(keys) {
-                    out.iter_mut().zip(v).for_each(|(o, v)| *o += (s_ - top).exp() / total * f64::from(*v));
-                }
-                out
+                let turned = |key: &[f32], position: usize| {
+                    let mut key = wide(key);
+                    if let Some(rope) = op.rotate_on_read {
+                        let spec = &data.graph.ropes()[rope.0 as usize];
+                        rotate_f64(&mut key, spec, &spec.inv_freq(len), position);
+                    }
+                    key
+                };
+                self.case.attend(head, q, attended.iter().map(|(p, k, v)| (turned(k, *p), &v[..])))
             };
             (0..op.n_heads).flat_map(head).collect()
         };
@@ -326,7 +256,8 @@ impl Case {
     }
 
     /// Every kernel that attends, on every device.
-    pub fn check(&self, what: &str) {
+    pub fn check(&self) {
+        let what = self.case.name();
         let parts = 3;
         let data = self.data(parts);
         let expected = self.reference(&data);
@@ -334,11 +265,16 @@ impl Case {
         let gpus = testing::gpus();
         // One driver sees all cases, the others some: a pipeline can take a second to compile.
         let most = gpus.iter().map(|gpu| gpu.summary().index).max();
-        for gpu in gpus.iter().filter(|gpu| self.everywhere || Some(gpu.summary().index) == most) {
+        let runs = |gpu: &&Gpu| match self.case.devices {
+            Devices::None => false,
+            Devices::One => Some(gpu.summary().index) == most,
+            Devices::Every => true,
+        };
+        for gpu in gpus.iter().filter(runs) {
             let d = self.lower(gpu, &data);
             let mut ropes: Vec<u8> = bytemuck::cast_slice(&data.step.ropes).to_vec();
             let mut pages = data.pages.clone();
-            let partials = AttentionDispatches::partials_len(&self.op, n, parts);
+            let partials = AttentionDispatches::partials_len(&self.case.op, n, parts);
             let mut partials: Vec<u8> = bytemuck::cast_slice(&vec![POISON; partials]).to_vec();
             let mut blocks = data.block_pages.clone();
             let mut run = |kernels: &[&Dispatch]| {
@@ -348,7 +284,7 @@ impl Case {
                     more.truncate(k.kernel.bindings.len() - 4);
                     data.step.run(gpu, k, &mut arena, &data.vectors, &mut more);
                 }
-                let width = self.op.n_heads * self.op.v_dim;
+                let width = self.case.op.n_heads * self.case.op.v_dim;
                 for (row, expected) in expected.iter().enumerate() {
                     let at = at(&data.places[3], n, row);
                     let e = error(arena[at..at + width].iter().copied(), expected);
@@ -360,7 +296,8 @@ impl Case {
             };
             run(&[&d.single]);
             run(&[&d.split, &d.merge]);
-            if let Some(prompt) = d.prompt.as_ref().filter(|_| self.op.selected.is_none_or(|k| data.step.longest <= k))
+            if let Some(prompt) =
+                d.prompt.as_ref().filter(|_| self.case.op.selected.is_none_or(|k| data.step.longest <= k))
             {
                 run(&[prompt]);
             }
@@ -369,7 +306,7 @@ impl Case {
 
     /// The kernel before attention, on every device.
     pub fn check_heads(&self, what: &str) {
-        let op = &self.op;
+        let op = &self.case.op;
         let data = self.data(1);
         let n = data.step.tokens();
         let input = |i: usize, dim: usize, row: usize, head: usize| {
@@ -401,7 +338,7 @@ impl Case {
             let mut arena = data.arena.clone();
             // The rows of this step are still poison.
             let mut pages = data.pages.clone();
-            let mut poisoned = vec![false; pages.len() / self.kv.bytes()];
+            let mut poisoned = vec![false; pages.len() / self.case.kv.bytes()];
             for (s, position) in data.step.positions() {
                 for head in 0..op.n_kv_heads {
                     for (slot, dim) in
@@ -429,13 +366,13 @@ impl Case {
                         let x = (slot..slot + dim).map(|i| self.get(&pages, i));
                         let e = error(x, &input(1 + i, dim, row, head));
                         // Drivers may round to halves towards zero.
-                        let limit = if self.kv == KvType::F16 { 1e-3 } else { 3e-6 };
+                        let limit = if self.case.kv == KvType::F16 { 1e-3 } else { 3e-6 };
                         assert!(e < limit, "{what}, kv {i}, {}: {e:e}", gpu.name());
                     }
                 }
             }
             for (i, poisoned) in poisoned.into_iter().enumerate() {
-                let bytes = i * self.kv.bytes()..(i + 1) * self.kv.bytes();
+                let bytes = i * self.case.kv.bytes()..(i + 1) * self.case.kv.bytes();
                 assert!(poisoned || before[bytes.clone()] == pages[bytes], "{what}: something else was written");
             }
         }

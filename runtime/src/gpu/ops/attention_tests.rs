@@ -1,10 +1,11 @@
-//! Heads and attention on every device against f64.
+//! Heads and attention on every device against f64: the cases of `cases::attention`.
 
 use super::{
     attention::{fits_one_part, splits},
-    attention_case_tests::{BASE, Case, case},
+    attention_case_tests::Case,
 };
 use crate::{
+    cases::attention::{self, AttentionCase, BASE, Devices},
     gpu::testing,
     graph::{AttentionOp, CacheId, HeadOp, NormKind, NormOp, PositionScale, RopeId, RopeLayout, WeightId},
     step::KvType,
@@ -17,126 +18,77 @@ fn norm(weight: Option<u32>, group: usize) -> HeadOp {
 
 const ROPE: HeadOp = HeadOp::Rope(RopeId(1));
 
+/// What becomes of the heads of some rows before attention.
+fn heads(
+    op: AttentionOp,
+    kv: KvType,
+    rotary: (RopeLayout, usize),
+    first_dim: usize,
+    head_ops: [Vec<HeadOp>; 3],
+) -> Case {
+    let case = AttentionCase { kv, rotary, ..AttentionCase::new(op, &[(1, 70), (3, 3), (2, 65)]) };
+    Case { case, first_dim, head_ops }
+}
+
 #[test]
 fn heads_match_f64() {
-    let base = || case(BASE, &[(1, 70), (3, 3), (2, 65)]);
-    base().check_heads("plain");
-    Case { head_ops: [vec![ROPE], vec![ROPE], vec![]], kv: KvType::F32, ..base() }.check_heads("rotated");
+    let half = |n| (RopeLayout::Half, n);
+    heads(BASE, KvType::F16, half(8), 0, Default::default()).check_heads("plain");
+    heads(BASE, KvType::F32, half(8), 0, [vec![ROPE], vec![ROPE], vec![]]).check_heads("rotated");
     let op = AttentionOp { n_heads: 9, n_kv_heads: 3, head_dim: 64, v_dim: 64, ..BASE };
     let normed = |i| vec![norm(Some(i), 64), ROPE];
     let head_ops = [normed(4), normed(100), vec![norm(None, 64)]];
-    let (layout, rotary) = (RopeLayout::Interleaved, 64);
-    Case { op, head_ops, layout, rotary, ..base() }.check_heads("normalised");
+    heads(op, KvType::F16, (RopeLayout::Interleaved, 64), 0, head_ops).check_heads("normalised");
     let op = AttentionOp { n_heads: 2, n_kv_heads: 2, head_dim: 80, v_dim: 20, ..BASE };
     let late = || vec![ROPE, norm(Some(3), 80)];
-    Case { op: op.clone(), head_ops: [late(), late(), vec![]], rotary: 32, ..base() }.check_heads("normalised late");
+    heads(op.clone(), KvType::F16, half(32), 0, [late(), late(), vec![]]).check_heads("normalised late");
     let scale = |offset| HeadOp::PositionScale(PositionScale { beta: 0.5, length: 9, offset });
     let head_ops = [vec![ROPE, scale(0)], vec![scale(1)], vec![]];
-    Case { op, head_ops, rotary: 20, first_dim: 60, ..base() }.check_heads("last dimensions, scaled by position");
+    heads(op, KvType::F16, half(20), 60, head_ops).check_heads("last dimensions, scaled by position");
+    for case in attention::latents().into_iter().filter(|case| case.devices != Devices::None) {
+        heads(case.op.clone(), case.kv, case.rotary, 0, Default::default()).check_heads(&case.name());
+    }
+}
+
+fn check(cases: Vec<AttentionCase>) {
+    for case in cases {
+        Case { case, first_dim: 0, head_ops: Default::default() }.check();
+    }
 }
 
 #[test]
 fn shapes_match_f64() {
-    let sequences = [(1, 70), (11, 75), (1, 1)];
-    for (n_heads, n_kv_heads, head_dim, v_dim, kv) in [
-        (6, 2, 16, 16, KvType::F32),
-        (9, 3, 64, 64, KvType::F16),
-        (4, 4, 80, 96, KvType::F16),
-        (8, 1, 128, 128, KvType::F16),
-        (9, 1, 4, 8, KvType::F16),
-    ] {
-        let op = AttentionOp { n_heads, n_kv_heads, head_dim, v_dim, ..BASE };
-        let what = format!("{n_heads}/{n_kv_heads} of {head_dim}/{v_dim} {kv:?}");
-        Case { kv, everywhere: n_heads == 9, ..case(op, &sequences) }.check(&what);
-    }
+    check(attention::shapes());
 }
 
 #[test]
 fn values_in_keys_match_f64() {
-    // DeepSeek's latents, and small ones with a group that no tile divides.
-    for (n_heads, n_kv_heads, head_dim, v_dim, kv) in
-        [(5, 1, 576, 512, KvType::F16), (11, 1, 48, 32, KvType::F32), (4, 2, 16, 16, KvType::F16)]
-    {
-        let op = AttentionOp { n_heads, n_kv_heads, head_dim, v_dim, scale: 0.05, v_in_k: true, ..BASE };
-        let what = format!("latents of {head_dim}/{v_dim} {kv:?}");
-        Case { kv, ..case(op.clone(), &[(1, 70), (11, 75), (1, 1)]) }.check(&what);
-        Case { kv, ..case(op, &[(1, 70), (3, 3)]) }.check_heads(&what);
-    }
+    check(attention::latents());
 }
 
 #[test]
-fn long_heads_match_f64() {
-    for (n_heads, n_kv_heads, head_dim, v_dim) in [(4, 1, 256, 256), (3, 1, 512, 512)] {
-        let op = AttentionOp { n_heads, n_kv_heads, head_dim, v_dim, scale: 0.05, ..BASE };
-        case(op, &[(2, 66), (1, 3)]).check(&format!("heads of {head_dim}"));
-    }
-}
-
-#[test]
-fn many_keys_of_long_heads_match_f64() {
-    // More turns of loops than llvmpipe makes, were they not written out.
-    let op = AttentionOp { n_heads: 2, n_kv_heads: 1, head_dim: 256, v_dim: 256, scale: 0.05, ..BASE };
-    case(op, &[(9, 1030), (1, 1500)]).check("1500 keys of 256");
+fn many_keys_match_f64() {
+    check(attention::long());
 }
 
 #[test]
 fn masks_match_f64() {
-    let sequences = [(3, 331), (1, 130), (40, 200)];
-    for (window, chunk) in [(Some(9), None), (Some(70), None), (None, Some(100)), (Some(1), Some(64))] {
-        let op = AttentionOp { window, chunk, ..BASE };
-        case(op, &sequences).check(&format!("{window:?} {chunk:?}"));
-    }
+    check(attention::masks());
 }
 
 #[test]
-fn softcap_sinks_and_rotation_on_read_match_f64() {
-    let sequences = [(1, 300), (5, 67)];
-    let op = AttentionOp { softcap: Some(5.0), sinks: Some(WeightId(7)), ..BASE };
-    case(op, &sequences).check("softcap and sinks");
-    let op = AttentionOp { rotate_on_read: Some(RopeId(1)), sinks: Some(WeightId(3)), ..BASE };
-    for (layout, kv) in [(RopeLayout::Half, KvType::F16), (RopeLayout::Interleaved, KvType::F32)] {
-        Case { layout, kv, rotary: 12, ..case(op.clone(), &sequences) }.check(&format!("{layout:?} on read"));
-    }
-    // Scores far beyond exp's range.
-    let op = AttentionOp { scale: 10.0, window: Some(100), ..BASE };
-    case(op, &sequences).check("huge");
+fn bounded_sunk_turned_and_huge_scores_match_f64() {
+    check(attention::scores());
 }
 
 #[test]
 fn chosen_keys_match_f64() {
-    // DeepSeek V3.2's, and small ones; as many as are seen, and fewer.
-    for (n_heads, n_kv_heads, head_dim, v_dim, v_in_k, kv) in
-        [(5, 1, 576, 512, true, KvType::F16), (11, 1, 48, 32, true, KvType::F32), (6, 2, 16, 24, false, KvType::F16)]
-    {
-        for k in [9, 70, 100] {
-            let op =
-                AttentionOp { n_heads, n_kv_heads, head_dim, v_dim, v_in_k, scale: 0.1, selected: Some(k), ..BASE };
-            let what = format!("{k} chosen of {head_dim}/{v_dim} {kv:?}");
-            Case { kv, everywhere: k == 9, ..case(op, &[(1, 70), (11, 75), (1, 1)]) }.check(&what);
-        }
-    }
-    let op = AttentionOp { selected: Some(300), v_in_k: true, ..BASE };
-    case(op, &[(3, 900), (1, 400)]).check("300 chosen of 900");
+    check(attention::chosen());
 }
 
 #[test]
 fn keys_of_blocks_match_f64() {
-    let sequences = [(1, 300), (9, 75), (2, 3), (1, 1)];
-    let base = AttentionOp { v_in_k: true, window: Some(20), blocks: Some(CacheId(1)), ..BASE };
-    for (selected, every, kv) in [(None, 7, KvType::F16), (Some(10), 4, KvType::F16), (Some(40), 3, KvType::F32)] {
-        for (n_heads, n_kv_heads, head_dim) in [(6, 2, 16), (11, 1, 48)] {
-            let sinks = Some(WeightId(7));
-            let op = AttentionOp { n_heads, n_kv_heads, head_dim, v_dim: head_dim, selected, sinks, ..base.clone() };
-            let what = format!("{selected:?} blocks of {every} {kv:?}, heads of {head_dim}");
-            Case { kv, every, everywhere: n_heads == 6, ..case(op, &sequences) }.check(&what);
-        }
-    }
-    // DeepSeek V4's.
-    let op = AttentionOp { n_heads: 9, n_kv_heads: 1, head_dim: 512, v_dim: 512, scale: 0.05, ..base };
-    let op = AttentionOp { window: Some(128), ..op };
-    Case { every: 128, ..case(op.clone(), &[(1, 700), (3, 130)]) }.check("blocks of 128");
-    let op = AttentionOp { selected: Some(64), softcap: Some(9.0), ..op };
-    case(op, &[(1, 700), (3, 130)]).check("64 blocks of 4");
+    check(attention::blocks());
 }
 
 #[test]
