@@ -8,6 +8,7 @@
 //!
 //! Compiled for tests, and with the feature `cases` for benches.
 
+pub mod argmax;
 pub mod attention;
 pub mod experts;
 pub mod head_linear;

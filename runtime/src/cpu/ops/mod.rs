@@ -139,5 +139,7 @@ mod case_tests;
 /// What the tests of linears, which have cases of their own, share with the others.
 #[cfg(test)]
 pub(crate) mod testing {
-    pub use crate::cases::{random, relative_error, rows::act_f64};
+    pub use crate::cases::relative_error;
+    #[cfg(feature = "gpu")]
+    pub use crate::cases::rows::act_f64;
 }

@@ -46,38 +46,15 @@ fn argmax_impl<S: Simd>(s: S, x: &[f32]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cases::{LENGTHS, random};
+    use crate::cases::argmax::argmaxes;
     use crate::cpu::arch::Isa;
 
     #[test]
     fn argmax_takes_the_first_of_equals_and_never_nan() {
-        const INF: f32 = f32::INFINITY;
-        const NAN: f32 = f32::NAN;
-        for isa in Isa::available() {
-            let argmax = argmax(isa);
-            let cases: [(&[f32], Option<usize>); 9] = [
-                (&[], None),
-                (&[NAN, NAN], None),
-                (&[NAN, -INF, NAN], Some(1)),
-                (&[-3.0, -2.0, -2.0], Some(1)),
-                (&[NAN, -1.0, NAN], Some(1)),
-                (&[0.0, INF, NAN, INF], Some(1)),
-                (&[0.0, -0.0], Some(0)),
-                (&[-1.0; 33], Some(0)),
-                (&[-INF; 17], Some(0)),
-            ];
-            for (x, expected) in cases {
-                assert_eq!(argmax(x), expected, "{} {x:?}", isa.name());
-            }
-            for n in LENGTHS.into_iter().chain([5000]) {
-                let mut x = random(n as u64, n);
-                for at in [0, n / 3, n - 1] {
-                    x[at] = 2.0;
-                    x[n - 1] = 2.0;
-                    x[n / 2] = if n / 2 == at || n / 2 == n - 1 { 2.0 } else { NAN };
-                    let expected = x.iter().position(|&v| v == 2.0);
-                    assert_eq!(argmax(&x), expected, "{} n={n}", isa.name());
-                    x[at] = 0.0;
+        for case in argmaxes() {
+            for (i, (logits, best)) in case.rows.iter().enumerate() {
+                for isa in Isa::available() {
+                    assert_eq!(argmax(isa)(logits), *best, "{} row {i} of {}", isa.name(), case.n);
                 }
             }
         }

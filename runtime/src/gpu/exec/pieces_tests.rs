@@ -4,7 +4,7 @@
 use std::{io::Write, sync::Arc};
 
 use crate::{
-    cpu::ops::testing::random,
+    cases::random,
     format::{Bytes, Mapping, Tensor},
     gpu::{Caps, CapsOverride, Gpu, GpuBackend, GpuBackendOptions, GpuOptions},
     graph::{Device, GraphBuilder, Op, Plan, WeightId},

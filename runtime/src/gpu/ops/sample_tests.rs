@@ -5,7 +5,11 @@ use super::{
     sample::{Choice, chunks_len, dispatches},
     step_tests::{Sequence, TestStep},
 };
-use crate::{cpu::ops::testing::random, gpu::testing, graph::Rows};
+use crate::{
+    cases::{argmax::argmaxes, random},
+    gpu::testing,
+    graph::Rows,
+};
 
 /// Chooses for rows of logits at the positions 9, 10, …; every row has its `Choice`.
 fn choose(gpu: &crate::gpu::Gpu, rows: &[Vec<f32>], choices: &[Choice]) -> (Vec<u32>, Vec<u32>) {
@@ -71,31 +75,17 @@ const PLAIN: Choice = Choice { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.
 
 #[test]
 fn the_largest_logit_is_found_wherever_it_stands() {
-    const NAN: f32 = f32::NAN;
-    const INF: f32 = f32::INFINITY;
     for gpu in testing::gpus() {
-        for n in [1, 5, 1024, 3000] {
-            let mut rows = Vec::new();
-            let mut expected = Vec::new();
-            for at in [0, n / 2, n - 1] {
-                let mut row = random(at as u64 + 3, n);
-                row[n - 1] = if n - 1 > at { -INF } else { 0.0 };
-                row[at] = 2.0;
-                rows.push(row);
-                expected.push(at as u32);
-            }
-            // Of equals the first; none at all; one that is infinite or no number.
-            rows.extend([vec![-1.0; n], vec![-INF; n], vec![NAN; n]]);
-            expected.extend([0, u32::MAX, u32::MAX]);
-            for odd in [INF, NAN] {
-                let mut row = random(1, n);
-                row[n / 3] = odd;
-                rows.push(row);
-                expected.push(u32::MAX);
-            }
+        for case in argmaxes().into_iter().filter(|case| case.n > 0) {
+            let (rows, best): (Vec<Vec<f32>>, Vec<Option<usize>>) = case.rows.into_iter().unzip();
+            // Nothing is chosen where all are forbidden.
+            let id = |(row, best): (&Vec<f32>, &Option<usize>)| {
+                best.filter(|i| row[*i] > f32::NEG_INFINITY).map_or(u32::MAX, |i| i as u32)
+            };
+            let expected: Vec<u32> = rows.iter().zip(&best).map(id).collect();
             let choices: Vec<Choice> = (0..rows.len()).map(|i| Choice::greedy((i != 1).then_some(i as u32))).collect();
             let (chosen, tokens) = choose(gpu, &rows, &choices);
-            assert_eq!(chosen, expected, "{} {n}", gpu.name());
+            assert_eq!(chosen, expected, "{} {}", gpu.name(), case.n);
             for (i, token) in tokens.into_iter().enumerate() {
                 let written = i != 1 && i < rows.len() && expected[i] != u32::MAX;
                 assert_eq!(token, if written { expected[i] } else { 77 });
