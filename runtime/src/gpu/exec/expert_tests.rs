@@ -9,7 +9,7 @@ use crate::{
         mapped_experts::MappedExperts,
     },
     gpu::{Caps, CapsOverride, Gpu, GpuBackend, GpuBackendOptions, GpuOptions, ops::experts::FEW_ROWS},
-    graph::{Device, Plan, StepKind, WeightId},
+    graph::{Device, Plan, StageKind, WeightId},
     quant::DType,
     step::{KvType, Outputs, SequenceKv, SequenceStep},
 };
@@ -58,7 +58,7 @@ fn heads_go_through_their_matrices() {
 fn backend(gpu: &Arc<Gpu>, plan: &Plan, case: &str) -> (GpuBackend, String) {
     let options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 256, max_step_tokens: 150 };
     let mut plan = plan.clone();
-    plan.steps.iter_mut().for_each(|step| step.device = Device::Gpu);
+    plan.stages.iter_mut().for_each(|step| step.device = Device::Gpu);
     let backend = GpuBackend::new(gpu.clone(), plan, &options, &mut |_, _| {});
     let what =
         format!("{} with buffers of {}, bindings of {}", gpu.name(), gpu.caps().max_buffer, gpu.caps().max_binding);

@@ -15,7 +15,7 @@ use crate::{
         wide,
     },
     gpu::{Gpu, testing},
-    graph::{AttentionStep, Graph, GraphBuilder, HeadOp, RopeFreqs, RopeSpec, Rows, ValueId},
+    graph::{AttentionStage, Graph, GraphBuilder, HeadOp, RopeFreqs, RopeSpec, Rows, ValueId},
     quant::{f16_to_f32, f32_to_f16},
     step::{KvType, PAGE_BLOCKS},
 };
@@ -112,7 +112,7 @@ impl Case {
             }
         }
         let cached: Vec<Cached> = (0..sequences.len()).map(|s| self.case.cached(s)).collect();
-        let attention = AttentionStep {
+        let attention = AttentionStage {
             op: op.clone(),
             inputs: [ValueId(0), ValueId(1), ValueId(2)],
             blocks: op.blocks.map(|_| ValueId(4)),
