@@ -17,7 +17,9 @@ use crate::{
     },
     format::{Bytes, Tensor},
     gpu::{Gpu, testing},
-    graph::{Graph, GraphBuilder, NormKind, NormOp, RowInstr, RowOp, RowProgram, Rows, Src, ValueId, WeightId},
+    graph::{
+        Graph, GraphBuilder, NormKind, NormOp, RouteOp, RowInstr, RowOp, RowProgram, Rows, Src, ValueId, WeightId,
+    },
     quant::DType,
 };
 

@@ -77,12 +77,16 @@ const PLAIN: Choice = Choice { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.
 fn the_largest_logit_is_found_wherever_it_stands() {
     for gpu in testing::gpus() {
         for case in argmaxes().into_iter().filter(|case| case.n > 0) {
-            let (rows, best): (Vec<Vec<f32>>, Vec<Option<usize>>) = case.rows.into_iter().unzip();
-            // Nothing is chosen where all are forbidden.
-            let id = |(row, best): (&Vec<f32>, &Option<usize>)| {
-                best.filter(|i| row[*i] > f32::NEG_INFINITY).map_or(u32::MAX, |i| i as u32)
-            };
-            let expected: Vec<u32> = rows.iter().zip(&best).map(id).collect();
+            let (mut rows, mut expected) = (Vec::new(), Vec::new());
+            for (row, best) in case.rows {
+                // The same with finite numbers, then as it is: a device chooses nothing where one is infinite or none.
+                let finite: Vec<f32> = row.iter().map(|x| x.max(f32::NEG_INFINITY).min(f32::MAX)).collect();
+                let odd = row.iter().any(|x| !(*x < f32::INFINITY));
+                // Nor where all are forbidden.
+                let id = best.filter(|i| finite[*i] > f32::NEG_INFINITY).map_or(u32::MAX, |i| i as u32);
+                rows.extend([finite, row]);
+                expected.extend([id, if odd { u32::MAX } else { id }]);
+            }
             let choices: Vec<Choice> = (0..rows.len()).map(|i| Choice::greedy((i != 1).then_some(i as u32))).collect();
             let (chosen, tokens) = choose(gpu, &rows, &choices);
             assert_eq!(chosen, expected, "{} {}", gpu.name(), case.n);
