@@ -7,8 +7,8 @@ use std::{
 
 use super::CpuError;
 
-/// Zeroed memory, aligned to a cache line, that several workers read and write in disjoint parts. Pages that are
-/// never touched cost no memory.
+/// Zeroed memory, aligned to a cache line, that several workers read and write in disjoint parts. Pages of the system
+/// that nobody touches cost no memory.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     ptr: NonNull<u8>,

@@ -1,4 +1,4 @@
-//! What can go wrong on the CPU.
+//! Errors of the CPU backend.
 
 /// An error of the CPU backend.
 #[derive(Debug, thiserror::Error)]

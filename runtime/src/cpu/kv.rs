@@ -1,6 +1,6 @@
-//! The memory of the CPU's key/value pages; see [`PageBook`] for who uses which.
+//! The memory of the CPU's key/value pages; [`PageBook`] counts who uses which page.
 //!
-//! The memory of a group is reserved as address space and becomes real when it is first written.
+//! The memory of a group is reserved as address space; the system backs it with memory when it is first written.
 
 use super::{CpuError, ops::attention::KvPages};
 use crate::{
@@ -15,7 +15,7 @@ pub(crate) struct KvMemory {
     groups: Vec<memmap2::MmapRaw>,
 }
 
-/// Where the writer of keys and values finds its rows.
+/// Addresses of a sequence's rows in a cache, for writing.
 pub(crate) struct KvRows<'a> {
     pages: KvPages<'a>,
     spec: CacheSpec,
@@ -32,7 +32,7 @@ impl KvRows<'_> {
         self.row(self.pages.v_offset, self.spec.v_dim, head, entry)
     }
 
-    /// The entry that is made at `position`, if one is.
+    /// The entry that the token at `position` completes, if it completes one.
     pub fn entry(&self, position: usize) -> Option<usize> {
         (position + 1).is_multiple_of(self.spec.every).then_some(position / self.spec.every)
     }
@@ -51,7 +51,7 @@ impl KvMemory {
     /// Address space for all the pages that `book` may hand out.
     ///
     /// # Errors
-    /// Where it cannot be reserved.
+    /// The address space cannot be reserved.
     pub fn new(book: &PageBook) -> Result<Self, CpuError> {
         let reserve = |group: &crate::step::Group| {
             let bytes = group.page_bytes(book.kv_type()).saturating_mul(group.capacity);
@@ -76,7 +76,7 @@ impl KvMemory {
         }
     }
 
-    /// Where `cache`'s layer of `seq` lies.
+    /// The places of `cache`'s layer of `seq`, for reading.
     pub fn pages<'a>(&'a self, book: &'a PageBook, cache: CacheId, seq: &'a SequenceKv) -> KvPages<'a> {
         let (g, layer) = book.place(cache);
         let (group, kv) = (&book.groups[g], book.kv_type());

@@ -1,4 +1,4 @@
-//! The memory of the CPU's per-sequence states; [`PageBook`] says who uses which slot.
+//! The memory of the CPU's per-sequence states; [`PageBook`] counts who uses which slot.
 
 use super::{CpuError, buffer::Buffer};
 use crate::{
@@ -12,20 +12,21 @@ pub(crate) struct StateMemory {
     slots: Vec<Buffer>,
 }
 
-/// One sequence's state of one layer in a step: where it is read and where it is written.
+/// One sequence's state of one layer in a step, as kernels read and write it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StateRows {
-    /// Elements before the step; null where the sequence is new. May be the ones that are written.
+    /// Elements before the step; null where the sequence is new. May equal `to`.
     pub from: *const f32,
-    /// Elements behind it.
+    /// Elements after the step.
     pub to: *mut f32,
 }
 
 impl StateMemory {
-    /// Makes room for every slot that `book` has handed out, and copies what kernels that work in place expect to find.
+    /// Makes room for every slot that `book` has handed out. States that kernels change in place are first copied or
+    /// zeroed.
     ///
     /// # Errors
-    /// Where memory runs out.
+    /// No memory.
     pub fn prepare(&mut self, book: &PageBook, specs: &[StateSpec], batch: &Batch) -> Result<(), CpuError> {
         while self.slots.len() < book.slots.made() {
             self.slots.push(Buffer::new(book.slots.bytes(), "the states of sequences")?);

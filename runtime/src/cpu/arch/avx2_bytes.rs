@@ -5,7 +5,7 @@
 use super::{Avx2, SimdBytes};
 use std::arch::x86_64::*;
 
-/// All lanes the word at `p`.
+/// The word at `p` in all lanes.
 #[inline(always)]
 unsafe fn broadcast_word(p: *const u8) -> __m256i {
     // SAFETY: called only from methods of the token, with a readable word.
@@ -131,14 +131,14 @@ unsafe impl SimdBytes for Avx2 {
     #[inline(always)]
     unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: __m256i, hi: __m256i) -> (__m256i, __m256i) {
         unsafe {
-            // Byte j of a piece looks at bit j % 8 of byte j / 8 of its word, or of the two bytes after it.
+            // Byte j of a piece tests bit j % 8 of byte j / 8 of its word, or of the two bytes after it.
             let (a, b) = (broadcast_word(p.add(offsets[0])), broadcast_word(p.add(offsets[1])));
             let words = _mm256_blend_epi32::<0xf0>(a, b);
             let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
             (self.or_where::<16>(lo, spread_bytes(words, 0), bit), self.or_where::<16>(hi, spread_bytes(words, 2), bit))
         }
     }
-    // Every byte of `bits` has one bit, so equality is the test for not zero.
+    // Every byte of `bits` has one bit, so equality tests for not zero.
     #[inline(always)]
     fn or_where<const BIT: i8>(self, v: __m256i, q: __m256i, bits: __m256i) -> __m256i {
         unsafe {

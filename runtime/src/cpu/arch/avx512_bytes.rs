@@ -12,7 +12,7 @@ const ROW: [__mmask16; 4] = [0x1111, 0x2222, 0x4444, 0x8888];
 
 /// Every piece of the result is the word at `p + offsets[i]`, four times.
 ///
-/// Masked broadcasts, because a gather is an order of magnitude slower on CPUs with the microcode against GDS.
+/// By masked broadcasts: a gather is ten times slower on CPUs whose microcode has the mitigation of GDS.
 #[inline(always)]
 unsafe fn broadcast_words(p: *const u8, offsets: [usize; 4]) -> __m512i {
     // SAFETY: called only from methods of the token, with readable words.
@@ -24,7 +24,7 @@ unsafe fn broadcast_words(p: *const u8, offsets: [usize; 4]) -> __m512i {
     }
 }
 
-/// All lanes the word at `p`.
+/// The word at `p` in all lanes.
 #[inline(always)]
 unsafe fn broadcast_word(p: *const u8) -> __m512i {
     // SAFETY: called only from methods of the token, with a readable word.
@@ -35,8 +35,8 @@ unsafe fn broadcast_word(p: *const u8) -> __m512i {
 struct GroupIndex<const BYTES: usize, const SKIP: usize>;
 
 impl<const BYTES: usize, const SKIP: usize> GroupIndex<BYTES, SKIP> {
-    /// For each word of four pieces: its index in the vector from byte `SKIP % 4` of the group on, or 16 more than its
-    /// index in the vector that ends with the group. One or the other has it on a whole index.
+    /// For each word of four pieces: its index in the vector that begins at byte `SKIP % 4` of the group, or 16 more
+    /// than its index in the vector that ends with the group. In one of the two it is aligned to an index.
     const PIECES: [u32; 16] = {
         let (a, b) = (SKIP % 4, 4 * BYTES - 64);
         let mut index = [0; 16];
@@ -126,8 +126,8 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
             _mm512_mask_mov_epi32(v, ROW[3], broadcast_words(rows[3], offsets))
         }
     }
-    // Vector loads that cross a cache line count twice, and almost all of these do: so one load serves what it can, but
-    // headers of blocks that need two more of them are better off with broadcasts.
+    // Vector loads that cross a cache line count twice, and almost all of these do, so one load serves as many words as
+    // it can. Headers of blocks that would need two more such loads are read by broadcasts, which are cheaper.
     #[inline(always)]
     unsafe fn load_group<const BYTES: usize, const SKIP: usize>(self, p: *const u8) -> __m512i {
         unsafe {
@@ -208,20 +208,20 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
     #[inline(always)]
     unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: __m512i, hi: __m512i) -> (__m512i, __m512i) {
         unsafe {
-            // Four words side by side are a mask of bytes as they stand. They are put together by the scalar units: in
-            // vectors that would take eight shuffles a row, and there is one shuffle unit.
+            // Four adjacent words are already a mask of bytes. The scalar units put them together: in vectors that
+            // takes eight shuffles a row, and there is one shuffle unit.
             let word = |i: usize| u64::from(p.add(offsets[i]).cast::<u32>().read_unaligned());
             let (ab, cd) = (word(0) | word(1) << 32, word(2) | word(3) << 32);
             let halves = |mask: u64| _pext_u64(ab, mask) | _pext_u64(cd, mask) << 32;
             let (lo_mask, hi_mask) = (halves(0x0000_ffff_0000_ffff), halves(0xffff_0000_ffff_0000));
-            // Additions, for there is no masked or of bytes; bit 4 is clear.
+            // An addition replaces a masked or, which bytes lack; bit 4 is clear.
             let sixteen = _mm512_set1_epi8(16);
             (_mm512_mask_add_epi8(lo, lo_mask, lo, sixteen), _mm512_mask_add_epi8(hi, hi_mask, hi, sixteen))
         }
     }
     #[inline(always)]
     fn or_where<const BIT: i8>(self, v: __m512i, q: __m512i, bits: __m512i) -> __m512i {
-        // An addition, for there is no masked or of bytes; the bit is clear in v.
+        // An addition replaces a masked or, which bytes lack; the bit is clear in v.
         unsafe { _mm512_mask_add_epi8(v, _mm512_test_epi8_mask(q, bits), v, _mm512_set1_epi8(BIT)) }
     }
     #[inline(always)]

@@ -1,8 +1,8 @@
-//! The integer half of the vector trait: what the kernels over quantised blocks need.
+//! The integer half of the vector trait: operations of the kernels over quantised blocks.
 //!
-//! A byte vector has the same width as a float vector, so `4 · LANES` bytes. It is seen as `LANES / 4` *pieces* of 16
-//! bytes, for 16 bytes is what half a 32-element block is once its quants are one byte each; a dot product leaves four
-//! 32-bit lanes a piece.
+//! A byte vector has the width of a float vector: `4 · LANES` bytes. It consists of `LANES / 4` *pieces* of 16 bytes,
+//! because half a 32-element block has 16 bytes once its quants are one byte each. A dot product leaves four 32-bit
+//! lanes a piece.
 
 use super::Simd;
 
@@ -21,7 +21,7 @@ pub unsafe trait SimdBytes: Simd {
     /// Vectors of rows in a matrix product's register tile, beside six tokens: 1, 2 or 4, as registers allow.
     const GEMM_VECTORS: usize;
 
-    /// Most bits of a weight for which a matrix product over bytes is faster than one over floats; 0 for never.
+    /// Most bits of a weight for which a matrix product over bytes is faster than a product over floats; 0 for never.
     const GEMM_I8_BITS: u32;
 
     /// Vectors of rows in the register tile of a matrix product over bytes: 1 or 2.
@@ -30,10 +30,10 @@ pub unsafe trait SimdBytes: Simd {
     /// Tokens in that tile: 4, 6 or 8.
     const GEMM_I8_TOKENS: usize;
 
-    /// Whether four steps of that product at once ([`SimdBytes::dot_add4`]) are cheaper than one by one.
+    /// Whether four of its dot products at once ([`SimdBytes::dot_add4`]) are cheaper than one by one.
     const GEMM_I8_BY_FOUR: bool;
 
-    /// What [`SimdBytes::dot2_i8`] adds to every weight: its result is Σ (w + bias)·x.
+    /// Bias that [`SimdBytes::dot2_i8`] adds to every weight: its result is Σ (w + bias)·x.
     const I8_BIAS: i32;
 
     // ---- memory ----
@@ -58,8 +58,8 @@ pub unsafe trait SimdBytes: Simd {
     /// Those words must be readable for `i < PIECES` and all `r`.
     unsafe fn load_headers(self, rows: [*const u8; 4], offsets: [usize; 4]) -> Self::I;
 
-    /// [`SimdBytes::load_pieces`] of blocks of `BYTES` bytes side by side, [`SimdBytes::PIECES`] of them from `p` on: the
-    /// 16 bytes from `SKIP` on of each.
+    /// [`SimdBytes::load_pieces`] of [`SimdBytes::PIECES`] adjacent blocks of `BYTES` bytes from `p` on: of each block
+    /// the 16 bytes from `SKIP` on.
     /// # Safety
     /// Those blocks must be readable.
     #[inline(always)]
@@ -80,7 +80,7 @@ pub unsafe trait SimdBytes: Simd {
         }
     }
 
-    /// [`SimdBytes::load_headers`] of such blocks.
+    /// [`SimdBytes::load_headers`] of adjacent blocks of `BYTES` bytes.
     /// # Safety
     /// Those blocks must be readable.
     #[inline(always)]
@@ -146,8 +146,8 @@ pub unsafe trait SimdBytes: Simd {
         }
     }
 
-    /// Asks for the cache line of `p` to be brought into the second-level cache: its queue of misses is longer than the
-    /// first one's, and the last step is short. Never faults, whatever the address.
+    /// Prefetches the cache line of `p` into the second-level cache, whose queue of misses is longer than that of the
+    /// first; from there to the first is a short way. Never faults, at any address.
     fn prefetch(self, p: *const u8);
 
     // ---- unpacking ----
@@ -167,14 +167,14 @@ pub unsafe trait SimdBytes: Simd {
     /// The words must be readable for `i < PIECES`.
     unsafe fn or_fifth_bits(self, p: *const u8, offsets: [usize; 4], lo: Self::B, hi: Self::B) -> (Self::B, Self::B);
 
-    /// Sets the bit `BIT`, which is clear, in the bytes of `v` where `q & bits` is not zero; `bits` has one bit a byte.
+    /// Sets the clear bit `BIT` in the bytes of `v` where `q & bits` is not zero; `bits` has one bit a byte.
     fn or_where<const BIT: i8>(self, v: Self::B, q: Self::B, bits: Self::B) -> Self::B;
 
-    /// All bytes of the lower half `a`, of the upper half `b`.
+    /// `a` in all bytes of the lower half, `b` in those of the upper.
     fn splat_byte_halves(self, a: u8, b: u8) -> Self::B;
 
-    /// The upper two bits (as 0x30) of 6-bit quants `at .. at + 4·LANES` of 64, where quant `i`'s lie in bits
-    /// `2·(i / 32)` and up of `q[i % 32]`; second, the same four bits further up.
+    /// The upper two bits (as 0x30) of 6-bit quants `at .. at + 4·LANES` of 64: those of quant `i` lie in bits `2·(i /
+    /// 32)` and up of `q[i % 32]`. The second result has those that lie four bits further up.
     /// # Safety
     /// `q` must be readable for 32 bytes.
     unsafe fn high2(self, q: *const u8, at: usize) -> (Self::B, Self::B);
@@ -199,7 +199,8 @@ pub unsafe trait SimdBytes: Simd {
     /// (w0 + bias)·x0 + (w1 + bias)·x1 for signed weights, |x| ≤ 127, exact.
     fn dot2_i8(self, w0: Self::B, x0: Self::B, w1: Self::B, x1: Self::B) -> Self::I;
 
-    /// acc + w·x for weights of up to [`SimdBytes::GEMM_I8_BITS`] bits, unsigned but for 8-bit ones without bias.
+    /// acc + w·x for weights of up to [`SimdBytes::GEMM_I8_BITS`] bits: signed where they have 8 bits and no bias, else
+    /// unsigned.
     fn dot_add(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
 
     /// acc + Σ wᵢ·xᵢ, with weights of up to `BITS` bits, 5 or [`SimdBytes::GEMM_I8_BITS`].
@@ -218,7 +219,7 @@ pub unsafe trait SimdBytes: Simd {
     /// One IEEE half.
     fn f16_to_f32(self, h: u16) -> f32;
 
-    /// c + a · s', where the lanes of a piece in s' are all lane `4·i + R` of `s`.
+    /// c + a · s', where all lanes of piece i of s' are lane `4·i + R` of `s`.
     fn mul_add_lane<const R: i32>(self, a: Self::F, s: Self::F, c: Self::F) -> Self::F;
 
     /// Lane `4·i + r` is the sum of the four lanes of piece `i` of `v[r]`.
@@ -227,7 +228,7 @@ pub unsafe trait SimdBytes: Simd {
     /// Sums over the pieces: element `r` is the sum of lanes `4·i + r`, in a fixed order.
     fn reduce_pieces(self, v: Self::F) -> [f32; 4];
 
-    /// The lower half of the lanes `a`, the upper `b`.
+    /// `a` in the lower half of the lanes, `b` in the upper.
     fn splat_halves(self, a: f32, b: f32) -> Self::F;
 
     /// Adds the upper half of the lanes of `b` to `a` and leaves the lower ones as they are.

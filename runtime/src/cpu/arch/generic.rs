@@ -1,5 +1,5 @@
-//! Vectors as plain arrays of four lanes: right everywhere, and the compiler turns them into SSE2 or NEON where the
-//! target has those. No feature flag is needed.
+//! Vectors as plain arrays of four lanes. They are right on every CPU, and the compiler turns them into SSE2 or NEON
+//! where the target has those. No feature flag is needed.
 
 use super::Simd;
 use crate::quant::{bf16_to_f32, f16_to_f32, f32_to_f16};

@@ -33,8 +33,8 @@ fn pow2<S: Simd>(s: S, n: S::I) -> S::F {
     s.f32_from_bits(s.shl_i32::<23>(s.add_i32(n, s.splat_i32(127))))
 }
 
-/// tanh x = 1 − 2/(e²ˣ + 1) for large |x|. Near 0 that cancels, so there an odd polynomial takes over (the minimax
-/// coefficients of the Cephes library, S. Moshier, for |x| < 0.625).
+/// tanh x = 1 − 2/(e²ˣ + 1) for large |x|. Near 0 the difference cancels, so an odd polynomial replaces it there (the
+/// minimax coefficients of the Cephes library, S. Moshier, for |x| < 0.625).
 #[inline(always)]
 pub(super) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
     let one = s.splat(1.0);

@@ -40,7 +40,7 @@
 //!    `pub fn scale(isa: Isa) -> fn(&[f32], f32, &mut [f32])`. Choose the pointer once and keep it.
 //! 3. Test it by a loop over [`Isa::available`] against the scalar reference, with lengths that are no multiple of 16.
 //!
-//! Closures inside a kernel are compiled on their own when they are not inlined: write loops instead.
+//! A closure that is not inlined is compiled without the features: write loops instead.
 
 mod bytes;
 mod generic;
@@ -92,15 +92,15 @@ pub enum Isa {
     NeonI8mm,
 }
 
-/// Why an instruction set cannot be used.
+/// Reasons why an instruction set cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
-    /// The name is none of those that [`Isa::name`] gives.
+    /// [`Isa::name`] gives no such name.
     #[error(
         "unknown instruction set {0:?}: use generic, avx2, avx512, avx512vnni, neon, dotprod or i8mm (HANDMILL_CPU)"
     )]
     Unknown(String),
-    /// This CPU, or this build's target, lacks it.
+    /// This CPU, or this build's target, lacks the instruction set.
     #[error("this CPU does not have {}: leave HANDMILL_CPU unset to take the best one, {}", .0.name(), Isa::detect().name())]
     Unavailable(Isa),
 }
@@ -182,7 +182,7 @@ impl Isa {
         if isa.is_available() { Ok(isa) } else { Err(IsaError::Unavailable(isa)) }
     }
 
-    /// What the environment variable `HANDMILL_CPU` forces, or else the best that this CPU has.
+    /// The instruction set that the environment variable `HANDMILL_CPU` forces, or else the best that this CPU has.
     pub fn from_env() -> Result<Isa, IsaError> {
         match std::env::var("HANDMILL_CPU") {
             Ok(name) if !name.is_empty() => Isa::parse(&name),

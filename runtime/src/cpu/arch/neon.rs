@@ -189,8 +189,8 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
     fn sub_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
         unsafe { vsubq_s32(a, b) }
     }
-    // By a vector of counts: the immediate forms refuse a count of 0 or 32 at compile time, which a const parameter
-    // cannot rule out here; the compiler folds this into the immediate form.
+    // Shifts by a vector of counts: the immediate forms refuse a count of 0 or 32 at compile time, and a const
+    // parameter cannot rule these out here. The compiler folds the vector into the immediate form.
     #[inline(always)]
     fn shl_i32<const N: i32>(self, a: int32x4_t) -> int32x4_t {
         unsafe { vshlq_s32(a, vdupq_n_s32(N)) }

@@ -1,6 +1,7 @@
-//! A hint that bytes will be read soon. Both architectures have it in their baseline, so there is nothing to dispatch.
+//! A hint that bytes will be read soon. Both architectures have the instruction in their baseline, so one function is
+//! enough.
 
-/// Asks for the cache lines of `bytes` to be brought into the second-level cache.
+/// Prefetches the cache lines of `bytes` into the second-level cache.
 pub fn prefetch(bytes: &[u8]) {
     for line in bytes.chunks(64) {
         #[cfg(target_arch = "x86_64")]

@@ -1,5 +1,4 @@
-//! The vector trait: what an instruction set must offer to the kernels. It is not a general vector library: an
-//! operation is here because a kernel needs it.
+//! The vector trait: the operations that kernels need of an instruction set, and no others.
 
 use super::math;
 
@@ -78,9 +77,9 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
 
     // ---- float arithmetic, by lane ----
 
-    /// All lanes `x`.
+    /// `x` in all lanes.
     fn splat(self, x: f32) -> Self::F;
-    /// All lanes 0.
+    /// 0 in all lanes.
     #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)
@@ -95,9 +94,9 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// a · b + c; rounded once where the instruction set has it, else twice.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// The greater; where one is NaN, a NaN in `b` comes back and one in `a` may not.
+    /// The greater. A NaN in `b` is returned; a NaN in `a` may be lost.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
-    /// The lesser; where one is NaN, a NaN in `b` comes back and one in `a` may not.
+    /// The lesser. A NaN in `b` is returned; a NaN in `a` may be lost.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// |a|
     fn abs(self, a: Self::F) -> Self::F;
@@ -125,7 +124,7 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
 
     // ---- integers, by lane ----
 
-    /// All lanes `x`.
+    /// `x` in all lanes.
     fn splat_i32(self, x: i32) -> Self::I;
     /// a + b, wrapping.
     fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;

@@ -1,8 +1,9 @@
-//! Attention steps: per-head norms and rotations, keys and values into their pages, then attention over the pages.
+//! Attention stages: per-head norms and rotations, keys and values into their pages, then attention over the pages.
 //!
 //! A step in which every sequence has one token is a *decode* step. While no sequence has more than one piece of keys,
-//! it is one phase: whoever claims a key/value head writes its key and value and then attends. Longer sequences take
-//! three phases: write, attend piece by piece, merge. All other steps write first and then attend tile by tile.
+//! the stage is one phase: the worker that claims a key/value head writes its key and value and then attends. Longer
+//! sequences take three phases: write, attend piece by piece, merge. In all other steps the stage writes first and then
+//! attends tile by tile.
 
 use super::StepContext;
 use crate::{
@@ -40,10 +41,10 @@ pub(super) fn params<'a>(
     }
 }
 
-/// Query heads that one item does together, at most, where more of them share a key/value head.
+/// Query heads of one item, at most, where more of them share a key/value head.
 const MOST_HEADS: usize = 8;
 
-/// Into how many parts the query heads of a key/value head are cut.
+/// Parts into which the query heads of a key/value head are cut.
 fn share(op: &AttentionOp) -> usize {
     let group = op.n_heads / op.n_kv_heads;
     if group <= MOST_HEADS {
@@ -59,7 +60,7 @@ pub(super) fn scratch_len(op: &AttentionOp) -> usize {
     query_len(op) + key_len(op) + partials_len(op) + p.scratch_len()
 }
 
-/// Elements of the partial results that one item has at a time: where keys are listed that of a piece and of all before.
+/// Elements of an item's partial results at a time: of one piece; where keys are listed also of all pieces before it.
 fn partials_len(op: &AttentionOp) -> usize {
     let listed = op.selected.is_some() || op.blocks.is_some();
     ((1 + usize::from(listed)) * params(op, None, None).partial_len()).next_multiple_of(16)
@@ -73,7 +74,7 @@ fn key_len(op: &AttentionOp) -> usize {
     op.head_dim.max(op.v_dim).next_multiple_of(16)
 }
 
-/// A worker's scratch, cut up.
+/// A worker's scratch in its parts.
 struct Scratch<'a> {
     query: &'a mut [f32],
     key: &'a mut [f32],
@@ -82,81 +83,82 @@ struct Scratch<'a> {
 }
 
 impl StepContext<'_> {
-    pub(super) fn attention(&self, worker: &Worker<'_>, step: &AttentionStage) {
-        if step.selected.is_some() || step.blocks.is_some() {
-            return self.listed(worker, step);
+    pub(super) fn attention(&self, worker: &Worker<'_>, stage: &AttentionStage) {
+        if stage.selected.is_some() || stage.blocks.is_some() {
+            return self.listed(worker, stage);
         }
         let sequences = &self.backend.batch.sequences;
         if sequences.iter().any(|s| s.n_rows > 1) {
-            return self.prompt(worker, step);
+            return self.prompt(worker, stage);
         }
-        let pieces = |s: &SequenceRows| params(&step.op, None, None).pieces(s.cached.max(1) - 1, s.cached).len();
+        let pieces = |s: &SequenceRows| params(&stage.op, None, None).pieces(s.cached.max(1) - 1, s.cached).len();
         match sequences.iter().map(pieces).max() {
-            None | Some(0 | 1) if share(&step.op) == 1 => self.decode_whole(worker, step),
-            pieces => self.decode_pieces(worker, step, pieces.unwrap_or(1).max(1)),
+            None | Some(0 | 1) if share(&stage.op) == 1 => self.decode_whole(worker, stage),
+            pieces => self.decode_pieces(worker, stage, pieces.unwrap_or(1).max(1)),
         }
     }
 
-    /// One phase: each key/value head of each sequence from its key's rotation to its result.
-    fn decode_whole(&self, worker: &Worker<'_>, step: &AttentionStage) {
-        let heads = step.op.n_kv_heads;
-        let group = step.op.n_heads / heads;
+    /// One phase: an item takes one key/value head of one sequence from its key's rotation to its result.
+    fn decode_whole(&self, worker: &Worker<'_>, stage: &AttentionStage) {
+        let heads = stage.op.n_kv_heads;
+        let group = stage.op.n_heads / heads;
         worker.for_each(self.backend.batch.sequences.len() * heads, |item| {
             let (s, head) = (item / heads, item % heads);
             let (seq, kv) = (self.backend.batch.sequences[s], self.kvs[s]);
             if seq.n_rows == 0 {
                 return;
             }
-            let scratch = self.attention_scratch(worker, &step.op);
-            self.write_head(step, kv, seq.first_row, head, scratch.key);
-            let params = self.params(step, &seq);
-            // A copy, because other items may be rotating their heads of the row. Only this group's are filled in.
-            let own = head * group * step.op.head_dim..(head + 1) * group * step.op.head_dim;
-            let (buffer, first, _) = self.place(step.inputs[0], seq.first_row);
+            let scratch = self.attention_scratch(worker, &stage.op);
+            self.write_head(stage, kv, seq.first_row, head, scratch.key);
+            let params = self.params(stage, &seq);
+            // A copy, because other items may be rotating their heads of the row. Only this group's elements are filled
+            // in.
+            let own = head * group * stage.op.head_dim..(head + 1) * group * stage.op.head_dim;
+            let (buffer, first, _) = self.place(stage.inputs[0], seq.first_row);
             // SAFETY: q was written in an earlier phase, and in this one nobody writes it.
             let from = unsafe { buffer.slice::<f32>(first + own.start, own.len()) };
             scratch.query[own.clone()].copy_from_slice(from);
-            self.head_ops(&step.head_ops[0], &mut scratch.query[own], step.op.head_dim, seq.first_row);
+            self.head_ops(&stage.head_ops[0], &mut scratch.query[own], stage.op.head_dim, seq.first_row);
             let q = &*scratch.query;
-            let pages = self.backend.kv.pages(&self.backend.book, step.op.cache, kv);
+            let pages = self.backend.kv.pages(&self.backend.book, stage.op.cache, kv);
             let position = seq.cached - 1;
             let piece = params.pieces(position, seq.cached).start;
             let item = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece, keys: None };
             // SAFETY: the one key and value of this head that this step writes were written just now, by this item.
             unsafe { (self.backend.ops.attention_decode)(&item, scratch.kernel, scratch.partial) };
             let partial = &scratch.partial[..params.partial_len()];
-            self.merge(step, &params, seq.first_row, head, partial);
+            self.merge(stage, &params, seq.first_row, head, partial);
         });
     }
 
     /// Three phases, for long sequences.
-    fn decode_pieces(&self, worker: &Worker<'_>, step: &AttentionStage, most: usize) {
-        let heads = step.op.n_kv_heads;
-        let group = step.op.n_heads / heads;
+    fn decode_pieces(&self, worker: &Worker<'_>, stage: &AttentionStage, most: usize) {
+        let heads = stage.op.n_kv_heads;
+        let group = stage.op.n_heads / heads;
         let sequences = &self.backend.batch.sequences;
         worker.for_each(sequences.len() * heads, |item| {
             let (s, head) = (item / heads, item % heads);
             if sequences[s].n_rows == 1 {
-                let scratch = self.attention_scratch(worker, &step.op);
-                self.write_head(step, self.kvs[s], sequences[s].first_row, head, scratch.key);
-                self.rotate_queries(step, sequences[s].first_row, head, group);
+                let scratch = self.attention_scratch(worker, &stage.op);
+                self.write_head(stage, self.kvs[s], sequences[s].first_row, head, scratch.key);
+                self.rotate_queries(stage, sequences[s].first_row, head, group);
             }
         });
-        let p = params(&step.op, None, None);
+        let p = params(&stage.op, None, None);
         let (heads, partial_len) = (p.n_kv_heads, p.partial_len());
         worker.for_each(sequences.len() * heads * most, |item| {
             let (s, head, piece) = (item / most / heads, item / most % heads, item % most);
             let (seq, kv) = (sequences[s], self.kvs[s]);
-            let params = self.params(step, &seq);
+            let params = self.params(stage, &seq);
             let pieces = if seq.n_rows == 1 { params.pieces(seq.cached - 1, seq.cached) } else { 0..0 };
             if piece >= pieces.len() {
                 return;
             }
-            let q = self.query_rows(step.inputs[0], seq.first_row, 1);
-            let pages = self.backend.kv.pages(&self.backend.book, step.op.cache, kv);
+            let q = self.query_rows(stage.inputs[0], seq.first_row, 1);
+            let pages = self.backend.kv.pages(&self.backend.book, stage.op.cache, kv);
             let (position, piece) = (seq.cached - 1, pieces.start + piece);
             let decode = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece, keys: None };
-            let scratch = self.attention_scratch(worker, &step.op);
+            let scratch = self.attention_scratch(worker, &stage.op);
             // SAFETY: this item alone writes its partial result.
             let partial = unsafe { self.backend.partials.slice_mut::<f32>(item * partial_len, partial_len) };
             // SAFETY: keys and values were written in the phase before.
@@ -165,22 +167,22 @@ impl StepContext<'_> {
         worker.for_each(sequences.len() * heads, |item| {
             let (seq, head) = (sequences[item / heads], item % heads);
             if seq.n_rows == 1 {
-                let params = self.params(step, &seq);
+                let params = self.params(stage, &seq);
                 let n = params.pieces(seq.cached - 1, seq.cached).len();
                 // SAFETY: written in the phase before.
                 let partials =
                     unsafe { self.backend.partials.slice::<f32>(item * most * partial_len, n * partial_len) };
-                self.merge(step, &params, seq.first_row, head, partials);
+                self.merge(stage, &params, seq.first_row, head, partials);
             }
         });
     }
 
     /// Two phases: write all keys and values, then attend in tiles of queries, the last (and longest) tiles first.
-    fn prompt(&self, worker: &Worker<'_>, step: &AttentionStage) {
-        self.write_rows(worker, step);
+    fn prompt(&self, worker: &Worker<'_>, stage: &AttentionStage) {
+        self.write_rows(worker, stage);
         let sequences = &self.backend.batch.sequences;
-        let tiles = |s: &SequenceRows| params(&step.op, None, None).prompt_tiles(s.n_rows);
-        let heads = params(&step.op, None, None).n_kv_heads;
+        let tiles = |s: &SequenceRows| params(&stage.op, None, None).prompt_tiles(s.n_rows);
+        let heads = params(&stage.op, None, None).n_kv_heads;
         let total: usize = sequences.iter().map(|s| tiles(s) * heads).sum();
         worker.for_each(total, |item| {
             let (mut seq, mut s, mut left) = (sequences[0], 0, total - 1 - item);
@@ -189,51 +191,52 @@ impl StepContext<'_> {
                 s += 1;
                 seq = sequences[s];
             }
-            let params = self.params(step, &seq);
-            let pages = self.backend.kv.pages(&self.backend.book, step.op.cache, self.kvs[s]);
-            let (_, _, q_stride) = self.place(step.inputs[0], 0);
-            let (out, out_first, out_stride) = self.place(step.output, seq.first_row);
-            let width = step.op.n_heads * step.op.v_dim;
+            let params = self.params(stage, &seq);
+            let pages = self.backend.kv.pages(&self.backend.book, stage.op.cache, self.kvs[s]);
+            let (_, _, q_stride) = self.place(stage.inputs[0], 0);
+            let (out, out_first, out_stride) = self.place(stage.output, seq.first_row);
+            let width = stage.op.n_heads * stage.op.v_dim;
             let item = PromptItem {
                 params: &params,
                 kv: &pages,
                 kv_head: left % heads,
                 tile: left / heads,
-                q: self.query_rows(step.inputs[0], seq.first_row, seq.n_rows),
+                q: self.query_rows(stage.inputs[0], seq.first_row, seq.n_rows),
                 q_stride,
                 out: out.element::<f32>(out_first, (seq.n_rows - 1) * out_stride + width),
                 out_stride,
                 n_tokens: seq.n_rows,
                 first_position: seq.cached - seq.n_rows,
             };
-            let scratch = self.attention_scratch(worker, &step.op);
+            let scratch = self.attention_scratch(worker, &stage.op);
             // SAFETY: keys and values were written in the phase before; this item alone writes its tile's heads.
             unsafe { (self.backend.ops.attention_prompt)(&item, scratch.kernel) };
         });
     }
 
     /// One phase: the keys and values of all rows into their pages, queries rotated.
-    fn write_rows(&self, worker: &Worker<'_>, step: &AttentionStage) {
+    fn write_rows(&self, worker: &Worker<'_>, stage: &AttentionStage) {
         const TOKENS: usize = 4;
-        let heads = step.op.n_kv_heads;
-        let group = step.op.n_heads / heads;
+        let heads = stage.op.n_kv_heads;
+        let group = stage.op.n_heads / heads;
         let n = self.backend.batch.tokens.len();
         worker.for_each(n.div_ceil(TOKENS), |item| {
-            let scratch = self.attention_scratch(worker, &step.op);
+            let scratch = self.attention_scratch(worker, &stage.op);
             for row in item * TOKENS..n.min((item + 1) * TOKENS) {
                 for head in 0..heads {
-                    self.write_head(step, self.kvs[self.sequence_of(row)], row, head, scratch.key);
-                    self.rotate_queries(step, row, head, group);
+                    self.write_head(stage, self.kvs[self.sequence_of(row)], row, head, scratch.key);
+                    self.rotate_queries(stage, row, head, group);
                 }
-                if let Some((blocks, cache)) = step.blocks.zip(step.op.blocks) {
+                if let Some((blocks, cache)) = stage.blocks.zip(stage.op.blocks) {
                     self.cache_row(row, cache, blocks, None);
                 }
             }
         });
     }
 
-    /// Writes heads of `value` (and of a second value, where there is one) as keys (and values) into the entry of `cache`
-    /// that `row` completes, if it completes one. Nobody else may write that entry or read it meanwhile.
+    /// Writes heads of `value` (and of a second value, where there is one) as keys (and values) into the entry of
+    /// `cache` that `row` completes, if it completes an entry. No other item may write or read that entry in this
+    /// phase.
     pub(super) fn cache_row(&self, row: usize, cache: CacheId, key: ValueId, value: Option<ValueId>) {
         let rows = self.backend.kv.rows(&self.backend.book, cache, self.kvs[self.sequence_of(row)]);
         let Some(entry) = rows.entry(self.backend.batch.positions[row] as usize) else { return };
@@ -256,18 +259,18 @@ impl StepContext<'_> {
         self.backend.batch.sequences.partition_point(|s| s.first_row + s.n_rows <= row)
     }
 
-    /// Two phases: write all keys and values, then each row attends to the keys within its window and to those of blocks,
-    /// or to those that were chosen for it.
-    fn listed(&self, worker: &Worker<'_>, step: &AttentionStage) {
-        self.write_rows(worker, step);
-        let heads = params(&step.op, None, None).n_kv_heads;
+    /// Two phases: write all keys and values, then each row attends to the keys within its window and to those of
+    /// blocks, or to those that were chosen for it.
+    fn listed(&self, worker: &Worker<'_>, stage: &AttentionStage) {
+        self.write_rows(worker, stage);
+        let heads = params(&stage.op, None, None).n_kv_heads;
         worker.for_each(self.backend.batch.tokens.len() * heads, |item| {
             let (row, head) = (item / heads, item % heads);
             let s = self.sequence_of(row);
-            let params = self.params(step, &self.backend.batch.sequences[s]);
-            let q = self.query_rows(step.inputs[0], row, 1);
+            let params = self.params(stage, &self.backend.batch.sequences[s]);
+            let q = self.query_rows(stage.inputs[0], row, 1);
             let position = self.backend.batch.positions[row] as usize;
-            let scratch = self.attention_scratch(worker, &step.op);
+            let scratch = self.attention_scratch(worker, &stage.op);
             let (partial, joined) = scratch.partial[..2 * params.partial_len()].split_at_mut(params.partial_len());
             let mut any = false;
             let mut attend = |item: &DecodeItem<'_>| {
@@ -279,18 +282,18 @@ impl StepContext<'_> {
                 }
                 any = true;
             };
-            // SAFETY: the choice was made in an earlier step.
-            let keys = step.selected.map(|v| unsafe { self.row(v, row, step.op.selected.unwrap_or(0)) });
+            // SAFETY: the choice was made in an earlier stage.
+            let keys = stage.selected.map(|v| unsafe { self.row(v, row, stage.op.selected.unwrap_or(0)) });
             let keys = keys.map(|keys| &keys[..keys.partition_point(|k| *k >= 0.0)]);
             let pages = |cache| self.backend.kv.pages(&self.backend.book, cache, self.kvs[s]);
-            let (own, blocks) = (pages(step.op.cache), step.op.blocks.map(pages));
+            let (own, blocks) = (pages(stage.op.cache), stage.op.blocks.map(pages));
             if blocks.is_some() {
                 for piece in params.pieces(position, own.len) {
                     attend(&DecodeItem { params: &params, kv: &own, kv_head: head, q, position, piece, keys: None });
                 }
             }
-            // Of blocks, all that are complete by then.
-            let (kv, seen) = match (&blocks, step.op.blocks) {
+            // All blocks that are complete at this position.
+            let (kv, seen) = match (&blocks, stage.op.blocks) {
                 (Some(kv), Some(cache)) => (kv, self.backend.plan.graph.caches()[cache.0 as usize].seen(position)),
                 _ => (&own, position + 1),
             };
@@ -299,12 +302,12 @@ impl StepContext<'_> {
                 let position = seen - 1;
                 attend(&DecodeItem { params: &everything, kv, kv_head: head, q, position, piece, keys });
             }
-            self.merge(step, &params, row, head, joined);
+            self.merge(stage, &params, row, head, joined);
         });
     }
 
-    fn params(&self, step: &AttentionStage, seq: &SequenceRows) -> AttentionParams<'_> {
-        let k_rope = step.op.rotate_on_read.map(|rope| {
+    fn params(&self, stage: &AttentionStage, seq: &SequenceRows) -> AttentionParams<'_> {
+        let k_rope = stage.op.rotate_on_read.map(|rope| {
             let spec = &self.backend.plan.graph.ropes()[rope.0 as usize];
             let half = spec.rotary_dims / 2;
             let (buffer, all) = (&self.backend.key_rope_tables[rope.0 as usize], self.backend.batch.cached);
@@ -313,7 +316,7 @@ impl StepContext<'_> {
             let (cos, sin) = unsafe { (buffer.slice(first, n), buffer.slice(all * half + first, n)) };
             KeyRope { cos, sin, half, layout: spec.layout }
         });
-        params(&step.op, self.vector(step.op.sinks), k_rope)
+        params(&stage.op, self.vector(stage.op.sinks), k_rope)
     }
 
     fn attention_scratch(&self, worker: &Worker<'_>, op: &AttentionOp) -> Scratch<'_> {
@@ -334,19 +337,19 @@ impl StepContext<'_> {
     }
 
     /// Writes the key and value of one head of one row into their pages.
-    fn write_head(&self, step: &AttentionStage, kv: &SequenceKv, row: usize, head: usize, scratch: &mut [f32]) {
-        let op = &step.op;
+    fn write_head(&self, stage: &AttentionStage, kv: &SequenceKv, row: usize, head: usize, scratch: &mut [f32]) {
+        let op = &stage.op;
         let rows: KvRows<'_> = self.backend.kv.rows(&self.backend.book, op.cache, kv);
         let position = self.backend.batch.positions[row] as usize;
         let targets = [rows.key(head, position), rows.value(head, position)];
         let parts = if op.shared { 0 } else { 2 - usize::from(op.v_in_k) };
         for (i, (dim, to)) in [op.head_dim, op.v_dim].into_iter().zip(targets).take(parts).enumerate() {
-            let (buffer, first, _) = self.place(step.inputs[1 + i], row);
+            let (buffer, first, _) = self.place(stage.inputs[1 + i], row);
             // SAFETY: k and v were written in an earlier phase.
             let from = unsafe { buffer.slice::<f32>(first + head * dim, dim) };
             let x = &mut scratch[..dim];
             x.copy_from_slice(from);
-            self.head_ops(&step.head_ops[1 + i], x, dim, row);
+            self.head_ops(&stage.head_ops[1 + i], x, dim, row);
             // SAFETY: only this item writes the row, and it is read later or by this item alone.
             unsafe { self.store_cached(x, to) };
         }
@@ -371,11 +374,11 @@ impl StepContext<'_> {
     }
 
     /// Normalises and rotates the queries of one key/value head's group in place.
-    fn rotate_queries(&self, step: &AttentionStage, row: usize, head: usize, group: usize) {
-        let ops = &step.head_ops[0];
-        let dim = step.op.head_dim;
+    fn rotate_queries(&self, stage: &AttentionStage, row: usize, head: usize, group: usize) {
+        let ops = &stage.head_ops[0];
+        let dim = stage.op.head_dim;
         if !ops.is_empty() {
-            let (buffer, first, _) = self.place(step.inputs[0], row);
+            let (buffer, first, _) = self.place(stage.inputs[0], row);
             // SAFETY: the planner made sure that nothing else reads these rows; a group belongs to one item.
             let q = unsafe { buffer.slice_mut::<f32>(first + head * group * dim, group * dim) };
             self.head_ops(ops, q, dim, row);
@@ -390,7 +393,7 @@ impl StepContext<'_> {
         unsafe { buffer.slice(first, (n - 1) * stride + width) }
     }
 
-    /// Applies norms and rotations to consecutive heads of a row.
+    /// Applies norms, rotations and factors to consecutive heads of a row.
     fn head_ops(&self, ops: &[HeadOp], x: &mut [f32], dim: usize, row: usize) {
         for op in ops {
             match op {
@@ -413,9 +416,9 @@ impl StepContext<'_> {
     }
 
     /// Merges the pieces of one key/value head into the result's row.
-    fn merge(&self, step: &AttentionStage, params: &AttentionParams<'_>, row: usize, head: usize, partials: &[f32]) {
+    fn merge(&self, stage: &AttentionStage, params: &AttentionParams<'_>, row: usize, head: usize, partials: &[f32]) {
         let n = params.group() * params.v_dim;
-        let (buffer, first, _) = self.place(step.output, row);
+        let (buffer, first, _) = self.place(stage.output, row);
         // SAFETY: these heads of the row are this item's.
         let out = unsafe { buffer.slice_mut::<f32>(first + head * n, n) };
         (self.backend.ops.attention_merge)(params, head, partials, out);

@@ -1,4 +1,4 @@
-//! What the CPU backend has in common with the others.
+//! The CPU backend behind the interface of all backends.
 
 use std::any::Any;
 

@@ -15,12 +15,12 @@ use crate::{
 };
 
 impl StepContext<'_> {
-    /// One row: every worker makes the input for itself and quantises the heads of its items. Several: one phase makes and
-    /// quantises all, head by head, and the next multiplies.
+    /// With one row every worker makes the input for itself and quantises the heads of its items. With several, one
+    /// phase makes and quantises all, head by head, and the next multiplies.
     pub(super) fn head_linear(
         &self,
         worker: &Worker<'_>,
-        step: &LinearStage,
+        stage: &LinearStage,
         heads: &HeadLinearOp,
         schedule: &LinearSchedule,
         n: usize,
@@ -29,17 +29,17 @@ impl StepContext<'_> {
         let scratch = &self.backend.scratch[worker.index()];
         let (kernels, start) = (self.backend.linear, self.backend.schedule.program_bytes);
         let form = schedule.head_form(few);
-        let row_bytes = kernels.act_row_bytes(form, step.k);
+        let row_bytes = kernels.act_row_bytes(form, stage.k);
         let ranges = if few { &schedule.mat_vec } else { &schedule.mat_mat };
         if few {
             let mut prepared = None;
             return worker.for_each(if n == 0 { 0 } else { ranges.len() }, |item| {
                 let range = ranges[item];
                 if prepared.is_none() {
-                    self.run_row(worker, &step.prologue, 0, item == 0);
+                    self.run_row(worker, &stage.prologue, 0, item == 0);
                 }
                 if prepared != Some(range.part) {
-                    self.quantize_head(step, form, (scratch, start), scratch, 0, range.part);
+                    self.quantize_head(stage, form, (scratch, start), scratch, 0, range.part);
                     prepared = Some(range.part);
                 }
                 // SAFETY: this worker's scratch, written above.
@@ -47,15 +47,15 @@ impl StepContext<'_> {
                 let panel_start = start + row_bytes.next_multiple_of(64);
                 // SAFETY: scratch belongs to this worker, and activations lie before the panel.
                 let panel = unsafe { scratch.slice_mut::<u8>(panel_start, scratch.len() - panel_start) };
-                self.multiply_head(step, heads, range, acts, n, few, panel);
+                self.multiply_head(stage, heads, range, acts, n, few, panel);
             });
         }
         worker.for_each(n.div_ceil(ROWS_PER_ITEM), |item| {
             for row in item * ROWS_PER_ITEM..n.min((item + 1) * ROWS_PER_ITEM) {
-                self.run_row(worker, &step.prologue, row, true);
+                self.run_row(worker, &stage.prologue, row, true);
                 for head in 0..heads.heads {
                     let at = (head * n + row) * row_bytes;
-                    self.quantize_head(step, form, (&self.backend.acts, at), scratch, row, head);
+                    self.quantize_head(stage, form, (&self.backend.acts, at), scratch, row, head);
                 }
             }
         });
@@ -65,23 +65,23 @@ impl StepContext<'_> {
             let acts = unsafe { self.backend.acts.slice::<u8>(range.part * n * row_bytes, n * row_bytes) };
             // SAFETY: scratch belongs to this worker.
             let panel = unsafe { scratch.slice_mut::<u8>(start, scratch.len() - start) };
-            self.multiply_head(step, heads, range, acts, n, few, panel);
+            self.multiply_head(stage, heads, range, acts, n, few, panel);
         });
     }
 
-    /// Writes head `head` of row `row` of the step's input, in `form`, at byte `to.1` of `to.0`.
+    /// Writes head `head` of row `row` of the stage's input, in `form`, at byte `to.1` of `to.0`.
     fn quantize_head(
         &self,
-        step: &LinearStage,
+        stage: &LinearStage,
         form: ActForm,
         to: (&Buffer, usize),
         scratch: &Buffer,
         row: usize,
         head: usize,
     ) {
-        let width = step.heads.map_or(1, |h| h.heads) * step.k;
-        let x = &self.source(&step.prologue, step.input, scratch, row, width)[head * step.k..][..step.k];
-        let bytes = self.backend.linear.act_row_bytes(form, step.k);
+        let width = stage.heads.map_or(1, |h| h.heads) * stage.k;
+        let x = &self.source(&stage.prologue, stage.input, scratch, row, width)[head * stage.k..][..stage.k];
+        let bytes = self.backend.linear.act_row_bytes(form, stage.k);
         // SAFETY: either this worker's own scratch, behind the rows that `x` lies in, or a place of the shared buffer
         // that only this item writes.
         let out = unsafe { to.0.slice_mut::<u8>(to.1, bytes) };
@@ -92,7 +92,7 @@ impl StepContext<'_> {
     #[allow(clippy::too_many_arguments)]
     fn multiply_head(
         &self,
-        step: &LinearStage,
+        stage: &LinearStage,
         heads: &HeadLinearOp,
         range: RowRange,
         acts: &[u8],
@@ -102,9 +102,9 @@ impl StepContext<'_> {
     ) {
         let kernels = self.backend.linear;
         let tensor = self.backend.plan.graph.weight(heads.weight);
-        let (buffer, first, stride) = self.place(step.parts[0].output, 0);
+        let (buffer, first, stride) = self.place(stage.parts[0].output, 0);
         let to = first + range.part * heads.output + range.start;
-        // The last row ends at its width, not at its stride.
+        // The last row ends at its width, before its stride does.
         let out = buffer.element::<f32>(to, (n - 1) * stride + range.len);
         let matrix = heads.first_row(range.part);
         // SAFETY: `out` has `n` rows, `stride` apart, of which this item alone writes the range; `acts` has `n` rows in

@@ -1,12 +1,12 @@
 //! Executes plans on the CPU.
 //!
 //! A step of the model (one token, a prompt, a batch) is one run of the thread pool. Between two barriers each worker
-//! claims items: ranges of weight rows, heads of attention, rows of activations. Nothing is allocated in a step but
-//! when it wants more outputs than any before it.
+//! claims items: ranges of weight rows, heads of attention, rows of activations. A step allocates memory only when it
+//! wants more outputs than any step before it.
 //!
-//! Where a step has few rows, every worker that claims an item of a linear first runs the row program before it for
-//! itself, into its own scratch: repeating a norm costs less than a barrier would. The worker that gets item 0 stores
-//! the program's results for the others. Reads of the arena therefore happen only inside items, as
+//! Where a step has few rows, every worker that claims an item of a linear first runs the row program before it, into
+//! its own scratch: repeating a norm costs less than a barrier. The worker that gets item 0 stores the program's
+//! results for the others. Reads of the arena therefore happen only inside items, as
 //! [`Worker::for_each`](super::pool::Worker::for_each) demands.
 
 mod attention;
@@ -47,14 +47,14 @@ use crate::{
 };
 use schedule::Schedule;
 
-/// How to make a backend.
+/// Options of a CPU backend.
 #[derive(Clone, Debug)]
 pub struct CpuOptions {
     /// Instruction set.
     pub isa: Isa,
     /// Threads, the caller's included.
     pub threads: usize,
-    /// Element type of cached keys and values. With f32, linears round nothing to int8 either.
+    /// Element type of cached keys and values. With f32, linears keep their activations in f32, too, instead of int8.
     pub kv_type: KvType,
     /// Tokens that all sequences together may hold.
     pub max_cached_tokens: usize,
@@ -80,7 +80,7 @@ pub struct CpuBackend {
     output_values: Buffer,
     /// Quantised activations of a step with many rows.
     acts: Buffer,
-    /// By worker.
+    /// Scratch by worker.
     scratch: Vec<Buffer>,
     /// Cosines and sines: by rope, by token, `rotary_dims / 2` cos then as many sin.
     rope_tables: Vec<Buffer>,
@@ -93,11 +93,11 @@ pub struct CpuBackend {
     max_step_tokens: usize,
     vocab: usize,
     batch: Batch,
-    /// Set while somebody wants to know where time goes.
+    /// The trace and its clock, while tracing is on.
     tracing: Option<observe::Tracing>,
 }
 
-/// What the workers share during a step.
+/// Data that the workers share during a step.
 struct StepContext<'a> {
     backend: &'a CpuBackend,
     kvs: &'a [&'a SequenceKv],
@@ -107,7 +107,7 @@ impl CpuBackend {
     /// Prepares `plan`: decodes its small vectors, lays out memory, starts threads.
     ///
     /// # Errors
-    /// Where memory, threads or the instruction set cannot be had.
+    /// No memory, no threads, or an instruction set that this CPU lacks.
     pub fn new(plan: Plan, options: &CpuOptions) -> Result<Self, CpuError> {
         let threads = options.threads.max(1);
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
@@ -181,8 +181,8 @@ impl CpuBackend {
     /// `[outputs, width]`, in the order of the sequences.
     ///
     /// # Errors
-    /// Token ids outside the vocabulary, more tokens than fit a step or the cache, sequences of another backend, no memory.
-    /// The sequences are then unchanged.
+    /// Token ids outside the vocabulary, more tokens than a step or the cache holds, sequences of another backend, no
+    /// memory. The sequences are then unchanged.
     pub fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], CpuError> {
         let start = Instant::now();
         self.admit(steps)?;
@@ -194,7 +194,7 @@ impl CpuBackend {
                 let calls = context.run_timed(start);
                 self.add_trace(start, &calls);
             } else {
-                self.pool.run(&|worker| (0..self.plan.stages.len()).for_each(|i| context.step(worker, i)));
+                self.pool.run(&|worker| (0..self.plan.stages.len()).for_each(|i| context.stage(worker, i)));
             }
         }
         for step in steps.iter_mut() {
@@ -212,7 +212,8 @@ impl CpuBackend {
         Ok(&rows[..n_outputs * slot.width])
     }
 
-    /// Admits a step: pages for its tokens, room for its values, tables for its positions. Nothing fails behind it.
+    /// Admits a step: pages for its tokens, room for its values, tables for its positions. After it the step cannot
+    /// fail.
     fn admit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
         self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab, false)?;
         let reserved = self.reserve(steps.len());
@@ -247,7 +248,7 @@ impl CpuBackend {
         self.states.prepare(&self.book, self.plan.graph.states(), &self.batch)
     }
 
-    /// Cosines and sines of every row of the step, once per way of rotating.
+    /// Cosines and sines of every row of the step, once per rotation.
     fn fill_rope_tables(&mut self) -> Result<(), CpuError> {
         for (r, rope) in self.plan.graph.ropes().iter().enumerate() {
             let half = rope.rotary_dims / 2;
@@ -281,8 +282,8 @@ impl CpuBackend {
 }
 
 impl StepContext<'_> {
-    /// One stage of the plan.
-    fn step(&self, worker: &Worker<'_>, i: usize) {
+    /// Runs one stage of the plan.
+    fn stage(&self, worker: &Worker<'_>, i: usize) {
         match &self.backend.plan.stages[i].kind {
             StageKind::Rows(program) => self.rows(worker, program),
             StageKind::Linear(linear) => self.linear(worker, linear, &self.backend.schedule.linear[i]),
@@ -295,7 +296,7 @@ impl StepContext<'_> {
         }
     }
 
-    /// Rows of that kind in this step.
+    /// Rows of a kind in this step.
     fn count(&self, rows: Rows) -> usize {
         self.backend.batch.count(rows)
     }

@@ -1,4 +1,4 @@
-//! Looking on: where the time of a step goes, and what each stage of the plan computes.
+//! Observation of a step: the time of each stage, and the values that stages compute.
 
 use std::time::Instant;
 
@@ -10,19 +10,19 @@ use crate::{
     step::{SequenceKv, SequenceStep},
 };
 
-/// A trace, and the clock that its times count from.
+/// A trace, and the start of its clock.
 pub(super) struct Tracing {
     trace: Trace,
     since: Instant,
 }
 
 impl CpuBackend {
-    /// Starts anew (or stops) measuring where time goes.
+    /// Starts measuring where time goes, from zero, or stops it.
     pub fn set_tracing(&mut self, on: bool) {
         self.tracing = on.then(|| Tracing { trace: Trace::new(Clock::Runs, &self.plan), since: Instant::now() });
     }
 
-    /// What was measured since tracing began.
+    /// The measurements since tracing began.
     pub fn trace(&self) -> Option<&Trace> {
         self.tracing.as_ref().map(|t| &t.trace)
     }
@@ -34,8 +34,8 @@ impl CpuBackend {
         trace.add(&self.plan, &load, (start - *since, start.elapsed()), calls);
     }
 
-    /// As [`CpuBackend::forward`], but one stage of the plan after the other; `look` sees what each has computed, and the
-    /// steps behind go on with whatever it leaves.
+    /// As [`CpuBackend::forward`], but one stage of the plan after the other. `look` sees the values of each stage, and
+    /// may change them: later stages read the changed rows.
     ///
     /// # Errors
     /// As [`CpuBackend::forward`].
@@ -58,12 +58,12 @@ impl CpuBackend {
 }
 
 impl StepContext<'_> {
-    /// Runs each stage of the plan on its own. Within one run of the pool no thread sees when a step ends: one that the
-    /// system has put aside skips what the others have done.
+    /// Runs each stage of the plan as a run of the pool of its own. Within one run no thread sees when a stage ends: a
+    /// thread that the system has put aside skips phases that the others have done.
     pub(super) fn run_timed(&self, start: Instant) -> Vec<RawCall> {
         let timed = |i: usize| {
             let begun = Instant::now();
-            self.backend.pool.run(&|worker| self.step(worker, i));
+            self.backend.pool.run(&|worker| self.stage(worker, i));
             (Some(i), "", begun - start, begun.elapsed())
         };
         (0..self.backend.plan.stages.len()).map(timed).collect()

@@ -1,4 +1,4 @@
-//! The pairs of row and expert of an experts step, sorted by expert.
+//! The pairs of row and expert of an experts stage, sorted by expert.
 
 use crate::{
     cpu::{
@@ -14,7 +14,7 @@ pub(super) fn form_of(kernels: &LinearKernels, part: &ExpertPart, dtype: DType, 
     if part.op.input_major { ActForm::F32 } else { kernels.act_form(dtype, n) }
 }
 
-/// A row, and which of its route's experts.
+/// A row, and the place of an expert in its route.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub(super) struct Pair {
@@ -23,17 +23,17 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Its row of the inputs.
-    pub fn act(self, step: &ExpertStage) -> usize {
-        if step.per_slot { self.row as usize * step.slots + self.slot as usize } else { self.row as usize }
+    /// The index of its input among all inputs.
+    pub fn act(self, stage: &ExpertStage) -> usize {
+        if stage.per_slot { self.row as usize * stage.slots + self.slot as usize } else { self.row as usize }
     }
 }
 
-/// The pairs of a step, sorted by expert, in a worker's scratch.
+/// The pairs of a stage, sorted by expert, in a worker's scratch.
 pub(super) struct Pairs<'a> {
-    /// Where each expert's pairs end.
+    /// By expert: the end of its pairs.
     ends: &'a mut [u32],
-    /// Experts with pairs, in order; the first `n_active` of them.
+    /// Experts with pairs, in ascending order: the first `n_active` elements.
     active: &'a mut [u32],
     n_active: usize,
     pairs: &'a mut [Pair],
@@ -41,34 +41,34 @@ pub(super) struct Pairs<'a> {
 
 impl<'a> Pairs<'a> {
     /// Bytes for `n` rows.
-    pub fn bytes(step: &ExpertStage, n: usize) -> usize {
-        (8 * step.n_experts + 8 * n * step.slots).next_multiple_of(64)
+    pub fn bytes(stage: &ExpertStage, n: usize) -> usize {
+        (8 * stage.n_experts + 8 * n * stage.slots).next_multiple_of(64)
     }
 
     /// Room for the pairs of `n` rows at byte `start`.
     ///
     /// # Safety
     /// Nobody else uses these bytes while the pairs live.
-    pub unsafe fn new(scratch: &'a Buffer, start: usize, step: &ExpertStage, n: usize) -> Self {
-        let e = step.n_experts;
+    pub unsafe fn new(scratch: &'a Buffer, start: usize, stage: &ExpertStage, n: usize) -> Self {
+        let e = stage.n_experts;
         // SAFETY: the caller's promise; the three parts do not overlap.
         unsafe {
             Self {
                 ends: scratch.slice_mut(start / 4, e),
                 active: scratch.slice_mut(start / 4 + e, e),
                 n_active: 0,
-                pairs: scratch.slice_mut(start / 8 + e, n * step.slots),
+                pairs: scratch.slice_mut(start / 8 + e, n * stage.slots),
             }
         }
     }
 
-    /// Sorts the pairs of all rows. Numbers beyond the experts are taken as the last one's.
-    pub fn sort<'r>(&mut self, step: &ExpertStage, route: impl Fn(usize) -> &'r [f32]) {
-        let n = self.pairs.len() / step.slots;
-        let expert = |id: f32| (id as usize).min(step.n_experts - 1);
+    /// Sorts the pairs of all rows. A number beyond the experts counts as the last expert.
+    pub fn sort<'r>(&mut self, stage: &ExpertStage, route: impl Fn(usize) -> &'r [f32]) {
+        let n = self.pairs.len() / stage.slots;
+        let expert = |id: f32| (id as usize).min(stage.n_experts - 1);
         self.ends.fill(0);
         for row in 0..n {
-            route(row)[..step.slots].iter().for_each(|id| self.ends[expert(*id)] += 1);
+            route(row)[..stage.slots].iter().for_each(|id| self.ends[expert(*id)] += 1);
         }
         let mut sum = 0;
         self.n_active = 0;
@@ -80,9 +80,9 @@ impl<'a> Pairs<'a> {
                 self.n_active += 1;
             }
         }
-        // `ends` are starts until each has moved past its pairs.
+        // `ends` holds each expert's start, which moves past its pairs and so becomes the end.
         for row in 0..n {
-            for (slot, id) in route(row)[..step.slots].iter().enumerate() {
+            for (slot, id) in route(row)[..stage.slots].iter().enumerate() {
                 let at = &mut self.ends[expert(*id)];
                 self.pairs[*at as usize] = Pair { row: row as u32, slot: slot as u32 };
                 *at += 1;

@@ -15,24 +15,24 @@ use crate::{
 };
 
 impl CpuBackend {
-    /// The book of pages and the rows of the step under way, which whoever runs a part of the step must have.
+    /// The book of pages and the rows of the step under way: the device that runs a part of the step must have them.
     #[cfg(feature = "gpu")]
     pub(crate) fn step_state(&mut self) -> (&mut PageBook, &mut Batch) {
         (&mut self.book, &mut self.batch)
     }
 
-    /// Admits a step: pages for its tokens, room for its values, tables for its positions. Where it fails, the step has been
-    /// taken back.
+    /// Admits a step: pages for its tokens, room for its values, tables for its positions. Where it fails, it has taken
+    /// the step back.
     #[cfg(feature = "gpu")]
     pub(crate) fn begin_parts(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
         self.admit(steps)
     }
 
-    /// Runs the steps `range` of the plan over the rows admitted last.
+    /// Runs the stages `range` of the plan over the rows admitted last.
     pub(crate) fn run_part(&mut self, kvs: &[&SequenceKv], range: Range<usize>) {
         if !self.batch.tokens.is_empty() {
             let context = StepContext { backend: self, kvs };
-            self.pool.run(&|worker| range.clone().for_each(|i| context.step(worker, i)));
+            self.pool.run(&|worker| range.clone().for_each(|i| context.stage(worker, i)));
         }
     }
 
@@ -48,7 +48,7 @@ impl CpuBackend {
         unsafe { buffer.slice_mut(slot.offset * rows, slot.stride * rows) }
     }
 
-    /// Shows `look` what step `i` has computed and writes back what it leaves.
+    /// Shows `look` the values of stage `i` and writes its changes back.
     pub(crate) fn observe(&mut self, i: usize, look: &mut dyn FnMut(&mut Observed)) {
         for value in Observed::of_stage(&self.plan, i) {
             let slot = self.plan.slot(value);

@@ -1,4 +1,4 @@
-//! Pool steps: rows and gates into their pages, then a row for each block that this step completes.
+//! Pool stages: rows and gates into their pages, then a row for each block that this step completes.
 
 use super::{StepContext, rows::ROWS_PER_ITEM};
 use crate::{
@@ -10,18 +10,18 @@ use crate::{
 };
 
 impl StepContext<'_> {
-    pub(super) fn pool(&self, worker: &Worker<'_>, step: &PoolStage) {
-        let op = &step.op;
+    pub(super) fn pool(&self, worker: &Worker<'_>, stage: &PoolStage) {
+        let op = &stage.op;
         let n = self.backend.batch.tokens.len();
         worker.for_each(n.div_ceil(ROWS_PER_ITEM), |item| {
             for row in item * ROWS_PER_ITEM..n.min((item + 1) * ROWS_PER_ITEM) {
-                self.cache_row(row, op.cache, step.inputs[0], Some(step.inputs[1]));
+                self.cache_row(row, op.cache, stage.inputs[0], Some(stage.inputs[1]));
             }
         });
         worker.for_each(n, |row| {
             let position = self.backend.batch.positions[row] as usize;
             // SAFETY: this item alone writes its row.
-            let out = unsafe { self.row_mut(step.output, row, op.width) };
+            let out = unsafe { self.row_mut(stage.output, row, op.width) };
             if !(position + 1).is_multiple_of(op.block) {
                 return out.fill(0.0);
             }

@@ -1,5 +1,5 @@
-//! Steps with a per-sequence state: convolutions over a few tokens, and the gated delta rule. A sequence's tokens run one
-//! after the other; channels and columns do not know of each other and are shared among the workers.
+//! Stages with a per-sequence state: convolutions over a few tokens, and the gated delta rule. A sequence's tokens run
+//! one after the other; channels and columns are independent, so the workers share them.
 
 use std::collections::HashSet;
 
@@ -16,11 +16,12 @@ use crate::{
     step::SequenceRows,
 };
 
-/// Turns the taps of convolutions, by weight, from a row a channel to a row a tap: vectors go over channels.
+/// Transposes the taps of convolutions, by weight, from a row a channel to a row a tap, because vectors go over
+/// channels.
 pub(super) fn turn_taps(plan: &Plan, vectors: &mut [Vec<f32>]) {
     let mut turned = HashSet::new();
-    for step in &plan.stages {
-        if let StageKind::ShortConv(conv) = &step.kind
+    for stage in &plan.stages {
+        if let StageKind::ShortConv(conv) = &stage.kind
             && turned.insert(conv.op.weight)
         {
             let (taps, vector) = (conv.op.taps, &mut vectors[conv.op.weight.0 as usize]);
@@ -34,22 +35,22 @@ pub(super) fn turn_taps(plan: &Plan, vectors: &mut [Vec<f32>]) {
 const CHANNELS: usize = 128;
 
 impl StepContext<'_> {
-    pub(super) fn short_conv(&self, worker: &Worker<'_>, step: &ShortConvStage) {
+    pub(super) fn short_conv(&self, worker: &Worker<'_>, stage: &ShortConvStage) {
         let sequences = &self.backend.batch.sequences;
-        let width = self.backend.plan.slot(step.input).width;
+        let width = self.backend.plan.slot(stage.input).width;
         let items = width.div_ceil(CHANNELS);
-        let taps = step.op.taps;
+        let taps = stage.op.taps;
         worker.for_each(sequences.len() * items, |item| {
             let (seq, c) = (&sequences[item / items], item % items * CHANNELS);
             if seq.n_rows == 0 {
                 return;
             }
             let n_channels = CHANNELS.min(width - c);
-            let (from, to) = self.state(step.op.state, seq);
+            let (from, to) = self.state(stage.op.state, seq);
             let at = |p: *const f32| if p.is_null() { p } else { p.wrapping_add(c) };
-            let (x, x_stride) = self.rows_at(step.input, seq, c, n_channels);
-            let (out, out_stride) = self.rows_at(step.output, seq, c, n_channels);
-            let weight = &self.backend.vectors[step.op.weight.0 as usize];
+            let (x, x_stride) = self.rows_at(stage.input, seq, c, n_channels);
+            let (out, out_stride) = self.rows_at(stage.output, seq, c, n_channels);
+            let weight = &self.backend.vectors[stage.op.weight.0 as usize];
             let item = ShortConvItem {
                 n_channels,
                 taps,
@@ -69,8 +70,8 @@ impl StepContext<'_> {
         });
     }
 
-    pub(super) fn gated_delta(&self, worker: &Worker<'_>, step: &GatedDeltaStage) {
-        let op = &step.op;
+    pub(super) fn gated_delta(&self, worker: &Worker<'_>, stage: &GatedDeltaStage) {
+        let op = &stage.op;
         let sequences = &self.backend.batch.sequences;
         let blocks = op.v_dim.div_ceil(BLOCK);
         let vector = |id: crate::graph::WeightId| &self.backend.vectors[id.0 as usize][..];
@@ -86,12 +87,12 @@ impl StepContext<'_> {
             let (from, to) = self.state(op.state, seq);
             let keys = op.n_k_heads * op.k_dim;
             let key = op.key_head(head) * op.k_dim;
-            let (q, stride) = self.rows_at(step.inputs[0], seq, key, op.k_dim);
-            let (k, _) = self.rows_at(step.inputs[0], seq, keys + key, op.k_dim);
-            let (v, _) = self.rows_at(step.inputs[0], seq, 2 * keys + head * op.v_dim + column, n_columns);
-            let (b, b_stride) = self.rows_at(step.inputs[1], seq, head, 1);
-            let (a, a_stride) = self.rows_at(step.inputs[2], seq, head, 1);
-            let (out, out_stride) = self.rows_at(step.output, seq, head * op.v_dim + column, n_columns);
+            let (q, stride) = self.rows_at(stage.inputs[0], seq, key, op.k_dim);
+            let (k, _) = self.rows_at(stage.inputs[0], seq, keys + key, op.k_dim);
+            let (v, _) = self.rows_at(stage.inputs[0], seq, 2 * keys + head * op.v_dim + column, n_columns);
+            let (b, b_stride) = self.rows_at(stage.inputs[1], seq, head, 1);
+            let (a, a_stride) = self.rows_at(stage.inputs[2], seq, head, 1);
+            let (out, out_stride) = self.rows_at(stage.output, seq, head * op.v_dim + column, n_columns);
             let decay = vector(op.decay)[head];
             let item = GatedDeltaItem {
                 k_dim: op.k_dim,
@@ -118,7 +119,7 @@ impl StepContext<'_> {
         });
     }
 
-    /// Where the sequence's state is read (null: zeroes) and written.
+    /// Where the kernel reads the sequence's state (null: zeroes), and where it writes it.
     fn state(&self, id: StateId, seq: &SequenceRows) -> (*const f32, *mut f32) {
         let elements = self.backend.plan.graph.states()[id.0 as usize].elements;
         let rows = self.backend.states.rows(&self.backend.book, id, elements, seq.state);

@@ -14,11 +14,11 @@ use crate::{
     graph::{NormKind, NormOp, RowInstr, RowOp, RowProgram, Rows, Src, StreamOp},
 };
 
-/// Rows that a worker takes at once where a program runs over many.
+/// Rows of one item where a program runs over many rows.
 pub(super) const ROWS_PER_ITEM: usize = 8;
 
 impl StepContext<'_> {
-    /// A program on its own, its results stored.
+    /// Runs a program that no linear follows; its results are stored.
     pub(super) fn rows(&self, worker: &Worker<'_>, program: &RowProgram) {
         let n = self.count(program.rows);
         worker.for_each(n.div_ceil(ROWS_PER_ITEM), |item| {
@@ -28,8 +28,8 @@ impl StepContext<'_> {
         });
     }
 
-    /// Runs `program` for one row, results in the worker's scratch; `store` also writes those that others read.
-    /// Call it inside an item.
+    /// Runs `program` for one row, results in the worker's scratch; with `store` it also writes those that other stages
+    /// read. Call it inside an item.
     pub(super) fn run_row(&self, worker: &Worker<'_>, program: &RowProgram, row: usize, store: bool) {
         let scratch = &self.backend.scratch[worker.index()];
         let token_row = match program.rows {
@@ -74,7 +74,7 @@ impl StepContext<'_> {
                     (Rows::Token, Rows::Output) => self.backend.batch.outputs[row] as usize,
                     _ => row,
                 };
-                // SAFETY: the planner keeps a step's inputs apart from what it writes.
+                // SAFETY: the planner keeps a stage's inputs apart from its outputs.
                 unsafe { self.row(value, row, width) }
             }
         }

@@ -1,4 +1,4 @@
-//! How the work of a plan's linears is cut into items, and how much scratch a worker needs.
+//! Cuts the work of a plan's linears into items, and sizes the workers' scratch.
 
 use super::{
     attention,
@@ -10,7 +10,7 @@ use crate::{
     graph::{ExpertStage, HeadLinearOp, LinearStage, Plan, RowProgram, StageKind},
 };
 
-/// A range of rows of one part of a linear step, or of outputs of one head of a head linear.
+/// A range of rows of one part of a linear stage, or of outputs of one head of a head linear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RowRange {
     pub part: usize,
@@ -18,24 +18,24 @@ pub(super) struct RowRange {
     pub len: usize,
 }
 
-/// Items of one linear step.
+/// Items of one linear stage.
 #[derive(Debug, Default)]
 pub(super) struct LinearSchedule {
-    /// For few rows of activations: large ranges first, so that the last ones even out.
+    /// For few rows of activations: large ranges first, small ones last, so that workers finish together.
     pub mat_vec: Vec<RowRange>,
-    /// For many: panels.
+    /// For many rows: panels.
     pub mat_mat: Vec<RowRange>,
     /// Forms of activations that the parts want, for few rows and for many.
     pub mat_vec_forms: Vec<ActForm>,
     pub mat_mat_forms: Vec<ActForm>,
 }
 
-/// Items of one experts step, for one expert.
+/// Items of one experts stage, for one expert.
 #[derive(Debug, Default)]
 pub(super) struct ExpertSchedule {
     /// For few rows of activations.
     pub mat_vec: Vec<RowRange>,
-    /// For many: panels.
+    /// For many rows: panels.
     pub mat_mat: Vec<RowRange>,
     /// Forms of activations that the parts want, for few rows and for many.
     pub mat_vec_forms: Vec<ActForm>,
@@ -45,13 +45,13 @@ pub(super) struct ExpertSchedule {
 /// Items and sizes for a whole plan.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// By step; empty for steps that are not linear.
+    /// By stage; empty for stages that are not linear.
     pub linear: Vec<LinearSchedule>,
-    /// By step; empty for steps that are not experts'.
+    /// By stage; empty for stages without experts.
     pub experts: Vec<ExpertSchedule>,
-    /// Largest quantised row over all steps (all forms of a step together).
+    /// Bytes of the largest quantised row over all stages (all forms of a stage together).
     pub act_bytes_per_row: usize,
-    /// Largest quantised row for the mat-vec kernels.
+    /// Bytes of the largest quantised row for the mat-vec kernels.
     mat_vec_act_bytes: usize,
     /// Bytes at the start of a worker's scratch for the results of a row program.
     pub program_bytes: usize,
@@ -59,9 +59,9 @@ pub(super) struct Schedule {
     pub partial_len: usize,
 }
 
-/// Rows that a mat-vec item is a multiple of, so that kernels which take several rows at once have no remainders.
+/// Items of a mat-vec have a multiple of so many rows, because kernels take several rows at once.
 const ROW_STEP: usize = 8;
-/// Weight bytes below which cutting an item further costs more than it evens out.
+/// Items of fewer weight bytes cost more than they even out.
 const MIN_ITEM_BYTES: usize = 8 << 10;
 
 impl Schedule {
@@ -69,22 +69,22 @@ impl Schedule {
         let mut linear = Vec::new();
         let (mut act_bytes_per_row, mut mat_vec_act_bytes) = (0, 0);
         let mut experts = Vec::new();
-        for step in &plan.stages {
+        for stage in &plan.stages {
             let (mut l, mut e) = (LinearSchedule::default(), ExpertSchedule::default());
             let bytes = |forms: &[ActForm], k: usize| forms.iter().map(|f| kernels.act_row_bytes(*f, k)).sum::<usize>();
-            match &step.kind {
-                StageKind::Linear(step) => {
-                    l = LinearSchedule::new(plan, step, kernels, threads);
-                    let heads = step.heads.map_or(1, |h| h.heads);
-                    act_bytes_per_row = act_bytes_per_row.max(heads * bytes(&l.mat_mat_forms, step.k));
-                    mat_vec_act_bytes = mat_vec_act_bytes.max(bytes(&l.mat_vec_forms, step.k));
+            match &stage.kind {
+                StageKind::Linear(stage) => {
+                    l = LinearSchedule::new(plan, stage, kernels, threads);
+                    let heads = stage.heads.map_or(1, |h| h.heads);
+                    act_bytes_per_row = act_bytes_per_row.max(heads * bytes(&l.mat_mat_forms, stage.k));
+                    mat_vec_act_bytes = mat_vec_act_bytes.max(bytes(&l.mat_vec_forms, stage.k));
                 }
-                StageKind::Experts(step) => {
-                    e = ExpertSchedule::new(plan, step, kernels, threads);
-                    let many = bytes(&e.mat_mat_forms, step.k) * step.inputs();
+                StageKind::Experts(stage) => {
+                    e = ExpertSchedule::new(plan, stage, kernels, threads);
+                    let many = bytes(&e.mat_mat_forms, stage.k) * stage.inputs();
                     act_bytes_per_row = act_bytes_per_row.max(many);
-                    let routes = (2 * step.slots * 4).next_multiple_of(64);
-                    let few = bytes(&e.mat_vec_forms, step.k) * step.inputs() + routes + Pairs::bytes(step, 1);
+                    let routes = (2 * stage.slots * 4).next_multiple_of(64);
+                    let few = bytes(&e.mat_vec_forms, stage.k) * stage.inputs() + routes + Pairs::bytes(stage, 1);
                     mat_vec_act_bytes = mat_vec_act_bytes.max(few);
                 }
                 StageKind::Rows(_) | StageKind::Select(_) | StageKind::Pool(_) | StageKind::Attention(_) => {}
@@ -97,7 +97,8 @@ impl Schedule {
         let program_bytes = programs.map(RowProgram::scratch_len).max().unwrap_or(0) * 4;
         let partial_len = |kind: &StageKind| match kind {
             StageKind::Attention(a) => {
-                // Its heads, not the op's: many queries on one key are cut into several items.
+                // The item's heads, which may be fewer than the op's: many queries on one key are cut into several
+                // items.
                 let params = attention::params(&a.op, None, None);
                 params.partial_len() * params.n_kv_heads
             }
@@ -107,11 +108,12 @@ impl Schedule {
         Self { linear, experts, act_bytes_per_row, mat_vec_act_bytes, program_bytes, partial_len }
     }
 
-    /// Bytes of scratch for one worker: rows of a program, and then one of: quantised rows, a panel, attention's.
+    /// Bytes of scratch for one worker: rows of a program, then one of quantised rows, a panel, or attention's own
+    /// scratch.
     pub fn scratch_bytes(&self, plan: &Plan, kernels: &LinearKernels, max_tokens: usize) -> usize {
         let mut rest = self.mat_vec_act_bytes * LinearKernels::MAT_VEC_TOKENS;
-        for step in &plan.stages {
-            match &step.kind {
+        for stage in &plan.stages {
+            match &stage.kind {
                 StageKind::Rows(_) | StageKind::Select(_) | StageKind::ShortConv(_) | StageKind::GatedDelta(_) => {}
                 StageKind::Linear(LinearStage { heads: Some(h), k, .. }) => {
                     // One head's rows may lie before the panel.
@@ -142,12 +144,12 @@ impl Schedule {
 }
 
 impl LinearSchedule {
-    fn new(plan: &Plan, step: &LinearStage, kernels: &LinearKernels, threads: usize) -> Self {
-        if let Some(heads) = &step.heads {
+    fn new(plan: &Plan, stage: &LinearStage, kernels: &LinearKernels, threads: usize) -> Self {
+        if let Some(heads) = &stage.heads {
             return Self::by_heads(plan, heads, kernels, threads);
         }
         let mut s = Self::default();
-        let weights: Vec<_> = step.parts.iter().map(|p| plan.graph.weight(p.weight)).collect();
+        let weights: Vec<_> = stage.parts.iter().map(|p| plan.graph.weight(p.weight)).collect();
         for w in &weights {
             for (forms, n) in [(&mut s.mat_vec_forms, 1), (&mut s.mat_mat_forms, LinearKernels::MAT_VEC_TOKENS + 1)] {
                 let form = kernels.act_form(w.dtype(), n);
@@ -156,8 +158,8 @@ impl LinearSchedule {
                 }
             }
         }
-        // Guided: each range is a thread's share of what is left. So there are few of them, the long streams that the
-        // prefetchers like, and the last are small.
+        // Guided: each range is a thread's share of the bytes left. This makes few ranges, long streams for the
+        // prefetchers, and small ranges at the end.
         let mut left: usize = weights.iter().map(|w| w.bytes().len()).sum();
         for (part, w) in weights.iter().enumerate() {
             let (rows, row_bytes) = (w.rows(), w.row_bytes().max(1));
@@ -170,23 +172,23 @@ impl LinearSchedule {
                 left -= len * row_bytes;
             }
         }
-        // Panels of equal size, enough of them to even out, no larger than the kernel's cache budget.
+        // Panels of equal size: enough of them to even out, each within the kernel's cache budget.
         for (part, w) in weights.iter().enumerate() {
             let rows = w.rows();
             let share = rows.div_ceil(threads * 4).next_multiple_of(32);
-            let len = kernels.panel_rows(w.dtype(), step.k).min(share).max(1);
+            let len = kernels.panel_rows(w.dtype(), stage.k).min(share).max(1);
             s.mat_mat.extend((0..rows).step_by(len).map(|start| RowRange { part, start, len: len.min(rows - start) }));
         }
         s
     }
 
-    /// A head an item; where heads are few, parts of one.
+    /// One item a head; where heads are few, several items a head.
     fn by_heads(plan: &Plan, h: &HeadLinearOp, kernels: &LinearKernels, threads: usize) -> Self {
         let dtype = plan.graph.weight(h.weight).dtype();
         let form = |n| if h.transposed { ActForm::F32 } else { kernels.act_form(dtype, n) };
-        let step = if h.transposed { kernels.transposed_panel_rows() } else { ROW_STEP };
+        let rows = if h.transposed { kernels.transposed_panel_rows() } else { ROW_STEP };
         let parts = (threads * 4).div_ceil(h.heads).max(1);
-        let len = h.output.div_ceil(parts).next_multiple_of(step).max(step);
+        let len = h.output.div_ceil(parts).next_multiple_of(rows).max(rows);
         let most = if h.transposed { len } else { kernels.panel_rows(dtype, h.input) };
         let ranges = |len: usize| {
             (0..h.heads)
@@ -210,15 +212,15 @@ impl LinearSchedule {
 }
 
 impl ExpertSchedule {
-    fn new(plan: &Plan, step: &ExpertStage, kernels: &LinearKernels, threads: usize) -> Self {
+    fn new(plan: &Plan, stage: &ExpertStage, kernels: &LinearKernels, threads: usize) -> Self {
         let mut s = Self::default();
-        let weights: Vec<&Tensor> = step.parts.iter().map(|p| plan.graph.weight(p.op.experts[0])).collect();
-        // Which experts share a phase is not known before it, so that ranges are all alike: several for each thread, of all
-        // that one row needs.
-        let row: usize = weights.iter().map(|w| w.stored_bytes() * step.slots).sum();
+        let weights: Vec<&Tensor> = stage.parts.iter().map(|p| plan.graph.weight(p.op.experts[0])).collect();
+        // Only the step's routes say which experts share a phase, so all ranges are of one size: several for each
+        // thread, out of the weights that one row needs.
+        let row: usize = weights.iter().map(|w| w.stored_bytes() * stage.slots).sum();
         let share = if threads == 1 { row } else { (row / (threads * 8)).max(MIN_ITEM_BYTES) };
         for (part, w) in weights.iter().enumerate() {
-            let of = &step.parts[part];
+            let of = &stage.parts[part];
             for (forms, n) in [(&mut s.mat_vec_forms, 1), (&mut s.mat_mat_forms, usize::MAX)] {
                 let form = form_of(kernels, of, w.dtype(), n);
                 if !forms.contains(&form) {
@@ -229,7 +231,7 @@ impl ExpertSchedule {
             let row_bytes = (w.stored_bytes() / rows.max(1)).max(1);
             let (least, many) = match of.op.input_major {
                 true => (kernels.transposed_panel_rows(), kernels.transposed_panel_rows()),
-                false => (ROW_STEP, kernels.panel_rows(w.dtype(), step.k).max(1)),
+                false => (ROW_STEP, kernels.panel_rows(w.dtype(), stage.k).max(1)),
             };
             let few = (share / row_bytes).next_multiple_of(least).max(least);
             for (ranges, len) in [(&mut s.mat_vec, few), (&mut s.mat_mat, many)] {

@@ -1,4 +1,4 @@
-//! Select steps: index keys into their pages, then each row chooses the keys that it will attend to.
+//! Select stages: index keys into their pages, then each row chooses the keys that it will attend to.
 
 use super::{StepContext, rows::ROWS_PER_ITEM};
 use crate::{
@@ -18,12 +18,12 @@ pub(super) fn scratch_bytes(longest: usize) -> usize {
 }
 
 impl StepContext<'_> {
-    pub(super) fn select(&self, worker: &Worker<'_>, step: &SelectStage) {
-        let op = &step.op;
+    pub(super) fn select(&self, worker: &Worker<'_>, stage: &SelectStage) {
+        let op = &stage.op;
         let n = self.backend.batch.tokens.len();
         worker.for_each(n.div_ceil(ROWS_PER_ITEM), |item| {
             for row in item * ROWS_PER_ITEM..n.min((item + 1) * ROWS_PER_ITEM) {
-                self.cache_row(row, op.cache, step.inputs[1], None);
+                self.cache_row(row, op.cache, stage.inputs[1], None);
             }
         });
         let params = AttentionParams { n_heads: op.n_heads, ..AttentionParams::one_head(op.head_dim, 0) };
@@ -32,18 +32,18 @@ impl StepContext<'_> {
             let seen = spec.seen(self.backend.batch.positions[row] as usize);
             let buffer = &self.backend.select_scratch[worker.index()];
             let padded = seen.next_multiple_of(16);
-            // SAFETY: inputs were written in an earlier step, and this item alone writes its row of the output. The buffer
-            // belongs to this worker and is long enough for the longest sequence.
+            // SAFETY: inputs were written in an earlier stage, and this item alone writes its row of the output. The
+            // buffer belongs to this worker and is long enough for the longest sequence.
             unsafe {
-                let out = self.row_mut(step.output, row, op.k);
+                let out = self.row_mut(stage.output, row, op.k);
                 let (scores, order) = (buffer.slice_mut::<f32>(0, seen), buffer.slice_mut::<u32>(padded, seen));
                 if seen <= op.k {
-                    // All are chosen, whatever their scores.
+                    // All keys are chosen, so their scores do not matter.
                     scores.fill(0.0);
                 } else {
                     let pages = self.backend.kv.pages(&self.backend.book, op.cache, self.kvs[self.sequence_of(row)]);
-                    let q = self.row(step.inputs[0], row, op.n_heads * op.head_dim);
-                    let weights = self.row(step.inputs[2], row, op.n_heads);
+                    let q = self.row(stage.inputs[0], row, op.n_heads * op.head_dim);
+                    let weights = self.row(stage.inputs[2], row, op.n_heads);
                     let item = SelectItem { params: &params, kv: &pages, q, weights };
                     (self.backend.ops.select_scores)(&item, scores);
                 }

@@ -1,5 +1,5 @@
-//! Rows cut into groups of columns and joined again: query and gate of a head, the parts of a head that rotate and that
-//! do not, the slice of a layer out of a row for all layers. Only copies: 8 bytes an element, no flops.
+//! Rows cut into groups of columns and joined again: query and gate of a head, the rotated and the other part of a
+//! head, the slice of a layer out of a row for all layers. Only copies: 8 bytes an element, no flops.
 
 /// Of every `period` elements of `x`, `len` from `offset` on, one group after the other.
 ///

@@ -26,7 +26,7 @@ simd_dispatch!(
     pub fn softcap(x: &mut [f32], cap: f32) = softcap_impl
 );
 simd_dispatch!(
-    /// Rounds to IEEE halves (as bits), to nearest even; what a half cannot hold becomes infinite.
+    /// Rounds to IEEE halves (as bits), to nearest even; values beyond a half's range become infinite.
     pub fn f32_to_f16(x: &[f32], out: &mut [u16]) = f32_to_f16_impl
 );
 simd_dispatch!(

@@ -46,7 +46,7 @@ fn act_impl<S: Simd>(s: S, act: Act, x: &[f32], out: &mut [f32]) {
     });
 }
 
-/// `act(g, u)` for a vector. The branch is the same for all of a row, so that it costs nothing beside the exponential.
+/// `act(g, u)` for a vector. All vectors of a row take the same branch, so it costs nothing beside the exponential.
 #[inline(always)]
 fn gated<S: Simd>(s: S, act: Act, g: S::F, u: S::F) -> S::F {
     match act {
@@ -73,7 +73,7 @@ fn clamped<S: Simd>(s: S, g: S::F, u: S::F, limit: f32) -> (S::F, S::F) {
     (s.min(high, g), s.max(low, s.min(high, u)))
 }
 
-/// ½ · (1 + tanh(y)) = sigmoid(2y), which needs neither a case near zero nor loses digits where tanh nears −1.
+/// ½ · (1 + tanh(y)) = sigmoid(2y), which needs no case near zero and keeps its digits where tanh nears −1.
 #[inline(always)]
 fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
     /// 2 · √(2/π)

@@ -1,10 +1,10 @@
 //! The gated delta rule for some columns of one head's state; see [`GatedDeltaOp`] for the
 //! recurrence.
 //!
-//! The columns of a state do not know of each other: given q, k and the token's gates, column `c` needs `v[c]` only. So
-//! a head's state is cut into blocks of [`BLOCK`] columns that lie one after the other, each `[k_dim][columns]`, and one
-//! block (16 KiB for 128 rows) goes through all tokens of a step while it stays in the first-level cache. q and k are
-//! not normalised where they lie: their norms are factors of the sums.
+//! The columns of a state are independent: given q, k and the token's gates, column `c` needs `v[c]` only. So a head's
+//! state is cut into blocks of [`BLOCK`] columns that lie one after the other, each `[k_dim][columns]`, and one block
+//! (16 KiB for 128 rows) goes through all tokens of a step while it stays in the first-level cache. q and k stay
+//! un-normalised in memory: the sums are multiplied by their norms.
 //!
 //! With `s` a row of the state, one pass over a block does both the update for a token and the products for the next,
 //! 4 flops an element each; a single token takes two passes, of which only the first waits for memory. Bytes: 8 an
@@ -42,13 +42,13 @@ pub struct GatedDeltaItem {
     pub b_stride: usize,
     /// Elements from one token's a to the next.
     pub a_stride: usize,
-    /// Factor on the softplus, below zero: the logarithm of what is left of the state after a token.
+    /// Factor on the softplus, below zero. The product is the logarithm of the share of the state that a token keeps.
     pub decay: f32,
     /// Added to a.
     pub dt_bias: f32,
     /// The block before the first token, or null where it is zero.
     pub from: *const f32,
-    /// The block behind the last; may be `from`.
+    /// The block after the last token; may be `from`.
     pub to: *mut f32,
     /// The block's part of the results, by token.
     pub out: *mut f32,
@@ -87,12 +87,12 @@ unsafe fn gated_delta_impl<S: Simd>(s: S, item: &GatedDeltaItem) {
     }
 }
 
-/// What a token does to a state, whatever the column.
+/// A token's effect on a state, the same in all columns.
 #[derive(Clone, Copy, Default)]
 struct Gates {
-    /// What is left of the state.
+    /// Factor on the old state.
     keep: f32,
-    /// How much of the new value is written.
+    /// Factor on the new value.
     write: f32,
     /// 1 / norm of k, and of q with its scale.
     k: f32,
@@ -124,7 +124,7 @@ unsafe fn gates<S: Simd>(s: S, item: &GatedDeltaItem, t: usize) -> Gates {
     Gates { keep: (item.decay * softplus).exp(), write: 1.0 / (1.0 + (-b).exp()), k, q, kq: s.reduce_sum(kq) * k * q }
 }
 
-/// `N` vectors of columns from `c` on, of the last of which `m` lanes are in use (all of them but where `N` is 1).
+/// `N` vectors of columns from `c` on. `m` lanes of the last one are in use (all of them unless `N` is 1).
 ///
 /// # Safety
 /// As [`gated_delta`].
@@ -132,7 +132,7 @@ unsafe fn gates<S: Simd>(s: S, item: &GatedDeltaItem, t: usize) -> Gates {
 unsafe fn strip<S: Simd, const N: usize>(s: S, item: &GatedDeltaItem, c: usize, m: usize) {
     let GatedDeltaItem { k_dim, n_columns, n_tokens, stride, .. } = *item;
     let mut from = if item.from.is_null() { item.to.cast_const() } else { item.from };
-    // Sᵀk and Sᵀq of the state as it lies in memory, k and q those of the token to come.
+    // Sᵀk and Sᵀq of the state in memory, with k and q of the next token.
     let (mut sk, mut sq) = ([s.zero(); N], [s.zero(); N]);
     // SAFETY: the caller's promise. A row of the state is read before it is written.
     unsafe {
@@ -154,7 +154,7 @@ unsafe fn strip<S: Simd, const N: usize>(s: S, item: &GatedDeltaItem, c: usize, 
                 let d = s.mul(write, s.sub(v, s.mul(k_factor, sk[n])));
                 let out = s.mul_add(d, kq, s.mul(q_factor, sq[n]));
                 s.store_partial(item.out.add(t * item.out_stride + c + n * S::LANES), m, out);
-                // k is not normalised where it lies.
+                // k is un-normalised in memory, so its norm goes here.
                 delta[n] = s.mul(d, s.splat(g.k));
             }
             (sk, sq) = ([s.zero(); N], [s.zero(); N]);

@@ -1,5 +1,5 @@
-//! The ops: each computes over plain slices on the calling thread. Who calls them for which rows is the executor's
-//! business.
+//! The ops: each computes over plain slices on the calling thread. The executor (`cpu/exec`) decides which rows it
+//! gets.
 //!
 //! Every file has the kernels of one op, written once over [`Simd`](crate::cpu::arch::Simd). Cases and f64 references that
 //! they are tested with are in `cases`. [`op_kernels`] gives the table of those compiled for one instruction set.
@@ -27,7 +27,7 @@ use crate::{
 pub use linear::{ActForm, Gather, LinearKernels, ScaleRows, WeightRows, exact_linear_kernels, linear_kernels};
 pub use rope::rope_cos_sin;
 
-/// Runs `$body` for `0..$n` in steps of a vector: `$i` is the first element and `$m` how many lanes are in use. In all
+/// Runs `$body` for `0..$n`, a vector at a time: `$i` is the first element and `$m` the number of lanes in use. In all
 /// turns but the last `$m` is the constant `LANES`, for which partial accesses compile to whole ones.
 macro_rules! by_lanes {
     ($n:expr, $i:ident, $m:ident => $body:block) => {{
@@ -127,7 +127,7 @@ impl OpKernels {
     }
 }
 
-/// The table for an instruction set; where this CPU lacks it, the generic one.
+/// The table for an instruction set; the generic table where this CPU lacks the set.
 pub fn op_kernels(isa: Isa) -> &'static OpKernels {
     static TABLES: [OnceLock<OpKernels>; Isa::ALL.len()] = [const { OnceLock::new() }; Isa::ALL.len()];
     TABLES[isa as usize].get_or_init(|| OpKernels::new(isa))

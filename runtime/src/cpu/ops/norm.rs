@@ -1,7 +1,7 @@
 //! RMS norm and layer norm of one row.
 //!
-//! Two passes over a row that stays in the first-level cache. Sums run in four vectors side by side: that hides the
-//! latency of additions, and short partial sums lose less to rounding.
+//! Two passes over a row that stays in the first-level cache. Sums run in four vectors at once, which hides the latency
+//! of additions; short partial sums also lose less to rounding.
 
 use super::by_lanes;
 use crate::cpu::arch::Simd;
@@ -22,8 +22,8 @@ simd_dispatch!(
         rms_norm_in_place_impl
 );
 simd_dispatch!(
-    /// `out[i] = (x[i] - mean(x)) / sqrt(var(x) + eps) * (weight[i] + weight_offset) + bias[i]`; what is absent is left
-    /// out, the offset with its weight.
+    /// `out[i] = (x[i] - mean(x)) / sqrt(var(x) + eps) * (weight[i] + weight_offset) + bias[i]`, without the terms that are
+    /// `None`; the offset goes with its weight.
     ///
     /// # Panics
     /// If the lengths differ.

@@ -1,5 +1,5 @@
-//! Rotary position embedding (Su et al. 2021): pairs of a head's elements are turned by an angle that grows with the
-//! position. The frequencies, with whatever scaling a model has, are the caller's.
+//! Rotary position embedding (Su et al. 2021): pairs of a head's elements are rotated by an angle that grows with the
+//! position. The caller makes the frequencies, scaled as the model wants.
 
 use super::by_lanes;
 use crate::cpu::arch::Simd;
@@ -8,8 +8,8 @@ use crate::simd_dispatch;
 
 /// Writes the cosines and sines of one position, times `attention_factor`; all slices have rotary_dims/2 elements.
 ///
-/// The angle is a product of floats as in the models' own code (a sharper one would differ from what they were trained
-/// with at far positions); its cosine and sine are then exact to the last bit or so.
+/// The angle is a product of floats as in the models' own code: a more exact one would differ at far positions from the
+/// angles of training. Its cosine and sine are then exact to the last bit or so.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -23,11 +23,11 @@ pub fn rope_cos_sin(inv_freq: &[f32], attention_factor: f32, position: usize, co
 }
 
 simd_dispatch!(
-    /// Turns `2 * cos.len()` elements from `first` on of each head of `x` (`[n_heads][head_dim]`) by the angles in `cos`
-    /// and `sin`. The others stay as they are.
+    /// Rotates `2 * cos.len()` elements from `first` on of each head of `x` (`[n_heads][head_dim]`) by the angles in
+    /// `cos` and `sin`. The others stay as they are.
     ///
     /// # Panics
-    /// If `cos` and `sin` differ in length, a head is shorter than what is turned, or `x` is not whole heads.
+    /// If `cos` and `sin` differ in length, a head is shorter than its rotated part, or `x` is not whole heads.
     pub fn rope_heads(x: &mut [f32], head_dim: usize, first: usize, cos: &[f32], sin: &[f32], layout: RopeLayout) =
         rope_heads_impl
 );
@@ -67,7 +67,7 @@ pub(super) fn rope_head<S: Simd>(s: S, x: &mut [f32], cos: &[f32], sin: &[f32], 
             });
         }
         RopeLayout::Interleaved => {
-            // Left to the compiler, which finds the shuffles; the vector trait has none.
+            // The compiler finds the shuffles here; the vector trait has none.
             for ((pair, &c), &n) in x.chunks_exact_mut(2).zip(cos).zip(sin) {
                 let (a, b) = (pair[0], pair[1]);
                 pair[0] = a * c - b * n;

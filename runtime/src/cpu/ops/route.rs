@@ -1,12 +1,12 @@
 //! The choice of experts: for each row of logits the `k` experts with the best scores, and their weights.
 //!
 //! Logits `[n_experts]` f32; the result is `[2 k]` f32: the experts' numbers, best first (the lower number of equals),
-//! then their weights. About `n_experts` exponentials and `k · n_experts` comparisons a row: next to the linears of one
-//! expert that is nothing, so this is plain scalar code.
+//! then their weights. A row takes about `n_experts` exponentials and `k · n_experts` comparisons: little beside the
+//! linears of one expert, so this is plain scalar code.
 
 use crate::graph::{GroupScore, RouteOp, RouteScore, RouteWeight};
 
-/// Floats of scratch that [`route`] needs: scores, and what experts are chosen by.
+/// Floats of scratch that [`route`] needs: the scores, and the same with the bias of the choice.
 pub fn scratch_len(op: &RouteOp) -> usize {
     2 * op.n_experts
 }
@@ -22,7 +22,7 @@ pub struct RouteVectors<'a> {
     pub fixed: Option<&'a [f32]>,
 }
 
-/// Chooses `op.k` experts by `logits`. Their numbers are below `n_experts` whatever the logits are.
+/// Chooses `op.k` experts by `logits`. Their numbers are below `n_experts` for any logits, NaN included.
 ///
 /// # Panics
 /// If a slice is shorter than the op says, or `scratch` than [`scratch_len`].
@@ -64,7 +64,7 @@ pub fn route(op: &RouteOp, vectors: RouteVectors<'_>, logits: &[f32], scratch: &
     }
 }
 
-/// What marks an expert that can no longer be chosen: below all scores, which are finite in any model that works.
+/// Mark of an expert that can no longer be chosen: below all scores, which are finite in any model that works.
 const GONE: f32 = f32::NEG_INFINITY;
 
 fn sigmoid(x: f32) -> f32 {
@@ -95,7 +95,7 @@ fn softmax(x: &mut [f32]) {
     x.iter_mut().for_each(|v| *v /= sum);
 }
 
-/// The number of the greatest; of equals the first, and 0 where none is above [`GONE`].
+/// The index of the greatest element: of equals the first, and 0 where none is above [`GONE`].
 fn best(choice: &[f32]) -> usize {
     let mut best = 0;
     for (i, v) in choice.iter().enumerate() {
@@ -106,7 +106,7 @@ fn best(choice: &[f32]) -> usize {
     best
 }
 
-/// Marks all experts but those of the `keep` best groups of `size`.
+/// Marks all experts outside the `keep` best groups of `size`.
 fn keep_groups(by: GroupScore, keep: usize, size: usize, choice: &mut [f32]) {
     let score = |group: &[f32]| {
         let (mut first, mut second) = (GONE, GONE);
@@ -124,8 +124,8 @@ fn keep_groups(by: GroupScore, keep: usize, size: usize, choice: &mut [f32]) {
         }
     };
     let n = choice.len() / size;
-    // Walks down from the best group, without room for a list of them: `last` is the score of the last one kept, and the
-    // first number that a group of equal score needs to come after it.
+    // Walks down from the best group, and so needs no list of groups: `last` is the score of the last group kept, and
+    // the least number that a group of equal score must have to come after it.
     let mut last = (f32::INFINITY, 0);
     for _ in 0..keep {
         let mut next: Option<(f32, usize)> = None;

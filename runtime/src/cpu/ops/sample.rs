@@ -1,13 +1,14 @@
-//! Choosing from logits on the CPU: the greatest. (Sampling with temperature and the like is the engine's.)
+//! The greatest logit on the CPU. The engine samples with temperature and the like.
 
 use crate::cpu::arch::Simd;
 use crate::simd_dispatch;
 
-/// Elements whose maximum is taken at once: small enough that searching one block again costs nothing.
+/// Elements whose maximum is taken at once: few enough that a second search of one block costs little.
 const BLOCK: usize = 1024;
 
 simd_dispatch!(
-    /// The index of the greatest element, the first of equals. NaN never wins; `None` where there is nothing else.
+    /// The index of the greatest element, the first of equals. NaN never wins; `None` where all are NaN or there are
+    /// none.
     pub fn argmax(x: &[f32]) -> Option<usize> = argmax_impl
 );
 
@@ -15,7 +16,7 @@ simd_dispatch!(
 fn argmax_impl<S: Simd>(s: S, x: &[f32]) -> Option<usize> {
     let (mut best, mut best_block) = (f32::NEG_INFINITY, None);
     for (index, block) in x.chunks(BLOCK).enumerate() {
-        // Four chains side by side, or the latency of compare and choose would be the speed.
+        // Four independent chains: with one, the latency of compare and select would bound the speed.
         let mut tops = [s.splat(f32::NEG_INFINITY); 4];
         let strides = block.chunks_exact(4 * S::LANES);
         let rest = strides.remainder();

@@ -1,8 +1,10 @@
-//! Depthwise causal convolution over the tokens of a sequence, then SiLU: `out[t][c] = silu(Σ_j w[j][c] · x[t - j'][c])`
-//! with `j' = taps - 1 - j`. Inputs before the step's first token come out of the state, which holds the last `taps - 1`.
+//! Depthwise causal convolution over the tokens of a sequence, then SiLU: `out[t][c] = silu(Σ_j w[j][c] · x[t -
+//! j'][c])` with `j' = taps - 1 - j`. Inputs before the step's first token come from the state, which holds the last
+//! `taps - 1`.
 //!
-//! Vectors run over channels, so that nothing crosses lanes; each reads its column of rows one after the other. Bytes:
-//! 8 an element of a prompt; of a single token 4 · (3 · taps) a channel, most of it the state and the taps.
+//! Vectors run over channels, so no operation crosses lanes; each vector reads its columns of the rows one after the
+//! other. Bytes: 8 an element of a prompt; of a single token 4 · (3 · taps) a channel, most of it the state and the
+//! taps.
 
 use super::by_lanes;
 use crate::cpu::arch::Simd;

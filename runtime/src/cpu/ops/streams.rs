@@ -1,5 +1,5 @@
-//! Rows made of several streams side by side (`[streams · width]`, as AltUp's residual is): mixtures of them, matched
-//! magnitudes, a row added to each; and the sparsity of an activation that its own statistics set.
+//! Rows made of adjacent streams (`[streams · width]`, as AltUp's residual is): mixtures of them, matched magnitudes, a
+//! row added to each; and the sparsity of an activation, whose threshold its own statistics set.
 //!
 //! Each reads its operands once or twice and does a few flops an element; all of it stays in the first-level cache.
 
@@ -21,7 +21,7 @@ pub fn mix(ops: &OpKernels, x: &[f32], coefs: &[f32], inputs: usize, offset: f32
     }
 }
 
-/// Every stream of `x`, as long as `like`, scaled to the root mean square of `like`:
+/// Every stream of `x`, which is as long as `like`, scaled to the root mean square of `like`:
 /// `x · rms(like) / sqrt(max(mean(x²), floor))`.
 ///
 /// # Panics
@@ -45,8 +45,8 @@ pub fn add_repeated(ops: &OpKernels, a: &[f32], b: &[f32], out: &mut [f32]) {
     out.chunks_exact_mut(b.len()).for_each(|out| (ops.add_assign)(out, b));
 }
 
-/// `max(x - (mean(x) + deviations · std(x)), 0)`, the standard deviation that of the row's elements themselves
-/// (Gemma 3n's activation sparsity).
+/// `max(x - (mean(x) + deviations · std(x)), 0)` with the standard deviation of the row's own elements (Gemma 3n's
+/// activation sparsity).
 pub fn sparsify(x: &[f32], deviations: f32, out: &mut [f32]) {
     let n = x.len() as f32;
     let mean = sum(x, |x| x) / n;
@@ -68,7 +68,8 @@ pub fn hyper(op: &HyperOp, x: &[f32], scale: &[f32], base: &[f32], out: &mut [f3
         return;
     }
     out[n..2 * n].iter_mut().zip(n..).for_each(|(out, i)| *out = 2.0 * sigmoid(at(i, 1)));
-    // The matrix is kept turned, as it is wanted: row u here is column u of what is made doubly stochastic.
+    // The matrix is kept transposed, as the result wants it: row u here is column u of the matrix made doubly
+    // stochastic.
     let mix = &mut out[2 * n..];
     for row in 0..n {
         let logit = |column: usize| at((2 + row) * n + column, 2);
@@ -90,7 +91,7 @@ pub fn hyper(op: &HyperOp, x: &[f32], scale: &[f32], base: &[f32], out: &mut [f3
     }
 }
 
-/// `Σ f(x)` in sixteen sums side by side: a fixed order that the compiler can make vectors of.
+/// `Σ f(x)` in sixteen sums at once: a fixed order that the compiler turns into vectors.
 fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0.0f32; 16];
     let (whole, rest) = x.as_chunks::<16>();

@@ -1,4 +1,4 @@
-//! How many cores there are to use.
+//! Counts the cores that this process may use.
 
 /// Cores with at least one allowed thread, by Linux's topology files; `None` where they cannot be read.
 pub(super) fn physical_cores() -> Option<usize> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::locked;
 
-/// How long a waiting thread spins before it sleeps. A wake-up costs about as much, so this at most doubles a wait.
+/// Time that a waiting thread spins before it sleeps. A wake-up costs about as much, so this at most doubles a wait.
 const SPIN_LIMIT: Duration = Duration::from_micros(20);
 
 /// A place to wait for a condition over atomics: spin first, then sleep. Waking is one load where nobody sleeps.
@@ -24,7 +24,7 @@ impl Gate {
         }
         let mut guard = locked(&self.lock);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        // Pairs with the fence in `notify`: either it sees this sleeper, or `ready` sees what it announces.
+        // Pairs with the fence in `notify`: either `notify` sees this sleeper, or `ready` sees the announced store.
         fence(Ordering::SeqCst);
         while !ready() {
             guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
@@ -32,11 +32,12 @@ impl Gate {
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// To be called after the store that makes waiters' conditions true.
+    /// Wakes sleepers. Call it after the store that makes their conditions true.
     pub(super) fn notify(&self) {
         fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::Relaxed) != 0 {
-            // Holding the lock for a moment rules out a sleeper between its last look and its sleep.
+            // A sleeper between its last look and its sleep holds the lock, so taking it waits until the sleep has
+            // begun.
             drop(locked(&self.lock));
             self.wake.notify_all();
         }
@@ -44,7 +45,7 @@ impl Gate {
 }
 
 fn spin_until(ready: impl Fn() -> bool) -> bool {
-    // Most waits are far below a microsecond, so the clock is not read at first.
+    // Most waits are far below a microsecond, so the first turns do without the clock.
     for _ in 0..64 {
         if ready() {
             return true;

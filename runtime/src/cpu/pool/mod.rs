@@ -3,11 +3,11 @@
 //! # How a phase works
 //!
 //! Every worker walks through the same phases in the same order. One atomic word holds the number of the current phase
-//! and the next unclaimed item. A worker claims items with a compare-and-swap until none are left, then adds what it
-//! finished to `done`; whoever completes the count opens the next phase by writing the word anew. So a phase costs a
-//! worker one atomic operation an item and one more, and it ends when all *items* are done, not when all workers have
-//! come: a worker that the operating system has put aside between two phases holds nobody up, and when it returns it
-//! finds the word further on and skips what is over. That is what keeps the pool usable beside a busy process.
+//! and the next unclaimed item. A worker claims items with a compare-and-swap until none are left, then adds the number
+//! that it finished to `done`. The worker that completes the count opens the next phase by writing the word anew. So a
+//! phase costs a worker one atomic operation an item and one more, and it ends when all *items* are done, even before
+//! all workers have come. A worker that the operating system has put aside between two phases delays no other; when it
+//! returns, it finds a later phase in the word and skips to it. This keeps the pool usable beside a busy process.
 //!
 //! Waiting means spinning for at most 20 µs, then sleeping on a condition variable. Nothing is allocated after
 //! [`Pool::new`].
@@ -28,7 +28,7 @@ use std::thread::JoinHandle;
 use gate::Gate;
 
 thread_local! {
-    /// Set while this thread runs a pool's closure, so that a nested run does not wait for itself.
+    /// Set while this thread runs a pool's closure, because a nested run would wait for itself.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -44,7 +44,7 @@ impl Pool {
     /// Starts `threads - 1` threads (`threads` counts the caller; 0 is taken as 1).
     ///
     /// # Errors
-    /// The operating system's error where a thread cannot be started; those already started are ended.
+    /// The operating system's error where a thread cannot be started; the threads already started are ended.
     pub fn new(threads: usize) -> io::Result<Self> {
         let count = threads.max(1);
         let mut pool = Pool { shared: Arc::new(Shared::new(count)), handles: Vec::new(), turn: Mutex::new(()) };
@@ -68,13 +68,13 @@ impl Pool {
         self.shared.count
     }
 
-    /// Runs `f` once on every thread, as worker 0 on the caller's, and returns when all have returned.
+    /// Runs `f` once on every thread, as worker 0 on the caller's, and returns when all calls have returned.
     ///
-    /// A run inside a run is carried out by the calling thread alone.
+    /// The calling thread alone carries out a run inside a run.
     ///
     /// # Panics
-    /// If `f` panics on any thread, the others are stopped at their next phase and the first panic is raised again here.
-    /// The pool can be used again.
+    /// If `f` panics on any thread, the others are stopped at their next phase and the first panic is raised again
+    /// here. The pool stays usable.
     pub fn run(&self, f: &(dyn Fn(&Worker<'_>) + Sync)) {
         if self.shared.count == 1 || INSIDE.get() {
             return f(&Worker { shared: None, index: 0, phase: Cell::new(0) });
@@ -110,7 +110,7 @@ impl Drop for Pool {
         self.shared.epoch.fetch_add(1, Ordering::Release);
         self.shared.idle.notify();
         for handle in self.handles.drain(..) {
-            // A worker catches the panics of tasks, so there is nothing to learn from the result.
+            // The result holds nothing: a worker catches the panics of tasks.
             let _ = handle.join();
         }
     }
@@ -120,7 +120,7 @@ impl Drop for Pool {
 ///
 /// All workers must make the same sequence of [`Worker::for_each`] and [`Worker::barrier`] calls with the same counts.
 pub struct Worker<'p> {
-    /// `None`: alone, no coordination needed.
+    /// `None` where the worker is alone and needs no coordination.
     shared: Option<&'p Shared>,
     index: usize,
     /// The phase that this worker enters next.
@@ -140,8 +140,8 @@ impl Worker<'_> {
 
     /// Calls `f` for every item of `0..n`, each on exactly one worker, and returns once all items are done.
     ///
-    /// Data that another phase writes may be touched only inside of items: a worker that got none may leave a phase
-    /// long after the others and run its code *between* phases while they are several phases further.
+    /// Code may touch data that another phase writes only inside of items: a worker that got no item may leave a phase
+    /// long after the others, and run its code *between* phases while they are several phases further.
     pub fn for_each(&self, n: usize, mut f: impl FnMut(usize)) {
         let Some(shared) = self.shared else { return (0..n).for_each(f) };
         let mut base = 0;
@@ -152,13 +152,13 @@ impl Worker<'_> {
         }
     }
 
-    /// Calls `f` on one worker, whichever comes first; the others wait for it.
+    /// Calls `f` on one worker, the first to come; the others wait for it.
     pub fn single(&self, mut f: impl FnMut()) {
         self.for_each(1, |_| f());
     }
 
-    /// Waits until every worker has come here. A `for_each` orders data without it; this is for work that is bound to
-    /// a worker rather than to an item.
+    /// Waits until every worker has come here. `for_each` needs no barrier to order its data; this is for work that
+    /// belongs to a worker instead of an item.
     pub fn barrier(&self) {
         let Some(shared) = self.shared else { return };
         let phase = self.enter();
@@ -197,7 +197,7 @@ impl Worker<'_> {
                 Err(now) => claim = now,
             }
         }
-        // Whoever adds the last finished items has seen all the others' additions, and so all their writes.
+        // The worker that adds the last finished items has seen all the others' additions, and so all their writes.
         if finished == n || (finished > 0 && shared.done.fetch_add(finished, Ordering::AcqRel) + finished == n) {
             shared.open(phase.wrapping_add(1));
         } else {
@@ -211,11 +211,11 @@ type Task<'a> = dyn Fn(&Worker<'_>) + Sync + 'a;
 #[derive(Clone, Copy)]
 struct Job {
     task: *const Task<'static>,
-    /// The phase that was open when the run began: all workers start counting from it.
+    /// The phase that was open when the run began: all workers count from it.
     phase: u32,
 }
 
-/// Own cache lines (two, because of the adjacent-line prefetcher) for a word that others hammer on.
+/// Cache lines of its own (two, because of the adjacent-line prefetcher) for a word that other threads write often.
 #[repr(align(128))]
 struct Line<T>(T);
 
@@ -233,13 +233,13 @@ struct Shared {
     claim: Line<AtomicU64>,
     /// Items of the current phase that are finished and reported.
     done: Line<AtomicU32>,
-    /// Counts runs; a change tells idle workers to look at `job`.
+    /// Counts runs; a change makes idle workers look at `job`.
     epoch: Line<AtomicU32>,
-    /// Workers, the caller aside, that have not yet left the current run.
+    /// Workers, without the caller, that have not yet left the current run.
     running: AtomicUsize,
     job: UnsafeCell<Option<Job>>,
     shutdown: AtomicBool,
-    /// A task panicked: whoever waits for a phase gives up.
+    /// A task panicked: workers that wait for a phase give up.
     stopped: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     idle: Gate,
@@ -307,7 +307,7 @@ impl Shared {
         }
     }
 
-    /// Ends the current phase and opens `phase`. Only whoever completed the count may call it.
+    /// Ends the current phase and opens `phase`. Only the worker that completed the count may call it.
     fn open(&self, phase: u32) {
         self.done.store(0, Ordering::Relaxed);
         self.claim.store(word(phase, 0), Ordering::Release);
@@ -324,7 +324,7 @@ impl Shared {
     }
 }
 
-/// What unwinds the workers that waited for one that panicked.
+/// Payload that unwinds the workers that waited for one that panicked.
 struct Stopped;
 
 fn word(phase: u32, item: u32) -> u64 {

@@ -1,8 +1,8 @@
 //! Attention of one query token over a piece of its keys, and the merging of pieces.
 //!
-//! For each kv head the `group` query heads that use it are done together: every key and value row is loaded and widened
-//! once for up to four heads. Vectors run along a row: a score is one horizontal sum, and weighted values accumulate in
-//! registers over a page's run of keys.
+//! One item does all `group` query heads of a kv head together: it loads and widens every key and value row once for up
+//! to four heads. Vectors run along a row: a score is one horizontal sum, and weighted values accumulate in registers
+//! over a page's run of keys.
 //!
 //! Per item: reads 2 · keys · head_dim elements (the wall, at long contexts), 4 · group · keys · head_dim flops.
 
@@ -40,7 +40,7 @@ simd_dispatch!(
     pub fn attention_join(params: &AttentionParams<'_>, partial: &[f32], joined: &mut [f32]) = join_impl
 );
 
-/// Keys that are widened and turned together where keys are cached unturned.
+/// Keys that are widened and rotated together where keys are cached un-rotated.
 const TURNED_KEYS: usize = 16;
 
 pub(super) fn scratch_len(params: &AttentionParams<'_>) -> usize {
@@ -74,10 +74,10 @@ unsafe fn decode_typed<S: Simd, const F16: bool>(
     let visible = params.visible(item.position, item.kv.len);
     let keys = visible.start.max(item.piece * DECODE_PIECE)..visible.end.min((item.piece + 1) * DECODE_PIECE);
     let n = chosen.map_or(keys.len(), <[f32]>::len);
-    // The keys from the `done`th of them on that lie one after the other.
+    // The run of adjacent keys that begins with key number `done`.
     let run_from = |done: usize| {
         let Some(chosen) = chosen else { return item.kv.run(params, item.kv_head, keys.start + done..keys.end) };
-        // Whoever observes a step may leave any numbers there.
+        // An observer of a step may leave any numbers there.
         let number = |key: f32| (key as usize).min(item.kv.len.saturating_sub(1));
         let first = number(chosen[done]);
         let together = chosen[done..].iter().enumerate().take_while(|(i, key)| number(**key) == first + i).count();
@@ -122,7 +122,7 @@ unsafe fn decode_typed<S: Simd, const F16: bool>(
     }
 }
 
-/// Scores of a run whose keys must be turned first: in small batches, through floats in scratch.
+/// Scores of a run whose keys must be rotated first: in small batches, through floats in scratch.
 ///
 /// # Safety
 /// As [`group_scores`].
@@ -195,9 +195,9 @@ unsafe fn group_scores<S: Simd, const F16: bool>(
     }
 }
 
-/// [`group_scores`] for `G` heads; gives back `G`.
+/// [`group_scores`] for `G` heads; returns `G`.
 ///
-/// # Safety
+/// As [`group_scores`], with `q` readable for `G` rows of `dim`.
 /// As there, with `q` readable for `G` rows of `dim`.
 #[inline(always)]
 unsafe fn head_scores<S: Simd, const F16: bool, const G: usize>(
@@ -246,7 +246,7 @@ fn softmax<S: Simd>(s: S, scores: &mut [f32], cap: Option<f32>) -> (f32, f32) {
     let max = scores[whole..].iter().fold(s.reduce_max(top), |max, &score| max.max(score));
     let (mut sum, x) = (s.zero(), scores.as_mut_ptr());
     by_lanes!(n, i, m => {
-        // SAFETY: i + m <= n. Unused lanes are stored nowhere, and read back as zeros.
+        // SAFETY: i + m <= n. Unused lanes are not stored, and read back as zeros.
         unsafe {
             s.store_partial(x.add(i), m, exp2_negative(s, s.sub(s.load_partial(x.add(i), m), s.splat(max))));
             sum = s.add(sum, s.load_partial(x.add(i), m));
@@ -284,10 +284,10 @@ unsafe fn group_values<S: Simd, const F16: bool>(
     }
 }
 
-/// [`group_values`] for `G` heads; gives back `G`. Blocks of columns: four vectors, or two where registers are few.
+/// [`group_values`] for `G` heads; returns `G`. Blocks of columns: four vectors, or two where registers are few.
 ///
 /// # Safety
-/// As there.
+/// As [`group_values`].
 #[inline(always)]
 unsafe fn head_values<S: Simd, const F16: bool, const G: usize>(
     s: S,
@@ -319,7 +319,7 @@ unsafe fn head_values<S: Simd, const F16: bool, const G: usize>(
 /// Columns `i..` of [`head_values`]: `C` vectors of `m` lanes.
 ///
 /// # Safety
-/// As there; `m` is `LANES` unless `C` is 1.
+/// As [`group_values`]; `m` is `LANES` unless `C` is 1.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn value_block<S: Simd, const F16: bool, const G: usize, const C: usize>(

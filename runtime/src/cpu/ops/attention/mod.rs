@@ -1,13 +1,13 @@
 //! Attention over paged keys and values, by streaming softmax (Milakov and Gimelshein 2018; Dao et al. 2022): scores
 //! are never stored for more than a tile of keys.
 //!
-//! Two kernels. [`decode`] serves one query token: the query heads that share a kv head are done together, over a piece
-//! of at most [`DECODE_PIECE`] keys, and the pieces are merged afterwards, so that many workers can share one long
+//! Two kernels. [`decode`] serves one query token: an item does the query heads that share a kv head together, over a
+//! piece of at most [`DECODE_PIECE`] keys. A merge of the pieces follows, so that many workers can share one long
 //! sequence. [`prompt`] serves tiles of queries. Pieces and tiles lie at fixed places in the sequence, so the result
 //! depends neither on the number of threads nor, within one kernel, on how a prompt was cut.
 //!
-//! Scores are kept in units of log₂: `scale · log₂e` is multiplied into the queries and probabilities are powers of two,
-//! which saves a multiplication and an exact range reduction an element.
+//! Scores are in units of log₂: queries are multiplied by `scale · log₂e` and probabilities are powers of two, which
+//! saves a multiplication and an exact range reduction an element.
 
 pub mod decode;
 pub mod pool;
@@ -26,7 +26,7 @@ pub const DECODE_PIECE: usize = 256;
 /// Query rows (tokens × heads of one group) of one prompt item.
 pub const QUERY_ROWS: usize = 64;
 
-/// What a row's running maximum starts from: below any real score, and finite, so that differences are no NaN.
+/// Start of a row's running maximum: below any real score, and finite, so that differences are no NaN.
 const NO_SCORE: f32 = -1e30;
 
 /// [`decode::attention_decode`]'s kernels.
@@ -42,7 +42,7 @@ pub type SelectKernel = unsafe fn(&select::SelectItem<'_>, &mut [f32]);
 /// [`prompt::attention_prompt`]'s kernels.
 pub type PromptKernel = unsafe fn(&PromptItem<'_>, &mut [f32]);
 
-/// Where one sequence's keys and values of one layer lie.
+/// Places of one sequence's keys and values of one layer.
 ///
 /// Inside of a page they are `[n_kv_heads][page_tokens][head_dim]` from `k_offset` and
 /// `[n_kv_heads][page_tokens][v_dim]` from `v_offset`, in bytes from the page's start. Values that are parts of their keys
@@ -55,17 +55,17 @@ pub struct KvPages<'a> {
     pub pages: &'a [u32],
     /// Bytes from one page to the next.
     pub page_bytes: usize,
-    /// Tokens a page holds; of blocks of tokens, blocks. Positions are then numbers of blocks, too.
+    /// Entries that a page holds. Where an entry stands for a block of tokens, positions are numbers of blocks.
     pub page_tokens: usize,
-    /// Where this layer's keys begin in a page.
+    /// Offset of this layer's keys in a page.
     pub k_offset: usize,
-    /// Where this layer's values begin in a page.
+    /// Offset of this layer's values in a page.
     pub v_offset: usize,
-    /// How elements are stored.
+    /// Element type of keys and values.
     pub kv: KvType,
-    /// Which page of the sequence `pages[0]` is: a sliding window lets older ones go.
+    /// Index in the sequence of the page `pages[0]`: a sliding window drops older pages.
     pub first_page: usize,
-    /// Positions that have keys: `0..len`, less those of dropped pages.
+    /// End of the positions that have keys: `0..len` without those of dropped pages.
     pub len: usize,
 }
 
@@ -74,7 +74,7 @@ unsafe impl Sync for KvPages<'_> {}
 // SAFETY: as above.
 unsafe impl Send for KvPages<'_> {}
 
-/// Keys `key..key + n`, which lie one after the other.
+/// Keys `key..key + n`, which are adjacent.
 struct Run {
     key: usize,
     n: usize,
@@ -83,7 +83,7 @@ struct Run {
 }
 
 impl KvPages<'_> {
-    /// The longest run of keys that begins with the first of `keys`, inside of one page.
+    /// The longest run of keys within one page that begins with the first of `keys`.
     ///
     /// # Panics
     /// If the position's page is not among `pages`.
@@ -101,16 +101,16 @@ impl KvPages<'_> {
     }
 }
 
-/// Turns keys that are cached unturned, for RoPE variants whose angles change with the sequence's length.
+/// Rotates keys that are cached un-rotated, for RoPE variants whose angles change with the sequence's length.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyRope<'a> {
     /// `[positions][half]`, from position 0.
     pub cos: &'a [f32],
     /// `[positions][half]`
     pub sin: &'a [f32],
-    /// Half the number of turned elements of a head.
+    /// Half the number of rotated elements of a head.
     pub half: usize,
-    /// Which elements form a pair.
+    /// The pairing of a head's elements.
     pub layout: RopeLayout,
 }
 
@@ -122,15 +122,15 @@ impl KeyRope<'_> {
     }
 }
 
-/// What the attention of one layer computes.
+/// Parameters of the attention of one layer.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionParams<'a> {
     /// Query heads, a multiple of `n_kv_heads`; head h uses kv head h / (n_heads / n_kv_heads).
     pub n_heads: usize,
     /// Key and value heads, each counted `share` times.
     pub n_kv_heads: usize,
-    /// How many of `n_kv_heads` in a row are the same cached head: large groups of query heads are cut in parts for
-    /// several workers. 1 where they are not.
+    /// Consecutive heads of `n_kv_heads` that are the same cached head: large groups of query heads are cut into parts
+    /// for several workers. 1 where they are not cut.
     pub share: usize,
     /// Elements of a query or key head.
     pub head_dim: usize,
@@ -140,22 +140,22 @@ pub struct AttentionParams<'a> {
     pub scale: f32,
     /// Scores become `cap * tanh(score / cap)` (Gemma 2).
     pub softcap: Option<f32>,
-    /// A query at position p sees keys beyond p − window only.
+    /// A query at position p sees only keys beyond p − window.
     pub window: Option<usize>,
-    /// A query sees keys of its own chunk of positions only: k / chunk = q / chunk (Llama 4).
+    /// A query sees only keys of its own chunk of positions: k / chunk = q / chunk (Llama 4).
     pub chunk: Option<usize>,
     /// One logit for each query head that takes part in the softmax without a value (gpt-oss).
     pub sinks: Option<&'a [f32]>,
     /// A query sees no later keys.
     pub causal: bool,
-    /// The keys are cached unturned.
+    /// The rotation of keys that are cached un-rotated.
     pub k_rope: Option<KeyRope<'a>>,
     /// A value is the first `v_dim` elements of its key.
     pub v_in_k: bool,
 }
 
 impl AttentionParams<'_> {
-    /// A query head on a key head: what kernels need that only look keys and values up.
+    /// One query head on one key head, for kernels that only look keys and values up.
     pub const fn one_head(head_dim: usize, v_dim: usize) -> Self {
         Self {
             n_heads: 1,
@@ -196,8 +196,8 @@ impl AttentionParams<'_> {
         window.max(chunk_start).min(end)..end
     }
 
-    /// The pieces that the keys of a decode step at `position` fall in; piece i has the keys
-    /// `i * DECODE_PIECE..(i + 1) * DECODE_PIECE`.
+    /// The pieces into which the keys of a decode step at `position` fall; piece i has the keys `i * DECODE_PIECE..(i +
+    /// 1) * DECODE_PIECE`.
     pub fn pieces(&self, position: usize, len: usize) -> Range<usize> {
         let keys = self.visible(position, len);
         keys.start / DECODE_PIECE..keys.end.div_ceil(DECODE_PIECE)
@@ -218,7 +218,7 @@ impl AttentionParams<'_> {
         decode::scratch_len(self).max(prompt::scratch_len(self))
     }
 
-    /// What the queries are multiplied by, and what scores are afterwards multiplied by in place of a tanh's input.
+    /// The factor on the queries, and the cap by which scores are multiplied after their tanh.
     fn factors(&self) -> (f32, Option<f32>) {
         match self.softcap {
             Some(cap) => (self.scale / cap, Some(cap * std::f32::consts::LOG2_E)),
@@ -234,15 +234,17 @@ pub struct DecodeItem<'a> {
     pub params: &'a AttentionParams<'a>,
     /// The sequence's cache, this token included.
     pub kv: &'a KvPages<'a>,
-    /// Which kv head.
+    /// The kv head.
     pub kv_head: usize,
     /// The token's queries: `[n_heads * head_dim]`.
     pub q: &'a [f32],
     /// The token's position.
     pub position: usize,
-    /// Which piece: one of [`AttentionParams::pieces`]; of chosen keys, piece i has `i * DECODE_PIECE..` of them.
+    /// The piece: one of [`AttentionParams::pieces`]. Where keys are chosen, piece i begins at number `i *
+    /// DECODE_PIECE` of them.
     pub piece: usize,
-    /// The positions of the keys that the token attends to, in ascending order, where it is not to all that it sees.
+    /// The positions of the keys that the token attends to, in ascending order; none where it attends to all that it
+    /// sees.
     pub keys: Option<&'a [f32]>,
 }
 
@@ -254,15 +256,15 @@ pub struct PromptItem<'a> {
     pub params: &'a AttentionParams<'a>,
     /// The sequence's cache, these tokens included.
     pub kv: &'a KvPages<'a>,
-    /// Which kv head.
+    /// The kv head.
     pub kv_head: usize,
-    /// Which tile: below [`AttentionParams::prompt_tiles`].
+    /// The tile, below [`AttentionParams::prompt_tiles`].
     pub tile: usize,
     /// Queries of `n_tokens` tokens, each of `n_heads * head_dim` floats, `q_stride` floats apart.
     pub q: &'a [f32],
     /// Floats from a token's queries to the next one's.
     pub q_stride: usize,
-    /// Where the first token's result begins; `[n_heads * v_dim]` a token.
+    /// Start of the first token's result; `[n_heads * v_dim]` a token.
     pub out: *mut f32,
     /// Floats from a token's result to the next one's.
     pub out_stride: usize,
@@ -295,8 +297,8 @@ unsafe fn load_kv<S: Simd, const F16: bool>(s: S, row: *const u8, index: usize, 
 
 /// 2ˣ for x ≤ 0 within about 2 ulp; exactly 0 below −127. NaN for NaN.
 ///
-/// n = round(x) leaves |x − n| ≤ ½, where the series' first missing term is 1.2e-7. A power with the exponent field 0 is
-/// zero, which is where clamped inputs end.
+/// n = round(x) leaves |x − n| ≤ ½, where the series' first missing term is 1.2e-7. Inputs are clamped to a power whose
+/// exponent field is 0, which is zero.
 #[inline(always)]
 fn exp2_negative<S: Simd>(s: S, x: S::F) -> S::F {
     let x = s.max(s.splat(-127.0), x);
@@ -312,8 +314,8 @@ fn exp2_negative<S: Simd>(s: S, x: S::F) -> S::F {
     s.mul(p, s.f32_from_bits(s.shl_i32::<23>(s.add_i32(n, s.splat_i32(127)))))
 }
 
-/// One over the softmax's denominator, and the factor that a row's sum and values must be multiplied by before, once
-/// the sink (in units of log₂) has joined.
+/// One over the softmax's denominator with the sink (in units of log₂), and the factor by which a row's sum and values
+/// must be multiplied first.
 fn normaliser(max: f32, sum: f32, sink: Option<f32>) -> f32 {
     let Some(sink) = sink.map(|sink| sink * std::f32::consts::LOG2_E) else {
         return if sum == 0.0 { 0.0 } else { 1.0 / sum };

@@ -15,13 +15,13 @@ use crate::simd_dispatch;
 /// One block of one sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolItem<'a> {
-    /// What to compute.
+    /// The op.
     pub op: &'a PoolOp,
     /// The sequence's rows, those of the block included.
     pub kv: &'a KvPages<'a>,
     /// `[block][channels]`.
     pub bias: &'a [f32],
-    /// Which block.
+    /// The block's number in the sequence.
     pub block: usize,
 }
 
@@ -71,7 +71,7 @@ unsafe fn pool_typed<S: Simd, const F16: bool>(s: S, item: &PoolItem<'_>, scratc
     max.fill(NO_SCORE);
     sum.fill(0.0);
     out.fill(0.0);
-    // Tokens from and to, and the first of their channels.
+    // The tokens of a part, and the first of their channels that it takes.
     let own = (item.block * n, item.block * n + n, channels - width);
     let before = (item.block.saturating_sub(1) * n, item.block * n, 0);
     let parts = [before, own];

@@ -1,6 +1,6 @@
 //! Attention of a tile of queries.
 //!
-//! Vectors run along queries, which makes everything vertical: no horizontal sums, no shuffles, one maximum a lane.
+//! Vectors run along queries, so every operation is vertical: no horizontal sums, no shuffles, one maximum a lane.
 //!
 //! ```text
 //! queries, once a tile      qt [strip][head_dim][lanes]     strips of RV vectors of query rows, scaled
@@ -56,7 +56,7 @@ struct Scratch<'a> {
     ot: &'a mut [f32],
     max: &'a mut [f32],
     sum: &'a mut [f32],
-    /// First key that a row sees and first that it does not.
+    /// The first key that a row sees and, in `to`, the first beyond those that it sees.
     from: &'a mut [f32],
     to: &'a mut [f32],
     kp: &'a mut [f32],
@@ -117,7 +117,7 @@ unsafe fn prompt_typed<S: Simd, const F16: bool, const KB: usize, const VB: usiz
     scratch.sum.fill(0.0);
     load_queries(item, rows.start, rows.len(), lanes, scratch.qt);
 
-    // The keys that some row sees, and for each strip those that all of its rows see.
+    // The keys that some row sees, and for each strip the keys that all of its rows see.
     let (mut start, mut end) = (usize::MAX, 0);
     let mut seen_by_all = [(0, usize::MAX); QUERY_ROWS];
     let mut visible = 0..0;
@@ -175,8 +175,8 @@ unsafe fn prompt_typed<S: Simd, const F16: bool, const KB: usize, const VB: usiz
                 };
                 let corrections: [S::F; RV] = softmax(s, tile.clone(), p, &strip_rows, cap, masked);
                 let ot = scratch.ot.as_mut_ptr().add(first * v_pad);
-                // Columns from v_dim to v_pad may be anything: they stay in columns that nobody reads. `kp` is longer than
-                // its keys by what the last of them may be padded with.
+                // Columns from v_dim to v_pad may hold anything: they stay in columns that nobody reads. `kp` is longer
+                // than its keys by the most that the last of them is padded with.
                 let (values, stride) =
                     if params.v_in_k { (scratch.kp.as_ptr(), dim) } else { (scratch.vp.as_ptr(), v_pad) };
                 for d in (0..v_pad).step_by(VB) {
@@ -263,7 +263,7 @@ unsafe fn score_block<S: Simd, const KB: usize, const RV: usize>(
     }
 }
 
-/// The state of a strip's rows.
+/// The running maxima and sums of a strip's rows, and the keys that they see.
 struct StripRows {
     max: *mut f32,
     sum: *mut f32,
@@ -271,8 +271,8 @@ struct StripRows {
     to: *const f32,
 }
 
-/// Turns a strip's scores of `keys` into probabilities relative to the running maximum, in place. Returns what the
-/// values gathered from former tiles must be multiplied by.
+/// Turns a strip's scores of `keys` into probabilities relative to the running maximum, in place. Returns the factor on
+/// the values gathered from former tiles.
 ///
 /// # Safety
 /// `p` is `[keys][RV * LANES]`, the rows' arrays `[RV * LANES]`.

@@ -1,8 +1,8 @@
-//! The keys that a token attends to where it chooses: DeepSeek V3.2's lightning indexer (DeepSeek-AI 2025).
+//! The choice of the keys that a token attends to: DeepSeek V3.2's lightning indexer (DeepSeek-AI 2025).
 //!
-//! Small heads of their own score every key that the token sees: `score = Σ_h w_h · max(q_h · k, 0)`, all heads over the
-//! same cached key. The best `k` are chosen; of equals the earlier one. A factor on all scores changes nothing and is left
-//! out. Reads one index key for every cached token; 2 · heads · head_dim flops each.
+//! Small heads of their own score every key that the token sees: `score = Σ_h w_h · max(q_h · k, 0)`, all heads over
+//! the same cached key. The best `k` are chosen; of equals the earlier one. A common factor on all scores does not
+//! change the choice and is left out. Reads one index key for every cached token; 2 · heads · head_dim flops each.
 
 use super::super::by_lanes;
 use super::{AttentionParams, KvPages, KvType, load_kv};
@@ -66,7 +66,7 @@ unsafe fn scores_typed<S: Simd, const F16: bool>(s: S, item: &SelectItem<'_>, sc
                 });
                 total += weight * s.reduce_sum(sum).max(0.0);
             }
-            // A negative zero becomes a plain one: they are equal.
+            // Adding 0 turns a negative zero into a positive one: the two are equal, but their bits sort apart.
             scores[done + j] = total + 0.0;
         }
         done += run.n;

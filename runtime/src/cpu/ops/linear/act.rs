@@ -1,8 +1,8 @@
 //! The forms in which kernels read activations, and the kernels that make them from floats.
 //!
-//! Both int8 forms quantise 32 elements together: scale = max|x| / 127, q = round(x / scale). They keep scale · Σq too,
-//! which turns a weight's minimum or offset into one multiplication a block. A NaN or an infinity in x makes its block's
-//! scale NaN, so that it shows in the result.
+//! Both int8 forms quantise 32 elements together: scale = max|x| / 127, q = round(x / scale). They also keep scale ·
+//! Σq, so that a weight's minimum or offset costs one multiplication a block. A NaN or an infinity in x makes its
+//! block's scale NaN, and so the result.
 
 use crate::cpu::arch::{Simd, SimdBytes};
 pub use crate::quant::ActForm;
@@ -68,7 +68,7 @@ unsafe fn quantize32<S: Simd>(s: S, x: *const f32, q: &mut [i8; 32]) -> (f32, i3
     }
     let (mut first, mut last) = (0, 0);
     for i in 0..16 {
-        // A peak so small that 127 / peak overflows makes infinities here: they saturate instead of wrapping.
+        // Where the peak is so small that 127 / peak overflows, lanes are infinite; integers of them saturate.
         (q[i], q[i + 16]) = (lanes[i].clamp(-127, 127) as i8, lanes[i + 16].clamp(-127, 127) as i8);
         first += i32::from(q[i]);
         last += i32::from(q[i + 16]);

@@ -38,14 +38,14 @@ pub(super) unsafe fn mat_mat<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
     }
 }
 
-/// Columns of a transposed weight that are unpacked at a time: a block of any format, so that none is unpacked for each
-/// tile anew.
+/// Columns of a transposed weight that are unpacked at a time: at least a block of any format, so that a block is
+/// unpacked once and not for each tile.
 pub(super) const fn transposed_columns(block_len: usize, tile_rows: usize) -> usize {
     if block_len == 1 { tile_rows } else { MAX_LEN }
 }
 
-/// As [`mat_mat`], for a weight whose rows lie as columns: W[r][i] is element `columns.0 + r` of row i. The panel is then
-/// filled without turning anything; of one token there is none.
+/// As [`mat_mat`], for a transposed weight: W[r][i] is element `columns.0 + r` of row i. The panel is then filled
+/// without a transposition; one token needs no panel.
 ///
 /// # Safety
 /// As for [`mat_mat`]; `job.w` must hold `k` rows of `columns.1` elements, `n_rows` of them from `columns.0` on, and the
@@ -89,7 +89,7 @@ unsafe fn fill_transposed<S: SimdBytes>(job: &Job, w: ToFloats, first: usize, n:
     }
 }
 
-/// One token, straight from the blocks: out[r] = Σ_i x[i] · W[i][columns.0 + r].
+/// One token, without a panel: out[r] = Σ_i x[i] · W[i][columns.0 + r].
 #[inline(always)]
 unsafe fn vec_transposed<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
     let (mut sums, mut buffer) = ([0f32; MAX_LEN], [0f32; 3 * MAX_LEN]);
@@ -140,8 +140,8 @@ unsafe fn unpack_columns(
 unsafe fn fill<S: SimdBytes>(s: S, job: &Job, w: ToFloats, row: usize) {
     let panel = job.panel.cast::<f32>();
     let tile = tile_rows::<S>();
-    // As many rows as a vector has lanes, a short stretch of each: small enough to be transposed from L1. The stretch is
-    // no power of two apart, or its rows would share few cache sets.
+    // As many rows as a vector has lanes, a short stretch of each: small enough to be transposed from L1. The stretches
+    // are not a power of two apart, because such rows share few cache sets.
     const STRETCH: usize = MAX_LEN;
     let mut buffer = [[0f32; STRETCH + 16]; 16];
     let stride = size_of_val(&buffer[0]);

@@ -47,7 +47,7 @@ pub(super) unsafe fn mat_mat<S: SimdBytes, W: Loader>(s: S, job: &Job, multiply:
     }
 }
 
-/// Loaders one tile of rows into the panel.
+/// Unpacks one tile of rows into the panel.
 #[inline(always)]
 unsafe fn fill<S: SimdBytes, W: Loader>(s: S, job: &Job, row: usize) {
     let tile = tile_rows::<S>();
@@ -224,7 +224,7 @@ unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job
     }
 }
 
-/// All lanes −zero · Σq, from −Σq. A shift: the vector units have more room for it than the scalar ones have ports.
+/// −zero · Σq in all lanes, from −Σq. A vector shift, because the scalar units are busier than the vector units here.
 #[inline(always)]
 fn zero_share<S: SimdBytes, W: Shape>(s: S, neg_sum: i32) -> S::I {
     let sum = s.splat_i32(neg_sum);

@@ -4,18 +4,18 @@ use std::ops::Range;
 
 use crate::{cpu::arch::SimdBytes, format::Tensor, quant::DType};
 
-/// Rows of a weight matrix, as kernels take them: as they lie in the file.
+/// Rows of a weight matrix in the file's layout.
 #[derive(Clone, Copy, Debug)]
 pub struct WeightRows<'a> {
     /// Their format.
     pub dtype: DType,
-    /// How many.
+    /// Number of rows.
     pub n_rows: usize,
     /// Elements of each.
     pub k: usize,
     /// The rows, one after the other.
     pub bytes: &'a [u8],
-    /// Scales that the file keeps apart, for formats whose are.
+    /// Scales in a tensor of their own, for formats that have such.
     pub scales: Option<ScaleRows<'a>>,
 }
 
@@ -26,11 +26,11 @@ pub struct ScaleRows<'a> {
     pub bytes: &'a [u8],
     /// Bytes of each.
     pub row_bytes: usize,
-    /// Rows of weights that share one.
+    /// Rows of weights that share a row of scales.
     pub block_rows: usize,
     /// Elements of a row that share a scale.
     pub block_cols: usize,
-    /// Rows of weights before the first, in its block.
+    /// Rows of weights between the start of their block and the first row here.
     pub first_row: usize,
 }
 
@@ -38,7 +38,7 @@ impl<'a> WeightRows<'a> {
     /// Rows `rows` of `tensor`.
     ///
     /// # Panics
-    /// If the tensor has fewer.
+    /// If the tensor has fewer rows.
     pub fn of(tensor: &'a Tensor, rows: Range<usize>) -> Self {
         let row_bytes = tensor.row_bytes();
         let scales = tensor.scales().map(|s| {
@@ -62,7 +62,7 @@ impl<'a> WeightRows<'a> {
     }
 }
 
-/// Which row of the activations a row of the result is made of, and where it goes.
+/// The row of activations that a row of the result is made of, and its place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Gather {
@@ -81,13 +81,13 @@ pub(super) struct Job {
     /// Elements of a row.
     pub k: usize,
     pub row_bytes: usize,
-    /// See [`ScaleRows`]; null where the format has none.
+    /// See [`ScaleRows`]; null where there are none.
     pub scales: *const u8,
     pub scale_row_bytes: usize,
     pub scale_block_rows: usize,
     pub scale_block_cols: usize,
     pub scale_first_row: usize,
-    /// For mat-mat: which rows of `acts` and of `out` the tokens are; null where they are the first ones in order.
+    /// For mat-mat: the rows of `acts` and of `out` that belong to the tokens; null where token t has row t.
     pub gather: *const Gather,
     /// `n_tokens` rows of `act_stride` bytes, 64-byte steps, in the form that the kernel takes.
     pub acts: *const u8,
@@ -98,19 +98,20 @@ pub(super) struct Job {
     pub out_stride: usize,
     /// Scratch of mat-mat: `panel_bytes`, aligned to 64.
     pub panel: *mut u8,
-    /// Of a transposed weight, whose `k` rows lie at `w`: the column that stands for row 0 of `n_rows`, and all columns.
+    /// For a transposed weight, whose `k` rows lie at `w`: the column that stands for row 0 of `n_rows`, and the number
+    /// of columns.
     pub columns: (usize, usize),
 }
 
-/// How far ahead of its use the stream of weights is asked for, beyond what is being read: on an Emerald Rapids core a
-/// read is at 12.2 GB/s without, 13.1 with 2 KiB, 13.7 from 4 KiB on.
+/// Bytes between a read of the weights and its prefetch. On an Emerald Rapids core reads run at 12.2 GB/s without
+/// prefetch, at 13.1 with 2 KiB, at 13.7 from 4 KiB on.
 pub(super) const AHEAD: usize = 4096;
 
 impl Job {
     /// Gives the first `n_rows` rows at `w` their scales.
     ///
     /// # Panics
-    /// If there are fewer.
+    /// If there are fewer rows of scales.
     pub fn set_scales(&mut self, s: ScaleRows<'_>, n_rows: usize) {
         let rows = (s.first_row + n_rows).div_ceil(s.block_rows);
         let enough = rows.checked_mul(s.row_bytes).is_some_and(|n| n <= s.bytes.len());
@@ -149,7 +150,8 @@ impl Job {
         }
     }
 
-    /// Row `r`, or the last row where there is no such row: tiles of rows may be partly empty, but never read beyond.
+    /// Row `r`, or the last row where `r` is beyond it: a tile of rows may be partly empty, and must not read past the
+    /// rows.
     ///
     /// # Safety
     /// `w` must be valid for `n_rows` rows.
@@ -184,7 +186,7 @@ impl Job {
         }
     }
 
-    /// Where the results of token `t` go.
+    /// Place of the results of token `t`.
     ///
     /// # Safety
     /// `t < n_tokens`.
@@ -197,7 +199,7 @@ impl Job {
         }
     }
 
-    /// The activations of token `t`, or of the last one where there is no such token: tiles may be partly empty.
+    /// The activations of token `t`, or of the last token where `t` is beyond it: tiles may be partly empty.
     ///
     /// # Safety
     /// `acts` must be valid for `n_tokens` rows.
@@ -207,8 +209,8 @@ impl Job {
         unsafe { self.acts.add(t.min(self.n_tokens - 1) * self.act_stride) }
     }
 
-    /// Asks for `n` bytes at `p`, which the stream will reach, unless they lie beyond this call's rows: what follows is
-    /// some other thread's, and would be fetched twice.
+    /// Prefetches `n` bytes at `p`, unless they lie beyond this call's rows: those belong to other threads, which
+    /// prefetch them themselves.
     #[inline(always)]
     pub fn prefetch<S: SimdBytes>(&self, s: S, p: *const u8, n: usize) {
         let end = self.w.wrapping_add(self.n_rows * self.row_bytes);
@@ -239,10 +241,10 @@ impl Job {
     }
 }
 
-/// Float `i` at `p`, whatever its address.
+/// Float `i` at `p`, at any alignment.
 ///
 /// # Safety
-/// It must be readable.
+/// The float must be readable.
 #[inline(always)]
 pub(super) unsafe fn f32_at(p: *const u8, i: usize) -> f32 {
     // SAFETY: as above.

@@ -1,4 +1,4 @@
-//! Mat-vec over the 32-element block formats: the kernel that decode speed hangs on.
+//! Mat-vec over the 32-element block formats: the kernel that bounds the speed of decoding.
 //!
 //! Four rows at once. A step takes one group of P blocks from each (P = 16-byte pieces in a vector: 4 on AVX-512):
 //!
@@ -11,16 +11,17 @@
 //! ```
 //!
 //! Rows are reduced by one transpose for four. A row's last group may have fewer blocks: the missing ones read the
-//! group's first block again and meet zero activations. Copying the headers out first, by scalar loads and stores, was
-//! tried instead of gathering them in registers: it is slower, for the vectors then wait for many small stores. A step on AVX-512 costs about 2.5 cycles a block, under the 4
-//! to 5 that memory takes to deliver one. 2·rows·k·tokens flops; W is read once.
+//! group's first block again and meet zero activations. An earlier version copied the headers out first, by scalar
+//! loads and stores, instead of gathering them in registers. It was slower, because the vectors waited for many small
+//! stores. A group on AVX-512 costs about 2.5 cycles a block, less than the 4 to 5 that memory takes to deliver one.
+//! 2·rows·k·tokens flops; W is read once.
 
 use super::job::{AHEAD, Job};
 use super::unpack::{Loader, Shape};
 use crate::cpu::arch::SimdBytes;
 
-/// A block of 32 quants with a scale in its first bytes, an f16 unless [`Block32::scales`] says otherwise. Where there are
-/// minima, bytes 2 and 3 are that of the block, an f16.
+/// A block of 32 quants with a scale in its first bytes, an f16 unless [`Block32::scales`] says otherwise. Where there
+/// are minima, bytes 2 and 3 hold the block's minimum, an f16.
 pub(super) trait Block32: Loader {
     /// The scales of headers.
     #[inline(always)]
@@ -28,17 +29,17 @@ pub(super) trait Block32: Loader {
         s.f16_low(headers)
     }
 
-    /// The quants of P blocks at `p + offsets[i]`: the first 16 of each, the last 16.
+    /// The quants of P blocks at `p + offsets[i]`: the first 16 of each, then the last 16.
     /// # Safety
     /// The blocks must be readable.
     unsafe fn load<S: SimdBytes>(s: S, p: *const u8, offsets: [usize; 4]) -> (S::B, S::B);
 
-    /// The same for P blocks side by side.
+    /// The quants of P adjacent blocks.
     /// # Safety
     /// The blocks must be readable.
     unsafe fn load_group<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B);
 
-    /// The first words of P blocks side by side, of four rows.
+    /// The first words of P adjacent blocks of each of four rows.
     /// # Safety
     /// The blocks must be readable.
     unsafe fn load_group_headers<S: SimdBytes>(s: S, rows: [*const u8; 4]) -> S::I;
@@ -47,13 +48,13 @@ pub(super) trait Block32: Loader {
 /// The low bytes of P scales of each of four rows.
 ///
 /// # Safety
-/// `n` bytes of each row must be readable, of those that the job has.
+/// `n` bytes of each row must be readable, and lie within the job's scales.
 #[inline(always)]
 unsafe fn headers_apart<S: SimdBytes>(s: S, job: &Job, rows: [*const u8; 4], n: usize) -> S::I {
     const AT: [usize; 4] = [0, 1, 2, 3];
     let last = (job.scale_first_row + job.n_rows - 1) / job.scale_block_rows;
     let end = job.scales.wrapping_add((last + 1) * job.scale_row_bytes);
-    // Words are read at every byte, the last of which reaches three bytes further. The last row lies furthest.
+    // A word is read at every byte, so the last one reaches three bytes further. The last row lies furthest.
     if n == S::PIECES && rows[3].wrapping_add(n + 3) <= end {
         // SAFETY: the words end before the scales do.
         return unsafe { s.load_headers(rows, AT) };
@@ -89,7 +90,7 @@ fn dot<S: SimdBytes, W: Block32>(s: S, (lo, hi): (S::B, S::B), x_lo: S::B, x_hi:
     if W::Shape::SIGNED { s.dot2_i8(lo, x_lo, hi, x_hi) } else { s.dot2_u5(lo, x_lo, hi, x_hi) }
 }
 
-/// What four rows have summed up for one token.
+/// Sums of four rows for one token.
 #[derive(Clone, Copy)]
 struct Sums<F> {
     rows: [F; 4],
@@ -102,8 +103,8 @@ unsafe fn mat_vec_n<S: SimdBytes, W: Block32, const T: usize>(s: S, job: &Job) {
     let n_blocks = job.k / 32;
     let (n_groups, rest) = (n_blocks / S::PIECES, n_blocks % S::PIECES);
     let partial: [usize; 4] = std::array::from_fn(|i| if i < rest { i * W::BYTES } else { 0 });
-    // The stream is prefetched in memory order, one set of four rows and a bit ahead. During the first set it runs at
-    // twice the pace, to get there from what the caller has asked for.
+    // Prefetches run in memory order, one set of four rows and a bit ahead. During the first set they run at twice the
+    // pace, to catch up from the bytes that the caller has prefetched.
     let group_bytes = S::PIECES * W::BYTES;
     let mut row = 0;
     while row < job.n_rows {
@@ -143,8 +144,8 @@ unsafe fn mat_vec_n<S: SimdBytes, W: Block32, const T: usize>(s: S, job: &Job) {
     }
 }
 
-/// One group of P blocks of four rows, side by side unless it is a `partial` one of fewer, with offsets for all P.
-/// `scale_rows` are the rows' scales, for formats that have them apart.
+/// One group of P blocks of four rows. The blocks are adjacent unless the group is a `partial` one, which has fewer
+/// blocks but offsets for all P. `scale_rows` are the rows' scales, for formats whose scales lie apart.
 ///
 /// # Safety
 /// The blocks at `rows[r] + offsets[i]` must be readable, and the group must be one of the activations'.
@@ -173,7 +174,7 @@ unsafe fn step<S: SimdBytes, W: Block32, const T: usize>(
             Some(offsets) => s.load_headers(rows, offsets),
         };
         let scales = W::scales(s, headers);
-        // The offset, where there is one, is the same for all blocks and comes in at the end.
+        // An offset is the same for all blocks and is added at the end.
         let mins = if W::Shape::HAS_MIN { s.f16_high(headers) } else { scales };
         let load = |row: *const u8| match offsets {
             None => W::load_group(s, row),

@@ -8,7 +8,7 @@ use super::job::{AHEAD, Job};
 use super::unpack::Loader;
 use crate::cpu::arch::{Simd, SimdBytes};
 
-/// How weights are read as floats.
+/// Reads weights as floats.
 pub(super) trait FloatWeight: Loader {
     /// # Safety
     /// `p` must be readable for `LANES` weights.
@@ -54,7 +54,7 @@ unsafe fn mat_vec_n<S: SimdBytes, W: FloatWeight, const T: usize>(s: S, job: &Jo
     }
 }
 
-/// Adds the products of some columns of four rows with the activations to `sums`, and asks for what `cursor` comes to.
+/// Adds the products of some columns of four rows with the activations to `sums`, and prefetches at `cursor`.
 ///
 /// # Safety
 /// As for [`mat_vec`]; rows and activations must have those columns.

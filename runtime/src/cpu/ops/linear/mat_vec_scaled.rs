@@ -1,4 +1,4 @@
-//! Mat-vec over FP8 weights with f32 scales apart from them: four rows share each load of the activations.
+//! Mat-vec over FP8 weights with f32 scales in a tensor of their own: four rows share each load of the activations.
 //!
 //! Operands: W as E4M3 in rows of k, any k ≥ 1; a scale for every block of rows and columns, or none; x as f32. The sums
 //! of a block of columns are multiplied by its scale, so that scales cost next to nothing.

@@ -1,8 +1,8 @@
 //! Mat-vec over the 256-element formats, one row after the other.
 //!
-//! A super-block's 6- or 8-bit sub-scales become floats once, times the activations' scales, in a small table; each dot
-//! product of a vector's width then takes its scales from there by broadcast. Minima and offsets of all sub-blocks are
-//! one multiplication with the activations' sums. 2·rows·k·tokens flops; W is read once.
+//! A small table holds a super-block's 6- or 8-bit sub-scales as floats, times the activations' scales; each dot
+//! product of a vector's width broadcasts its scales from there. Minima and offsets of all sub-blocks cost one
+//! multiplication with the activations' sums. 2·rows·k·tokens flops; W is read once.
 
 use super::act::ActChunk;
 use super::job::{AHEAD, Job};
@@ -68,7 +68,7 @@ pub(super) unsafe fn scales_of_32<S: SimdBytes, const T: usize>(
     table
 }
 
-/// What is added to the elements of sub-blocks of 16.
+/// Addends of the elements of sub-blocks of 16.
 pub(super) enum Minima {
     /// Their scale times this.
     Scales(f32),

@@ -1,5 +1,5 @@
-//! Mat-vec over blocks against float activations, for exactness: a stretch of four rows is unpacked as for mat-mat, then
-//! multiplied as if the file had it as floats.
+//! Mat-vec over blocks against float activations, for exactness: a stretch of four rows is unpacked as for mat-mat,
+//! then multiplied as floats.
 //!
 //! Operands: W in blocks, in rows of k; x as f32. 2·rows·k·tokens flops; W is read once, and unpacking it takes several
 //! times as long as reading.
@@ -10,14 +10,15 @@ use super::mat_vec_float::add_columns;
 use super::unpack::{MAX_LEN, ToFloats};
 use crate::cpu::arch::SimdBytes;
 
-/// Mat-vec for any number of tokens, one after the other: each unpacks anew, because speed is not what this is for.
+/// Mat-vec for any number of tokens, one after the other. Each token unpacks the weights again: this kernel is for
+/// exactness, and speed does not matter.
 ///
 /// # Safety
 /// The job's pointers must be valid, with activations in the F32 form.
 #[inline(always)]
 pub(super) unsafe fn mat_vec<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
     let mut buffer = [[0f32; MAX_LEN]; 4];
-    // Nothing lies ahead of what is read here.
+    // A cursor at the end of the weights: this kernel prefetches nothing.
     let mut cursor = job.w.wrapping_add(job.n_rows * job.row_bytes);
     for (t, row) in (0..job.n_tokens).flat_map(|t| (0..job.n_rows).step_by(4).map(move |row| (t, row))) {
         let mut sums = [[s.zero(); 4]];

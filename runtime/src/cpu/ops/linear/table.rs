@@ -7,18 +7,18 @@ use super::{formats, gemm_f32, gemm_i8, mat_vec_unpacked};
 use crate::cpu::arch::{Isa, Simd, SimdBytes};
 use crate::quant::{DType, for_every_format};
 
-/// Alignment that kernels want of their panel.
+/// Alignment of a panel, in bytes.
 const PANEL_ALIGN: usize = 64;
 
 /// The linear kernels of one instruction set.
 pub struct LinearKernels {
     isa: Isa,
     lanes: usize,
-    /// Whether activations stay floats whatever they meet.
+    /// Whether activations stay floats for weights of all formats.
     exact: bool,
-    /// Most bits of a weight whose mat-mat is done on bytes.
+    /// Most bits of a weight whose mat-mat multiplies bytes.
     gemm_i8_bits: u32,
-    /// Rows of a tile of mat-mat on floats, on bytes.
+    /// Rows of a tile of mat-mat on floats, and of mat-mat on bytes.
     tile_rows: [usize; 2],
     /// By `DType as usize`.
     mat_vec: [Kernel; DType::COUNT],
@@ -34,8 +34,8 @@ pub fn linear_kernels(isa: Isa) -> &'static LinearKernels {
     &tables(isa)[0]
 }
 
-/// As [`linear_kernels`], but activations stay floats against blocks too: several times slower there, and exact but for
-/// the rounding of f32.
+/// As [`linear_kernels`], but activations stay floats for blocks too. This is several times slower for blocks, and only
+/// the rounding of f32 is left.
 pub fn exact_linear_kernels(isa: Isa) -> &'static LinearKernels {
     &tables(isa)[1]
 }
@@ -71,7 +71,7 @@ impl LinearKernels {
         self.isa
     }
 
-    /// The form in which the kernel that `n_tokens` call for wants its activations.
+    /// The form in which the kernel for `n_tokens` wants its activations.
     pub fn act_form(&self, dtype: DType, n_tokens: usize) -> ActForm {
         if self.exact {
             return ActForm::F32;
@@ -82,7 +82,7 @@ impl LinearKernels {
         dtype.format().acts
     }
 
-    /// Whether mat-mat unpacks this format to bytes, not to floats.
+    /// Whether mat-mat unpacks this format to bytes instead of floats.
     fn multiplies_bytes(&self, dtype: DType) -> bool {
         Numbers::of(dtype).bits <= self.gemm_i8_bits
     }
@@ -142,7 +142,7 @@ impl LinearKernels {
     }
 
     /// As [`LinearKernels::mat_vec`], for any number of tokens and with activations in the form for more than
-    /// [`Self::MAT_VEC_TOKENS`]. Rows are best given [`LinearKernels::panel_rows`] at a time. `panel` is scratch.
+    /// [`Self::MAT_VEC_TOKENS`]. Callers best pass [`LinearKernels::panel_rows`] rows at a time. `panel` is scratch.
     ///
     /// # Panics
     /// If `w`, `acts` or `panel` is too short or blocks do not divide `w.k`.
@@ -168,7 +168,7 @@ impl LinearKernels {
     /// some rows of the output: `out[g.out · out_stride + r] = W[r, :] · x[g.act, :]` for all g of `gather`.
     ///
     /// # Panics
-    /// As [`LinearKernels::mat_mat`], and if `gather` names a row that is not there.
+    /// As [`LinearKernels::mat_mat`], and if `gather` names a row beyond the activations.
     ///
     /// # Safety
     /// `out` must be valid for these writes, and nobody else may use those elements during the call.
@@ -213,9 +213,9 @@ impl LinearKernels {
         PANEL_ALIGN + gemm_f32::panel_bytes(k, columns)
     }
 
-    /// `out[t · out_stride + j] = Σ_i W[i, columns.start + j] · x[t, i]`: a weight whose rows belong to inputs. `w` has as
-    /// many rows as inputs; `acts` begins with `n_acts` rows of [`ActForm::F32`]. The tokens are all of them in order,
-    /// unless `gather` names which rows of activations and of the output they are.
+    /// `out[t · out_stride + j] = Σ_i W[i, columns.start + j] · x[t, i]`: a weight that is stored with a row per input.
+    /// `w` has as many rows as inputs; `acts` begins with `n_acts` rows of [`ActForm::F32`]. The tokens are all of
+    /// these rows in order, unless `gather` names their rows of activations and of the output.
     ///
     /// # Panics
     /// If `w`, `acts` or `panel` is too short, blocks do not divide `w.k`, or there are no such columns or rows.
@@ -360,7 +360,7 @@ macro_rules! instantiate {
             }
 
             const fn mat_vec_of<W: Loader, const EXACT: bool>() -> Kernel {
-                // Floats meet floats anyhow.
+                // Floats are multiplied with floats anyway.
                 if EXACT && !W::DTYPE.is_float() { mat_vec_exact::<W> } else { mat_vec::<W> }
             }
 
@@ -402,7 +402,7 @@ macro_rules! instantiate {
                 unsafe { mat_mat_transposed(job, to_floats::<W>()) }
             }
 
-            /// How this format is read by the three kernels below, which are compiled once for all formats.
+            /// The reader of this format for the three kernels below, which are compiled once for all formats.
             const fn to_floats<W: Loader>() -> ToFloats {
                 ToFloats { block_len: W::LEN, read: read::<W> }
             }

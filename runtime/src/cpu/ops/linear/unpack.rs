@@ -10,7 +10,7 @@ pub(super) const MAX_LEN: usize = 256;
 
 /// A block of quants, one byte each: element i is `scale[g] · (q[i] − zero) + min[g]` with g = i / GROUP.
 pub(super) struct Quants {
-    /// A vector fits behind the last one, for loaders that write more than they have.
+    /// A vector longer than the quants: loaders may write whole vectors beyond the last quant.
     pub q: [u8; MAX_LEN + 64],
     pub scale: [f32; 16],
     pub min: [f32; 16],
@@ -21,7 +21,8 @@ impl Quants {
     pub const EMPTY: Quants = Quants { q: [0; MAX_LEN + 64], scale: [0.0; 16], min: [0.0; 16] };
 }
 
-/// What a matrix product over quants must know of a format: formats that share it share the compiled product.
+/// The facts of a format that a matrix product over quants depends on. Formats that share them share the compiled
+/// product.
 pub(super) trait Shape {
     /// Elements that share a scale, 16 or 32.
     const GROUP: usize;
@@ -32,7 +33,8 @@ pub(super) trait Shape {
     /// Bits of a quant, at most.
     const BITS: u32;
 
-    /// The quant that stands for zero, as [`Loader::to_quants`] and products of bytes have it: a power of two, or 0.
+    /// The quant that stands for zero, in the numbering of [`Loader::to_quants`] and of products of bytes: a power of
+    /// two, or 0.
     fn zero<S: SimdBytes>() -> i32;
 }
 
@@ -59,12 +61,12 @@ pub(super) struct Numbers {
     pub minima: bool,
     pub signed: bool,
     pub zero: i32,
-    /// 5, 6 or 8, since products differ by these alone; 32 for floats, which have no quants.
+    /// 5, 6 or 8, because products differ by these alone; 32 for floats, which have no quants.
     pub bits: u32,
 }
 
 impl Numbers {
-    /// Those of a format.
+    /// The numbers of a format.
     pub const fn of(dtype: DType) -> Self {
         match dtype.format().quants {
             None => Self { group: 32, minima: false, signed: false, zero: 0, bits: 32 },
@@ -82,17 +84,17 @@ impl Numbers {
     }
 }
 
-/// How kernels read the blocks of a format. What is not a method follows from the format's declaration.
+/// Reads the blocks of a format for kernels. The constants follow from the format's declaration.
 pub(super) trait Loader {
     /// The format.
     const DTYPE: DType;
-    /// What its quants are like.
+    /// The facts about its quants.
     type Shape: Shape;
     /// Elements of a block; it divides every row.
     const LEN: usize = Self::DTYPE.block_len();
     /// Bytes of a block.
     const BYTES: usize = Self::DTYPE.block_bytes();
-    /// Whether blocks hold no scales, and unpack as if those were 1: the job has them, one byte a block.
+    /// Whether blocks hold no scales, and unpack with scales of 1: the job has the scales, one byte a block.
     const APART: bool = Self::DTYPE.format().apart;
 
     /// Mat-vec for 1 to 4 tokens, by the kernel for such blocks.
@@ -112,7 +114,7 @@ pub(super) trait Loader {
     #[inline(always)]
     unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, n: usize, out: *mut f32) {
         let mut quants = Quants::EMPTY;
-        // With a bias they have become unsigned.
+        // With a bias the quants have become unsigned.
         let signed = Self::Shape::SIGNED && S::I8_BIAS == 0;
         for block in 0..n / Self::LEN {
             // SAFETY: the block is one of those that the caller vouches for.
@@ -133,7 +135,8 @@ pub(super) trait Loader {
     }
 }
 
-/// How a format is read as floats: compiled once for each format, so that the products on floats need not be.
+/// Reads a format as floats. It is compiled once for each format, so that the products on floats are compiled once for
+/// all.
 #[derive(Clone, Copy)]
 pub(super) struct ToFloats {
     /// Elements of a block.
@@ -142,8 +145,8 @@ pub(super) struct ToFloats {
     pub read: unsafe fn(&Job, usize, usize, usize, *mut f32),
 }
 
-/// Elements `i..i + n` of row `row` of a job's weights, transposed ones included, as floats, scales that the file has apart
-/// multiplied in.
+/// Elements `i..i + n` of row `row` of a job's weights, transposed ones included, as floats. Scales in a tensor of
+/// their own are multiplied in.
 ///
 /// # Safety
 /// The row must exist with its scales; whole blocks make up the elements; `out` is writable for `n` floats.
@@ -163,7 +166,7 @@ pub(super) unsafe fn to_floats<S: SimdBytes, W: Loader>(
             let scales = (job.scale_first_row + row) / job.scale_block_rows * job.scale_row_bytes;
             let scales = job.scales.add(scales + i / W::LEN);
             for j in 0..n {
-                // Blocks unpack with half of a scale of 1.
+                // Blocks unpack with a scale of 1.
                 *out.add(j) *= 2.0 * e8m0_half(*scales.add(j / W::LEN));
             }
         } else if W::LEN == 1 {
@@ -203,9 +206,9 @@ pub(super) fn fifth_bits(bits: u32, out: &mut Quants) {
     }
 }
 
-/// Half of 2^(e − 127), for quants are twice the values.
+/// Half of 2^(e − 127), because quants are twice the values.
 #[inline(always)]
 pub(super) fn e8m0_half(e: u8) -> f32 {
-    // In two steps, so that the smallest is no special case; 255 is infinite.
+    // Two factors, so that the smallest scale needs no special case; 255 is infinite.
     f32::from_bits((u32::from(e) << 23).max(0x0040_0000)) * 0.5
 }

@@ -13,7 +13,7 @@ impl Loader for F8_E4M3 {
     float!();
 }
 
-/// Vectors of halves with the same digits are 2⁸ times too small.
+/// Halves with the same digits are 2⁸ times too small.
 const FACTOR: f32 = 256.0;
 
 impl FloatWeight for F8_E4M3 {

@@ -8,7 +8,7 @@ use crate::cpu::ops::linear::unpack::{Loader, Quants};
 /// The methods of a [`Loader`] of floats.
 macro_rules! float {
     () => {
-        // Never called: there are no quants.
+        // Never called: floats have no quants.
         #[inline(always)]
         unsafe fn to_quants<S: SimdBytes>(_: S, _: *const u8, _: &mut Quants) {}
 

@@ -19,7 +19,8 @@ pub(super) const VALUES: [u8; 16] = {
     values
 };
 
-/// Writes the values of sixteen bytes of indices, the low ones first, as quants `at ..= at + 31`, and whatever may follow.
+/// Writes the values of sixteen bytes of indices, the low ones first, as quants `at ..= at + 31`; a wider vector also
+/// writes beyond them.
 ///
 /// # Safety
 /// `p` must be readable for 16 bytes.

@@ -19,7 +19,7 @@ pub(in super::super) struct IQ4_XS;
 unsafe fn unpack_scales(p: *const u8) -> [i8; 16] {
     // SAFETY: as the caller vouches.
     let (high, low) = unsafe { (u16::from_le_bytes(bytes(p.add(2))), u32::from_le_bytes(bytes(p.add(4)))) };
-    // A nibble and two bits go to each of eight bytes, by halving what lies together.
+    // A nibble and two bits go to each of eight bytes: each line halves the runs that lie together.
     let low = u64::from(low);
     let low = (low | low << 16) & 0x0000_ffff_0000_ffff;
     let low = (low | low << 8) & 0x00ff_00ff_00ff_00ff;
@@ -28,7 +28,7 @@ unsafe fn unpack_scales(p: *const u8) -> [i8; 16] {
     let high = (high | high << 24) & 0x0000_00ff_0000_00ff;
     let high = (high | high << 12) & 0x000f_000f_000f_000f;
     let high = (high | high << 6) & 0x0303_0303_0303_0303;
-    // 32 is taken from every byte; the top bits keep them from borrowing.
+    // Takes 32 from every byte; the top bits are set meanwhile, so that no byte borrows from the next.
     let scales = (((low | high << 4) | 0x8080_8080_8080_8080) - 0x2020_2020_2020_2020) ^ 0x8080_8080_8080_8080;
     bytemuck::cast([scales.to_le(); 2])
 }
@@ -61,7 +61,7 @@ unsafe fn quants<S: SimdBytes>(s: S, p: *const u8) -> (S::B, S::B) {
     (s.lookup(&VALUES, s.low4(packed)), s.lookup(&VALUES, s.high4(packed)))
 }
 
-/// Their products with the activations at `q`: four lanes a sub-block.
+/// The products of quants with the activations at `q`: four lanes a sub-block.
 ///
 /// # Safety
 /// `q` must be readable for the sub-blocks.
@@ -83,7 +83,7 @@ impl Block256 for IQ4_XS {
         // SAFETY: all offsets are below the super-block's and the chunk's size.
         unsafe {
             let d = half(s, block);
-            // What products of signed bytes add to every quant goes off with the minima.
+            // Products of signed bytes add a bias to every quant; the minima take it off again.
             let bias = -(S::I8_BIAS as f32) * d;
             let table = scales_of_32(s, &unpack_scales(block), [d, bias], x, sums);
             for sub in (0..8).step_by(2 * S::PIECES) {

@@ -1,4 +1,4 @@
-//! What the loaders of Q4_K and Q5_K share; the layout of their scales is drawn in [`crate::quant::k_scales`].
+//! Scales and quants of Q4_K and Q5_K, whose loaders share this; [`crate::quant::k_scales`] draws the layout.
 
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::act::ActChunk;
@@ -22,8 +22,8 @@ unsafe fn unpack_scales(p: *const u8) -> [u8; 16] {
     bytemuck::cast(words.map(u32::to_le))
 }
 
-/// Where byte `at` of a super-block's 128 bytes of nibbles has its low nibble: blocks of 32 quants alternate between the
-/// low and the high nibbles of 32 bytes.
+/// The number of the quant in the low nibble of byte `at` of a super-block's 128 bytes: blocks of 32 quants alternate
+/// between the low and the high nibbles of 32 bytes.
 const fn quant_of_low(at: usize) -> usize {
     at / 32 * 64 + at % 32
 }
@@ -48,7 +48,7 @@ pub(super) unsafe fn accumulate<S: SimdBytes, const T: usize, const FIFTH: bool>
         let nibbles = block.add(if FIFTH { 48 } else { 16 });
         let mut at = 0;
         while at < 128 {
-            // The halves of a vector lie in different sub-blocks where it is wider than 32 bytes.
+            // Where a vector is wider than 32 bytes its halves lie in different sub-blocks.
             let (a, b) = (quant_of_low(at), quant_of_low(at + width / 2));
             let packed = s.load_bytes(nibbles.add(at));
             let (mut lo, mut hi) = (s.low4(packed), s.high4(packed));

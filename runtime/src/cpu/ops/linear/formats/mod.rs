@@ -1,5 +1,5 @@
-//! One loader a format: how vectors and scalars read its blocks. What else kernels need to know of a format follows from
-//! its declaration in [`crate::quant`].
+//! One loader a format: how vectors and scalars read its blocks. All other facts of a format that kernels need follow
+//! from its declaration in [`crate::quant`].
 
 #![allow(non_camel_case_types)]
 

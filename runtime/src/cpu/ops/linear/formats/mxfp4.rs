@@ -21,12 +21,12 @@ const QUANTS: [u8; 16] = {
     quants
 };
 
-/// Half of 2^(e − 127), for quants are twice the values, with e in the low byte of every lane; infinite for 255.
+/// Half of 2^(e − 127), with e in the low byte of every lane, because quants are twice the values; infinite for 255.
 #[inline(always)]
 fn e8m0_halves<S: SimdBytes>(s: S, headers: S::I) -> S::F {
-    // e moves to where a float's exponent is. The shift to the right spreads its top bit over the sign.
+    // e moves to the place of a float's exponent. The shift to the right spreads its top bit over the sign.
     let v = s.abs(s.f32_from_bits(s.shr_i32::<1>(s.shl_i32::<24>(headers))));
-    // The one exponent that is subnormal.
+    // e = 0 stands for a subnormal.
     let least = s.splat(f32::from_bits(0x0040_0000));
     s.mul(s.max(v, least), s.splat(0.5))
 }

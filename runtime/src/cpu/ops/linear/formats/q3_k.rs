@@ -16,7 +16,7 @@ fn unpack_scales(packed: [u8; 12]) -> [i8; 16] {
     const HIGH: u32 = 0x3030_3030;
     let words =
         [a & LOW | c << 4 & HIGH, b & LOW | c << 2 & HIGH, a >> 4 & LOW | c & HIGH, b >> 4 & LOW | c >> 2 & HIGH];
-    // 32 is taken from every byte; the top bits keep them from borrowing.
+    // Takes 32 from every byte; the top bits are set meanwhile, so that no byte borrows from the next.
     bytemuck::cast(words.map(|w| ((w | 0x8080_8080) - 0x2020_2020) ^ 0x8080_8080))
 }
 
@@ -50,7 +50,7 @@ impl Loader for Q3_K {
 /// The super-block must be readable.
 #[inline(always)]
 unsafe fn quants<S: SimdBytes>(s: S, block: *const u8, h: usize, at: usize) -> S::B {
-    // The halves of a vector lie in different sub-blocks of 32 where it is wider than 32 bytes.
+    // Where a vector is wider than 32 bytes its halves lie in different sub-blocks of 32.
     let (a, b) = (at, at + 2 * S::LANES);
     // SAFETY: all offsets are below the super-block's size.
     unsafe {
