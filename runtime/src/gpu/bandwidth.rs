@@ -1,4 +1,4 @@
-//! The wall: how fast a device reads its memory and copies it.
+//! The memory wall: the speed at which a device reads and copies its memory.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use handmill_shaders::Defines;
 use super::{Access, Binding, Gpu, GpuError, Kernel};
 
 impl Gpu {
-    /// The kernel that reads a buffer and does nothing else.
+    /// A kernel that only reads a buffer.
     pub(super) fn read_kernel() -> Kernel {
         Kernel {
             name: "read",
@@ -55,7 +55,7 @@ impl Gpu {
         Ok(2.0 * bytes as f64 / seconds)
     }
 
-    /// Seconds that one of what `record` records takes; it records `n` of them into one submit. The best of three.
+    /// Seconds that one repetition takes, the best of three; `record` records `n` repetitions into a submit.
     fn time_of_one(&self, repeats: u32, record: impl Fn(&mut wgpu::CommandEncoder, u32)) -> Result<f64, GpuError> {
         let run = |n: u32| {
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -65,7 +65,7 @@ impl Gpu {
             self.wait().map(|()| start.elapsed().as_secs_f64())
         };
         run(1)?;
-        // A submit's own cost is taken off by the difference of a long and a short one.
+        // The difference of a long and a short submit cancels the submit's own cost.
         let mut best = f64::INFINITY;
         for _ in 0..3 {
             let (short, long) = (run(1)?, run(1 + repeats)?);

@@ -1,8 +1,8 @@
 //! Compiled pipelines on disk, where the API has a cache for them (Vulkan).
 //!
-//! One file an adapter and driver, named by both. It holds what the driver gave for it behind a header of our own with a
-//! checksum, so that a driver never sees a file that is cut off or another program's: such a file is ignored and written
-//! anew. A file gets its name only when it is whole. Nothing here can fail a model: without a cache, kernels are compiled.
+//! One file an adapter and driver, named by both. It holds the driver's data behind a header of our own with a
+//! checksum, so that a driver never sees a truncated file or another program's: such a file is ignored and rewritten. A
+//! file gets its name only when it is whole. A failure here never fails a model: without a cache, kernels are compiled.
 
 use std::{
     fs,
@@ -18,22 +18,22 @@ const HEADER: usize = 32;
 pub(super) struct PipelineCache {
     pub cache: wgpu::PipelineCache,
     path: PathBuf,
-    /// Checksum of what the file holds, as far as we know.
+    /// Checksum of the file's data, as last read or written.
     on_disk: Mutex<u64>,
 }
 
 impl PipelineCache {
-    /// The cache of `adapter` in the folder `dir`; none where the adapter has no such thing.
+    /// The cache of `adapter` in the folder `dir`; none where the adapter has no pipeline cache.
     pub fn open(device: &wgpu::Device, adapter: &wgpu::AdapterInfo, dir: &Path) -> Option<Self> {
         let key = wgpu::util::pipeline_cache_key(adapter)?;
         let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
-        // The key names vendor and device; another version of the driver gets another file.
+        // The key names vendor and device; each version of the driver gets its own file.
         let driver = checksum(format!("{} {}", adapter.driver, adapter.driver_info).as_bytes());
         let path = dir.join(format!("{}-{driver:016x}.bin", key.chars().map(safe).collect::<String>()));
         let bytes = fs::read(&path).unwrap_or_default();
         let data = unpack(&bytes);
-        // SAFETY: the bytes are what `get_data` gave to a process of this program for this adapter and driver: the file's
-        // name says so, and its checksum that nothing else has become of it.
+        // SAFETY: `get_data` gave these bytes to a process of this program for this adapter and driver: the file's name
+        // says so, and its checksum shows that they are unchanged.
         let cache = unsafe {
             device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor {
                 label: Some("handmill"),
@@ -44,7 +44,7 @@ impl PipelineCache {
         Some(Self { cache, path, on_disk: Mutex::new(data.map_or(0, checksum)) })
     }
 
-    /// Writes down what has been compiled, if that is more than the file has.
+    /// Writes the compiled pipelines to the file, where they are not in it yet.
     pub fn save(&self) {
         let Some(data) = self.cache.get_data() else { return };
         let sum = checksum(&data);
@@ -52,13 +52,13 @@ impl PipelineCache {
         if *on_disk == sum || data.is_empty() {
             return;
         }
-        // Beside its place and then renamed: whoever reads meanwhile has the old one, whole.
+        // Written beside its place and then renamed, so that readers meanwhile get the old file, whole.
         let scratch = self.path.with_extension(format!("{}.part", std::process::id()));
         let written =
             self.path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&scratch, pack(&data)));
         match written.and_then(|()| fs::rename(&scratch, &self.path)) {
             Ok(()) => *on_disk = sum,
-            // A full or read-only disk: the next start compiles again.
+            // The disk is full or read-only: the next start compiles again.
             Err(_) => drop(fs::remove_file(&scratch)),
         }
     }
@@ -76,7 +76,7 @@ fn header_of(data: &[u8]) -> [u8; HEADER] {
     header
 }
 
-/// What `pack` was given, if the file is whole.
+/// The data that `pack` was given, if the file is whole.
 fn unpack(file: &[u8]) -> Option<&[u8]> {
     let (header, data) = file.split_at_checked(HEADER)?;
     (header == header_of(data)).then_some(data)

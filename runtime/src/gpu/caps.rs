@@ -1,21 +1,21 @@
-//! What an adapter can do, as far as kernels care.
+//! Capabilities and limits of an adapter that kernels depend on.
 
-/// Capabilities that kernels are chosen by.
+/// Capabilities by which kernels are chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Caps {
     /// `f16` in shaders and storage.
     pub f16: bool,
-    /// Subgroup operations; the sizes a subgroup may have.
+    /// Subgroup operations, with the least and greatest size of a subgroup.
     pub subgroups: Option<(u32, u32)>,
-    /// Cooperative matrices: products of 16×16 matrices of f16, added up in f32.
+    /// Cooperative matrices: products of 16×16 matrices of f16, summed in f32.
     pub cooperative: bool,
-    /// Products of four bytes at once, in hardware: what a Vulkan driver says, always on DX12, never through Metal.
+    /// Products of four bytes at once, in hardware: as a Vulkan driver reports it, always on DX12, never through Metal.
     pub int8_dot: bool,
     /// Timestamps inside a pass.
     pub timestamps: bool,
-    /// Compiled pipelines can be kept on disk.
+    /// Whether compiled pipelines can be kept on disk.
     pub pipeline_cache: bool,
-    /// Host memory can be imported as a buffer.
+    /// Whether host memory can be imported as a buffer.
     pub host_import: bool,
     /// Alignment of imported memory.
     pub host_import_alignment: u64,
@@ -23,7 +23,7 @@ pub struct Caps {
     pub max_binding: u64,
     /// Bytes of one buffer.
     pub max_buffer: u64,
-    /// Operations of one submit: few enough for a driver whose time-out is a second or two.
+    /// Operations of one submit: few enough for a driver with a time-out of one or two seconds.
     pub submit_flops: u64,
     /// Bytes of weights on their way to the device at a time.
     pub max_staging: u64,
@@ -39,26 +39,26 @@ pub struct Caps {
     pub storage_alignment: u64,
     /// Alignment of a uniform binding's offset in bytes.
     pub uniform_alignment: u64,
-    /// The "GPU" is a CPU: lanes are vector lanes, workgroup memory and barriers cost more than they save.
+    /// Whether the "GPU" is a CPU: lanes are vector lanes, and workgroup memory and barriers cost more than they save.
     pub software: bool,
-    /// Device memory is host memory.
+    /// Whether device memory is host memory.
     pub unified_memory: bool,
-    /// Bytes that all buffers together may have, where that is limited on purpose.
+    /// Bytes that all buffers together may have, where an option limits them.
     pub max_memory: Option<u64>,
 }
 
-/// Limits to pretend, for tests of what smaller adapters would do.
+/// Limits to pretend, for tests of smaller adapters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CapsOverride {
-    /// Does without f16.
+    /// Pretends that there is no f16.
     pub no_f16: bool,
-    /// Does without subgroup operations.
+    /// Pretends that there are no subgroup operations.
     pub no_subgroups: bool,
-    /// Does without cooperative matrices.
+    /// Pretends that there are no cooperative matrices.
     pub no_cooperative: bool,
-    /// Does without products of four bytes.
+    /// Pretends that there are no products of four bytes.
     pub no_int8: bool,
-    /// Does without timestamps.
+    /// Pretends that there are no timestamps.
     pub no_timestamps: bool,
     /// Copies weights instead of importing them.
     pub no_host_import: bool,
@@ -74,7 +74,7 @@ pub struct CapsOverride {
     pub max_invocations: Option<u32>,
     /// Storage buffers of one kernel.
     pub max_storage_buffers: Option<u32>,
-    /// Kernels for a hardware GPU on a software one.
+    /// Takes a software device for a hardware one.
     pub pretend_hardware: bool,
     /// Bytes that all buffers together may have.
     pub max_memory: Option<u64>,
@@ -93,16 +93,16 @@ pub struct AdapterSummary {
     pub api: String,
     /// Driver and version in its own words.
     pub driver: String,
-    /// What it can do.
+    /// Its capabilities.
     pub caps: Caps,
 }
 
 impl CapsOverride {
-    /// What `HANDMILL_GPU_WITHOUT` names, by commas: `f16`, `subgroups`, `cooperative`, `int8`, `host-import`. To tell
-    /// what a feature gains, and to get round a driver's bug.
+    /// The features that `HANDMILL_GPU_WITHOUT` turns off, by commas: `f16`, `subgroups`, `cooperative`, `int8`,
+    /// `host-import`. It shows how much a feature gains, and avoids a driver's bug.
     ///
     /// # Errors
-    /// The first name that is none of these.
+    /// The first name that is not one of these.
     pub fn from_env() -> Result<Self, String> {
         let mut caps = Self::default();
         let Ok(list) = std::env::var("HANDMILL_GPU_WITHOUT") else { return Ok(caps) };
@@ -120,18 +120,18 @@ impl CapsOverride {
     }
 }
 
-/// Enough for any bus to be busy, little beside the weights of any model that needs to be copied.
+/// Enough to keep any bus busy, and little beside the weights of any model that must be copied.
 const MAX_STAGING: u64 = 64 << 20;
 
-/// Half a second of a device that does 200 GFLOP/s with our kernels, which the slowest integrated ones do, and of a
-/// discrete one that does 2 TFLOP/s.
+/// Half a second of a device that does 200 GFLOP/s with our kernels, as the slowest integrated ones do; for a discrete
+/// device, of one that does 2 TFLOP/s.
 fn submit_flops(kind: wgpu::DeviceType) -> u64 {
     if kind == wgpu::DeviceType::DiscreteGpu { 1_000_000_000_000 } else { 100_000_000_000 }
 }
 
 impl Caps {
     /// Reads an adapter. `host_import` is the alignment of memory that its driver imports; `byte_products` says whether
-    /// it multiplies four bytes at once, where somebody knows.
+    /// it multiplies four bytes at once, where the API tells.
     pub(super) fn new(
         adapter: &wgpu::Adapter,
         host_import: Option<u64>,

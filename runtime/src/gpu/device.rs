@@ -13,14 +13,14 @@ use super::{
     kernel::{Kernel, Pipeline},
 };
 
-/// How to open a device.
+/// Options of opening a device.
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
     /// Number in the list of adapters, or part of a name; by default the best.
     pub device: Option<String>,
-    /// Limits to pretend.
+    /// Limits to pretend, for tests and for avoiding a driver's bugs.
     pub caps: CapsOverride,
-    /// Folder for compiled pipelines, so that later processes need not compile them; by default none are kept.
+    /// Folder for compiled pipelines, so that later processes need not compile them; none keeps none.
     pub cache_dir: Option<PathBuf>,
     /// Injects bounds checks and loop bounding into every kernel. Tests run both ways.
     pub checked: bool,
@@ -36,7 +36,7 @@ pub struct Gpu {
     checked: bool,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
     cache: Option<PipelineCache>,
-    /// The first error that nobody was waiting for.
+    /// The first error that arrived outside of any wait.
     failure: Arc<Mutex<Option<Failure>>>,
 }
 
@@ -68,7 +68,7 @@ impl Gpu {
         let failure = Arc::new(Mutex::new(None));
         let keep = |slot: &Mutex<Option<Failure>>, f: Failure| {
             let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-            // A lost device explains whatever else is reported.
+            // A lost device is the cause of all other errors, so it replaces them.
             if slot.is_none() || matches!(f, Failure::Lost(_)) {
                 *slot = Some(f);
             }
@@ -100,7 +100,7 @@ impl Gpu {
         })
     }
 
-    /// What kernels may use.
+    /// The capabilities that kernels may use.
     pub fn caps(&self) -> &Caps {
         &self.caps
     }
@@ -125,7 +125,7 @@ impl Gpu {
         &self.queue
     }
 
-    /// The compiled kernel, from the cache if it was asked for before.
+    /// The compiled kernel; it is compiled at the first call and cached.
     ///
     /// # Errors
     /// A shader that cannot be composed or that the driver refuses.
@@ -134,7 +134,7 @@ impl Gpu {
         if let Some(p) = cached(&self.pipelines.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(p);
         }
-        // Compiled without the lock: several threads compile at once.
+        // Compiles without the lock: several threads compile at once.
         let compiled = Arc::new(Pipeline::new(self, kernel, self.checked)?);
         let mut map = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(map.entry(kernel.clone()).or_insert(compiled).clone())
@@ -145,7 +145,7 @@ impl Gpu {
         self.cache.as_ref().map(|c| &c.cache)
     }
 
-    /// Writes the pipelines compiled so far to the cache folder, if there is one. Nothing is said where that fails.
+    /// Writes the pipelines compiled so far to the cache folder, if there is one. A failure is ignored.
     pub fn save_pipelines(&self) {
         if let Some(cache) = &self.cache {
             cache.save();
@@ -155,7 +155,7 @@ impl Gpu {
     /// A buffer of `bytes` zeros (at least 16, a multiple of 4).
     ///
     /// # Errors
-    /// Where the device lacks the memory or allows no buffer of that size.
+    /// A device without the memory, or a size above its limit.
     pub fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, GpuError> {
         let size = bytes.next_multiple_of(4).max(16);
         let out_of_memory = || GpuError::OutOfMemory {
@@ -168,7 +168,7 @@ impl Gpu {
             return Err(out_of_memory());
         }
         if let Some(most) = self.caps.max_memory {
-            // What was dropped is given back when the device is asked.
+            // The device frees dropped buffers only when it is polled.
             let _ = self.device.poll(wgpu::PollType::Poll);
             if self.memory_in_use().saturating_add(size) > most {
                 return Err(out_of_memory());
@@ -187,12 +187,12 @@ impl Gpu {
         }
     }
 
-    /// Bytes of device memory that buffers have; 0 where the API does not say.
+    /// Bytes of device memory in buffers; 0 where the API does not report them.
     pub fn memory_in_use(&self) -> u64 {
         self.device.generate_allocator_report().map_or(0, |report| report.total_allocated_bytes)
     }
 
-    /// Waits until everything that was submitted is done, and returns whatever went wrong since the last call.
+    /// Waits until all submitted work is done, and returns the error that occurred since the last call, if any.
     ///
     /// # Errors
     /// A lost device, memory that ran out, validation errors.
@@ -202,14 +202,14 @@ impl Gpu {
         polled.map(|_| ()).map_err(|e| self.failed(&e))
     }
 
-    /// An error of the device in its own words.
+    /// An error of the device, in the driver's words.
     pub(super) fn failed(&self, reason: &dyn std::fmt::Display) -> GpuError {
         self.explained(GpuError::Device { adapter: self.name.clone(), reason: reason.to_string() })
     }
 
-    /// `error`, or that the device is gone, which explains whatever else goes wrong.
+    /// `error`, or the loss of the device where it is lost, which is the cause of all other errors.
     pub(super) fn explained(&self, error: GpuError) -> GpuError {
-        // Whether it is gone is told when somebody asks.
+        // The device reports its loss only when it is polled.
         let _ = self.device.poll(wgpu::PollType::Poll);
         match self.check() {
             Err(lost @ GpuError::Lost { .. }) => lost,
@@ -217,7 +217,7 @@ impl Gpu {
         }
     }
 
-    /// Whatever went wrong since the last call.
+    /// The error that occurred since the last call, if any.
     ///
     /// # Errors
     /// As [`Gpu::wait`].
@@ -226,7 +226,7 @@ impl Gpu {
         let adapter = self.name.clone();
         match &*slot {
             None => Ok(()),
-            // For good.
+            // A lost device stays lost, so the failure stays.
             Some(Failure::Lost(reason)) => Err(GpuError::Lost { adapter, reason: reason.clone() }),
             Some(_) => Err(match slot.take() {
                 Some(Failure::OutOfMemory(what)) => {
@@ -242,7 +242,7 @@ impl Gpu {
 fn instance() -> wgpu::Instance {
     wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: wgpu::Backends::PRIMARY,
-        // Validation layers are for debugging wgpu itself.
+        // Validation layers are for debugging wgpu.
         flags: wgpu::InstanceFlags::empty(),
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     })
@@ -250,7 +250,7 @@ fn instance() -> wgpu::Instance {
 
 fn list(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
     let mut all = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
-    // Of two of a kind the one with the larger workgroups.
+    // Of two adapters of a kind, the one with the larger workgroups comes first.
     let size = |a: &wgpu::Adapter| std::cmp::Reverse(a.limits().max_compute_invocations_per_workgroup);
     all.sort_by_key(|a| (rank(a.get_info().device_type), size(a)));
     all

@@ -1,4 +1,4 @@
-//! What can go wrong on a GPU.
+//! Errors of the GPU backend.
 
 /// Errors of the GPU backend.
 #[derive(Debug, thiserror::Error)]
@@ -9,10 +9,10 @@ pub enum GpuError {
         "no GPU was found: install a Vulkan driver (or Metal, DX12 where the system has them), or use --backend cpu"
     )]
     NoAdapter,
-    /// `--device` names none, or several.
+    /// `--device` matches no adapter, or several.
     #[error("no GPU matches `{wanted}`; there are: {available}")]
     NoSuchAdapter {
-        /// What was asked for.
+        /// The name or number asked for.
         wanted: String,
         /// The names and numbers of all adapters.
         available: String,
@@ -25,7 +25,7 @@ pub enum GpuError {
         /// In the driver's words.
         reason: String,
     },
-    /// The adapter lacks something that cannot be done without.
+    /// The adapter lacks something that the backend needs.
     #[error("{adapter} allows {what} of {has}, {op} needs {needs}; use --backend cpu")]
     Limit {
         /// The adapter.
@@ -34,12 +34,12 @@ pub enum GpuError {
         what: &'static str,
         /// Its value.
         has: u64,
-        /// What needs more.
+        /// The op or buffer that needs more.
         op: String,
-        /// How much.
+        /// The need.
         needs: u64,
     },
-    /// More tokens cached than a binding shows of one layer.
+    /// More cached tokens than fit one binding of a layer's keys and values.
     #[error(
         "{adapter} shows kernels the keys and values of {most} tokens at most, not {asked}: use a shorter --ctx, fewer --gpu-layers, or --backend cpu"
     )]
@@ -58,7 +58,7 @@ pub enum GpuError {
         op: &'static str,
         /// Its name in the graph.
         name: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
     /// Device memory ran out.
@@ -68,7 +68,7 @@ pub enum GpuError {
     OutOfMemory {
         /// The adapter.
         adapter: String,
-        /// What the memory was for.
+        /// The purpose of the memory.
         what: String,
         /// Its size.
         bytes: u64,

@@ -8,7 +8,7 @@ use super::Gpu;
 
 const EXTENSION: &CStr = ash::ext::external_memory_host::NAME;
 
-/// Alignment of host memory that the driver imports, where it does.
+/// Alignment of host memory that the driver imports, if it imports any.
 pub(super) fn alignment(adapter: &wgpu::Adapter) -> Option<u64> {
     // SAFETY: the handles are only used for queries while `hal` keeps them alive.
     unsafe {
@@ -22,9 +22,9 @@ pub(super) fn alignment(adapter: &wgpu::Adapter) -> Option<u64> {
     }
 }
 
-/// Whether the hardware multiplies and adds four signed bytes at once; `None` where the API does not tell.
+/// Whether the hardware multiplies and adds four signed bytes at once; `None` where the API does not report it.
 pub(super) fn byte_products(adapter: &wgpu::Adapter) -> Option<bool> {
-    // SAFETY: as in `alignment`. Drivers leave structures alone that they do not know.
+    // SAFETY: as in `alignment`. Drivers ignore structures that they do not know.
     unsafe {
         let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
         let mut dot = vk::PhysicalDeviceShaderIntegerDotProductProperties::default();
@@ -35,7 +35,7 @@ pub(super) fn byte_products(adapter: &wgpu::Adapter) -> Option<bool> {
     }
 }
 
-/// Opens `adapter` with the extension that imports host memory; `None` where it is no Vulkan adapter.
+/// Opens `adapter` with the extension that imports host memory; `None` where it is not a Vulkan adapter.
 pub(super) fn open(
     adapter: &wgpu::Adapter,
     descriptor: &wgpu::DeviceDescriptor<'_>,
@@ -74,8 +74,8 @@ impl Gpu {
         if !self.caps().host_import || bytes > self.caps().max_buffer {
             return None;
         }
-        // SAFETY: every handle comes from this device, which outlives the calls; what fails is destroyed again. The
-        // buffer that is handed over owns both its handle and its memory.
+        // SAFETY: every handle comes from this device, which outlives the calls; on failure the handles are destroyed
+        // again. The returned buffer owns both its handle and its memory.
         unsafe {
             let hal = self.device.as_hal::<wgpu::hal::api::Vulkan>()?;
             let raw = hal.raw_device();

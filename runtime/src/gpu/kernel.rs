@@ -1,10 +1,10 @@
-//! Kernels, and the pipelines that they are compiled to.
+//! Kernels and their compiled pipelines.
 
 use handmill_shaders::Defines;
 
 use super::{Gpu, GpuError};
 
-/// How a kernel uses the buffer behind a binding.
+/// The access of a kernel to the buffer of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     /// `var<uniform>`: parameters that stay the same from step to step. On software devices `var<storage, read>`.
@@ -20,7 +20,7 @@ pub enum Access {
 pub struct Kernel {
     /// File in `shaders/wgsl` without its ending. Its entry point is `main`.
     pub name: &'static str,
-    /// What it is specialised by.
+    /// The defines that specialise it.
     pub defines: Defines,
     /// `override` constants by name.
     pub constants: Vec<(&'static str, u32)>,
@@ -35,14 +35,14 @@ pub struct Pipeline {
     layout: wgpu::BindGroupLayout,
 }
 
-/// Part of a buffer.
+/// A range of a buffer.
 #[derive(Clone, Debug)]
 pub struct Binding<'a> {
     /// The buffer.
     pub buffer: &'a wgpu::Buffer,
     /// First byte; a multiple of the device's alignment.
     pub offset: u64,
-    /// Bytes; none for all the rest.
+    /// Bytes; none for all bytes from `offset` on.
     pub size: Option<u64>,
 }
 
@@ -56,8 +56,8 @@ impl Pipeline {
     pub(super) fn new(gpu: &Gpu, kernel: &Kernel, checked: bool) -> Result<Self, GpuError> {
         let mut source = handmill_shaders::compose(kernel.name, &kernel.defines)?;
         if gpu.caps().software {
-            // A software driver may compile the values of uniforms into the kernel, anew for each dispatch. Most of a
-            // token's time went there.
+            // A software driver may compile the values of uniforms into the kernel, again for each dispatch. That took
+            // most of a token's time.
             source = source.replace("var<uniform>", "var<storage, read>");
         }
         let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
@@ -66,8 +66,8 @@ impl Pipeline {
         let module = if checked {
             gpu.device.create_shader_module(descriptor)
         } else {
-            // SAFETY: the kernels are ours: they index within their buffers and end, which the tests show with the
-            // checked build on the same cases.
+            // SAFETY: the kernels are ours. They index within their buffers and end; the tests show it with the checked
+            // build on the same cases.
             unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
         let entries: Vec<_> = kernel
@@ -149,8 +149,8 @@ impl Pipeline {
 }
 
 impl Gpu {
-    /// Runs `kernel` once over buffers made of `data`, in the order of its bindings, and returns the contents of those
-    /// that it may write. For tests, benches and `verify`; the backend keeps its buffers.
+    /// Runs `kernel` once over buffers made of `data`, in the order of its bindings, and returns the contents of the
+    /// writable ones. For tests, benches and `verify`; the backend keeps its buffers.
     ///
     /// # Errors
     /// As [`Gpu::pipeline`], [`Gpu::buffer`] and [`Gpu::wait`].

@@ -9,7 +9,7 @@ mod caps;
 mod device;
 mod error;
 mod exec;
-// Where wgpu has Vulkan.
+// Only where wgpu has Vulkan.
 #[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod import;
 #[cfg(not(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd")))]

@@ -1,18 +1,18 @@
-//! Stands in for `import.rs` where wgpu has no Vulkan: nothing is imported there, and weights are copied.
+//! Replaces `import.rs` where wgpu has no Vulkan: nothing is imported there, and weights are copied.
 
 use super::Gpu;
 
-/// No driver imports host memory.
+/// Always `None`: no driver imports host memory.
 pub(super) fn alignment(_adapter: &wgpu::Adapter) -> Option<u64> {
     None
 }
 
-/// No API that tells.
+/// Always `None`: no API reports it.
 pub(super) fn byte_products(_adapter: &wgpu::Adapter) -> Option<bool> {
     None
 }
 
-/// No Vulkan adapter.
+/// Always `None`: there is no Vulkan adapter.
 pub(super) fn open(
     _adapter: &wgpu::Adapter,
     _descriptor: &wgpu::DeviceDescriptor<'_>,
@@ -24,7 +24,7 @@ impl Gpu {
     /// Always `None`.
     ///
     /// # Safety
-    /// None is needed here; `import.rs` says what is elsewhere.
+    /// Any arguments are allowed here; `import.rs` states the contract of the other version.
     pub(super) unsafe fn import(&self, _address: *mut u8, _bytes: u64) -> Option<wgpu::Buffer> {
         None
     }

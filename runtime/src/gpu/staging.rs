@@ -2,11 +2,11 @@
 
 use super::{Gpu, GpuError};
 
-/// Writes weights to buffers. Whatever the queue is given it keeps in host memory of its own until the device has copied
-/// it, so it gets no more than [`Caps::max_staging`](super::Caps::max_staging) bytes before that is waited for.
+/// Writes weights to buffers. The queue keeps its bytes in host memory of its own until the device has copied them, so
+/// at most [`Caps::max_staging`](super::Caps::max_staging) bytes are given to it before a wait.
 pub(super) struct Staging<'a> {
     gpu: &'a Gpu,
-    /// Bytes given to the queue and not known to be copied.
+    /// Bytes given to the queue since the last wait.
     under_way: u64,
     written: u64,
     total: u64,
@@ -19,7 +19,7 @@ impl<'a> Staging<'a> {
         Self { gpu, under_way: 0, written: 0, total, progress }
     }
 
-    /// Bytes of one submit, whole words: a few are under way at a time.
+    /// Bytes of one submit, whole words; a few submits are under way at a time.
     pub fn piece(&self) -> usize {
         usize::try_from(self.gpu.caps().max_staging / 16).unwrap_or(usize::MAX / 4).max(1) * 4
     }
@@ -27,7 +27,7 @@ impl<'a> Staging<'a> {
     /// Writes `bytes` to `buffer` from byte `at` on, a multiple of 4, and zeros behind them up to a whole word.
     ///
     /// # Errors
-    /// Whatever went wrong on the device so far, where it was time to wait for it.
+    /// Errors of the device so far, where the write had to wait.
     pub fn write(&mut self, buffer: &wgpu::Buffer, at: u64, bytes: &[u8]) -> Result<(), GpuError> {
         let mut at = at;
         for piece in bytes.chunks(self.piece()) {
@@ -52,10 +52,10 @@ impl<'a> Staging<'a> {
         Ok(())
     }
 
-    /// Waits for what is under way; bytes written.
+    /// Waits for all writes; returns the bytes written.
     ///
     /// # Errors
-    /// Whatever went wrong on the device.
+    /// Errors of the device.
     pub fn finish(self) -> Result<u64, GpuError> {
         if self.under_way > 0 {
             self.gpu.wait()?;

@@ -10,19 +10,19 @@ use crate::{
     quant::{BlockMXFP4, BlockMXFP4Split, DType},
 };
 
-/// Where some rows of a weight lie.
+/// The place of some rows of a weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WeightPlace {
-    /// The rows: all of them, unless no buffer holds that many.
+    /// The rows: all of them, unless no buffer holds all.
     pub rows: Range<usize>,
-    /// Which buffer.
+    /// Index of the buffer.
     pub buffer: usize,
     /// First byte in it.
     pub byte: u64,
 }
 
-/// The format of a weight on the device, and bytes of a row: as in the file, but for formats that keep their scales apart,
-/// which become whole on the way.
+/// The format of a weight on the device, and bytes of a row: as in the file, except that formats whose scales lie apart
+/// get them into their blocks on the way.
 pub(super) fn device_format(tensor: &Tensor) -> (DType, u64) {
     match tensor.dtype() {
         DType::MXFP4_SPLIT => {
@@ -49,7 +49,7 @@ fn write(
         let row = tensor.row_bytes();
         return staging.write(buffer, at, &tensor.bytes()[rows.start * row..rows.end * row]);
     }
-    // Blocks that hold their scales, made as they are needed.
+    // Blocks with their scales, made piece by piece.
     let blocks: &[BlockMXFP4Split] = bytemuck::cast_slice(tensor.bytes());
     let scales = tensor.scales().map_or(&[][..], |s| &s.bytes[..]);
     let in_row = tensor.row_len() / DType::MXFP4.block_len();
@@ -70,16 +70,16 @@ fn write(
 /// Rows of a weight, their first byte in a file, their length.
 type InFile = (WeightId, Range<usize>, u64, u64);
 
-/// The file that a weight can be imported from, and its first byte there; none where kernels cannot read it as it lies.
+/// The file that a weight can be imported from, and its first byte there; none where kernels cannot read it as it is.
 fn importable(tensor: &Tensor) -> Option<(&Arc<Mapping>, u64)> {
     let (map, start) = tensor.shared_bytes().mapping()?;
     (start % 4 == 0 && tensor.dtype() != DType::MXFP4_SPLIT).then_some((map, start as u64))
 }
 
-/// The rows of a weight by the buffers that have room for them: as few as possible.
+/// The rows of a weight by the buffers that have room for them: as few pieces as possible.
 fn pieces(gpu: &Gpu, tensor: &Tensor) -> impl Iterator<Item = Range<usize>> + use<> {
     let (rows, row) = (tensor.rows(), device_format(tensor).1.max(1));
-    // Imported rows begin anywhere in a page.
+    // Imported rows may begin anywhere in a page.
     let room = gpu.caps().max_buffer.saturating_sub(2 * gpu.caps().host_import_alignment.max(ALIGN));
     let each = usize::try_from(room / row).unwrap_or(usize::MAX).max(1);
     (0..rows).step_by(each).map(move |first| first..rows.min(first.saturating_add(each)))
@@ -89,11 +89,11 @@ fn pieces(gpu: &Gpu, tensor: &Tensor) -> impl Iterator<Item = Range<usize>> + us
 pub(super) struct GpuWeights {
     /// Dropped before the memory that they were imported from.
     pub buffers: Vec<wgpu::Buffer>,
-    /// By weight, in the order of their rows; none for those that only exist as f32 vectors.
+    /// By weight, in the order of their rows; none for weights that exist only as f32 vectors.
     places: Vec<Vec<WeightPlace>>,
     /// Bytes copied to the device.
     pub copied: u64,
-    /// Bytes read where they lie.
+    /// Bytes that the device reads where they lie in host memory.
     pub imported: u64,
     maps: Vec<PrivateCopy>,
     gpu: Arc<Gpu>,
@@ -103,11 +103,11 @@ pub(super) struct GpuWeights {
 const ALIGN: u64 = 256;
 
 impl GpuWeights {
-    /// Places every weight that a linear or an embedding of `plan` reads, in the order of the steps, so that the
-    /// weights of one step lie in one binding. `progress` hears of bytes done and bytes in all.
+    /// Places every weight that a linear or an embedding of `plan` reads, in the order of the stages, so that the
+    /// weights of one stage lie in one binding. `progress` hears of bytes done and bytes in all.
     ///
     /// # Errors
-    /// Device memory that runs out.
+    /// Too little device memory.
     pub fn new(gpu: &Arc<Gpu>, plan: &Plan, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, GpuError> {
         let mut weights = Self {
             buffers: Vec::new(),
@@ -125,7 +125,7 @@ impl GpuWeights {
         Ok(weights)
     }
 
-    /// Where `id` lies, in the order of its rows; nothing where it is not on the device.
+    /// The places of `id`, in the order of its rows; none where it is not on the device.
     pub fn places(&self, id: WeightId) -> &[WeightPlace] {
         &self.places[id.0 as usize]
     }
@@ -137,7 +137,7 @@ impl GpuWeights {
     }
 
     /// Imports the files that the weights lie in, in stretches no longer than a buffer may be. Weights that are not
-    /// aligned to words, and files that the driver refuses, are left to be copied.
+    /// aligned to words, and files that the driver refuses, remain to be copied.
     fn import(&mut self, plan: &Plan, wanted: &[WeightId]) {
         let page = self.gpu.caps().host_import_alignment.max(1);
         let mut files: Vec<(Arc<Mapping>, Vec<InFile>)> = Vec::new();
@@ -186,7 +186,7 @@ impl GpuWeights {
         }
     }
 
-    /// Copies all that has no place yet.
+    /// Copies all weights that have no place yet.
     fn copy(&mut self, plan: &Plan, wanted: &[WeightId], progress: &mut dyn FnMut(u64, u64)) -> Result<(), GpuError> {
         let missing =
             |(id, rows): &(WeightId, Range<usize>)| self.places(*id).iter().all(|p| p.rows.start != rows.start);
@@ -194,8 +194,8 @@ impl GpuWeights {
         let wanted: Vec<(WeightId, Range<usize>)> = all.filter(missing).collect();
         let len = |(id, rows): &(WeightId, Range<usize>)| device_format(plan.graph.weight(*id)).1 * rows.len() as u64;
         let total: u64 = wanted.iter().map(len).sum();
-        // Buffers as large as allowed, but not so large that a driver has trouble finding them. Every weight is rounded up
-        // to where the next one may begin, the last one too.
+        // Buffers are as large as allowed, up to a size that drivers find easily. Every weight is rounded up to the
+        // alignment of the next one, the last one too.
         let most = self.gpu.caps().max_buffer.min(1 << 30) / ALIGN * ALIGN;
         let gpu = self.gpu.clone();
         let mut staging = Staging::new(&gpu, total, progress);
@@ -228,25 +228,25 @@ impl Drop for GpuWeights {
     fn drop(&mut self) {
         if !self.maps.is_empty() {
             self.buffers.clear();
-            // Whatever went wrong has been reported by whoever ran into it.
+            // Errors have already been reported where they occurred.
             let _ = self.gpu.wait();
         }
     }
 }
 
-/// Whether the device reads weights where they are mapped.
+/// Whether the device reads weights from mapped files.
 fn imports(gpu: &Gpu) -> bool {
     gpu.caps().unified_memory && gpu.caps().host_import
 }
 
-/// Bytes of weights of the GPU's steps that need memory of their own.
+/// Bytes of weights of the GPU's stages that need memory of their own.
 pub(super) fn bytes_to_copy(gpu: &Gpu, plan: &Plan) -> u64 {
     let stays = |tensor: &&Tensor| imports(gpu) && importable(tensor).is_some();
     let tensors = in_order(plan).into_iter().map(|id| plan.graph.weight(id));
     tensors.filter(|t| !stays(t)).map(|t| device_bytes(t).next_multiple_of(ALIGN)).sum()
 }
 
-/// The matrices of all steps on the GPU, each once, in the order in which they are first used.
+/// The matrices of all stages on the GPU, each once, in the order of their first use.
 fn in_order(plan: &Plan) -> Vec<WeightId> {
     let mut order = Vec::new();
     let mut seen = vec![false; plan.graph.weights().count()];

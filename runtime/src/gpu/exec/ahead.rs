@@ -28,15 +28,15 @@ use crate::{
     step::{Outputs, SequenceKv, SequenceStep, StepError},
 };
 
-/// Steps that may be under way: one that runs, one that waits, and one whose token is on its way to the host.
+/// Steps under way at most: one runs, one waits, and one has its token on the way to the host.
 const SLOTS: usize = 3;
 
-/// What choosing on the device needs beside the plan's own calls.
+/// The calls and buffers of choosing on the device, beside the plan's own.
 pub(super) struct Ahead {
     samplers: wgpu::Buffer,
     chosen: wgpu::Buffer,
     calls: Vec<SampleCall>,
-    /// One a slot: the token on its way to the host, and whether it is there.
+    /// One a slot: the buffer with the token on its way to the host, and whether it has arrived.
     staging: Vec<(wgpu::Buffer, Arc<AtomicBool>)>,
     /// Steps begun and tokens read.
     begun: u64,
@@ -50,11 +50,11 @@ struct SampleCall {
     group: Option<wgpu::BindGroup>,
     /// Buffers from binding 4 on.
     more: Vec<wgpu::Buffer>,
-    /// Whether `tokens` and `chosen` follow them.
+    /// Whether `tokens` and `chosen` follow these buffers.
     chooses: bool,
 }
 
-/// What chooses from the logits of `plan`.
+/// The dispatches that choose from the logits of `plan`.
 pub(super) fn dispatches(gpu: &Gpu, plan: &Plan, layout: &ArenaLayout) -> SampleDispatches {
     let slot = plan.slot(plan.output);
     let logits = Place {
@@ -96,7 +96,7 @@ impl Ahead {
 }
 
 impl Ahead {
-    /// Binds the calls, anew where buffers are new.
+    /// Binds the calls; with `anew`, again, because buffers are new.
     pub fn bind(&mut self, gpu: &Gpu, memory: &Memory, weights: &GpuWeights, anew: bool) {
         for call in &mut self.calls {
             if call.group.is_some() && !anew {
@@ -124,19 +124,19 @@ impl Ahead {
 }
 
 impl GpuBackend {
-    /// Steps that may be begun before the first token is read.
+    /// Steps that may begin before the first token is read.
     pub const AHEAD: usize = SLOTS - 1;
 
     /// From now on [`GpuBackend::step_ahead`] chooses tokens by `choice`.
     ///
     /// # Errors
-    /// Where memory or a kernel cannot be had.
+    /// No memory, or a kernel that the driver refuses.
     pub fn choose_by(&mut self, choice: &Choice) -> Result<(), GpuError> {
         if self.ahead.is_none() {
             let made = dispatches(&self.gpu, &self.plan, &self.layout);
             self.ahead = Some(Ahead::new(&self.gpu, made, self.plan.slot(self.plan.output).width)?);
         }
-        // An answer that broke off has left tokens behind.
+        // An answer that was broken off has left unread tokens.
         while self.ahead.as_ref().is_some_and(|a| a.read < a.begun) {
             self.read_token()?;
         }
@@ -147,8 +147,8 @@ impl GpuBackend {
         Ok(())
     }
 
-    /// Begins a step of one sequence: over `tokens`, or over the token that the step before has chosen. The token that
-    /// this one chooses is the next that [`GpuBackend::read_token`] returns.
+    /// Begins a step of one sequence: over `tokens`, or over the token that the previous step has chosen. Each step
+    /// chooses one token; [`GpuBackend::read_token`] returns them in order.
     ///
     /// # Errors
     /// As [`GpuBackend::forward`].
@@ -173,7 +173,8 @@ impl GpuBackend {
         self.finish_trace(start)
     }
 
-    /// Refuses a token that no step can go on with, as [`GpuBackend::forward`] would: a device that has chosen it does not.
+    /// Refuses a token that no step can go on with, as [`GpuBackend::forward`] would. A step on the device's own token
+    /// has no such check.
     ///
     /// # Errors
     /// [`StepError::TokenOutOfRange`].
@@ -182,11 +183,11 @@ impl GpuBackend {
         if (id as usize) < vocab { Ok(()) } else { Err(StepError::TokenOutOfRange { id, vocab }) }
     }
 
-    /// The token that the earliest step not read yet has chosen; `None` where no step is under way, where all logits
-    /// forbid every token, or where one is +inf or no number.
+    /// The token of the earliest step that is not read yet; `None` where no step is under way, where all logits forbid
+    /// every token, or where a logit is +inf or NaN.
     ///
     /// # Errors
-    /// Whatever the device reports.
+    /// Errors of the device.
     pub fn read_token(&mut self) -> Result<Option<u32>, GpuError> {
         let Some(ahead) = &mut self.ahead else { return Ok(None) };
         if ahead.read == ahead.begun {
@@ -194,7 +195,7 @@ impl GpuBackend {
         }
         let (buffer, there) = &ahead.staging[ahead.read as usize % SLOTS];
         while !there.load(Ordering::Acquire) {
-            // Waits for one submission after the other, the earliest first: those behind stay under way.
+            // Waits for one submission at a time, the earliest first: later ones stay under way.
             let polled = self.gpu.device.poll(wgpu::PollType::Poll);
             self.gpu.check()?;
             polled.map_err(|e| self.gpu.failed(&e))?;

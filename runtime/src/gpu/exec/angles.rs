@@ -1,9 +1,9 @@
-//! The angles that rows and keys turn by, as cosines and sines: `ropes` of `lib/rope.wgsl`.
+//! The angles of rows and keys, as cosines and sines: `ropes` of `lib/rope.wgsl`.
 //!
-//! Those of the step's own rows are computed and written every step. Keys that turn when they are read need the angles
-//! of every cached position. These depend on the frequencies and the position alone, not on the sequence, so that they
-//! lie in tables that stay on the device and only get the rows that they lack. In the buffer the tables come first, then
-//! the rows of the step.
+//! Angles of the step's own rows are computed and written every step. Keys that are rotated when they are read need the
+//! angles of every cached position. These depend on the frequencies and the position, and on no sequence, so they lie
+//! in tables that stay on the device; a step writes only the rows that a table lacks. In the buffer the tables come
+//! first, then the rows of the step.
 
 use std::ops::Range;
 
@@ -14,19 +14,19 @@ use crate::{
     step::Batch,
 };
 
-/// Tables of a rope that are kept though no sequence of the step uses them: steps may alternate between sequences that
-/// turn differently.
+/// Tables of a rope that are kept while no sequence of the step uses them: steps may alternate between sequences with
+/// different frequencies.
 const KEPT: usize = 2;
 
 /// The least positions that a table has room for.
 const LEAST_ROOM: usize = 64;
 
-/// Positions that a table has room for which needs `rows`.
+/// Positions that a table for `rows` rows has room for.
 fn room(rows: usize) -> usize {
     rows.next_power_of_two().max(LEAST_ROOM)
 }
 
-/// What a sequence of the step needs of a rope.
+/// A sequence's need of a rope in the step.
 #[derive(Clone, Copy, Debug)]
 struct Want {
     rope: usize,
@@ -34,11 +34,11 @@ struct Want {
     regime: usize,
     /// Elements of a row.
     width: usize,
-    /// Positions from the first on.
+    /// Positions, from 0 on.
     rows: usize,
 }
 
-/// The angles of all positions of the sequences that turn alike.
+/// The angles of all positions, for sequences with the same frequencies.
 #[derive(Clone, Copy, Debug)]
 struct Table {
     rope: usize,
@@ -46,11 +46,11 @@ struct Table {
     width: usize,
     /// First element.
     at: usize,
-    /// Positions that there is room for.
+    /// Positions that the table has room for.
     room: usize,
     /// Rows that are on the device.
     rows: usize,
-    /// Rows that the step needs which last used the table, and that step.
+    /// Rows that the step needs which last used the table, and the number of that step.
     wanted: usize,
     step: u64,
 }
@@ -71,21 +71,21 @@ struct Fresh {
     at: usize,
 }
 
-/// Which tables there are, where they lie and what is in them.
+/// The tables of keys: their places in the buffer and the rows in them.
 #[derive(Debug, Default)]
 struct KeyTables {
     tables: Vec<Table>,
-    /// Elements of all of them.
+    /// Elements of all tables.
     len: usize,
     step: u64,
 }
 
 impl KeyTables {
-    /// Finds or makes a table with room for each of `wants`; all tables together have up to `most` elements, if that is
-    /// possible at all.
+    /// Finds or makes a table with room for each of `wants`. All tables together have up to `most` elements, unless
+    /// `wants` alone need more.
     fn admit(&mut self, wants: &[Want], most: usize) {
         self.step += 1;
-        // Those that are there come first, lest they be taken for others.
+        // Existing tables are claimed first, so that no other want takes them over.
         for want in wants {
             if let Some(i) = self.find(want.rope, want.regime) {
                 self.tables[i].want(self.step, want.rows);
@@ -104,7 +104,7 @@ impl KeyTables {
         self.tables.iter().position(|t| t.rope == rope && t.regime == regime)
     }
 
-    /// An empty table: one that has not been used for long, or a new one behind the others.
+    /// An empty table: the longest unused one, or a new one at the end.
     fn make(&mut self, want: &Want) -> usize {
         let step = self.step;
         let unused = || self.tables.iter().enumerate().filter(|(_, t)| t.rope == want.rope && t.step != step);
@@ -120,7 +120,7 @@ impl KeyTables {
         self.tables.len() - 1
     }
 
-    /// Gives all tables new places, with room for what the step wants. Nothing is left in them.
+    /// Gives all tables new places, with room for the rows that the step wants. All rows must be written again.
     fn lay_out(&mut self, most: usize) {
         let step = self.step;
         let before = self.tables.clone();
@@ -141,7 +141,7 @@ impl KeyTables {
         self.forget();
     }
 
-    /// Puts one table behind the other; returns the elements of all.
+    /// Places the tables one after the other; returns the elements of all.
     fn place(&mut self) -> usize {
         self.len = 0;
         for table in &mut self.tables {
@@ -151,7 +151,7 @@ impl KeyTables {
         self.len
     }
 
-    /// Nothing is left in the tables: the buffer is a new one.
+    /// Marks all rows as missing, because the buffer is new.
     fn forget(&mut self) {
         self.tables.iter_mut().for_each(|t| t.rows = 0);
     }
@@ -161,7 +161,7 @@ impl KeyTables {
         self.find(rope, regime).map_or(0, |i| self.tables[i].at)
     }
 
-    /// The rows that the step wants and that are not on the device; whoever takes them writes them there.
+    /// The rows that the step wants and the device lacks. They count as present afterwards: the caller must write them.
     fn fresh(&mut self) -> impl Iterator<Item = Fresh> {
         let step = self.step;
         self.tables.iter_mut().filter(move |t| t.step == step && t.rows < t.wanted).map(|t| {
@@ -174,12 +174,12 @@ impl KeyTables {
 /// The angles of a backend's steps.
 #[derive(Debug)]
 pub(super) struct Angles {
-    /// Ropes by which keys turn when they are read on this device.
+    /// Ropes of keys that are rotated when they are read on this device.
     of_keys: Vec<usize>,
     tables: KeyTables,
     /// Angles of the step's own rows.
     rows: Vec<f32>,
-    // Kept, so that nothing is allocated.
+    // Kept from step to step, so that nothing is allocated.
     wants: Vec<Want>,
     fresh: Vec<f32>,
 }
@@ -190,8 +190,8 @@ impl Angles {
         Self { of_keys: ropes_of_keys(plan), tables: KeyTables::default(), rows, wants, fresh }
     }
 
-    /// Computes the angles of the step's rows, finds the tables that its keys turn by, and writes down where all of them
-    /// lie: words 8 and 9 of `lib/batch.wgsl`. The buffer may have up to `limit` bytes.
+    /// Computes the angles of the step's rows, finds the tables of its keys, and writes down the places of both: words
+    /// 8 and 9 of `lib/batch.wgsl`. The buffer may have up to `limit` bytes.
     pub fn pack(&mut self, plan: &Plan, batch: &Batch, limit: u64, words: &mut Vec<u32>) {
         let ropes = plan.graph.ropes();
         self.rows.clear();
@@ -238,8 +238,8 @@ impl Angles {
         (self.tables.len + self.rows.len()) as u64 * 4
     }
 
-    /// Writes what the packed step needs and `buffer` does not have, which is all where it is `new`; returns the bytes.
-    /// Steps under way read what they were given: what is written now comes behind them.
+    /// Writes the rows that the packed step needs and `buffer` lacks, all of them where it is `new`; returns the bytes.
+    /// Steps under way read their own rows: these writes come after them.
     pub fn upload(&mut self, gpu: &Gpu, buffer: &wgpu::Buffer, plan: &Plan, new: bool) -> u64 {
         if new {
             self.tables.forget();
@@ -267,7 +267,7 @@ impl Angles {
     }
 }
 
-/// Ropes by which keys turn when the GPU reads them.
+/// Ropes of keys that are rotated when the GPU reads them.
 fn ropes_of_keys(plan: &Plan) -> Vec<usize> {
     let on_gpu = plan.stages.iter().filter(|s| s.device == Device::Gpu);
     let mut ropes: Vec<usize> = on_gpu

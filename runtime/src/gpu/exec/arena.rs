@@ -1,13 +1,13 @@
-//! Where the operands of a call lie.
+//! Places of a call's operands.
 
 use wgpu::BufferUsages as U;
 
 use crate::graph::StateId;
 
-/// Buffers that kernels read and write, and that grow by being copied.
+/// Buffers that kernels read and write, and whose contents are copied when they grow.
 pub(super) const DEVICE: U = U::STORAGE.union(U::COPY_DST).union(U::COPY_SRC);
 
-/// What a binding of a call shows.
+/// The buffer that a binding of a call shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     /// The call's own parameters: offset and length in the buffer of all parameters.
@@ -28,11 +28,11 @@ pub(super) enum Source {
     State(StateId),
     /// Cosines and sines.
     Rope,
-    /// Attention over parts of long sequences.
+    /// Partial results of attention over parts of long sequences.
     Partials,
-    /// Pairs of row and slot, put together by the expert that they chose.
+    /// Pairs of row and slot, sorted by the expert that they chose.
     Pairs,
-    /// What keys are chosen by.
+    /// Scores by which keys are chosen.
     Scores,
 }
 

@@ -1,4 +1,4 @@
-//! What the GPU backend has in common with the others.
+//! The GPU backend behind the interface of all backends.
 
 use std::any::Any;
 
@@ -70,7 +70,7 @@ impl Backend for GpuBackend {
 }
 
 impl dyn Backend + '_ {
-    /// The GPU behind it, where all steps run there.
+    /// The GPU backend, where it runs all stages.
     pub fn as_gpu(&mut self) -> Option<&mut GpuBackend> {
         self.as_any().downcast_mut()
     }

@@ -1,4 +1,4 @@
-//! Kinds of attention: what the layers of one have in common decides into how many parts a row's keys are divided.
+//! Kinds of attention. Layers of one kind divide a row's keys into the same number of parts.
 
 use crate::{
     graph::{AttentionOp, Plan, StageKind},
@@ -8,7 +8,7 @@ use crate::{
 /// One kind.
 #[derive(Clone, Debug)]
 pub(super) struct AttentionKind {
-    /// An op of one of its layers; they only differ in what does not matter here.
+    /// An op of one of its layers; the others differ only in fields that the division does not depend on.
     pub op: AttentionOp,
     /// Tokens of a block, where there are blocks.
     pub every: usize,
@@ -17,8 +17,8 @@ pub(super) struct AttentionKind {
 /// All kinds of a plan, in the order of their numbers.
 pub(super) fn kinds(plan: &Plan, book: &PageBook) -> Vec<AttentionKind> {
     let mut all: Vec<AttentionKind> = Vec::new();
-    for step in &plan.stages {
-        if let StageKind::Attention(a) = &step.kind
+    for stage in &plan.stages {
+        if let StageKind::Attention(a) = &stage.kind
             && number(&all, book, &a.op) == all.len()
         {
             let every = a.op.blocks.map_or(1, |c| plan.graph.caches()[c.0 as usize].every);
@@ -28,7 +28,7 @@ pub(super) fn kinds(plan: &Plan, book: &PageBook) -> Vec<AttentionKind> {
     all
 }
 
-/// The number of the kind that `op` is of.
+/// The number of the kind of `op`.
 pub(super) fn number(kinds: &[AttentionKind], book: &PageBook, op: &AttentionOp) -> usize {
     let key = |op: &AttentionOp| {
         let group = |cache| book.place(cache).0;

@@ -1,4 +1,4 @@
-//! The buffers of a backend, beside its weights.
+//! The buffers of a backend, without its weights.
 
 use wgpu::BufferUsages as U;
 
@@ -13,7 +13,7 @@ use crate::{
     step::{Batch, PageBook, SequenceKv},
 };
 
-/// Buffers that grow with use. Whoever makes one grow must bind anew.
+/// Buffers that grow with use. A caller that makes one grow must bind its calls again.
 pub(super) struct Memory {
     pub params: wgpu::Buffer,
     pub vectors: wgpu::Buffer,
@@ -31,7 +31,7 @@ pub(super) struct Memory {
     /// By group: pages that the buffers of its layers have room for.
     pages: Vec<usize>,
     pub states: StateBuffers,
-    /// For results on their way to the host.
+    /// Results on their way to the host.
     pub staging: wgpu::Buffer,
 }
 
@@ -94,12 +94,12 @@ impl Memory {
         }
     }
 
-    /// Makes room for `outputs` output rows; true where the arena is a new one.
+    /// Makes room for `outputs` output rows; true where the arena is new.
     pub fn reserve_outputs(&mut self, gpu: &Gpu, layout: &ArenaLayout, outputs: usize) -> Result<bool, GpuError> {
         if outputs <= self.max_outputs {
             return Ok(false);
         }
-        // The values of a step do not outlive it.
+        // Values are used within one step only, so a new arena needs no copy.
         let rounded = outputs.next_power_of_two();
         let outputs = if layout.bytes(rounded) <= gpu.caps().max_binding { rounded } else { outputs };
         self.arena = gpu.buffer("activations", layout.bytes(outputs), DEVICE)?;
@@ -107,8 +107,8 @@ impl Memory {
         Ok(true)
     }
 
-    /// Makes room for every page that `book` has handed out, keeping what is cached. Sets `grown` where buffers are new,
-    /// also where there is no memory for the next one.
+    /// Makes room for every page that `book` has handed out, and keeps cached pages. Sets `grown` where buffers are
+    /// new, also where it then fails for want of memory.
     pub fn reserve_pages(&mut self, gpu: &Gpu, plan: &Plan, book: &PageBook, grown: &mut bool) -> Result<(), GpuError> {
         for g in 0..book.groups.len() {
             let need = book.pages_made(g);
@@ -131,8 +131,8 @@ impl Memory {
                     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                     encoder.copy_buffer_to_buffer(&old, 0, &self.kv[cache], 0, Some(kept));
                     gpu.queue.submit([encoder.finish()]);
-                    // Before the next layer's new one comes, for memory may be short; calls that are bound to it are bound
-                    // anew before they run.
+                    // Frees it before the next layer's buffer is made, because memory may be short. Calls that are
+                    // bound to it are bound again before they run.
                     old.destroy();
                     gpu.wait()?;
                 }
@@ -146,7 +146,7 @@ impl Memory {
     pub fn copy_pages(&self, gpu: &Gpu, plan: &Plan, book: &PageBook, batch: &Batch) -> Result<(), GpuError> {
         for copy in &batch.copies {
             let bytes = book.groups[copy.group].layer_bytes(book.kv_type()) as u64;
-            // A buffer cannot be copied onto itself.
+            // A buffer cannot be copied to itself.
             let between = gpu.buffer("a copied page", bytes, U::COPY_SRC | U::COPY_DST)?;
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for (cache, buffer) in self.kv.iter().enumerate().take(plan.graph.caches().len()) {
@@ -179,7 +179,7 @@ impl Memory {
         Ok(true)
     }
 
-    /// Room for `bytes` of results on their way to the host.
+    /// Makes room for `bytes` of results on their way to the host.
     pub fn reserve_results(&mut self, gpu: &Gpu, bytes: u64) -> Result<(), GpuError> {
         Self::reserve(gpu, &mut self.staging, "results", bytes, Some(U::MAP_READ | U::COPY_DST)).map(drop)
     }
@@ -190,7 +190,7 @@ impl Memory {
     }
 }
 
-/// Refuses what no binding shows as a whole.
+/// Refuses a buffer that is longer than a binding may be.
 fn bindable(gpu: &Gpu, what: &str, bytes: u64) -> Result<(), GpuError> {
     let has = gpu.caps().max_binding;
     if bytes <= has {
@@ -203,7 +203,7 @@ fn bindable(gpu: &Gpu, what: &str, bytes: u64) -> Result<(), GpuError> {
 /// Words of `batch.wgsl`'s header.
 const HEADER: usize = 16;
 
-/// Writes the step down as `lib/batch.wgsl` reads it, but for its angles. There are `n_groups` groups of caches.
+/// Writes the step as `lib/batch.wgsl` reads it, without its angles. There are `n_groups` groups of caches.
 pub(super) fn pack(batch: &Batch, kvs: &[&SequenceKv], shape: &Shape, n_groups: usize, words: &mut Vec<u32>) {
     words.clear();
     words.resize(HEADER, 0);

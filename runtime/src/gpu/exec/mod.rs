@@ -1,9 +1,9 @@
 //! Executes plans on the GPU.
 //!
-//! On loading, every stage of the plan becomes a few calls: a compiled kernel, a bind group, a grid that depends on how
-//! many rows the step has. A step of the model is then one upload of its rows, one command encoder, one compute pass
-//! and one submit; what differs from token to token lies in buffers, so that nothing is bound or compiled anew. Only
-//! when a buffer had to grow are the bind groups made again.
+//! On loading, every stage of the plan becomes a few calls: a compiled kernel, a bind group, a grid that depends on the
+//! number of rows of the step. A step of the model is then one upload of its rows, one command encoder, one compute
+//! pass and one submit. Data that changes from token to token lies in buffers, so nothing is bound or compiled again;
+//! bind groups are made again only when a buffer has grown.
 
 mod ahead;
 mod angles;
@@ -45,10 +45,11 @@ use lower::{Lowering, StageCalls, layout::scores_bytes};
 use memory::Memory;
 use shape::Shape;
 
-/// How to make a backend.
+/// Options of a GPU backend.
 #[derive(Clone, Debug)]
 pub struct GpuBackendOptions {
-    /// Element type of cached keys and values. With f32, linears round nothing to f16 or int8 either.
+    /// Element type of cached keys and values. With f32, linears keep their factors in f32, too, instead of f16 or
+    /// int8.
     pub kv_type: KvType,
     /// Tokens that all sequences together may hold.
     pub max_cached_tokens: usize,
@@ -64,7 +65,7 @@ pub struct GpuBackend {
     weights: GpuWeights,
     layout: ArenaLayout,
     memory: Memory,
-    steps: Vec<StageCalls>,
+    stages: Vec<StageCalls>,
     batch: Batch,
     vocab: usize,
     shape: Shape,
@@ -73,13 +74,13 @@ pub struct GpuBackend {
     angles: Angles,
     results: Vec<f32>,
     stats: GpuStats,
-    /// Buffers have grown that calls are not bound to yet: a step may fail between the two.
+    /// Whether buffers have grown since calls were bound: a step may fail between the two.
     unbound: bool,
-    /// The last step that nobody waits for, having no results.
+    /// The last step without results, for which nobody waits.
     unread: Option<wgpu::SubmissionIndex>,
     /// Made when tokens are first chosen on the device.
     ahead: Option<Ahead>,
-    /// Set while somebody wants to know where time goes.
+    /// The trace and its timestamps, while tracing is on.
     tracing: Option<Box<observe::Tracing>>,
 }
 
@@ -95,7 +96,7 @@ struct Call {
 /// A call behind those of the plan: kernel, buffers, workgroups.
 type Tail = (Arc<Pipeline>, wgpu::BindGroup, [u32; 3]);
 
-/// New tokens a sequence up to which attention takes them one by one.
+/// Most new tokens a sequence that attention takes one by one.
 const DECODE_ROWS: usize = 4;
 
 impl GpuBackend {
@@ -103,7 +104,8 @@ impl GpuBackend {
     /// weights uploaded and bytes in all.
     ///
     /// # Errors
-    /// Where an op is not supported, no binding holds the cache, device memory runs out, or the driver refuses a kernel.
+    /// An op that the GPU backend does not run, a cache that no binding holds, too little device memory, or a kernel
+    /// that the driver refuses.
     pub fn new(
         gpu: Arc<Gpu>,
         plan: Plan,
@@ -119,11 +121,11 @@ impl GpuBackend {
         let layout = lowering.layout;
         let kinds = std::mem::take(&mut lowering.kinds);
         let memory = Memory::new(&gpu, &layout, &book, &plan, &lowering.params, &lowering.vectors)?;
-        // Tokens are chosen on a device that runs all of the model.
+        // Tokens are chosen on a device only where it runs the whole model.
         let all = plan.stages.iter().all(|s| s.device == Device::Gpu);
         let choosing = all.then(|| ahead::dispatches(&gpu, &plan, &layout));
         let choosing: Vec<&Kernel> = choosing.iter().flat_map(|c| [&c.chunks.kernel, &c.choose.kernel]).collect();
-        let steps = lowering.compile(&gpu, &memory, &weights, &choosing)?;
+        let stages = lowering.compile(&gpu, &memory, &weights, &choosing)?;
         gpu.check()?;
         gpu.save_pipelines();
         Ok(Self {
@@ -137,7 +139,7 @@ impl GpuBackend {
             weights,
             layout,
             memory,
-            steps,
+            stages,
             batch: Batch::default(),
             words: Vec::new(),
             results: Vec::new(),
@@ -164,12 +166,12 @@ impl GpuBackend {
         self.layout.max_tokens
     }
 
-    /// Tokens that a step should have at most for a sequence that already has `cached`: as many as leave every step of
-    /// the plan within the operations of one submit, for submits are cut between stages of the plan alone.
+    /// Tokens that a step should have at most for a sequence that already has `cached`: as many as keep every stage of
+    /// the plan within the operations of one submit, because submits are cut only between stages.
     pub fn step_tokens(&self, cached: usize) -> usize {
         let limit = self.gpu.caps().submit_flops;
         let longest = |n: usize| {
-            let of_tokens = self.steps.iter().filter(|s| s.rows == Rows::Token);
+            let of_tokens = self.stages.iter().filter(|s| s.rows == Rows::Token);
             of_tokens.map(|s| s.flops.of(n, cached + n)).max().unwrap_or(0)
         };
         let mut tokens = self.layout.max_tokens;
@@ -204,8 +206,8 @@ impl GpuBackend {
     /// `[outputs, width]`, in the order of the sequences.
     ///
     /// # Errors
-    /// Token ids outside the vocabulary, more tokens than fit a step or the cache, sequences of another backend, no memory:
-    /// the sequences are then unchanged. Whatever the device reports: sequences with states may then be empty.
+    /// Token ids outside the vocabulary, more tokens than a step or the cache holds, sequences of another backend, no
+    /// memory: the sequences are then unchanged. After an error of the device, sequences with states may be empty.
     pub fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], GpuError> {
         self.admit(steps, false)?;
         let done = self.forward_admitted(steps);
@@ -221,7 +223,7 @@ impl GpuBackend {
         let slot = self.plan.slot(self.plan.output);
         let first = self.layout.output_base() + slot.offset * n_outputs;
         let bytes = (slot.stride * n_outputs) as u64 * 4;
-        // Before anything runs: what fails until then costs the sequences nothing.
+        // Before any kernel runs: a failure up to here leaves the sequences unchanged.
         self.memory.reserve_results(&self.gpu, bytes)?;
         let mut encoder = self.begin(steps, true, false)?;
         if n_outputs > 0 {
@@ -230,7 +232,8 @@ impl GpuBackend {
         let submitted = self.submit(encoder, start);
         self.finish_trace(start)?;
         if n_outputs == 0 {
-            // One step is recorded while the one before it runs, and no more: somebody may break a long prompt off.
+            // One step is recorded while the previous one runs, and no more, because the caller may break a long prompt
+            // off.
             if let Some(before) = self.unread.replace(submitted) {
                 let wait = wgpu::PollType::Wait { submission_index: Some(before), timeout: None };
                 self.gpu.device.poll(wait).map_err(|e| self.gpu.failed(&e))?;
@@ -249,8 +252,8 @@ impl GpuBackend {
         Ok(())
     }
 
-    /// Ends an admitted step: drops what its sequences' windows have passed, but for their last `back` tokens, or takes the
-    /// step back where it has failed.
+    /// Ends an admitted step: drops the pages that its sequences' windows have passed, counted from `back` tokens
+    /// before the end. Where the step has failed, takes it back.
     fn settle(
         &mut self,
         steps: &mut [SequenceStep<'_>],
@@ -264,8 +267,8 @@ impl GpuBackend {
         done
     }
 
-    /// Writes the admitted step's rows to the device and records all of its calls. `tokens` says whether the token ids
-    /// are the host's; else the device has written them itself. `choose` has it choose the next ones, too.
+    /// Writes the admitted step's rows to the device and records all of its calls. With `tokens` the host writes the
+    /// token ids; else the device has written them. With `choose` the device also chooses the next tokens.
     fn begin(
         &mut self,
         steps: &[SequenceStep<'_>],
@@ -285,10 +288,10 @@ impl GpuBackend {
             self.run_timed(start, &tail)?;
             return Ok(self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()));
         }
-        Ok(self.encode(0..self.steps.len(), &tail))
+        Ok(self.encode(0..self.stages.len(), &tail))
     }
 
-    /// Admits the step: pages for its tokens, and the list of its rows. `keep` says that it may be taken back later.
+    /// Admits the step: pages for its tokens, and the list of its rows. With `keep` the caller may take it back later.
     fn admit(&mut self, steps: &mut [SequenceStep<'_>], keep: bool) -> Result<(), GpuError> {
         let (rows, limit) = (steps.iter().map(SequenceStep::n_outputs).sum(), self.max_outputs());
         if rows > limit {
@@ -305,11 +308,11 @@ impl GpuBackend {
         submitted
     }
 
-    /// Writes the admitted step's rows to the device, after making room for them; true where a buffer had to grow. Kernels
-    /// may run then.
+    /// Makes room for the admitted step's rows and writes them to the device; true where a buffer had to grow. Kernels
+    /// may run afterwards.
     ///
     /// # Errors
-    /// Where there is no room.
+    /// No memory.
     fn upload(&mut self, steps: &[SequenceStep<'_>], tokens: bool) -> Result<bool, GpuError> {
         let gpu = self.gpu.clone();
         let memory = &mut self.memory;
@@ -344,7 +347,7 @@ impl GpuBackend {
         *grown |= new_angles;
         let grown = std::mem::take(grown);
         if grown {
-            for call in self.steps.iter_mut().flat_map(StageCalls::calls_mut) {
+            for call in self.stages.iter_mut().flat_map(StageCalls::calls_mut) {
                 call.bind(&gpu, memory, &self.weights);
             }
         }
@@ -365,29 +368,30 @@ impl GpuBackend {
         Ok(grown)
     }
 
-    /// Records the calls of the steps `range` of the plan, and `tail` behind them. Long ones are submitted in parts; the last part is returned.
+    /// Records the calls of the stages `range` of the plan, and `tail` after them. Long ranges are submitted in parts;
+    /// returns the last part.
     fn encode(&mut self, range: std::ops::Range<usize>, tail: &[Tail]) -> wgpu::CommandEncoder {
         let begin = || self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut encoder = begin();
-        let mut steps = self.steps.iter().enumerate().take(range.end).skip(range.start).peekable();
+        let mut stages = self.stages.iter().enumerate().take(range.end).skip(range.start).peekable();
         let mut tracing = self.tracing.as_deref_mut();
-        while steps.peek().is_some() {
+        while stages.peek().is_some() {
             let mut flops = 0;
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                 if let Some(tracing) = &mut tracing {
                     tracing.stamp(&mut pass, None);
                 }
-                while let Some((_, step)) = steps.peek() {
-                    let n = self.shape.count(step.rows);
-                    let more = step.flops.of(n, self.shape.longest);
-                    // A step that is longer than a submit should be has one of its own.
+                while let Some((_, stage)) = stages.peek() {
+                    let n = self.shape.count(stage.rows);
+                    let more = stage.flops.of(n, self.shape.longest);
+                    // A stage that is longer than a submit should be has a submit of its own.
                     if flops > 0 && flops + more > self.gpu.caps().submit_flops {
                         break;
                     }
                     flops += more;
-                    let Some((i, step)) = steps.next().filter(|_| n > 0) else { continue };
-                    for call in step.calls(&self.shape) {
+                    let Some((i, stage)) = stages.next().filter(|_| n > 0) else { continue };
+                    for call in stage.calls(&self.shape) {
                         pass.set_pipeline(&call.pipeline.pipeline);
                         pass.set_bind_group(0, &call.group, &[]);
                         let [x, y, z] = call.grid.map(|dim| self.shape.workgroups(dim, call.rows));
@@ -398,7 +402,7 @@ impl GpuBackend {
                         self.stats.dispatches += 1;
                     }
                 }
-                if steps.peek().is_none() {
+                if stages.peek().is_none() {
                     for (pipeline, group, [x, y, z]) in tail {
                         pass.set_pipeline(&pipeline.pipeline);
                         pass.set_bind_group(0, group, &[]);
@@ -410,7 +414,7 @@ impl GpuBackend {
                     }
                 }
             }
-            if steps.peek().is_some() {
+            if stages.peek().is_some() {
                 self.gpu.queue.submit([encoder.finish()]);
                 self.stats.submits += 1;
                 encoder = begin();

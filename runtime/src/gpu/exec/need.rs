@@ -1,4 +1,4 @@
-//! How much device memory a plan takes.
+//! Estimates the device memory of a plan.
 
 use super::{
     GpuBackendOptions, angles,
@@ -11,12 +11,12 @@ use crate::{
     step::{Group, KvType, PageBook},
 };
 
-/// Parameters, angles of rows and read-back buffers: small, but not nothing.
+/// An allowance for parameters, angles of rows and read-back buffers.
 const SMALL: u64 = 1 << 20;
 
 impl GpuBackend {
-    /// Tokens that all sequences together may hold at most: a layer's keys and values lie in one binding. Caches of a
-    /// sliding window drop what is passed and do not count.
+    /// Tokens that all sequences together may hold at most: a layer's keys and values must fit one binding. Caches of a
+    /// sliding window drop passed pages and do not count.
     pub fn most_cached_tokens(gpu: &Gpu, plan: &Plan, kv_type: KvType) -> usize {
         let book = PageBook::new(plan.graph.caches(), kv_type, 1);
         let fits = |group: &Group| {
@@ -35,10 +35,10 @@ impl GpuBackend {
         Err(GpuError::Cache { adapter: gpu.name().to_owned(), asked: options.max_cached_tokens, most })
     }
 
-    /// Allows no more pages and states than bindings show: more sequences than one have pages that are not full.
+    /// Limits pages and states to what bindings show: with several sequences, more pages are partly empty.
     pub(crate) fn bound_pages(gpu: &Gpu, plan: &Plan, book: &mut PageBook) {
         let most = gpu.caps().max_binding;
-        // Where not even one fits, making room for it says so.
+        // Where not even one fits, making room for it gives the error.
         let fits = |bytes: u64| most.checked_div(bytes).map_or(usize::MAX, |n| n.max(1) as usize);
         for id in caches(plan) {
             let (place, _) = book.place(id);
@@ -48,12 +48,12 @@ impl GpuBackend {
         book.slots.bound(fits(state_bytes(plan).into_iter().max().unwrap_or(0)));
     }
 
-    /// Bytes of device memory that the GPU's steps of `plan` take at most, with the cache full and one sequence: weights
-    /// that are copied, keys and values, states, activations, angles of keys. A layer's cache that grows is there twice
-    /// for a moment.
+    /// Bytes of device memory that the GPU's stages of `plan` take at most, with the cache full and one sequence:
+    /// weights that are copied, keys and values, states, activations, angles of keys. While a layer's cache grows it
+    /// exists twice.
     ///
     /// # Errors
-    /// Where the activations of one token do not fit a binding.
+    /// Activations of one token that do not fit a binding.
     pub fn memory_needed(gpu: &Gpu, plan: &Plan, options: &GpuBackendOptions) -> Result<u64, GpuError> {
         let layout = lay_out(gpu, plan, options)?;
         let book = PageBook::new(plan.graph.caches(), options.kv_type, options.max_cached_tokens);

@@ -1,8 +1,8 @@
-//! Looking on: where the time of a step goes, and what each stage of the plan computes.
+//! Observation of a step: the time of each call, and the values that stages compute.
 //!
-//! Kernels are timed by a timestamp behind each of them; a timestamp waits for what was recorded before it, so that the
-//! difference of two is the kernel between them. Where a device has none, each kernel is submitted and awaited on its
-//! own. Either way the host waits for the end of every step: nothing runs ahead.
+//! A timestamp behind each kernel gives the kernel's time: it waits for all commands recorded before it, so the
+//! difference of two is the kernel between them. Where a device has no timestamps, each kernel is submitted and awaited
+//! by itself. In both cases the host waits for the end of every step, and no step runs ahead.
 
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,17 @@ use crate::{
     step::SequenceStep,
 };
 
-/// Timestamps of one step of a model. What comes behind the last of them goes untimed; no model here has so many calls.
+/// Timestamps of one step of a model. Calls beyond the last of them go untimed; no model here has so many.
 const TIMESTAMPS: u32 = wgpu::QUERY_SET_MAX_QUERIES;
 
-/// A trace, and what its times are taken with.
+/// A trace, and the clock that its times are taken with.
 pub(super) struct Tracing {
     trace: Trace,
     since: Instant,
     queries: Option<Queries>,
-    /// The calls of the step under way, in the order of their timestamps; none where a pass begins.
+    /// The calls of the step under way, in the order of their timestamps; none at the start of a pass.
     marks: Vec<Option<Mark>>,
-    /// The same with times, where the host takes them.
+    /// The calls with their times, where the host takes the times.
     timed: Vec<RawCall>,
 }
 
@@ -70,7 +70,7 @@ impl Queries {
 }
 
 impl Tracing {
-    /// Puts a timestamp behind a call, or in front of a pass's first.
+    /// Writes a timestamp after a call, or before the first call of a pass.
     pub fn stamp(&mut self, pass: &mut wgpu::ComputePass<'_>, mark: Option<Mark>) {
         let Some(queries) = &self.queries else { return };
         if self.marks.len() < TIMESTAMPS as usize {
@@ -79,7 +79,7 @@ impl Tracing {
         }
     }
 
-    /// Brings the timestamps to where the host can read them.
+    /// Copies the timestamps to a buffer that the host can read.
     pub fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
         let n = self.marks.len() as u32;
         if let Some(queries) = self.queries.as_ref().filter(|_| n > 0) {
@@ -99,20 +99,20 @@ impl Tracing {
             return Ok(std::mem::take(&mut self.timed));
         };
         let ticks = queries.read(gpu, marks.len())?;
-        // A device may count from anywhere, and some count backwards now and then.
+        // A device may count from anywhere, and on some devices a later timestamp is sometimes smaller.
         let since = |from: u64, to: u64| Duration::from_nanos((to.saturating_sub(from) as f64 * queries.period) as u64);
         let calls = marks.iter().zip(&ticks).zip(&ticks[1..]).zip(&marks[1..]).filter_map(|(((_, from), to), mark)| {
-            mark.map(|(step, kernel)| (step, kernel, since(ticks[0], *from), since(*from, *to)))
+            mark.map(|(stage, kernel)| (stage, kernel, since(ticks[0], *from), since(*from, *to)))
         });
         Ok(calls.collect())
     }
 }
 
 impl GpuBackend {
-    /// Starts anew (or stops) measuring where time goes.
+    /// Starts measuring where time goes, from zero, or stops it.
     ///
     /// # Errors
-    /// Where there is no memory for timestamps.
+    /// No memory for timestamps.
     pub fn set_tracing(&mut self, on: bool) -> Result<(), GpuError> {
         self.tracing = None;
         if on {
@@ -125,12 +125,12 @@ impl GpuBackend {
         Ok(())
     }
 
-    /// What was measured since tracing began.
+    /// The measurements since tracing began.
     pub fn trace(&self) -> Option<&Trace> {
         self.tracing.as_ref().map(|t| &t.trace)
     }
 
-    /// Waits for the step that began at `start` and adds its times, where they are wanted.
+    /// Waits for the step that began at `start` and adds its times, while tracing is on.
     pub(super) fn finish_trace(&mut self, start: Instant) -> Result<(), GpuError> {
         let Some(tracing) = &mut self.tracing else { return Ok(()) };
         self.gpu.wait()?;
@@ -143,7 +143,7 @@ impl GpuBackend {
 
     /// Runs all calls of a step one by one and takes their times.
     pub(super) fn run_timed(&mut self, start: Instant, tail: &[Tail]) -> Result<(), GpuError> {
-        // What was written for the step is part of no kernel.
+        // Waits for the writes of the step, which are part of no kernel.
         self.gpu.wait()?;
         let mut timed = Vec::new();
         let mut run = |mark: Mark, pipeline: &wgpu::ComputePipeline, group: &wgpu::BindGroup, grid: [u32; 3]| {
@@ -155,8 +155,8 @@ impl GpuBackend {
             timed.push((mark.0, mark.1, begun - start, begun.elapsed()));
             Ok::<(), GpuError>(())
         };
-        for (i, step) in self.steps.iter().enumerate().filter(|(_, s)| self.shape.count(s.rows) > 0) {
-            for call in step.calls(&self.shape) {
+        for (i, stage) in self.stages.iter().enumerate().filter(|(_, s)| self.shape.count(s.rows) > 0) {
+            for call in stage.calls(&self.shape) {
                 let grid = call.grid.map(|dim| self.shape.workgroups(dim, call.rows));
                 run((Some(i), call.pipeline.name), &call.pipeline.pipeline, &call.group, grid)?;
             }
@@ -170,8 +170,8 @@ impl GpuBackend {
         Ok(())
     }
 
-    /// As [`GpuBackend::forward`], but one stage of the plan after the other. `look` sees each value that a step has
-    /// computed, and the steps behind go on with whatever it leaves there.
+    /// As [`GpuBackend::forward`], but one stage of the plan after the other. `look` sees each value that a stage has
+    /// computed, and may change it: later stages read the changed rows.
     ///
     /// # Errors
     /// As [`GpuBackend::forward`].
@@ -194,13 +194,13 @@ impl GpuBackend {
         if let Some(ahead) = &mut self.ahead {
             ahead.bind(&self.gpu, &self.memory, &self.weights, grown);
         }
-        for i in 0..self.steps.len() {
-            let step = &self.steps[i];
-            if self.shape.count(step.rows) == 0 {
+        for i in 0..self.stages.len() {
+            let stage = &self.stages[i];
+            if self.shape.count(stage.rows) == 0 {
                 continue;
             }
             let run = |pass: &mut wgpu::ComputePass<'_>| {
-                step.calls(&self.shape).for_each(|call: &Call| {
+                stage.calls(&self.shape).for_each(|call: &Call| {
                     let grid = call.grid.map(|dim| self.shape.workgroups(dim, call.rows));
                     dispatch(pass, &call.pipeline.pipeline, &call.group, grid);
                 });
@@ -212,21 +212,21 @@ impl GpuBackend {
         Ok(())
     }
 
-    /// Reads what step `i` has computed, shows it to `look`, and writes back what it leaves.
+    /// Reads the values of stage `i`, shows them to `look`, and writes its changes back.
     pub(super) fn look_at(&mut self, i: usize, look: &mut dyn FnMut(&mut Observed)) -> Result<(), GpuError> {
-        let (gated, sum) = (self.steps[i].gated, self.steps[i].sum);
+        let (gated, sum) = (self.stages[i].gated, self.stages[i].sum);
         let pair = match (&self.plan.stages[i].kind, gated) {
             (StageKind::Linear(LinearStage { parts, .. }), Some(act)) => Some((act, parts[0].output, parts[1].output)),
             _ => None,
         };
-        let made_before = i.checked_sub(1).and_then(|before| self.steps[before].sum);
-        // A sum takes the place of the output that it is made of, and the next step does not make it again.
+        let made_before = i.checked_sub(1).and_then(|before| self.stages[before].sum);
+        // A sum replaces the output that it is made of, and the next stage does not make it again.
         let (values, addend) = match (sum, &self.plan.stages[i].kind) {
             (Some(sum), StageKind::Linear(LinearStage { parts, .. })) => (vec![sum], Some(parts[0].output)),
             _ => (Observed::of_stage(&self.plan, i), None),
         };
         for value in values.into_iter().filter(|v| Some(*v) != made_before) {
-            // The other factor of a gated activation is never written.
+            // The other factor of a gated activation is never stored.
             if pair.is_some_and(|(_, _, up)| up == value) {
                 continue;
             }

@@ -11,13 +11,13 @@ use crate::{
 };
 
 impl GpuBackend {
-    /// The book of pages and the rows of the step under way, which whoever runs a part of the step must have.
+    /// The book of pages and the rows of the step under way: the device that runs a part of the step must have them.
     pub(crate) fn step_state(&mut self) -> (&mut PageBook, &mut Batch) {
         (&mut self.book, &mut self.batch)
     }
 
-    /// Makes room for the results of reading each list of values of an admitted step, so that nothing fails for want of it
-    /// once kernels have run; then writes the step's rows to the device.
+    /// Makes room for the results of each list of values that will be read, so that no part fails for want of it once
+    /// kernels have run; then writes the admitted step's rows to the device.
     pub(crate) fn begin_parts(
         &mut self,
         steps: &[SequenceStep<'_>],
@@ -33,7 +33,7 @@ impl GpuBackend {
         Ok(())
     }
 
-    /// Submits the steps `range` of the plan over the rows written last.
+    /// Submits the stages `range` of the plan over the rows written last.
     pub(crate) fn run_part(&mut self, range: Range<usize>) {
         let start = Instant::now();
         let encoder = self.encode(range, &[]);
@@ -42,7 +42,7 @@ impl GpuBackend {
         self.stats.host += start.elapsed();
     }
 
-    /// Shows `look` what step `i` has computed and writes back what it leaves.
+    /// Shows `look` the values of stage `i` and writes its changes back.
     pub(crate) fn observe(&mut self, i: usize, look: &mut dyn FnMut(&mut Observed)) -> Result<(), GpuError> {
         self.look_at(i, look)
     }
@@ -100,7 +100,7 @@ impl GpuBackend {
         range.end - range.start
     }
 
-    /// Where all rows of a value of the step under way lie in the arena.
+    /// Bytes of the arena in which all rows of a value of the step under way lie.
     pub(super) fn bytes_of(&self, value: ValueId) -> Range<u64> {
         let slot = self.plan.slot(value);
         let rows = self.batch.count(slot.rows);

@@ -1,14 +1,14 @@
-//! What a step is like.
+//! The shape of a step.
 
 use crate::{gpu::ops::Dim, graph::Rows};
 
-/// What a step is like, as far as the choice of calls goes.
+/// Facts of a step on which the choice of calls depends.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shape {
     pub tokens: usize,
     pub outputs: usize,
     pub sequences: usize,
-    /// No sequence has more than a few new tokens.
+    /// Whether no sequence has more than a few new tokens.
     pub decode: bool,
     /// By kind of attention: the parts that a row's keys are divided into.
     pub splits: Vec<u32>,

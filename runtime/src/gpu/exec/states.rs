@@ -7,10 +7,10 @@ use crate::{
     step::PageBook,
 };
 
-/// A buffer a state, with a place for every slot. States of other devices' steps have none.
+/// A buffer a state, with a place for every slot. States of other devices' stages have none.
 pub(super) struct StateBuffers {
     pub buffers: Vec<wgpu::Buffer>,
-    /// Bytes of each state in a slot; 0 for other devices' ones.
+    /// Bytes of each state in a slot; 0 for states of other devices.
     bytes: Vec<u64>,
     /// Slots that there is room for.
     slots: usize,
@@ -30,7 +30,7 @@ impl StateBuffers {
         Ok(Self { buffers, bytes, slots: 0 })
     }
 
-    /// Makes room for every slot that `book` has handed out, keeping what is there; true where buffers are new.
+    /// Makes room for every slot that `book` has handed out, and keeps the states; true where buffers are new.
     pub fn reserve(&mut self, gpu: &Gpu, book: &PageBook) -> Result<bool, GpuError> {
         let need = book.slots.made();
         let largest = self.bytes.iter().copied().max().unwrap_or(0);

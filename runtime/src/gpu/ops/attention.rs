@@ -1,4 +1,4 @@
-//! Attention steps as dispatches: heads into place, then attention by the kernel that suits the step.
+//! Attention stages as dispatches: heads into place, then attention by the kernel that suits the step.
 
 use handmill_shaders::Defines;
 
@@ -16,10 +16,10 @@ use crate::{
     step::KvType,
 };
 
-/// Keys that a part of a row's keys has at least: fewer would cost more to join than they save.
+/// Least keys of a part: joining shorter parts costs more than they save.
 const PART_KEYS: u32 = 256;
 
-/// Where the values and vectors of an attention step lie.
+/// Places of the values and vectors of an attention stage.
 pub struct AttentionPlaces<'a> {
     /// q, k, v.
     pub inputs: [Place; 3],
@@ -27,22 +27,22 @@ pub struct AttentionPlaces<'a> {
     pub output: Place,
     /// The group of caches in the batch's sequence records.
     pub cache_group: u32,
-    /// Where the batch has the number of parts that a row's keys are divided into.
+    /// Index in the batch of the number of parts that a row's keys are divided into.
     pub parts: u32,
     /// The keys of blocks, where there are any.
     pub blocks: Option<BlockPlaces>,
-    /// The keys that are chosen, where not all are attended to.
+    /// The chosen keys; none where rows attend to all keys.
     pub chosen: Option<Place>,
-    /// How keys and values are stored.
+    /// Element type of keys and values.
     pub kv: KvType,
     /// The first element of a small vector in `vectors`.
     pub vector: &'a dyn Fn(WeightId) -> u32,
 }
 
-/// Where the keys of blocks come from, and where they are cached.
+/// The source of blocks' keys, and their cache.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockPlaces {
-    /// A row a token, of which those that complete a block count.
+    /// A row a token; the rows of tokens that complete a block are cached.
     pub keys: Place,
     /// The group of caches in the batch's sequence records.
     pub group: u32,
@@ -50,12 +50,12 @@ pub struct BlockPlaces {
     pub every: usize,
 }
 
-/// The dispatches of an attention step. All of them but `blocks` bind `ropes` (f32) as 4 and the layer's pages as 5, which
-/// `heads` writes; `split` and `merge` bind `partials` (f32) as 6. Where there are blocks `single` and `split` bind their
-/// pages as 7, and `blocks` writes them, as 4.
+/// The dispatches of an attention stage. All of them but `blocks` bind `ropes` (f32) as 4 and the layer's pages, which
+/// `heads` writes, as 5; `split` and `merge` bind `partials` (f32) as 6. Where there are blocks, `single` and `split`
+/// bind their pages as 7, and `blocks` writes them, as 4.
 ///
-/// Run `heads` and `blocks`, then one of `single`, `split` with `merge`, `prompt`. Each of the three is right for any step:
-/// `single` and `split` take a row at a time, `prompt` tiles of a sequence's rows.
+/// Run `heads` and `blocks`, then `single`, or `split` with `merge`, or `prompt`. Each of the three is right for any
+/// step: `single` and `split` take a row at a time, `prompt` tiles of a sequence's rows.
 #[derive(Clone, Debug)]
 pub struct AttentionDispatches {
     /// Norms and rotations of q, k and v; k and v into their pages.
@@ -68,8 +68,8 @@ pub struct AttentionDispatches {
     pub split: Dispatch,
     /// Joins the parts.
     pub merge: Dispatch,
-    /// For many rows a sequence. Only where rows attend to all that they see: none where there are blocks, and where keys
-    /// are chosen for sequences that are no longer than their number.
+    /// For many rows a sequence, where rows attend to all that they see: none where there are blocks. Where keys are
+    /// chosen, it serves only sequences that are no longer than the number of chosen keys.
     pub prompt: Option<Dispatch>,
 }
 
@@ -87,12 +87,12 @@ fn most_keys(op: &AttentionOp, every: usize, len: usize) -> usize {
     if op.blocks.is_some() { own + chosen(len / every) } else { chosen(own) }
 }
 
-/// Into how many parts the keys of a row of a decode step should be divided: enough workgroups to fill a device, and no
+/// Parts into which the keys of a row of a decode step should be divided: enough workgroups to fill a device, and no
 /// part too short. `every` are the tokens of a block, `longest` is the longest sequence's length (this step's tokens
-/// included), `rows` the rows of the step. Layers that attend alike share the number, which is in the batch.
+/// included), `rows` the rows of the step. Layers of one kind share the number, which is in the batch.
 pub fn splits(caps: &Caps, op: &AttentionOp, every: usize, longest: usize, rows: usize) -> u32 {
     let keys = most_keys(op, every, longest) as u32;
-    // Some hundreds of workgroups fill any device; a software one has as many cores as it has.
+    // Some hundreds of workgroups fill any device; a software device needs as many as a CPU has cores.
     let enough = if caps.software { 8 } else { 512 };
     let (_, tiles) = decode_tiles(caps, op);
     let wanted = enough / (tiles * rows.max(1) as u32).max(1);
@@ -103,7 +103,7 @@ pub fn splits(caps: &Caps, op: &AttentionOp, every: usize, longest: usize, rows:
 /// The dispatches of `step`.
 ///
 /// # Errors
-/// Heads that four does not divide, and orders of norms and rotations that no kernel has.
+/// A head size that is not a multiple of four, or an order of norms and rotations that no kernel has.
 pub fn dispatches(
     caps: &Caps,
     graph: &Graph,
@@ -139,7 +139,7 @@ fn decode_tiles(caps: &Caps, op: &AttentionOp) -> (usize, u32) {
     if caps.software {
         return (SOLO, op.n_heads.div_ceil(SOLO) as u32);
     }
-    // Keys of one cached head that all queries share are worth more workgroup memory: each reads them again.
+    // Where all queries share one cached head, each tile reads its keys again, so more workgroup memory pays.
     let room = if op.v_in_k { 2304 } else { 1024 };
     let wg = decode_workgroup(caps) as usize;
     let mut heads = group.min(8).min(room / op.head_dim).max(1).min(wg / 16);
@@ -155,10 +155,10 @@ fn decode_workgroup(caps: &Caps) -> u32 {
     workgroup(caps, 256, 256)
 }
 
-/// Invocations of a workgroup whose lanes are a CPU's.
+/// Invocations of a workgroup whose lanes are those of a CPU.
 const SOLO: usize = 8;
 
-/// Turns of loops that an invocation of `attention_solo` may make: llvmpipe ends its loops, without a word, at 65535.
+/// Loop turns that an invocation of `attention_solo` may make: llvmpipe silently ends its loops at 65535.
 const SOLO_TURNS: usize = 60_000;
 
 /// The most fours of a key or value that `attention_solo` takes in one turn of a loop.
@@ -166,19 +166,19 @@ fn solo_step(fours: usize) -> usize {
     [8, 4, 2].into_iter().find(|n| fours.is_multiple_of(*n)).unwrap_or(1)
 }
 
-/// Keys that one invocation of `attention_solo` may go over.
+/// Keys that one invocation of `attention_solo` may visit.
 fn solo_keys(op: &AttentionOp) -> usize {
-    // A loop counts a turn more than its body runs. Eight keys share a block, whose sums are scaled once.
+    // A loop counts one turn more than its body runs. Eight keys share a block, whose sums are scaled once.
     let turns = |fours: usize| fours / solo_step(fours) + 1;
     let of_block = 8 * (turns(op.head_dim / 4) + turns(op.v_dim / 4) + 3) + turns(op.v_dim / 4) + 3;
     // Parts are multiples of 64 keys.
     (8 * SOLO_TURNS / of_block / 64 * 64).max(64)
 }
 
-/// Whether a row with so many keys, of the longest sequence of a step, may go to `prompt`, or to `single`. `every` are the
-/// tokens of a block.
+/// Whether a row with so many keys, of the longest sequence of a step, may go to `prompt` or to `single`. `every` are
+/// the tokens of a block.
 pub fn fits_one_part(caps: &Caps, op: &AttentionOp, every: usize, longest: usize) -> bool {
-    // The rows of a tile have windows that end one after the other.
+    // The windows of a tile's rows end one after the other.
     let tile = AttentionOp { window: op.window.map(|w| w + SOLO), ..op.clone() };
     !caps.software || most_keys(&tile, every, longest) <= solo_keys(op)
 }
@@ -364,7 +364,7 @@ impl Lowering<'_> {
     fn prompt(&self) -> Dispatch {
         let op = &self.step.op;
         let more = [Access::Read, Access::Read];
-        // The tiled kernel wants its 16 x 16 invocations, and memory for the least tile.
+        // The tiled kernel needs 16 x 16 invocations, and memory for its smallest tile.
         if self.caps.software || self.caps.max_invocations < 256 || self.caps.max_workgroup_memory < 16384 {
             let defines = self.solo_defines().flag("PROMPT", true);
             let grid = [Dim::RowsOver(SOLO as u32), Dim::Fixed(op.n_heads as u32), Dim::Sequences];

@@ -1,4 +1,4 @@
-//! Linears by the experts of a route: which kernel runs, on how many workgroups. Routes are read on the device.
+//! Linears by the experts of a route: the choice of kernel, and its workgroups. Routes are read on the device.
 //!
 //! Bindings: 0 parameters, 1 batch, 2 arena, 3 vectors, 4 weights, and for many rows 5 pairs, which [`sort`] makes.
 
@@ -14,18 +14,18 @@ use crate::{
     graph::Rows,
 };
 
-/// Rows up to which each is multiplied by itself.
+/// Most rows for which each row is multiplied by itself.
 pub const FEW_ROWS: u32 = 8;
 
-/// Weights of experts in one binding.
+/// Experts' weights in one binding.
 #[derive(Clone, Debug)]
 pub struct ExpertCall {
-    /// Input, and the one part whose rows are those of each expert. The part's `weight_byte` is not used, and its output
+    /// Input, and the one part, whose rows are those of each expert. The part's `weight_byte` is unused, and its output
     /// is the first slot's.
     pub linear: LinearCall,
     /// The route.
     pub route: Place,
-    /// Experts that it names.
+    /// Experts that the route names.
     pub slots: u32,
     /// Whether each of them has an input of its own.
     pub per_slot: bool,
@@ -35,16 +35,16 @@ pub struct ExpertCall {
     pub scaled: bool,
     /// Whether weights have a row per input.
     pub input_major: bool,
-    /// By expert: the first byte of its first row in the binding; none for those of other bindings.
+    /// By expert: the first byte of its first row in the binding; none for experts of other bindings.
     pub bytes: Vec<Option<u32>>,
 }
 
-/// What to run for few rows, and for many where that is something else.
+/// The dispatch for few rows, and another for many where that is different.
 #[derive(Clone, Debug)]
 pub struct ExpertDispatches {
     /// For up to [`FEW_ROWS`] rows, or for any.
     pub few: Dispatch,
-    /// For more. It reads what [`sort`] has made.
+    /// For more rows. It reads the pairs that [`sort`] has made.
     pub many: Option<Dispatch>,
 }
 
@@ -116,12 +116,12 @@ pub fn dispatches(caps: &Caps, call: &ExpertCall) -> Result<ExpertDispatches, Gp
 
 /// Experts that the kernels have room for.
 fn check_experts(caps: &Caps, n: usize) -> Result<(), String> {
-    // Parameters are 16 KiB at most, and counters lie in workgroup memory.
+    // Parameters are 16 KiB at most, and the counters lie in workgroup memory.
     let most = (caps.max_workgroup_memory as usize / 8).min(2048);
     if n == 0 || n > most { Err(format!("{n} experts; the kernels have room for {most}")) } else { Ok(()) }
 }
 
-/// Puts the pairs of row and slot together by expert, in binding 4.
+/// Sorts the pairs of row and slot by expert, in binding 4.
 ///
 /// # Errors
 /// More experts than the kernel has room for.

@@ -1,4 +1,4 @@
-//! y = x · Wᵀ: which kernel runs, on how many workgroups.
+//! y = x · Wᵀ: the choice of kernel, and its workgroups.
 //!
 //! Bindings: 0 parameters, 1 batch, 2 arena, 3 vectors, 4 weights. All parts of a call lie in one weights binding. The
 //! arena's and the weights' sizes are rounded up to whole vectors of 16 bytes and whole words.
@@ -16,16 +16,16 @@ use crate::quant::DType;
 /// Parts that a call may have.
 pub const MAX_PARTS: usize = 4;
 
-/// One weight of a call, or some rows of one.
+/// One weight of a call, or some rows of it.
 #[derive(Clone, Debug)]
 pub struct LinearPart {
     /// Its format.
     pub dtype: DType,
     /// Rows of the weight: elements of the output.
     pub rows: u32,
-    /// Where the output goes.
+    /// Place of the output.
     pub out: Place,
-    /// Element of the output's row that the first of `rows` is.
+    /// Element of the output's row that belongs to the first of `rows`.
     pub out_first: u32,
     /// First element of the bias in `vectors`.
     pub bias: Option<u32>,
@@ -33,7 +33,7 @@ pub struct LinearPart {
     pub weight_byte: u64,
     /// Bytes from one row to the next.
     pub row_bytes: u64,
-    /// Factors on its elements, if they are kept apart.
+    /// Factors on its elements, where they are kept apart.
     pub scales: Option<PartScales>,
 }
 
@@ -42,29 +42,29 @@ pub struct LinearPart {
 pub struct PartScales {
     /// The first one's element in `vectors`.
     pub at: u32,
-    /// Rows of the first block that lie before the part's.
+    /// Rows of the first block before the part's first row.
     pub first_row: u32,
     /// Rows, and elements of a row, that share a scale.
     pub block: [u32; 2],
-    /// Of experts: elements from one's first scale to the next one's.
+    /// For experts: elements from one expert's first scale to the next one's.
     pub each: u32,
 }
 
-/// One matrix for each head of the input; the call's part is the first one's.
+/// One matrix for each head of the input; the call's part is the first head's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadCall {
     /// Heads.
     pub heads: u32,
     /// Bytes from one matrix to the next.
     pub bytes: u64,
-    /// Rows of the weight belong to inputs.
+    /// Whether the weight has a row per input.
     pub transposed: bool,
 }
 
-/// An RMS norm that makes a call's input, which the kernel for one row may do itself.
+/// An RMS norm that makes a call's input. The kernel for one row may apply it itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InputNorm {
-    /// What is normalised, over its whole rows.
+    /// The input of the norm, which runs over whole rows.
     pub input: Place,
     /// First element of the scale in `vectors`.
     pub scale: u32,
@@ -83,30 +83,31 @@ pub struct LinearCall {
     pub k: u32,
     /// The weights, up to [`MAX_PARTS`].
     pub parts: Vec<LinearPart>,
-    /// Which rows of the input: an input with a row per token is read at the outputs' tokens where this says so.
+    /// The rows of the input. With outputs, an input with a row per token is read at the outputs' tokens.
     pub rows: Rows,
     /// Added to part 0's output (element `out_first + i` to row i of the weight). It may be the output's own place.
     pub residual: Option<Place>,
-    /// Of two parts of equally many rows: `act(part 0) · part 1` is written to part 0's place, and nothing else.
+    /// For two parts of equally many rows: only `act(part 0) · part 1` is written, to part 0's place.
     pub gated: Option<Act>,
-    /// Where the input comes from, if that is a norm.
+    /// The norm that makes the input, if one does.
     pub norm: Option<InputNorm>,
-    /// A matrix for each head: `k` and the part's rows are a head's, and heads lie one behind the other.
+    /// A matrix for each head: `k` and the part's rows are a head's, and heads are adjacent.
     pub heads: Option<HeadCall>,
 }
 
-/// What to run for up to `max_rows` rows.
+/// The dispatch for up to `max_rows` rows.
 #[derive(Clone, Debug)]
 pub struct Variant {
-    /// The most rows that it is meant for; `u32::MAX` in the last.
+    /// The most rows that it is meant for; `u32::MAX` in the last variant.
     pub max_rows: u32,
-    /// It applies the call's norm itself, and reads the norm's input.
+    /// Whether it applies the call's norm itself, and reads the norm's input.
     pub folded: bool,
-    /// What runs.
+    /// The dispatch.
     pub dispatch: Dispatch,
 }
 
-/// Bytes of a norm's scale that workgroups may read in all: what a device's cache gives in less time than a dispatch takes.
+/// Bytes of a norm's scale that all workgroups together may read: a device's cache delivers them in less time than a
+/// dispatch takes.
 const FOLDED_READS: u64 = 8 << 20;
 
 /// Whether the kernel for one row applies the call's norm itself.
@@ -114,8 +115,8 @@ pub fn folds(caps: &Caps, call: &LinearCall) -> bool {
     folded(caps, call).is_some()
 }
 
-/// The call on the norm's input, where the kernel for one row applies the norm itself. That spares a dispatch; every
-/// workgroup reads the norm's scale beside the input for it, which only pays where there are not too many.
+/// The call on the norm's input, where the kernel for one row applies the norm itself. This saves a dispatch, but every
+/// workgroup reads the norm's scale beside its input, so it pays only for few workgroups.
 fn folded(caps: &Caps, call: &LinearCall) -> Option<LinearCall> {
     let norm = call.norm?;
     let raw = LinearCall { input: norm.input, ..call.clone() };
@@ -130,7 +131,7 @@ fn folded(caps: &Caps, call: &LinearCall) -> Option<LinearCall> {
 /// The kernels for `call`, for few rows first.
 ///
 /// # Errors
-/// A call that does not fit the kernels: too many parts, a binding over 4 GiB, places that blocks cannot begin at.
+/// A call that does not fit the kernels: too many parts, a binding over 4 GiB, places at which blocks cannot begin.
 pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuError> {
     check(call)?;
     let folded = folded(caps, call);
@@ -146,7 +147,7 @@ pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuErr
     let mut all = vec![variant(1, mat_vec(caps, one, 1)), variant(8, mat_vec(caps, call, 4))];
     match cooperative_subgroup(caps, call) {
         Some(sub) => all.push(variant(u32::MAX, cooperative(caps, call, sub))),
-        // Outputs are few rows, or so many that one more kernel is not worth its compilation.
+        // Outputs are few rows, or so many that another kernel is not worth its compilation.
         None if call.rows == Rows::Output => all.push(variant(u32::MAX, mat_mat(caps, call, 64))),
         None => all.extend([(32, 32), (u32::MAX, 64)].map(|(most, tile)| variant(most, mat_mat(caps, call, tile)))),
     }
@@ -199,12 +200,12 @@ pub(super) fn check(call: &LinearCall) -> Result<(), GpuError> {
     Ok(())
 }
 
-/// Defines that all kernels have.
+/// Defines of all kernels.
 fn defines(call: &LinearCall) -> Defines {
     defines_for(call, aligned(call))
 }
 
-/// Whether all values are at multiples of four elements.
+/// Whether all values lie at multiples of four elements.
 pub(super) fn aligned(call: &LinearCall) -> bool {
     let p = call.input;
     // Heads follow one another without padding.
@@ -212,7 +213,7 @@ pub(super) fn aligned(call: &LinearCall) -> bool {
     [p.base, p.offset, p.stride, head].iter().all(|v| v.is_multiple_of(4))
 }
 
-/// As [`defines`], where the input may (`wide`) or may not be read four elements at a time.
+/// As [`defines`]; with `wide` the input may be read four elements at a time.
 pub(super) fn defines_for(call: &LinearCall, wide: bool) -> Defines {
     let mut d = Defines::new()
         .with("PARTS", if call.gated.is_some() { 1 } else { call.parts.len() })
@@ -234,8 +235,8 @@ pub(super) fn defines_for(call: &LinearCall, wide: bool) -> Defines {
     }
 }
 
-/// With a format as FORMAT and how its groups are read as KIND: floats, or bytes with or without a sign. `part` follows
-/// these names. What the format looks numbers up in comes along.
+/// Adds the format as FORMAT and the reading of its groups as KIND: floats, or bytes with or without a sign. `part` is
+/// appended to these names. The format's table is added, too.
 pub(super) fn with_format(defines: Defines, part: &str, dtype: DType) -> Defines {
     let format = dtype.format();
     let kind = match format.quants {
@@ -248,7 +249,7 @@ pub(super) fn with_format(defines: Defines, part: &str, dtype: DType) -> Defines
     defines.with(name, words.iter().map(|w| format!("{w:#010x}u")).collect::<Vec<_>>().join(", "))
 }
 
-/// The parameters of a call, where a workgroup computes `rows_each` rows of a weight; and workgroups in all.
+/// The parameters of a call whose workgroups compute `rows_each` rows of a weight each; and the number of workgroups.
 pub(super) fn words(call: &LinearCall, rows_each: u32) -> (Vec<u32>, u32) {
     let none = Place { base: NONE, offset: 0, stride: 0, rows: call.rows };
     let mut words = Vec::with_capacity(16 + 12 * MAX_PARTS);
@@ -277,7 +278,7 @@ pub(super) fn words(call: &LinearCall, rows_each: u32) -> (Vec<u32>, u32) {
     (words, groups)
 }
 
-/// A dispatch of workgroups that compute `rows_each` rows of a weight for `tokens_each` rows of the input.
+/// A dispatch whose workgroups compute `rows_each` rows of a weight for `tokens_each` rows of the input.
 fn dispatch(
     caps: &Caps,
     call: &LinearCall,
@@ -325,15 +326,15 @@ fn mat_vec(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
     dispatch(caps, call, "linear_vec", defines, VEC_WG / team * rows, tokens)
 }
 
-/// With how the inputs of weights in blocks are rounded for few rows: to bytes where those are multiplied in hardware,
-/// else to halves, else not at all.
+/// Adds the rounding of inputs of weights in blocks for few rows: to bytes where hardware multiplies them, else to
+/// halves where there are such, else none.
 pub(super) fn rounding(caps: &Caps, call: &LinearCall, defines: Defines) -> Defines {
     let blocks = call.parts.iter().any(|p| !p.dtype.is_float());
     let (bytes, halves) = (blocks && caps.int8_dot, blocks && caps.f16 && !caps.int8_dot);
     defines.flag("INT8", bytes).flag("F16", halves).flag("ROUNDED", bytes || halves)
 }
 
-/// Invocations that share rows: as many as can be without more of them idle in the last round than need be.
+/// Invocations that share rows: as many as possible without more idle ones in the last round than necessary.
 pub(super) fn team(call: &LinearCall) -> u32 {
     let float = call.parts.iter().any(|p| p.dtype.is_float());
     let pieces = if float { call.k.div_ceil(4) } else { call.k / 32 };
@@ -343,7 +344,8 @@ pub(super) fn team(call: &LinearCall) -> u32 {
     teams.into_iter().rev().find(|&t| busy(t) >= 0.9 * best).unwrap_or(8)
 }
 
-/// Two rows of W an invocation: fewer load x more often, more leave too few workgroups for the rows of keys and values.
+/// Two rows of W an invocation: with fewer, x is loaded more often; with more, the rows of keys and values give too few
+/// workgroups.
 fn lanes(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
     const WG: u32 = 32;
     const ROWS: u32 = 2;
@@ -361,7 +363,8 @@ fn lanes(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
     dispatch(caps, call, "linear_lanes", defines, WG * ROWS, tokens)
 }
 
-/// The size of subgroups, where the cooperative kernel can run: one size alone, room for its tiles, whole groups.
+/// The size of subgroups, where the cooperative kernel can run: it needs a single size, room for its tiles, and whole
+/// groups.
 fn cooperative_subgroup(caps: &Caps, call: &LinearCall) -> Option<u32> {
     let (min, max) = caps.subgroups?;
     let fits = caps.max_workgroup_memory >= 19 << 10 && 4 * max <= caps.max_invocations;
@@ -380,13 +383,13 @@ fn cooperative(caps: &Caps, call: &LinearCall, sub: u32) -> Dispatch {
     dispatch(caps, call, "linear_coop", defines, 128, 64)
 }
 
-/// An invocation an element of the output.
+/// One invocation an element of the output.
 fn transposed(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
     const WG: u32 = 64;
     dispatch(caps, call, "linear_transposed", defines(call).with("WG", WG).with("TOKENS", tokens), WG, tokens)
 }
 
-/// Staged as f16 where the device has it and no weight has more precision or range than that.
+/// Tiles are staged as f16 where the device has it and no weight has more precision or range.
 fn mat_mat(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
     let wide = call.parts.iter().any(|p| p.scales.is_some() || p.dtype.format().beyond_f16);
     let defines = defines(call).flag("F16", caps.f16 && !wide).with("TOKENS", tokens);

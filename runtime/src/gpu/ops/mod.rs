@@ -1,8 +1,8 @@
-//! One file per shader family: its parameters, the choice of a kernel by capabilities, and how large a dispatch is.
+//! One file per shader family: its parameters, the choice of a kernel by capabilities, and the size of a dispatch.
 //!
-//! What all kernels share (see `shaders/wgsl/lib/batch.wgsl`): values lie in one `arena` of f32, small f32 vectors
-//! (norm scales, biases, sinks) in `vectors`, the rows of the current step in `batch`. Parameters that stay the same
-//! from step to step are a uniform buffer of the dispatch's own; everything that changes is read from `batch`, so that
+//! All kernels share these buffers (see `shaders/wgsl/lib/batch.wgsl`): values lie in one `arena` of f32, small f32
+//! vectors (norm scales, biases, sinks) in `vectors`, the rows of the current step in `batch`. Parameters that stay the
+//! same from step to step are a uniform buffer of the dispatch's own. Everything that changes is read from `batch`, so
 //! the stream of commands does not change from token to token.
 
 pub mod attention;
@@ -17,8 +17,8 @@ pub mod select;
 use super::kernel::Kernel;
 use crate::graph::Rows;
 
-/// Where a value lies in the arena: row `r` starts at element `base + offset * rows + r * stride`, where `rows` is how
-/// many rows of its kind the step has.
+/// A value's place in the arena: row `r` starts at element `base + offset * rows + r * stride`, where `rows` is the
+/// step's number of rows of the value's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// First element of the region of its kind of rows.
@@ -41,13 +41,13 @@ impl Place {
 /// Workgroups in one dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dim {
-    /// Always as many.
+    /// The same in every step.
     Fixed(u32),
     /// The step's rows (of the dispatch's kind) divided by this, rounded up.
     RowsOver(u32),
     /// One a sequence of the step.
     Sequences,
-    /// The parts that the keys of a row are divided into, by attention of this kind: what the step's batch says.
+    /// The parts that attention of this kind divides a row's keys into: the step's batch has the number.
     Splits(u32),
     /// The entries that the step's longest sequence has in a cache divided by `over`, rounded up.
     Entries {
@@ -61,7 +61,7 @@ pub enum Dim {
 /// One call of a kernel.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
-    /// What runs.
+    /// The kernel.
     pub kernel: Kernel,
     /// Contents of the uniform binding 0.
     pub params: Vec<u8>,

@@ -5,7 +5,7 @@ use handmill_shaders::Defines;
 use super::{super::Caps, Place};
 use crate::graph::Act;
 
-/// Where a vector would begin that there is not: `NONE` in the shaders.
+/// Stands for the start of a vector that does not exist: `NONE` in the shaders.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// Builds a uniform buffer in the order of the shader's struct.
@@ -37,7 +37,7 @@ impl Params {
 pub(super) fn workgroup(caps: &Caps, work: usize, most: u32) -> u32 {
     let fits = most.min(caps.max_invocations).max(1);
     let wanted = u32::try_from(work).unwrap_or(u32::MAX / 4).min(fits).next_power_of_two().max(32);
-    // The limit itself need not be a power of two.
+    // The limit itself may be no power of two.
     wanted.min((fits + 1).next_power_of_two() / 2)
 }
 

@@ -1,5 +1,5 @@
-//! Steps with a per-sequence state as dispatches: short convolutions, the gated delta rule, and what makes ready a state
-//! that is worked on in place. All of them bind the layer's states as 4.
+//! Stages with a per-sequence state as dispatches: short convolutions, the gated delta rule, and the preparation of
+//! states that kernels change in place. All of them bind the layer's states as 4.
 
 use handmill_shaders::Defines;
 
@@ -21,7 +21,7 @@ fn dispatch(name: &'static str, defines: Defines, params: Params, grid: [Dim; 3]
     Dispatch { kernel, params: params.finish(), grid, rows: Rows::Token }
 }
 
-/// Copies or zeroes states of `elements` elements where a step does not write the slot that it reads.
+/// Copies or zeroes states of `elements` elements where a step reads another slot than it writes.
 pub fn begin(caps: &Caps, elements: usize) -> Dispatch {
     let invocations = workgroup(caps, elements, 256);
     let groups = (elements as u32).div_ceil(invocations).max(1);
@@ -30,7 +30,7 @@ pub fn begin(caps: &Caps, elements: usize) -> Dispatch {
     dispatch("state_begin", Defines::new().with("WG", invocations), params, grid)
 }
 
-/// A convolution of rows of `width` at `input`, the taps of its first channel at `weight` in the vectors.
+/// A convolution of rows of `width` at `input`; the taps of its first channel begin at `weight` in the vectors.
 pub fn short_conv(caps: &Caps, op: &ShortConvOp, width: usize, weight: u32, [input, output]: [Place; 2]) -> Dispatch {
     let invocations = workgroup(caps, width, 64);
     let grid = [Dim::Fixed((width as u32).div_ceil(invocations)), Dim::Fixed(1), Dim::Sequences];
@@ -38,7 +38,8 @@ pub fn short_conv(caps: &Caps, op: &ShortConvOp, width: usize, weight: u32, [inp
     dispatch("short_conv", Defines::new().with("WG", invocations).with("TAPS", op.taps), params, grid)
 }
 
-/// A gated delta rule over q‖k‖v, b and a, with results at the last place; `decay` and `dt_bias` are in the vectors.
+/// A gated delta rule over q‖k‖v, b and a, with results at the last place; `vectors` has the starts of `decay` and
+/// `dt_bias`.
 ///
 /// # Errors
 /// Keys too long for an invocation's memory.
@@ -49,7 +50,7 @@ pub fn gated_delta(
     [decay, dt_bias]: [u32; 2],
     places: [Place; 4],
 ) -> Result<Dispatch, GpuError> {
-    // Lanes of a CPU hold whole columns: they have memory enough, and barriers cost them dearly.
+    // Lanes of a CPU hold whole columns: they have enough memory, and barriers cost them much.
     let parts = if caps.software { 1 } else { op.k_dim.div_ceil(ROWS).next_power_of_two() };
     let columns = if caps.software { 8 } else { (caps.max_invocations as usize / parts).min(32) };
     if parts > 16 || op.k_dim > 1024 || columns == 0 {

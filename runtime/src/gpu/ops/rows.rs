@@ -1,4 +1,4 @@
-//! Row programs as dispatches: as few as their instructions can be gathered into.
+//! Row programs as dispatches: as few as the instructions allow.
 
 use std::ops::Range;
 
@@ -17,16 +17,16 @@ use crate::{
     },
 };
 
-/// A dispatch with what it wants bound behind binding 3.
+/// A dispatch with its further bindings.
 #[derive(Clone, Debug)]
 pub struct RowDispatch {
-    /// What runs.
+    /// The dispatch.
     pub dispatch: Dispatch,
-    /// What more it reads.
+    /// The bindings behind binding 3.
     pub extra: Extra,
 }
 
-/// What a row dispatch reads besides values and vectors.
+/// Bindings of a row dispatch beside values and vectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extra {
     /// Nothing.
@@ -47,7 +47,7 @@ pub enum Extra {
 /// Rows of a table that one binding shows, and the byte in the binding where the first of them begins.
 pub type TableWindow = (Range<u32>, u64);
 
-/// Where values and vectors lie.
+/// Places of values and vectors.
 pub struct Places<'a> {
     /// The place of a value or temp. A temp's is its store's, or scratch that no other value of the program overlaps.
     pub place: &'a dyn Fn(Src) -> Place,
@@ -57,8 +57,9 @@ pub struct Places<'a> {
     pub table: &'a dyn Fn(WeightId) -> Result<Vec<TableWindow>, GpuError>,
 }
 
-/// The dispatches of `program`, in order. `result` is the source that the step's linear reads, if any: its temp is
-/// written, too. Temps that nothing reads from memory have no dispatch of their own, and their places are not asked for.
+/// The dispatches of `program`, in order. `result` is the source that the stage's linear reads, if any: its temp is
+/// written, too. Temps that nothing reads from memory have no dispatch of their own, and their places are never asked
+/// for.
 ///
 /// # Errors
 /// A table row that no binding can hold.
@@ -86,25 +87,25 @@ struct Lowering<'a> {
     places: &'a Places<'a>,
 }
 
-/// What a row is read from, and its factor.
+/// The source of a row, and its factor.
 #[derive(Clone, Copy)]
 struct Operand {
     src: Src,
     factor: f32,
 }
 
-/// What the elementwise kernel does with a row.
+/// The elementwise kernel's work on a row.
 #[derive(Clone, Copy)]
 enum Form {
     /// Its factor.
     Scale,
-    /// Adds another.
+    /// Adds another row.
     Add(Operand),
-    /// Multiplies by another, which is so many times as narrow.
+    /// Multiplies by another row, which is narrower by this factor.
     Mul(Src, usize),
     /// Bounds it.
     Softcap(f32),
-    /// A factor by position.
+    /// Multiplies by a factor that depends on the position.
     Position(PositionScale),
 }
 
@@ -113,7 +114,7 @@ struct NormParts<'a> {
     a: Operand,
     pre: Option<&'a NormOp>,
     b: Option<Operand>,
-    /// The instruction whose result is the value before the last norm, where it is kept.
+    /// The instruction whose result is the input of the last norm, where that is kept.
     keep: Option<usize>,
     /// The last norm, and its instruction.
     post: Option<(&'a NormOp, usize)>,
@@ -121,7 +122,7 @@ struct NormParts<'a> {
 }
 
 impl Lowering<'_> {
-    /// Makes one dispatch (for a table, perhaps several) of the instructions from `i` on; returns the next one to do.
+    /// Makes one dispatch (for a table, perhaps several) of the instructions from `i` on; returns the next instruction.
     fn gather(&self, i: usize, out: &mut Vec<RowDispatch>) -> Result<usize, GpuError> {
         let instr = &self.program.instrs[i];
         if self.folds(i) {
@@ -132,7 +133,7 @@ impl Lowering<'_> {
         let width = instr.width;
         match &instr.op {
             RowOp::Norm { src, norm } => {
-                // The norm, an add that alone reads it, a norm of the sum.
+                // The norm, an add that is its only reader, and a norm of the sum.
                 if norm.group == width
                     && self.private(i)
                     && let Some(RowOp::Add { a, b }) = next(i + 1)
@@ -191,7 +192,7 @@ impl Lowering<'_> {
         Ok(i + 1)
     }
 
-    /// The add at `at`, and a norm of its result right behind it.
+    /// The add at `at`, with the norm of its result where that follows at once.
     fn sum<'p>(&'p self, at: usize, a: Operand, pre: Option<&'p NormOp>, b: Operand) -> (NormParts<'p>, usize) {
         let width = self.program.instrs[at].width;
         let mut parts = NormParts { a, pre, b: Some(b), keep: Some(at), post: None, width };
@@ -206,7 +207,7 @@ impl Lowering<'_> {
         (parts, at + 1)
     }
 
-    /// How often a temp is read, by the linear included.
+    /// Number of reads of a temp, the linear's included.
     fn uses(&self, t: usize) -> usize {
         let temp = Src::Temp(t as u16);
         let reads = self.program.instrs.iter().flat_map(|i| i.op.srcs()).flatten().filter(|s| *s == temp).count();
@@ -218,7 +219,7 @@ impl Lowering<'_> {
         self.program.instrs[t].store.is_none() && self.uses(t) == 1 && self.result != Some(Src::Temp(t as u16))
     }
 
-    /// Whether the instruction disappears in those that read it.
+    /// Whether the instruction disappears into its readers.
     fn folds(&self, t: usize) -> bool {
         let instr = &self.program.instrs[t];
         if instr.store.is_some() || self.result == Some(Src::Temp(t as u16)) {
@@ -232,12 +233,12 @@ impl Lowering<'_> {
                 .iter()
                 .filter(|i| i.op.srcs().contains(&Some(Src::Temp(t as u16))))
                 .all(|i| matches!(i.op, RowOp::Add { .. } | RowOp::Scale { .. })),
-            // What nobody reads need not be computed.
+            // Nothing reads it, so it is not computed.
             _ => self.uses(t) == 0,
         }
     }
 
-    /// Where a source's row is really read, through the instructions that fold.
+    /// The row that a source reads from memory in the end, through the instructions that fold.
     fn operand(&self, src: Src) -> Operand {
         match src {
             Src::Temp(t) if self.folds(t as usize) => match self.program.instrs[t as usize].op {
@@ -362,7 +363,7 @@ impl Lowering<'_> {
         RowDispatch { dispatch: self.dispatch("gated_act", defines, params, grid, &[]), extra: Extra::None }
     }
 
-    /// Groups of `lens[0]` elements out of the periods of one row, then of `lens[1]` (which may be none) of another.
+    /// Groups of `lens[0]` elements from the periods of one row, then of `lens[1]` (possibly 0) of another.
     fn columns(&self, i: usize, srcs: [Src; 2], lens: [usize; 2], [period, offset]: [usize; 2]) -> RowDispatch {
         let [a, b] = srcs.map(|s| self.place(self.operand(s).src));
         let result = self.target(i);
@@ -376,7 +377,8 @@ impl Lowering<'_> {
         RowDispatch { dispatch: self.dispatch("columns", defines, params, grid, &[]), extra: Extra::None }
     }
 
-    /// For kernels with an invocation an E, for which `lengths` must be whole E's, too: whether by fours, E's of a row, the size of a workgroup, and the grid.
+    /// For kernels with one invocation an element or four; `lengths` must be multiples of four for the latter. Returns
+    /// whether it is by fours, the units of a row, the defines, and the grid.
     fn flat(&self, i: usize, places: &[&Place], lengths: &[u32]) -> (bool, u32, Defines, [Dim; 3]) {
         let width = self.program.instrs[i].width;
         let wide = by_fours(width, places, lengths);
@@ -387,7 +389,7 @@ impl Lowering<'_> {
     }
 
     fn route(&self, i: usize, src: Src, route: &RouteOp) -> Result<RowDispatch, GpuError> {
-        // Scores, and what experts are chosen by, lie in workgroup memory beside some smaller things.
+        // Scores, with and without bias, lie in workgroup memory beside some smaller data.
         let most = (self.caps.max_workgroup_memory as usize / 4).saturating_sub(1024) / 2;
         if route.n_experts > most {
             let why = format!("{} experts; the kernel has room for {most}", route.n_experts);
@@ -525,7 +527,7 @@ impl Lowering<'_> {
     }
 }
 
-/// As `norm.wgsl` tells norms apart.
+/// The code of a norm in `norm.wgsl`.
 fn norm_code(kind: NormKind) -> u32 {
     match kind {
         NormKind::Rms => 0,

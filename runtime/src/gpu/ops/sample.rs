@@ -1,4 +1,4 @@
-//! Choosing tokens on the device, so that the next step can begin before the host has seen them.
+//! Choice of tokens on the device, so that the next step can begin before the host has seen them.
 
 use handmill_shaders::Defines;
 
@@ -11,21 +11,21 @@ use crate::{
     graph::Rows,
 };
 
-/// Logits of a chunk. Fewer would give more chunks than save work, more would save less of the row.
+/// Logits of a chunk. Smaller chunks are too many to save work; larger ones rule out less of the row.
 const CHUNK: u32 = 1024;
 
-/// How the token of one output row is chosen: the host sampler's steps, without penalties and biases.
+/// The rule by which the token of one output row is chosen: the host sampler's, without penalties and biases.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
     /// Divides the logits; 0 takes the largest.
     pub temperature: f32,
     /// Keep the likeliest; 0 keeps all.
     pub top_k: u32,
-    /// Keep the fewest tokens that together reach this probability, of those that `top_k` left.
+    /// Keep the fewest tokens that together reach this probability, out of those that `top_k` left.
     pub top_p: f32,
-    /// Keep tokens at least this times as likely as the likeliest.
+    /// Keep tokens whose probability is at least this share of the likeliest one's.
     pub min_p: f32,
-    /// With the row's position it decides the draw.
+    /// Decides the draw, together with the row's position.
     pub seed: u64,
     /// The row of the `tokens` buffer that gets the token.
     pub token_row: Option<u32>,
@@ -55,9 +55,9 @@ impl Choice {
 /// The two dispatches that choose a token for every output row.
 #[derive(Clone, Debug)]
 pub struct SampleDispatches {
-    /// First. Binding 4: `chunks`.
+    /// The first dispatch. Binding 4: `chunks`.
     pub chunks: Dispatch,
-    /// Then. Bindings 4 to 7: `chunks`, `samplers` (a [`Choice`] an output row), `tokens`, `chosen`.
+    /// The second. Bindings 4 to 7: `chunks`, `samplers` (a [`Choice`] an output row), `tokens`, `chosen`.
     pub choose: Dispatch,
 }
 

@@ -1,5 +1,5 @@
-//! Caches that other things than attention's own heads write and read: rows into pages, the choice of keys, blocks of
-//! tokens pooled into one row.
+//! Kernels that write and read caches beside attention's heads: rows into pages, the choice of keys, blocks of tokens
+//! pooled into one row.
 
 use handmill_shaders::Defines;
 
@@ -13,20 +13,20 @@ use crate::{
     step::KvType,
 };
 
-/// Turns of loops that an invocation may make: llvmpipe ends its loops, without a word, at 65535.
+/// Loop turns that an invocation may make: llvmpipe silently ends its loops at 65535.
 const TURNS: usize = 60_000;
 
 /// Index heads whose queries lie in workgroup memory together.
 const HEADS: usize = 16;
 
-/// A cache whose rows kernels write, and where they find it.
+/// A cache whose rows kernels write, and its place.
 #[derive(Clone, Copy, Debug)]
 pub struct CachedRows {
-    /// What it is like.
+    /// Geometry of the cache.
     pub spec: CacheSpec,
     /// Its group in the batch's sequence records.
     pub group: u32,
-    /// How elements are stored.
+    /// Element type of keys and values.
     pub kv: KvType,
 }
 
@@ -38,7 +38,7 @@ pub struct SelectDispatches {
     pub write: Dispatch,
     /// Scores of all keys.
     pub scores: Dispatch,
-    /// The best of them.
+    /// The best keys.
     pub keys: Dispatch,
 }
 
@@ -78,7 +78,7 @@ pub fn scores_len(rows: usize, longest: usize, every: usize) -> usize {
 /// The dispatches of a choice of keys, from index queries, index keys and the heads' weights at `inputs`.
 ///
 /// # Errors
-/// Heads that four does not divide, or too long.
+/// A head size that is not a multiple of four, or that is too long.
 pub fn choice(
     caps: &Caps,
     name: &str,
@@ -106,7 +106,8 @@ pub fn choice(
         cache.defines().with("WG", invocations).with("D4", dim / 4).with("HEADS", heads).flag("SOLO", caps.software);
     let grid = [Dim::Entries { every, over: invocations }, Dim::RowsOver(1), Dim::Fixed(1)];
     let scores = dispatch("select_scores", defines, params, grid, &[Access::ReadWrite, Access::Read]);
-    // As many as there may be: a row has one workgroup. What a CPU's lanes have in common costs them as much.
+    // As many as possible, because a row has one workgroup. On a CPU's lanes, work that is common to all costs each of
+    // them, so fewer.
     let invocations = workgroup(caps, 1024, if caps.software { 256 } else { 1024 });
     let defines = Defines::new().with("WG", invocations).with("SPAN", invocations.min(32));
     let params = Params::default().place(&output).u(&[k, every]);
@@ -122,7 +123,7 @@ pub fn choice(
 /// `bias` is the first element of the bias in the vectors.
 ///
 /// # Errors
-/// Rows that four does not divide, or blocks that are too long.
+/// A row length that is not a multiple of four, or blocks that are too long.
 pub fn pool(
     caps: &Caps,
     name: &str,

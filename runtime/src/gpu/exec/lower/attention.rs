@@ -14,40 +14,40 @@ use crate::{
 };
 
 impl Lowering<'_> {
-    pub(super) fn attention(&mut self, name: &str, step: &AttentionStage) -> Result<StageDraft, GpuError> {
-        let op = &step.op;
+    pub(super) fn attention(&mut self, name: &str, stage: &AttentionStage) -> Result<StageDraft, GpuError> {
+        let op = &stage.op;
         let parts = kinds::number(&self.kinds, self.book, op);
-        let blocks = op.blocks.zip(step.blocks).map(|(cache, keys)| BlockPlaces {
+        let blocks = op.blocks.zip(stage.blocks).map(|(cache, keys)| BlockPlaces {
             keys: self.value(keys),
             group: self.book.place(cache).0 as u32,
             every: self.plan.graph.caches()[cache.0 as usize].every,
         });
         let places = AttentionPlaces {
-            inputs: step.inputs.map(|v| self.value(v)),
-            output: self.value(step.output),
+            inputs: stage.inputs.map(|v| self.value(v)),
+            output: self.value(stage.output),
             cache_group: self.book.place(op.cache).0 as u32,
             parts: parts as u32,
             blocks,
-            chosen: step.selected.map(|v| self.value(v)),
+            chosen: stage.selected.map(|v| self.value(v)),
             kv: self.book.kv_type(),
             vector: &|id| self.vector_at[id.0 as usize],
         };
-        let made = attention::dispatches(self.gpu.caps(), &self.plan.graph, name, step, &places)?;
+        let made = attention::dispatches(self.gpu.caps(), &self.plan.graph, name, stage, &places)?;
         let own = Source::Kv(op.cache.0 as usize);
-        // Only what there are blocks for binds the last of them.
+        // Only kernels that attend to blocks bind the blocks' pages.
         let of_blocks = op.blocks.map_or(own, |cache| Source::Kv(cache.0 as usize));
         let sources = [Source::Rope, own, Source::Partials, of_blocks];
         let mut before = vec![self.draft(made.heads, &sources)];
         before.extend(made.blocks.map(|write| self.draft(write, &[of_blocks])));
         let mut variants = Vec::new();
         if let Some(prompt) = made.prompt {
-            // As long as all that are seen are chosen, it does not matter that they are.
+            // Up to that many tokens all visible keys are chosen, so the choice makes no difference.
             variants.push((When::Prompt(op.selected), vec![self.draft(prompt, &sources)]));
         }
         let split = vec![self.draft(made.split, &sources), self.draft(made.merge, &sources)];
         variants.push((When::Split(parts), split));
         variants.push((When::Always, vec![self.draft(made.single, &sources)]));
-        // Where there are blocks, every token counts as one: too many, which makes submits shorter than need be.
+        // With blocks every token counts as a key. That is too many, and makes submits shorter than they need be.
         let keys =
             if op.blocks.is_some() { None } else { [op.selected, op.window, op.chunk].into_iter().flatten().min() };
         let flops = Flops { per_row: 0, per_key: 2 * (op.n_heads * (op.head_dim + op.v_dim)) as u64, keys };

@@ -1,4 +1,4 @@
-//! What a stage of the plan runs, by the shape of the step.
+//! The calls of a stage of the plan, by the shape of the step.
 
 use super::super::{Call, shape::Shape};
 use crate::graph::{Act, Rows, ValueId};
@@ -8,13 +8,13 @@ pub(in super::super) struct StageCalls {
     /// The rows that choose the variant.
     pub rows: Rows,
     pub flops: Flops,
-    /// Set where the step's kernel applies the gated activation of its two outputs.
+    /// Set where the stage's kernel applies the gated activation of its two outputs.
     pub gated: Option<Act>,
     /// Set where the kernel makes this sum of its output and another value, and does not write the output.
     pub sum: Option<ValueId>,
-    /// For any number of rows.
+    /// Calls for any number of rows.
     pub(super) before: Vec<Call>,
-    /// Then the first of these that suits.
+    /// The first variant that suits runs after them.
     pub(super) variants: Vec<(When, Vec<Call>)>,
 }
 
@@ -34,19 +34,19 @@ impl Flops {
         Self { per_row, ..Self::default() }
     }
 
-    /// Those of `rows` rows of sequences of up to `longest` tokens.
+    /// Operations of `rows` rows of sequences of up to `longest` tokens.
     pub fn of(&self, rows: usize, longest: usize) -> u64 {
         let keys = self.keys.unwrap_or(usize::MAX).min(longest) as u64;
         rows as u64 * (self.per_row + self.per_key * keys)
     }
 }
 
-/// What a variant of a step's calls is for.
+/// The steps that a variant of a stage's calls is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     /// At most so many rows.
     RowsUpTo(u32),
-    /// Sequences of many new tokens; where it says how many, of no more than so many tokens in all.
+    /// Sequences of many new tokens; with a number, only where all sequences have at most so many tokens.
     Prompt(Option<usize>),
     /// The keys of this kind of attention are divided into parts.
     Split(usize),

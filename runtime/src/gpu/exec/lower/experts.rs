@@ -1,4 +1,4 @@
-//! Experts steps: where each expert's weights are bound.
+//! Experts stages: the bindings of each expert's weights.
 
 use std::ops::Range;
 
@@ -27,15 +27,15 @@ struct Shown {
 }
 
 impl Lowering<'_> {
-    pub(super) fn experts(&mut self, step: &ExpertStage) -> Result<StageDraft, GpuError> {
-        let rows = step.prologue.rows;
-        let before = self.program(&step.prologue, Some(step.input))?;
-        let input = self.source(&step.prologue, step.input);
-        let route = self.source(&step.prologue, step.route);
+    pub(super) fn experts(&mut self, stage: &ExpertStage) -> Result<StageDraft, GpuError> {
+        let rows = stage.prologue.rows;
+        let before = self.program(&stage.prologue, Some(stage.input))?;
+        let input = self.source(&stage.prologue, stage.input);
+        let route = self.source(&stage.prologue, stage.route);
         let (mut few, mut many): (Vec<Draft>, Vec<Draft>) = (Vec::new(), Vec::new());
         let mut sorted = false;
-        for part in &step.parts {
-            for shown in self.expert_bindings(step, part)? {
+        for part in &stage.parts {
+            for shown in self.expert_bindings(stage, part)? {
                 let tensor = self.plan.graph.weight(part.op.experts[0]);
                 let (dtype, row_bytes) = device_format(tensor);
                 let linear = LinearPart {
@@ -48,7 +48,7 @@ impl Lowering<'_> {
                     row_bytes,
                     scales: self.expert_scales(part, shown.rows.start)?,
                 };
-                let k = step.k as u32;
+                let k = stage.k as u32;
                 let call = ExpertCall {
                     linear: LinearCall {
                         norm: None,
@@ -61,8 +61,8 @@ impl Lowering<'_> {
                         heads: None,
                     },
                     route,
-                    slots: step.slots as u32,
-                    per_slot: step.per_slot,
+                    slots: stage.slots as u32,
+                    per_slot: stage.per_slot,
                     out: part.out as u32,
                     scaled: part.op.scaled,
                     input_major: part.op.input_major,
@@ -78,13 +78,13 @@ impl Lowering<'_> {
             }
         }
         let variants = if sorted {
-            let value = match step.route {
+            let value = match stage.route {
                 Src::Value(v) => Some(v),
-                Src::Temp(t) => step.prologue.instrs[usize::from(t)].store,
+                Src::Temp(t) => stage.prologue.instrs[usize::from(t)].store,
             };
-            // The experts before may have had the same route.
+            // The experts before may have had the same route, whose pairs are then still there.
             if value.is_none() || self.sorted != value {
-                let sort = experts::sort(&self.linear_caps, route, step.slots as u32, step.n_experts, rows)?;
+                let sort = experts::sort(&self.linear_caps, route, stage.slots as u32, stage.n_experts, rows)?;
                 let sort = self.draft(sort, &[Source::Pairs]);
                 many.insert(0, sort);
                 self.sorted = value;
@@ -93,12 +93,12 @@ impl Lowering<'_> {
         } else {
             vec![(When::Always, few)]
         };
-        let flops = |part: &ExpertPart| 2 * (step.slots * part.out * step.k) as u64;
-        let flops = Flops::per_row(step.parts.iter().map(flops).sum());
+        let flops = |part: &ExpertPart| 2 * (stage.slots * part.out * stage.k) as u64;
+        let flops = Flops::per_row(stage.parts.iter().map(flops).sum());
         Ok(StageDraft { variants, ..StageDraft::of(rows, flops, before) })
     }
 
-    /// f32 scales of a part's experts, which lie equally far apart among the vectors.
+    /// f32 scales of a part's experts, which lie at equal distances among the vectors.
     fn expert_scales(&self, part: &ExpertPart, first: u32) -> Result<Option<PartScales>, GpuError> {
         let experts = &part.op.experts;
         let first_of = |e: usize| self.scales(experts[e], first);
@@ -116,8 +116,9 @@ impl Lowering<'_> {
         Ok(Some(PartScales { each, ..scales }))
     }
 
-    /// The experts of a part by the bindings that show them: cut by rows where no binding holds one.
-    fn expert_bindings(&self, step: &ExpertStage, part: &ExpertPart) -> Result<Vec<Shown>, GpuError> {
+    /// The experts of a part by the bindings that show them; experts are cut by rows where no binding holds a whole
+    /// one.
+    fn expert_bindings(&self, stage: &ExpertStage, part: &ExpertPart) -> Result<Vec<Shown>, GpuError> {
         let graph = &self.plan.graph;
         let unsupported = |e: usize, why: String| GpuError::Unsupported {
             op: "expert_linear",
@@ -128,12 +129,12 @@ impl Lowering<'_> {
         let align = self.gpu.caps().storage_alignment;
         let most = self.gpu.caps().max_binding.min(u64::from(u32::MAX)) / align * align;
         // Columns cannot be cut: a row has all of them.
-        let all = if part.op.input_major { step.k as u64 } else { part.out as u64 };
+        let all = if part.op.input_major { stage.k as u64 } else { part.out as u64 };
         let per = (most - align).checked_div(row_bytes).unwrap_or(all).min(all);
         if per == 0 || part.op.input_major && per < all {
             return Err(unsupported(0, format!("a matrix of {} bytes is longer than a binding", all * row_bytes)));
         }
-        // Experts are of one shape, so all are cut where the first one is.
+        // Experts are of one shape, so all are cut at the same rows as the first.
         let cuts = self.weights.places(part.op.experts[0]).iter().map(|p| p.rows.start as u64..p.rows.end as u64);
         let cuts =
             cuts.flat_map(|c| (c.start..c.end).step_by(per as usize).map(move |first| first..c.end.min(first + per)));
@@ -144,7 +145,7 @@ impl Lowering<'_> {
         let mut shown = Vec::new();
         for rows in cuts {
             let len = (rows.end - rows.start) * row_bytes;
-            // As many experts at once as lie side by side in one binding.
+            // As many experts at once as are adjacent in one binding.
             let mut windows: Vec<(usize, u64, u64, Vec<Option<u64>>)> = Vec::new();
             for (e, id) in part.op.experts.iter().enumerate() {
                 let holds = |p: &&WeightPlace| p.rows.start as u64 <= rows.start && rows.end <= p.rows.end as u64;

@@ -1,4 +1,4 @@
-//! How large the arena is.
+//! The size of the arena.
 
 use crate::{
     gpu::{
@@ -10,12 +10,12 @@ use crate::{
     step::PAGE_TOKENS,
 };
 
-/// The elements that a row of each kind takes, with the scratch of the step that needs most, and how many token rows
-/// leave room in one binding for an output row at least.
+/// The elements that a row of each kind takes, with the scratch of the stage that needs most, and the most token rows
+/// that leave room in one binding for at least one output row.
 pub(in super::super) fn lay_out(gpu: &Gpu, plan: &Plan, options: &GpuBackendOptions) -> Result<ArenaLayout, GpuError> {
     let mut scratch = [0, 0];
-    for step in plan.stages.iter().filter(|s| s.device == Device::Gpu) {
-        let Some(program) = step.kind.program() else { continue };
+    for stage in plan.stages.iter().filter(|s| s.device == Device::Gpu) {
+        let Some(program) = stage.kind.program() else { continue };
         let kind = &mut scratch[usize::from(program.rows == Rows::Output)];
         *kind = (*kind).max(program.scratch_len());
     }
@@ -25,9 +25,9 @@ pub(in super::super) fn lay_out(gpu: &Gpu, plan: &Plan, options: &GpuBackendOpti
         max_tokens: options.max_step_tokens.max(1),
         pair_words: 0,
     };
-    // Room for some output rows beside the tokens: perplexity wants many, everything else one a sequence.
+    // Room for some output rows beside the tokens: perplexity wants many, all others one a sequence.
     let most = gpu.caps().max_binding;
-    // A sequence may also fill the pages that others would lose to rounding.
+    // A single sequence may also fill the pages that are kept for other sequences.
     let longest = options.max_cached_tokens + 8 * PAGE_TOKENS;
     let too_many =
         |layout: &ArenaLayout| layout.bytes(8) > most || scores_bytes(plan, layout.max_tokens, longest) > most;
@@ -51,8 +51,8 @@ pub(in super::super) fn lay_out(gpu: &Gpu, plan: &Plan, options: &GpuBackendOpti
     Ok(layout)
 }
 
-/// Bytes of the scores that keys are chosen by, for `rows` rows and a longest sequence of `longest` tokens: none as long as
-/// all are chosen.
+/// Bytes of the scores by which keys are chosen, for `rows` rows and a longest sequence of `longest` tokens: none while
+/// all keys are chosen.
 pub(in super::super) fn scores_bytes(plan: &Plan, rows: usize, longest: usize) -> u64 {
     let words = |kind: &StageKind| match kind {
         StageKind::Select(s) => {
@@ -61,6 +61,6 @@ pub(in super::super) fn scores_bytes(plan: &Plan, rows: usize, longest: usize) -
         }
         _ => 0,
     };
-    let steps = plan.stages.iter().filter(|s| s.device == Device::Gpu);
-    4 * steps.map(|s| words(&s.kind)).max().unwrap_or(0) as u64
+    let stages = plan.stages.iter().filter(|s| s.device == Device::Gpu);
+    4 * stages.map(|s| words(&s.kind)).max().unwrap_or(0) as u64
 }

@@ -1,4 +1,4 @@
-//! Linears: how their weights are bound, and gated activations that their kernels apply.
+//! Linears: the bindings of their weights, and gated activations that their kernels apply.
 
 use super::{
     Draft, Lowering, StageDraft,
@@ -18,37 +18,37 @@ use crate::{
 };
 
 impl Lowering<'_> {
-    /// A linear step's calls. `gated` says that they apply the activation behind it; `sum`, that they make the sum behind
-    /// it, and write nothing else.
+    /// A linear stage's calls. With `gated` they apply the activation that follows; with `sum` they make the sum that
+    /// follows, and write only the sum.
     pub(super) fn linear(
         &mut self,
-        step: &LinearStage,
+        stage: &LinearStage,
         gated: Option<Act>,
         sum: Option<ResidualSum>,
     ) -> Result<StageDraft, GpuError> {
-        let rows = step.prologue.rows;
-        let prologue = self.program(&step.prologue, Some(step.input))?;
-        let input = self.source(&step.prologue, step.input);
-        let norm = self.input_norm(step);
+        let rows = stage.prologue.rows;
+        let prologue = self.program(&stage.prologue, Some(stage.input))?;
+        let input = self.source(&stage.prologue, stage.input);
+        let norm = self.input_norm(stage);
         let mut variants: Vec<(When, Vec<Draft>)> = Vec::new();
-        let bound = match &step.heads {
-            Some(heads) => vec![self.heads_binding(step, heads)?],
-            None => self.bindings_of(step)?,
+        let bound = match &stage.heads {
+            Some(heads) => vec![self.heads_binding(stage, heads)?],
+            None => self.bindings_of(stage)?,
         };
         let mut calls = Vec::new();
         let residual = sum.map(|s| self.value(s.added));
         for (source, mut parts) in bound {
-            // One part, or rows of it.
+            // The binding shows the only part, or rows of it.
             parts.iter_mut().zip(sum).for_each(|(part, s)| part.out = self.value(s.sum));
-            let heads = step.heads.map(|h| HeadCall {
+            let heads = stage.heads.map(|h| HeadCall {
                 heads: h.heads as u32,
                 bytes: (h.period * self.plan.graph.weight(h.weight).row_bytes()) as u64,
                 transposed: h.transposed,
             });
-            let k = step.k as u32;
+            let k = stage.k as u32;
             calls.push((source, LinearCall { input, k, parts, rows, residual, gated, norm, heads }));
         }
-        // The norm is made for all of them, or for none.
+        // The norm is folded into all calls, or into none.
         let folds = calls.iter().all(|(_, call)| linear::folds(&self.linear_caps, call));
         for (source, call) in calls {
             let call = LinearCall { norm: norm.filter(|_| folds), ..call };
@@ -65,43 +65,43 @@ impl Lowering<'_> {
             }
         }
         let before = if folds { Vec::new() } else { prologue };
-        let weights = step.parts.iter().map(|p| self.plan.graph.weight(p.weight));
-        let flops = Flops::per_row(match &step.heads {
+        let weights = stage.parts.iter().map(|p| self.plan.graph.weight(p.weight));
+        let flops = Flops::per_row(match &stage.heads {
             Some(h) => 2 * (h.heads * h.input * h.output) as u64,
             None => weights.map(|w| 2 * (w.rows() * w.row_len()) as u64).sum(),
         });
         Ok(StageDraft { rows, flops, gated, sum, before, variants })
     }
 
-    /// The sum behind step `i` that its kernel can make, where one dispatch after the other has the only part, or rows of
-    /// it: the kernels add to their first part alone.
-    pub(super) fn sum_with_next(&self, i: usize, step: &LinearStage) -> Result<Option<ResidualSum>, GpuError> {
+    /// The sum behind stage `i` that its kernel can make. Kernels add to their first part alone, so each dispatch must
+    /// have a single part: the stage's only one, or rows of it.
+    pub(super) fn sum_with_next(&self, i: usize, stage: &LinearStage) -> Result<Option<ResidualSum>, GpuError> {
         let next = self.plan.stages.get(i + 1).filter(|s| s.device == Device::Gpu);
         let Some(sum) = self.sums[i].filter(|_| next.is_some()) else { return Ok(None) };
-        let single = self.bindings_of(step)?.iter().all(|(_, parts)| parts.len() == 1);
+        let single = self.bindings_of(stage)?.iter().all(|(_, parts)| parts.len() == 1);
         Ok(single.then_some(sum))
     }
 
-    /// The norm that makes the input, where the prologue is nothing else.
-    fn input_norm(&self, step: &LinearStage) -> Option<InputNorm> {
-        let [RowInstr { op: RowOp::Norm { src, norm }, store: None, .. }] = &step.prologue.instrs[..] else {
+    /// The norm that makes the input, where the prologue has no other instruction.
+    fn input_norm(&self, stage: &LinearStage) -> Option<InputNorm> {
+        let [RowInstr { op: RowOp::Norm { src, norm }, store: None, .. }] = &stage.prologue.instrs[..] else {
             return None;
         };
         let scale = self.vector_at[norm.weight?.0 as usize];
-        let plain = norm.kind == NormKind::Rms && norm.bias.is_none() && norm.group == step.k;
-        (plain && step.input == Src::Temp(0)).then(|| InputNorm {
-            input: self.source(&step.prologue, *src),
+        let plain = norm.kind == NormKind::Rms && norm.bias.is_none() && norm.group == stage.k;
+        (plain && stage.input == Src::Temp(0)).then(|| InputNorm {
+            input: self.source(&stage.prologue, *src),
             scale,
             offset: norm.weight_offset,
             eps: norm.eps,
         })
     }
 
-    /// The gated activation that step `i`'s kernel can apply to its two outputs, and the place of the first of them,
-    /// where the result goes: where the next step begins with it, nothing else reads them, and one binding shows both
-    /// weights.
-    pub(super) fn gated_with_next(&self, i: usize, step: &LinearStage) -> Result<Option<(Act, ValueId)>, GpuError> {
-        let [a, b] = &step.parts[..] else { return Ok(None) };
+    /// The gated activation that stage `i`'s kernel can apply to its two outputs, and the first of them, whose place
+    /// gets the result. The next stage must begin with it, nothing else may read the outputs, and one binding must show
+    /// both weights.
+    pub(super) fn gated_with_next(&self, i: usize, stage: &LinearStage) -> Result<Option<(Act, ValueId)>, GpuError> {
+        let [a, b] = &stage.parts[..] else { return Ok(None) };
         let next = self.plan.stages.get(i + 1).filter(|s| s.device == Device::Gpu);
         let Some(StageKind::Linear(next)) = next.map(|s| &s.kind) else { return Ok(None) };
         let first = next.prologue.instrs.first();
@@ -111,16 +111,16 @@ impl Lowering<'_> {
         let fits = *gate == Src::Value(a.output)
             && *up == Src::Value(b.output)
             && readers(a.output).chain(readers(b.output)).count() == 2
-            && next.prologue.rows == step.prologue.rows;
+            && next.prologue.rows == stage.prologue.rows;
         if !fits {
             return Ok(None);
         }
-        let groups = self.bindings_of(step)?;
+        let groups = self.bindings_of(stage)?;
         let whole = groups.len() == 1 && groups[0].1.len() == 2 && groups[0].1[0].rows == groups[0].1[1].rows;
         Ok(whole.then_some((*act, a.output)))
     }
 
-    /// The scales of rows `first..` of a weight, which lie where a vector would.
+    /// The scales of rows `first..` of a weight, which lie among the vectors.
     pub(super) fn scales(&self, id: WeightId, first: u32) -> Option<PartScales> {
         let tensor = self.plan.graph.weight(id);
         let s = tensor.scales().filter(|s| s.dtype == ScaleType::F32)?;
@@ -130,7 +130,7 @@ impl Lowering<'_> {
     }
 
     /// The binding that shows all matrices of a head linear, and the first of them.
-    fn heads_binding(&self, step: &LinearStage, h: &HeadLinearOp) -> Result<(Source, Vec<LinearPart>), GpuError> {
+    fn heads_binding(&self, stage: &LinearStage, h: &HeadLinearOp) -> Result<(Source, Vec<LinearPart>), GpuError> {
         let tensor = self.plan.graph.weight(h.weight);
         let windows = self.windows(h.weight, 0..tensor.rows() as u32)?;
         let [window] = &windows[..] else {
@@ -142,7 +142,7 @@ impl Lowering<'_> {
         let part = LinearPart {
             dtype: tensor.dtype(),
             rows: h.output as u32,
-            out: self.value(step.parts[0].output),
+            out: self.value(stage.parts[0].output),
             out_first: 0,
             bias: None,
             weight_byte: window.byte + h.first as u64 * row_bytes,
@@ -152,11 +152,11 @@ impl Lowering<'_> {
         Ok((window.source, vec![part]))
     }
 
-    /// The parts of a step by the binding that shows their weights: as few as possible, parts cut by rows where no
-    /// binding holds them.
-    fn bindings_of(&self, step: &LinearStage) -> Result<Vec<(Source, Vec<LinearPart>)>, GpuError> {
+    /// The parts of a stage by the binding that shows their weights. There are as few groups as possible; parts are cut
+    /// by rows where no binding holds them.
+    fn bindings_of(&self, stage: &LinearStage) -> Result<Vec<(Source, Vec<LinearPart>)>, GpuError> {
         let mut windows = Vec::new();
-        for part in &step.parts {
+        for part in &stage.parts {
             let tensor = self.plan.graph.weight(part.weight);
             for window in self.windows(part.weight, 0..tensor.rows() as u32)? {
                 windows.push((part, window));

@@ -59,14 +59,14 @@ impl StageDraft {
     }
 }
 
-/// All that must be known before memory is allocated.
+/// All facts that must be known before memory is allocated.
 pub(super) struct Lowering<'a> {
     plan: &'a Plan,
     gpu: &'a Gpu,
     weights: &'a GpuWeights,
     book: &'a PageBook,
     pub kinds: Vec<AttentionKind>,
-    /// What linears may use: who wants keys and values in f32 wants no factors in f16 or int8 either.
+    /// The capabilities that linears may use. Where keys and values are f32, factors may be neither f16 nor int8.
     linear_caps: Caps,
     pub layout: ArenaLayout,
     /// Uniform parameters of all calls.
@@ -75,10 +75,10 @@ pub(super) struct Lowering<'a> {
     pub vectors: Vec<f32>,
     /// First element in `vectors`, by weight.
     vector_at: Vec<u32>,
-    steps: Vec<StageDraft>,
-    /// By step: the sum behind it that its kernel can make.
+    stages: Vec<StageDraft>,
+    /// By stage: the sum behind it that its kernel can make.
     sums: Vec<Option<ResidualSum>>,
-    /// The route that the pairs on the device are of, at this place of the plan.
+    /// The route whose pairs are on the device at this point of the plan.
     sorted: Option<ValueId>,
 }
 
@@ -94,12 +94,12 @@ impl<'a> Lowering<'a> {
         for (vector, (_, tensor)) in plan.decode_vectors()?.into_iter().zip(plan.graph.weights()) {
             vector_at.push(vectors.len() as u32);
             vectors.extend(vector);
-            // Scales that a file keeps apart lie where a vector would.
+            // Scales that a file keeps apart lie among the vectors.
             if let Some(scales) = tensor.scales().filter(|s| s.dtype == ScaleType::F32) {
                 vectors.extend(scales.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
             }
         }
-        // Some kernels read four at a time.
+        // Some kernels read four elements at a time.
         vectors.resize(vectors.len().next_multiple_of(4), 0.0);
         let layout = layout::lay_out(gpu, plan, options)?;
         let rounding = book.kv_type() == KvType::F16;
@@ -116,23 +116,23 @@ impl<'a> Lowering<'a> {
             params: Vec::new(),
             vectors,
             vector_at,
-            steps: Vec::new(),
+            stages: Vec::new(),
             sums: plan.residual_sums(),
             sorted: None,
         };
-        // Set where the step before has made what this step's program begins with.
+        // The value that this stage's program begins with, where the stage before has made it.
         let mut begun: Option<ValueId> = None;
         let mut states = lowering.begin_states();
-        for (i, step) in plan.stages.iter().enumerate() {
+        for (i, stage) in plan.stages.iter().enumerate() {
             let made = begun.take();
-            if step.device != Device::Gpu {
-                // Another device's.
-                lowering.steps.push(StageDraft::of(Rows::Token, Flops::default(), Vec::new()));
+            if stage.device != Device::Gpu {
+                // Another device runs this stage.
+                lowering.stages.push(StageDraft::of(Rows::Token, Flops::default(), Vec::new()));
                 continue;
             }
             let kind = match made {
-                Some(value) => Cow::Owned(step.kind.clone().without_first(value)),
-                None => Cow::Borrowed(&step.kind),
+                Some(value) => Cow::Owned(stage.kind.clone().without_first(value)),
+                None => Cow::Borrowed(&stage.kind),
             };
             let mut draft = match &*kind {
                 StageKind::Rows(program) => {
@@ -146,20 +146,20 @@ impl<'a> Lowering<'a> {
                     lowering.linear(linear, gated.map(|(act, _)| act), sum)?
                 }
                 StageKind::Experts(experts) => lowering.experts(experts)?,
-                StageKind::Select(select) => lowering.select(&step.name, select)?,
-                StageKind::Pool(pool) => lowering.pool(&step.name, pool)?,
-                StageKind::Attention(attention) => lowering.attention(&step.name, attention)?,
+                StageKind::Select(select) => lowering.select(&stage.name, select)?,
+                StageKind::Pool(pool) => lowering.pool(&stage.name, pool)?,
+                StageKind::Attention(attention) => lowering.attention(&stage.name, attention)?,
                 StageKind::ShortConv(conv) => lowering.short_conv(conv),
-                StageKind::GatedDelta(delta) => lowering.gated_delta(&step.name, delta)?,
+                StageKind::GatedDelta(delta) => lowering.gated_delta(&stage.name, delta)?,
             };
-            // With the first step.
+            // The states are made ready before the first stage.
             draft.before.splice(..0, states.drain(..));
-            lowering.steps.push(draft);
+            lowering.stages.push(draft);
         }
         Ok(lowering)
     }
 
-    /// Compiles every kernel, and those of `others`, several at a time, and binds the calls.
+    /// Compiles all kernels, and those of `others`, several at a time, and binds the calls.
     pub fn compile(
         self,
         gpu: &Gpu,
@@ -167,7 +167,7 @@ impl<'a> Lowering<'a> {
         weights: &GpuWeights,
         others: &[&Kernel],
     ) -> Result<Vec<StageCalls>, GpuError> {
-        let drafts = || self.steps.iter().flat_map(|s| s.before.iter().chain(s.variants.iter().flat_map(|(_, c)| c)));
+        let drafts = || self.stages.iter().flat_map(|s| s.before.iter().chain(s.variants.iter().flat_map(|(_, c)| c)));
         let mut kernels: Vec<&Kernel> = Vec::new();
         for kernel in drafts().map(|draft| &draft.kernel).chain(others.iter().copied()) {
             if !kernels.contains(&kernel) {
@@ -196,18 +196,18 @@ impl<'a> Lowering<'a> {
             let group = bind(gpu, &pipeline, &draft.sources, memory, weights);
             Call { pipeline, sources: draft.sources.clone(), group, grid: draft.grid, rows: draft.rows }
         };
-        let steps = self.steps.iter().map(|step| StageCalls {
-            rows: step.rows,
-            flops: step.flops,
-            gated: step.gated,
-            sum: step.sum.map(|s| s.sum),
-            before: step.before.iter().map(call).collect(),
-            variants: step.variants.iter().map(|(n, calls)| (*n, calls.iter().map(call).collect())).collect(),
+        let stages = self.stages.iter().map(|stage| StageCalls {
+            rows: stage.rows,
+            flops: stage.flops,
+            gated: stage.gated,
+            sum: stage.sum.map(|s| s.sum),
+            before: stage.before.iter().map(call).collect(),
+            variants: stage.variants.iter().map(|(n, calls)| (*n, calls.iter().map(call).collect())).collect(),
         });
-        Ok(steps.collect())
+        Ok(stages.collect())
     }
 
-    /// Where a value of the arena lies.
+    /// The place of a value of the arena.
     fn value(&self, id: ValueId) -> Place {
         let slot = self.plan.slot(id);
         let base = match slot.rows {
@@ -217,7 +217,7 @@ impl<'a> Lowering<'a> {
         Place { base: base as u32, offset: slot.offset as u32, stride: slot.stride as u32, rows: slot.rows }
     }
 
-    /// Where a source of `program` lies: values and stored temps in their slots, other temps behind all values.
+    /// The place of a source of `program`: values and stored temps lie in their slots, other temps behind all values.
     fn source(&self, program: &RowProgram, src: Src) -> Place {
         let index = match src {
             Src::Value(v) => return self.value(v),
@@ -257,12 +257,13 @@ impl<'a> Lowering<'a> {
 }
 
 impl Lowering<'_> {
-    /// A row program's calls. `result` is what the step goes on with, if it does.
+    /// A row program's calls. `result` is the source that the stage reads afterwards, if any.
     fn program(&mut self, program: &RowProgram, result: Option<Src>) -> Result<Vec<Draft>, GpuError> {
         let places = rows::Places {
             place: &|src| self.source(program, src),
             vector: &|id| self.vector_at[id.0 as usize],
-            // A table that no binding holds is looked up window by window; each leaves alone what it does not have.
+            // A table that no binding holds is looked up window by window; each dispatch skips the rows of other
+            // windows.
             table: &|id| {
                 let windows = self.windows(id, 0..self.plan.graph.weight(id).rows() as u32)?;
                 Ok(windows.into_iter().map(|w| (w.rows, w.byte)).collect())

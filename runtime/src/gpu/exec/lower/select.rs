@@ -11,27 +11,27 @@ use crate::{
 };
 
 impl Lowering<'_> {
-    pub(super) fn select(&mut self, name: &str, step: &SelectStage) -> Result<StageDraft, GpuError> {
-        let cache = self.cached_rows(step.op.cache);
-        let inputs = step.inputs.map(|v| self.value(v));
-        let made = select::choice(self.gpu.caps(), name, &step.op, &cache, inputs, self.value(step.output))?;
-        let kv = Source::Kv(step.op.cache.0 as usize);
+    pub(super) fn select(&mut self, name: &str, stage: &SelectStage) -> Result<StageDraft, GpuError> {
+        let cache = self.cached_rows(stage.op.cache);
+        let inputs = stage.inputs.map(|v| self.value(v));
+        let made = select::choice(self.gpu.caps(), name, &stage.op, &cache, inputs, self.value(stage.output))?;
+        let kv = Source::Kv(stage.op.cache.0 as usize);
         let before = vec![
             self.draft(made.write, &[kv]),
             self.draft(made.scores, &[Source::Scores, kv]),
             self.draft(made.keys, &[Source::Scores]),
         ];
-        let per_key = (2 * step.op.n_heads * step.op.head_dim / cache.spec.every) as u64;
+        let per_key = (2 * stage.op.n_heads * stage.op.head_dim / cache.spec.every) as u64;
         let flops = Flops { per_key, ..Flops::default() };
         Ok(StageDraft::of(Rows::Token, flops, before))
     }
 
-    pub(super) fn pool(&mut self, name: &str, step: &PoolStage) -> Result<StageDraft, GpuError> {
-        let cache = self.cached_rows(step.op.cache);
-        let places = (step.inputs.map(|v| self.value(v)), self.value(step.output));
-        let bias = self.vector_at[step.op.bias.0 as usize];
-        let made = select::pool(self.gpu.caps(), name, &step.op, &cache, bias, places)?;
-        let kv = Source::Kv(step.op.cache.0 as usize);
+    pub(super) fn pool(&mut self, name: &str, stage: &PoolStage) -> Result<StageDraft, GpuError> {
+        let cache = self.cached_rows(stage.op.cache);
+        let places = (stage.inputs.map(|v| self.value(v)), self.value(stage.output));
+        let bias = self.vector_at[stage.op.bias.0 as usize];
+        let made = select::pool(self.gpu.caps(), name, &stage.op, &cache, bias, places)?;
+        let kv = Source::Kv(stage.op.cache.0 as usize);
         let before = made.into_iter().map(|dispatch| self.draft(dispatch, &[kv])).collect();
         Ok(StageDraft::of(Rows::Token, Flops::default(), before))
     }

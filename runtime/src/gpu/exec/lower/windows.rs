@@ -1,4 +1,4 @@
-//! Weights as bindings show them.
+//! Bindings that show weights.
 
 use super::Lowering;
 use crate::{
@@ -6,10 +6,10 @@ use crate::{
     graph::WeightId,
 };
 
-/// Rows of a weight as one binding shows them.
+/// Rows of a weight that one binding shows.
 pub(super) struct Window {
     pub rows: std::ops::Range<u32>,
-    /// Where the first row begins in the binding.
+    /// First byte of the first row in the binding.
     pub byte: u64,
     pub source: Source,
 }
