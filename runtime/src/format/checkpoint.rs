@@ -1,5 +1,5 @@
-//! A checkpoint of any kind by its path: a GGUF file, or a Hugging Face folder with safetensors and JSON files. And
-//! one without tensors, which are made up instead.
+//! A checkpoint of any kind by its path: a GGUF file, or a Hugging Face folder with safetensors and JSON files. A
+//! synthetic one has only a configuration, and its tensors are made up.
 
 use super::{
     Bytes, FormatError, Gguf, HfFolder, Tensor, TensorInfo, TensorSource,
@@ -10,7 +10,7 @@ use super::{
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
-/// An open model: its tensors by name and, by [`Checkpoint::kind`], what describes it.
+/// An open model: its tensors by name and, by [`Checkpoint::kind`], the metadata that describes it.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -21,11 +21,11 @@ pub struct Checkpoint {
 enum Source {
     Gguf(Gguf),
     HuggingFace(HfFolder),
-    /// A configuration, and tensors that are made up.
+    /// A configuration, and a source of made-up tensors.
     Synthetic(HfFolder, Box<dyn TensorSource>),
 }
 
-/// What a checkpoint is made of.
+/// Form of a checkpoint's files.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind<'a> {
     /// One or more GGUF files, with metadata in them.
@@ -39,14 +39,15 @@ pub type Integers = (Vec<usize>, Vec<i64>);
 
 impl Checkpoint {
     /// Opens a `.gguf` file (any part of a split one), a `.safetensors` file beside its `config.json`, or a folder
-    /// that holds one or the other. What a file is decides its content, not its name.
+    /// that holds one or the other. The content decides the file's kind; its extension does not.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
         let source = if path.is_dir() { open_folder(path)? } else { open_file(path)? };
         Ok(Self { path: path.into(), source })
     }
 
-    /// A checkpoint of the configuration `config`, read at `path`, whose tensors `source` supplies to those who know
-    /// the shapes they want ([`Checkpoint::shaped`]). No file and no iterator holds them.
+    /// A checkpoint of the configuration `config`, read at `path`, whose tensors come from `source`. Only
+    /// [`Checkpoint::shaped`], whose callers know the shapes they want, finds them: no file holds them, and no iterator
+    /// lists them.
     pub fn synthetic(path: &Path, config: Map<String, Value>, source: Box<dyn TensorSource>) -> Self {
         Self { path: path.into(), source: Source::Synthetic(HfFolder::without_files(path, config), source) }
     }
@@ -61,7 +62,7 @@ impl Checkpoint {
         &self.path
     }
 
-    /// What the checkpoint is made of.
+    /// The form of the checkpoint's files.
     pub fn kind(&self) -> Kind<'_> {
         match &self.source {
             Source::Gguf(gguf) => Kind::Gguf(gguf),
@@ -77,7 +78,7 @@ impl Checkpoint {
         }
     }
 
-    /// What the files say about their tensors, in file order; also those that have no kernels.
+    /// Descriptions of all tensors, in file order; also of those whose type has no kernels.
     pub fn tensors(&self) -> Box<dyn ExactSizeIterator<Item = TensorInfo<'_>> + '_> {
         match &self.source {
             Source::Gguf(gguf) => Box::new(gguf.tensors()),
@@ -93,8 +94,8 @@ impl Checkpoint {
         }
     }
 
-    /// As [`Checkpoint::find`]; where tensors are made up, one of that name and one of `shapes` ([`TensorSource::tensor`]).
-    /// The shape of a file's tensor is whatever it is.
+    /// As [`Checkpoint::find`]; where tensors are made up, a tensor of that name with one of `shapes`
+    /// ([`TensorSource::tensor`]). A file's tensor is returned with the file's shape, which the caller checks.
     pub fn shaped(&self, name: &str, shapes: &[&[usize]]) -> Result<Option<Tensor>, FormatError> {
         match &self.source {
             Source::Synthetic(_, source) => source.tensor(name, shapes).map(Some),
@@ -102,8 +103,8 @@ impl Checkpoint {
         }
     }
 
-    /// Shape and bytes of the tensor of that name if the file calls its type `dtype`, also where there are no kernels for
-    /// it: formats that lie in several tensors are put together from those.
+    /// Shape and bytes of the tensor of that name if the file calls its type `dtype`, also where the type has no
+    /// kernels. Formats that take several tensors are put together from those.
     pub fn bytes(&self, name: &str, dtype: &str) -> Result<Option<(Vec<usize>, Bytes)>, FormatError> {
         match &self.source {
             Source::HuggingFace(folder) => folder.weights().bytes(name, dtype),
@@ -112,7 +113,7 @@ impl Checkpoint {
         }
     }
 
-    /// As [`Checkpoint::bytes`]; where tensors are made up, those of `shape`, if the source has them.
+    /// As [`Checkpoint::bytes`]; where tensors are made up, bytes of `shape`, if the source has them.
     pub fn shaped_bytes(
         &self,
         name: &str,
@@ -128,7 +129,7 @@ impl Checkpoint {
     /// Shape and values of a tensor of whole numbers, if there is one of that name.
     ///
     /// # Errors
-    /// Where the tensor is of another type, or its bytes lie outside of the file.
+    /// The tensor is of another type, or its bytes lie outside of the file.
     pub fn integers(&self, name: &str) -> Result<Option<Integers>, FormatError> {
         if let Some((shape, bytes)) = self.bytes(name, "i64")? {
             let (values, _) = bytes.as_chunks::<8>();
@@ -148,7 +149,7 @@ impl Checkpoint {
         self.find(name)?.ok_or_else(|| self.missing(name))
     }
 
-    /// The error for a tensor that is needed and not there.
+    /// The error for a tensor that the model needs and the file lacks.
     pub fn missing(&self, name: &str) -> FormatError {
         let promised = match self.kind() {
             Kind::HuggingFace(folder) => folder.weights().promised(name),
@@ -175,7 +176,7 @@ fn open_folder(dir: &Path) -> Result<Source, FormatError> {
     }
     let names = list(dir)?;
     let with = |suffix: &str| names.iter().filter(|n| n.ends_with(suffix)).map(String::as_str).collect::<Vec<_>>();
-    // The other parts of a split model are opened with its first; it is one model.
+    // A split model is opened by its first part, which opens the others, so later parts do not count.
     let later_part = |n: &&str| n.contains("-of-") && !n.contains("-00001-of-");
     let ggufs: Vec<&str> = with(".gguf").into_iter().filter(|n| !later_part(n)).collect();
     let safetensors = with(".safetensors");

@@ -1,11 +1,11 @@
-//! What can be wrong with a file, said so that its owner can act on it.
+//! Errors of model files; each message says what the file's owner can do.
 
 use std::path::PathBuf;
 
-/// Why a model file could not be opened, or why something in it could not be used.
+/// Errors of opening a model file or of using something in it.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// There is nothing at the path.
+    /// No file is at the path.
     #[error("{}: no such file or folder; check the path", path.display())]
     NotFound {
         /// The path asked for.
@@ -16,7 +16,7 @@ pub enum FormatError {
     Io {
         /// The path asked for.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file has no bytes at all.
@@ -25,7 +25,7 @@ pub enum FormatError {
         /// The file.
         path: PathBuf,
     },
-    /// What a clone without Git LFS has instead of the file.
+    /// The file is a pointer file, which a clone without Git LFS has in place of the file.
     #[error("{}: only a pointer of Git LFS, not the file itself{}; run `git lfs pull` in the repository or download the \
              file again", path.display(), size.map_or(String::new(), |n| format!(" of {n} bytes")))]
     LfsPointer {
@@ -48,7 +48,7 @@ pub enum FormatError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What is missing, and what would be accepted.
+        /// The missing files, and the files that would do.
         what: String,
     },
     /// A GGUF file for big-endian machines.
@@ -71,7 +71,7 @@ pub enum FormatError {
     Truncated {
         /// The file.
         path: PathBuf,
-        /// What was being read.
+        /// The part being read.
         what: String,
         /// The file size that would hold it.
         expected: u64,
@@ -85,7 +85,7 @@ pub enum FormatError {
         path: PathBuf,
         /// Where in the file.
         offset: u64,
-        /// What is wrong there.
+        /// The contradiction.
         what: String,
     },
     /// A tensor whose description cannot be true.
@@ -95,10 +95,10 @@ pub enum FormatError {
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What is wrong with it.
+        /// The fault.
         what: String,
     },
-    /// A tensor whose element type has no kernels here.
+    /// A tensor whose element type has no kernels.
     #[error("{}: tensor `{tensor}` is stored as {dtype}, which is not supported yet; supported are {}",
             path.display(), supported())]
     UnsupportedType {
@@ -117,7 +117,7 @@ pub enum FormatError {
         /// The tensor.
         tensor: String,
     },
-    /// A metadata key that is needed and absent.
+    /// A metadata key that the model needs and the file lacks.
     #[error("{}: the metadata has no `{key}`; convert the model again with a current converter", path.display())]
     MissingKey {
         /// The file.
@@ -132,12 +132,12 @@ pub enum FormatError {
         path: PathBuf,
         /// The key.
         key: String,
-        /// What it should be.
+        /// The type that the model needs.
         expected: &'static str,
-        /// What it is.
+        /// The value in the file.
         found: String,
     },
-    /// A file of a split checkpoint is not there.
+    /// A part of a split checkpoint is missing.
     #[error("{}: the model is split and its part {} is missing; put all parts into one folder", path.display(), shard.display())]
     MissingShard {
         /// The file that names the part.
@@ -150,7 +150,7 @@ pub enum FormatError {
     Split {
         /// The part or index at fault.
         path: PathBuf,
-        /// What does not fit.
+        /// The contradiction.
         what: String,
     },
     /// A JSON file that is not JSON, or not of the shape it should have.
@@ -158,7 +158,7 @@ pub enum FormatError {
     Json {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with line and column where known.
+        /// The fault, with line and column where known.
         what: String,
     },
 }

@@ -34,7 +34,7 @@ impl HfFolder {
     }
 
     /// The path of a further file of the folder (`tokenizer.json`, `tokenizer.model`, `special_tokens_map.json`,
-    /// `chat_template.jinja`, …), where there is one of that name.
+    /// `chat_template.jinja`, …), where the folder has it.
     pub fn file(&self, name: &str) -> Option<PathBuf> {
         let path = self.dir.join(name);
         path.is_file().then_some(path)
@@ -45,7 +45,7 @@ impl HfFolder {
         &self.weights
     }
 
-    /// The tensor of that name; FP8 and FP4 with the scales that stand beside it.
+    /// The tensor of that name; FP8 and FP4 tensors with their scales, which are separate tensors.
     pub(super) fn find(&self, name: &str) -> Result<Option<Tensor>, FormatError> {
         fp8::find(&self.dir, &self.weights, name, self.scaled_block())
     }
@@ -59,10 +59,10 @@ impl HfFolder {
         numbers.try_into().ok()
     }
 
-    /// The folder `dir`, if it has weights of the names that `transformers` gives them.
+    /// The folder `dir`, if it has weights under the names that `transformers` gives them.
     ///
-    /// The index is taken before a whole file, since a stale whole file is not complete; but where the index names what is
-    /// not there, a whole file or another complete set of parts stands in.
+    /// The index takes precedence over a whole file, because a whole file may be stale and incomplete. Where the index
+    /// names missing files, a whole file or another complete set of parts takes its place.
     pub(super) fn find_in(dir: &Path) -> Result<Option<Self>, FormatError> {
         let (whole, index) = (dir.join(WHOLE), dir.join(INDEX));
         let stale = match index.is_file().then(|| SafeTensors::open_index(&index)) {
@@ -88,19 +88,19 @@ impl HfFolder {
         }
     }
 
-    /// The checkpoint that the safetensors file `path` is, or is a part of.
+    /// The checkpoint of the safetensors file `path`, which may be one of its parts.
     pub(super) fn of_file(path: &Path) -> Result<Self, FormatError> {
         let dir = match path.parent() {
             Some(dir) if dir != Path::new("") => dir,
             _ => Path::new("."),
         };
         let index = dir.join(INDEX);
-        // An index that cannot be read matters to parts alone.
+        // Only parts need the index, so its error is kept until the file is known to be a part.
         let object = match json::read_object(&index) {
             Err(_) if path.file_name() == Some(OsStr::new(WHOLE)) => None,
             object => object?,
         };
-        // A part stands for all of the checkpoint.
+        // A part opens the whole checkpoint.
         let is_file = |part: &str| path.file_name() == Some(OsStr::new(part));
         let named = object.is_some_and(|object| {
             let map = safetensors::weight_map(&index, &object).unwrap_or_default();
@@ -148,8 +148,8 @@ fn names_of(parts: &[String]) -> BTreeSet<&str> {
     parts.iter().map(String::as_str).collect()
 }
 
-/// The files of the one checkpoint in parts, `model-00001-of-00003.safetensors` and so on, that `dir` has all parts of; none
-/// where there is no such or several.
+/// The names `model-00001-of-00003.safetensors` and so on of the only checkpoint in `dir` whose parts are all there;
+/// empty where there is no such checkpoint or more than one.
 fn complete_parts(dir: &Path) -> Result<Vec<String>, FormatError> {
     let mut sets: BTreeMap<(String, usize), BTreeMap<usize, String>> = BTreeMap::new();
     for name in list(dir)? {
@@ -171,7 +171,7 @@ fn complete_parts(dir: &Path) -> Result<Vec<String>, FormatError> {
     }
 }
 
-/// Names of the files of a folder, sorted; those that are not UTF-8 are no model of ours.
+/// Names of the files of a folder, sorted. Names that are not UTF-8 are left out: no file of a checkpoint has one.
 pub(super) fn list(dir: &Path) -> Result<Vec<String>, FormatError> {
     let io = |source| FormatError::Io { path: dir.into(), source };
     let mut names = Vec::new();

@@ -1,17 +1,17 @@
-//! The scales of FP8 checkpoints: for every matrix `X.weight` a tensor `X.weight_scale_inv` (DeepSeek's, which multiplies
-//! all the same) or `X.weight_scale`, with a factor for each block, for each row, or one for all. DeepSeek V4's have powers
-//! of two in `X.scale`, and experts of FP4 beside them: two elements a byte, a scale for each 32.
+//! The scales of FP8 checkpoints: every matrix `X.weight` has a tensor `X.weight_scale_inv` (DeepSeek's name for a
+//! factor that multiplies all the same) or `X.weight_scale`, with a factor for each block, for each row, or for all.
+//! DeepSeek V4 has powers of two in `X.scale`, and experts in FP4: two elements a byte, a scale for each 32.
 
 use std::path::Path;
 
 use super::{Bytes, FormatError, SafeTensors, ScaleType, Scales, Tensor, tensor::e8m0_to_f32};
 use crate::quant::DType;
 
-/// The tensor that is called `name`, if there is one; FP8 and FP4 with the scales that stand beside it. `dir` is for
-/// messages; a scale of FP8 is for `block` rows and columns, where the configuration says so.
+/// The tensor that is called `name`, if there is one; FP8 and FP4 tensors with their scales. `dir` is for messages;
+/// `block` is the configuration's number of rows and columns that share a scale of FP8, where it gives one.
 ///
 /// # Errors
-/// FP8 without scales, or scales of a shape that fits no way of scaling.
+/// FP8 without scales, or scales whose shape fits none of the three ways.
 pub(super) fn find(
     dir: &Path,
     weights: &SafeTensors,
@@ -75,7 +75,7 @@ fn with_scales(
 /// The FP4 matrix that is called `name`, if there is one: bytes beside powers of two in `X.scale`.
 ///
 /// # Errors
-/// Bytes whose scales have a shape that does not fit.
+/// Scales of a shape that does not fit the bytes.
 fn fp4(dir: &Path, weights: &SafeTensors, name: &str) -> Result<Option<Tensor>, FormatError> {
     let Some((shape, bytes)) = weights.bytes(name, "i8")? else { return Ok(None) };
     let Some((scale_shape, scales)) = powers(weights, name)? else { return Ok(None) };

@@ -1,19 +1,19 @@
 //! Huge pages under a mapped file.
 //!
-//! A file that was just written lies in the page cache in pages of 4 KiB. Every token reads all weights, and a quarter of
-//! its time then goes to translating addresses. Where the file system has large folios, a file that is read *for the first
-//! time* through a map with `MADV_HUGEPAGE` lies in pages of 2 MiB. So a file that is cached in small pages is dropped from
-//! the cache and read again: `posix_fadvise(2)`, `madvise(2)`, and `FilePmdMapped` in `proc_pid_smaps(5)` says whether it
-//! has worked.
+//! A file that was just written lies in the page cache in pages of 4 KiB. Every token reads all weights, and then
+//! spends a quarter of its time on address translation. Where the file system has large folios, a file that is read
+//! *for the first time* through a map with `MADV_HUGEPAGE` lies in pages of 2 MiB. So a file that is cached in small
+//! pages is dropped from the cache and read again (`posix_fadvise(2)`, `madvise(2)`); `FilePmdMapped` in
+//! `proc_pid_smaps(5)` shows whether it worked.
 
 use std::{io, time::Duration};
 
 use super::Mapping;
 
-/// What to do about a file that lies in small pages.
+/// Treatment of a file that lies in small pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
-    /// Read it anew where that is quick and nobody else has it mapped.
+    /// Read it anew where that is quick and no other process has it mapped.
     #[default]
     Auto,
     /// Leave it.
@@ -22,10 +22,10 @@ pub enum HugePages {
     Copy,
 }
 
-/// What was done about the pages of a file.
+/// Outcome for the pages of a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Paging {
-    /// Nothing: it is small, is not cached yet, lies in huge pages already, or was to be left.
+    /// Unchanged: the file is small, is not cached yet, lies in huge pages already, or [`HugePages::Off`] was chosen.
     AsItWas,
     /// Its pages were small and stay so.
     Small(WhySmall),
@@ -33,7 +33,7 @@ pub enum Paging {
     ReadAnew {
         /// Bytes read.
         bytes: u64,
-        /// How long that took.
+        /// Time of the reading.
         took: Duration,
         /// Share of the file that lies in huge pages now.
         huge: f64,
@@ -42,15 +42,15 @@ pub enum Paging {
     Copied {
         /// Bytes copied.
         bytes: u64,
-        /// How long that took.
+        /// Time of the copy.
         took: Duration,
     },
 }
 
-/// Why a file stays in small pages.
+/// Reasons why a file stays in small pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhySmall {
-    /// The kernel or the file system has no large folios, or does not tell.
+    /// The kernel or the file system has no large folios, or does not report them.
     Unsupported,
     /// Another map of the file keeps its pages in the cache.
     InUse,
@@ -59,10 +59,10 @@ pub enum WhySmall {
 }
 
 impl Mapping {
-    /// Sees to huge pages under the map, before its bytes are used a second time.
+    /// Puts huge pages under the map as `huge_pages` says. Call it before the bytes are used a second time.
     ///
     /// # Errors
-    /// Where the memory for a copy cannot be had.
+    /// No memory for a copy.
     pub fn prepare(&self, huge_pages: HugePages) -> io::Result<Paging> {
         match huge_pages {
             HugePages::Off => Ok(Paging::AsItWas),
@@ -76,7 +76,7 @@ impl Mapping {
 mod cached {
     use super::{Mapping, Paging};
 
-    /// Other systems do not tell how a file is cached.
+    /// Other systems do not report how a file is cached.
     pub fn prepare(_: &Mapping) -> Paging {
         Paging::AsItWas
     }
@@ -92,15 +92,15 @@ mod cached {
 
     use super::{Mapping, Paging, WhySmall};
 
-    /// Bytes of a huge page: what a page table's lowest level covers on x86-64 and on AArch64 with pages of 4 KiB.
+    /// Bytes of a huge page: the range of one last-level page table on x86-64, and on AArch64 with pages of 4 KiB.
     const CHUNK: usize = 2 << 20;
-    /// Files below are left alone: their pages are few.
+    /// Least bytes of a file that is worth the work: smaller files have few pages.
     const LEAST: usize = 64 << 20;
     /// Bytes read anew at a time.
     const PART: usize = 64 << 20;
-    /// Chunks looked at.
+    /// Chunks whose state is looked up.
     const SAMPLES: usize = 48;
-    /// Longest time for a byte.
+    /// Longest time a byte, in seconds.
     const SECONDS_A_BYTE: f64 = 0.5e-9;
 
     /// Reads the file of `map` anew where it lies in small pages.
@@ -109,12 +109,12 @@ mod cached {
         if map.len() < LEAST {
             return Paging::AsItWas;
         }
-        // The first chunk has the header, which was read already.
+        // The first chunk has the header, which was already read.
         let step = (chunks - 1).div_ceil(SAMPLES);
         let samples: Vec<usize> = (1..chunks).step_by(step).collect();
         let cached: Vec<usize> = samples.iter().copied().filter(|c| is_cached(map, c * CHUNK)).collect();
         if cached.len() * 4 < samples.len() * 3 {
-            // Most of it is read for the first time through the map.
+            // Most of the file is still to be read for the first time, through the map.
             return Paging::AsItWas;
         }
         cached.iter().for_each(|c| touch(map, c * CHUNK..c * CHUNK + 1));
@@ -129,7 +129,8 @@ mod cached {
         }
     }
 
-    /// Reads all of it anew: `trial` first, to see whether huge pages come of it, then a part, to see how long it takes.
+    /// Reads the whole file anew: `trial` first, to see whether it lands in huge pages, then a part, to see how long
+    /// that takes.
     fn read_anew(map: &Mapping, trial: Range<usize>) -> Paging {
         let start = Instant::now();
         let before = huge_bytes(map);
@@ -167,8 +168,8 @@ mod cached {
             return Err(io::Error::last_os_error());
         }
         let at = map[range.clone()].as_ptr().cast_mut().cast();
-        // SAFETY: the range lies within our map of a file, from which whoever reads it meanwhile gets the same bytes
-        // again; it begins at a multiple of CHUNK, and so of a page.
+        // SAFETY: the range lies within our map of a file, and later reads get the same bytes from the file again; it
+        // begins at a multiple of CHUNK, and so of a page.
         if unsafe { libc::madvise(at, range.len(), libc::MADV_DONTNEED) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -196,7 +197,7 @@ mod cached {
         asked == 0 && state & 1 == 1
     }
 
-    /// Bytes of the map that huge pages hold; none where the kernel does not tell.
+    /// Bytes of the map that huge pages hold; none where the kernel does not report them.
     fn huge_bytes(map: &Mapping) -> Option<usize> {
         let (start, end) = (map.as_ptr() as usize, map.as_ptr() as usize + map.len());
         let (mut inside, mut told, mut kib) = (false, false, 0);
@@ -211,11 +212,11 @@ mod cached {
         told.then_some(kib << 10)
     }
 
-    /// Whether this process or another one that we may look at has the file mapped besides `map`; none where that cannot be
+    /// Whether another map of the file exists in this process or in one that we may inspect; none where that cannot be
     /// found out.
     fn is_mapped_elsewhere(map: &Mapping) -> Option<bool> {
         let ours = map.as_ptr() as usize..map.as_ptr() as usize + map.len();
-        // Device and inode as the kernel writes them there: some file systems tell others to `stat`.
+        // Device and inode in the kernel's own notation: some file systems report others to `stat`.
         let file_of = |line: &str| -> Option<String> {
             let mut fields = line.split_ascii_whitespace().skip(3);
             Some(format!("{} {}", fields.next()?, fields.next()?))
@@ -233,7 +234,7 @@ mod cached {
             let name = name.to_string_lossy();
             name.bytes().all(|b| b.is_ascii_digit()) && name != me
         });
-        // Of processes that are not ours to look at, nothing is known: where they map the file, it stays in the cache, and
+        // Maps of processes that we may not inspect stay unseen. Where they map the file, it stays in the cache, and
         // the trial shows that.
         Some(others.filter_map(|p| fs::read_to_string(p.path().join("maps")).ok()).any(|maps| maps.lines().any(same)))
     }

@@ -5,11 +5,12 @@ use super::{FormatError, lfs};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Larger files are taken for a mistake; the configurations and indexes of the largest models have a few megabytes.
+/// Limit of a file's size: the configurations and indexes of the largest models have a few megabytes.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Reads `path` as a JSON object; `None` where there is no such file. Whole numbers are integers however they are written;
-/// `NaN`, `Infinity` and `-Infinity` become text, so that a key of theirs is refused by its value where a number is wanted.
+/// Reads `path` as a JSON object; `None` where there is no such file. Whole numbers become integers, also those written
+/// as `4096.0`. `NaN`, `Infinity` and `-Infinity` become text, so that a reader who wants a number refuses the key and
+/// names the value.
 ///
 /// # Errors
 /// A file that cannot be read, is a pointer of Git LFS, or is not such an object.
@@ -43,12 +44,13 @@ pub(super) fn parse_object(path: &Path, text: &[u8]) -> Result<Map<String, Value
     }
 }
 
-/// The error for a JSON file with something wrong in it.
+/// The error for a JSON file with the fault `what`.
 pub(super) fn problem(path: &Path, what: String) -> FormatError {
     FormatError::Json { path: path.into(), what }
 }
 
-/// `text` with quotes around Python's words for what is no finite number; `None` where it has none outside of strings.
+/// `text` with quotes around Python's words for numbers that are not finite; `None` where it has no such words outside
+/// of strings.
 fn quote_words(text: &[u8]) -> Option<Vec<u8>> {
     const WORDS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
     let (mut out, mut in_string, mut found, mut at) = (Vec::with_capacity(text.len() + 64), false, false, 0);
@@ -72,7 +74,7 @@ fn quote_words(text: &[u8]) -> Option<Vec<u8>> {
     found.then_some(out)
 }
 
-/// Makes integers of floats that are whole and that a float holds exactly.
+/// Turns floats into integers where they are whole and exact.
 fn integers(value: &mut Value) {
     const EXACT: f64 = (1u64 << 53) as f64;
     match value {

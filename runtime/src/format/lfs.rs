@@ -1,4 +1,4 @@
-//! Pointer files of Git LFS: what a clone without LFS has in place of large files.
+//! Pointer files of Git LFS, which a clone without LFS has in place of large files.
 //!
 //! ```text
 //! version https://git-lfs.github.com/spec/v1
@@ -9,9 +9,9 @@
 use super::FormatError;
 use std::path::Path;
 
-/// The specification keeps pointers below this.
+/// The specification limits pointers to fewer bytes.
 const MAX_BYTES: usize = 1024;
-/// The first line up to the version; the second address is of before 2015.
+/// The first line up to the version; the second address dates from before 2015.
 const STARTS: [&str; 2] = ["version https://git-lfs.github.com/spec/", "version https://hawser.github.com/spec/"];
 
 /// Passes bytes of the file at `path` unless they are a pointer file.

@@ -11,15 +11,15 @@ use std::{
 
 use super::{Paging, mapped::Listed};
 
-/// A file mapped read-only into memory. A program can tell by [`mapped_file_at`](super::mapped_file_at) that a SIGBUS came
-/// of a file that was cut short meanwhile.
+/// A file mapped read-only into memory. Where the file is cut short meanwhile, reading it raises SIGBUS;
+/// [`mapped_file_at`](super::mapped_file_at) tells a program that such a signal came from this map.
 #[derive(Debug)]
 pub struct Mapping {
-    /// Given back before the map goes.
+    /// Dropped before the map is.
     _listed: Listed,
     map: memmap2::Mmap,
     file: File,
-    /// The same bytes in memory of their own, once they were asked for.
+    /// The same bytes in anonymous memory, once [`Mapping::prepare`] has copied them.
     copy: OnceLock<memmap2::Mmap>,
     #[cfg(feature = "gpu")]
     path: Box<Path>,
@@ -49,11 +49,11 @@ impl Mapping {
     /// Maps the whole of `path`.
     pub fn open(path: &Path) -> std::io::Result<Arc<Self>> {
         let file = File::open(path)?;
-        // SAFETY: the map is read-only and private to this process. As with every reader of mapped model files, a
-        // writer that truncates the file while it is mapped is outside what can be guarded against.
+        // SAFETY: the map is read-only and private to this process. A writer that truncates the file while it is mapped
+        // cannot be guarded against here; the command has a handler for the signal.
         let map = unsafe { memmap2::Mmap::map(&file)? };
-        // Only a hint: where the page cache can hold a file in huge pages, one that is read for the first time through
-        // this map then lies in them, and its weights need far fewer address translations a token.
+        // Only a hint. Where the page cache can hold a file in huge pages, a file that is read for the first time
+        // through this map lies in them, and its weights need far fewer address translations a token.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Arc::new(Self {
@@ -66,8 +66,8 @@ impl Mapping {
         }))
     }
 
-    /// Drops the file at `path` from the page cache, where it lies in small pages because it was just written or read: the
-    /// next reader of a map finds it as the map advises. Only a hint.
+    /// Drops the file at `path` from the page cache, where it lies in small pages after a write. The next reader of a
+    /// map then gets pages as the map advises. Only a hint.
     pub fn drop_cached(path: &Path) {
         #[cfg(target_os = "linux")]
         if let Ok(file) = File::open(path)
@@ -81,35 +81,34 @@ impl Mapping {
         let _ = path;
     }
 
-    /// The file, to be mapped once more or to advise the kernel about it.
+    /// The file, for a second map or for advice to the kernel.
     #[cfg(any(feature = "gpu", target_os = "linux"))]
     pub(super) fn file(&self) -> &File {
         &self.file
     }
 
-    /// Copies the file into anonymous memory, from where it is read from now on. Views made before follow; addresses
-    /// taken before stay valid.
+    /// Copies the file into anonymous memory. All views read the copy from then on; addresses taken before stay valid.
     ///
     /// # Errors
-    /// Where the memory cannot be had.
+    /// No memory.
     pub(super) fn copy_to_memory(&self) -> io::Result<Paging> {
         let start = Instant::now();
         if self.copy.get().is_none() {
             let pages = anonymous(self.map.len(), |pages| pages.copy_from_slice(&self.map))?;
-            // Where two threads come at once, one copy is kept.
+            // Where two threads copy at once, the first copy is kept.
             let _ = self.copy.set(pages);
         }
         Ok(Paging::Copied { bytes: self.map.len() as u64, took: start.elapsed() })
     }
 
-    /// The same file mapped once more, writable and private (copied on write): what a device wants that imports host
-    /// memory. Nothing is read until it is used.
+    /// The same file mapped once more, writable and private (copied on write), for devices that import host memory.
+    /// Nothing is read until it is used.
     ///
     /// # Errors
-    /// Where the address space cannot be had.
+    /// No address space.
     #[cfg(feature = "gpu")]
     pub(crate) fn private_copy(&self) -> std::io::Result<PrivateCopy> {
-        // SAFETY: as in `open`; writes, of which there are none, would stay in this process.
+        // SAFETY: as in `open`. Nothing writes to the map; a write would stay in this process.
         let map = unsafe { memmap2::MmapOptions::new().map_copy(self.file())? };
         Ok(PrivateCopy { _listed: Listed::new(addresses(&map), &self.path), map })
     }
@@ -122,7 +121,7 @@ impl Deref for Mapping {
     }
 }
 
-/// `len` bytes in pages of their own, zeros before `fill` has written them.
+/// `len` bytes of anonymous memory, zeros before `fill` writes them.
 fn anonymous(len: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<memmap2::Mmap> {
     let mut pages = memmap2::MmapMut::map_anon(len)?;
     // Only a hint, as for files.
@@ -139,7 +138,7 @@ enum Owner {
     Anonymous(Arc<memmap2::Mmap>),
 }
 
-/// A shared range of bytes, of a [`Mapping`], of the heap (tests, small derived tensors) or of memory of their own.
+/// A shared range of bytes in a [`Mapping`], on the heap (tests, small derived tensors) or in anonymous memory.
 #[derive(Clone, Debug)]
 pub struct Bytes {
     owner: Owner,
@@ -153,14 +152,14 @@ impl Bytes {
         Some(Self { owner: Owner::Mapped(map.clone()), range })
     }
 
-    /// A part of them, sharing what keeps them alive; `None` where the range leaves them.
+    /// A part of the bytes, which keeps the same memory alive; `None` where the range leaves them.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         self.get(range.clone())?;
         let range = self.range.start + range.start..self.range.start + range.end;
         Some(Self { owner: self.owner.clone(), range })
     }
 
-    /// The map that the bytes lie in and where, if they lie in one of a file.
+    /// The map that the bytes lie in, and their offset there; `None` for other memory.
     pub fn mapping(&self) -> Option<(&Arc<Mapping>, usize)> {
         match &self.owner {
             Owner::Mapped(map) => Some((map, self.range.start)),
@@ -174,10 +173,11 @@ impl Bytes {
         Self { owner: Owner::Heap(bytes.into()), range }
     }
 
-    /// `len` bytes in pages of their own, zeros before `fill` has written them. Pages that it leaves alone take no room.
+    /// `len` bytes of anonymous memory, zeros before `fill` writes them. Pages that `fill` does not touch take no
+    /// memory.
     ///
     /// # Errors
-    /// Where the memory cannot be had.
+    /// No memory.
     pub fn anonymous(len: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Self> {
         Ok(Self { owner: Owner::Anonymous(Arc::new(anonymous(len, fill)?)), range: 0..len })
     }

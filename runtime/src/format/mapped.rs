@@ -1,7 +1,7 @@
-//! Where files are mapped: a list that a signal handler may read.
+//! The list of mapped files, which a signal handler may read.
 //!
-//! Reading a page of a map whose file has been cut short raises SIGBUS, which ends a process without a word. A program
-//! that wants to say a word has a handler of its own ask [`mapped_file_at`], which takes no lock and allocates nothing.
+//! Reading a page of a map whose file has been cut short raises SIGBUS, which ends a process without a message. A
+//! program that wants to print one has its handler ask [`mapped_file_at`], which takes no lock and allocates nothing.
 
 use std::{
     ops::Range,
@@ -12,15 +12,15 @@ use std::{
     },
 };
 
-/// Bytes of a path that are kept for [`mapped_file_at`]: the last ones.
+/// Bytes of a path that are kept for [`mapped_file_at`]: the last bytes of longer paths.
 pub const MAPPED_NAME_BYTES: usize = 256;
 
-/// Writes the path of the file that is mapped at `address` to `name`, its last bytes where it is longer, and returns how
-/// many bytes those are; `None` where no file is mapped there by this crate. May be called from a signal handler.
+/// Writes the path of the file that is mapped at `address` to `name` (the last bytes of a longer path) and returns the
+/// number of bytes written; `None` where this crate has mapped no file there. May be called from a signal handler.
 pub fn mapped_file_at(address: usize, name: &mut [u8; MAPPED_NAME_BYTES]) -> Option<usize> {
     let mut chunk = Some(&FIRST);
     while let Some(Chunk { slots, next }) = chunk {
-        // The end first: a slot that is being filled or given back has none.
+        // Reads the end first: it is 0 while a slot is being filled or given back.
         let here =
             |slot: &&Slot| address < slot.end.load(Ordering::Acquire) && slot.start.load(Ordering::Acquire) <= address;
         if let Some(slot) = slots.iter().find(here) {
@@ -35,18 +35,18 @@ pub fn mapped_file_at(address: usize, name: &mut [u8; MAPPED_NAME_BYTES]) -> Opt
     None
 }
 
-/// Maps in a chunk of the list; models of more files than that take another one.
+/// Maps in a chunk of the list; a process with more maps adds another chunk.
 const SLOTS: usize = 16;
 
 static FIRST: Chunk = Chunk::new();
 
-/// A part of the list. Chunks are never freed, so that a handler can read them at any time; their slots are used again.
+/// A part of the list. Chunks are never freed, so a handler can read them at any time; free slots are used again.
 struct Chunk {
     slots: [Slot; SLOTS],
     next: OnceLock<&'static Chunk>,
 }
 
-/// One map. Free where `start` is 0.
+/// One map; free where `start` is 0.
 struct Slot {
     start: AtomicUsize,
     end: AtomicUsize,
@@ -71,7 +71,8 @@ impl Slot {
     }
 }
 
-/// A map's place in the list; dropped before the memory is unmapped, so that nobody else's map is taken for this one.
+/// A map's place in the list. It is dropped before the memory is unmapped, so that no later map at the address is
+/// mistaken for this one.
 pub(super) struct Listed(&'static Slot);
 
 impl std::fmt::Debug for Listed {
@@ -81,7 +82,7 @@ impl std::fmt::Debug for Listed {
 }
 
 impl Listed {
-    /// Lists that `path` is mapped at the addresses `at`, to the end of the page that the last one lies in.
+    /// Lists that `path` is mapped at the addresses `at`, up to the end of their last page.
     pub fn new(at: Range<usize>, path: &Path) -> Self {
         let slot = Self::claim(at.start.max(1));
         let name = path.as_os_str().as_encoded_bytes();
@@ -90,7 +91,7 @@ impl Listed {
             to.store(*from, Ordering::Relaxed);
         }
         slot.len.store(name.len(), Ordering::Release);
-        // No page is smaller.
+        // 4096 is the smallest page size.
         slot.end.store(at.end.next_multiple_of(4096), Ordering::Release);
         Self(slot)
     }

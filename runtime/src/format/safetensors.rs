@@ -5,8 +5,8 @@
 //! header: { "name": { "dtype": "F32", "shape": [out, in], "data_offsets": [begin, end] }, …, "__metadata__": {…} }
 //! ```
 //!
-//! Offsets count from the data's start; tensors cover the data without hole or overlap. They need not be aligned, so
-//! that everything here is bytes.
+//! Offsets count from the data's start; tensors cover the data without hole or overlap. They may lie at any alignment,
+//! so everything here is bytes.
 
 use super::{
     Bytes, FormatError, Tensor, TensorInfo, gguf, json,
@@ -42,12 +42,13 @@ impl SafeTensors {
         Ok(this)
     }
 
-    /// Opens all files that an index names, from the index's folder. As in the format's own users, all of a file's tensors
-    /// are there, also those that the index has elsewhere or not at all; where several files have one of a name, the index
-    /// decides. What the index names and no file has is an error once it is asked for: an index may be older than its files.
+    /// Opens all files that an index names, from the index's folder. As in the format's own library, a file's tensors
+    /// are all there, also those that the index places elsewhere or does not name. Where several files have a tensor of
+    /// one name, the index decides. A tensor that the index names and no file has is an error only when it is asked
+    /// for, because an index may be older than its files.
     ///
     /// # Errors
-    /// An index that cannot be read or names no file of its folder, parts that are not there, and damaged ones.
+    /// An index that cannot be read or names no file of its folder, missing parts, and damaged parts.
     pub fn open_index(path: &Path) -> Result<Self, FormatError> {
         let index = json::read_object(path)?.ok_or_else(|| FormatError::NotFound { path: path.into() })?;
         let map = weight_map(path, &index)?;
@@ -57,8 +58,8 @@ impl SafeTensors {
         Ok(this)
     }
 
-    /// Opens the files `shards` beside the path `by` that named them; of tensors that are in several, that of the file in
-    /// `map`, or the first.
+    /// Opens the files `shards` beside the path `by` that named them. A tensor that several files have is taken from
+    /// the file in `map`, or from the first.
     pub(super) fn open_parts(
         by: &Path,
         shards: &BTreeSet<&str>,
@@ -89,7 +90,7 @@ impl SafeTensors {
         Ok(this)
     }
 
-    /// The same beside the index at `path`, which names other files: what it says of tensors that are not here is noted.
+    /// The same beside the index at `path`, which names other files: its claims about missing tensors are noted.
     pub(super) fn beside_index(mut self, path: &Path) -> Self {
         if let Ok(Some(index)) = json::read_object(path)
             && let Ok(map) = weight_map(path, &index)
@@ -99,7 +100,7 @@ impl SafeTensors {
         self
     }
 
-    /// Notes what the index at `path` says of tensors that are not here.
+    /// Notes the files in which the index at `path` places tensors that are missing here.
     fn promise(&mut self, path: &Path, map: &BTreeMap<&str, &str>) {
         let absent = map.iter().filter(|(name, _)| !self.table.contains(name));
         let place = |(name, shard): (&&str, &&str)| (name.to_string(), path.with_file_name(shard));
@@ -107,7 +108,7 @@ impl SafeTensors {
         self.index = Some(path.into());
     }
 
-    /// Why the tensor `name`, which is not here, is not, where an index says that a file has it.
+    /// The error for the missing tensor `name` where an index places it in a file.
     pub(super) fn promised(&self, name: &str) -> Option<FormatError> {
         let (path, shard) = (self.index.clone()?, self.absent.get(name)?);
         if !shard.exists() {
@@ -118,7 +119,7 @@ impl SafeTensors {
         Some(FormatError::Split { path, what })
     }
 
-    /// Whether there are no tensors.
+    /// Whether the files have no tensors.
     pub(super) fn is_empty(&self) -> bool {
         self.table.len() == 0
     }
@@ -133,7 +134,7 @@ impl SafeTensors {
         self.table.files().iter().map(|f| f.path.as_path())
     }
 
-    /// What the files say about their tensors, in file order.
+    /// Descriptions of all tensors, in file order.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = TensorInfo<'_>> {
         self.table.iter()
     }
@@ -160,7 +161,7 @@ pub(super) fn weight_map<'a>(
         .map(|(name, shard)| {
             let shard = shard.as_str().ok_or_else(|| json::problem(path, format!("`{name}` names no file")))?;
             let mut parts = Path::new(shard).components();
-            // One plain name: a file elsewhere is none of this checkpoint's.
+            // Only a plain file name: a file in another folder does not belong to this checkpoint.
             if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) || shard.contains('\\') {
                 let what = format!("it names the file `{shard}` for tensor `{name}`, which is not in its folder");
                 return Err(FormatError::Split { path: path.into(), what });
@@ -192,7 +193,7 @@ fn parse(path: &Path, file: &[u8]) -> Result<Vec<Entry>, FormatError> {
     if !looks_like(file) {
         return Err(gguf::not_a_model(path, file));
     }
-    // `looks_like` has seen nine bytes.
+    // `looks_like` has checked that there are nine bytes.
     let header_len = file.first_chunk().map_or(0, |n| u64::from_le_bytes(*n));
     let truncated = |what: String, expected: u64| FormatError::Truncated {
         path: path.into(),

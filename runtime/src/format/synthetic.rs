@@ -1,28 +1,27 @@
-//! Tensors that are made up as they are asked for, so that a published model's dimensions can be run without its
-//! weights.
+//! Tensors that are made up on request, so that a published model's dimensions can be run without its weights.
 
 use super::{Bytes, FormatError, Tensor};
 use crate::quant::{DType, RandomBlocks};
 use std::{fmt::Debug, io, num::NonZeroUsize};
 
-/// Supplies tensors that are in no file. The [`super::Checkpoint`] made of one has a configuration and nothing else.
+/// Supplies tensors that no file holds. A [`super::Checkpoint`] with such a source has a configuration and no files.
 pub trait TensorSource: Debug + Send + Sync {
-    /// A tensor of that name, the same one whenever it is asked for, in one of `shapes`: the first is what safetensors have,
-    /// a second the one in which its rows are outputs, as files with weights in blocks have it.
+    /// A tensor of that name, the same at every call, in one of `shapes`: the first is the shape in safetensors; a
+    /// second, if any, is the shape with a row per output, which files with weights in blocks have.
     ///
     /// # Errors
-    /// Where it cannot be had: no memory, sizes that overflow.
+    /// No memory, or sizes that overflow.
     fn tensor(&self, name: &str, shapes: &[&[usize]]) -> Result<Tensor, FormatError>;
 
-    /// Bytes of a tensor that safetensors call `dtype`, of one of several that together are a matrix; `None` where the
-    /// source has the matrix in another format.
+    /// Bytes of a tensor that safetensors call `dtype`, where several such tensors together are one matrix; `None`
+    /// where the source has the matrix in another format.
     ///
     /// # Errors
     /// As [`TensorSource::tensor`].
     fn bytes(&self, name: &str, dtype: &str, shape: &[usize]) -> Result<Option<Bytes>, FormatError>;
 }
 
-/// Bytes that are filled from one seed.
+/// Bytes that one seed fills.
 const PART: usize = 1 << 20;
 
 impl Tensor {
@@ -31,7 +30,7 @@ impl Tensor {
     /// sizes overflow or the format cannot be written.
     ///
     /// # Errors
-    /// Where the memory cannot be had.
+    /// No memory.
     pub fn random(
         dtype: DType,
         shape: &[usize],
@@ -61,10 +60,10 @@ impl Tensor {
         Ok(Self::new(dtype, shape.to_vec(), bytes))
     }
 
-    /// A tensor whose memory is reserved and not touched: it reads as zeros and takes no room.
+    /// A tensor whose memory is reserved and not touched: it reads as zeros and takes no memory.
     ///
     /// # Errors
-    /// Where not even the addresses can be had.
+    /// No address space.
     pub fn untouched(dtype: DType, shape: &[usize]) -> io::Result<Option<Self>> {
         let Some(len) = Self::byte_len(dtype, shape) else { return Ok(None) };
         Ok(Self::new(dtype, shape.to_vec(), Bytes::anonymous(len, |_| {})?))

@@ -1,4 +1,4 @@
-//! The tensors of a checkpoint, by name, over the files that hold them. What GGUF and safetensors share.
+//! The tensors of a checkpoint, by name, over the files that hold them. GGUF and safetensors share this table.
 
 use super::{Bytes, FormatError, Mapping, Tensor, lfs};
 use crate::quant::DType;
@@ -10,22 +10,22 @@ use std::{
     sync::Arc,
 };
 
-/// What a file says about one of its tensors.
+/// Description of a tensor in its file.
 #[derive(Clone, Debug)]
 pub struct TensorInfo<'a> {
     /// Name in the file.
     pub name: &'a str,
     /// Name of the element type in lower case, also where there are no kernels for it.
     pub dtype_name: &'a str,
-    /// The element type; `None` where [`super::Checkpoint::tensor`] would refuse it.
+    /// The element type; `None` where [`super::Checkpoint::tensor`] refuses it.
     pub dtype: Option<DType>,
     /// Shape, outermost first.
     pub shape: &'a [usize],
-    /// Bytes in the file (0 where the type is so unknown that its size is).
+    /// Bytes in the file (0 where the type is unknown, and therefore its size).
     pub bytes: usize,
     /// The file that holds it.
     pub file: &'a Path,
-    /// Where its bytes start in that file.
+    /// Offset of its bytes in that file.
     pub offset: usize,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct MappedFile {
 }
 
 impl MappedFile {
-    /// Maps `path`, with a clear error for what is not a file with bytes in it.
+    /// Maps `path`; the error says where it is no regular file, is empty or is a pointer file.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
         let io = |source: std::io::Error| match source.kind() {
             std::io::ErrorKind::NotFound => FormatError::NotFound { path: path.into() },
@@ -48,7 +48,7 @@ impl MappedFile {
             return Err(FormatError::Folder { path: path.into(), what: "a file was expected here".into() });
         }
         if !meta.is_file() {
-            // Opening a pipe would wait for its writer.
+            // Opening a pipe waits for its writer.
             return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file")));
         }
         if meta.len() == 0 {
@@ -64,7 +64,7 @@ impl MappedFile {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub name: String,
-    /// The type, or the name of one that has no kernels.
+    /// The type, or the name of a type that has no kernels.
     pub dtype: Result<DType, Cow<'static, str>>,
     pub shape: Vec<usize>,
     pub file: usize,
@@ -80,7 +80,7 @@ pub(super) struct TensorTable {
 }
 
 impl TensorTable {
-    /// Adds a file and its tensors, whose `file` is set here; a name that is there already is an error.
+    /// Adds a file and its tensors, whose `file` is set here. A name that the table already has is an error.
     pub fn add(&mut self, file: MappedFile, entries: Vec<Entry>) -> Result<(), FormatError> {
         for mut entry in entries {
             entry.file = self.files.len();

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Bytes;
 use crate::quant::DType;
 
-/// How a scale that is kept apart from its elements is stored.
+/// Storage of scales that are kept apart from their elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScaleType {
     /// One byte e, which stands for 2^(e − 127) (E8M0; 255 is NaN).
@@ -24,15 +24,15 @@ impl ScaleType {
     }
 }
 
-/// Factors on a tensor's elements that the file keeps in a tensor of their own: one for every block of `block[0]` rows by
-/// `block[1]` elements, the last ones of which may be partly empty.
+/// Factors on a tensor's elements that the file keeps in a tensor of their own: one for every block of `block[0]` rows
+/// by `block[1]` elements. The last blocks may be partly empty.
 #[derive(Clone, Debug)]
 pub struct Scales {
-    /// How they are stored.
+    /// Type of a scale.
     pub dtype: ScaleType,
     /// Rows, and elements of a row, that share a scale.
     pub block: [usize; 2],
-    /// Rows of the first block that lie before the tensor's first row: a view need not begin with a block.
+    /// Rows of the first block that lie before the tensor's first row: a view may begin within a block.
     pub first_row: usize,
     /// Rows of scales, each `ceil(row length / block[1])` long.
     pub bytes: Bytes,
@@ -52,7 +52,7 @@ impl Scales {
         self.first_row.checked_add(rows)?.div_ceil(self.block[0]).checked_mul(self.row_bytes(len))
     }
 
-    /// The factor of element `i` of row `row` in rows of `len`; 1 where there is none.
+    /// The factor of element `i` of row `row` in rows of `len`; 1 where there is no such element.
     pub fn at(&self, row: usize, i: usize, len: usize) -> f32 {
         let size = self.dtype.bytes();
         let at = (self.first_row + row) / self.block[0].max(1) * self.row_bytes(len) + i / self.block[1].max(1) * size;
@@ -75,7 +75,7 @@ impl Scales {
 /// 2^(e − 127); NaN for 255.
 pub(super) fn e8m0_to_f32(e: u8) -> f32 {
     match e {
-        // A subnormal.
+        // The result is subnormal.
         0 => f32::from_bits(1 << 22),
         255 => f32::NAN,
         _ => f32::from_bits(u32::from(e) << 23),
@@ -85,7 +85,7 @@ pub(super) fn e8m0_to_f32(e: u8) -> f32 {
 /// A tensor in a file: element type, shape and bytes. Cloning shares the bytes.
 ///
 /// The shape is written outermost dimension first, so that a weight matrix is `[out, in]` and the last dimension is
-/// contiguous ("a row"). GGUF writes it the other way round; the reader has turned it.
+/// contiguous ("a row"). GGUF has the opposite order; its reader reverses it.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     dtype: DType,
@@ -140,13 +140,14 @@ impl Tensor {
         self.row_len() / self.dtype.block_len() * self.dtype.block_bytes()
     }
 
-    /// All bytes, those of scales that are kept apart included.
+    /// All bytes, including those of scales that are kept apart.
     pub fn stored_bytes(&self) -> usize {
         self.bytes.len() + self.scales.as_ref().map_or(0, |s| s.bytes.len())
     }
 
-    /// A view of some rows, all dimensions but the last counted as one: `[rows, row_len]`. Of a vector (one dimension)
-    /// it views elements, `[len]`. `None` where the range is not within the tensor, or cuts a vector's blocks.
+    /// A view of some rows, where all dimensions but the last count as one: `[rows, row_len]`. Of a vector (one
+    /// dimension) it views elements, `[len]`. `None` where the range is not within the tensor, or cuts a vector's
+    /// blocks.
     pub fn rows_view(&self, range: Range<usize>) -> Option<Self> {
         match self.shape.len() {
             1 if self.dtype.block_len() == 1 && self.scales.is_none() => {
@@ -167,7 +168,7 @@ impl Tensor {
         whole.then(|| Self::new(self.dtype, vec![elements], self.bytes.clone())).flatten()
     }
 
-    /// The bytes as what keeps them alive.
+    /// The bytes with the memory that they keep alive.
     pub fn shared_bytes(&self) -> &Bytes {
         &self.bytes
     }
@@ -177,7 +178,7 @@ impl Tensor {
         &self.bytes
     }
 
-    /// The same elements, multiplied by `scales`; `None` where there are fewer or more of them than the rows need.
+    /// The same elements, multiplied by `scales`; `None` where the number of scales does not fit the rows.
     pub fn with_scales(mut self, scales: Scales) -> Option<Self> {
         if scales.needed(self.rows(), self.row_len())? != scales.bytes.len() {
             return None;
@@ -186,8 +187,8 @@ impl Tensor {
         Some(self)
     }
 
-    /// Decodes row `row`, scales included, into `out`, which is as long. Leaves `out` alone where there is no such row or
-    /// it is of another length.
+    /// Decodes row `row`, scales included, into `out`, which has the row's length. Leaves `out` alone where there is no
+    /// such row or its length differs.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
         let size = self.row_bytes();
         let decoded =
@@ -198,13 +199,13 @@ impl Tensor {
         }
     }
 
-    /// The factors that the file keeps apart from the elements, if it does.
+    /// The factors that the file keeps apart from the elements, where it has such.
     pub fn scales(&self) -> Option<&Scales> {
         self.scales.as_ref()
     }
 
-    /// Part `index` of the first dimension, with the shape that is left: one expert's matrix of a stack of them. `None`
-    /// where there is no such part.
+    /// Part `index` of the first dimension, with the shape of the others: one expert's matrix of a stack. `None` where
+    /// there is no such part.
     pub fn part(&self, index: usize) -> Option<Self> {
         let (outer, shape) = self.shape.split_first().filter(|(_, rest)| !rest.is_empty())?;
         let rows = self.rows().checked_div(*outer)?;

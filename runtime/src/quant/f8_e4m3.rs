@@ -1,11 +1,12 @@
-//! FP8 E4M3 as the Open Compute Project defines it (2023): what DeepSeek V3's checkpoints hold, with scales of their own.
+//! FP8 E4M3 as the Open Compute Project defines it (2023): the format of DeepSeek V3's checkpoints, whose scales lie
+//! apart.
 //!
 //! ```text
 //! seeeemmm      (-1)^s · 2^(e - 7) · (1 + m/8); e = 0: (-1)^s · 2^-6 · m/8; s1111111 is NaN, and there is no infinity
 //! ```
 //!
-//! The same bits in the right places of a binary16 are a number 2^8 times too small, subnormals included: so vectors
-//! decode it.
+//! The same bits in the right places of a binary16 are a number 2^8 times too small, subnormals included. Vectors
+//! decode it that way.
 
 use super::{ActForm, Block, Encode, Format, f16_to_f32};
 
@@ -31,14 +32,14 @@ pub(super) const F8_E4M3: Format = Format {
 #[repr(transparent)]
 pub struct F8E4M3(pub u8);
 
-/// What the largest number is.
+/// The largest finite number.
 const LARGEST: f32 = 448.0;
 
 impl F8E4M3 {
     /// The binary16 with the same digits: 2^-8 times the value, or NaN.
     #[inline(always)]
     pub const fn to_f16_bits(self) -> u16 {
-        // The sign is spread to the left and then kept once.
+        // The sign is spread to the left, and the mask keeps it once.
         let bits = ((self.0 as i8 as i16) << 7) as u16 & 0xbf80;
         if bits & 0x3f80 == 0x3f80 { bits | 0x7e00 } else { bits }
     }
@@ -48,7 +49,7 @@ impl F8E4M3 {
         f16_to_f32(self.to_f16_bits()) * 256.0
     }
 
-    /// The nearest, ties to even; what is too large becomes the largest.
+    /// The nearest, ties to even; larger numbers become the largest.
     pub fn from_f32(x: f32) -> Self {
         let sign = u8::from(x.is_sign_negative()) << 7;
         if x.is_nan() {
@@ -58,7 +59,7 @@ impl F8E4M3 {
         // The last place of numbers of this size: 2^-9 for the smallest.
         let exponent = ((v.to_bits() >> 23) as i32 - 127).max(-6);
         let steps = (v * f32::from_bits(((127 + 3 - exponent) as u32) << 23)).round_ties_even() as i32;
-        // Eight steps or more have the exponent in them; sixteen are eight of the next.
+        // From eight steps on the exponent is in the number of steps; sixteen steps are eight of the next exponent.
         let magnitude = if exponent == -6 && steps < 8 { steps } else { (exponent + 6) * 8 + steps };
         Self(sign | magnitude.min(0x7e) as u8)
     }

@@ -1,5 +1,5 @@
-//! The declaration of a format: all that tables, kernels and tests need to know of it beside its bits. Each format's file
-//! has one; `docs/adding-a-format.md` says what else a format takes.
+//! The declaration of a format: all that tables, kernels and tests need to know of it beside its bits. Each format's
+//! file has one; `docs/adding-a-format.md` lists the other files of a format.
 
 use super::{Block, DType, Encode};
 
@@ -12,37 +12,37 @@ pub struct Format {
     pub block_len: usize,
     /// Bytes of one block.
     pub block_bytes: usize,
-    /// A power of two, 4 at most, that the address of every block is a multiple of where the first one's is. WGSL reads
+    /// A power of two, 4 at most: where the first block's address is a multiple of it, every block's is. WGSL reads
     /// words by it.
     pub alignment: usize,
-    /// How elements are made of integers; `None` where they are floats, each by itself.
+    /// The integers that elements are made of; `None` for floats, each of which stands by itself.
     pub quants: Option<Quants>,
     /// The form in which mat-vec takes activations.
     pub acts: ActForm,
     /// Whether elements may lie beyond an f16's range or precision, so that GPUs must not stage them as f16.
     pub beyond_f16: bool,
-    /// Whether the scales lie in a tensor of their own. Without it they count as 1.
+    /// Whether the scales lie in a tensor of their own. Without that tensor they count as 1.
     pub apart: bool,
-    /// A constant that the decode looks numbers up in, four bytes a word: its name in WGSL defines, its words.
+    /// A constant table that the decode reads, four bytes a word: its name in WGSL defines, its words.
     pub table: Option<(&'static str, &'static [u32])>,
     /// The scalar decode of whole blocks.
     pub decode: Decoder,
-    /// How floats become blocks, for formats that this runtime can write.
+    /// The encoder, for formats that this runtime can write.
     pub encode: Option<Encoder>,
-    /// What llama.cpp's quantiser takes for rows that blocks of 256 elements do not divide.
+    /// The format that llama.cpp's quantiser takes for rows that blocks of 256 elements do not divide.
     pub smaller: Option<DType>,
-    /// The numbers of a block that scale its elements. Tests fill blocks with random bits, but for these.
+    /// The numbers of a block that scale its elements. Tests fill blocks with random bits, except these.
     pub scales: &'static [Scale],
 }
 
-/// How elements are made of integers: x = scale · (q − zero) + minimum.
+/// Elements made of integers: x = scale · (q − zero) + minimum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quants {
-    /// Bits of a quant once it is unpacked: the least that hold every q.
+    /// Bits of an unpacked quant: the fewest that hold every q.
     pub bits: u32,
-    /// Whether q has a sign. If not, it is 0 or more.
+    /// Whether q has a sign. Without one it is 0 or more.
     pub signed: bool,
-    /// The q that stands for zero: 0 or a power of two; 0 for signed ones.
+    /// The q that stands for zero: 0 or a power of two; 0 where quants are signed.
     pub zero: u8,
     /// Elements that share scale and minimum: 16 or 32.
     pub group: usize,
@@ -50,7 +50,7 @@ pub struct Quants {
     pub minima: bool,
 }
 
-/// The form in which a kernel reads activations. The layouts are in the CPU's kernels.
+/// The form in which a kernel reads activations. The CPU's kernels document the layouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ActForm {
     /// Plain floats.
@@ -71,14 +71,14 @@ pub enum ActForm {
 /// A number of a block that scales its elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scale {
-    /// An f16 at byte `at`, of up to `size` where elements are to be of about the size of a weight.
+    /// An f16 at byte `at`. Up to `size` it gives elements of about the size of a weight.
     Half {
         /// Its first byte.
         at: usize,
         /// Its plausible magnitude.
         size: f32,
     },
-    /// An exponent of 2, biased by 127, at byte `at`; from `least` to `least + 7` for plausible weights.
+    /// An exponent of 2, biased by 127, at byte `at`; plausible weights have `least` to `least + 7`.
     Exponent {
         /// Its byte.
         at: usize,
@@ -90,12 +90,12 @@ pub enum Scale {
 /// Decodes whole blocks, one value an element; `None` where bytes and elements do not make the same number of blocks.
 pub type Decoder = fn(&[u8], &mut [f32]) -> Option<()>;
 
-/// How floats become blocks.
+/// Turns floats into blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoder {
     /// Appends whole blocks; `None` where elements do not make whole blocks.
     pub row: fn(&[f32], &mut Vec<u8>) -> Option<()>,
-    /// How far a decoded element may be from the encoded one, as a share of the range of its block.
+    /// The largest distance of a decoded element from the encoded one, as a share of the range of its block.
     pub error: f32,
 }
 

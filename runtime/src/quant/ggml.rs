@@ -1,5 +1,5 @@
-//! The numbers that GGUF files give to element types, also to those that have no kernels here: their names are for
-//! messages, their sizes for checking a file whose other tensors can be used.
+//! The numbers that GGUF files give to element types, including types that have no kernels here: messages need their
+//! names, and checks of a file whose other tensors can be used need their sizes.
 
 use super::DType;
 use std::borrow::Cow;
@@ -7,8 +7,8 @@ use std::borrow::Cow;
 /// Number, name, elements of a block, bytes of a block.
 type Row = (u32, &'static str, usize, usize);
 
-/// All types that GGUF files have. Numbers that are missing here were withdrawn by their inventors or are newer than this
-/// table. A format of ours is the row of its name.
+/// All types of GGUF files. Missing numbers were withdrawn or are newer than this table. The name of a row finds our
+/// format of it.
 const TYPES: [Row; 35] = [
     (0, "f32", 1, 4),
     (1, "f16", 1, 2),
@@ -62,12 +62,12 @@ impl GgmlType {
         self.0
     }
 
-    /// The type as one that this runtime computes with.
+    /// The type of this runtime, where it has one.
     pub fn dtype(self) -> Option<DType> {
         DType::from_ggml(self.0)
     }
 
-    /// Its name in lower case; of an unknown type, its number.
+    /// Its name in lower case; the number of an unknown type.
     pub fn name(self) -> Cow<'static, str> {
         self.row().map_or_else(|| format!("ggml type {}", self.0).into(), |row| row.1.into())
     }
@@ -83,12 +83,12 @@ impl GgmlType {
 }
 
 impl DType {
-    /// The number that GGUF files give to this type; `None` for types that only other files have.
+    /// The number that GGUF files give to this type; `None` for types of other files.
     pub fn to_ggml(self) -> Option<u32> {
         TYPES.iter().find(|row| row.1 == self.name()).map(|row| row.0)
     }
 
-    /// The type of that number in GGUF files; `None` for those of [`GgmlType`] that have no kernels here.
+    /// The type of that number in GGUF files; `None` where it has no kernels here.
     pub fn from_ggml(number: u32) -> Option<DType> {
         let name = GgmlType(number).row()?.1;
         DType::ALL.into_iter().find(|d| d.name() == name)

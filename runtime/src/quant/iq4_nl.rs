@@ -1,4 +1,4 @@
-//! IQ4_NL: 32 elements in 18 bytes, `x = d · values[q]`, with sixteen values that lie closer together near zero.
+//! IQ4_NL: 32 elements in 18 bytes, `x = d · values[q]`, with sixteen values that are denser near zero.
 //!
 //! ```text
 //! byte  0      2                         18
@@ -20,7 +20,7 @@ pub(super) const IQ4_NL: Format = Format {
     apart: false,
     table: Some(("IQ4_VALUES", &IQ4_WORDS)),
     decode: Format::decoder::<BlockIQ4_NL, 32>(),
-    // Half the widest gap between values, and what is cut off on the side that has fewer of them.
+    // Half the widest gap between values, and the cut on the side that has fewer values.
     encode: Format::encoder::<BlockIQ4_NL, 32>(0.12),
     smaller: None,
     scales: &[Scale::Half { at: 0, size: 0.002 }],
@@ -29,7 +29,7 @@ pub(super) const IQ4_NL: Format = Format {
 /// The sixteen values of IQ4_NL and IQ4_XS (llama.cpp#4773, `kvalues_iq4nl`).
 pub const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// The same, four bytes a word, the first one lowest.
+/// The same, four bytes a word, the first byte lowest.
 pub(super) static IQ4_WORDS: [u32; 4] = {
     let mut words = [0; 4];
     let mut i = 0;
@@ -81,8 +81,8 @@ fn nearest(x: f32) -> u8 {
     (1..16).fold(0, |best, i| if distance(i) < distance(best) { i } else { best })
 }
 
-/// The scale of either sign with `x ≈ scale · value`: a few around the one that makes the largest element −127 are tried,
-/// each with the least-squares scale of the values it gives.
+/// The scale of either sign with `x ≈ scale · value`. It tries several scales around the one that makes the largest
+/// element −127, each followed by the least-squares scale of the values that it gives.
 pub(super) fn fit(x: &[f32; 32]) -> f32 {
     let extreme = signed_extreme(x);
     if extreme == 0.0 || !extreme.is_finite() {

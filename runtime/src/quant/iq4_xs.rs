@@ -27,7 +27,7 @@ pub(super) const IQ4_XS: Format = Format {
     apart: false,
     table: Some(("IQ4_VALUES", &IQ4_WORDS)),
     decode: Format::decoder::<BlockIQ4_XS, 256>(),
-    // As in IQ4_NL, and scales that are rounded to 1/32 of the largest.
+    // As in IQ4_NL, with scales rounded to 1/32 of the largest.
     encode: Format::encoder::<BlockIQ4_XS, 256>(0.15),
     smaller: Some(DType::IQ4_NL),
     scales: &[Scale::Half { at: 0, size: 0.0001 }],
@@ -62,8 +62,8 @@ impl Block<256> for BlockIQ4_XS {
 }
 
 impl Encode<256> for BlockIQ4_XS {
-    /// Fits every 32 elements on their own, rounds their scales to 6 bits of a common f16, then quantises with the
-    /// rounded ones.
+    /// Fits every 32 elements by themselves, rounds their scales to 6 bits of a common f16, then quantises with the
+    /// rounded scales.
     fn encode(x: &[f32; 256]) -> Self {
         let x: [[f32; 32]; 8] = bytemuck::cast(*x);
         let fits = x.map(|x| fit(&x));

@@ -1,5 +1,5 @@
-//! What Q4_K and Q5_K share: eight 6-bit scales and eight 6-bit minima in 12 bytes; and the search for scales and minima,
-//! which is that of Q2_K, too.
+//! The scales of Q4_K and Q5_K: eight 6-bit scales and eight 6-bit minima in 12 bytes; and the search for scales and
+//! minima, which Q2_K shares.
 //!
 //! ```text
 //! byte 0..4    HHss ssss   s = scale of sub-block j,       H = upper two bits of scale of sub-block j + 4
@@ -19,7 +19,7 @@ pub fn unpack(bytes: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
     (std::array::from_fn(|j| of(0, 0, j)), std::array::from_fn(|j| of(4, 4, j)))
 }
 
-/// What [`unpack`] undoes; values are below 64.
+/// The inverse of [`unpack`]; values are below 64.
 pub(super) fn pack(scales: &[u8; 8], minima: &[u8; 8]) -> [u8; 12] {
     std::array::from_fn(|k| match k {
         0..4 => scales[k] | scales[k + 4] >> 4 << 6,
@@ -37,8 +37,8 @@ pub(super) struct Fitted<const N: usize> {
     pub quants: [u8; 256],
 }
 
-/// Fits every sub-block on its own, rounds their scales and minima to `0..=most` of a common f16 each, then quantises to
-/// `0..=top` with the rounded ones.
+/// Fits every sub-block by itself, rounds their scales and minima to `0..=most` of a common f16 each, then quantises to
+/// `0..=top` with the rounded numbers.
 pub(super) fn fit<const N: usize>(x: &[f32; 256], most: u8, top: u8) -> Fitted<N> {
     let len = 256 / N;
     let fits: [(f32, f32); N] = std::array::from_fn(|j| fit_sub_block(&x[len * j..][..len], top));
@@ -57,8 +57,8 @@ pub(super) fn fit<const N: usize>(x: &[f32; 256], most: u8, top: u8) -> Fitted<N
     Fitted { d, dmin, scales, minima, quants }
 }
 
-/// Scale and (negated) minimum with `x ≈ scale · q − min`, both not negative: a few step widths around the plain one
-/// are tried, and for each the quants it gives are fitted by least squares.
+/// Scale and (negated) minimum with `x ≈ scale · q − min`, neither negative. It tries several step widths around the
+/// plain one, and fits the quants of each by least squares.
 fn fit_sub_block(x: &[f32], top: u8) -> (f32, f32) {
     let (min, max) = extent(x);
     let min = min.min(0.0);
@@ -79,7 +79,7 @@ fn fit_sub_block(x: &[f32], top: u8) -> (f32, f32) {
         let (mut scale, mut offset) = (1.0 / inverse, min);
         if det > 0.0 {
             (scale, offset) = ((n * sum_xq - sum_x * sum_q) / det, (sum_qq * sum_x - sum_q * sum_xq) / det);
-            // The format subtracts minima: an offset above zero has to be none.
+            // The format subtracts minima, so an offset above zero cannot be stored.
             if offset > 0.0 {
                 (scale, offset) = (sum_xq / sum_qq, 0.0);
             }

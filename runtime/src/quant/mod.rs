@@ -1,8 +1,8 @@
-//! Block formats: how numbers lie in a tensor's bytes.
+//! Block formats: the layout of numbers in a tensor's bytes.
 //!
 //! Every format has one file here with its declaration, its block struct, a drawing of its bits, the scalar decode (the
-//! oracle that every SIMD and WGSL kernel is tested against) and, where there is a plain one, the encode. The list of
-//! formats is `for_every_format!` below.
+//! oracle that every SIMD and WGSL kernel is tested against) and, where the format has a simple one, the encode.
+//! `for_every_format!` below lists the formats.
 
 #![allow(non_camel_case_types)]
 
@@ -52,8 +52,9 @@ pub use random::RandomBlocks;
 pub use rows::{Block, Encode, RowError};
 use rows::{extent, signed_extreme};
 
-/// Calls `$then!` with `[$args]` and the list of all formats: the variant of [`DType`] and the module that has it. That
-/// module declares the format here, and its loader of vectors in the linear kernels, both by the variant's name.
+/// Calls `$then!` with `[$args]` and the list of all formats: the variant of [`DType`] and the format's module. The
+/// module of that name declares the format here, and the one in the linear kernels has its loader, both under the
+/// variant's name.
 macro_rules! for_every_format {
     ($then:ident $($args:tt)*) => {
         $then! {
@@ -64,7 +65,7 @@ macro_rules! for_every_format {
             F16 in floats,
             /// bfloat16: the upper half of a binary32.
             BF16 in floats,
-            /// FP8 with 4 bits of exponent and 3 of mantissa; with scales that the file keeps apart.
+            /// FP8 with 4 bits of exponent and 3 of mantissa; its scales lie in a tensor of their own.
             F8_E4M3 in f8_e4m3,
             /// 32 elements, f16 scale, 4-bit quants centred on 8.
             Q4_0 in q4_0,
@@ -102,7 +103,7 @@ pub(crate) use for_every_format;
 
 macro_rules! declare {
     ([] $($(#[$doc:meta])* $variant:ident in $module:ident,)*) => {
-        /// How the elements of a tensor are stored.
+        /// Storage of a tensor's elements.
         ///
         /// Block formats pack [`DType::block_len`] consecutive elements of a row into [`DType::block_bytes`] bytes; plain
         /// types have a block of one element.
@@ -115,10 +116,10 @@ macro_rules! declare {
         static FORMATS: [Format; DType::COUNT] = [$($module::$variant),*];
 
         impl DType {
-            /// Formats in all: [`DType::ALL`] and those that do not hold their scales themselves.
+            /// Number of formats: [`DType::ALL`] and those whose scales lie in a tensor of their own.
             pub const COUNT: usize = [$(DType::$variant),*].len();
 
-            /// All formats that hold their elements whole, in declaration order.
+            /// All formats that hold their scales, in declaration order.
             pub const ALL: [DType; WHOLE] = {
                 let mut all = [DType::F32; WHOLE];
                 let mut n = 0;
@@ -131,7 +132,7 @@ macro_rules! declare {
             };
         }
 
-        /// Formats that hold their elements whole.
+        /// Number of formats that hold their scales.
         const WHOLE: usize = DType::COUNT $(- $module::$variant.apart as usize)*;
 
         const _: () = { $(assert!($module::$variant.is_consistent(), stringify!($variant));)* };

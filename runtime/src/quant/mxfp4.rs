@@ -19,14 +19,14 @@ pub(super) const MXFP4: Format = Format {
     block_len: 32,
     block_bytes: 17,
     alignment: 1,
-    // As many bits as its doubled values take when they are centred.
+    // Bits of the doubled values once they are centred.
     quants: Some(Quants { bits: 5, signed: false, zero: 16, group: 32, minima: false }),
     acts: ActForm::Q8Groups,
     beyond_f16: true,
     apart: false,
     table: None,
     decode: Format::decoder::<BlockMXFP4, 32>(),
-    // What lies between 6 and 8 times the scale becomes 6 times.
+    // Elements between 6 and 8 times the scale become 6 times the scale.
     encode: Format::encoder::<BlockMXFP4, 32>(0.13),
     smaller: None,
     scales: &[Scale::Exponent { at: 0, least: 117 }],
@@ -59,7 +59,7 @@ pub struct BlockMXFP4 {
     pub qs: [u8; 16],
 }
 
-/// A block of which the scale lies elsewhere: element 2j in the low half of byte j, element 2j + 1 in its high half.
+/// A block whose scale lies in another tensor: element 2j in the low half of byte j, element 2j + 1 in its high half.
 /// [`Block::decode`] gives the elements for a scale of 1.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -77,12 +77,12 @@ pub fn e8m0_to_f32(e: u8) -> f32 {
     }
 }
 
-/// The value of a nibble, twice as large.
+/// Twice the value of a nibble.
 fn doubled(nibble: u8) -> f32 {
     f32::from(MXFP4_DOUBLED[usize::from(nibble & 15)])
 }
 
-/// The nibble of the value nearest to x; what is too large becomes the largest.
+/// The nibble of the value nearest to x; larger numbers become the largest value.
 fn nearest(x: f32) -> u8 {
     let mut best = 0;
     for i in 1..8 {
@@ -93,7 +93,7 @@ fn nearest(x: f32) -> u8 {
     best | u8::from(x.is_sign_negative()) << 3
 }
 
-/// The exponent by which the largest element lies in 4 .. 8, as the format's paper has it.
+/// The exponent that puts the largest element into 4 .. 8, as the format's paper does.
 fn exponent(x: &[f32; 32]) -> u8 {
     let largest = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     let floor = (largest.to_bits() >> 23) as i32 - 127;
@@ -102,7 +102,7 @@ fn exponent(x: &[f32; 32]) -> u8 {
 
 impl Block<32> for BlockMXFP4 {
     fn decode(&self) -> [f32; 32] {
-        // Halves of subnormals are exact; halving the scale first would lose the smallest.
+        // Halving the results is exact, subnormals included; halving the scale first would lose the smallest scale.
         let d = e8m0_to_f32(self.e);
         std::array::from_fn(|i| {
             let nibble = if i < 16 { self.qs[i] } else { self.qs[i - 16] >> 4 };
@@ -126,7 +126,7 @@ impl Block<32> for BlockMXFP4Split {
 }
 
 impl BlockMXFP4Split {
-    /// The same elements as GGUF has them.
+    /// The same elements as a block of a GGUF file.
     pub fn with_scale(&self, e: u8) -> BlockMXFP4 {
         let nibble = |i: usize| self.qs[i / 2] >> (4 * (i % 2)) & 15;
         BlockMXFP4 { e, qs: std::array::from_fn(|i| nibble(i) | nibble(i + 16) << 4) }

@@ -22,7 +22,7 @@ pub(super) const Q2_K: Format = Format {
     apart: false,
     table: None,
     decode: Format::decoder::<BlockQ2_K, 256>(),
-    // Half a step, the search, and scales and minima that are rounded to 1/15 of the largest.
+    // Half a step, the search, and the rounding of scales and minima to 1/15 of the largest.
     encode: Format::encoder::<BlockQ2_K, 256>(1.5 / 3.0),
     smaller: Some(DType::IQ4_NL),
     scales: &[Scale::Half { at: 80, size: 0.01 }, Scale::Half { at: 82, size: 0.01 }],
@@ -54,20 +54,20 @@ impl Block<256> for BlockQ2_K {
 }
 
 impl Encode<256> for BlockQ2_K {
-    /// Fits every 16 elements on their own, rounds their scales and minima to 4 bits of a common f16 each, then quantises
-    /// with the rounded ones.
+    /// Fits every 16 elements by themselves, rounds their scales and minima to 4 bits of a common f16 each, then
+    /// quantises with the rounded numbers.
     fn encode(x: &[f32; 256]) -> Self {
         let k_scales::Fitted::<16> { d, dmin, scales, minima, quants } = k_scales::fit(x, 15, 3);
         Self { scales: std::array::from_fn(|s| scales[s] | minima[s] << 4), qs: pack_two_bits(&quants), d, dmin }
     }
 }
 
-/// The low two bits of element i's quant, which Q2_K and Q3_K have in the same places.
+/// The low two bits of element i's quant, whose place Q2_K and Q3_K share.
 pub(super) fn two_bits(qs: &[u8; 64], i: usize) -> u8 {
     qs[32 * (i / 128) + i % 32] >> (2 * (i / 32 % 4)) & 3
 }
 
-/// What [`two_bits`] undoes, of quants' low two bits.
+/// The inverse of [`two_bits`], for the low two bits of quants.
 pub(super) fn pack_two_bits(quants: &[u8; 256]) -> [u8; 64] {
     std::array::from_fn(|b| {
         let first = 128 * (b / 32) + b % 32;

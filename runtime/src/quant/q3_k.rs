@@ -29,7 +29,7 @@ pub(super) const Q3_K: Format = Format {
     apart: false,
     table: None,
     decode: Format::decoder::<BlockQ3_K, 256>(),
-    // The extreme opposite to the one that sets the scale is cut off by up to a whole step; scales are rounded to 1/32.
+    // One extreme sets the scale, and the opposite one is cut by up to a whole step; scales are rounded to 1/32.
     encode: Format::encoder::<BlockQ3_K, 256>(1.0 / 8.0 + 0.05),
     smaller: Some(DType::IQ4_NL),
     scales: &[Scale::Half { at: 108, size: 0.002 }],
@@ -63,8 +63,8 @@ impl Block<256> for BlockQ3_K {
 }
 
 impl Encode<256> for BlockQ3_K {
-    /// Fits every 16 elements on their own, rounds their scales to 6 bits of a common f16, then quantises with the rounded
-    /// ones.
+    /// Fits every 16 elements by themselves, rounds their scales to 6 bits of a common f16, then quantises with the
+    /// rounded scales.
     fn encode(x: &[f32; 256]) -> Self {
         let fits: [f32; 16] = std::array::from_fn(|s| q6_k::fit_sub_block(&x[16 * s..][..16], 4.0));
         let d = F16Le::saturating(signed_extreme(&fits) / -32.0);

@@ -20,7 +20,7 @@ pub(super) const Q4_0: Format = Format {
     apart: false,
     table: None,
     decode: Format::decoder::<BlockQ4_0, 32>(),
-    // The extreme opposite to the one that sets the scale is cut off by up to a whole step.
+    // One extreme sets the scale, and the opposite one is cut by up to a whole step.
     encode: Format::encoder::<BlockQ4_0, 32>(1.0 / 16.0 + 0.01),
     smaller: None,
     scales: &[Scale::Half { at: 0, size: 0.02 }],

@@ -21,7 +21,7 @@ pub(super) const Q4_K: Format = Format {
     apart: false,
     table: None,
     decode: Format::decoder::<BlockQ4_K, 256>(),
-    // Half a step, the search, and scales and minima that are rounded to 1/63 of the largest.
+    // Half a step, the search, and the rounding of scales and minima to 1/63 of the largest.
     encode: Format::encoder::<BlockQ4_K, 256>(1.5 / 15.0),
     smaller: Some(DType::Q5_0),
     scales: &[Scale::Half { at: 0, size: 0.0005 }, Scale::Half { at: 2, size: 0.0003 }],

@@ -57,7 +57,7 @@ impl Encode<32> for BlockQ5_0 {
     }
 }
 
-/// The 5-bit quants of Q5_0 and Q5_1 out of their fifth and low bits.
+/// The 5-bit quants of Q5_0 and Q5_1 from their fifth and low bits.
 pub(super) fn unpack(qh: &[u8; 4], qs: &[u8; 16]) -> [u8; 32] {
     let qh = u32::from_le_bytes(*qh);
     std::array::from_fn(|i| {
@@ -67,7 +67,7 @@ pub(super) fn unpack(qh: &[u8; 4], qs: &[u8; 16]) -> [u8; 32] {
     })
 }
 
-/// What [`unpack`] undoes.
+/// The inverse of [`unpack`].
 pub(super) fn pack(q: &[u8; 32]) -> ([u8; 4], [u8; 16]) {
     let qh = (0..32).fold(0, |bits, i| bits | u32::from(q[i] >> 4) << i);
     (qh.to_le_bytes(), std::array::from_fn(|k| q[k] & 15 | q[k + 16] << 4))

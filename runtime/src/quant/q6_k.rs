@@ -57,8 +57,8 @@ impl Block<256> for BlockQ6_K {
 }
 
 impl Encode<256> for BlockQ6_K {
-    /// Fits every 16 elements on their own, rounds their scales to 8 bits of a common f16, then quantises with the
-    /// rounded ones.
+    /// Fits every 16 elements by themselves, rounds their scales to 8 bits of a common f16, then quantises with the
+    /// rounded scales.
     fn encode(x: &[f32; 256]) -> Self {
         let fits: [f32; 16] = std::array::from_fn(|s| fit_sub_block(&x[16 * s..][..16], 32.0));
         let d = F16Le::saturating(signed_extreme(&fits) / -128.0);
@@ -80,8 +80,8 @@ impl Encode<256> for BlockQ6_K {
     }
 }
 
-/// The scale of either sign with `x ≈ scale · q`, `q` from −zero to zero − 1: a few around the plain one are tried, each with the
-/// least-squares scale of the quants it gives.
+/// The scale of either sign with `x ≈ scale · q`, `q` from −zero to zero − 1. It tries several scales around the plain
+/// one, each followed by the least-squares scale of the quants that it gives.
 pub(super) fn fit_sub_block(x: &[f32], zero: f32) -> f32 {
     let extreme = signed_extreme(x);
     if extreme == 0.0 || !extreme.is_finite() {

@@ -1,13 +1,13 @@
-//! Blocks of random values in any format, many at a time.
+//! Random blocks of any format, many at a time.
 
 use super::{DType, RowError};
 
-/// Elements that are encoded; tensors repeat their blocks in random order.
+/// Elements that are encoded once; tensors repeat their blocks in random order.
 const ELEMENTS: usize = 1 << 14;
 /// Elements that are copied together.
 const RUN: usize = 256;
 
-/// A stock of encoded random values to fill tensors from, at about the speed of copying.
+/// Encoded random values, from which tensors are filled at about the speed of copying.
 pub struct RandomBlocks {
     bytes: Vec<u8>,
     run_bytes: usize,
@@ -36,7 +36,7 @@ impl RandomBlocks {
         Ok(Self { bytes, run_bytes, block_bytes })
     }
 
-    /// Fills `out`, whole blocks, by what `seed` draws.
+    /// Fills `out`, whole blocks, with a choice that `seed` decides.
     pub fn fill(&self, seed: u64, out: &mut [u8]) {
         let mut random = SplitMix(seed);
         for run in out.chunks_mut(self.run_bytes) {

@@ -1,10 +1,11 @@
-//! Rows of blocks: [`DType::decode_row`] and [`DType::encode_row`] for every format, and what the formats share.
+//! Rows of blocks: [`DType::decode_row`] and [`DType::encode_row`] for every format, and the traits of blocks.
 
 use super::DType;
 
-/// A block format of `N` elements. Blocks are plain bytes without alignment, so that any place in a map can be viewed.
+/// A block format of `N` elements. Blocks are plain bytes without alignment, so that bytes of a map can be viewed at
+/// any place.
 pub trait Block<const N: usize>: bytemuck::Pod {
-    /// The elements in f32: the scalar oracle, written to be right and not to be fast.
+    /// The elements in f32: the scalar oracle, written for correctness and not for speed.
     fn decode(&self) -> [f32; N];
 }
 
@@ -14,7 +15,7 @@ pub trait Encode<const N: usize>: Block<N> {
     fn encode(x: &[f32; N]) -> Self;
 }
 
-/// Why a row cannot be decoded or encoded.
+/// Reasons why a row cannot be decoded or encoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
     /// Bytes and elements do not make the same number of whole blocks.
@@ -25,10 +26,10 @@ pub enum RowError {
         dtype: DType,
         /// Elements given or asked for.
         elements: usize,
-        /// Bytes given; 0 where there are none yet.
+        /// Bytes given; 0 when encoding.
         bytes: usize,
     },
-    /// The format can be read and not be written.
+    /// This runtime can read the format but not write it.
     #[error("{0} can only be read; write another format, {alternatives}", alternatives = DType::writable())]
     ReadOnly(DType),
 }
@@ -43,7 +44,7 @@ impl DType {
         (self.format().decode)(bytes, out).ok_or(error)
     }
 
-    /// Appends `x` to `out` in this format; on error `out` is left as it was.
+    /// Appends `x` to `out` in this format; on error `out` is unchanged.
     ///
     /// # Errors
     /// A format that cannot be written, or elements that do not make whole blocks.
@@ -59,7 +60,7 @@ impl DType {
     }
 }
 
-/// The element of largest magnitude, with its sign; the first of equals, 0 of none.
+/// The element of largest magnitude, with its sign; the first of equals, 0 for an empty slice.
 pub(super) fn signed_extreme(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |best: f32, v| if v.abs() > best.abs() { *v } else { best })
 }

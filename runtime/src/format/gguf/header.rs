@@ -1,5 +1,5 @@
-//! Walks the header of one GGUF file: every count, length and offset is checked against the file before it is used,
-//! and nothing is allocated by a number that the file merely claims.
+//! Walks the header of one GGUF file. Every count, length and offset is checked against the file before it is used, and
+//! no claim of the file alone decides how much memory is allocated.
 //!
 //! ```text
 //! "GGUF" | version u32 | n_tensors u64 | n_keys u64
@@ -17,7 +17,7 @@ use crate::{
 };
 use std::{collections::HashMap, ops::Range, path::Path};
 
-/// Keys and tensor names longer than this are taken for damage (the format's own limit for keys).
+/// Longer keys and tensor names are damage: the format itself limits keys to this.
 const MAX_NAME: usize = 65_535;
 /// Arrays of arrays deeper than this are refused; no known file has any.
 const MAX_DEPTH: usize = 4;
@@ -85,7 +85,7 @@ impl Header {
         }
         let mut header = Self { version, keys, index, tensors: Vec::new() };
         let alignment = header.alignment(&at)?;
-        // Offsets are relative to where the data starts, which is known only behind the last description.
+        // Offsets are relative to the data's start, which is known only after the last description.
         let mut described = Vec::new();
         for _ in 0..n_tensors {
             described.push(at.tensor()?);
@@ -118,7 +118,7 @@ struct Described {
     shape: Vec<usize>,
     ty: GgmlType,
     offset: u64,
-    /// Bytes; `None` where the type is unknown and so its size is.
+    /// Bytes; `None` where the type is unknown, and therefore its size.
     bytes: Option<u64>,
 }
 
@@ -149,7 +149,7 @@ fn place(
     let mut by_offset: Vec<&Described> = described.iter().filter(|d| d.bytes != Some(0)).collect();
     by_offset.sort_by_key(|d| d.offset);
     for pair in by_offset.windows(2) {
-        // No sum here overflows: all of them were formed above. A tensor of unknown size takes at least a byte.
+        // No sum here overflows: all of them were formed above. A tensor of unknown size takes at least one byte.
         if pair[0].offset + pair[0].bytes.unwrap_or(1) > pair[1].offset {
             return Err(bad(pair[1], format!("it overlaps tensor `{}`", pair[0].name)));
         }
@@ -158,7 +158,7 @@ fn place(
         .into_iter()
         .map(|d| {
             let (start, end) = (data + d.offset, data + d.offset + d.bytes.unwrap_or(0));
-            // Both are within the file, which is mapped whole, or are equal and so an empty range.
+            // Both ends are within the file, which is mapped whole, or they are equal and the range is empty.
             let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
             let (start, end) = range.ok_or_else(|| bad(&d, "it lies beyond the address space".into()))?;
             let dtype = d.ty.dtype().ok_or_else(|| d.ty.name());
@@ -253,7 +253,7 @@ impl<'a> Reader<'a> {
         self.array(0)
     }
 
-    /// Walks over an array; strings are stepped through once, fixed-size elements are jumped over.
+    /// Walks over an array: string by string, or past all elements at once where they have a fixed size.
     fn array(&mut self, depth: usize) -> Result<Stored, FormatError> {
         let what = "a metadata array";
         if depth == MAX_DEPTH {
@@ -267,7 +267,7 @@ impl<'a> Reader<'a> {
                 let len = count.checked_mul(size as u64).ok_or_else(|| self.truncated(u64::MAX, what))?;
                 self.take(len, what)?;
             }
-            // Each turn takes at least 8 bytes, so that an absurd count ends with the file.
+            // Each turn takes at least 8 bytes, so an absurd count ends at the end of the file.
             None if element == ValueType::Str => {
                 for _ in 0..count {
                     self.skip_string()?;
@@ -283,7 +283,8 @@ impl<'a> Reader<'a> {
         Ok(Stored::Array(element, count, start..self.pos))
     }
 
-    /// `string` without building an error beforehand: a vocabulary has a quarter of a million of these.
+    /// `string` without the message of an error, which costs an allocation: a vocabulary has a quarter of a million
+    /// strings.
     fn skip_string(&mut self) -> Result<(), FormatError> {
         let next = self.file.get(self.pos..).and_then(|rest| rest.first_chunk()).and_then(|len| {
             let end = usize::try_from(u64::from_le_bytes(*len)).ok()?.checked_add(self.pos + 8)?;

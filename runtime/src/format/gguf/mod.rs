@@ -1,7 +1,7 @@
 //! GGUF, versions 2 and 3, little-endian, in one file or split over several.
 //!
-//! Opening walks the header once and keeps keys, tensor descriptions and where values lie; strings and arrays are
-//! read from the map when they are asked for.
+//! Opening walks the header once and keeps keys, tensor descriptions and the places of values; strings and arrays are
+//! read from the map on request.
 
 mod header;
 mod value;
@@ -26,8 +26,8 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Opens `path` and, where it is a part of a split model (`…-00001-of-00003.gguf`, whichever part is named), all
-    /// other parts from the same folder. Metadata is that of the first part.
+    /// Opens `path` and, where it is any part of a split model (`…-00001-of-00003.gguf`), all other parts from the same
+    /// folder. The first part has the metadata.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
         let file = MappedFile::open(path)?;
         let mut header = Header::parse(path, &file.map)?;
@@ -65,7 +65,7 @@ impl Gguf {
     /// The metadata value of `key`.
     pub fn get(&self, key: &str) -> Option<Value<'_>> {
         let stored = &self.header.keys[*self.header.index.get(key)?].1;
-        // Metadata is that of the first part, whose map is the first of the table.
+        // The first part has the metadata; its map is the first of the table.
         stored.value(&self.table.files().first()?.map)
     }
 
@@ -74,18 +74,18 @@ impl Gguf {
         self.header.keys.iter().filter_map(|(key, _)| Some((key.as_str(), self.get(key)?)))
     }
 
-    /// The value of `key` as `T`; `None` where the key is absent, an error where it is something else.
+    /// The value of `key` as `T`; `None` where the key is absent, an error where its value is of another type.
     pub fn get_as<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<Option<T>, FormatError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         convert(&self.path, key, value).map(Some)
     }
 
-    /// `value`, which is that of `key` or an element of it, as `T`; an error where it is something else.
+    /// `value`, which is the value of `key` or an element of it, as `T`; an error where it is of another type.
     pub fn convert<'a, T: FromValue<'a>>(&self, key: &str, value: Value<'a>) -> Result<T, FormatError> {
         convert(&self.path, key, value)
     }
 
-    /// The value of `key` as `T`; an error where it is absent or something else.
+    /// The value of `key` as `T`; an error where the key is absent or its value is of another type.
     pub fn require<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<T, FormatError> {
         let missing = || FormatError::MissingKey { path: self.path.clone(), key: key.into() };
         self.get_as(key)?.ok_or_else(missing)
@@ -116,7 +116,7 @@ impl Gguf {
         self.get_as(key)
     }
 
-    /// What the files say about their tensors, in file order.
+    /// Descriptions of all tensors, in file order.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = TensorInfo<'_>> {
         self.table.iter()
     }
@@ -193,14 +193,14 @@ fn open_parts(path: &Path, n_parts: u32, table: &mut TensorTable) -> Result<Head
     first.ok_or_else(|| split(path, "there are no parts".into()))
 }
 
-/// What precedes `-00001-of-0000N.gguf` in the name of a part, whatever its number.
+/// The part of a name before `-00001-of-0000N.gguf`, for a part of any number.
 fn part_prefix(path: &Path, n_parts: u32) -> Option<&str> {
     let stem = path.file_name()?.to_str()?.strip_suffix(&format!("-of-{n_parts:05}.gguf"))?;
     let (prefix, number) = stem.rsplit_once('-')?;
     (number.len() == 5 && number.bytes().all(|b| b.is_ascii_digit())).then_some(prefix)
 }
 
-/// The error for a file that starts with something else than it should.
+/// The error for a file that does not start with GGUF's magic number.
 pub(super) fn not_a_model(path: &Path, file: &[u8]) -> FormatError {
     let start = &file[..file.len().min(8)];
     FormatError::NotAModel { path: path.into(), start: format!("\"{}\"", start.escape_ascii()) }

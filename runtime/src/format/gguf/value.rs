@@ -99,7 +99,7 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The value as an integer, whatever width it is stored in.
+    /// The value as an integer, from any stored width.
     pub fn as_i128(self) -> Option<i128> {
         match self {
             Self::Unsigned(_, v) => Some(v.into()),
@@ -108,7 +108,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// What the value is, for messages: `u32 7`, `array of 49152 string`.
+    /// Type and value for messages: `u32 7`, `array of 49152 string`.
     pub fn describe(self) -> String {
         match self {
             Self::Unsigned(t, v) => format!("{t} {v}"),
@@ -144,7 +144,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A metadata array, read from the map as it is walked; nothing of it is copied or kept.
+/// A metadata array, read from the map on each walk; nothing is copied or kept.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Array<'a> {
     element: ValueType,
@@ -174,7 +174,7 @@ impl<'a> Array<'a> {
         (self.element == ValueType::Str).then_some(ByteStrings { left: self.len, bytes: self.bytes })
     }
 
-    /// The strings as text, with U+FFFD for what is not UTF-8 (valid text is borrowed from the file).
+    /// The strings as text, with U+FFFD for bytes that are not UTF-8 (valid text is borrowed from the file).
     pub fn strings(&self) -> Option<impl ExactSizeIterator<Item = Cow<'a, str>> + use<'a>> {
         Some(self.byte_strings()?.map(String::from_utf8_lossy))
     }
@@ -188,7 +188,7 @@ impl<'a> Array<'a> {
     /// Elements as integers of type `T`; `None` where they are not integers or one does not fit `T`.
     pub fn integers<T: TryFrom<i128>>(&self) -> Option<impl Iterator<Item = T> + use<'a, T>> {
         let convert = |v: Value<'_>| v.as_i128().and_then(|v| T::try_from(v).ok());
-        // Looked through once before, so that the caller need not check every element.
+        // All elements are checked first, so that the caller need not check any.
         let fits = self.values()?.all(|v| convert(v).is_some());
         fits.then(|| self.values())?.map(|values| values.filter_map(convert))
     }
@@ -215,7 +215,7 @@ impl<'a> Array<'a> {
         })
     }
 
-    /// Elements as truth values; `None` where they are not.
+    /// Elements as truth values; `None` where they are of another type.
     pub fn bools(&self) -> Option<impl Iterator<Item = bool> + use<'a>> {
         (self.element == ValueType::Bool).then(|| self.values())?.map(|v| v.map(|v| v == Value::Bool(true)))
     }
@@ -252,11 +252,11 @@ impl<'a> Iterator for ByteStrings<'a> {
 
 impl ExactSizeIterator for ByteStrings<'_> {}
 
-/// What a metadata value can be asked to be.
+/// A Rust type that a metadata value can be read as.
 pub trait FromValue<'a>: Sized {
-    /// What it is called in messages.
+    /// Name of the type in messages.
     const NAME: &'static str;
-    /// The value as `Self`, where it is one.
+    /// The value as `Self`, where its type fits.
     fn from_value(value: Value<'a>) -> Option<Self>;
 }
 

@@ -1,4 +1,4 @@
-//! Writes GGUF files: for tests and for what converts models. Tensor bytes are shared, not copied, until written.
+//! Writes GGUF files, for tests and converters. Tensor bytes are shared until they are written.
 
 use super::ValueType;
 use crate::{
@@ -103,7 +103,8 @@ impl GgufWriter {
         self
     }
 
-    /// Adds a tensor; of a type that GGUF has no number for, or with scales of its own, its values as f32.
+    /// Adds a tensor. Its values are written as f32 where GGUF has no number for its type, or its scales lie in a
+    /// tensor of their own.
     pub fn tensor(&mut self, name: &str, tensor: &Tensor) -> &mut Self {
         if let (Some(number), None) = (tensor.dtype().to_ggml(), tensor.scales()) {
             let ty = GgmlType::from_number(number);
