@@ -1,4 +1,4 @@
-//! What all backends have in common.
+//! The interface that all backends share.
 
 use std::any::Any;
 
@@ -9,7 +9,7 @@ use crate::{
     step::{GpuStats, Pages, SequenceStep},
 };
 
-/// What a stage of the plan has computed, for [`Backend::forward_observed`].
+/// A value that a stage of the plan has computed, for [`Backend::forward_observed`].
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The stage of the plan.
@@ -20,10 +20,10 @@ pub struct Observed {
     pub rows: usize,
     /// Elements of a row.
     pub width: usize,
-    /// Set where the backend has put the gated activation of `value` and this other one here at once.
+    /// Set where the backend stores only the gated activation of `value` and this other value, in place of the two.
     pub gated: Option<(Act, ValueId)>,
-    /// Set where `value` is a residual sum, which the next stage begins with, that the backend has made at once of what
-    /// the stage adds to it, this value. That one is nowhere then.
+    /// Set where `value` is the residual sum that the next stage begins with, made by this stage's own kernel: the
+    /// stage's result, which the sum includes. That result has no place of its own then.
     pub addend: Option<ValueId>,
     /// `[rows, width]`.
     pub data: Vec<f32>,
@@ -44,10 +44,9 @@ pub trait Backend: Send + 'static {
     /// Runs the model over new tokens of one or more sequences and returns the output rows `[outputs, width]`, in the
     /// order of the sequences.
     ///
-    /// # Errors
-    /// Token ids outside the vocabulary, more tokens than fit a step or the cache, sequences of another backend; whatever a
-    /// device reports. The sequences are then unchanged, but that a device that fails in the middle of a step may have
-    /// left no state to continue from: a sequence with states is then empty.
+    /// Token ids outside the vocabulary, more tokens than a step or the cache holds, sequences of another backend, and
+    /// errors of the device. The sequences are then unchanged, with one exception: a device that fails in the middle of
+    /// a step may have overwritten a state, and a sequence with states is then empty.
     fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], BackendError>;
 
     /// The pages of keys and values.
@@ -56,8 +55,8 @@ pub trait Backend: Send + 'static {
     /// Tokens that one step may have.
     fn max_step_tokens(&self) -> usize;
 
-    /// Tokens that a step should have at most for a sequence that already has `cached`: fewer than it may have where a
-    /// driver could take the step for one that hangs.
+    /// Tokens that a step should have at most for a sequence that already has `cached`. It is below
+    /// [`Backend::max_step_tokens`] where a driver could take a longer step for one that hangs.
     fn step_tokens(&self, cached: usize) -> usize {
         let _ = cached;
         self.max_step_tokens()
@@ -66,23 +65,23 @@ pub trait Backend: Send + 'static {
     /// Output rows that one step may have.
     fn max_outputs(&self) -> usize;
 
-    /// Where it runs, for people: the instruction set and threads, or the adapter.
+    /// The device for people: the instruction set and threads, or the adapter.
     fn describe(&self) -> String;
 
     /// The plan that runs.
     fn plan(&self) -> &Plan;
 
-    /// Starts anew (or stops) measuring where time goes. Steps are slower meanwhile.
+    /// Starts measuring where time goes, from zero, or stops it. Steps are slower meanwhile.
     ///
     /// # Errors
-    /// Whatever a device reports.
+    /// Errors of the device.
     fn set_tracing(&mut self, on: bool) -> Result<(), BackendError>;
 
-    /// What was measured since tracing began; none where it is off.
+    /// The measurements since tracing began; none where it is off.
     fn trace(&self) -> Option<&Trace>;
 
     /// As [`Backend::forward`], but one stage of the plan after the other. `look` sees each value that a stage has
-    /// computed; the stages behind go on with whatever it leaves in [`Observed::data`].
+    /// computed, and may change [`Observed::data`]: later stages read the changed rows.
     ///
     /// # Errors
     /// As [`Backend::forward`].
@@ -92,7 +91,7 @@ pub trait Backend: Send + 'static {
         look: &mut dyn FnMut(&mut Observed),
     ) -> Result<(), BackendError>;
 
-    /// What steps have cost on the host's side of a GPU so far; none on the CPU.
+    /// Costs of all steps so far on the host's side of a GPU; none on the CPU.
     fn gpu_stats(&self) -> Option<GpuStats> {
         None
     }
@@ -102,6 +101,6 @@ pub trait Backend: Send + 'static {
         None
     }
 
-    /// The backend itself, for those who know what it may be.
+    /// The backend itself, for callers that know its type.
     fn as_any(&mut self) -> &mut dyn Any;
 }

@@ -1,4 +1,4 @@
-//! What can go wrong on a backend, whichever it is.
+//! The error that all backends share.
 
 #[cfg(feature = "gpu")]
 use crate::gpu::GpuError;

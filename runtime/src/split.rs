@@ -1,10 +1,11 @@
-//! One plan on two devices: each step runs where the plan puts it.
+//! One plan on two devices: each stage runs where the plan puts it.
 //!
-//! Both backends know the whole plan and lay its values out alike; each has the weights, and the keys and values, of its
-//! own steps only. The book of pages and the rows of a step exist once and go from one to the other. A *stretch* is a run
-//! of steps on one device; before it, the values that its steps read and the other device has computed are copied over,
-//! each once. A model whose last layers run on a GPU has two stretches, and a step crosses once each way: with the
-//! residual stream in two parts (what the layer before began with and what it adds), and with the logits.
+//! Both backends know the whole plan and lay its values out alike; each has the weights, and the keys and values, of
+//! its own stages only. The book of pages and the rows of a step exist once and go from one to the other. A *stretch*
+//! is a run of stages on one device. Before a stretch, the values that its stages read and the other device has
+//! computed are copied over, each once. A model whose last layers run on a GPU has two stretches, and a step crosses
+//! once each way: with the residual stream in two parts (the layer's input, and what the layer adds to it), and with
+//! the logits.
 
 use std::{
     any::Any,
@@ -29,19 +30,19 @@ pub struct SplitBackend {
     cpu: CpuBackend,
     gpu: GpuBackend,
     stretches: Arc<[Stretch]>,
-    /// Who has the book of pages and the rows of the step.
+    /// Device that has the book of pages and the rows of the step.
     state: Device,
     results: Vec<f32>,
-    /// Set while somebody wants to know where time goes; with the start of the trace.
+    /// The trace and its start, while tracing is on.
     tracing: Option<Box<(Trace, Instant)>>,
 }
 
-/// Steps in a row on one device.
+/// Consecutive stages on one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stretch {
     device: Device,
-    steps: Range<usize>,
-    /// What the other device has computed and these steps are the first here to read.
+    stages: Range<usize>,
+    /// Values of the other device that no earlier stretch here has read.
     needs: Vec<ValueId>,
 }
 
@@ -49,28 +50,29 @@ impl Stretch {
     fn all(plan: &Plan) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
         let mut there: HashSet<(ValueId, Device)> = HashSet::new();
-        for (i, step) in plan.stages.iter().enumerate() {
-            let device = step.device;
-            let (reads, writes) = step.kind.reads_and_writes();
+        for (i, stage) in plan.stages.iter().enumerate() {
+            let device = stage.device;
+            let (reads, writes) = stage.kind.reads_and_writes();
             there.extend(writes.into_iter().map(|v| (v, device)));
             let needs = reads.into_iter().filter(|v| there.insert((*v, device)));
             match all.last_mut() {
                 Some(last) if last.device == device => {
-                    last.steps.end = i + 1;
+                    last.stages.end = i + 1;
                     last.needs.extend(needs);
                 }
-                _ => all.push(Self { device, steps: i..i + 1, needs: needs.collect() }),
+                _ => all.push(Self { device, stages: i..i + 1, needs: needs.collect() }),
             }
         }
         all
     }
 }
 
-/// Runs the steps of a stretch whose inputs are there.
+/// Runs the stages of a stretch, whose inputs are there.
 type Each<'a> = dyn FnMut(&mut SplitBackend, &[&SequenceKv], &Stretch) -> Result<(), BackendError> + 'a;
 
 impl SplitBackend {
-    /// Prepares both devices for their steps of `plan`. `progress` hears of bytes of weights uploaded and bytes in all.
+    /// Prepares both devices for their stages of `plan`. `progress` hears of bytes of weights uploaded and bytes in
+    /// all.
     ///
     /// # Errors
     /// As [`GpuBackend::new`] and [`CpuBackend::new`].
@@ -84,7 +86,7 @@ impl SplitBackend {
         let gpu = GpuBackend::new(gpu, plan.clone(), gpu_options, progress)?;
         let stretches = Stretch::all(&plan).into();
         let mut cpu = CpuBackend::new(plan, cpu_options)?;
-        // The CPU's book is the one that steps go by.
+        // Steps are admitted to the CPU's book.
         GpuBackend::bound_pages(gpu.gpu(), gpu.plan(), cpu.step_state().0);
         Ok(Self { cpu, gpu, stretches, state: Device::Cpu, results: Vec::new(), tracing: None })
     }
@@ -99,7 +101,7 @@ impl SplitBackend {
         }
     }
 
-    /// Runs one step of the model; `each` runs the steps of a stretch whose inputs are there.
+    /// Runs one step of the model; `each` runs the stages of a stretch, whose inputs are there.
     fn run(&mut self, steps: &mut [SequenceStep<'_>], each: &mut Each<'_>) -> Result<(), BackendError> {
         let (rows, limit) = (steps.iter().map(SequenceStep::n_outputs).sum(), self.gpu.max_outputs());
         if rows > limit {
@@ -111,7 +113,7 @@ impl SplitBackend {
         }
         self.cpu.begin_parts(steps)?;
         let result = self.run_stretches(steps, each);
-        // Also behind an error: whoever asks for the book gets the CPU's.
+        // Also after an error: callers read the CPU's book.
         self.hand_over(Device::Cpu);
         let (book, batch) = self.cpu.step_state();
         match &result {
@@ -156,7 +158,7 @@ impl SplitBackend {
         self.collect_results()
     }
 
-    /// Brings the output rows together.
+    /// Copies the output rows of both devices into one buffer.
     fn collect_results(&mut self) -> Result<(), BackendError> {
         let Some(last) = self.stretches.last().map(|s| s.device) else { return Ok(()) };
         let output = self.plan().output;
@@ -174,11 +176,11 @@ impl SplitBackend {
     }
 }
 
-/// Runs a stretch as it is.
+/// Runs all stages of a stretch at once.
 fn plainly(b: &mut SplitBackend, kvs: &[&SequenceKv], stretch: &Stretch) -> Result<(), BackendError> {
     match stretch.device {
-        Device::Cpu => b.cpu.run_part(kvs, stretch.steps.clone()),
-        Device::Gpu => b.gpu.run_part(stretch.steps.clone()),
+        Device::Cpu => b.cpu.run_part(kvs, stretch.stages.clone()),
+        Device::Gpu => b.gpu.run_part(stretch.stages.clone()),
     }
     Ok(())
 }
@@ -205,7 +207,7 @@ impl Backend for SplitBackend {
         let start = Instant::now();
         let mut calls: Vec<RawCall> = Vec::new();
         self.run(steps, &mut |b, kvs, stretch| {
-            for i in stretch.steps.clone() {
+            for i in stretch.stages.clone() {
                 let begun = Instant::now();
                 alone(b, kvs, stretch.device, i)?;
                 calls.push((Some(i), "", begun - start, begun.elapsed()));
@@ -238,9 +240,14 @@ impl Backend for SplitBackend {
     }
 
     fn describe(&self) -> String {
-        let steps = &self.plan().stages;
-        let on_gpu = steps.iter().filter(|s| s.device == Device::Gpu).count();
-        format!("{} for {on_gpu} of {} steps, {} for the others", self.gpu.describe(), steps.len(), self.cpu.describe())
+        let stages = &self.plan().stages;
+        let on_gpu = stages.iter().filter(|s| s.device == Device::Gpu).count();
+        format!(
+            "{} for {on_gpu} of {} steps, {} for the others",
+            self.gpu.describe(),
+            stages.len(),
+            self.cpu.describe()
+        )
     }
 
     fn plan(&self) -> &Plan {
@@ -271,7 +278,7 @@ impl Backend for SplitBackend {
     ) -> Result<(), BackendError> {
         self.results.clear();
         self.run(steps, &mut |b, kvs, stretch| {
-            for i in stretch.steps.clone() {
+            for i in stretch.stages.clone() {
                 alone(b, kvs, stretch.device, i)?;
                 match stretch.device {
                     Device::Cpu => b.cpu.observe(i, look),

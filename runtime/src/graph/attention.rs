@@ -11,11 +11,11 @@ pub struct CacheSpec {
     pub head_dim: usize,
     /// Elements of a value.
     pub v_dim: usize,
-    /// Keys at or below `position - window` are never read again.
+    /// Sliding window: no later token reads keys at or below `position - window`.
     pub window: Option<usize>,
-    /// A value is the first `v_dim` elements of its key, and nothing is stored twice (latent attention).
+    /// A value is the first `v_dim` elements of its key, so only keys are stored (latent attention).
     pub v_in_k: bool,
-    /// Tokens that an entry stands for: 1, or the tokens of a block, whose entry comes with the last of them.
+    /// Tokens that an entry stands for: 1, or the tokens of a block. A block's entry is stored with its last token.
     pub every: usize,
 }
 
@@ -64,18 +64,18 @@ pub struct AttentionOp {
     pub chunk: Option<usize>,
     /// `[n_heads]` logits that join the softmax's denominator.
     pub sinks: Option<WeightId>,
-    /// Set where cached keys are un-rotated and turn when they are read.
+    /// Set where cached keys are un-rotated and kernels rotate them as they read them.
     pub rotate_on_read: Option<RopeId>,
     /// Values are the first `v_dim` elements of their keys: there is no input v, and the cache has none.
     pub v_in_k: bool,
-    /// A second cache, of blocks of tokens, whose keys are attended to beside those within the window; another input, after
-    /// q and k, has them. Only where values are parts of keys. Window, choice and mask are as follows: the window is that
-    /// of the tokens' own keys, and of blocks all are visible that are complete.
+    /// A second cache, of blocks of tokens. The op attends to its keys beside those within the window; another input,
+    /// after q and k, brings them. Only where values are parts of keys. The window bounds the tokens' own keys; all
+    /// complete blocks are visible.
     pub blocks: Option<CacheId>,
-    /// How many keys at most a token attends to, where another input, the last, says which: their positions in ascending
-    /// order, then -1 for the rest. See [`SelectOp`]. Where there are blocks, it is blocks that are chosen.
+    /// Keys at most that a token attends to, where the last input names them: their positions in ascending order, then
+    /// -1 for the rest. See [`SelectOp`]. Where there are blocks, the positions are those of blocks.
     pub selected: Option<usize>,
-    /// Whether the cache is an earlier layer's, which is read as that one has written it: there is no k and no v.
+    /// Whether the cache belongs to an earlier layer, which has written it: there is no k and no v.
     pub shared: bool,
 }
 
@@ -93,15 +93,15 @@ pub struct SelectOp {
     pub k: usize,
 }
 
-/// What becomes of every `block` tokens of a sequence (DeepSeek V4's compressors): the mean of their rows, channel by
+/// The pooling of every `block` tokens of a sequence (DeepSeek V4's compressors): the mean of their rows, channel by
 /// channel weighted by the softmax of their gates over those tokens,
 /// `out[c] = Σ_t softmax_t(gate[t][c] + bias[t][c]) · x[t][c]`.
 ///
 /// With `overlap` rows have twice as many channels. A block is then the mean over its own tokens' second halves and the
 /// first halves of the tokens of the block before, if there is one.
 ///
-/// Inputs x and gates, `[channels]` a token, which are cached for as long as a block may need them. The output has a row
-/// of `width` elements a token: the block's with its last token, zeroes with all others.
+/// Inputs: x and gates, `[channels]` a token, which are cached for as long as a block may need them. The output has a
+/// row of `width` elements a token: the block's row at the block's last token, zeroes at all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolOp {
     /// The rows of x as keys, the gates as values.
@@ -122,12 +122,12 @@ impl PoolOp {
         if self.overlap { 2 * self.width } else { self.width }
     }
 
-    /// Tokens that a block is made of.
+    /// Tokens that a block's row depends on.
     pub const fn reach(&self) -> usize {
         if self.overlap { 2 * self.block } else { self.block }
     }
 
-    /// What the cache must be like.
+    /// The cache that the op needs.
     pub const fn cache_spec(&self) -> CacheSpec {
         CacheSpec { window: Some(self.reach()), ..CacheSpec::new(1, self.channels(), self.channels()) }
     }
@@ -136,7 +136,7 @@ impl PoolOp {
 /// A block-diagonal linear: head h of the input times a matrix of its own.
 ///
 /// The matrices are rows `h * period + first ..` of one tensor (a 3-D one counts all its rows), `heads * period` rows in
-/// all. A matrix is `[out, in]` as everywhere, or `[in, out]` where it is `transposed`.
+/// all. A matrix is `[out, in]`, or `[in, out]` where it is `transposed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLinearOp {
     /// The tensor.

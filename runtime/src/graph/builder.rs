@@ -16,9 +16,9 @@ use crate::format::Tensor;
 /// One op with its inputs and its output.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// For messages, dumps and profiles, as `layer.3.attention.q`.
+    /// Name for messages, dumps and profiles, as `layer.3.attention.q`.
     pub name: String,
-    /// What it computes.
+    /// The op.
     pub op: Op,
     /// Values read, in the order that the op documents.
     pub inputs: Vec<ValueId>,
@@ -33,7 +33,7 @@ pub(crate) struct Weight {
     pub tensor: Tensor,
 }
 
-/// Ops over values, weights and caches; see the module's documentation. Made by [`GraphBuilder`].
+/// Ops over values, weights and caches; [`GraphBuilder`] makes it.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     pub(crate) values: Vec<Value>,
@@ -71,7 +71,8 @@ impl Graph {
         self.weights.iter().map(|w| (w.name.as_str(), &w.tensor))
     }
 
-    /// For each weight whether kernels want it as a vector of f32: all that are not matrices of a linear or an embedding.
+    /// For each weight whether kernels want it as a vector of f32: all weights but matrices of a linear or an
+    /// embedding.
     pub(crate) fn vectors(&self) -> Vec<bool> {
         let mut vectors: Vec<bool> = self.weights.iter().map(|w| w.tensor.shape().len() == 1).collect();
         for node in &self.nodes {
@@ -85,7 +86,7 @@ impl Graph {
         vectors
     }
 
-    /// The ways of rotating.
+    /// The rotations, in the order of their [`RopeId`]s.
     pub fn ropes(&self) -> &[RopeSpec] {
         &self.ropes
     }
@@ -124,7 +125,7 @@ impl Graph {
                 Op::GatedDelta(d) => [Some(d.decay), Some(d.dt_bias)].iter().for_each(mark),
                 Op::Route(r) => [r.bias, r.expert_scale].iter().for_each(mark),
                 Op::ExpertLinear(e) => {
-                    // A token's experts are some of them, and it does not matter which: all are of one size.
+                    // All experts are of one size, so the count of the chosen ones is enough.
                     let k = self.value(node.inputs[1]).width / 2;
                     let bytes = e.experts.first().map_or(0, |w| self.weight(*w).stored_bytes());
                     rows += (bytes * k.min(e.experts.len())) as u64;
@@ -188,7 +189,7 @@ impl GraphBuilder {
         result
     }
 
-    /// Adds a weight. The same tensor name twice is the same weight.
+    /// Adds a weight, or finds the one of that name.
     pub fn weight(&mut self, name: &str, tensor: Tensor) -> WeightId {
         if let Some(id) = self.by_name.get(name) {
             return *id;
@@ -199,7 +200,7 @@ impl GraphBuilder {
         id
     }
 
-    /// Adds a way of rotating; equal ones are shared.
+    /// Adds a rotation; equal ones are shared.
     pub fn rope_spec(&mut self, spec: RopeSpec) -> RopeId {
         if let Some(i) = self.graph.ropes.iter().position(|r| *r == spec) {
             return RopeId(i as u32);
@@ -243,7 +244,7 @@ impl GraphBuilder {
         Ok(output)
     }
 
-    /// A cache must be there, with keys and values as long.
+    /// The op's cache must exist and hold keys and values of the op's length.
     fn check_cache(&self, name: &str, op: &Op) -> Result<(), GraphError> {
         let cached = |c: &CacheSpec| [c.n_kv_heads, c.head_dim, c.stored_v_dim()];
         let found = |id: CacheId| self.graph.caches.get(id.0 as usize);
@@ -267,7 +268,7 @@ impl GraphBuilder {
         Ok(())
     }
 
-    /// A rotation must fit the heads that it turns, and have a speed for each pair.
+    /// A rotation must fit the heads that it turns and have a speed for each pair.
     fn check_rope(&self, name: &str, op: &Op) -> Result<(), GraphError> {
         let (rope, head_dim) = match op {
             Op::Rope { rope, head_dim, .. } => (*rope, *head_dim),
@@ -297,7 +298,7 @@ impl GraphBuilder {
     /// Embedding rows by token id, times `scale`.
     ///
     /// # Errors
-    /// A table that is no matrix, or whose scales are kept apart from its elements: look-ups know no scales.
+    /// A table that is not a matrix, or whose scales are a tensor of their own: look-ups apply no scales.
     pub fn embed(&mut self, name: &str, table: WeightId, scale: f32) -> Result<ValueId, GraphError> {
         self.op(name, Op::Embed { table, scale, or_first: false }, &[])
     }
@@ -358,7 +359,7 @@ impl GraphBuilder {
     /// The convolution of `weight` `[width · taps]` over the tokens of a sequence, then SiLU.
     pub fn short_conv(&mut self, name: &str, x: ValueId, weight: WeightId, taps: usize) -> Result<ValueId, GraphError> {
         let mut op = ShortConvOp { state: StateId(0), weight, taps };
-        // Too large a state is no state that the op accepts.
+        // Where the number of elements overflows, `op` refuses the state.
         let elements = op.state_elements(self.graph.value(x).width).unwrap_or(0);
         op.state = self.state(StateSpec { elements, rewritten: true });
         self.op(name, Op::ShortConv(op), &[x])

@@ -1,8 +1,8 @@
-//! What a stage of a plan must move and compute at least, for profiles.
+//! Bytes and operations that a stage of a plan needs at least, for profiles.
 //!
-//! Bytes are those of weights, of keys and values, and of the values that cross stages, each counted once: a kernel that
-//! reads something twice, or passes something through memory within a stage, shows less of the wall than it uses.
-//! Operations are those of matrix products and attention; row programs count none.
+//! Bytes are those of weights, of keys and values, and of the values that cross stages, each counted once. A kernel
+//! that reads something twice, or passes something through memory within a stage, so moves more bytes than are shown
+//! here. Operations are those of matrix products and attention; row programs count none.
 
 use super::{
     attention::AttentionOp,
@@ -49,17 +49,17 @@ impl std::ops::Add for Cost {
     }
 }
 
-/// The cost of a stage of a plan, by what GPUs run as kernels of their own.
+/// The cost of a stage of a plan, in the two parts that GPUs run as separate kernels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StageCost {
-    /// The row program; of attention, what happens to heads before it.
+    /// The row program; in attention, norms and rotations of heads.
     pub rows: Cost,
     /// The linears, or attention itself.
     pub main: Cost,
 }
 
 impl Plan {
-    /// What the stage does, with the formats of its weights: `linear q4_1`.
+    /// The stage's kind with the formats of its weights: `linear q4_1`.
     pub fn op_label(&self, stage: usize) -> String {
         match &self.stages[stage].kind {
             StageKind::Rows(p) if p.instrs.iter().any(|i| i.op.table().is_some()) => "embed".to_owned(),
@@ -86,7 +86,7 @@ impl Plan {
         }
     }
 
-    /// What the stage costs under `load`.
+    /// Memory traffic and work of a stage under `load`, at least.
     pub fn cost(&self, stage: usize, load: &Load) -> StageCost {
         match &self.stages[stage].kind {
             StageKind::Rows(program) => StageCost { rows: self.program_cost(program, load), main: Cost::default() },
@@ -113,7 +113,7 @@ impl Plan {
                 let chosen = n * experts.slots as u64;
                 for part in experts.parts.iter().filter(|_| n > 0) {
                     let bytes = part.op.experts.first().map_or(0, |w| self.graph.weight(*w).stored_bytes()) as u64;
-                    // At most: rows may share experts.
+                    // An upper bound: rows may share experts.
                     main.bytes += chosen.min(experts.n_experts as u64) * bytes + chosen * part.out as u64 * 4;
                     main.flops += 2 * chosen * (part.out * experts.k) as u64;
                 }
@@ -133,7 +133,7 @@ impl Plan {
             }
             StageKind::Pool(pool) => {
                 let (op, n) = (&pool.op, load.tokens as u64);
-                // Every token's row is written; the blocks that become complete are read.
+                // The row of every token is written; rows of blocks that become complete are read.
                 let row = 2 * op.channels() as u64;
                 let mut main = Cost { bytes: n * (row * (4 + load.kv_bytes as u64) + op.width as u64 * 4), flops: 0 };
                 for &(cached, new) in &load.sequences {

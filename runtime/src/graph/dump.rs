@@ -10,7 +10,7 @@ use super::{
     streams::StreamOp,
 };
 
-/// Weights that a box of a drawing names: experts are too many.
+/// Weights that a box of a drawing names at most: a stage of experts has hundreds.
 const MOST_SHOWN: usize = 3;
 
 impl Graph {

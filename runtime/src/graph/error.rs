@@ -1,4 +1,4 @@
-//! What can be wrong with a graph.
+//! Errors of building and planning a graph.
 
 /// A graph that cannot be built or planned.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +10,7 @@ pub enum GraphError {
         op: &'static str,
         /// The node's name.
         name: String,
-        /// What does not fit, with the shapes.
+        /// The shapes, and why they do not fit.
         what: String,
     },
     /// No device can run a stage.

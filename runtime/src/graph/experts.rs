@@ -28,7 +28,7 @@ pub struct RouteOp {
 }
 
 impl RouteOp {
-    /// The best `k` of `n_experts` by softmax, which weigh what their probabilities are.
+    /// The best `k` of `n_experts` by softmax; each weighs its probability.
     pub fn softmax(n_experts: usize, k: usize) -> Self {
         Self {
             n_experts,
@@ -82,11 +82,11 @@ pub struct RouteGroups {
     pub n: usize,
     /// Groups that take part.
     pub keep: usize,
-    /// What a group is judged by.
+    /// Score of a group.
     pub score: GroupScore,
 }
 
-/// What a group of experts is judged by.
+/// Score by which groups of experts compete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupScore {
     /// Its best expert.
@@ -95,7 +95,7 @@ pub enum GroupScore {
     BestTwo,
 }
 
-/// Linears of a mixture of experts: of each row, by those that were chosen for it.
+/// Linears of a mixture of experts: each row is multiplied by the experts chosen for it.
 #[derive(Clone, Debug)]
 pub struct ExpertLinearOp {
     /// By expert: `[out, in]` in any block format; `[in, out]` floats where `input_major`. All of one shape and format.
@@ -109,13 +109,13 @@ pub struct ExpertLinearOp {
 }
 
 impl RouteOp {
-    /// What does not fit logits of that width.
+    /// Checks the op against logits of `width`; the error says what does not fit.
     pub(super) fn check(&self, width: usize, weight_shape: impl Fn(WeightId) -> Vec<usize>) -> Result<(), String> {
         let (n, k) = (self.n_experts, self.k);
         if n != width {
             return Err(format!("{width} logits for {n} experts"));
         }
-        // Experts' numbers must be exact as f32.
+        // Experts' numbers are stored as f32 and must be exact.
         if k == 0 || k > n || n > 1 << 20 {
             return Err(format!("{k} of {n} experts"));
         }
@@ -141,7 +141,7 @@ impl RouteOp {
 }
 
 impl ExpertLinearOp {
-    /// Elements that a chosen expert makes of rows of that width, or what does not fit.
+    /// Elements that a chosen expert makes of rows of that width; the error says what does not fit.
     pub(super) fn check(
         &self,
         width: usize,

@@ -16,15 +16,15 @@ pub struct ValueId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WeightId(pub u32);
 
-/// Index of a way of rotating in its graph.
+/// Index of a rotation in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RopeId(pub u32);
 
-/// Index of a key/value cache (one an attention layer that writes) in its graph.
+/// Index of a key/value cache in its graph: each attention layer that writes has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CacheId(pub u32);
 
-/// What the rows of a value stand for.
+/// The rows that a value has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rows {
     /// One row per token of the step, over all sequences of the batch.
@@ -38,13 +38,13 @@ pub enum Rows {
 pub struct Value {
     /// For messages and dumps.
     pub name: String,
-    /// What a row stands for.
+    /// Whether it has a row per token or per output.
     pub rows: Rows,
     /// Elements of a row.
     pub width: usize,
 }
 
-/// Which normalisation.
+/// The statistics of a normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     /// `x / sqrt(mean(x²) + eps)`.
@@ -132,9 +132,9 @@ impl Act {
 /// "temperature" of Llama 4's, Ministral 3's and Mistral 4's queries.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PositionScale {
-    /// How strongly it grows.
+    /// Growth a step of `ln`.
     pub beta: f32,
-    /// Positions from one step of the factor to the next; not 0.
+    /// Positions over which the factor stays the same; not 0.
     pub length: usize,
     /// Added to positions, which count from 0.
     pub offset: usize,
@@ -152,14 +152,15 @@ impl PositionScale {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StateId(pub u32);
 
-/// What a layer remembers of a sequence beside keys and values, whatever the sequence's length: f32 elements that are
-/// zero before its first token. It cannot be rolled back as keys can; the documentation of `step` says what is done instead.
+/// A layer's memory of a sequence beside keys and values, of the same size at every length: f32 elements that are zero
+/// before the sequence's first token. It cannot be rolled back as keys can; the documentation of `step` says what is
+/// done instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StateSpec {
     /// Elements.
     pub elements: usize,
-    /// Whether every step with tokens of the sequence writes all elements. The kernels then read the state where it was
-    /// and write it where it goes. Otherwise the backend copies it first where these differ, and kernels work in place.
+    /// Whether every step with tokens of the sequence writes all elements. Kernels then read the state in one slot and
+    /// write it to another. Otherwise the backend first copies it where the slots differ, and kernels work in place.
     pub rewritten: bool,
 }
 
@@ -188,7 +189,7 @@ pub enum Op {
     HeadLinear(HeadLinearOp),
     /// Rotates each of `n_heads` heads of `head_dim` elements by the token's position.
     Rope {
-        /// How.
+        /// The rotation.
         rope: RopeId,
         /// Heads in a row.
         n_heads: usize,
@@ -200,8 +201,8 @@ pub enum Op {
     SelectKeys(SelectOp),
     /// Blocks of tokens, each pooled into one row; inputs x and gates.
     Pool(PoolOp),
-    /// Attention; inputs q and, unless the cache is another layer's, k and, unless values are part of keys, v; the keys of
-    /// blocks, where it attends to blocks, too; where keys are chosen those, last.
+    /// Attention. Inputs, in this order, where they exist: q; k, unless the cache is another layer's; v, unless values
+    /// are parts of keys; the keys of blocks; the chosen keys.
     Attention(AttentionOp),
     /// Convolution over a few tokens, with a state.
     ShortConv(ShortConvOp),
@@ -262,10 +263,11 @@ pub enum Op {
     /// Chooses experts by their logits; see [`RouteOp`]. A row of the output is the `k` experts' numbers, best first, then
     /// their `k` weights.
     Route(RouteOp),
-    /// Linears by experts; inputs x and a route of k experts. x has one row of `in` elements for all of them, or one after
-    /// the other for each; the output has a row of `out` elements for each.
+    /// Linears by experts; inputs x and a route of k experts. A row of x has `in` elements for all of them, or `k * in`
+    /// elements, `in` for each in turn; a row of the output has `k * out` elements.
     ExpertLinear(ExpertLinearOp),
-    /// Sum over the experts of a route; inputs y, one row after the other for each of k experts, and the route.
+    /// Sum over the experts of a route; inputs y, whose rows have k parts of equal length, one for each expert, and the
+    /// route.
     ExpertSum {
         /// Whether rows are multiplied by the weights of the route.
         weighted: bool,
@@ -307,8 +309,8 @@ impl Op {
         }
     }
 
-    /// Rows and width of the output, or what is wrong with the inputs. `weight_shape` gives the shape of a weight,
-    /// `states` what the graph's states are like.
+    /// Rows and width of the output; the error says what is wrong with the inputs. `weight_shape` gives the shape of a
+    /// weight, `states` the specs of the graph's states.
     pub(super) fn output_shape(
         &self,
         name: &str,
@@ -410,7 +412,7 @@ impl Op {
                     return fail(format!("values of {} elements in keys of {} that turn", a.v_dim, a.head_dim));
                 }
                 let key = a.n_kv_heads * a.head_dim;
-                // The keys of blocks stand where values would.
+                // The keys of blocks are the third input in place of values.
                 let third = if a.blocks.is_some() { key } else { a.n_kv_heads * a.v_dim };
                 let widths = [a.n_heads * a.head_dim, key, third];
                 let listed = a.blocks.is_some() || a.selected.is_some();

@@ -64,7 +64,7 @@ pub struct GatedDeltaOp {
 }
 
 impl GatedDeltaOp {
-    /// Added to the sums of squares that q and k are divided by the roots of.
+    /// Added to the sums of squares; q and k are divided by the roots of the results.
     pub const EPS: f32 = 1e-6;
 
     /// The key head of value head `h`.
@@ -81,7 +81,7 @@ impl GatedDeltaOp {
 /// A convolution of a plan.
 #[derive(Clone, Debug)]
 pub struct ShortConvStage {
-    /// What to compute.
+    /// The convolution.
     pub op: ShortConvOp,
     /// `[rows, width]`.
     pub input: ValueId,
@@ -92,7 +92,7 @@ pub struct ShortConvStage {
 /// A gated delta rule of a plan.
 #[derive(Clone, Debug)]
 pub struct GatedDeltaStage {
-    /// What to compute.
+    /// The rule.
     pub op: GatedDeltaOp,
     /// `q‖k‖v`, `b`, `a`.
     pub inputs: [ValueId; 3],

@@ -14,8 +14,8 @@ pub enum RopeLayout {
 pub enum RopeFreqs {
     /// The same at every length. `r/2` values.
     Fixed(Vec<f32>),
-    /// Dynamic NTK scaling: once the sequence is longer than `max_position`, theta grows with its length, so that
-    /// all keys turn differently at every step. Such keys are cached un-rotated.
+    /// Dynamic NTK scaling: once the sequence is longer than `max_position`, theta grows with its length, so that every
+    /// step turns all keys anew. Such keys are cached un-rotated.
     Dynamic {
         /// Base of the frequencies at lengths up to `max_position`.
         theta: f64,
@@ -45,14 +45,14 @@ pub struct RopeSpec {
     pub layout: RopeLayout,
     /// Rotated dimensions of each head.
     pub rotary_dims: usize,
-    /// The first of them: 0 but where a head's last dimensions turn (DeepSeek-V4).
+    /// The first of them: 0, except where a head's last dimensions turn (DeepSeek-V4).
     pub first_dim: usize,
     /// Rotation speeds.
     pub freqs: RopeFreqs,
-    /// Factor on both cos and sin (1 but for yarn and longrope); see [`RopeSpec::factor`].
+    /// Factor on both cos and sin (1, except for yarn and longrope); see [`RopeSpec::factor`].
     pub attention_factor: f32,
-    /// Rows turn as if they stood so many positions earlier: the row of a block of tokens comes with its last token, and
-    /// turns by its first.
+    /// Positions by which rows turn less than their own: a block's row comes with the block's last token and turns by
+    /// the position of its first.
     pub back: usize,
 }
 

@@ -2,25 +2,26 @@
 
 use super::op::WeightId;
 
-/// What is done to rows that are made of several streams side by side, `[rows, streams * n]` (as AltUp's residual is),
-/// with a second value.
+/// An op on rows that are made of several streams side by side, `[rows, streams * n]` (as AltUp's residual is), with a
+/// second value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum StreamOp {
     /// Each stream of the result is a mixture of the first value's `inputs` streams:
-    /// `out[s] = Σ_u (second[s * inputs + u] + offset) * first[u]`. There are as many as the second has groups of `inputs`.
+    /// `out[s] = Σ_u (second[s * inputs + u] + offset) * first[u]`. The second value has `inputs` elements for each
+    /// `s`.
     Mix {
         /// Streams of the first value.
         inputs: usize,
         /// Added to each factor.
         offset: f32,
     },
-    /// Each stream of the first value, as long as the second, with the second's magnitude:
+    /// Each stream of the first value, scaled to the magnitude of the second value, which is as long as one stream:
     /// `first[s] * rms(second) / sqrt(max(mean(first[s]²), floor))`.
     MatchRms {
         /// Bound of the mean square from below.
         floor: f32,
     },
-    /// The second value added to each stream of the first, which are as long.
+    /// Adds the second value, which is as long as one stream, to each stream of the first.
     Add,
 }
 
@@ -57,8 +58,8 @@ impl StreamOp {
 ///               then (iterations - 1) times rows, then columns
 /// ```
 ///
-/// The output is as long as the input: read, write, and mix turned, so that row u has what stream u of the result gets of
-/// each. Only `n` elements are only read, for after the last layer.
+/// The output is as long as the input: read, write, and mix transposed, so that row u holds the shares of all streams
+/// in stream u of the result. After the last layer only the `n` elements of read are needed: the input then has `n`.
 #[derive(Clone, Debug)]
 pub struct HyperOp {
     /// Streams.
@@ -67,7 +68,7 @@ pub struct HyperOp {
     pub iterations: usize,
     /// Added to coefficients and sums.
     pub eps: f32,
-    /// `[3]`; `[1]` where it only reads.
+    /// `[3]`; `[1]` where the input has the projections of read alone.
     pub scale: WeightId,
     /// As many elements as the input has.
     pub base: WeightId,
@@ -77,7 +78,7 @@ impl HyperOp {
     /// Streams that kernels have room for.
     pub const MAX_STREAMS: usize = 8;
 
-    /// Kinds of coefficients in a row of `width` projections: 3, or 1 where there are those for reading alone.
+    /// Kinds of coefficients in a row of `width` projections: 3, or 1 where the row has those of read alone.
     pub(super) fn parts(&self, width: usize) -> Option<usize> {
         let n = self.streams;
         let fits = (1..=Self::MAX_STREAMS).contains(&n) && self.iterations > 0;

@@ -28,7 +28,7 @@ impl ReadBandwidth {
     /// A buffer of 512 MiB, in huge pages where the system gives them, each stretch first touched by a thread.
     ///
     /// # Errors
-    /// Where the memory cannot be had.
+    /// The system has no such memory.
     pub fn new(threads: usize, isa: Isa) -> io::Result<Self> {
         Self::with_bytes(threads, Self::BYTES, isa)
     }
@@ -36,7 +36,7 @@ impl ReadBandwidth {
     /// The same with a buffer of `bytes`.
     ///
     /// # Errors
-    /// Where the memory cannot be had.
+    /// The system has no such memory.
     pub fn with_bytes(threads: usize, bytes: usize, isa: Isa) -> io::Result<Self> {
         let threads = threads.max(1);
         let mut buffer = MmapMut::map_anon(bytes)?;
@@ -70,7 +70,7 @@ impl ReadBandwidth {
 
 simd_dispatch!(fn sum(x: &[f32]) -> f32 = sum_impl);
 
-/// Sum of `x` but for the few elements after the last whole run of eight vectors.
+/// Sum of `x` without the few elements after the last whole run of eight vectors.
 #[inline(always)]
 fn sum_impl<S: Simd>(s: S, x: &[f32]) -> f32 {
     let mut acc = [s.zero(); 8];

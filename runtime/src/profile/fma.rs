@@ -1,4 +1,4 @@
-//! FMA peak: how many f32 operations threads together do when nothing comes from memory.
+//! FMA peak: f32 operations that threads together do on operands in registers.
 
 use super::time_together;
 use crate::{
@@ -22,7 +22,7 @@ pub fn measure_fma_peak(threads: usize, isa: Isa, time: Duration) -> f64 {
         .as_secs_f64()
         .max(1e-9)
     };
-    // A short run wakes the wide units up and tells how long the real one has to be; then the best of three.
+    // A short run wakes the wide units up and tells how long the real run must be; the best of three real runs counts.
     let mut turns = 1 << 12;
     let mut seconds = measure(turns);
     turns = ((turns as f64 * time.as_secs_f64() / 3.0 / seconds) as usize).clamp(1 << 10, 1 << 34);

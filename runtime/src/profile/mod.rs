@@ -1,8 +1,8 @@
-//! What the machine can do at best: the walls that kernels are measured against. And where the time of a model's steps
-//! goes.
+//! The walls that kernels are measured against: the most that the machine can do. And the time of each stage of a
+//! model's steps.
 //!
-//! Both walls are measured by code of this crate on the machine and in the minute of the comparison: data sheets do
-//! not know about virtual machines, neighbours and clock limits.
+//! Code of this crate measures both walls on the machine and in the minute of the comparison: data sheets do not know
+//! about virtual machines, neighbours and clock limits.
 
 mod bandwidth;
 mod fma;

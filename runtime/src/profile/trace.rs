@@ -21,7 +21,7 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// For people.
+    /// The clock for people.
     pub fn describe(self) -> &'static str {
         match self {
             Clock::Timestamps => "device timestamps around each kernel",
@@ -36,17 +36,17 @@ impl Clock {
 /// A call of a kernel, or a stage of a plan where nothing finer is measured.
 #[derive(Clone, Debug)]
 pub struct CallTrace {
-    /// The stage of the plan; none for what runs behind it, such as sampling.
+    /// The stage of the plan; none for calls behind the plan, such as sampling.
     pub step: Option<usize>,
-    /// What it does, with the format of the weights.
+    /// The stage's kind with the formats of its weights.
     pub op: Arc<str>,
-    /// The kernel; empty where the times are by step.
+    /// The kernel; empty where the times are by stage.
     pub kernel: &'static str,
     /// From the start of the run.
     pub start: Duration,
-    /// How long it took.
+    /// Time between its start and its end.
     pub time: Duration,
-    /// What it must move and compute.
+    /// Memory traffic and work, at least.
     pub cost: Cost,
 }
 
@@ -126,14 +126,14 @@ impl Trace {
         phase.tokens += load.tokens as u64;
         phase.wall += wall;
         let mut calls = Vec::with_capacity(raw.len());
-        for of_step in raw.chunk_by(|a, b| a.0 == b.0) {
-            let step = of_step[0].0;
-            let cost = step.map(|i| plan.cost(i, load)).unwrap_or_default();
-            let count = |role: Role| of_step.iter().filter(|(_, kernel, ..)| role_of(kernel) == role).count().max(1);
+        for of_stage in raw.chunk_by(|a, b| a.0 == b.0) {
+            let stage = of_stage[0].0;
+            let cost = stage.map(|i| plan.cost(i, load)).unwrap_or_default();
+            let count = |role: Role| of_stage.iter().filter(|(_, kernel, ..)| role_of(kernel) == role).count().max(1);
             let counts = [Role::Main, Role::Rows].map(|role| count(role) as u64);
-            for &(step, kernel, start, time) in of_step {
+            for &(stage, kernel, start, time) in of_stage {
                 let role = role_of(kernel);
-                let op = match step {
+                let op = match stage {
                     Some(i) if role != Role::Rows => self.labels[i].clone(),
                     _ => kernel.into(),
                 };
@@ -142,7 +142,7 @@ impl Trace {
                 total.calls += 1;
                 total.time += time;
                 total.cost = total.cost + cost;
-                calls.push(CallTrace { step, op, kernel, start, time, cost });
+                calls.push(CallTrace { step: stage, op, kernel, start, time, cost });
             }
         }
         if self.last.len() == KEPT {
@@ -152,16 +152,16 @@ impl Trace {
     }
 }
 
-/// Which part of a step's cost a kernel has.
+/// The part of a stage's cost that a kernel has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// All: there is only one call a step.
+    /// All of it: the stage has only one call.
     Whole,
-    /// Linears, attention, and what else reads weights or caches.
+    /// The part of linears, attention, and other ops that read weights or caches.
     Main,
-    /// The row program.
+    /// The part of the row program.
     Rows,
-    /// What exists because of how the kernels divide the work.
+    /// None: the kernel exists because of how kernels divide the work.
     Extra,
 }
 
@@ -176,7 +176,7 @@ fn role_of(kernel: &str) -> Role {
     }
 }
 
-/// A call's share of its step's cost; calls of one role share equally.
+/// A call's share of its stage's cost; calls of one role share equally.
 fn share(cost: &StageCost, role: Role, [mains, rows]: [u64; 2]) -> Cost {
     let part = |cost: Cost, n: u64| Cost { bytes: cost.bytes / n, flops: cost.flops / n };
     match role {

@@ -17,16 +17,16 @@ pub enum Outputs {
 /// New tokens of one sequence.
 #[derive(Debug)]
 pub struct SequenceStep<'a> {
-    /// What the sequence has cached; the tokens continue it.
+    /// The sequence's cache; the tokens continue it.
     pub kv: &'a mut SequenceKv,
     /// The new tokens.
     pub tokens: &'a [u32],
-    /// Which of them get an output row.
+    /// Those that get an output row.
     pub outputs: Outputs,
 }
 
 impl SequenceStep<'_> {
-    /// Output rows that it wants.
+    /// Output rows that the sequence wants.
     #[cfg(feature = "gpu")]
     pub(crate) fn n_outputs(&self) -> usize {
         match self.outputs {
@@ -51,7 +51,7 @@ pub(crate) struct Batch {
     pub copies: Vec<PageCopy>,
     /// States read and written, by sequence.
     states: Vec<StateStep>,
-    /// Kernels may have run: states that are worked on in place are no longer what they were.
+    /// Whether kernels may have run: states that they work on in place have then changed.
     begun: bool,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct SequenceRows {
     pub n_rows: usize,
     /// Tokens cached, this step's included.
     pub cached: usize,
-    /// The sequence's length for what depends on it: `cached`, or more where a longer prompt was announced.
+    /// The length by which dynamic and longrope RoPE turn: `cached`, or more where a longer prompt was announced.
     pub length: usize,
     /// Cached tokens of the sequences before this one.
     pub first_key: usize,
@@ -71,8 +71,8 @@ pub(crate) struct SequenceRows {
 }
 
 impl Batch {
-    /// Checks the step, makes room for it in the cache and writes down its rows. `keep` says that the step may be taken
-    /// back later: states are then not overwritten.
+    /// Checks the step, makes room for it in the cache and writes down its rows. With `keep` the caller may take the
+    /// step back later, so no state is overwritten.
     ///
     /// # Errors
     /// Token ids outside the vocabulary, more tokens than `max_tokens` or the cache takes, sequences of another book.
@@ -133,10 +133,10 @@ impl Batch {
         self.begun = true;
     }
 
-    /// Takes an admitted step back, where the backend cannot run it after all or has failed in it: then sequences whose
-    /// state was worked on in place are empty afterwards.
+    /// Takes an admitted step back that the backend cannot run or in which it has failed. Sequences whose state kernels
+    /// worked on in place are empty afterwards.
     pub fn undo(&mut self, book: &mut PageBook, steps: &mut [SequenceStep<'_>]) {
-        // The latest first: each finds the pages as it left them.
+        // The latest first: each then finds the pages as it left them.
         for (step, state) in steps.iter_mut().zip(&self.states).rev() {
             book.take_back(step.kv, step.tokens.len(), &self.copies, *state);
             if self.begun && !step.tokens.is_empty() && state.from == Some(state.to) {
@@ -145,11 +145,11 @@ impl Batch {
         }
         self.copies.clear();
         self.states.clear();
-        // There may have been no memory for them.
+        // The backend may have had no memory for the new pages and slots.
         book.forget_unused();
     }
 
-    /// Its rows and cached tokens, for what it costs.
+    /// The step's rows and cached tokens, from which its cost follows.
     pub fn load(&self, kv: KvType) -> Load {
         Load {
             tokens: self.tokens.len(),
@@ -169,7 +169,7 @@ impl Batch {
 }
 
 impl Plan {
-    /// Rows of the smallest embedding table: token ids must be below.
+    /// Rows of the smallest embedding table: token ids must be less.
     pub(crate) fn vocab(&self) -> usize {
         let tables = self.graph.nodes().iter().filter_map(|n| match n.op {
             Op::Embed { table, or_first: false, .. } => Some(self.graph.weight(table).rows()),

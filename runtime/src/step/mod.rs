@@ -1,4 +1,4 @@
-//! A step of a model: new tokens of one or more sequences, whatever the backend that runs them.
+//! A step of a model, for all backends: new tokens of one or more sequences.
 
 mod batch;
 mod pages;
@@ -14,22 +14,22 @@ pub use sequence::SequenceKv;
 pub(crate) use slots::StateStep;
 pub use stats::GpuStats;
 
-/// Why a step cannot run. The sequences are then as they were.
+/// Reasons why a step cannot run. The sequences are then unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// More tokens than the key/value pages hold.
     #[error("the key/value cache is full: it holds {tokens} tokens; ask for a longer context")]
     CacheFull {
-        /// Its capacity.
+        /// Tokens that the pages hold.
         tokens: usize,
     },
     /// More sequences than there are states for.
     #[error("all {slots} states of sequences are in use; release a sequence, or ask for a longer context")]
     StatesFull {
-        /// States that there may be.
+        /// The most states that there may be.
         slots: usize,
     },
-    /// A sequence whose pages another backend has.
+    /// A sequence whose pages belong to another backend.
     #[error(
         "the {tokens} tokens of this sequence are cached by another engine: continue it there, or run its tokens here in a new sequence"
     )]

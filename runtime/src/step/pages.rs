@@ -7,7 +7,7 @@
 //! lists, a sliding window drops pages, and a batch mixes sequences freely. Pages are counted: a shared page is copied
 //! before the first write to it.
 //!
-//! Numbers of another book would be addresses of somebody else's rows: every entry refuses them. See
+//! Page numbers of another book would address rows of other sequences, so every entry point refuses such sequences. See
 //! [`sequence`](super::sequence).
 //!
 //! Layers without keys and values keep a state a sequence instead; see [`slots`](super::slots).
@@ -63,10 +63,10 @@ impl KvType {
 pub(crate) struct Group {
     pub spec: CacheSpec,
     pub layers: usize,
-    /// Users of each page ever handed out.
+    /// Users of each page that was ever handed out.
     counts: Vec<u32>,
     free: Vec<u32>,
-    /// Pages that there may be.
+    /// The most pages that there may be.
     pub capacity: usize,
 }
 
@@ -78,10 +78,10 @@ pub(crate) struct PageCopy {
     pub to: u32,
 }
 
-/// The users of all pages of a backend. Others see it through [`Pages`].
+/// The users of all pages of a backend. Other crates see it through [`Pages`].
 #[derive(Debug)]
 pub(crate) struct PageBook {
-    /// What dropped sequences have given back.
+    /// Pages and states that dropped sequences have given back.
     returns: Arc<Returns>,
     kv_type: KvType,
     pub(crate) groups: Vec<Group>,
@@ -96,7 +96,7 @@ impl PageBook {
         let mut groups: Vec<Group> = Vec::new();
         let mut places = Vec::new();
         for spec in caches {
-            // Half a page a sequence is lost to rounding; a few sequences more than one must fit.
+            // The last page of a sequence is half empty on average; eight more leave room for a few sequences.
             let capacity = max_tokens.div_ceil(spec.page_tokens()) + 8;
             let group = groups.iter().position(|g| g.spec == *spec).unwrap_or_else(|| {
                 groups.push(Group { spec: *spec, layers: 0, counts: Vec::new(), free: Vec::new(), capacity });
@@ -108,9 +108,9 @@ impl PageBook {
         Self { returns: Arc::default(), kv_type, groups, places, slots: Slots::default() }
     }
 
-    /// Slots for the states of a graph, too.
+    /// Adds slots for the states of a graph.
     pub fn with_states(mut self, states: &[StateSpec], max_tokens: usize) -> Self {
-        // As many sequences as pages, each with a state to read and one to write.
+        // As many sequences as pages; each has a state to read and one to write.
         self.slots = Slots::new(states, 2 * (max_tokens.div_ceil(PAGE_TOKENS) + 8));
         self
     }
@@ -137,7 +137,7 @@ impl PageBook {
         self.places[cache.0 as usize]
     }
 
-    /// Refuses a sequence whose tokens another book has.
+    /// Refuses a sequence whose pages belong to another book.
     fn check(&self, seq: &SequenceKv) -> Result<(), StepError> {
         if seq.is_empty() || seq.is_of(&self.returns) {
             Ok(())
@@ -146,7 +146,7 @@ impl PageBook {
         }
     }
 
-    /// Takes in what dropped sequences have given back, before pages are handed out or counted.
+    /// Takes in the pages and states of dropped sequences, before pages are handed out or counted.
     pub(crate) fn take_returned(&mut self) {
         for mut held in self.returns.take() {
             self.slots.truncate(&mut held.states, 0);
@@ -156,8 +156,9 @@ impl PageBook {
         }
     }
 
-    /// Makes room for `n` more tokens at the end of `seq`. Pages that the backend must copy first are added to `copies`.
-    /// `keep` says that somebody may want to come back to the sequence as it is, which pages allow anyway.
+    /// Makes room for `n` more tokens at the end of `seq`. Pages that the backend must copy first are added to
+    /// `copies`. With `keep` the present state stays, so that the sequence can be truncated to this length; pages allow
+    /// that anyway.
     ///
     /// # Errors
     /// Where pages or states run out, and sequences of another book. The sequence is then unchanged.
@@ -170,7 +171,7 @@ impl PageBook {
     ) -> Result<StateStep, StepError> {
         self.check(seq)?;
         if !seq.is_of(&self.returns) {
-            // It holds nothing, but its lists may be as many as another book has groups.
+            // The sequence holds nothing, but its lists may have the length of another book's groups.
             seq.held = Held { pages: vec![Vec::new(); self.groups.len()], states: Vec::new() };
             seq.dropped = vec![0; self.groups.len()];
             seq.home = Some(self.returns.clone());
@@ -204,7 +205,7 @@ impl PageBook {
         Ok(state)
     }
 
-    /// Forgets the last pages and slots that were ever handed out as long as nobody uses them, so that no room is made
+    /// Forgets the last pages and slots that were ever handed out and have no user, so that the backend makes no room
     /// for them.
     pub(crate) fn forget_unused(&mut self) {
         self.slots.forget_unused();
@@ -217,8 +218,8 @@ impl PageBook {
         }
     }
 
-    /// Undoes the last [`PageBook::extend`] of `seq` by `n` tokens, which added `copies` and returned `state`. Pages are as
-    /// they were, whatever was copied or written since; a state that was worked on in place is not.
+    /// Undoes the last [`PageBook::extend`] of `seq` by `n` tokens, which added `copies` and returned `state`. Pages
+    /// are as before, even where kernels have copied or written some; a state that kernels worked on in place is not.
     pub(crate) fn take_back(&mut self, seq: &mut SequenceKv, n: usize, copies: &[PageCopy], state: StateStep) {
         let len = seq.len - n;
         self.slots.take_back(&mut seq.held.states, len, state);
@@ -252,7 +253,7 @@ impl PageBook {
         Ok(true)
     }
 
-    /// Gives back the pages of `seq` beyond its first `len` tokens, which are then all that it has.
+    /// Gives back the pages of `seq` beyond its first `len` tokens.
     fn keep_pages(&mut self, seq: &mut SequenceKv, len: usize) {
         for (g, group) in self.groups.iter_mut().enumerate() {
             if len == 0 {
@@ -274,8 +275,8 @@ impl PageBook {
         self.keep_pages(seq, 0);
     }
 
-    /// Drops the pages that no later token of `seq` can see through its layers' windows, and the states that it cannot
-    /// continue from, not even when its last `back` tokens are taken back.
+    /// Drops the pages that no later token of `seq` sees through its layers' windows, and the states from which it
+    /// cannot continue even after its last `back` tokens are taken back.
     pub(crate) fn drop_passed(&mut self, seq: &mut SequenceKv, back: usize) {
         self.slots.drop_passed(&mut seq.held.states, back);
         for (g, group) in self.groups.iter_mut().enumerate() {
@@ -303,15 +304,15 @@ impl PageBook {
         Ok(SequenceKv { held, home: seq.home.clone(), dropped: seq.dropped.clone(), len: seq.len, expected: 0 })
     }
 
-    /// Pages of `group` that were ever in use: what its memory must hold.
+    /// Pages of `group` that were ever in use: the backend's memory must hold them.
     #[cfg(feature = "gpu")]
     pub(crate) fn pages_made(&self, group: usize) -> usize {
         self.groups[group].counts.len()
     }
 }
 
-/// The pages and states of a backend, for whoever has sequences there. It cannot be taken away from the backend's memory,
-/// as a reference to the book could be.
+/// The pages and states of a backend, for owners of sequences. A caller cannot swap the book behind it, as it could
+/// behind a `&mut PageBook`: the book stays with the backend's memory.
 #[derive(Debug)]
 pub struct Pages<'a>(pub(crate) &'a mut PageBook);
 
@@ -326,7 +327,7 @@ impl Pages<'_> {
         self.0.bytes_per_token()
     }
 
-    /// Bytes that a sequence takes whatever its length.
+    /// Bytes of a sequence's states, the same at every length.
     pub fn bytes_per_sequence(&self) -> usize {
         self.0.slots.bytes()
     }
@@ -336,9 +337,9 @@ impl Pages<'_> {
         self.0.bytes_in_use()
     }
 
-    /// Forgets all but the first `len` tokens of `seq`. Returns false, and changes nothing, where a sliding window
-    /// has already dropped keys that a continuation from there would read, or where the graph has states and that of
-    /// this length was not kept.
+    /// Keeps the first `len` tokens of `seq` and forgets the rest. Returns false, and changes nothing, where a sliding
+    /// window has already dropped keys that a continuation from there would read, or where the graph has states and the
+    /// state at `len` was not kept.
     ///
     /// # Errors
     /// [`StepError::OtherBackend`] where another backend has the sequence.
@@ -371,7 +372,7 @@ impl Group {
         self.spec.n_kv_heads * self.spec.head_dim * self.spec.page_entries() * kv.bytes()
     }
 
-    /// A page with one user. The caller has checked that there is one.
+    /// A page with one user. The caller has checked that a page is left.
     fn take(&mut self) -> u32 {
         if let Some(page) = self.free.pop() {
             self.counts[page as usize] = 1;

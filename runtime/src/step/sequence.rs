@@ -1,8 +1,8 @@
-//! What one sequence holds of a backend's pages and states.
+//! One sequence's share of a backend's pages and states.
 //!
-//! A sequence knows the book that its numbers are of. One without tokens is of no book: the first step makes it one's.
-//! When a sequence is dropped, in whatever thread, its numbers go to a list that its book takes them from before it hands
-//! out others; where the book is gone by then, the list goes with the last of its sequences.
+//! A sequence knows the book that its numbers are of. A sequence without tokens belongs to no book; its first step
+//! gives it to one. When a sequence is dropped, in any thread, its numbers go to a list; its book empties the list
+//! before it hands out others. Where the book is gone by then, the list goes with the last of its sequences.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +17,7 @@ pub(crate) struct Held {
     pub states: Vec<StateAt>,
 }
 
-/// Where dropped sequences of one book leave what they held. Its address tells books apart.
+/// The list where dropped sequences of one book leave their pages and states. Its address tells books apart.
 #[derive(Debug, Default)]
 pub(super) struct Returns(Mutex<Vec<Held>>);
 
@@ -26,24 +26,24 @@ impl Returns {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(held);
     }
 
-    /// All that came since the last time. The lock is open again when the caller goes through it.
+    /// All entries since the last call. The lock is released on return.
     pub fn take(&self) -> Vec<Held> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// What one sequence has cached, in pages of the backend that ran its first step; no other one continues it. Dropping it
+/// One sequence's cache, in pages of the backend that ran its first step; no other backend continues it. Dropping it
 /// gives the pages back.
 #[derive(Debug, Default)]
 pub struct SequenceKv {
     pub(crate) held: Held,
-    /// Where to give it back; none before the first step.
+    /// The list that its pages go back to; none before the first step.
     pub(super) home: Option<Arc<Returns>>,
-    /// By group: pages dropped from the front because a window has passed them.
+    /// By group: pages dropped from the front, all of whose keys a window has passed.
     pub(crate) dropped: Vec<usize>,
     /// Tokens cached.
     pub(super) len: usize,
-    /// Tokens that will be cached once the prompt is in of which this step brings a part.
+    /// Tokens that will be cached after the whole prompt, of which the next steps bring the parts.
     pub(super) expected: usize,
 }
 
@@ -58,18 +58,19 @@ impl SequenceKv {
         self.len == 0
     }
 
-    /// Announces that the next steps bring the parts of a prompt, `tokens` with what is cached: what depends on the
-    /// sequence's length (dynamic and longrope RoPE) takes that length for all parts, as it would for the whole. 0: no more.
+    /// Announces a prompt in parts: after the next steps `tokens` will be cached. Rotations that depend on the
+    /// sequence's length (dynamic and longrope RoPE) take that length for all parts, as they would for the whole. 0
+    /// ends it.
     pub fn expect(&mut self, tokens: usize) {
         self.expected = tokens;
     }
 
-    /// Tokens cached, or more where they were announced.
+    /// Tokens cached, or the announced number where that is more.
     pub(crate) fn length(&self) -> usize {
         self.len.max(self.expected)
     }
 
-    /// Whether its numbers are of the book with these returns.
+    /// Whether its numbers belong to the book with these returns.
     pub(super) fn is_of(&self, book: &Arc<Returns>) -> bool {
         self.home.as_ref().is_some_and(|home| Arc::ptr_eq(home, book))
     }

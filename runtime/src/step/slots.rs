@@ -1,12 +1,12 @@
-//! Slots of per-sequence state, for layers that sum up the past instead of caching keys and values. Who uses which; the
-//! memory itself belongs to the backend.
+//! Slots of per-sequence state, for layers that sum up the past instead of caching keys and values. This file counts
+//! who uses which slot; the backend owns the memory.
 //!
-//! A slot holds the states of all layers for one sequence. Unlike pages, a state says nothing of the lengths that it
-//! has passed: a step reads the one before and writes the one behind. So a [`StateStep`] names two slots. They are the
-//! same one, and the step works in place, unless
+//! A slot holds the states of all layers for one sequence. Unlike pages, a state keeps nothing of shorter lengths: a
+//! step reads the state before it and writes the state behind it. So a [`StateStep`] names two slots. They are the same
+//! slot, and the step works in place, unless
 //!
 //! - the sequence is new: nothing is read, and the state begins as zeroes;
-//! - the state is shared with a fork, or somebody may want to go back to it: the step then writes another slot.
+//! - the state is shared with a fork, or must be kept to go back to: the step then writes another slot.
 //!
 //! Going back ([`Pages::truncate`](super::Pages::truncate)) is possible to lengths whose state was kept: those
 //! before steps that were admitted with `keep`, until [`PageBook::drop_passed`](super::PageBook::drop_passed) drops
@@ -20,7 +20,7 @@ use crate::graph::{StateId, StateSpec};
 pub(crate) struct StateStep {
     /// None: zeroes.
     pub from: Option<u32>,
-    /// May be the one that is read. Means nothing where the step has no tokens of the sequence.
+    /// May equal `from`. Unused where the step has no tokens of the sequence.
     pub to: u32,
 }
 
@@ -38,10 +38,10 @@ pub(crate) struct Slots {
     offsets: Vec<usize>,
     /// Elements of a slot.
     elements: usize,
-    /// Users of each slot ever handed out.
+    /// Users of each slot that was ever handed out.
     counts: Vec<u32>,
     free: Vec<u32>,
-    /// Slots that there may be.
+    /// The most slots that there may be.
     capacity: usize,
 }
 
@@ -56,7 +56,7 @@ impl Slots {
         slots
     }
 
-    /// Allows at most `capacity` slots, where it is not fewer already.
+    /// Lowers the capacity to `capacity`, where it is higher.
     #[cfg(feature = "gpu")]
     pub fn bound(&mut self, capacity: usize) {
         self.capacity = self.capacity.min(capacity);
@@ -77,7 +77,7 @@ impl Slots {
         self.elements.saturating_mul(4)
     }
 
-    /// Slots that were ever in use: what memory must hold.
+    /// Slots that were ever in use: memory must hold them.
     pub fn made(&self) -> usize {
         self.counts.len()
     }
@@ -87,8 +87,8 @@ impl Slots {
         self.counts.len() - self.free.len()
     }
 
-    /// The slots of a step that brings a sequence with these states to `len`. What is now the last state stays among
-    /// them where the step does not work in place.
+    /// The slots of a step that brings a sequence with these states to `len`. The present last state stays among
+    /// `states` where the step does not work in place.
     ///
     /// # Errors
     /// Where no slot is left; nothing has changed then.
@@ -123,7 +123,7 @@ impl Slots {
         Ok(StateStep { from, to })
     }
 
-    /// Undoes [`Slots::extend`], which brought the states from `len` to where they are by `step`.
+    /// Undoes the [`Slots::extend`] that returned `step` for states of length `len`.
     pub fn take_back(&mut self, states: &mut Vec<StateAt>, len: usize, step: StateStep) {
         if step.from == Some(step.to) {
             states.iter_mut().next_back().into_iter().for_each(|s| s.len = len);
@@ -139,7 +139,7 @@ impl Slots {
         self.free.retain(|slot| (*slot as usize) < made);
     }
 
-    /// Whether [`Slots::truncate`] to `len` can be.
+    /// Whether [`Slots::truncate`] to `len` is possible.
     pub fn can_truncate(&self, states: &[StateAt], len: usize) -> bool {
         self.is_empty() || len == 0 || states.iter().any(|s| s.len == len)
     }

@@ -1,4 +1,4 @@
-//! What steps cost on the host's side of a GPU.
+//! Costs of steps on the host's side of a GPU.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct GpuStats {
 }
 
 impl GpuStats {
-    /// What came after `before`.
+    /// The sums of the steps after `before`.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
         Self {

@@ -7,8 +7,8 @@ use crate::graph::op::{Rows, ValueId};
 
 impl Plan {
     /// First-fit layout of all values that cross stages, by the range of stages in which each is alive. A stage's
-    /// outputs never overlap its inputs, because workers read and write both between two barriers; nor do sums that
-    /// its kernel could make of them.
+    /// outputs never overlap its inputs, because workers read and write both between two barriers. The same holds for
+    /// sums that the stage's kernel can make of its outputs.
     pub(super) fn lay_out(&mut self) {
         let mut first = HashMap::new();
         let mut last = HashMap::new();

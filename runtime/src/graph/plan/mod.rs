@@ -7,7 +7,7 @@
 //!   needed later are stored; the rest lives in a worker's scratch.
 //! - **experts**: all linears by experts of one input and route, likewise behind a row program.
 //! - **attention**, with the per-head norms and rotations of q, k and v folded in.
-//! - **short_conv**, **gated_delta**: what has a state a sequence;
+//! - **short_conv**, **gated_delta**: ops with a state a sequence;
 //! - **rows**: a row program that no linear follows.
 //!
 //! A llama layer is five stages: q/k/v, attention, output, gate/up, down. Values that cross stages get a place in one
@@ -59,14 +59,14 @@ pub struct Stage {
     pub name: String,
     /// Where it runs.
     pub device: Device,
-    /// What it computes.
+    /// The ops and their operands.
     pub kind: StageKind,
 }
 
 /// A value's place in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// Which rows it has, and so which region of the arena it lies in.
+    /// Rows that the value has; each kind of rows has its own region of the arena.
     pub rows: Rows,
     /// Elements a row before it; the value starts at `offset * rows` elements.
     pub offset: usize,
@@ -79,7 +79,7 @@ pub struct Slot {
 /// The sum of a linear's result and another value, which the linear's own kernel can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ResidualSum {
-    /// What is added.
+    /// The other value.
     #[cfg_attr(not(feature = "gpu"), allow(dead_code))]
     pub added: ValueId,
     /// The sum.
@@ -107,7 +107,7 @@ impl Plan {
     /// the first attention over them runs, and all other attention over them runs there, too.
     ///
     /// # Errors
-    /// A graph without an output, and whatever `place` refuses.
+    /// A graph without an output, and the errors of `place`.
     pub fn new(
         graph: Graph,
         mut place: impl FnMut(&Graph, &str, &StageKind) -> Result<Device, GraphError>,
@@ -159,8 +159,8 @@ impl Plan {
         self.slots[id.0 as usize].expect("a value that crosses stages")
     }
 
-    /// By stage: the sum with which the next stage's program begins, where it is that of the stage's only result, which
-    /// nothing else reads. There is room for it as soon as the stage runs.
+    /// By stage: the sum that the next stage's program begins with, where one addend is this stage's only result, which
+    /// nothing else reads. The arena has room for the sum as soon as this stage runs.
     pub(crate) fn residual_sums(&self) -> Vec<Option<ResidualSum>> {
         let mut readers = vec![0u32; self.graph.values.len()];
         for stage in &self.stages {

@@ -124,7 +124,7 @@ impl<'g> Planner<'g> {
         let mut stages = HashMap::new();
         for (i, node) in self.graph.nodes.iter().enumerate() {
             let Op::Attention(op) = &node.op else { continue };
-            // Values within keys have no input of their own.
+            // Where values are parts of keys there is no input v.
             let k = node.inputs.get(1).copied().filter(|_| !op.shared);
             let v = node.inputs.get(2).copied().filter(|_| !op.shared && !op.v_in_k);
             let mut inputs = [Some(node.inputs[0]), k, v].map(|x| x.unwrap_or(node.inputs[0]));
@@ -136,14 +136,14 @@ impl<'g> Planner<'g> {
                 while self.users[x.0 as usize].len() == 1 {
                     let Some(&p) = producer.get(x) else { break };
                     let before = &self.graph.nodes[p];
-                    // The value that would be overwritten in place must be ours alone.
+                    // Kernels overwrite the value in place, so nothing else may read it.
                     if before.inputs.iter().any(|v| self.users[v.0 as usize].len() != 1) {
                         break;
                     }
                     match &before.op {
                         Op::Norm(n) if n.group == dim && n.kind == NormKind::Rms => ops.push(HeadOp::Norm(n.clone())),
                         Op::Rope { rope, head_dim, .. } if *head_dim == dim => ops.push(HeadOp::Rope(*rope)),
-                        // The last op is the first that is found.
+                        // The walk goes backwards: the last op is found first.
                         Op::PositionScale(scale) if ops.is_empty() => ops.push(HeadOp::PositionScale(*scale)),
                         _ => break,
                     }
@@ -152,7 +152,7 @@ impl<'g> Planner<'g> {
                 }
                 ops.reverse();
             }
-            // What is not there is never read.
+            // Without an input k there is nothing to fold.
             if k.is_none() {
                 inputs[1] = inputs[0];
             }
@@ -160,7 +160,7 @@ impl<'g> Planner<'g> {
                 inputs[2] = inputs[1];
             }
             let selected = node.inputs.last().copied().filter(|_| op.selected.is_some());
-            // Attention to blocks has its values in keys.
+            // With blocks the third input is their keys.
             let blocks = node.inputs.get(2).copied().filter(|_| op.blocks.is_some());
             stages
                 .insert(i, AttentionStage { op: op.clone(), inputs, blocks, selected, head_ops, output: node.output });
@@ -196,7 +196,7 @@ impl<'g> Planner<'g> {
         self.stages.push((name.clone(), StageKind::Linear(stage)));
     }
 
-    /// Whether two ops are linears by equally many experts over inputs of equally many elements.
+    /// Whether two ops are linears by the same number of experts over inputs of the same length.
     fn same_experts(&self, a: &Op, b: &Op) -> bool {
         let (Op::ExpertLinear(a), Op::ExpertLinear(b)) = (a, b) else { return false };
         let inner = |op: &ExpertLinearOp| self.graph.weight(op.experts[0]).shape()[usize::from(!op.input_major)];
@@ -218,7 +218,7 @@ impl<'g> Planner<'g> {
                 _ => None,
             })
             .collect();
-        // The shape rule has seen that there are experts, and that their weights are matrices.
+        // The shape rule has checked that there are experts and that their weights are matrices.
         let first = &parts[0].op;
         let k = self.graph.weight(first.experts[0]).shape()[usize::from(!first.input_major)];
         let stage = ExpertStage {
@@ -241,8 +241,8 @@ impl<'g> Planner<'g> {
         }
     }
 
-    /// The pending nodes as a row program, and the temp of each value that they make. `consumers` are the nodes of
-    /// the stage that the program belongs to: what only they read is not stored.
+    /// The pending nodes as a row program, and the temp of each value that they make. `consumers` are the nodes of the
+    /// stage that the program belongs to: a value that only they read is not stored.
     fn program(&mut self, consumers: &[usize]) -> (Option<RowProgram>, HashMap<ValueId, u16>) {
         let pending = std::mem::take(&mut self.pending);
         let mut temps = HashMap::new();
@@ -287,13 +287,13 @@ impl<'g> Planner<'g> {
                     RowOp::ExpertSum { src: src(0), route: src(1), k, weighted: *weighted }
                 }
                 Op::SelectOutputs => RowOp::Copy { src: src(0) },
-                // never pending
+                // These nodes are never pending.
                 Op::Linear { .. } | Op::HeadLinear(_) | Op::ExpertLinear(_) | Op::SelectKeys(_) => continue,
                 Op::Pool(_) | Op::Attention(_) | Op::ShortConv(_) | Op::GatedDelta(_) => continue,
             };
             let outside = |u: &usize| !pending.contains(u) && !consumers.contains(u);
             let needed = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;
-            // Devices group the rows of a stage by expert, so that a route is read by others than its own row.
+            // Devices group the rows of a stage by expert, so a row's route is read by more than that row.
             let stored = needed || matches!(node.op, Op::Route(_));
             let width = self.graph.value(node.output).width;
             temps.insert(node.output, instrs.len() as u16);

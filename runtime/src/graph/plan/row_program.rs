@@ -1,4 +1,4 @@
-//! Row programs: what is computed row by row, in registers and scratch.
+//! Row programs: computations that go row by row, in registers and scratch.
 
 use crate::graph::{
     experts::RouteOp,
@@ -31,7 +31,7 @@ pub enum RowOp {
     Norm {
         /// Input row.
         src: Src,
-        /// What to do.
+        /// The normalisation.
         norm: NormOp,
     },
     /// Sum of two rows.
@@ -72,7 +72,7 @@ pub enum RowOp {
         a: Src,
         /// The other row.
         b: Src,
-        /// What to do.
+        /// The op.
         op: StreamOp,
         /// Elements of both.
         widths: [usize; 2],
@@ -81,7 +81,7 @@ pub enum RowOp {
     Hyper {
         /// Projections of the streams.
         src: Src,
-        /// What to do.
+        /// The op.
         op: HyperOp,
     },
     /// `max(x - (mean(x) + deviations * std(x)), 0)`.
@@ -136,7 +136,7 @@ pub enum RowOp {
     Rope {
         /// Input row.
         src: Src,
-        /// How.
+        /// The rotation.
         rope: RopeId,
         /// Elements of a head.
         head_dim: usize,
@@ -145,7 +145,7 @@ pub enum RowOp {
     Route {
         /// Logits.
         src: Src,
-        /// How.
+        /// The rule of choice.
         route: RouteOp,
     },
     /// Sum over the experts of a route.
@@ -169,11 +169,11 @@ pub enum RowOp {
 /// One instruction of a row program; its result is temp number `index of the instruction`.
 #[derive(Clone, Debug)]
 pub struct RowInstr {
-    /// What to compute.
+    /// The computation.
     pub op: RowOp,
     /// Elements of the result.
     pub width: usize,
-    /// The value that the result is also stored to, where something outside the program reads it.
+    /// The value that the result is stored to as well, where something outside the program reads it.
     pub store: Option<ValueId>,
 }
 
@@ -194,7 +194,7 @@ impl RowProgram {
 }
 
 impl RowInstr {
-    /// Elements of scratch that it needs: its result, padded to 16, and behind that whatever it works with.
+    /// Elements of scratch that it needs: its result, padded to 16, then its work space.
     pub fn scratch_len(&self) -> usize {
         let more = match &self.op {
             RowOp::Route { route, .. } => 2 * route.n_experts,
@@ -218,7 +218,7 @@ impl RowOp {
         self.clone().srcs_mut().map(|src| src.map(|s| *s))
     }
 
-    /// As [`RowOp::srcs`], to be changed.
+    /// As [`RowOp::srcs`], mutable.
     pub(crate) fn srcs_mut(&mut self) -> [Option<&mut Src>; 2] {
         match self {
             RowOp::Embed { .. } => [None, None],

@@ -15,18 +15,18 @@ pub struct LinearPart {
     pub weight: WeightId,
     /// `[out]`.
     pub bias: Option<WeightId>,
-    /// Where the result goes.
+    /// Value that the result is stored to.
     pub output: ValueId,
 }
 
 /// Linears over one input.
 #[derive(Clone, Debug)]
 pub struct LinearStage {
-    /// Runs before; makes the input unless that lies in the arena.
+    /// Runs before the linears; makes the input unless that lies in the arena.
     pub prologue: RowProgram,
     /// The input.
     pub input: Src,
-    /// Its width; of a head where there are heads.
+    /// Elements of the input; of one head where there are heads.
     pub k: usize,
     /// The weights that multiply it.
     pub parts: Vec<LinearPart>,
@@ -41,18 +41,18 @@ pub struct ExpertPart {
     pub op: ExpertLinearOp,
     /// Elements that an expert makes.
     pub out: usize,
-    /// Where the results go: `[rows, slots * out]`.
+    /// Value that the results are stored to: `[rows, slots * out]`.
     pub output: ValueId,
 }
 
 /// Linears by experts over one input.
 #[derive(Clone, Debug)]
 pub struct ExpertStage {
-    /// Runs before; makes input and route unless they lie in the arena.
+    /// Runs before the linears; makes input and route unless they lie in the arena.
     pub prologue: RowProgram,
     /// The input.
     pub input: Src,
-    /// The route. Where the program makes it, it is stored, too.
+    /// The route. It lies in the arena, also where the program makes it.
     pub route: Src,
     /// Elements of an expert's input.
     pub k: usize,
@@ -60,7 +60,7 @@ pub struct ExpertStage {
     pub slots: usize,
     /// Whether each of them has an input of its own.
     pub per_slot: bool,
-    /// Experts that there are.
+    /// Experts of the layer.
     pub n_experts: usize,
     /// The weights that multiply it.
     pub parts: Vec<ExpertPart>,
@@ -73,18 +73,18 @@ impl ExpertStage {
     }
 }
 
-/// What happens to a head of q, k or v before attention.
+/// An op on each head of q, k or v before attention.
 #[derive(Clone, Debug)]
 pub enum HeadOp {
     /// Normalisation over the head.
     Norm(NormOp),
     /// Rotation by position.
     Rope(RopeId),
-    /// A factor that depends on the position; the last of a list.
+    /// A factor that depends on the position; always the last of a list.
     PositionScale(PositionScale),
 }
 
-/// Attention with what precedes it head by head.
+/// Attention with the norms and rotations of its heads.
 #[derive(Clone, Debug)]
 pub struct AttentionStage {
     /// Geometry and mask.
@@ -93,10 +93,10 @@ pub struct AttentionStage {
     pub inputs: [ValueId; 3],
     /// The keys of blocks, with the last token of each.
     pub blocks: Option<ValueId>,
-    /// Positions of the keys (of blocks, where there are any) that each token attends to, where it is not to all that it
-    /// sees.
+    /// Positions of the keys (of blocks, where there are any) that each token attends to; none where tokens attend to
+    /// all that they see.
     pub selected: Option<ValueId>,
-    /// Applied in order to each head of q, k, v. A non-empty list for q says that q may be overwritten.
+    /// Applied in order to each head of q, k, v. A list for q that is not empty allows kernels to overwrite q.
     pub head_ops: [Vec<HeadOp>; 3],
     /// `[rows, n_heads * v_dim]`.
     pub output: ValueId,
@@ -116,7 +116,7 @@ pub struct SelectStage {
 /// The pooling of blocks of tokens.
 #[derive(Clone, Debug)]
 pub struct PoolStage {
-    /// What to compute.
+    /// The pooling.
     pub op: PoolOp,
     /// Rows and gates.
     pub inputs: [ValueId; 2],
@@ -124,7 +124,7 @@ pub struct PoolStage {
     pub output: ValueId,
 }
 
-/// What a stage computes.
+/// The computation of a stage, with its operands.
 #[derive(Clone, Debug)]
 pub enum StageKind {
     /// A row program on its own.
@@ -213,7 +213,7 @@ impl StageKind {
         }
     }
 
-    /// Without its program's first instruction, whose result is already at `value`.
+    /// The stage without its program's first instruction, whose result is already at `value`.
     #[cfg(feature = "gpu")]
     pub(crate) fn without_first(mut self, value: ValueId) -> Self {
         let moved = |src: &mut Src| match *src {
@@ -239,7 +239,7 @@ impl StageKind {
         self
     }
 
-    /// Embedding tables and weights of linears, of all experts, in the order in which they are used.
+    /// Embedding tables and weights of linears, of all experts, in the order in which the stage reads them.
     pub fn matrices(&self) -> Vec<WeightId> {
         let tables = self.program().map_or(&[][..], |p| &p.instrs).iter().filter_map(|i| i.op.table());
         let parts: Vec<WeightId> = match self {
