@@ -1,4 +1,4 @@
-//! A checkpoint's configuration, read alike from GGUF metadata and from `config.json`.
+//! A checkpoint's configuration, with the same methods for GGUF metadata and `config.json`.
 
 mod layers;
 
@@ -24,17 +24,17 @@ pub const fn key(gguf: &'static str, hf: &'static str) -> Key {
     Key { gguf, hf }
 }
 
-/// Layers; in GGUF metadata mostly with the blocks that predict tokens further ahead.
+/// Number of layers; most GGUF files also count the blocks that predict tokens further ahead.
 pub const LAYERS: Key = key("block_count", "num_hidden_layers");
 /// Whether the head is the embedding table; GGUF has no key for it.
 pub const TIED: Key = key("", "tie_word_embeddings");
 
-/// A whole number of `config.json`, if it is one that can be counted to.
+/// A whole number of `config.json` that fits `usize`.
 pub fn whole(value: &Json) -> Option<usize> {
     value.as_u64().and_then(|v| usize::try_from(v).ok())
 }
 
-/// Where the values come from.
+/// The file that values come from.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
     /// GGUF metadata.
@@ -46,7 +46,7 @@ pub enum Source<'a> {
 /// The configuration of one checkpoint.
 #[derive(Clone, Debug)]
 pub struct Config<'a> {
-    /// Where the values come from.
+    /// The file that values come from.
     pub source: Source<'a>,
     path: String,
     architecture: String,
@@ -58,7 +58,7 @@ impl<'a> Config<'a> {
     /// The configuration of `checkpoint`.
     ///
     /// # Errors
-    /// Where the file does not say what it is.
+    /// A file that does not name its architecture.
     pub fn new(checkpoint: &'a Checkpoint) -> Result<Self, Error> {
         let path = checkpoint.path().display().to_string();
         let missing = |key: &str| Error::Config { path: path.clone(), key: key.into(), what: "is missing".into() };
@@ -93,7 +93,7 @@ impl<'a> Config<'a> {
         matches!(self.source, Source::Gguf(_))
     }
 
-    /// The GGUF metadata, if that is what this is.
+    /// The metadata of a GGUF file.
     pub fn gguf(&self) -> Option<&'a Gguf> {
         match self.source {
             Source::Gguf(g) => Some(g),
@@ -101,7 +101,7 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// The text model's `config.json` object, if that is what this is.
+    /// The text model's `config.json` object, where there is one.
     pub fn json(&self) -> Option<&'a Json> {
         match self.source {
             Source::Gguf(_) => None,
@@ -115,7 +115,7 @@ impl<'a> Config<'a> {
         Error::Config { path: self.path.clone(), key, what: what.into() }
     }
 
-    /// A `config.json` value that is there and not null; for wrappers also one that stands outside `text_config`.
+    /// A `config.json` value that is not null; in wrappers also one outside `text_config`.
     fn json_value(&self, key: Key) -> Option<&'a Json> {
         let here = self.json()?.get(key.hf);
         here.or_else(|| self.wrapper?.get(key.hf)).filter(|v| !v.is_null())
@@ -125,7 +125,7 @@ impl<'a> Config<'a> {
         format!("{}.{}", self.architecture, key.gguf)
     }
 
-    /// Whether the key is there at all, be it null.
+    /// Whether the file has the key, even as null.
     pub fn has(&self, key: Key) -> bool {
         match self.source {
             Source::Gguf(_) if key.gguf.is_empty() => false,
@@ -134,20 +134,20 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// Whether the head is the embedding table whatever else the file has.
+    /// Whether the head is the embedding table, whatever head the file has.
     pub fn tied(&self, default: bool) -> Result<bool, Error> {
         Ok(self.bool(TIED)?.unwrap_or(default))
     }
 
-    /// Whether a file without a head of its own may have the embedding table for it although [`Config::tied`] says no: where
-    /// a wrapper around the text model ties them, as wrappers do that do not speak of it.
+    /// Whether a file without a head may use the embedding table although [`Config::tied`] is false: a wrapper around
+    /// the text model ties them, as wrappers without the key do.
     pub fn tied_by_wrapper(&self) -> bool {
         let Some(wrapper) = self.wrapper else { return false };
         let said = |config: &Json| config.get(TIED.hf).and_then(Json::as_bool);
         said(wrapper).unwrap_or_else(|| self.json().and_then(said).is_none())
     }
 
-    /// The text model's own `vocab_size`, or that of GGUF metadata, if it is there.
+    /// The text model's own `vocab_size`, or GGUF's, where the file has it.
     pub fn own_vocab_size(&self) -> Result<Option<usize>, Error> {
         const VOCAB: Key = key("vocab_size", "vocab_size");
         Self { wrapper: None, ..self.clone() }.usize(VOCAB)
@@ -165,7 +165,7 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// What a norm adds to the mean square: a finite number that is not negative.
+    /// Epsilon of a norm, added to the mean square: finite and not negative.
     pub fn epsilon(&self, key: Key) -> Result<Option<f32>, Error> {
         if self.json().and_then(|config| config.get(key.hf)).is_some_and(Json::is_null) {
             return Err(self.error(key, "should be a finite number and is null"));
@@ -181,8 +181,8 @@ impl<'a> Config<'a> {
         self.usize(LAYERS)
     }
 
-    /// The GGUF value of `key`. Of an array with an entry for each layer, all of which are the same, it is that entry: so
-    /// some converters write what is a single number elsewhere.
+    /// The GGUF value of `key`. Some converters write a list with an entry for each layer where others write one
+    /// number: if all entries are equal, the value is that entry.
     fn gguf_value<'g>(&self, gguf: &'g Gguf, key: Key) -> Result<Option<Value<'g>>, Error> {
         if key.gguf.is_empty() {
             return Ok(None);

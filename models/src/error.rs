@@ -1,4 +1,4 @@
-//! What can go wrong with a model.
+//! Errors of this crate.
 
 use handmill_runtime::{BackendError, format::FormatError, graph::GraphError};
 
@@ -7,13 +7,13 @@ use crate::{engine::sampling::SamplingError, text::TextError};
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file, or something in it.
+    /// An error of the file or its contents.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The graph that the file describes.
+    /// An error of the graph that the file describes.
     #[error("the checkpoint's tensors do not fit its configuration: {0}")]
     Graph(#[from] GraphError),
-    /// The backend.
+    /// An error of the backend.
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// Device memory ran out while the model was set up.
@@ -25,24 +25,24 @@ pub enum Error {
         fit: usize,
         /// Tokens of context that were asked for.
         n_ctx: usize,
-        /// What could not be had.
+        /// The allocation that failed.
         #[source]
         source: Box<BackendError>,
     },
-    /// The tokenizer.
+    /// An error of the tokenizer.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// Sampling parameters, or logits that cannot be sampled.
+    /// Invalid sampling parameters, or logits that cannot be sampled.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
-    /// A family that is not known.
+    /// An unknown family.
     #[error("{path}: the architecture `{architecture}` is not supported yet; supported are: {known}")]
     UnknownArchitecture {
         /// The checkpoint.
         path: String,
-        /// As the file names it.
+        /// Its name in the file.
         architecture: String,
-        /// The names that are.
+        /// The names of known families.
         known: String,
     },
     /// A configuration value that is missing, malformed or not supported.
@@ -52,10 +52,10 @@ pub enum Error {
         path: String,
         /// The key.
         key: String,
-        /// What is wrong.
+        /// The fault.
         what: String,
     },
-    /// A tensor whose shape is not what the configuration says.
+    /// A tensor whose shape contradicts the configuration.
     #[error("{path}: tensor `{tensor}` has the shape {found:?}, and the configuration makes it {expected:?}")]
     Shape {
         /// The checkpoint.
@@ -75,17 +75,17 @@ pub enum Error {
         /// Tokens that fit.
         n_ctx: usize,
     },
-    /// Somebody set the flag that ends what an engine is at.
+    /// The flag that cancels the engine's work is set.
     #[error("cancelled")]
     Cancelled,
-    /// A model that computes infinities, or what is no number.
+    /// A model that computes infinities or NaN.
     #[error("the model's values are no longer finite numbers, first in the result of `{name}` ({op}){}", why(*.beyond_f16))]
     NotFinite {
         /// The first op of the graph whose result is not finite.
         name: String,
-        /// What it does, for matrices with their format.
+        /// Its kind, for matrices with their format.
         op: String,
-        /// It reads keys and values that are cached in 16 bits and lie beyond these: cached as f32 they may do.
+        /// Whether it reads keys and values that are cached in 16 bits and exceed their range: a cache in f32 may help.
         beyond_f16: bool,
     },
     /// A token that cannot be scored.
@@ -98,7 +98,7 @@ pub enum Error {
         /// Tokens that have a logit.
         rows: usize,
     },
-    /// A token of the text that the model forbids.
+    /// A token of the text whose logit is -inf.
     #[error(
         "the model forbids token {token} (its logit is -inf) where window {window} of the text has it: the perplexity is infinite"
     )]
@@ -114,10 +114,10 @@ pub enum Error {
         /// Its tokens.
         window: usize,
     },
-    /// An answer that one engine began and another was to continue.
+    /// A sequence that another engine began.
     #[error("this answer was begun by another engine, on a GPU: continue it there")]
     OtherEngine,
-    /// Nothing to run on.
+    /// A prompt without tokens.
     #[error("the prompt has no tokens: give at least one")]
     EmptyPrompt,
     /// Less text than one window of perplexity.
@@ -130,12 +130,12 @@ pub enum Error {
     },
 }
 
-/// What to do where values are not finite.
+/// Advice where values are not finite.
 fn why(beyond_f16: bool) -> &'static str {
     if beyond_f16 { ": its keys or values exceed the range of 16-bit floats; cached as f32 they may not" } else { "" }
 }
 
-/// What to do where a model does not fit a device.
+/// Advice where a model does not fit a device.
 fn would_fit(fit: usize, layers: usize, n_ctx: usize) -> String {
     match fit {
         0 => {

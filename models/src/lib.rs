@@ -1,4 +1,4 @@
-//! What runs on the runtime: model families, tokenizers, sampling and sessions.
+//! Models on the runtime: families, tokenizers, sampling and sessions.
 //!
 //! [`Model`] is an opened checkpoint, [`Engine`] runs it:
 //!

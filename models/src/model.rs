@@ -13,7 +13,7 @@ use handmill_runtime::{
 
 use crate::{Error, config::Config, families, text::Tokenizer};
 
-/// What is worth saying about a model.
+/// Facts about a model, for people.
 #[derive(Clone, Debug)]
 pub struct ModelInfo {
     /// `general.architecture` or `model_type`.
@@ -50,7 +50,7 @@ impl Model {
     /// than reading the metadata: weights stay in the file.
     ///
     /// # Errors
-    /// Whatever is wrong with the file, and architectures that are not supported.
+    /// Errors of the file, and architectures that are not supported.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::from_checkpoint(Checkpoint::open(path)?)
     }
@@ -83,12 +83,12 @@ impl Model {
         &self.inner.checkpoint
     }
 
-    /// Tokens in, logits out.
+    /// The graph from tokens to logits.
     pub fn graph(&self) -> &Graph {
         &self.inner.graph
     }
 
-    /// What is worth saying about it.
+    /// Facts about the model.
     pub fn info(&self) -> &ModelInfo {
         &self.inner.info
     }
@@ -96,12 +96,12 @@ impl Model {
     /// The tokenizer, read at the first call.
     ///
     /// # Errors
-    /// Where the checkpoint has none, or one of a kind that is not known.
+    /// A checkpoint without a tokenizer, or with one of an unknown kind.
     pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>, Error> {
         if let Some(tokenizer) = self.inner.tokenizer.get() {
             return Ok(tokenizer);
         }
-        // Two threads that come at once both read it, and the first to finish is kept.
+        // Two threads may read it at the same time; the first to finish is kept.
         let tokenizer = Arc::new(Tokenizer::from_checkpoint(&self.inner.checkpoint)?);
         Ok(self.inner.tokenizer.get_or_init(|| tokenizer))
     }

@@ -1,4 +1,4 @@
-//! Models of published dimensions with random weights: a few layers that fit, to be timed as they are.
+//! Models of published dimensions with random weights, for timing: as many layers as fit.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,14 +15,14 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Model};
 
-/// What to make up.
+/// Options of a made-up model.
 #[derive(Clone, Debug)]
 pub struct SyntheticOptions {
     /// Layers; by default all that the configuration has.
     pub layers: Option<NonZeroUsize>,
     /// Format of the matrices whose rows its blocks divide; see [`fallback`] for the others.
     pub format: DType,
-    /// Decides the values.
+    /// Seed of the values.
     pub seed: u64,
     /// Most bytes of weights.
     pub limit: Option<u64>,
@@ -44,7 +44,7 @@ impl Default for SyntheticOptions {
 
 /// A model that was made up.
 pub struct Synthetic {
-    /// It; without a tokenizer.
+    /// The model; it has no tokenizer.
     pub model: Model,
     /// Layers that it has.
     pub layers: usize,
@@ -59,8 +59,7 @@ impl Synthetic {
     /// f32 as converters write them; biases and other tensors that a file may lack are left out.
     ///
     /// # Errors
-    /// Whatever is wrong with the configuration, and weights of more than [`SyntheticOptions::limit`] before any memory
-    /// is taken.
+    /// Errors of the configuration, and weights of more than [`SyntheticOptions::limit`], before any memory is taken.
     pub fn new(path: &Path, options: &SyntheticOptions) -> Result<Self, Error> {
         let mut config = read(path)?;
         let (layers, of_layers) = cut_layers(path, &mut config, options.layers)?;
@@ -68,7 +67,7 @@ impl Synthetic {
             let source = Source { options: options.clone(), path: path.into(), filled, made: Mutex::default() };
             Model::from_checkpoint(Checkpoint::synthetic(path, config.clone(), Box::new(source)))
         };
-        // The same graph over memory that nobody touches says how much there will be.
+        // The same graph over untouched memory gives the total number of bytes.
         let total = bytes_of(&build(false)?).values().sum::<u64>();
         if let Some(limit) = options.limit.filter(|limit| total > *limit) {
             let what = format!(
@@ -94,7 +93,7 @@ fn bytes_of(model: &Model) -> BTreeMap<DType, u64> {
 }
 
 const LAYERS: &str = "num_hidden_layers";
-/// More are taken for a mistake.
+/// Most layers of any model; more is a mistake.
 const MAX_LAYERS: usize = 10_000;
 
 fn problem(path: &Path, key: &str, what: String) -> Error {
@@ -106,7 +105,7 @@ fn read(path: &Path) -> Result<Map<String, Value>, Error> {
     Ok(object.ok_or_else(|| FormatError::NotFound { path: path.into() })?)
 }
 
-/// Leaves the first `layers` layers of the configuration; how many those are, and how many there were.
+/// Keeps the first `layers` layers of the configuration; returns their number and the former number.
 fn cut_layers(
     path: &Path,
     config: &mut Map<String, Value>,
@@ -135,20 +134,20 @@ fn cut_layers(
     Ok((kept, all))
 }
 
-/// Makes tensors up.
+/// Makes tensors.
 #[derive(Debug)]
 struct Source {
     options: SyntheticOptions,
     path: PathBuf,
     /// Whether values are written.
     filled: bool,
-    /// Those that were asked for: parts of fused ones are asked for one by one.
+    /// The tensors made so far: the parts of fused ones are asked for one by one.
     made: Mutex<HashMap<String, Tensor>>,
 }
 
 impl TensorSource for Source {
-    /// Floats lie as in safetensors, and blocks with a row for each output, as in the files that have such: so that the
-    /// graph is the one that real weights of the format run.
+    /// Floats have the layout of safetensors; blocks have a row for each output, like files with blocks. So the graph
+    /// is the one that real weights of the format run.
     fn tensor(&self, name: &str, shapes: &[&[usize]]) -> Result<Tensor, FormatError> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tensor) = made.get(name).filter(|t| shapes.contains(&t.shape())) {
@@ -161,12 +160,12 @@ impl TensorSource for Source {
         Ok(tensor)
     }
 
-    /// MXFP4 as checkpoints have it: numbers in one tensor, exponents in another.
+    /// MXFP4 in the layout of checkpoints: numbers in one tensor, exponents in another.
     fn bytes(&self, name: &str, dtype: &str, shape: &[usize]) -> Result<Option<Bytes>, FormatError> {
         if self.options.format != DType::MXFP4 || dtype != "u8" {
             return Ok(None);
         }
-        // Of each number before its exponent.
+        // The largest number, before its exponent.
         const LARGEST: f32 = 6.0;
         if let (true, [n, rows, groups, _]) = (name.ends_with("_blocks"), shape) {
             let shape = [*n, *rows, 32 * groups];
@@ -207,8 +206,8 @@ impl Source {
     }
 }
 
-/// The format of a tensor: `wanted` for matrices (MXFP4 for experts, beside q8_0), f32 for what converters leave
-/// unquantised.
+/// The format of a tensor: `wanted` for matrices (MXFP4 for experts, beside q8_0), f32 for tensors that converters
+/// leave unquantised.
 fn format_of(name: &str, shape: &[usize], wanted: DType) -> DType {
     let stem = name.strip_suffix(".weight").unwrap_or(name);
     let router = stem.ends_with(".gate") || stem.ends_with("router") || stem.contains("router.");
@@ -225,7 +224,7 @@ fn format_of(name: &str, shape: &[usize], wanted: DType) -> DType {
     }
 }
 
-/// `wanted`, or the nearest format whose blocks divide a row of `row` elements: of 256-element formats first the
+/// `wanted`, or the nearest format whose blocks divide a row of `row` elements: for 256-element formats first the
 /// 32-element one that llama.cpp's quantiser takes, then f16.
 pub fn fallback(wanted: DType, row: usize) -> DType {
     let smaller = wanted.format().smaller.unwrap_or(DType::Q8_0);
@@ -233,7 +232,7 @@ pub fn fallback(wanted: DType, row: usize) -> DType {
     candidates.find(|d| d.row_bytes(row).is_some()).unwrap_or(DType::F16)
 }
 
-/// Least and largest value: matrices keep the variance of what they multiply, vectors are scales around 1.
+/// Least and largest value: products with matrices keep the variance of their inputs, and vectors are scales around 1.
 fn values(shape: &[usize]) -> [f32; 2] {
     if shape.len() < 2 {
         return [0.5, 1.5];

@@ -7,7 +7,7 @@ use handmill_runtime::graph::{
 use super::Loader;
 use crate::Error;
 
-/// What is normalised of q and k.
+/// Normalisation of q and k.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum QkNorm {
     /// Nothing.
@@ -19,11 +19,11 @@ pub enum QkNorm {
     LayerHeads,
     /// All heads of a token at once (OLMo 2); `q_norm` `[n_heads * head_dim]`, `k_norm` `[n_kv_heads * head_dim]`.
     Rows,
-    /// Each head by itself, without scales and after the rotation (Llama 4); what is added to the mean square.
+    /// Each head by itself, without scales and after the rotation (Llama 4); the number is added to the mean square.
     AfterRotation(f32),
 }
 
-/// One layer's attention. [`Attention::new`] gives the plain one, to be changed by struct update.
+/// One layer's attention. [`Attention::new`] gives the plain one, for struct update.
 #[derive(Clone, Debug)]
 pub struct Attention {
     /// Query heads.
@@ -44,7 +44,7 @@ pub struct Attention {
     pub sinks: bool,
     /// Rotation; none for layers without positions.
     pub rope: Option<RopeSpec>,
-    /// What is normalised.
+    /// Normalisation of q and k.
     pub qk_norm: QkNorm,
     /// Whether the projection of q also makes a gate for each head, beside its query; the sigmoid of it multiplies the
     /// output (Qwen3-Next).
@@ -76,8 +76,8 @@ impl Attention {
     }
 }
 
-/// `o(attention(q(x), k(x), v(x)))` for layer `layer`, biases wherever the file has them, q, k and v from tensors of
-/// their own or fused. After the last layer's attention only the rows whose output was asked for go on.
+/// `o(attention(q(x), k(x), v(x)))` for layer `layer`, biases where the file has them, q, k and v from tensors of their
+/// own or fused. After the last layer's attention only the output rows remain.
 pub fn attention(
     b: &mut GraphBuilder,
     l: &Loader<'_>,
@@ -109,7 +109,7 @@ pub fn attention(
     }
     if let QkNorm::AfterRotation(eps) = a.qk_norm {
         let norm = NormOp { kind: NormKind::Rms, weight: None, weight_offset: 0.0, bias: None, eps, group: a.head_dim };
-        // Turning keys does not change their norm, so that those that turn when they are read may be normalised first.
+        // A rotation keeps the norm of keys, so keys that are rotated when they are read may be normalised first.
         (q, k) = (b.norm("q_norm", q, norm.clone())?, b.norm("k_norm", k, norm)?);
     }
     if let Some(scale) = a.q_scale {

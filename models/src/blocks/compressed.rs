@@ -1,5 +1,5 @@
-//! DeepSeek V4's attention: queries attend to the keys of a short window and to those of blocks of tokens that were pooled
-//! into one. There is one key head, whose keys are the values, too; so results turn back by the query's position.
+//! DeepSeek V4's attention: queries attend to the keys of a short window and to keys that pool a block of tokens each.
+//! There is one key head, whose keys are the values, too, so results are rotated back by the query's position.
 //!
 //! ```text
 //! latent = norm(W_qa x)        q = rms(W_qb latent) by head        k = v = norm(W_kv x)       q, k: last dimensions turn
@@ -16,7 +16,7 @@ use handmill_runtime::graph::{
 use super::{Loader, hyper::plain_norm, project};
 use crate::Error;
 
-/// What a layer attends to beside its window.
+/// The blocks that a layer attends to beside its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocks {
     /// Nothing.
@@ -44,9 +44,9 @@ pub struct CompressedAttention {
     pub index: [usize; 3],
     /// Rotation of layers without blocks, and of those with them.
     pub ropes: [RopeSpec; 2],
-    /// The same the other way round.
+    /// The inverses of `ropes`.
     pub back: [RopeSpec; 2],
-    /// What norms add.
+    /// Added to the mean square by norms.
     pub eps: f32,
 }
 
@@ -58,7 +58,7 @@ pub struct Layer<'a, 'l> {
 }
 
 impl CompressedAttention {
-    /// That of layer `i`.
+    /// The attention of layer `i`.
     pub fn layer<'a, 'l>(&'a self, l: &'a Loader<'l>, i: usize) -> Layer<'a, 'l> {
         Layer { l, i, a: self }
     }
@@ -86,7 +86,7 @@ impl Layer<'_, '_> {
         Ok(b.norm(name, x, norm)?)
     }
 
-    /// What the heads make of `x`, before they are projected.
+    /// The result of all heads for `x`, before its projection.
     ///
     /// # Errors
     /// Missing tensors, and shapes that do not fit.
@@ -133,12 +133,13 @@ impl Layer<'_, '_> {
         };
         let inputs: Vec<ValueId> = [q, k].into_iter().chain(blocks.map(|(row, _)| row)).chain(selected).collect();
         let y = b.op("attention", Op::Attention(op), &inputs)?;
-        // Keys had turned, and they are the values.
+        // Keys are rotated, and they are the values.
         let back = b.rope_spec(self.a.back[usize::from(kind != Blocks::None)].clone());
         Ok(b.rope("turned_back", y, back, dim)?)
     }
 
-    /// The keys of blocks of `every` tokens, with the last token of each: pooled, normalised, and turned by its first.
+    /// The keys of blocks of `every` tokens, each with the block's last token: pooled, normalised, and rotated by the
+    /// first token's position.
     fn pool(
         &self,
         b: &mut GraphBuilder,
@@ -177,7 +178,7 @@ impl Layer<'_, '_> {
         Ok(b.op("index", Op::SelectKeys(op), &[q, keys, weights])?)
     }
 
-    /// Projects what the heads made to `width` elements: each group of them by a matrix of its own, then all by one.
+    /// Projects the heads' result to `width` elements: each group of heads by a matrix of its own, then all by one.
     ///
     /// # Errors
     /// Missing tensors, and shapes that do not fit.

@@ -1,12 +1,12 @@
 //! The decoder that most families share: embedding, layers of attention and feed-forward around a residual stream,
-//! final norm and head. What differs from family to family are its fields.
+//! final norm and head. Its fields are the differences between families.
 
 use handmill_runtime::graph::{Act, Graph, GraphBuilder, Op, ValueId, WeightId};
 
 use super::{Attention, Loader, Moe, attention, gated_mlp_named, mlp, moe};
 use crate::Error;
 
-/// Where a layer's norms stand.
+/// Places of a layer's norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Norms {
     /// `h += attention(n1(h)); h += mlp(n2(h))`.
@@ -19,10 +19,10 @@ pub enum Norms {
     Parallel,
 }
 
-/// What comes after the last layer.
+/// The end of a decoder, after its last layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
-    /// The head is the embedding table whatever else the file has.
+    /// Whether the head is the embedding table, whatever head the file has.
     pub tied: bool,
     /// Name of the final norm in safetensors.
     pub norm: &'static str,
@@ -33,13 +33,13 @@ pub struct Head {
 }
 
 impl Head {
-    /// Logits as the head makes them.
+    /// A head without scale or cap.
     pub fn new(tied: bool) -> Self {
         Self { tied, norm: "norm", scale: 1.0, softcap: None }
     }
 }
 
-/// A decoder. [`Decoder::new`] gives the llama block, to be changed by struct update.
+/// A decoder. [`Decoder::new`] gives the llama block, for struct update.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoder {
     /// Layers.
@@ -52,9 +52,9 @@ pub struct Decoder {
     pub mlp: &'static str,
     /// Factor on embeddings.
     pub embedding_scale: f32,
-    /// Where norms stand.
+    /// Places of norms.
     pub norms: Norms,
-    /// Factor on what is added to the residual stream.
+    /// Factor on results before they are added to the residual stream.
     pub residual_scale: f32,
     /// The feed-forward's activation.
     pub act: Act,
@@ -123,8 +123,8 @@ impl Decoder {
     }
 }
 
-/// One layer: what `attend` and `feed` make of the residual stream `h`, with norms around them and a factor on what is
-/// added. From the last layer's attention on (which selects them) only the rows whose output was asked for go on.
+/// One layer: the results of `attend` and `feed` on the residual stream `h` are added to it, with norms around them and
+/// a factor. From the last layer's attention on (which selects them) only the output rows remain.
 pub fn layer(
     b: &mut GraphBuilder,
     l: &Loader<'_>,
@@ -160,7 +160,7 @@ pub fn layer(
         let h = add(b, "attention_residual", residual, y)?;
         x = match norms {
             Norms::Pre => {
-                // gpt-oss and Qwen3-Next name it after its place.
+                // gpt-oss and Qwen3-Next name this norm after its place.
                 let own = !l.is_gguf() || !l.has(layer, "post_attention_norm.weight", "")?;
                 let gguf = if own { "ffn_norm" } else { "post_attention_norm" };
                 norm(b, "mlp_norm", gguf, "post_attention_layernorm", h)?

@@ -6,7 +6,7 @@ use handmill_runtime::graph::{Act, GatedDeltaOp, GraphBuilder, NormOp, Op, State
 use super::Loader;
 use crate::Error;
 
-/// Which tensors the projections lie in.
+/// The tensors of the projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeltaProjections {
     /// `in_proj_qkvz` and `in_proj_ba`: rows key head by key head, each with its q, k, and the v, z, b and a of its value
@@ -30,15 +30,15 @@ pub struct DeltaNet {
     pub v_dim: usize,
     /// Tokens that the convolution reaches over.
     pub taps: usize,
-    /// Where the projections are.
+    /// The tensors of the projections.
     pub projections: DeltaProjections,
 }
 
-/// What the projections of a layer make: q‖k‖v, z, b, a.
+/// Results of a layer's projections: q‖k‖v, z, b, a.
 type Projected = [ValueId; 4];
 
-/// `out(norm(delta(silu(conv(qkv(x))))) * silu(z(x)))` for layer `layer`. After the last layer only the rows whose output
-/// was asked for go on.
+/// `out(norm(delta(silu(conv(qkv(x))))) * silu(z(x)))` for layer `layer`. After the last layer only the output rows
+/// remain.
 pub fn delta_net(
     b: &mut GraphBuilder,
     l: &Loader<'_>,
@@ -62,14 +62,14 @@ pub fn delta_net(
         k_dim: d.k_dim,
         v_dim: d.v_dim,
         decay: l.layer(b, layer, "ssm_a", "linear_attn.A_log", &[d.v_heads])?,
-        // Converters store what the logarithm stands for.
+        // Safetensors store the logarithm, GGUF the number itself.
         decay_log: !l.is_gguf(),
         dt_bias: l.layer(b, layer, "ssm_dt.bias", "linear_attn.dt_bias", &[d.v_heads])?,
         tiled: l.is_gguf() && d.projections == DeltaProjections::Apart,
     };
     let y = b.gated_delta("delta", [qkv, beta, alpha], op)?;
     let weight = l.layer(b, layer, "ssm_norm.weight", "linear_attn.norm.weight", &[d.v_dim])?;
-    // This norm's scale is stored as it is, whatever the family's others are.
+    // This norm's scale is stored without the offset of the family's other norms.
     let y = b.norm("norm", y, NormOp { weight_offset: 0.0, ..l.rms(weight, d.v_dim) })?;
     let mut y = b.gated("gate", Act::Silu, z, y)?;
     if last {

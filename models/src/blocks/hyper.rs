@@ -1,5 +1,5 @@
-//! Hyper-connections (Zhu et al. 2024) in DeepSeek V4's form: a residual of several streams. Every block reads one mixture of
-//! them, and while the streams mix among each other each gets its share of what the block makes.
+//! Hyper-connections (Zhu et al. 2024) in DeepSeek V4's form: a residual of several streams. Every block reads one
+//! mixture of them. Then the streams mix, and each gets its share of the block's result.
 
 use handmill_runtime::graph::{GraphBuilder, HyperOp, NormKind, NormOp, Op, StreamOp, ValueId, WeightId};
 
@@ -14,22 +14,22 @@ pub fn plain_norm(group: usize, eps: f32) -> NormOp {
 /// The streams of a model.
 #[derive(Clone, Debug)]
 pub struct HyperConnections {
-    /// How many.
+    /// Number of streams.
     pub streams: usize,
-    /// Turns that make the matrix which mixes them doubly stochastic.
+    /// Iterations that make the mixing matrix doubly stochastic.
     pub iterations: usize,
     /// Added to coefficients and sums.
     pub eps: f32,
-    /// The norm of all streams together, before coefficients are made of them.
+    /// The norm over all streams, of whose result the coefficients are made.
     pub norm: NormOp,
 }
 
-/// How the streams get what a block makes, and how they mix meanwhile.
+/// The coefficients by which streams mix and receive a block's result.
 #[derive(Clone, Copy, Debug)]
 pub struct Gets {
-    /// The share of each.
+    /// Each stream's share of the block's result.
     pub write: ValueId,
-    /// For each, what it gets of each.
+    /// For each stream, its share of every stream.
     pub mix: ValueId,
 }
 
@@ -39,7 +39,7 @@ impl HyperConnections {
         self.norm.group / self.streams
     }
 
-    /// As many streams of `x`.
+    /// `streams` copies of `x`.
     pub fn widen(&self, b: &mut GraphBuilder, x: ValueId) -> Result<ValueId, Error> {
         let mut h = x;
         for i in 1..self.streams {
@@ -67,7 +67,7 @@ impl HyperConnections {
         Ok(b.op("hc_coefficients", Op::Hyper(op), &[projections])?)
     }
 
-    /// What block `part` (`attn`, `ffn`) of layer `layer` reads of the streams `h`.
+    /// The input of block `part` (`attn`, `ffn`) of layer `layer`, out of the streams `h`.
     ///
     /// # Errors
     /// Missing tensors, and shapes that do not fit.

@@ -16,8 +16,8 @@ use crate::{
     config::{Config, Key, key},
 };
 
-/// Finds a checkpoint's tensors for a family's graph: GGUF names as they are, safetensors names behind whatever
-/// prefix the checkpoint's wrapper gives its text model.
+/// Finds a checkpoint's tensors for a family's graph: by GGUF's names, or by safetensors names behind the prefix that
+/// the checkpoint's wrapper gives its text model.
 pub struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     gguf: bool,
@@ -43,7 +43,7 @@ const PREFIXES: [(&str, &str); 4] = [
 
 const VOCAB_SIZE: Key = key("vocab_size", "vocab_size");
 
-/// What the names of the text model's tensors begin with in safetensors, as in `{prefix}layers.0…`.
+/// Prefix of the text model's tensors in safetensors, as in `{prefix}layers.0…`.
 pub fn text_prefix(checkpoint: &Checkpoint) -> &'static str {
     let names: Vec<&str> = checkpoint.tensors().map(|t| t.name).collect();
     let text = |name: &str| name.starts_with("embed_tokens.") || name.starts_with("layers.");
@@ -104,7 +104,7 @@ impl<'a> Loader<'a> {
         Ok(b.weight(name, tensor))
     }
 
-    /// The tensor `name`; one of that shape where weights are made up.
+    /// The tensor `name`; where weights are made up, a tensor of that shape.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
         Ok(self.checkpoint.shaped(name, &[shape])?.ok_or_else(|| self.checkpoint.missing(name))?)
     }
@@ -126,7 +126,7 @@ impl<'a> Loader<'a> {
         self.required(b, &self.name(gguf, hf), shape)
     }
 
-    /// A GGUF tensor that other files do not have.
+    /// A tensor that only GGUF files have.
     pub fn gguf_tensor(&self, name: &str) -> Result<Option<Tensor>, Error> {
         if self.gguf { Ok(self.checkpoint.find(name)?) } else { Ok(None) }
     }
@@ -143,7 +143,7 @@ impl<'a> Loader<'a> {
         self.required(b, &self.layer_name(layer, gguf, hf), shape)
     }
 
-    /// A layer's weight, if the file has it. Where weights are made up, those that may be missing are.
+    /// A layer's weight, if the file has it. Where weights are made up, optional weights are missing.
     pub fn layer_if_present(
         &self,
         b: &mut GraphBuilder,
@@ -158,8 +158,8 @@ impl<'a> Loader<'a> {
         Ok(Some(b.weight(&name, tensor)))
     }
 
-    /// Rows `rows` of a layer's weight whose whole shape is `shape`; of a vector, elements. What a file holds fused
-    /// (q‖k‖v, gate‖up) is so read as the parts that it is made of.
+    /// Rows `rows` of a layer's weight whose whole shape is `shape`; of a vector, elements. A fused tensor (q‖k‖v,
+    /// gate‖up) is read as its parts this way.
     pub fn layer_rows(
         &self,
         b: &mut GraphBuilder,
@@ -249,21 +249,21 @@ impl<'a> Loader<'a> {
             (Experts::Fused([gate_up, _]), _) => {
                 self.stacked(b, layer, "", gate_up, [n, 2 * rows, len], part * rows..(part + 1) * rows)
             }
-            // Where their rows are outputs.
+            // Only where the file's rows are outputs.
             (Experts::InputMajor([gate_up, _]), 0 | 1) => {
                 self.stacked(b, layer, "", gate_up, [n, 2 * rows, len], part * rows..(part + 1) * rows)
             }
             (Experts::InputMajor([_, down]), _) => self.stacked(b, layer, "", down, [n, rows, len], 0..rows),
-            // Those have gate and up between each other.
+            // Gate and up alternate in these tensors.
             (Experts::Interleaved(prefix), _) => {
                 Err(self.checkpoint.missing(&self.layer_name(layer, "", prefix)).into())
             }
         }
     }
 
-    /// Whether the tensor of `n` experts has a row for each of `input` inputs, as families with [`Experts::InputMajor`] and
-    /// [`Experts::Interleaved`] have them in safetensors. GGUF files have one for each of `output` outputs, and so has a
-    /// tensor of that shape.
+    /// Whether the tensor of `n` experts has a row for each of `input` inputs, as safetensors of families with
+    /// [`Experts::InputMajor`] and [`Experts::Interleaved`] have. GGUF files, and tensors of the other shape, have a
+    /// row for each of `output` outputs.
     pub fn rows_are_inputs(&self, layer: usize, hf: &str, [n, input, output]: [usize; 3]) -> Result<bool, Error> {
         if self.gguf {
             return Ok(false);
@@ -327,7 +327,7 @@ impl<'a> Loader<'a> {
         let values: Vec<i64> = match self.checkpoint.integers(&name)? {
             Some((found, values)) if found == shape => values,
             Some((found, _)) => return Err(fail(found, shape.to_vec())),
-            // Neighbours in a row must differ, as experts do.
+            // Neighbours in a row must differ, because an expert is chosen once.
             None if self.checkpoint.is_synthetic() => {
                 (0..shape[0] * shape[1]).map(|i| ((i / shape[1] + i % shape[1]) % limit) as i64).collect()
             }
@@ -356,8 +356,8 @@ impl<'a> Loader<'a> {
         Ok(b.weight(&name, tensor))
     }
 
-    /// A table of rows of `width` outside the layers, of which `config.json` may say under `rows` how many; `hf` without the
-    /// prefix.
+    /// A table of rows of `width` outside the layers; `config.json` may give the number of rows under `rows`; `hf`
+    /// without the prefix.
     pub fn table(
         &self,
         b: &mut GraphBuilder,
@@ -395,7 +395,7 @@ impl<'a> Loader<'a> {
         self.view(b, gguf, &tensor, &shape, index * rows..(index + 1) * rows)
     }
 
-    /// Rows of a layer's weight in GGUF, whatever its shape: some widths stand in no key.
+    /// Rows of a layer's weight in GGUF, for widths that no key gives.
     pub fn layer_rows_of(&self, layer: usize, gguf: &str) -> Result<usize, Error> {
         Ok(self.checkpoint.tensor(&self.layer_name(layer, gguf, ""))?.rows())
     }

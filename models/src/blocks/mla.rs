@@ -1,7 +1,7 @@
 //! Multi-head latent attention (DeepSeek-AI 2024) in its absorbed form.
 //!
-//! Keys and values of all heads are linear in one latent vector a token. So the key matrix moves to the query's side and
-//! the value matrix behind the sum: attention itself runs over the latents, which are all that is cached, together with
+//! Keys and values of all heads are linear in one latent vector a token. So the key matrix moves to the query's side
+//! and the value matrix behind the sum: attention itself runs over the latents. The cache holds only the latents and
 //! one rotated key that all heads share.
 //!
 //! ```text
@@ -18,7 +18,7 @@ use handmill_runtime::graph::{
 use super::{Loader, project};
 use crate::Error;
 
-/// What the norms of the latents add: always this, whatever the other norms do.
+/// Epsilon of the latents' norms, the same for all models.
 const EPS: f32 = 1e-6;
 
 /// The latent attention of a model.
@@ -26,13 +26,13 @@ const EPS: f32 = 1e-6;
 pub struct LatentAttention {
     /// Query heads.
     pub n_heads: usize,
-    /// Elements of a head of q and k that do not turn.
+    /// Elements of a head of q and k that are not rotated.
     pub nope: usize,
-    /// Elements that do.
+    /// Elements of a head that are rotated.
     pub rotary: usize,
     /// Elements of a value.
     pub v_dim: usize,
-    /// Elements of the latent that queries are made of, if they are.
+    /// Elements of the latent that queries are made of, if there is one.
     pub q_rank: Option<usize>,
     /// Elements of the latent that keys and values are made of.
     pub kv_rank: usize,
@@ -42,11 +42,11 @@ pub struct LatentAttention {
     pub rope: RopeSpec,
     /// Factor on q by position.
     pub q_scale: Option<PositionScale>,
-    /// What chooses the keys to attend to, if it is not all.
+    /// The choice of the keys to attend to; none where tokens attend to all.
     pub indexer: Option<Indexer>,
 }
 
-/// The lightning indexer of DeepSeek V3.2. The first `rotary` elements of its heads turn, in halves.
+/// The lightning indexer of DeepSeek V3.2. The first `rotary` elements of its heads are rotated, in halves.
 #[derive(Clone, Debug)]
 pub struct Indexer {
     /// Index heads.
@@ -66,7 +66,7 @@ impl LatentAttention {
     }
 }
 
-/// Latent attention for layer `layer`. After the last layer's only the rows whose output was asked for go on.
+/// Latent attention for layer `layer`. After the last layer's attention only the output rows remain.
 pub fn latent_attention(
     b: &mut GraphBuilder,
     l: &Loader<'_>,
@@ -78,7 +78,7 @@ pub fn latent_attention(
     let width = b.graph().value(x).width;
     let names = Names { l, layer };
     let q_width = a.n_heads * (a.nope + a.rotary);
-    // What reads x comes first: one step makes both.
+    // All linears of x come first, so that one stage holds them.
     let q = match a.q_rank {
         None => names.linear(b, "q", x, ["attn_q", "q_proj"], q_width)?,
         Some(rank) => names.linear(b, "q_a", x, ["attn_q_a", "q_a_proj"], rank)?,
@@ -171,7 +171,7 @@ fn choose(
     Ok(b.op("index", Op::SelectKeys(op), &[q, k, weights])?)
 }
 
-/// W_kᵀ and W_v of every head: rows of one tensor, or (newer GGUF files) two tensors, of which the first is turned already.
+/// W_kᵀ and W_v of every head: rows of one tensor, or (newer GGUF files) two tensors, the first already transposed.
 fn matrices(
     b: &mut GraphBuilder,
     l: &Loader<'_>,

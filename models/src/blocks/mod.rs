@@ -1,4 +1,4 @@
-//! What families share.
+//! Building blocks that families share.
 
 pub mod attention;
 pub mod compressed;

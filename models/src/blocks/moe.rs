@@ -1,11 +1,11 @@
-//! Mixtures of experts: a router, the feed-forwards of those that it chooses, and what all tokens share.
+//! Mixtures of experts: a router, the feed-forwards of the chosen experts, and a feed-forward for all tokens.
 
 use handmill_runtime::graph::{Act, ExpertLinearOp, GraphBuilder, Op, RouteOp, ValueId, WeightId};
 
 use super::Loader;
 use crate::Error;
 
-/// Where a safetensors checkpoint has its experts; names after the layer's. GGUF files have them in
+/// The tensors of the experts in safetensors; names after the layer's. GGUF files have them in
 /// `ffn_{gate,up,down}_exps`, or gate and up in `ffn_gate_up_exps`.
 #[derive(Clone, Copy, Debug)]
 pub enum Experts<'a> {
@@ -30,31 +30,32 @@ pub struct Shared<'a> {
     pub hf: &'a str,
     /// The names of gate, up and down there.
     pub names: [&'a str; 3],
-    /// The name in safetensors of what its logistic function multiplies it by (`ffn_gate_inp_shexp` in GGUF), if any.
+    /// The name in safetensors of its gate (`ffn_gate_inp_shexp` in GGUF), if it has one: the sigmoid of the gate
+    /// multiplies the result.
     pub gate: Option<&'a str>,
 }
 
-/// Gate, up and down as most call them.
+/// The most common names of gate, up and down.
 pub const PROJECTIONS: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
-/// A mixture of experts. [`Moe::new`] gives the plain one, to be changed by struct update.
+/// A mixture of experts. [`Moe::new`] gives the plain one, for struct update.
 #[derive(Clone, Debug)]
 pub struct Moe<'a> {
-    /// How experts are chosen.
+    /// The rule of choice.
     pub route: RouteOp,
     /// The router's name in safetensors, without `.weight`; `ffn_gate_inp` in GGUF.
     pub router: &'a str,
-    /// Whether it has a bias where the file has one of its name.
+    /// Whether the router has a bias, where the file has one of its name.
     pub router_bias: bool,
     /// The experts.
     pub experts: Experts<'a>,
     /// Width between the halves of an expert.
     pub inner: usize,
-    /// Their activation, and that of the shared one.
+    /// The activation of all experts, the shared one included.
     pub act: Act,
     /// Whether the weights of the route multiply the experts' inputs, not their results.
     pub scale_inputs: bool,
-    /// Beside the experts.
+    /// The feed-forward that all tokens go through, if any.
     pub shared: Option<Shared<'a>>,
 }
 
@@ -78,7 +79,7 @@ pub fn moe(b: &mut GraphBuilder, l: &Loader<'_>, layer: usize, x: ValueId, m: &M
         false => None,
     };
     let logits = b.linear("router", x, weight, bias)?;
-    // Right behind the router, so that one pass over x makes them all.
+    // Right after the router, so that one pass over x makes all of them.
     let halves = match &m.shared {
         Some(s) => Some(shared_halves(b, l, layer, x, s)?),
         None => None,
@@ -91,7 +92,7 @@ pub fn moe(b: &mut GraphBuilder, l: &Loader<'_>, layer: usize, x: ValueId, m: &M
     }
 }
 
-/// What the experts of `route` make of `x`, summed up.
+/// The sum of the results of the experts of `route` on `x`.
 ///
 /// # Errors
 /// Missing tensors, and shapes that do not fit.
@@ -176,7 +177,7 @@ fn interleaved(
     Ok(b.op("experts", Op::ExpertSum { weighted: true }, &[y, route])?)
 }
 
-/// Gate and up of what is shared, and what multiplies it.
+/// Gate and up of the shared feed-forward, and the factor on its result.
 fn shared_halves(
     b: &mut GraphBuilder,
     l: &Loader<'_>,
@@ -189,7 +190,7 @@ fn shared_halves(
     let up = shared_part(b, l, layer, x, s, 1, [s.inner, width])?;
     let factor = match s.gate {
         Some(name) => {
-            // One row, which GGUF files have as a vector.
+            // The matrix has one row; GGUF files have it as a vector.
             let weight = l.row(b, layer, "ffn_gate_inp_shexp.weight", &format!("{name}.weight"), width)?;
             Some(b.linear("shared_factor", x, weight, None)?)
         }
@@ -214,7 +215,7 @@ fn shared_part(
     Ok(b.linear(&format!("shared_{part}"), x, weight, bias)?)
 }
 
-/// `y` plus what is shared.
+/// `y` plus the result of the shared feed-forward.
 fn shared(
     b: &mut GraphBuilder,
     l: &Loader<'_>,

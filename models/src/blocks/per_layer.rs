@@ -1,5 +1,5 @@
-//! Per-layer inputs of Gemma 3n and 4: each token brings a small vector for every layer, looked up and projected from its
-//! embedding, which gates what the layer adds at its end.
+//! Per-layer inputs of Gemma 3n and 4: each token has a small vector for every layer, looked up and projected from its
+//! embedding. It gates the last addition of the layer.
 
 use handmill_runtime::graph::{Act, GraphBuilder, Op, ValueId};
 
@@ -16,8 +16,8 @@ pub struct PerLayer {
 }
 
 impl PerLayer {
-    /// `(scale * table[id] + norm(project(e) * H^-0.5)) * 2^-0.5` for the token embeddings `e`, scaled. Ids that the table
-    /// does not have look up its first row.
+    /// `(scale * table[id] + norm(project(e) * H^-0.5)) * 2^-0.5` for the scaled token embeddings `e`. Ids beyond the
+    /// table look up its first row.
     pub fn new(
         b: &mut GraphBuilder,
         l: &Loader<'_>,
@@ -43,8 +43,7 @@ impl PerLayer {
         })
     }
 
-    /// `norm(project(gelu(gate(x)) * input))` with layer `layer`'s input. `last`: `x` has only the rows whose output was
-    /// asked for.
+    /// `norm(project(gelu(gate(x)) * input))` with layer `layer`'s input. `last`: `x` has only the output rows.
     pub fn apply(
         &self,
         b: &mut GraphBuilder,

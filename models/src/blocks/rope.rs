@@ -10,7 +10,7 @@ use crate::{
     config::{Config, Key, key, whole},
 };
 
-/// What a family knows about its rotation when the file says nothing.
+/// A family's rotation where the file has no keys for it.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeDefaults {
     /// Layout of safetensors checkpoints.
@@ -21,25 +21,25 @@ pub struct RopeDefaults {
     pub theta: f64,
     /// Elements of a head.
     pub head_dim: usize,
-    /// Part of a head that turns.
+    /// Part of a head that is rotated.
     pub partial: f64,
-    /// `max_position_embeddings`, which stands in for a missing original context.
+    /// `max_position_embeddings`, the default of a missing original context.
     pub context: usize,
-    /// The layers' name within per-type parameters: `full_attention` or `sliding_attention`; [`UNSCALED`], where scaling
-    /// is for others alone.
+    /// The layers' name within per-type parameters: `full_attention` or `sliding_attention`; [`UNSCALED`] where the
+    /// file's scaling is not for these layers.
     pub layer_type: &'static str,
-    /// What the file calls `theta`.
+    /// The file's key of `theta`.
     pub theta_key: Key,
 }
 
 /// The [`RopeDefaults::layer_type`] of rotations that are scaled only by parameters of that name.
 pub const UNSCALED: &str = "main";
 
-/// The [`RopeDefaults::theta_key`] of most.
+/// The [`RopeDefaults::theta_key`] of most families.
 pub const THETA: Key = key("rope.freq_base", "rope_theta");
 
 impl RopeDefaults {
-    /// The same for so much of a head.
+    /// The same with another part of the head rotated.
     pub fn with_partial(self, partial: f64) -> Self {
         Self { partial, ..self }
     }
@@ -50,11 +50,11 @@ const SCALING: Key = key("rope.scaling.type", "rope_scaling");
 /// The rotation of one kind of layer.
 ///
 /// # Errors
-/// Malformed values, and scaling types that are not known, by name.
+/// Malformed values, and unknown scaling types, by name.
 pub fn rope(c: &Config<'_>, d: &RopeDefaults, l: &Loader<'_>) -> Result<RopeSpec, Error> {
     let mut scaling = if c.is_gguf() { Scaling::from_gguf(c, d)? } else { Scaling::from_json(c, d)? };
     let layout = if c.is_gguf() { d.gguf_layout } else { d.layout };
-    // GGUF files carry the divisors of longrope and of llama3 scaling as tensors; of the latter there is no metadata.
+    // GGUF files carry the divisors of longrope and of llama3 scaling as tensors; llama3 scaling has no other metadata.
     let n = scaling.rotary_dims / 2;
     if let (Some(short), Some(long)) =
         (divisors(c, l, "rope_factors_short.weight", n)?, divisors(c, l, "rope_factors_long.weight", n)?)
@@ -78,7 +78,7 @@ pub fn rope(c: &Config<'_>, d: &RopeDefaults, l: &Loader<'_>) -> Result<RopeSpec
 /// Refuses a `config.json` without RoPE parameters, for families whose class then scales by rules of its own.
 ///
 /// # Errors
-/// As its name says.
+/// Missing parameters.
 pub fn require_parameters(c: &Config<'_>) -> Result<(), Error> {
     if c.is_gguf() || c.object("rope_parameters")?.is_some() || c.object("rope_scaling")?.is_some() {
         return Ok(());
@@ -98,7 +98,8 @@ fn divisors(c: &Config<'_>, l: &Loader<'_>, name: &str, n: usize) -> Result<Opti
     Ok(Some(divisors.into_iter().map(f64::from).collect()))
 }
 
-/// What yarn makes the scores of latent attention grow by, once for queries and once for keys: 1 without `mscale_all_dim`.
+/// Factor by which yarn makes the scores of latent attention grow, applied to queries and again to keys: 1 without
+/// `mscale_all_dim`.
 ///
 /// # Errors
 /// Malformed values.
@@ -145,7 +146,7 @@ pub fn query_scale(c: &Config<'_>) -> Result<Option<PositionScale>, Error> {
     }
 }
 
-/// The parameters of a scaling rule, whatever file they came from.
+/// The parameters of a scaling rule, from either kind of file.
 #[derive(Clone, Debug)]
 struct Scaling {
     kind: String,
@@ -162,10 +163,10 @@ struct Scaling {
     beta_slow: f64,
     truncate: bool,
     attention_factor: Option<f64>,
-    /// Factor on cosines and sines beside the kind's own; of longrope instead of it.
+    /// Factor on cosines and sines beside the kind's own factor; for longrope it replaces that.
     gain: Option<f64>,
     mscale: [f64; 2],
-    /// What longrope divides frequencies by.
+    /// Divisors of longrope's frequencies.
     short: Vec<f64>,
     long: Vec<f64>,
 }
@@ -194,7 +195,7 @@ impl Scaling {
         }
     }
 
-    /// `0.1 m ln s + 1`, the growth of attention logits that yarn compensates; 1 where nothing is stretched.
+    /// `0.1 m ln s + 1`, the growth of attention logits that yarn compensates; 1 without stretching.
     fn magnitude(s: f64, m: f64) -> f64 {
         if s <= 1.0 { 1.0 } else { 0.1 * m * s.ln() + 1.0 }
     }
@@ -216,7 +217,7 @@ impl Scaling {
             None => Err(c.error(SCALING, format!("`{}` needs a `factor`", self.kind))),
         };
         let mut attention_factor = 1.0;
-        // All in floats and in the order of the reference, as the angles that come of it.
+        // In floats and in the order of the reference, like the angles that follow from it.
         let base = RopeSpec::base_inv_freq(self.theta, r);
         let freqs = match self.kind.as_str() {
             "default" => base,
@@ -281,7 +282,7 @@ impl Scaling {
         Ok(RopeSpec { attention_factor, ..RopeSpec::new(layout, self.rotary_dims, freqs) })
     }
 
-    /// Gemma 4: as many pairs turn as `rotary_dims` has, but as fast as if all of the head did; the rest stay.
+    /// Gemma 4: `rotary_dims / 2` pairs are rotated, at the speeds of a fully rotated head; the other dimensions stay.
     fn proportional(&self, c: &Config<'_>, layout: RopeLayout) -> Result<RopeSpec, Error> {
         let (d, turning) = (self.head_dim, self.rotary_dims / 2);
         let factor = self.factor.unwrap_or(1.0);

@@ -1,5 +1,5 @@
-//! Attention of Gemma 3n and 4: every head of q, k and v normalised, scores as they are, and keys and values that the
-//! last layers share with earlier ones. Gemma Team 2025.
+//! Attention of Gemma 3n and 4: every head of q, k and v is normalised, scores are unscaled, and the last layers share
+//! the keys and values of earlier ones. Gemma Team 2025.
 
 use handmill_runtime::graph::{AttentionOp, CacheId, CacheSpec, GraphBuilder, NormKind, NormOp, Op, RopeSpec, ValueId};
 
@@ -19,16 +19,16 @@ pub struct SharedAttention {
     pub window: Option<usize>,
     /// Rotation.
     pub rope: RopeSpec,
-    /// What the norms add to the mean square.
+    /// Added to the mean square by norms.
     pub eps: f32,
-    /// Whether values are made of what keys are made of, by no projection of their own.
+    /// Whether values are made of the keys' projection and have none of their own.
     pub k_is_v: bool,
-    /// The cache of the layer whose keys and values this one reads, if it has none of its own.
+    /// The cache of an earlier layer, where this layer reads its keys and values.
     pub shared: Option<CacheId>,
 }
 
-/// `o(attention(norm(q(x)), norm(k(x)), norm(v(x))))` for layer `layer`, biases wherever the file has them, and the cache
-/// that it reads. After the last layer's attention only the rows whose output was asked for go on.
+/// `o(attention(norm(q(x)), norm(k(x)), norm(v(x))))` for layer `layer`, biases where the file has them, and the cache
+/// that it reads. After the last layer's attention only the output rows remain.
 pub fn shared_attention(
     b: &mut GraphBuilder,
     l: &Loader<'_>,
@@ -89,8 +89,8 @@ pub fn shared_attention(
     Ok((b.linear("o", y, weight, bias)?, cache))
 }
 
-/// For each layer, the one whose keys and values it reads: its own, or where it is among the last `n_shared` the last of
-/// its kind before those; none where there is no such layer. `kind` tells layers apart.
+/// For each layer, the layer whose keys and values it reads: itself, or for the last `n_shared` layers the last earlier
+/// layer of the same kind; none where there is no such layer. `kind` tells layers apart.
 pub fn producers<K: PartialEq>(n_layers: usize, n_shared: usize, kind: impl Fn(usize) -> K) -> Option<Vec<usize>> {
     let first = n_layers.checked_sub(n_shared)?;
     (0..n_layers).map(|i| if i < first { Some(i) } else { (0..first).rev().find(|j| kind(*j) == kind(i)) }).collect()

@@ -1,4 +1,4 @@
-//! What a configuration says of each layer: numbers, kinds, rotations.
+//! The parts of a configuration that describe each layer: numbers, kinds, rotations.
 
 use handmill_runtime::format::gguf::Value;
 use serde_json::Value as Json;
@@ -8,14 +8,14 @@ use crate::Error;
 
 impl Config<'_> {
     /// For each of `n_layers` layers, whether its queries and keys rotate: from `no_rope_layers` (1 where they do), or
-    /// all but every `no_rope_layer_interval`th, or `interval`th where the file has neither.
+    /// all except every `no_rope_layer_interval`th, or `interval`th where the file has neither key.
     pub fn rotated_layers(&self, n_layers: usize, interval: usize) -> Result<Vec<bool>, Error> {
         const LAYERS: Key = key("", "no_rope_layers");
         if let Some(list) = self.json_value(LAYERS) {
             let flags = list.as_array().map(|l| l.iter().map(|v| whole(v).map(|v| v != 0)).collect::<Option<Vec<_>>>());
             match flags {
                 Some(Some(flags)) if flags.len() == n_layers => return Ok(flags),
-                // Some configurations have an empty list for the default.
+                // Some configurations write the default as an empty list.
                 Some(Some(flags)) if flags.is_empty() => {}
                 _ => return Err(self.error(LAYERS, format!("should be an array of {n_layers} whole numbers"))),
             }
@@ -24,8 +24,8 @@ impl Config<'_> {
         Ok((1..=n_layers).map(|i| interval == 0 || !i.is_multiple_of(interval)).collect())
     }
 
-    /// A number for each of `n_layers` layers: a list of them, infinite ones included, or a finite one for all; none where it
-    /// is not there.
+    /// A number for each of `n_layers` layers: a list of numbers, infinite ones included, or one finite number for all;
+    /// none where the key is missing.
     pub fn layer_f32s(&self, key: Key, n_layers: usize) -> Result<Option<Vec<f32>>, Error> {
         let list: Option<Option<Vec<f32>>> = match self.source {
             Source::Gguf(g) => match g.get(&self.gguf_key(key)) {
@@ -57,7 +57,7 @@ impl Config<'_> {
         self.of_layers(key, n_layers, list, single)
     }
 
-    /// The list, if there is one and it has a number for each layer, or else what `single` makes of one for all.
+    /// The list, where the file has one with a number for each layer; else `single`'s number for all layers.
     fn of_layers<T>(
         &self,
         key: Key,
@@ -72,7 +72,8 @@ impl Config<'_> {
         }
     }
 
-    /// The entries of the first `n_layers` layers of a list that has one for each, those that only predict included or not.
+    /// The entries of the first `n_layers` layers of a list with one for each; the list may also count the blocks that
+    /// only predict.
     fn first_layers<T>(&self, key: Key, n_layers: usize, mut list: Vec<T>) -> Result<Vec<T>, Error> {
         if list.len() != n_layers && Some(list.len()) != self.blocks()? {
             return Err(self.error(key, format!("has {} entries for {n_layers} layers", list.len())));

@@ -1,4 +1,4 @@
-//! Where tokens are chosen: by the host's sampler, or on a GPU some steps ahead of the host.
+//! Chooses tokens: with the host's sampler, or on a GPU some steps ahead of the host.
 
 #[cfg(feature = "gpu")]
 use handmill_runtime::BackendError;
@@ -13,27 +13,26 @@ use crate::Error;
 
 /// Chooses the tokens of one answer, one after the other.
 pub(super) enum Chooser {
-    /// Logits come to the host.
+    /// The host chooses from logits.
     Host {
-        /// Chooses.
+        /// Chooses the tokens.
         sampler: Sampler,
-        /// Of the last token.
+        /// Logits of the last token.
         logits: Vec<f32>,
     },
-    /// The device chooses and goes on by itself.
+    /// The device chooses and feeds its own next step.
     #[cfg(feature = "gpu")]
     Device {
         /// Steps begun whose token has not been read.
         under_way: usize,
-        /// No step is begun from this length on.
+        /// The length at which no further step begins.
         end: usize,
     },
 }
 
 impl Chooser {
-    /// Runs `prompt` and is ready to choose the token behind it; none where `cancelled`,
-    /// which hears how many of its tokens have been run, says so before the end.
-    /// `end` is the length that the sequence will not exceed.
+    /// Runs `prompt` and is ready to choose the token after it. `cancelled` hears how many tokens have been run; where
+    /// it returns true before the end, the result is none. The sequence will not exceed the length `end`.
     pub fn new(
         engine: &mut Engine,
         params: &SamplingParams,
@@ -42,7 +41,7 @@ impl Chooser {
         end: usize,
         cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Option<Self>, Error> {
-        // Parameters are checked wherever they are used.
+        // Parameters are checked here for both ways of choosing.
         let mut sampler = Sampler::new(params.clone())?;
         #[cfg(feature = "gpu")]
         if let Some(choice) = device_choice(params)
@@ -73,7 +72,7 @@ impl Chooser {
         gpu.choose_by(choice).map_err(failed)?;
         gpu.step_ahead(&mut sequence.kv, Some(last)).map_err(failed)?;
         sequence.tokens.extend_from_slice(last);
-        // The time of the prompt is told apart from that of the answer.
+        // Separates the time of the prompt from that of the answer.
         gpu.gpu().wait().map_err(failed)?;
         Ok(Some(Self::Device { under_way: 1, end }))
     }
@@ -81,7 +80,7 @@ impl Chooser {
     /// The next token.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] where the logits are not; the sequence is then empty, for its cache is of no use.
+    /// [`Error::NotFinite`] where the logits are not; the sequence is then empty, because its cache is useless.
     pub fn next(&mut self, engine: &mut Engine, sequence: &mut Sequence) -> Result<u32, Error> {
         match self {
             Self::Host { sampler, logits } => {
@@ -112,7 +111,7 @@ impl Chooser {
         }
     }
 
-    /// Keeps the device busy and reads what it chose first.
+    /// Keeps the device busy and reads the earliest token that it chose.
     #[cfg(feature = "gpu")]
     fn read(
         engine: &mut Engine,
@@ -131,7 +130,7 @@ impl Chooser {
         Ok(token)
     }
 
-    /// Tokens of the sequence that are there to stay.
+    /// Tokens of the sequence that will not be taken back.
     pub fn len(&self, sequence: &Sequence) -> usize {
         match self {
             Self::Host { .. } => sequence.len(),
@@ -140,7 +139,7 @@ impl Chooser {
         }
     }
 
-    /// Goes on with `token`, the last one chosen.
+    /// Continues with `token`, the last one chosen.
     pub fn go_on(&mut self, engine: &mut Engine, sequence: &mut Sequence, token: u32) -> Result<(), Error> {
         match self {
             Self::Host { logits, .. } => {
@@ -149,7 +148,7 @@ impl Chooser {
             }
             #[cfg(feature = "gpu")]
             Self::Device { .. } => {
-                // The device goes on with it by itself, whatever it is.
+                // The device has already continued with its token.
                 let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
                 if let Err(error) = gpu.check_token(token) {
                     take_back(engine, sequence)?;
@@ -161,7 +160,7 @@ impl Chooser {
         Ok(())
     }
 
-    /// Takes back what was begun too far.
+    /// Takes back the steps that went too far.
     pub fn finish(self, engine: &mut Engine, sequence: &mut Sequence) -> Result<(), Error> {
         match self {
             Self::Host { .. } => {
@@ -181,14 +180,14 @@ impl Chooser {
     }
 }
 
-/// Empties a sequence whose cache is of no use; its tokens.
+/// Empties a sequence whose cache is useless; returns its tokens.
 fn empty(engine: &mut Engine, sequence: &mut Sequence) -> Result<Vec<u32>, Error> {
     let tokens = std::mem::take(&mut sequence.tokens);
     engine.truncate(sequence, 0)?;
     Ok(tokens)
 }
 
-/// Takes back what the device has begun beyond the tokens that are there to stay.
+/// Takes back the steps that the device has begun beyond the tokens that stay.
 #[cfg(feature = "gpu")]
 fn take_back(engine: &mut Engine, sequence: &mut Sequence) -> Result<(), Error> {
     let confirmed = sequence.tokens.len();
@@ -196,7 +195,7 @@ fn take_back(engine: &mut Engine, sequence: &mut Sequence) -> Result<(), Error> 
     Ok(())
 }
 
-/// The device's way of choosing that does what `params` say, if there is one: it knows no penalties and no biases.
+/// The device's rule of choice for `params`; none where they have penalties or biases, which the device cannot apply.
 #[cfg(feature = "gpu")]
 fn device_choice(params: &SamplingParams) -> Option<handmill_runtime::gpu::Choice> {
     let plain = !params.penalises() && params.logit_bias.is_empty();

@@ -1,7 +1,7 @@
-//! Numbers that are none: how they are noticed, and which op they come from.
+//! Values that are not finite: how they are noticed, and which op they come from.
 //!
-//! Nothing looks at the values inside a step. Whoever takes logits looks at those, and where one is not finite the tokens
-//! are run once more with an eye on every op. -inf is a logit like any other: some models forbid tokens by it.
+//! No kernel checks values inside a step. Callers that take logits check those; where one is not finite the tokens are
+//! run once more with every op observed. -inf is a valid logit: some models forbid tokens by it.
 
 use handmill_runtime::{
     Observed,
@@ -15,41 +15,41 @@ use crate::Error;
 /// A value that is not finite, and the stage of the plan that computes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
-    pub step: usize,
+    pub stage: usize,
     pub value: ValueId,
 }
 
-/// Whether all logits are numbers, or forbid their token.
+/// Whether all logits are finite or -inf.
 pub(super) fn are_logits(logits: &[f32]) -> bool {
-    // No early end, so that vectors can do it. Of what is no number every comparison is false.
+    // Without an early end, so that the compiler can use vectors. Comparisons with NaN are false.
     logits.iter().fold(true, |all, x| all & (*x < f32::INFINITY))
 }
 
 impl Engine {
-    /// Says which op is the first to compute something that is not finite when `tokens` run as a sequence of their own; the
-    /// last one where none does this time. There must be room in the cache for all of them.
+    /// Names the first op that computes a value that is not finite when `tokens` run as a new sequence; the last op
+    /// where all are finite this time. The cache must have room for all tokens.
     pub(super) fn not_finite(&mut self, tokens: &[u32]) -> Error {
         match self.first_not_finite(tokens) {
             Ok(found) => {
                 let plan = self.backend.plan();
-                let last = Found { step: plan.stages.len().saturating_sub(1), value: plan.output };
+                let last = Found { stage: plan.stages.len().saturating_sub(1), value: plan.output };
                 self.not_finite_in(found.unwrap_or(last))
             }
             Err(error) => error,
         }
     }
 
-    /// The error for a value that is not finite though all that it comes from is.
+    /// The error for a value that is not finite although its inputs are.
     pub(super) fn not_finite_in(&mut self, found: Found) -> Error {
         let half = self.backend.pages().kv_type() == KvType::F16;
         let plan = self.backend.plan();
-        let step = &plan.stages[found.step];
-        let cached = matches!(step.kind, StageKind::Attention(_) | StageKind::Pool(_) | StageKind::Select(_));
-        // A stage of the plan may begin with other ops than the one that it is called after.
+        let stage = &plan.stages[found.stage];
+        let cached = matches!(stage.kind, StageKind::Attention(_) | StageKind::Pool(_) | StageKind::Select(_));
+        // A stage of the plan may begin with other ops than the one that gives it its name.
         let node = plan.graph.nodes().iter().find(|n| n.output == found.value);
         let (name, op) = match node {
-            Some(node) if node.name != step.name => (node.name.clone(), node.op.kind().to_owned()),
-            _ => (step.name.clone(), plan.op_label(found.step)),
+            Some(node) if node.name != stage.name => (node.name.clone(), node.op.kind().to_owned()),
+            _ => (stage.name.clone(), plan.op_label(found.stage)),
         };
         Error::NotFinite { name, op, beyond_f16: half && cached }
     }
@@ -70,8 +70,8 @@ impl Engine {
             let step = SequenceStep { kv: &mut sequence, tokens, outputs: Outputs::Last };
             self.backend.forward_observed(&mut [step], &mut |seen| {
                 if first.is_none() && !is_fine(seen) {
-                    // Of a sum that a device has made at once, what the step adds: the other part was seen before.
-                    first = Some(Found { step: seen.stage, value: seen.addend.unwrap_or(seen.value) });
+                    // Where the stage's kernel made a sum, its own addend counts: the other part was observed before.
+                    first = Some(Found { stage: seen.stage, value: seen.addend.unwrap_or(seen.value) });
                 }
             })?;
             rest = more;

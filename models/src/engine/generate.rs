@@ -15,24 +15,24 @@ use crate::{
     text::{StopStrings, StreamDecoder},
 };
 
-/// How to generate.
+/// Options of a generation.
 #[derive(Clone, Debug)]
 pub struct GenerateOptions {
     /// Most tokens to generate; none means as many as the context holds.
     pub max_tokens: Option<usize>,
-    /// How tokens are chosen.
+    /// Parameters of the choice of tokens.
     pub sampling: SamplingParams,
     /// Texts that end the answer; they are not part of it.
     pub stop: Vec<String>,
-    /// Goes on where the model would end its turn.
+    /// Whether to continue where the model ends its turn.
     pub ignore_end_of_turn: bool,
-    /// Breaks this answer off once somebody sets it, also between the parts of a long prompt.
+    /// Breaks this answer off once it is set, also between the parts of a long prompt.
     pub cancel: Option<Arc<AtomicBool>>,
-    /// What has been done, kept up to date for somebody who cannot wait for the end.
+    /// The statistics so far, kept current for a caller that cannot wait for the end.
     pub progress: Option<Arc<Mutex<GenerateStats>>>,
 }
 
-/// Whether somebody has set the flag.
+/// Whether the flag is set.
 fn is_set(cancel: &Option<Arc<AtomicBool>>) -> bool {
     cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed))
 }
@@ -50,7 +50,7 @@ impl Default for GenerateOptions {
     }
 }
 
-/// Why an answer ended.
+/// Reasons why an answer ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StopReason {
     /// The model ended its turn.
@@ -79,12 +79,12 @@ impl StopReason {
     }
 }
 
-/// What a generation did, and how long it took.
+/// Token counts and times of a generation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerateStats {
     /// Tokens of the prompt that were run: all of them, unless the caller broke off.
     pub prompt_tokens: usize,
-    /// From the start to the prompt's logits, or to where the caller broke off.
+    /// From the start to the prompt's logits, or to the break.
     pub prompt_seconds: f64,
     /// The tokens generated, an ending one included.
     pub generated: Vec<u32>,
@@ -102,7 +102,7 @@ impl GenerateStats {
         self.prompt_tokens as f64 / self.prompt_seconds.max(1e-9)
     }
 
-    /// Generated tokens a second, the first one not counted: it comes with the prompt.
+    /// Generated tokens a second without the first, which comes with the prompt.
     pub fn generation_rate(&self) -> f64 {
         self.generated.len().saturating_sub(1) as f64 / self.generation_seconds.max(1e-9)
     }
@@ -124,8 +124,8 @@ impl Engine {
         self.continue_sequence(&mut self.sequence(), prompt, options, on_text)
     }
 
-    /// The `n` tokens behind `prompt`, chosen where [`Engine::generate`] has them chosen and whatever would end a turn.
-    /// Nothing becomes of them but ids: models without a tokenizer will do.
+    /// The `n` tokens after `prompt`, chosen as in [`Engine::generate`] but without an end of turn. It returns ids
+    /// only, so a model without a tokenizer will do.
     ///
     /// # Errors
     /// An empty prompt, more tokens than the context holds, bad sampling parameters.
@@ -140,7 +140,7 @@ impl Engine {
         sampling: &SamplingParams,
         n: usize,
     ) -> Result<Vec<u32>, Error> {
-        // The last token is chosen, but nothing reads it.
+        // The last token is chosen but never run.
         let end = prompt.len().saturating_add(n.saturating_sub(1));
         if end > self.n_ctx() {
             return Err(Error::ContextFull { tokens: end, n_ctx: self.n_ctx() });
@@ -164,11 +164,11 @@ impl Engine {
         Ok(ids)
     }
 
-    /// As [`Engine::generate`], on a sequence that may hold tokens already; the prompt and the answer stay in it, but
-    /// for the last token, which nothing has read yet.
+    /// As [`Engine::generate`], on a sequence that may hold tokens already. The prompt and the answer stay in it,
+    /// without the last token, which has not been run.
     ///
     /// # Errors
-    /// As [`Engine::generate`]. With [`Error::NotFinite`] the sequence is empty: what was cached is of no use.
+    /// As [`Engine::generate`]. With [`Error::NotFinite`] the sequence is empty: its cache was useless.
     pub fn continue_sequence(
         &mut self,
         sequence: &mut Sequence,
@@ -180,11 +180,11 @@ impl Engine {
         let tokenizer = self.model().tokenizer()?.clone();
         let mut decoder = StreamDecoder::continuing(tokenizer.clone(), true);
         let mut stops = StopStrings::new(options.stop.iter().cloned());
-        // The last token is chosen, but nothing reads it.
+        // The last token is chosen but never run.
         let longest = |n: usize| (sequence.len() + prompt.len()).saturating_add(n).saturating_sub(1);
         let end = options.max_tokens.map_or(self.n_ctx(), |n| self.n_ctx().min(longest(n)));
         let shared = options.progress.clone().unwrap_or_default();
-        // Never held while something runs.
+        // The lock is never held during a step.
         let stats = || shared.lock().unwrap_or_else(PoisonError::into_inner);
         *stats() = GenerateStats::default();
         let whole = self.cancel.clone();
@@ -198,7 +198,7 @@ impl Engine {
             cancelled()
         };
         let tokens = match Chooser::new(self, &options.sampling, sequence, prompt, end, &look) {
-            // Between the last look at the flag and the step.
+            // Cancelled after the last look at the flag and before the step.
             Err(Error::Cancelled) => None,
             tokens => tokens?,
         };
@@ -206,7 +206,7 @@ impl Engine {
         if tokens.is_none()
             && let Some(gpu) = self.backend.as_gpu()
         {
-            // Its last step may be under way.
+            // The last step may still run.
             gpu.gpu().wait().map_err(handmill_runtime::BackendError::from)?;
         }
         let Some(mut tokens) = tokens else {
@@ -267,7 +267,7 @@ impl Engine {
             }
             stops.finish(&mut text);
             if !text.is_empty() {
-                // The answer is over whatever the caller says.
+                // The answer is over whatever the caller returns.
                 let _ = on_text(&text);
             }
         }

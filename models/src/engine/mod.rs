@@ -41,12 +41,12 @@ pub enum KvChoice {
     Auto,
     /// IEEE binary16.
     F16,
-    /// IEEE binary32. Linears then round nothing to f16 or int8 either, whatever format their weights have: exact, and
-    /// slower where those are blocks.
+    /// IEEE binary32. Linears then keep activations in f32 for weights of all formats: exact, and slower where weights
+    /// are in blocks.
     F32,
 }
 
-/// Where a model runs.
+/// The device of a model.
 #[derive(Clone, Default)]
 pub enum DeviceChoice {
     /// The CPU.
@@ -57,37 +57,37 @@ pub enum DeviceChoice {
     Gpu(Arc<Gpu>),
 }
 
-/// How to run a model.
+/// Options of an engine.
 #[derive(Clone)]
 pub struct EngineOptions {
-    /// Where.
+    /// The device.
     pub device: DeviceChoice,
-    /// On a GPU: how many of the model's layers run there, the last ones and with them the head; the CPU runs the rest.
-    /// By default all.
+    /// On a GPU: the number of layers that run there, the last ones together with the head; the CPU runs the rest. By
+    /// default all.
     pub gpu_layers: Option<usize>,
-    /// On a GPU: the CPU runs the experts of mixtures, most of whose weights no token reads.
+    /// On a GPU: whether the CPU runs the experts of mixtures, most of whose weights a token does not read.
     pub experts_on_cpu: bool,
     /// Threads; by default the physical cores that the process may use.
     pub threads: Option<usize>,
-    /// Tokens that all sequences together may hold; by default the context that the model was made for, but no less
-    /// than [`EngineOptions::MIN_CTX`] and no more than [`EngineOptions::MAX_CTX`]. Memory is taken as they come.
+    /// Tokens that all sequences together may hold; by default the context that the model was made for, within
+    /// [`EngineOptions::MIN_CTX`] and [`EngineOptions::MAX_CTX`]. Memory grows with the tokens.
     pub n_ctx: Option<usize>,
     /// Element type of the cache.
     pub kv: KvChoice,
-    /// Instruction set; by default what `HANDMILL_CPU` names, else the best that the CPU has.
+    /// Instruction set; by default the one that `HANDMILL_CPU` names, else the best that the CPU has.
     pub isa: Option<Isa>,
-    /// Most tokens in one step; longer prompts are cut.
+    /// Most tokens in one step; longer prompts are cut into parts.
     pub max_step_tokens: usize,
-    /// What is done on the CPU about files that the page cache holds in small pages.
+    /// Treatment of files that the page cache holds in small pages, where the CPU runs.
     pub huge_pages: HugePages,
-    /// Ends whatever the engine is at once somebody sets it: steps are refused with [`Error::Cancelled`] from then on.
+    /// Cancels the engine's work once it is set: every further step is refused with [`Error::Cancelled`].
     pub cancel: Option<Arc<AtomicBool>>,
 }
 
 impl EngineOptions {
-    /// The shortest context that is taken unasked: what a model does beyond its own is its rope scaling's affair.
+    /// The shortest default context: beyond its own context a model relies on its rope scaling.
     pub const MIN_CTX: usize = 4096;
-    /// The longest.
+    /// The longest default context.
     pub const MAX_CTX: usize = 32768;
 }
 
@@ -117,12 +117,12 @@ pub struct Engine {
     cancel: Option<Arc<AtomicBool>>,
 }
 
-/// One sequence of tokens and what is cached for it, by the engine that ran its first step: no other one continues it.
-/// Dropping it, wherever, gives its cache back.
+/// One sequence of tokens and its cache, in the engine that ran its first step; no other engine continues it. Dropping
+/// it, in any thread, gives the cache back.
 #[derive(Debug, Default)]
 pub struct Sequence {
     kv: SequenceKv,
-    /// Those of its tokens that are there to stay.
+    /// Those of its tokens that will not be taken back.
     tokens: Vec<u32>,
 }
 
@@ -132,7 +132,7 @@ impl Sequence {
         self.kv.len()
     }
 
-    /// Whether it holds none.
+    /// Whether the sequence holds no tokens.
     pub fn is_empty(&self) -> bool {
         self.kv.is_empty()
     }
@@ -145,11 +145,11 @@ pub struct Step<'a> {
     pub sequence: &'a mut Sequence,
     /// The tokens.
     pub tokens: &'a [u32],
-    /// Which of them get logits.
+    /// Those that get logits.
     pub outputs: Outputs,
 }
 
-/// Sees to huge pages under the files that have the model's weights.
+/// Puts huge pages under the files that have the model's weights.
 fn prepare_files(model: &Model, huge_pages: HugePages) -> Result<Vec<Paging>, Error> {
     let mut files: Vec<&Arc<Mapping>> = Vec::new();
     for (_, weight) in model.graph().weights() {
@@ -170,7 +170,7 @@ impl Engine {
     /// Plans the model's graph and makes a backend for it.
     ///
     /// # Errors
-    /// Where memory, threads or the instruction set cannot be had.
+    /// No memory, no threads, or an instruction set that this CPU lacks.
     pub fn new(model: &Model, options: &EngineOptions) -> Result<Self, Error> {
         Self::with_progress(model, options, &mut |_, _| {})
     }
@@ -216,7 +216,7 @@ impl Engine {
             DeviceChoice::Gpu(gpu) => {
                 let plan = place::plan(model, options.gpu_layers.unwrap_or(usize::MAX), options.experts_on_cpu)?;
                 if options.n_ctx.is_none() {
-                    // Nobody asked for as much as the model could have.
+                    // The default context is cut to the cache that the device can hold.
                     n_ctx = n_ctx.min(GpuBackend::most_cached_tokens(gpu, &plan, kv_type)).max(1);
                 }
                 let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
@@ -241,7 +241,7 @@ impl Engine {
         &self.model
     }
 
-    /// The backend, for its profile and its cache's size.
+    /// The backend, for its profile and the size of its cache.
     pub fn backend(&mut self) -> &mut (dyn Backend + 'static) {
         &mut *self.backend
     }
@@ -251,12 +251,12 @@ impl Engine {
         self.n_ctx
     }
 
-    /// What was done about the pages of the model's files; empty where the CPU runs nothing.
+    /// The outcome for the pages of the model's files; empty where the CPU runs nothing.
     pub fn paging(&self) -> &[Paging] {
         &self.paging
     }
 
-    /// Whether somebody has set [`EngineOptions::cancel`].
+    /// Whether [`EngineOptions::cancel`] is set.
     pub fn cancelled(&self) -> bool {
         self.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed))
     }
@@ -269,17 +269,17 @@ impl Engine {
     /// Another sequence with the same tokens; pages are shared until one of the two writes.
     ///
     /// # Errors
-    /// Where the sequence is another engine's.
+    /// A sequence of another engine.
     pub fn fork(&mut self, sequence: &Sequence) -> Result<Sequence, Error> {
         let kv = self.backend.pages().fork(&sequence.kv).map_err(BackendError::from)?;
         Ok(Sequence { kv, tokens: sequence.tokens.clone() })
     }
 
-    /// Forgets all but the first `len` tokens. False, and nothing is changed, where a sliding window has already
-    /// dropped what would be needed.
+    /// Forgets all but the first `len` tokens. Returns false, and changes nothing, where a sliding window has already
+    /// dropped keys that a continuation would read.
     ///
     /// # Errors
-    /// Where the sequence is another engine's.
+    /// A sequence of another engine.
     pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) -> Result<bool, Error> {
         let done = self.backend.pages().truncate(&mut sequence.kv, len).map_err(BackendError::from)?;
         sequence.tokens.truncate(sequence.len());
@@ -290,8 +290,8 @@ impl Engine {
     ///
     /// # Errors
     /// More tokens than a step or the cache takes; ids outside the vocabulary; sequences of another engine;
-    /// [`EngineOptions::cancel`]. The sequences are then unchanged, but that a device that fails in the middle of a step may
-    /// leave those of models with recurrent states empty.
+    /// [`EngineOptions::cancel`]. The sequences are then unchanged, with one exception: a device that fails in the
+    /// middle of a step may leave sequences of models with recurrent states empty.
     pub fn step(&mut self, steps: &mut [Step<'_>]) -> Result<&[f32], Error> {
         if self.cancelled() {
             return Err(Error::Cancelled);
@@ -311,18 +311,18 @@ impl Engine {
         Ok(done?)
     }
 
-    /// Appends `tokens`, however many, to `sequence` and returns the last one's logits.
+    /// Appends any number of `tokens` to `sequence` and returns the last one's logits.
     ///
     /// # Errors
     /// As [`Engine::step`]; parts that fitted before the error stay in the sequence.
     pub fn prefill(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<&[f32], Error> {
-        // Nobody cancels it.
+        // This call has no flag of its own to cancel it.
         let rest = self.prefill_but_last(sequence, tokens, &|_| false)?.unwrap_or_default();
         self.step(&mut [Step { sequence, tokens: rest, outputs: Outputs::Last }])
     }
 
-    /// Appends all of `tokens` but the last part that one step takes, and returns that; none where `cancelled`, which
-    /// hears how many of them have been run, says so between two parts.
+    /// Appends all of `tokens` except the last part that one step takes, and returns that part. `cancelled` hears
+    /// between parts how many have been run; where it returns true, the result is none.
     fn prefill_but_last<'t>(
         &mut self,
         sequence: &mut Sequence,
@@ -352,12 +352,13 @@ impl Engine {
             Ok((!cancelled(sequence.len() - before)).then_some(rest))
         };
         let result = run();
-        // With the rest, if it comes, it has that length.
+        // The announced length ends with the last part.
         sequence.kv.expect(0);
         result
     }
 
-    /// Logits `[tokens, vocab]` of every token of `tokens` as a sequence of its own, handed to `each` part by part.
+    /// Logits `[tokens, vocab]` of every token of `tokens`, run as a sequence of its own, passed to `each` part by
+    /// part.
     ///
     /// # Errors
     /// As [`Engine::step`]; [`Error::NotFinite`] where a logit is +inf or no number.
@@ -381,8 +382,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Rows of logits that are worth having in memory at once, behind `cached` tokens: about 64 MiB, and all of a short
-    /// prompt's.
+    /// Rows of logits to hold in memory at once, after `cached` tokens: about 64 MiB, and all rows of a short prompt.
     fn output_rows_per_step(&self, cached: usize) -> usize {
         let row = self.model.info().vocab_size.max(1) * 4;
         let most = self.backend.step_tokens(cached);

@@ -1,6 +1,6 @@
-//! Perplexity by llama.cpp's definition: the text is cut into windows of the context's length, each window is run on
-//! its own, and the tokens of its second half are scored. A tokenizer that begins texts with a BOS token has each
-//! window's first token replaced by it.
+//! Perplexity by llama.cpp's definition: the text is cut into windows of the context's length, each window is run as a
+//! sequence of its own, and the tokens of its second half are scored. Where the tokenizer begins texts with a BOS
+//! token, BOS replaces each window's first token.
 
 use handmill_runtime::step::Outputs;
 
@@ -31,8 +31,8 @@ impl Engine {
     /// Perplexity of `tokens` in windows of `window`; `progress` hears of each window.
     ///
     /// # Errors
-    /// Fewer tokens than one window, a window longer than the context or shorter than 3 tokens, tokens that the model has no
-    /// logit for or forbids; [`Error::NotFinite`] where a probability is no number.
+    /// Fewer tokens than one window, a window longer than the context or shorter than 3 tokens, tokens without a logit
+    /// or with the logit -inf; [`Error::NotFinite`] where a probability is NaN.
     pub fn perplexity(
         &mut self,
         tokens: &[u32],
@@ -60,7 +60,7 @@ impl Engine {
             }
             let mut sequence = self.sequence();
             sequence.kv.expect(window - 1);
-            // The logits of a token score the next one, so those from `first_scored` to the last but one count.
+            // The logits of a token score the next one, so rows from `first_scored` to the last but one count.
             let mut at = 0;
             while at < window - 1 {
                 let scored = at >= first_scored;
@@ -95,8 +95,8 @@ impl Engine {
     }
 }
 
-/// Natural logarithm of the softmax of `logits` at `token`; none where it has no logit. No number where one of the logits is
-/// none, or +inf.
+/// Natural logarithm of the softmax of `logits` at `token`; none where the token has no logit. NaN where a logit is NaN
+/// or +inf.
 fn log_probability(logits: &[f32], token: u32) -> Option<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|l| f64::from((l - max).exp())).sum();

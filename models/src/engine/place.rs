@@ -1,4 +1,4 @@
-//! Which steps of a model run on the GPU.
+//! Decides which stages of a model run on the GPU.
 
 use handmill_runtime::{
     BackendError,
@@ -13,7 +13,7 @@ use crate::{Error, Model};
 /// With `experts_on_cpu` the CPU runs the experts of these layers all the same.
 pub(super) fn plan(model: &Model, gpu_layers: usize, experts_on_cpu: bool) -> Result<Plan, Error> {
     let first = model.info().n_layers.saturating_sub(gpu_layers);
-    // Steps that belong to no layer run where the one before them does.
+    // Stages outside of layers run where the stage before them runs.
     let mut device = if first == 0 { Device::Gpu } else { Device::Cpu };
     let place = |_: &_, name: &str, kind: &StageKind| {
         if let Some(layer) = layer_of(name) {
@@ -25,12 +25,12 @@ pub(super) fn plan(model: &Model, gpu_layers: usize, experts_on_cpu: bool) -> Re
     Ok(Plan::new(model.graph().clone(), place)?)
 }
 
-/// The layer that a step belongs to: what families name `layer.N.…`.
+/// The layer of a stage, from the name `layer.N.…` that families give.
 fn layer_of(name: &str) -> Option<usize> {
     name.strip_prefix("layer.")?.split('.').next()?.parse().ok()
 }
 
-/// Says how many layers would fit where memory has run out. `before` are the bytes in use before anything was made.
+/// Adds to an error of memory how many layers would fit. `before` are the bytes in use before the engine was made.
 pub(super) fn explain(
     error: BackendError,
     model: &Model,

@@ -11,7 +11,7 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 
-/// How the next token is chosen. The defaults are llama.cpp's.
+/// Parameters of the choice of the next token. The defaults are llama.cpp's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParams {
     /// Divides the logits: below 1 likely tokens get likelier. 0 takes the likeliest token. Default 0.8.
@@ -21,20 +21,20 @@ pub struct SamplingParams {
     /// Keep the fewest tokens that together reach this probability; 1 keeps all. Default 0.95.
     /// Source: Holtzman et al., The Curious Case of Neural Text Degeneration (2019).
     pub top_p: f32,
-    /// Keep tokens at least this times as likely as the likeliest; 0 keeps all. Default 0.05.
+    /// Keep tokens whose probability is at least this share of the likeliest one's; 0 keeps all. Default 0.05.
     pub min_p: f32,
     /// Divides positive and multiplies negative logits of tokens seen before; 1 does nothing. Default 1.
     /// Source: Keskar et al., CTRL (2019).
     pub repetition_penalty: f32,
-    /// Taken from the logits of tokens seen before. Default 0.
+    /// Subtracted from the logits of tokens seen before. Default 0.
     pub presence_penalty: f32,
-    /// Taken from the logits of tokens seen before, once for each time. Default 0.
+    /// Subtracted from the logits of tokens seen before, once for each occurrence. Default 0.
     pub frequency_penalty: f32,
-    /// How many tokens back the three penalties look; `usize::MAX` looks at all. Default 64.
+    /// Number of last tokens that the three penalties look at; `usize::MAX` looks at all. Default 64.
     pub penalty_last_n: usize,
     /// Added to the logits of these tokens; −∞ forbids one. Ids outside of the vocabulary are ignored. Default none.
     pub logit_bias: Vec<(u32, f32)>,
-    /// Where the random numbers start. Default 0.
+    /// Seed of the random numbers. Default 0.
     pub seed: u64,
 }
 
@@ -56,7 +56,7 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    /// The likeliest token each time, nothing else.
+    /// The likeliest token each time, without penalties or biases.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
     }
@@ -64,10 +64,10 @@ impl SamplingParams {
     /// Checks every value.
     ///
     /// # Errors
-    /// [`SamplingError::OutOfRange`] with the first value that makes no sense.
+    /// [`SamplingError::OutOfRange`] with the first value out of range.
     pub fn validate(&self) -> Result<(), SamplingError> {
         let check = |name, value: f32, allowed, ok: bool| {
-            // Written so that NaN fails every range.
+            // `ok` is false for NaN in every range.
             if ok { Ok(()) } else { Err(SamplingError::OutOfRange { name, value, allowed }) }
         };
         let (t, p, m) = (self.temperature, self.top_p, self.min_p);
@@ -93,24 +93,24 @@ impl SamplingParams {
     }
 }
 
-/// Why no token could be chosen.
+/// Reasons why no token could be chosen.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SamplingError {
-    /// A parameter makes no sense.
+    /// A parameter is out of range.
     #[error("{name} is {value}; it must be {allowed}")]
     OutOfRange {
         /// The parameter.
         name: &'static str,
-        /// What it was set to.
+        /// Its value.
         value: f32,
-        /// What it may be.
+        /// Its range.
         allowed: &'static str,
     },
-    /// All of the logits are −∞ or not numbers.
+    /// All logits are −∞ or NaN.
     #[error("none of the {n} logits is a number above -inf; the model or logit_bias forbids every token")]
     NoCandidate {
-        /// How many logits there were.
+        /// Number of logits.
         n: usize,
     },
 }
@@ -124,7 +124,7 @@ struct Candidate {
     weight: f32,
 }
 
-/// Likeliest first; of equals the lower id first. A total order: NaN never gets here.
+/// Likeliest first; of equals the lower id first. The order is total, because NaN is left out before.
 fn by_rank(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
@@ -134,7 +134,7 @@ fn by_rank(a: &Candidate, b: &Candidate) -> Ordering {
 pub struct Sampler {
     params: SamplingParams,
     rng: SplitMix64,
-    /// The tokens that the penalties look at, and how often each occurs.
+    /// The tokens that the penalties look at, and the count of each.
     recent: VecDeque<u32>,
     counts: HashMap<u32, u32>,
     candidates: Vec<Candidate>,
@@ -172,8 +172,8 @@ impl Sampler {
         *self.counts.entry(token).or_default() += 1;
     }
 
-    /// Chooses a token by `logits` `[vocab]`, which bias and penalties change in place. Does not
-    /// [`accept`](Self::accept) it. Logits that are no numbers count as −∞.
+    /// Chooses a token by `logits` `[vocab]`, which bias and penalties change in place. It does not
+    /// [`accept`](Self::accept) the token. A logit that is NaN counts as −∞.
     ///
     /// # Errors
     /// [`SamplingError::NoCandidate`] if every token is forbidden.
@@ -215,14 +215,14 @@ impl Sampler {
         }
     }
 
-    /// The k likeliest, sorted. A buffer of a few times k is cut back to k whenever it is full, and from then on only
-    /// what beats the worst of them gets in: O(n) in all, and mostly one comparison a logit.
+    /// The k likeliest, sorted. A buffer of a few times k is cut back to k whenever it is full; from then on only
+    /// logits above the worst of these k get in: O(n) in all, and mostly one comparison a logit.
     fn keep_top_k(&mut self, logits: &[f32], max: f32) {
         let k = self.params.top_k;
         let full = k.saturating_mul(2).max(k + 512).min(logits.len() + 1);
         let mut threshold = f32::NEG_INFINITY;
         for (id, &logit) in logits.iter().enumerate() {
-            // An equal logit further right ranks lower, so it need not get in. NaN never does.
+            // An equal logit further right ranks lower, so it is left out. So is NaN.
             if logit > threshold {
                 self.candidates.push(Candidate { id: id as u32, logit, weight: 0.0 });
                 if self.candidates.len() == full {
@@ -255,13 +255,13 @@ impl Sampler {
         }
     }
 
-    /// Top-p among all tokens. Tokens so unlikely that all of them together do not matter are left out at once; of
-    /// the rest, more and more are sorted until the probability is reached.
+    /// Top-p among all tokens. Tokens too unlikely to matter all together are left out first; of the rest, growing
+    /// parts are sorted until the probability is reached.
     fn keep_top_p(&mut self, logits: &[f32], max: f32) {
         let total = sum_of_weights(logits, max);
         let target = total * self.params.top_p as f64;
-        // If every token below this weight were this likely, together they would still fit into what top-p cuts off.
-        // Halved, so that rounding cannot matter.
+        // If all tokens below this weight had this weight, together they would still fit into the probability that
+        // top-p cuts off. Halved, so that rounding cannot matter.
         let least = 0.5 * (total - target) / logits.len() as f64;
         self.keep_above(logits, max, least as f32);
         let mut sorted = 0;
@@ -306,12 +306,12 @@ impl Sampler {
                 return Some(c.id);
             }
         }
-        // Only rounding leads here.
+        // Only rounding can lead here.
         self.candidates.iter().rev().find(|c| c.weight > 0.0).map(|c| c.id)
     }
 }
 
-/// How many of the sorted candidates it takes to reach `target`.
+/// Number of sorted candidates that together reach `target`.
 fn reach(sorted: &[Candidate], target: f64) -> Option<usize> {
     let mut sum = 0.0;
     sorted
@@ -351,7 +351,7 @@ fn sum_of_weights(logits: &[f32], max: f32) -> f64 {
 
 /// e^x for x ≤ 0, within 2 units in the last place; 0 for NaN and where the result would be subnormal.
 ///
-/// Not `f32::exp`: that one is the system's and differs from system to system.
+/// Not `f32::exp`: the system implements it, with results that differ between systems.
 #[inline]
 fn exp(x: f32) -> f32 {
     // e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2; ln 2 is split in two so that r is exact.

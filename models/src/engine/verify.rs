@@ -1,4 +1,4 @@
-//! One device against another, step by step of a model's plan.
+//! Compares one device with another, stage by stage of a model's plan.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,43 +14,43 @@ use handmill_runtime::{
 use super::{Engine, finite::Found};
 use crate::Error;
 
-/// How one stage of the plan compares.
+/// The comparison of one stage of the plan.
 #[derive(Clone, Debug)]
 pub struct StageCheck {
     /// Its name.
     pub name: String,
-    /// What it does, with the format of its weights.
+    /// The stage's kind with the formats of its weights.
     pub op: String,
     /// Its rows.
     pub rows: usize,
-    /// How far the value that comes nearest to its bound, or exceeds it most, is from what it should be; see [`compare`].
+    /// The error of the value that comes nearest to its bound, or exceeds it most; see [`compare`].
     pub error: f64,
-    /// What that may be.
+    /// The bound of the error.
     pub bound: f64,
-    /// Values that are not finite there but are here.
+    /// Values that are not finite here but are finite in `exact`.
     pub not_finite: usize,
 }
 
 impl StageCheck {
-    /// Whether the step computes what it should.
+    /// Whether the stage is within its bound and has no new value that is not finite.
     pub fn passed(&self) -> bool {
         self.not_finite == 0 && self.error <= self.bound
     }
 }
 
-/// Runs `tokens` on the engines: all but the last as a prompt, then the last by itself. All get the inputs of every step
-/// from `exact`, so that errors do not add up. Returns the checks of both.
+/// Runs `tokens` on the engines: all but the last as a prompt, then the last by itself. All engines get the inputs of
+/// every stage from `exact`, so that errors do not add up. Returns the checks of both.
 ///
-/// `exact` rounds nothing: the CPU with [`KvChoice::F32`](super::KvChoice::F32). Where `other` rounds nothing either, no
-/// `rounded` is given, and every element of a linear's result is right but for the order of sums. Else `rounded` is an
-/// engine that rounds as `other` is meant to: a linear of `other` may then differ from the exact one by twice what that of
-/// `rounded` does. A linear's error is the largest difference of an element, relative to the root of the mean square of
-/// all: a norm would hide the single output that a wrong bit of a weight changes. Other steps are compared with those of
-/// `rounded`, by the norm of all their results. Where a device has made a residual sum at once, what the step adds is the
-/// measure: little beside the sum, and all that the step computes.
+/// `exact` rounds nothing: the CPU with [`KvChoice::F32`](super::KvChoice::F32). Where `other` rounds nothing either,
+/// `rounded` is none, and every element of a linear's result must be right up to the order of sums. Else `rounded` is
+/// an engine that rounds as `other` should: a linear of `other` may then differ from the exact one by twice the
+/// difference of `rounded`. A linear's error is the largest difference of an element, relative to the root of the mean
+/// square of all: a norm would hide the single output that a wrong bit of a weight changes. Other stages are compared
+/// with those of `rounded`, by the norm of all their results. Where a device makes a residual sum in the stage's
+/// kernel, errors are measured by the stage's own addend, because the stage computes only that.
 ///
 /// # Errors
-/// As [`Engine::step`]; [`Error::NotFinite`] where `exact` computes something that is not finite.
+/// As [`Engine::step`]; [`Error::NotFinite`] where `exact` computes a value that is not finite.
 pub fn compare(
     exact: &mut Engine,
     rounded: Option<&mut Engine>,
@@ -67,7 +67,7 @@ pub fn compare(
     Ok(checks)
 }
 
-/// Values by what they are of; a plan writes each once.
+/// Values by id; a plan writes each once.
 type Values = HashMap<ValueId, Vec<f32>>;
 
 /// An engine and the sequence that it runs.
@@ -95,7 +95,7 @@ fn compare_step(
     let mut broken = None;
     exact.run(tokens, &mut |seen| {
         if broken.is_none() && !seen.data.iter().all(|x| x.is_finite()) {
-            broken = Some(Found { step: seen.stage, value: seen.value });
+            broken = Some(Found { stage: seen.stage, value: seen.value });
         }
         right.insert(seen.value, seen.data.clone());
     })?;
@@ -133,7 +133,7 @@ fn compare_step(
             }
             None => {
                 let (error, odd) = difference(&seen.data, &near.value, &near.scale);
-                (error, of_step(plan, seen, kv), odd)
+                (error, of_stage(plan, seen, kv), odd)
             }
         };
         check.rows = seen.rows;
@@ -146,14 +146,14 @@ fn compare_step(
     Ok(checks)
 }
 
-/// What a value should be, and what its error is measured by.
+/// The right value, and the scale of its error.
 #[derive(Clone, Default)]
 struct Wanted {
     value: Vec<f32>,
     scale: Vec<f32>,
 }
 
-/// What an engine that computes `values` has where another has what was `seen`.
+/// The values of `values` that correspond to `seen` of another engine.
 fn wanted(seen: &Observed, values: &Values) -> Wanted {
     let of = |value: ValueId| values.get(&value).cloned().unwrap_or_default();
     let mut value = of(seen.value);
@@ -166,7 +166,8 @@ fn wanted(seen: &Observed, values: &Values) -> Wanted {
     Wanted { value, scale }
 }
 
-/// ‖got − want‖ / ‖scale‖, and how many values are not finite in `got` alone. Only finite values count for the norms.
+/// ‖got − want‖ / ‖scale‖, and the number of values that are not finite in `got` alone. Only finite values count for
+/// the norms.
 fn difference(got: &[f32], want: &[f32], scale: &[f32]) -> (f64, usize) {
     if got.len() != want.len() || want.len() != scale.len() {
         return (f64::INFINITY, 0);
@@ -183,8 +184,9 @@ fn difference(got: &[f32], want: &[f32], scale: &[f32]) -> (f64, usize) {
     (if off == 0.0 { 0.0 } else { (off / all).sqrt() }, not_finite)
 }
 
-/// The largest of |got − want| relative to the root of the mean square of `scale`, and how many values are not finite in
-/// `got` alone. What the last bits of `want` can be does not count: beside a large residual that is more than a step adds.
+/// The largest of |got − want| relative to the root of the mean square of `scale`, and the number of values that are
+/// not finite in `got` alone. Rounding of `want` itself does not count: beside a large residual its last bits exceed
+/// the stage's addend.
 fn largest_difference(got: &[f32], want: &[f32], scale: &[f32]) -> (f64, usize) {
     if got.len() != want.len() || want.len() != scale.len() {
         return (f64::INFINITY, 0);
@@ -196,10 +198,10 @@ fn largest_difference(got: &[f32], want: &[f32], scale: &[f32]) -> (f64, usize) 
     (if off == 0.0 { 0.0 } else { off / square.sqrt() }, not_finite)
 }
 
-/// What the largest difference of a linear's results may be where nothing is rounded but sums in another order.
+/// Bound of a linear's largest difference where only the order of sums differs.
 const EXACT: f64 = 2e-4;
 
-/// The format of the matrix whose products were seen, or a gated activation or sum of them.
+/// The format of the matrix whose products were seen, directly or in a gated activation or a sum.
 fn multiplies(plan: &Plan, seen: &Observed) -> Option<DType> {
     let output = seen.addend.unwrap_or(seen.value);
     let weight = match &plan.stages[seen.stage].kind {
@@ -210,8 +212,8 @@ fn multiplies(plan: &Plan, seen: &Observed) -> Option<DType> {
     weight.map(|w| plan.graph.weight(w).dtype())
 }
 
-/// What the largest difference of a linear's results may be where the CPU's are `rounding` from the exact ones: devices round
-/// floats to halves as well. Where the CPU keeps floats beside blocks, nothing says what 8 bits would do to these inputs.
+/// Bound of a linear's largest difference where the CPU's results are `rounding` from the exact ones: devices round
+/// floats to halves as well. Where the CPU keeps activations in f32, the effect of 8 bits on these inputs is unknown.
 fn of_rounding(dtype: DType, rounding: f64) -> f64 {
     let beyond = match rounding {
         _ if dtype.is_float() => 5e-3,
@@ -221,16 +223,16 @@ fn of_rounding(dtype: DType, rounding: f64) -> f64 {
     beyond + 2.0 * rounding
 }
 
-/// What the error of a value that no matrix makes may be: rounding, with room to spare.
-fn of_step(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
+/// Bound of the error of a value that no matrix makes: rounding, with room to spare.
+fn of_stage(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
     match &plan.stages[seen.stage].kind {
         StageKind::Attention(_) if kv == KvType::F16 => 5e-3,
         _ => 1e-3,
     }
 }
 
-/// The time of each stage of the plan, for all but the last of `tokens` as a prompt, and for the last by itself. The engine
-/// has run such steps before, so that nothing is timed that happens but once.
+/// The time of each stage of the plan, for all but the last of `tokens` as a prompt, and for the last by itself. The
+/// engine has run such steps before, so no cost of a first run is timed.
 ///
 /// # Errors
 /// As [`Engine::step`].
@@ -246,8 +248,8 @@ pub fn times(engine: &mut Engine, tokens: &[u32]) -> Result<[Vec<Duration>; 2], 
         *times = vec![Duration::ZERO; backend.plan().stages.len()];
         let calls = backend.trace().and_then(|t: &Trace| t.last.back()).map_or(&[][..], |run| &run.calls);
         for call in calls {
-            if let Some(step) = call.step {
-                times[step] += call.time;
+            if let Some(stage) = call.step {
+                times[stage] += call.time;
             }
         }
     }

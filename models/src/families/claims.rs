@@ -1,5 +1,5 @@
-//! What a configuration claims of a whole file, held against the file's tensors: how weights are quantised, how many layers
-//! there are, and which projections have biases and norms. What contradicts it is refused by name, not passed over.
+//! Claims of a configuration about the whole file, checked against the file's tensors: the quantisation of weights, the
+//! number of layers, and the projections with biases and norms. A contradiction is refused by name.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use crate::{
     config::{Config, Key, LAYERS, key},
 };
 
-/// Refuses a `quant_method` whose weights are not read, and one that the file's weights are not of.
+/// Refuses a `quant_method` that this crate does not read, or that the file's weights contradict.
 ///
 /// # Errors
 /// The method.
@@ -25,7 +25,7 @@ pub(super) fn quantisation(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<()
         None => c.object("compression_config")?,
         said => said,
     };
-    // Made up weights have whatever format was asked for.
+    // Made-up weights have the format that was asked for.
     let Some(said) = said.filter(|_| !checkpoint.is_synthetic()) else { return Ok(()) };
     let on_load = ["load_in_4bit", "load_in_8bit"].iter().any(|k| said.get(k).and_then(Value::as_bool) == Some(true));
     let method = match said.get("quant_method") {
@@ -36,7 +36,7 @@ pub(super) fn quantisation(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<()
     };
     let stored: fn(&TensorInfo<'_>) -> bool = match method.as_str() {
         "mxfp4" => |t| t.name.ends_with("_blocks") && t.dtype_name == "u8",
-        // Each has FP8 beside formats of its own.
+        // Each of these writes FP8 as well as formats of its own.
         "fp8" | "fbgemm_fp8" | "compressed-tensors" | "modelopt" => {
             |t| t.name.ends_with(".weight") && t.dtype_name == "f8_e4m3"
         }
@@ -104,18 +104,18 @@ fn layer_of<'n>(name: &'n str, prefix: &str) -> Option<(usize, &'n str)> {
     Some((layer.parse().ok()?, name))
 }
 
-/// What the names of layers begin with.
+/// Prefix of the names of layers.
 fn layer_prefix(c: &Config<'_>, checkpoint: &Checkpoint) -> String {
     if c.is_gguf() { "blk.".to_owned() } else { format!("{}layers.", text_prefix(checkpoint)) }
 }
 
-/// Refuses a file with more layers than the configuration counts, but for blocks that predict tokens further ahead.
+/// Refuses a file with more layers than the configuration counts, except blocks that predict tokens further ahead.
 ///
 /// # Errors
 /// The first tensor of such a layer.
 pub(super) fn layers(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<(), Error> {
     const AHEAD: Key = key("nextn_predict_layers", "num_nextn_predict_layers");
-    /// What only blocks have that predict.
+    /// Names of tensors that only predicting blocks have.
     const OF_PREDICTORS: [&str; 5] = ["nextn.", "eh_proj.", "enorm.", "hnorm.", "shared_head."];
     let n = c.require_usize(LAYERS)?;
     let counted = n.saturating_add(c.usize(AHEAD)?.unwrap_or(0));
@@ -134,7 +134,8 @@ pub(super) fn layers(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<(), Erro
     }
 }
 
-/// `error`, or that the configuration counts more layers than the file has where that is why a tensor is missing.
+/// `error`, or where a tensor is missing because the file has fewer layers than the configuration counts, an error that
+/// says so.
 pub(super) fn too_few_layers(c: &Config<'_>, checkpoint: &Checkpoint, error: Error) -> Error {
     let Error::Format(FormatError::MissingTensor { tensor, .. }) = &error else { return error };
     let prefix = layer_prefix(c, checkpoint);
@@ -191,7 +192,7 @@ const BIASES: &[Biases] = &[
 /// Families whose head has a bias.
 const HEAD_BIAS: &[&str] = &["phi", "phimoe"];
 
-/// Norms of queries and keys by the projections that make these; after what the two names share.
+/// Norms of queries and keys, by the projections in front of them; names after their common prefix.
 const NORMS: &[(&str, &[&str])] = &[
     ("q_proj.weight", &["q_norm.weight", "q_layernorm.weight"]),
     ("k_proj.weight", &["k_norm.weight", "k_layernorm.weight"]),
@@ -201,13 +202,13 @@ const NORMS: &[(&str, &[&str])] = &[
     ("attn_qkv.weight", &["attn_q_norm.weight", "attn_k_norm.weight"]),
 ];
 
-/// Refuses a file with a bias or a norm that the graph does not have, where it uses the weight that they belong to; and
-/// biases that the configuration denies, or promises and the file lacks.
+/// Refuses a file with a bias or a norm that the graph does not have, where the graph uses the weight in front of it.
+/// Refuses biases that the configuration denies, and biases that it promises and the file lacks.
 ///
 /// # Errors
 /// The tensor, or the key.
 pub(super) fn biases_and_norms(c: &Config<'_>, graph: &Graph, checkpoint: &Checkpoint) -> Result<(), Error> {
-    // Made up weights have no biases, whatever the configuration says.
+    // Made-up weights have no biases, whatever the configuration claims.
     if checkpoint.is_synthetic() {
         return Ok(());
     }
@@ -223,7 +224,7 @@ pub(super) fn biases_and_norms(c: &Config<'_>, graph: &Graph, checkpoint: &Check
         Err(Error::Config { path, key: tensor, what: format!("is a {what} that this family does not have") })
     };
     let used: HashSet<&str> = graph.weights().map(|(name, _)| whole_name(name)).collect();
-    // In the graph's order, so that a message does not depend on luck.
+    // In the graph's order, so that the message is the same in every run.
     for (weight, _) in graph.weights() {
         let Some(stem) = whole_name(weight).strip_suffix(".weight") else { continue };
         let (weight, bias) = (format!("{stem}.weight"), format!("{stem}.bias"));

@@ -25,7 +25,7 @@ const GATING: Key = key("expert_gating_func", "scoring_func");
 const GROUPS: Key = key("expert_group_count", "n_group");
 const KEPT: Key = key("expert_group_used_count", "topk_group");
 
-/// How a family chooses experts.
+/// The rule by which a family chooses experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     V2,
@@ -34,9 +34,9 @@ enum Version {
 }
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
-    // Heads have sizes of their own here; the common ones say nothing.
+    // Heads have keys of their own for their sizes here; the common keys do not apply.
     let d = Dims::read(c, Some(1), 2048)?;
-    // Files of the older architecture do not count them.
+    // Files of the older architecture do not count the predictors.
     let d = if c.architecture() == "deepseek32" { d.without_predictors(c)? } else { d };
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let version = version(c)?;
@@ -76,7 +76,7 @@ fn version(c: &Config<'_>) -> Result<Version, Error> {
         "deepseek_v2" => Version::V2,
         "deepseek_v3" | "deepseek_v32" | "deepseek32" => Version::V3,
         "mistral4" => Version::Mistral4,
-        // Files without the key are of before there was a V3.
+        // Files without the key are older than V3.
         _ => match c.usize(GATING)? {
             None | Some(0 | 1) => Version::V2,
             Some(2) => Version::V3,
@@ -88,7 +88,7 @@ fn version(c: &Config<'_>) -> Result<Version, Error> {
 fn attention(c: &Config<'_>, d: &Dims, l: &Loader<'_>) -> Result<LatentAttention, Error> {
     let rotary = c.require_usize(ROTARY)?;
     let (nope, v_dim) = if c.is_gguf() {
-        // Old files say the sizes of heads where newer ones say those of latents.
+        // Old files give the sizes of heads where newer ones give those of latents.
         let (long, short) = (key("attention.key_length", ""), key("attention.value_length", ""));
         let query = match c.usize(NOPE)? {
             None => c.require_usize(long)?,
@@ -109,7 +109,7 @@ fn attention(c: &Config<'_>, d: &Dims, l: &Loader<'_>) -> Result<LatentAttention
     for (k, n) in [(NOPE, nope), (ROTARY, rotary), (VALUE, v_dim)] {
         refuse_unless(c, k, n <= 1024 && kv_rank <= 4096, "a head of that size")?;
     }
-    // Mistral 4 counts what turns in parts of the head.
+    // Mistral 4 gives the rotated part as a fraction of the head.
     let head_dim = if c.architecture() == "mistral4" && !c.is_gguf() { nope + rotary } else { rotary };
     let interleaved = c.bool(key("", "rope_interleave"))?.unwrap_or(true);
     let defaults = RopeDefaults {
@@ -117,7 +117,7 @@ fn attention(c: &Config<'_>, d: &Dims, l: &Loader<'_>) -> Result<LatentAttention
         gguf_layout: RopeLayout::Interleaved,
         theta: 1e4,
         head_dim,
-        // Half a dimension more, so that rounding down cannot lose one.
+        // Half a dimension more, so that rounding down keeps all of them.
         partial: if head_dim == rotary { 1.0 } else { (rotary as f64 + 0.5) / head_dim as f64 },
         context: d.context,
         layer_type: "full_attention",
@@ -140,7 +140,7 @@ fn attention(c: &Config<'_>, d: &Dims, l: &Loader<'_>) -> Result<LatentAttention
     })
 }
 
-/// What chooses keys in V3.2, which turns like `rope` but in halves.
+/// The indexer of V3.2, whose rotation is `rope` in halves.
 fn indexer(c: &Config<'_>, rope: RopeSpec) -> Result<Option<Indexer>, Error> {
     if !matches!(c.architecture(), "deepseek_v32" | "deepseek32") {
         return Ok(None);
@@ -157,7 +157,7 @@ fn indexer(c: &Config<'_>, rope: RopeSpec) -> Result<Option<Indexer>, Error> {
     Ok(Some(Indexer { n_heads, head_dim, k, rope: RopeSpec { layout: RopeLayout::Half, ..rope } }))
 }
 
-/// For each layer, whether it is a mixture: all but the first few, or in V3.2 as it is spelled out layer by layer.
+/// For each layer, whether it is a mixture: all after the first few, or in V3.2 as a list says.
 fn sparse_layers(c: &Config<'_>, version: Version, n_layers: usize) -> Result<Vec<bool>, Error> {
     const DENSE: Key = key("leading_dense_block_count", "first_k_dense_replace");
     let default = if version == Version::V3 && !c.is_gguf() { 3 } else { 0 };
@@ -172,11 +172,11 @@ fn sparse_layers(c: &Config<'_>, version: Version, n_layers: usize) -> Result<Ve
 struct Mixture {
     /// For each layer, whether it is a mixture.
     sparse: Vec<bool>,
-    /// Without the bias, which is each layer's.
+    /// Without the bias, which differs from layer to layer.
     route: RouteOp,
     /// Width between the halves of an expert.
     inner: usize,
-    /// Experts that every token uses, as one.
+    /// Experts that every token uses, joined into one.
     shared: usize,
     biased: bool,
 }
@@ -193,7 +193,7 @@ impl Mixture {
         let method = c.str(METHOD)?;
         let known: &[&str] = if version == Version::V2 { &["greedy", "group_limited_greedy"] } else { &["noaux_tc"] };
         refuse_unless(c, METHOD, method.is_none_or(|m| known.contains(&m)), "this way to choose experts")?;
-        // Versions, where `config.json` leaves it out: groups and those kept, experts for all tokens, factor.
+        // Defaults of `config.json` by version: groups and those kept, experts for all tokens, factor.
         let (n_groups, n_kept, n_shared, factor) = match version {
             _ if c.is_gguf() => (None, None, 0, 1.0),
             Version::V2 => (None, None, 2, 1.0),
@@ -201,7 +201,7 @@ impl Mixture {
             Version::Mistral4 => (Some(1), Some(1), 1, 1.0),
         };
         let renormalise = match version {
-            // The reference ignores the key; converters do not.
+            // The reference ignores the key; converters apply it.
             Version::V2 if !c.is_gguf() => false,
             _ => c.bool(key("expert_weights_norm", "norm_topk_prob"))?.unwrap_or(!c.is_gguf()),
         };
@@ -210,7 +210,7 @@ impl Mixture {
         if !c.is_gguf() {
             refuse_unless(c, GATING, c.str(GATING)?.is_none_or(|s| s == expected), "this score of experts")?;
         }
-        // V2 without the key is greedy; its GGUF files have groups only where they count.
+        // V2 without the key chooses greedily; its GGUF files have groups only where they apply.
         let greedy = version == Version::V2 && !c.is_gguf() && method != Some("group_limited_greedy");
         let groups = match c.usize(GROUPS)?.or(n_groups) {
             None | Some(0 | 1) => None,
@@ -248,7 +248,7 @@ impl Mixture {
 }
 
 impl Mixture {
-    /// The experts of layer `layer` on `x`: those that are chosen, and those that are always used.
+    /// The result on `x` of layer `layer`'s experts: the chosen ones and those that every token uses.
     fn block(&self, b: &mut GraphBuilder, l: &Loader<'_>, layer: usize, x: ValueId) -> Result<ValueId, Error> {
         let bias = match self.biased {
             true => {

@@ -29,7 +29,7 @@ const ROTARY: Key = key("rope.dimension_count", "qk_rope_head_dim");
 const SPARSE: &str = "compressed_sparse_attention";
 const HEAVY: &str = "heavily_compressed_attention";
 
-/// What the layers share.
+/// The facts that layers share.
 struct Model<'a> {
     l: &'a Loader<'a>,
     d: Dims,
@@ -84,7 +84,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     m.d.built(b.finish(logits))
 }
 
-/// Refuses what the graph does not have.
+/// Refuses settings that the graph does not implement.
 fn refuse(c: &Config<'_>, d: &Dims) -> Result<(), Error> {
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let heads = key("attention.head_count_kv", "num_key_value_heads");
@@ -95,7 +95,7 @@ fn refuse(c: &Config<'_>, d: &Dims) -> Result<(), Error> {
     Ok(())
 }
 
-/// What each layer attends to: from the names of layers' types, from the ratios of older configurations, or what V4-Pro has.
+/// The blocks of each layer: from the names of layers' types, from the ratios of older configurations, or as in V4-Pro.
 fn kinds(c: &Config<'_>, n_layers: usize) -> Result<Vec<Blocks>, Error> {
     let rates = c.object(RATES.hf)?;
     let rate = |name: &str, default: usize| match rates.and_then(|r| r.get(name)) {
@@ -127,7 +127,7 @@ fn kinds(c: &Config<'_>, n_layers: usize) -> Result<Vec<Blocks>, Error> {
         let kind = |r: &usize| match (r, c.is_gguf()) {
             (0, _) => Blocks::None,
             (4, _) => sparse,
-            // GGUF has no other place for the length of blocks.
+            // GGUF has no other key for the length of blocks.
             (r, true) => Blocks::Heavy(*r),
             (_, false) => Blocks::Heavy(heavy),
         };
@@ -167,7 +167,7 @@ impl<'a> Model<'a> {
         refuse_unless(c, CHOSEN, (1..=1 << 20).contains(&index[2]), "so many chosen blocks")?;
         refuse_unless(c, INDEX, index[1] <= 1024 && index[0] <= 4096, "an index head of that size")?;
         let window = or(key("attention.sliding_window", "sliding_window"), 128)?.max(1);
-        // One limit for all; a file that has another for what is shared asks for something else.
+        // One limit serves all experts; a file with another limit for the shared one is refused.
         let limit = c.f32(LIMIT)?.unwrap_or(10.0);
         let of_shared = key("swiglu_clamp_shexp", "");
         refuse_unless(c, of_shared, c.f32(of_shared)?.is_none_or(|s| s == limit), "a limit of its own")?;
@@ -197,7 +197,7 @@ impl<'a> Model<'a> {
             },
             route: route(c)?,
             inner: c.require_usize(key("expert_feed_forward_length", "moe_intermediate_size"))?,
-            // The reference has one, whatever the configuration says.
+            // The reference has one, in every configuration.
             shared: or(key("expert_shared_count", ""), 1)?,
             limit,
             vocab,
@@ -205,7 +205,7 @@ impl<'a> Model<'a> {
         })
     }
 
-    /// A layer's norm, which both kinds of file call `of`.
+    /// A layer's norm; both kinds of file call it `of`.
     fn norm(&self, b: &mut GraphBuilder, i: usize, name: &str, x: ValueId, of: &str) -> Result<ValueId, Error> {
         let norm = self.l.layer_norm(b, i, of, of, self.d.width)?;
         Ok(b.norm(name, x, norm)?)
@@ -232,12 +232,12 @@ impl<'a> Model<'a> {
     }
 }
 
-/// The rotations of sliding layers and of all others, of a head's last dimensions.
+/// The rotations of sliding layers and of all others; they rotate a head's last dimensions.
 fn ropes(c: &Config<'_>, l: &Loader<'_>, d: &Dims, index_dim: usize) -> Result<[RopeSpec; 2], Error> {
     let rotary = c.usize(ROTARY)?.unwrap_or(d.head_dim / 8);
     refuse_unless(c, ROTARY, rotary <= d.head_dim, "more of a head than there is")?;
     let main = RopeDefaults {
-        // Half a dimension more, so that rounding down cannot lose one.
+        // Half a dimension more, so that rounding down keeps all of them.
         partial: (rotary as f64 + 0.5).min(d.head_dim as f64) / d.head_dim as f64,
         layer_type: UNSCALED,
         theta_key: THETA,
@@ -246,7 +246,7 @@ fn ropes(c: &Config<'_>, l: &Loader<'_>, d: &Dims, index_dim: usize) -> Result<[
     let theta_key = key("attention.compress_rope_freq_base", "compress_rope_theta");
     let compress = RopeDefaults { theta: 160_000.0, layer_type: "compress", theta_key, ..main };
     let mut ropes = [rope::rope(c, &main, l)?, rope::rope(c, &compress, l)?];
-    // Only parameters that say so by name make cosines grow; yarn's own factor does not.
+    // Cosines grow only by parameters of this name; yarn's own factor does not apply.
     if c.object("rope_parameters")?.is_none_or(|p| p.get("compress").is_none()) {
         ropes[1].attention_factor = 1.0;
     }
@@ -258,7 +258,7 @@ fn ropes(c: &Config<'_>, l: &Loader<'_>, d: &Dims, index_dim: usize) -> Result<[
     Ok(ropes)
 }
 
-/// How experts are chosen, but for each layer's own bias or table.
+/// The rule by which experts are chosen, without each layer's own bias or table.
 fn route(c: &Config<'_>) -> Result<RouteOp, Error> {
     const EXPERTS: Key = key("expert_count", "n_routed_experts");
     const USED: Key = key("expert_used_count", "num_experts_per_tok");

@@ -38,11 +38,11 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
 
     let theta = if one || two { 1e4 } else { 1e6 };
     let rope = d.rope(theta, [RopeLayout::Half; 2]);
-    // Of Gemma 2's caps null alone means none.
+    // For Gemma 2's caps, only null means none.
     let score_cap = cap(c, SCORE_CAP, two.then_some(50.0))?;
     let full = Attention {
         scale: if one { d.attention().scale } else { query_scale(c, &d, two)? },
-        // Gemma 3's configurations have the key, and nothing that applies it.
+        // Gemma 3's configurations have the key, and its reference ignores it.
         softcap: score_cap.filter(|_| two),
         rope: Some(rope::rope(c, &rope, &l)?),
         qk_norm: if one || two { QkNorm::None } else { QkNorm::Heads },
@@ -85,10 +85,10 @@ fn cap(c: &Config<'_>, k: Key, default: Option<f32>) -> Result<Option<f32>, Erro
     Ok(cap)
 }
 
-/// Refuses what no Gemma here does with text.
+/// Refuses settings that no Gemma here implements for text.
 pub(super) fn refuse_other_gemma(c: &Config<'_>) -> Result<(), Error> {
     let later = key("", "use_bidirectional_attention");
-    // Newer configurations say among which tokens: those of images are none of ours.
+    // Newer configurations name the kinds of tokens; those of images do not occur in text.
     let later_tokens = match c.json().and_then(|j| j.get(later.hf)) {
         Some(serde_json::Value::String(among)) => among != "vision",
         _ => c.bool(later)?.unwrap_or(false),
@@ -107,7 +107,7 @@ pub(super) fn embedding_scale(c: &Config<'_>, l: &Loader<'_>, width: usize) -> R
     Ok(f32::from_bits((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff_0000))
 }
 
-/// `query_pre_attn_scalar^-0.5`. GGUF files lack it: it is the head's size but for the 27B models.
+/// `query_pre_attn_scalar^-0.5`. GGUF files lack it: it is the head's size, except in the 27B models.
 fn query_scale(c: &Config<'_>, d: &Dims, two: bool) -> Result<f32, Error> {
     let default = match c.is_gguf() {
         true if d.n_layers == if two { 46 } else { 62 } => d.width / d.n_heads,

@@ -33,7 +33,7 @@ const PER_LAYER: Key = key("embedding_length_per_layer_input", "hidden_size_per_
 /// Least mean square of a stream that is brought to another's magnitude.
 const FLOOR: f32 = 1e-5;
 
-/// What the layers share.
+/// The facts that layers share.
 struct Model<'a> {
     l: &'a Loader<'a>,
     width: usize,
@@ -46,7 +46,7 @@ struct Model<'a> {
 }
 
 pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Error> {
-    // Widths of feed-forwards may be a list.
+    // The widths of feed-forwards may be a list.
     let n_layers = c.require_usize(LAYERS)?;
     let inner = c.layer_usizes(INNER, n_layers)?.ok_or_else(|| c.error(INNER, "is missing"))?;
     refuse_unless(c, INNER, inner.iter().all(|n| (1..=1 << 24).contains(n)), "a feed-forward of such a width")?;
@@ -61,7 +61,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let l = Loader::new(checkpoint, d.eps);
     let window = c.usize(key("attention.sliding_window", "sliding_window"))?.unwrap_or(512);
     let sliding = c.sliding_layers(n_layers, |i| !(i + 1).is_multiple_of(5))?;
-    // Files without the key are of models that share from layer 20 on.
+    // Files without the key belong to models that share from layer 20 on.
     let shared = if c.is_gguf() { n_layers.saturating_sub(20) } else { 15 };
     let shared = c.usize(SHARED)?.unwrap_or(shared);
     let producer = producers(n_layers, shared, |i| sliding[i])
@@ -101,7 +101,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
             shared: caches.get(producer[i]).copied(),
         };
         h = b.scoped(format!("layer.{i}"), |b| {
-            // Each layer predicts all streams, computes on one, and corrects the others by what came of it.
+            // Each layer predicts all streams, computes on one, and corrects the others by the result.
             let (mut predicted, x) = m.predict(b, i, h)?;
             let n = m.norm(b, i, "attn_norm", "input_layernorm", x)?;
             let (y, cache) = shared_attention(b, &l, i, n, &attention, last)?;
@@ -199,7 +199,7 @@ impl Model<'_> {
         Ok(b.linear("altup_project", x, weight, None)?)
     }
 
-    /// `tanh(router(norm(x) / width))`: what a token's mixtures are made of.
+    /// `tanh(router(norm(x) / width))`, from which a token's mixtures are made.
     fn modalities(&self, b: &mut GraphBuilder, layer: usize, x: ValueId) -> Result<ValueId, Error> {
         let x = self.norm(b, layer, "altup_router_norm", "altup.router_norm", x)?;
         let x = b.scale("router_scale", x, 1.0 / self.width as f32)?;
@@ -219,7 +219,7 @@ impl Model<'_> {
         Ok((predicted, self.stream(b, "predicted_active", predicted, self.active)?))
     }
 
-    /// The predicted streams, each corrected by a part of what `y` has become beyond the prediction `x`.
+    /// The predicted streams, each corrected by a part of the difference between `y` and the prediction `x`.
     fn correct(
         &self,
         b: &mut GraphBuilder,
@@ -279,11 +279,12 @@ impl Model<'_> {
     }
 }
 
-/// For each layer, how many standard deviations above the mean an element of the gate must be, if that is asked.
+/// For each layer, the standard deviations above the mean that an element of the gate must exceed; none without
+/// sparsity.
 fn sparsity(c: &Config<'_>, n_layers: usize) -> Result<Vec<Option<f32>>, Error> {
     let list = c.layer_f32s(SPARSITY, n_layers)?;
     if c.is_gguf() {
-        // What it says is the number of deviations; 0 of them are no sparsity, and neither are minus infinity.
+        // The key gives the number of deviations; 0 and minus infinity mean no sparsity.
         let list = list.unwrap_or_else(|| vec![0.0; n_layers]);
         return Ok(list.into_iter().map(|d| (d != 0.0 && d.is_finite()).then_some(d)).collect());
     }

@@ -35,7 +35,7 @@ const EXPERT_INNER: Key = key("expert_feed_forward_length", "moe_intermediate_si
 const OWN: Key = key("", "per_layer_config");
 const PER_LAYER: Key = key("embedding_length_per_layer_input", "hidden_size_per_layer_input");
 
-/// What differs from layer to layer.
+/// The facts that differ from layer to layer.
 #[derive(Clone)]
 struct Layer {
     sliding: bool,
@@ -143,16 +143,16 @@ fn layers(c: &Config<'_>, d: &Dims) -> Result<Vec<Layer>, Error> {
     let n = d.n_layers;
     let mut sliding = c.sliding_layers(n, |i| !(i + 1).is_multiple_of(6))?;
     if !c.is_gguf() {
-        // The last layer is full whatever the file says of it.
+        // The last layer is full, whatever the file says about it.
         if let Some(last) = sliding.last_mut() {
             *last = false;
         }
     }
     let kv_heads = c.layer_usizes(KV_HEADS, n)?.unwrap_or_else(|| vec![d.n_heads; n]);
     let inner = c.layer_usizes(INNER, n)?.ok_or_else(|| c.error(INNER, "is missing"))?;
-    // Configurations that say how layers differ from all say it of full ones in no other way.
+    // Configurations that describe each layer's differences describe full layers in this way alone.
     let by_layer = c.object(OWN.hf)?.is_some();
-    // Sliding layers, and full ones.
+    // Heads of sliding layers, and of full ones.
     let head_dims = if c.is_gguf() {
         let full = c.require_usize(HEAD_DIM)?;
         [c.usize(key("attention.key_length_swa", ""))?.unwrap_or(full), full]
@@ -171,7 +171,7 @@ fn layers(c: &Config<'_>, d: &Dims) -> Result<Vec<Layer>, Error> {
             sliding: sliding[i],
             head_dim: head_dims[usize::from(!sliding[i])],
             n_kv_heads: full_kv_heads.filter(|_| !sliding[i]).unwrap_or(kv_heads[i]),
-            // Layers that make no keys and values may be wider instead.
+            // Layers without keys and values of their own may be wider instead.
             inner: inner[i].checked_mul(if double && i + n_shared >= n { 2 } else { 1 }).unwrap_or(0),
         };
         own_config(c, i, &mut layer)?;
@@ -186,7 +186,7 @@ fn layers(c: &Config<'_>, d: &Dims) -> Result<Vec<Layer>, Error> {
     (0..n).map(layer).collect()
 }
 
-/// What newer configurations say of one layer.
+/// Reads the description of one layer in newer configurations.
 fn own_config(c: &Config<'_>, i: usize, layer: &mut Layer) -> Result<(), Error> {
     let own = c.object(OWN.hf)?.and_then(|o| o.get(i.to_string()));
     let Some(own) = own.filter(|o| !o.is_null()) else { return Ok(()) };
@@ -225,7 +225,7 @@ fn experts(c: &Config<'_>) -> Result<Option<Moe<'static>>, Error> {
     Ok(Some(Moe { act: Act::GeluTanh, ..Moe::new(route, "router.proj", names, inner) }))
 }
 
-/// What the experts make of `x`, chosen by the residual stream `h`.
+/// The experts' result on `x`; the residual stream `h` chooses them.
 fn mixture(
     b: &mut GraphBuilder,
     l: &Loader<'_>,

@@ -1,5 +1,5 @@
-//! Keys of `config.json` that ask for maths which only some families have. Elsewhere they are refused by name, not passed
-//! over: a file that has one is not what its `model_type` says.
+//! Keys of `config.json` that ask for maths which only some families have. Other families refuse them by name: a file
+//! with such a key is not of the family that its `model_type` names.
 
 use serde_json::Value;
 
@@ -8,11 +8,11 @@ use crate::{
     config::{Config, key},
 };
 
-/// Key, the number that asks for nothing (beside null and false), and the families that know it.
+/// Key, the number that means "off" (beside null and false), and the families that know the key.
 type Rule = (&'static str, Option<f64>, &'static [&'static str]);
 
 const RULES: &[Rule] = &[
-    // The reference of Gemma from 3 on has this key, or files do, and passes it over.
+    // Gemma's reference from 3 on, or its files, have this key, and it has no effect.
     ("attn_logit_softcapping", None, &["gemma2", "gemma3", "gemma3n", "gemma4"]),
     ("final_logit_softcapping", None, &["gemma2", "gemma3", "gemma3n", "gemma4"]),
     ("query_pre_attn_scalar", None, &["gemma2", "gemma3", "gemma3n", "gemma4"]),
@@ -28,7 +28,7 @@ const RULES: &[Rule] = &[
     ("n_routed_experts", Some(0.0), &["deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "mistral4"]),
 ];
 
-/// Families with mixtures of experts but DeepSeek's.
+/// Families with mixtures of experts, except DeepSeek's.
 const MIXTURES: &[&str] = &[
     "gemma4",
     "gpt_oss",
@@ -45,7 +45,7 @@ const MIXTURES: &[&str] = &[
 /// Families without layers of several kinds.
 const ALIKE: &[&str] = &["llama", "gemma", "phi", "granite", "granitemoe", "deepseek_v2", "deepseek_v3", "mistral4"];
 
-/// Refuses keys that the family does not know, where their values ask for something.
+/// Refuses keys that the family does not know, unless their values mean "off".
 ///
 /// # Errors
 /// The key.

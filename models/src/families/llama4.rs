@@ -25,13 +25,13 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let l = Loader::new(checkpoint, d.eps);
     let [n, k] = choice(c, (16, 1))?;
-    // GGUF files call the chunk a window. Those where it is 0 rotate all layers and have no chunks.
+    // GGUF files call the chunk a window. A file with a window of 0 rotates all layers and has no chunks.
     let chunk = c.usize(CHUNK)?.unwrap_or(8192);
     let plain = c.is_gguf() && chunk == 0;
     refuse_unless(c, CHUNK, chunk > 0 || plain, "a chunk of no tokens")?;
     let (rotated, chunked) = match (plain, c.is_gguf()) {
         (true, _) => (vec![true; d.n_layers], vec![false; d.n_layers]),
-        // Their one pattern is of both.
+        // GGUF files have one pattern for both.
         (false, true) => {
             let rotated = c.local_layers(d.n_layers, "", |i| !(i + 1).is_multiple_of(4))?;
             (rotated.clone(), rotated)

@@ -35,10 +35,10 @@ use crate::{
     config::{Config, Key, LAYERS, key},
 };
 
-/// A family's graph and what is worth saying about the model.
+/// A family's graph, and facts about the model.
 #[derive(Debug)]
 pub struct Built {
-    /// Tokens in, logits out.
+    /// The graph from tokens to logits.
     pub graph: Graph,
     /// Layers.
     pub n_layers: usize,
@@ -111,7 +111,7 @@ pub fn supported(architecture: &str) -> bool {
 /// Builds the graph of `checkpoint`.
 ///
 /// # Errors
-/// An unknown architecture by name; whatever is missing or does not fit.
+/// An unknown architecture, by name; missing or contradictory tensors and keys.
 pub fn build(checkpoint: &Checkpoint) -> Result<Built, Error> {
     let config = Config::new(checkpoint)?;
     let Some((_, build)) = FAMILIES.iter().find(|(name, _)| *name == config.architecture()) else {
@@ -178,14 +178,14 @@ impl Dims {
         Ok(Built { graph, n_layers: self.n_layers, width: self.width, context: self.context })
     }
 
-    /// Reads the dimensions; `head_dim` and `context` where the file leaves them out.
+    /// Reads the dimensions; `head_dim` and `context` are defaults for missing keys.
     fn read(c: &Config<'_>, head_dim: Option<usize>, context: usize) -> Result<Self, Error> {
         let inner = c.usize(INNER)?.unwrap_or(0);
         let read = Self { inner, ..Self::read_but_inner(c, head_dim, context)? };
         Self::not_too_much(c, INNER, inner).map(|()| read)
     }
 
-    /// Far beyond any model, and small enough that no product of two of them overflows.
+    /// Refuses numbers far beyond any model, so that no product of two of them overflows.
     fn not_too_much(c: &Config<'_>, key: Key, n: usize) -> Result<(), Error> {
         if n > 1 << 24 { Err(c.error(key, format!("{n} is too much"))) } else { Ok(()) }
     }
@@ -197,7 +197,7 @@ impl Dims {
         Ok(Self { n_layers: n_layers.ok_or_else(|| c.error(AHEAD, "leaves no layer"))?, ..self })
     }
 
-    /// As [`Dims::read`] but for the width of feed-forwards, where layers differ.
+    /// As [`Dims::read`], without the width of feed-forwards, for families whose layers differ.
     fn read_but_inner(c: &Config<'_>, head_dim: Option<usize>, context: usize) -> Result<Self, Error> {
         const HEADS: Key = key("attention.head_count", "num_attention_heads");
         const KV_HEADS: Key = key("attention.head_count_kv", "num_key_value_heads");
@@ -209,7 +209,7 @@ impl Dims {
         if n_kv_heads == 0 || n_kv_heads > n_heads || !n_heads.is_multiple_of(n_kv_heads) {
             return Err(c.error(KV_HEADS, format!("{n_kv_heads} does not divide the {n_heads} query heads")));
         }
-        // The family's own size is for files without the key; null divides the width among the heads.
+        // The family's own size is for files without the key; null means the width divided by the number of heads.
         let default = head_dim.filter(|_| !c.is_gguf() && !c.has(HEAD_DIM));
         let head_dim = c.usize(HEAD_DIM)?.or(default).unwrap_or(width / n_heads);
         if head_dim == 0 || head_dim > 1024 {
@@ -235,7 +235,7 @@ impl Dims {
 const EXPERTS: Key = key("expert_count", "num_local_experts");
 const EXPERTS_CHOSEN: Key = key("expert_used_count", "num_experts_per_tok");
 
-/// How many experts there are, and how many a token takes; `default` where the file leaves it out.
+/// Number of experts, and of those that a token takes; `default` for missing keys.
 fn choice(c: &Config<'_>, default: (usize, usize)) -> Result<[usize; 2], Error> {
     let other = c.usize(key("", "num_experts"))?;
     let n = c.usize(EXPERTS)?.or(other).unwrap_or(default.0);
@@ -252,8 +252,8 @@ fn choice(c: &Config<'_>, default: (usize, usize)) -> Result<[usize; 2], Error> 
     Ok([n, k])
 }
 
-/// Each layer's sliding window, if it has one: the value of `window`, in GGUF on the layers of its pattern. Files of
-/// Mistral 7B v0.1 and of Ministral 8B have the keys where their converter did not lose them.
+/// Each layer's sliding window, if it has one: the value of `window`, in GGUF for the layers of its pattern. Files of
+/// Mistral 7B v0.1 and of Ministral 8B have the keys, unless their converter dropped them.
 fn windows(c: &Config<'_>, window: Key, n_layers: usize) -> Result<Vec<Option<usize>>, Error> {
     let window = c.usize(window)?.filter(|w| *w > 0);
     let sliding = match window.is_some() && c.is_gguf() {

@@ -32,9 +32,9 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     d.built(decoder.build_with_experts(&l, |_| attention.clone(), |_| Some(&moe))?)
 }
 
-/// The rotation with the file's own magnitudes for short and long sequences, which GGUF files may have in keys of their own
-/// beside the one for both. Angles are always those of short ones: that is what the reference computes, whose frequencies
-/// do not see the length.
+/// The rotation with the file's own magnitudes for short and long sequences; GGUF files may have them in keys of their
+/// own beside the common one. Angles are always those of short sequences, as in the reference, whose frequencies do not
+/// depend on the length.
 fn magnitudes(c: &Config<'_>, mut spec: RopeSpec) -> Result<RopeSpec, Error> {
     const SCALING: Key = key("", "rope_scaling");
     const SHORT: Key = key("rope.scaling.attn_factor_short", "");

@@ -73,10 +73,10 @@ fn moe_of(c: &Config<'_>, l: &Loader<'_>) -> Result<Moe<'static>, Error> {
         let width = c.usize(key)?.unwrap_or(512);
         refuse_unless(c, key, width > 0, "an expert of width 0").map(|()| width)
     };
-    // Qwen 3.5 always divides weights by their sum, and so do all files that leave it open.
+    // Qwen 3.5 always divides weights by their sum, and so do all files without the key.
     let renormalise = !next || c.bool(key("", "norm_topk_prob"))?.unwrap_or(true);
     let route = RouteOp { renormalise: renormalise.then_some(0.0), ..RouteOp::softmax(n, k) };
-    // Qwen 3.5 is published with its experts fused; some tools write them one by one all the same.
+    // Qwen 3.5 is published with its experts fused, but some tools write them one by one.
     let experts = match next || !l.is_gguf() && l.has(0, "", "mlp.experts.0.gate_proj.weight")? {
         true => Experts::Each("mlp.experts", ["gate_proj", "up_proj", "down_proj"]),
         false => Experts::Fused(["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]),

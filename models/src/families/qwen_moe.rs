@@ -20,14 +20,14 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     refuse_unless(c, ACT, c.str(ACT)?.is_none_or(|a| a == "silu"), "an activation other than silu")?;
     let l = Loader::new(checkpoint, d.eps);
     let (full, window) = qwen::attention(c, &d, &l, three)?;
-    // In Qwen 3 all layers have the window, before it every other one below `max_window_layers`.
+    // In Qwen 3 all layers have the window; in older models every other one below `max_window_layers`.
     let below = c.usize(key("", "max_window_layers"))?.unwrap_or(28);
     let sliding = c.sliding_layers(d.n_layers, |i| window.is_some() && (three || i % 2 == 0 && i < below))?;
 
     let [n, k] = choice(c, if three { (128, 8) } else { (60, 4) })?;
     let inner = c.usize(INNER)?.unwrap_or(if three { 768 } else { 1408 });
     refuse_unless(c, INNER, inner > 0, "an expert of width 0")?;
-    // GGUF files leave it out: Qwen 3's weights are divided by their sum.
+    // GGUF files lack the key: Qwen 3's weights are divided by their sum.
     let renormalise = c.bool(key("expert_weights_norm", "norm_topk_prob"))?.unwrap_or(three && c.is_gguf());
     let route = RouteOp { renormalise: renormalise.then_some(0.0), ..RouteOp::softmax(n, k) };
     let shared = match three {
@@ -46,8 +46,8 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     d.built(decoder.build_with_experts(&l, attention, |i| sparse[i].then_some(&moe))?)
 }
 
-/// For each layer, whether it has experts: every `decoder_sparse_step`th but those of `mlp_only_layers`. GGUF files have no
-/// keys for it, but no router in the others.
+/// For each layer, whether it has experts: every `decoder_sparse_step`th without those of `mlp_only_layers`. GGUF files
+/// have no keys for it: layers without experts have no router there.
 pub(super) fn sparse_layers(c: &Config<'_>, l: &Loader<'_>, n_layers: usize) -> Result<Vec<bool>, Error> {
     const DENSE: Key = key("", "mlp_only_layers");
     if c.is_gguf() {

@@ -1,5 +1,5 @@
-//! What the small JSON files of a checkpoint folder say about special tokens, whichever of them says it:
-//! `tokenizer_config.json`, `added_tokens.json`, `special_tokens_map.json`, `generation_config.json`, `config.json`.
+//! Special tokens in the small JSON files of a checkpoint folder, in any of them: `tokenizer_config.json`,
+//! `added_tokens.json`, `special_tokens_map.json`, `generation_config.json`, `config.json`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,22 +13,22 @@ use super::error::Result;
 use super::special::{Place, Special};
 use super::vocab::TokenKind;
 
-/// Ids from here on are taken for a mistake: a table must not grow to gigabytes for one wild id.
+/// Limit of ids: a table must not grow to gigabytes for one wrong id.
 pub(crate) const MAX_IDS: usize = 1 << 24;
 
 /// A token that a file adds to the vocabulary, or names in it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Added {
     pub(crate) text: String,
-    /// `None` where no file says it.
+    /// `None` where no file gives it.
     pub(crate) id: Option<u32>,
-    /// `None` where no file says it.
+    /// `None` where no file gives it.
     pub(crate) special: Option<bool>,
     pub(crate) place: Place,
 }
 
 impl Added {
-    /// Control tokens steer the model; the others are part of the text and always matched.
+    /// The token's kind: control tokens steer the model; the others are part of the text and always matched.
     pub(crate) fn kind(&self) -> TokenKind {
         let marker = || {
             let bars = |open, close| self.text.starts_with(open) && self.text.ends_with(close);
@@ -38,7 +38,7 @@ impl Added {
     }
 }
 
-/// An id that one of the files says, which need not be one.
+/// An id in one of the files; it may be out of range.
 #[derive(Clone, Debug)]
 pub(crate) struct SaidId {
     /// Key and file, for messages.
@@ -46,7 +46,7 @@ pub(crate) struct SaidId {
     pub(crate) id: i128,
 }
 
-/// All that the files say.
+/// The contents of all these files.
 #[derive(Debug, Default)]
 pub(crate) struct SideFiles {
     /// By id, those without one last.
@@ -103,7 +103,7 @@ impl SideFiles {
         Ok(files)
     }
 
-    /// Adds tokens that have an id.
+    /// Adds tokens whose ids are known.
     pub(crate) fn add_all(&mut self, tokens: impl Iterator<Item = Added>, file: &str) {
         tokens.for_each(|token| self.add(token, file));
         self.sort();
@@ -113,7 +113,7 @@ impl SideFiles {
         self.added.sort_by_key(|token| token.id.unwrap_or(u32::MAX));
     }
 
-    /// Adds a token, or what is new about it.
+    /// Adds a token, or the new facts about it.
     fn add(&mut self, token: Added, file: &str) {
         if token.text.is_empty() {
             return;
@@ -129,7 +129,7 @@ impl SideFiles {
                 .push(format!("{file} gives `{}` the id {new}, another file {old}: {old} is taken", token.text));
         }
         old.id = old.id.or(token.id);
-        // Who calls a token special knows; a list that leaves it open or denies it does not.
+        // A file that calls a token special is right; a list that leaves it open or denies it may be wrong.
         old.special = match (old.special, token.special) {
             (Some(true), _) | (_, Some(true)) => Some(true),
             (old, new) => old.or(new),
@@ -168,7 +168,7 @@ impl SideFiles {
     /// `bos_token`, `eos_token`, `additional_special_tokens` and the like.
     fn names(&mut self, config: &Value, file: &str) {
         let lists = |key: &str| matches!(key, "additional_special_tokens" | "extra_special_tokens");
-        // The order in which transformers gives ids to tokens that have none; the last two are names of GGUF's.
+        // The order in which transformers numbers tokens without ids; the last two names are GGUF's.
         const KEYS: [&str; 9] = [
             "bos_token",
             "eos_token",
@@ -205,7 +205,7 @@ impl SideFiles {
             "eos_token" | "eot_token" | "eom_token" if !self.ends.iter().any(|e| e == name) => {
                 self.ends.push(name.to_owned());
             }
-            // A letter or a mark that some use to pad with stays text.
+            // A letter or a mark that some files use for padding stays text.
             "pad_token" | "unk_token" if name.chars().count() == 1 => return,
             _ => {}
         }
@@ -232,8 +232,8 @@ impl SideFiles {
         }
     }
 
-    /// The tokens that have an id, and for those that have none the id that a file says for what they are or else the next
-    /// one, in a vocabulary of `len` tokens where `find` looks up names.
+    /// The tokens with their ids. A token without an id gets the id that a file gives for its role, or else the next
+    /// free one, in a vocabulary of `len` tokens where `find` looks up names.
     pub(crate) fn with_ids(&mut self, len: usize, find: impl Fn(&str) -> Option<u32>) -> Vec<(u32, Added)> {
         let mut placed: Vec<(u32, Added)> = Vec::new();
         let mut next = self.added.iter().filter_map(|t| t.id).map(|id| id as usize + 1).fold(len, usize::max);
@@ -255,7 +255,7 @@ impl SideFiles {
             });
             let id = match found {
                 Some(id) => id,
-                // Rows that the model does not have cannot be meant.
+                // An id beyond the model's rows cannot be meant.
                 None if self.rows.is_none_or(|rows| next < rows) && next < MAX_IDS => next as u32,
                 None => {
                     let text = &token.text;
@@ -275,23 +275,23 @@ impl SideFiles {
     }
 }
 
-/// The text of a token, which stands alone or as `content`.
+/// The text of a token, which is a string or has the key `content`.
 fn name_of(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str()).filter(|name| !name.is_empty())
 }
 
-/// A whole number, also where it is written as a float.
+/// A whole number, also in the form of a float.
 fn whole(value: &Value) -> Option<i128> {
     let float = || value.as_f64().filter(|v| v.fract() == 0.0 && v.abs() < 1e15).map(|v| v as i128);
     value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from)).or_else(float)
 }
 
-/// A vocabulary that is still being put together: text and kind of each id. Texts of a mapped file are not copied.
+/// A vocabulary under construction: text and kind of each id. Texts of a mapped file are not copied.
 pub(crate) type Tokens<'a> = Vec<(Cow<'a, str>, TokenKind)>;
 
-/// Puts the tokens of the side files into `tokens`; returns all that are matched as themselves.
+/// Adds the tokens of the side files to `tokens`; returns all tokens that are matched as themselves.
 pub(crate) fn apply(files: &mut SideFiles, tokens: &mut Tokens<'_>) -> Vec<Special> {
-    // Only the few names without an id are looked up.
+    // Only the few names without an id are looked up here.
     let find = |name: &str| tokens.iter().position(|(text, _)| text == name).map(|id| id as u32);
     let placed = files.with_ids(tokens.len(), find);
     let mut places = HashMap::new();

@@ -8,7 +8,7 @@ use super::merge::{MergeTable, Merger, Merges, Symbol};
 use super::pre_split::PreSplit;
 use super::vocab::{NONE, TextIndex, Vocab};
 
-/// How words are prepared and looked up.
+/// Rules by which words are prepared and looked up.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct WordRules {
     /// The text is composed (NFC) first.
@@ -25,7 +25,7 @@ pub(crate) struct BytePairs {
     pre: PreSplit,
     rules: WordRules,
     index: TextIndex,
-    /// `None` where any two tokens join whose bytes together are a token, the lowest id first.
+    /// `None` where any two tokens join whose bytes together are a token; the lowest id is joined first.
     merges: Option<MergeTable>,
     byte_ids: [u32; 256],
 }
@@ -43,7 +43,7 @@ impl BytePairs {
         Self::with(vocab, index, Some(merges), pre, rules)
     }
 
-    /// The encoder by ids: as tiktoken does, whose vocabularies are in order of rank and have no list of merges.
+    /// The encoder by ids, as tiktoken works: its vocabularies are in order of rank and have no list of merges.
     pub(crate) fn by_ids(vocab: &Vocab, pre: PreSplit) -> Self {
         let rules = WordRules { ignore_merges: true, ..WordRules::default() };
         Self::with(vocab, TextIndex::new(vocab), None, pre, rules)
@@ -88,7 +88,7 @@ impl BytePairs {
         merger.clear();
         for (at, &byte) in word.iter().enumerate() {
             let id = self.byte_ids[byte as usize];
-            // A vocabulary without this byte cannot spell it: like everywhere, it is left out.
+            // A vocabulary without this byte cannot spell it, so the byte is left out, as elsewhere.
             if id != NONE {
                 merger.push(id, at, 1);
             }
@@ -108,7 +108,7 @@ impl Merges for Pairs<'_> {
     fn rank(&self, text: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)> {
         match &self.pairs.merges {
             Some(merges) => merges.get(left.id, right.id),
-            // Between them may lie a byte that the vocabulary does not have.
+            // Between the two may lie a byte that the vocabulary lacks.
             None if left.start + left.len != right.start => None,
             None => {
                 let id = self.pairs.index.get(self.vocab, left.joined(right, text));

@@ -1,19 +1,19 @@
-//! Bytes of tokens to text: whole characters only, and what reads as U+FFFD.
+//! Bytes of tokens to text: whole characters only, and U+FFFD for broken ones.
 
 use super::vocab::TokenKind;
 
-/// What a decoder does with bytes that are no UTF-8, and with the space at the start.
+/// The decoder's treatment of bytes that are not UTF-8, and of the space at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Decoding {
-    /// Byte-level BPE: any token may end inside of a character, and each longest broken piece of a character reads
-    /// as one U+FFFD. Else only byte tokens can, and each byte that fits nowhere reads as one U+FFFD.
+    /// Byte-level BPE: any token may end inside of a character, and each longest broken piece of a character reads as
+    /// one U+FFFD. Otherwise only byte tokens may end there, and each broken byte reads as one U+FFFD.
     pub(crate) byte_level: bool,
     /// The encoder put a space in front of the text, so the decoder takes one away.
     pub(crate) strip_leading_space: bool,
 }
 
-/// Text waits for the end of its last character for this many bytes and no longer, so that a model that babbles bytes
-/// cannot make it wait for ever.
+/// Text waits for the end of its last character for at most this many bytes, so that a model that emits endless broken
+/// bytes cannot delay it for ever.
 const MAX_WAIT: usize = 64;
 
 /// The state of a decoding, apart from its tokenizer.
@@ -36,7 +36,7 @@ impl DecodeState {
         let mut bytes = bytes;
         let text_piece = !matches!(kind, TokenKind::Control | TokenKind::Unknown) && !bytes.is_empty();
         if text_piece && std::mem::take(&mut self.at_start) && self.decoding.strip_leading_space {
-            // A byte token is no piece: sentencepiece takes the space away from pieces only.
+            // A byte token is not a piece: sentencepiece strips the space of pieces only.
             if kind != TokenKind::Byte {
                 bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
             }
@@ -73,10 +73,10 @@ impl DecodeState {
         }
     }
 
-    /// Appends what the bytes of an unfinished character read as.
+    /// Appends the U+FFFD of an unfinished character.
     pub(crate) fn finish(&mut self, out: &mut String) {
         if !self.pending.is_empty() {
-            // A full stop ends the waiting; taken out again, what it leaves is the waiting text.
+            // A full stop completes the waiting text; without the stop, the result is that text.
             self.pending.push(b'.');
             self.take_whole(out);
             out.pop();
@@ -105,7 +105,7 @@ mod tests {
         (parts.concat(), parts)
     }
 
-    /// Every byte that is no part of a character reads as one U+FFFD.
+    /// Every byte outside of a character reads as one U+FFFD.
     fn lossy_by_byte(mut bytes: &[u8]) -> String {
         let mut out = String::new();
         while let Some(&first) = bytes.first() {

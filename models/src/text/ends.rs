@@ -1,8 +1,8 @@
-//! Which tokens end an answer, by the names that published vocabularies give them.
+//! Tokens that end an answer, by their names in published vocabularies.
 
 use super::vocab::{TokenKind, Vocab};
 
-/// Names of tokens that end an answer, whatever the file's keys say. `▁` stands for a space as in the vocabularies.
+/// Names of tokens that end an answer, in addition to the file's keys. `▁` stands for a space as in the vocabularies.
 const ENDS: &[&str] = &[
     // ChatML and its kin, Llama 3 and 4, GPT-2 and its kin
     "<|im_end|>",
@@ -81,9 +81,9 @@ const ENDS: &[&str] = &[
     "<|filename|>",
 ];
 
-/// The name in [`ENDS`] that `text` is; a space counts as `▁`.
+/// The name in [`ENDS`] that equals `text`; a space counts as `▁`.
 fn known(text: &[u8]) -> Option<&'static str> {
-    // Almost all tokens are told apart by their first byte.
+    // The first byte rules out almost all tokens.
     if !matches!(text.first(), Some(b'<' | b'[' | b'_' | b' ' | 0xE2)) || text.len() > 40 {
         return None;
     }
@@ -91,8 +91,8 @@ fn known(text: &[u8]) -> Option<&'static str> {
     ENDS.iter().find(|name| **name == text).copied()
 }
 
-/// Whether a token of this name can be nothing but a marker, so that it is one also in a file that calls it plain text.
-/// Tags such as `</s>` are not: a model may well write them as text.
+/// Whether a token of this name can only be a marker, so that it counts as one even in a file that calls it plain text.
+/// Tags such as `</s>` do not count: a model may write them as text.
 pub(crate) fn is_unmistakable(text: &str) -> bool {
     let shape = text.starts_with("<|") || text.starts_with("<｜") || text.ends_with("|>");
     (shape || matches!(text, "<end_of_turn>" | "<end_of_utterance>" | "▁<EOT>")) && known(text.as_bytes()).is_some()
@@ -110,7 +110,7 @@ pub(crate) fn end_of_turn_markers(vocab: &Vocab) -> Vec<u32> {
         let Some(name) = known(bytes) else { continue };
         let counts = match kind {
             TokenKind::Control => true,
-            // Text that merely looks like the end of a sequence is user-defined in some files.
+            // In some files `</s>` is user-defined: text that only looks like an end.
             TokenKind::UserDefined => name != "</s>",
             TokenKind::Normal => is_unmistakable(name),
             TokenKind::Unknown | TokenKind::Unused | TokenKind::Byte => false,

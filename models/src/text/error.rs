@@ -1,8 +1,8 @@
-//! What can go wrong between a vocabulary file and a list of token ids.
+//! Errors between a vocabulary file and a list of token ids.
 
 use std::path::PathBuf;
 
-/// Why a tokenizer could not be loaded, or a text could not be encoded.
+/// Errors of loading a tokenizer or encoding a text.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
@@ -11,7 +11,7 @@ pub enum TextError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A checkpoint folder without a tokenizer that can be read.
@@ -22,18 +22,18 @@ pub enum TextError {
         /// Its files that look like a tokenizer's, by name.
         unread: Vec<String>,
     },
-    /// The file is a tokenizer but its content is broken.
+    /// The file is a tokenizer's, but its content is broken.
     #[error("{what}: {reason}")]
     Broken {
         /// The file or the part of it.
         what: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// A kind of tokenizer that is not implemented.
     #[error("{what} `{name}` is not supported; supported: {supported}")]
     Unsupported {
-        /// Which setting names the kind, as `tokenizer.ggml.pre`.
+        /// The setting that names the kind, as `tokenizer.ggml.pre`.
         what: &'static str,
         /// The kind the file asks for.
         name: String,
@@ -48,7 +48,7 @@ pub enum TextError {
     Encode(String),
 }
 
-/// What to do where no tokenizer can be read.
+/// Advice where no tokenizer can be read.
 fn other(unread: &[String]) -> String {
     if unread.is_empty() {
         return "fetch the whole repository, or give the path of one of them".to_owned();

@@ -1,4 +1,4 @@
-//! The tokenizer of a checkpoint folder: which of its files is read, and what the files beside that one say.
+//! The tokenizer of a checkpoint folder: the choice of its file, and the facts of the files beside it.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::spm::SPACE;
 use super::vocab::{TokenKind, Vocab};
 use super::{file, hf, sentencepiece, tekken, vocab_files};
 
-/// A tokenizer file of a kind that is read.
+/// A tokenizer file of a known kind.
 enum Found {
     Json(PathBuf),
     Sentencepiece(PathBuf),
@@ -18,12 +18,12 @@ enum Found {
     VocabFiles,
 }
 
-/// The file to read: of several the one that says most.
+/// The file to read; of several, the one with the most facts.
 fn find(folder: &Path) -> Option<Found> {
     let names = names(folder);
     let has = |name: &str| names.iter().any(|n| n == name);
     let first = |fits: fn(&str) -> bool| names.iter().find(|name| fits(name)).map(|name| folder.join(name));
-    // Mistral gives both kinds versions: `tokenizer.model.v3`, `tekken_240911.json`.
+    // Mistral adds versions to both names: `tokenizer.model.v3`, `tekken_240911.json`.
     if has("tokenizer.json") {
         Some(Found::Json(folder.join("tokenizer.json")))
     } else if let Some(path) = first(|name| name.starts_with("tokenizer.model")) {
@@ -35,7 +35,7 @@ fn find(folder: &Path) -> Option<Found> {
     }
 }
 
-/// Whether mistral-common takes a file of this name for a `tekken.json`.
+/// Whether mistral-common reads a file of this name as a `tekken.json`.
 pub(crate) fn is_tekken(name: &str) -> bool {
     name.contains("tekken") && name.ends_with(".json")
 }
@@ -54,7 +54,7 @@ pub(crate) fn has_tokenizer(folder: &Path) -> bool {
     find(folder).is_some()
 }
 
-/// The files that look like those of a tokenizer.
+/// The files that look like a tokenizer's but are of no known kind.
 pub(crate) fn unread(folder: &Path) -> Vec<String> {
     const BESIDE: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
     let looks = |name: &String| {
@@ -78,11 +78,11 @@ pub(crate) fn load(folder: &Path) -> Result<Parts> {
     Ok(settle(parts, files))
 }
 
-/// BOS and the ends of an answer by all that the files say.
+/// Sets BOS and the ends of an answer by all files.
 fn settle(mut parts: Parts, files: SideFiles) -> Parts {
     parts.warnings.extend(files.warnings);
     let named = |name: &str| {
-        // Vocabularies of pieces are kept with plain spaces.
+        // Vocabularies of pieces store plain spaces.
         let spaced = name.replace(SPACE, " ");
         let fits = |bytes: &[u8]| bytes == name.as_bytes() || bytes == spaced.as_bytes();
         let mut special = parts.vocab.kinds().filter(|(_, kind)| *kind != TokenKind::Normal);
@@ -112,7 +112,7 @@ fn settle(mut parts: Parts, files: SideFiles) -> Parts {
     parts
 }
 
-/// The id of a token that ends an answer. It may have a row in the model without having a text.
+/// The id of a token that ends an answer. The token may have a row in the model and no text.
 fn end(said: &SaidId, vocab: &Vocab, rows: Option<usize>, warnings: &mut Vec<String>) -> Option<u32> {
     let row = u32::try_from(said.id).ok().filter(|&id| rows.is_some_and(|rows| (id as usize) < rows));
     match row {

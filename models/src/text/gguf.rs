@@ -1,4 +1,4 @@
-//! Tokenizers out of GGUF metadata (`tokenizer.ggml.*`).
+//! Tokenizers of GGUF metadata (`tokenizer.ggml.*`).
 
 use std::borrow::Cow;
 
@@ -36,11 +36,11 @@ pub(crate) fn load(gguf: &Gguf) -> Result<Parts> {
 }
 
 fn byte_pairs(gguf: &Gguf) -> Result<Parts> {
-    // Files from before the key existed leave it out; the name `default` is what the key says since.
+    // Files older than the key lack it; newer files write `default`.
     let (pre, kind) = PreSplit::named(gguf.get_str("tokenizer.ggml.pre")?.unwrap_or("default"))?;
     let tokens = read_tokens(gguf)?;
     let vocab = vocab(gguf, &tokens, |text, kind, out| match kind {
-        // Added tokens are written as they are, whatever characters they have.
+        // Added tokens are written as plain text, with any characters.
         TokenKind::Normal | TokenKind::Byte | TokenKind::Unused => byte_level::push_bytes(text, out),
         _ => out.extend_from_slice(text.as_bytes()),
     })?;
@@ -72,7 +72,7 @@ fn pieces(gguf: &Gguf) -> Result<Parts> {
     };
     let mut warnings = Vec::new();
     let unknown = special_id(gguf, "unknown", &vocab, &mut warnings)?.unwrap_or(Some(0)).unwrap_or(NONE);
-    // Converters from a tokenizer.json know no scores; then all are the same, and the merges say the order.
+    // Converters of a tokenizer.json know no scores and write equal ones; the merges then give the order.
     let told = |scores: &Vec<f32>| (0..vocab.len()).any(|id| scores.get(id) != scores.first());
     let table = match (scores.filter(told), merges(gguf)?) {
         (Some(scores), _) => PieceTable::new(&vocab, scores.into_iter(), unknown, rule),
@@ -89,8 +89,9 @@ fn pieces(gguf: &Gguf) -> Result<Parts> {
     finish(gguf, vocab, Encoder::Pieces(table, special), decoding, defaults)
 }
 
-/// Gemma 4: no space in front, and BOS also where a file of the first weeks says otherwise (llama.cpp#21500). llama.cpp
-/// calls the model `gemma4`; Ollama calls it `llama`, names only the pre-tokenizer so, and takes bytes for plain text.
+/// Gemma 4: no space in front, and BOS even where a file of the first weeks denies it (llama.cpp#21500). llama.cpp
+/// calls the model `gemma4`; Ollama calls it `llama`, gives only the pre-tokenizer that name, and marks bytes as plain
+/// text.
 fn gemma4(gguf: &Gguf) -> Result<Parts> {
     let (tokens, vocab) = read_pieces(gguf)?;
     let merges = merges(gguf)?.ok_or_else(|| missing_merges(gguf))?;
@@ -110,14 +111,15 @@ fn is_architecture(gguf: &Gguf, name: &str) -> Result<bool> {
     Ok(gguf.get_str("general.architecture")? == Some(name))
 }
 
-/// Whether the file holds the vocabulary of Phi 3 (llama.cpp#7432), whose flags of special tokens GGUF has no key for.
+/// Whether the file holds the vocabulary of Phi 3 (llama.cpp#7432): GGUF has no keys for the flags of its special
+/// tokens.
 fn is_phi3(gguf: &Gguf) -> Result<bool> {
     let name = gguf.get_str("general.name")?.unwrap_or_default().to_ascii_lowercase();
     let named = ["phi-3", "phi3", "phi 3"].iter().any(|phi3| name.contains(phi3));
     Ok(named || is_architecture(gguf, "phi3")? || is_architecture(gguf, "phimoe")?)
 }
 
-/// As Phi 3's tokenizer.json has it.
+/// The flags in Phi 3's tokenizer.json.
 fn phi3_place(text: &str) -> Place {
     Place { rstrip: !matches!(text, "<unk>" | "<s>" | "<|endoftext|>"), ..Place::default() }
 }
@@ -162,7 +164,7 @@ fn vocab(gguf: &Gguf, tokens: &Tokens<'_>, push: impl Fn(&str, TokenKind, &mut V
 /// A vocabulary with visible spaces and with tokens for bytes.
 fn read_pieces(gguf: &Gguf) -> Result<(Tokens<'_>, Vocab)> {
     let mut tokens = read_tokens(gguf)?;
-    // Some converters call the tokens of bytes plain text.
+    // Some converters mark the tokens of bytes as plain text.
     for (_, kind) in tokens.iter_mut().filter(|(text, kind)| *kind == TokenKind::Normal && byte_token(text).is_some()) {
         *kind = TokenKind::Byte;
     }
@@ -173,7 +175,7 @@ fn read_pieces(gguf: &Gguf) -> Result<(Tokens<'_>, Vocab)> {
     Ok((tokens, vocab))
 }
 
-/// What holds where the file has no key, and what was wrong so far.
+/// Defaults for missing keys, and the warnings so far.
 #[derive(Default)]
 struct Defaults {
     add_bos: bool,
@@ -182,14 +184,14 @@ struct Defaults {
     warnings: Vec<String>,
 }
 
-/// The value of `tokenizer.ggml.NAME_token_id`: `None` where there is no such key, `Some(None)` where it is no id of this
-/// vocabulary. Such an id is left out; a default in its place would be another token (llama.cpp#3634).
+/// The value of `tokenizer.ggml.NAME_token_id`: `None` where the key is missing, `Some(None)` where the id is not in
+/// this vocabulary. Such an id is left out; a default in its place would be another token (llama.cpp#3634).
 fn special_id(gguf: &Gguf, name: &str, vocab: &Vocab, warnings: &mut Vec<String>) -> Result<Option<Option<u32>>> {
     let key = format!("tokenizer.ggml.{name}_token_id");
     let Some(value) = gguf.get(&key) else { return Ok(None) };
     match value.as_i128() {
         Some(id) => Ok(Some(in_range(id, vocab, &key, warnings))),
-        // Not a number at all: the error says what it is.
+        // Not an integer: the error names the value.
         None => Ok(gguf.get_u32(&key)?.map(Some)),
     }
 }
@@ -204,7 +206,7 @@ fn finish(gguf: &Gguf, vocab: Vocab, encoder: Encoder, decoding: Decoding, defau
     for name in ["eot", "eom", "fim_pad", "fim_rep", "fim_sep"] {
         ends.extend(id(name)?.flatten());
     }
-    // Not needed here, but an id out of range says that the file and its vocabulary are not of one piece.
+    // These ids are not used here, but one out of range shows that the file and its vocabulary do not belong together.
     for name in [
         "unknown",
         "padding",

@@ -1,5 +1,5 @@
-//! Reads `tokenizer.json`. It is encoded through the `tokenizers` crate; decoding is ours, from the bytes of each token:
-//! that is what makes streams equal to the whole.
+//! Reads `tokenizer.json`. The `tokenizers` crate encodes; decoding is ours, from the bytes of each token, so that a
+//! stream equals the whole.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,7 +15,7 @@ use super::special::Place;
 use super::spm::{SPACE, byte_token};
 use super::vocab::{TokenKind, Vocab};
 
-/// Reads a `tokenizer.json` and adds what the files beside it say; `what` names it in errors.
+/// Reads a `tokenizer.json` and adds the facts of the files beside it; `what` names it in errors.
 pub(crate) fn load(what: &str, json: &[u8], files: &mut SideFiles) -> Result<Parts> {
     let mut tokenizer = read(what, json, files)?;
     let style = decoder_style(what, &tokenizer)?;
@@ -57,8 +57,8 @@ struct Listed {
     token: AddedToken,
 }
 
-/// The pipeline of the file. It does not read the ids of added tokens but counts on from the vocabulary; where that gives
-/// others than the file's, these tokens are taken out of it and put into `files`, to be added with their ids.
+/// The pipeline of the file. The crate ignores the ids of added tokens and counts on from the vocabulary; tokens whose
+/// ids would change are taken out of the pipeline and put into `files`, to be added with their own ids.
 fn read(what: &str, json: &[u8], files: &mut SideFiles) -> Result<tokenizers::Tokenizer> {
     let broken = |e: String| TextError::broken(what, format!("not a tokenizer.json: {e}"));
     let tokenizer = tokenizers::Tokenizer::from_bytes(json).map_err(|e| broken(e.to_string()))?;
@@ -80,13 +80,13 @@ fn read(what: &str, json: &[u8], files: &mut SideFiles) -> Result<tokenizers::To
     serde_json::from_value(file).map_err(|e| broken(e.to_string()))
 }
 
-/// Unicode keeps this character free for ever, so no text has it.
+/// Unicode reserves this character as a noncharacter, so no text has it.
 const FILLER: char = '\u{10FFFF}';
-/// Most ids without a token between those of a `tokenizer.json` and one that a file beside it names.
+/// Most free ids between those of a `tokenizer.json` and an id that a file beside it names.
 const MAX_GAP: usize = 1 << 16;
 
-/// Adds the tokens of the files beside a `tokenizer.json`. The pipeline counts on from its last id, so ids that no file
-/// names are filled up; returns those.
+/// Adds the tokens of the files beside a `tokenizer.json`. The pipeline counts on from its last id, so ids without a
+/// name are filled up; returns those.
 fn add_tokens(what: &str, tokenizer: &mut tokenizers::Tokenizer, files: &mut SideFiles) -> std::ops::Range<u32> {
     let end = |tokenizer: &tokenizers::Tokenizer| {
         let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder().keys().max().map_or(0, |id| id + 1);
@@ -126,7 +126,7 @@ fn flags(token: AddedToken, said: &Added) -> AddedToken {
     token.normalized(false).lstrip(place.lstrip).rstrip(place.rstrip).single_word(place.single_word)
 }
 
-/// The token of that id as the files beside its `tokenizer.json` see it, if they see it otherwise.
+/// The token of that id with the facts of the files beside its `tokenizer.json`, where they differ.
 fn promoted(tokenizer: &tokenizers::Tokenizer, id: u32, said: &Added) -> Option<AddedToken> {
     match tokenizer.get_added_vocabulary().get_added_tokens_decoder().get(&id) {
         Some(token) if token.special || said.special != Some(true) => None,
@@ -135,7 +135,7 @@ fn promoted(tokenizer: &tokenizers::Tokenizer, id: u32, said: &Added) -> Option<
     }
 }
 
-/// What the decoder of the file does, as far as we need to know.
+/// The facts of the file's decoder that our decoder needs.
 #[derive(Clone, Copy, Default)]
 struct Style {
     byte_level: bool,
@@ -184,7 +184,7 @@ fn token_table(
     let mut texts: Vec<Option<String>> = Vec::new();
     for (text, id) in tokenizer.get_vocab(true) {
         let at = id as usize;
-        // Ids may have gaps, but a table must not grow to gigabytes for one wild id.
+        // Ids may have gaps, but a table must not grow to gigabytes for one wrong id.
         if at >= MAX_IDS {
             return Err(TextError::broken(what, format!("token id {id} of `{text}` is out of any sensible range")));
         }
@@ -220,7 +220,7 @@ fn token_table(
     Ok(vocab)
 }
 
-/// What the post-processor puts around a text, found by giving it a text of one token that cannot exist.
+/// The tokens that the post-processor puts around a text, found with a text of one token that cannot exist.
 fn around(what: &str, tokenizer: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>)> {
     let Some(post) = tokenizer.get_post_processor() else { return Ok(Default::default()) };
     let text = Encoding::from_tokens(vec![Token::new(u32::MAX, "x".to_owned(), (0, 1))], 0);

@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 
 use super::vocab::{NONE, TextIndex, Vocab, mix};
 
-/// Says which pairs may be joined and which goes first.
+/// Decides which pairs may be joined, and in which order.
 pub(crate) trait Merges {
     /// The rank (lower goes first; on a tie the pair further left does) and the id of the joined token.
     fn rank(&self, text: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)>;
@@ -29,8 +29,8 @@ struct MergeSlot {
 }
 
 impl MergeTable {
-    /// `merges` are pairs in order of rank, written `left right`; `push` appends the bytes that one side stands for. A
-    /// pair whose sides or whose result are not text tokens can never be joined and is left out.
+    /// `merges` are pairs in order of rank, written `left right`; `push` appends the bytes of one side. A pair can
+    /// never be joined where a side or the result is not a text token; such pairs are left out.
     pub(crate) fn new<S: AsRef<str>>(
         vocab: &Vocab,
         index: &TextIndex,
@@ -38,13 +38,13 @@ impl MergeTable {
         push: impl Fn(&str, &mut Vec<u8>),
     ) -> Self {
         let free = MergeSlot { left: NONE, right: NONE, rank: 0, id: NONE };
-        // A third more slots than merges: the table never fills.
+        // At least a third more slots than merges, so the table never fills.
         let slots = vec![free; (merges.len() + merges.len() / 2).max(2).next_power_of_two()];
         let mut table = Self { slots };
         let mut joined = Vec::new();
         for (rank, merge) in merges.enumerate() {
             let merge = merge.as_ref();
-            // A side may itself start with a space in vocabularies that are not byte-level through and through.
+            // In vocabularies that are not entirely byte-level a side may itself start with a space.
             let Some(space) = merge.as_bytes().iter().skip(1).position(|&b| b == b' ') else { continue };
             joined.clear();
             push(&merge[..space + 1], &mut joined);
@@ -108,8 +108,8 @@ impl Symbol {
     }
 }
 
-/// Ordered by rank, then position. `len` tells whether the pair is still the one that was ranked: either side of it
-/// can only have grown.
+/// Ordered by rank, then position. `len` shows whether the pair is unchanged since it was ranked: its sides can only
+/// have grown.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     rank: u32,

@@ -1,4 +1,4 @@
-//! What every loader makes out of its file: an encoder, a vocabulary and the special ids.
+//! The result of every loader: an encoder, a vocabulary and the special ids.
 
 use super::bpe::BytePairs;
 use super::decode::Decoding;
@@ -17,7 +17,7 @@ pub(crate) enum Encoder {
     Pieces(PieceTable, SpecialSplit),
 }
 
-/// What a loader finds in a file.
+/// The contents of a tokenizer's file.
 pub(crate) struct Parts {
     pub(crate) encoder: Encoder,
     pub(crate) vocab: Vocab,
@@ -27,9 +27,9 @@ pub(crate) struct Parts {
     pub(crate) suffix: Vec<u32>,
     pub(crate) bos: Option<u32>,
     pub(crate) eos: Option<u32>,
-    /// The ids that end an answer by the file's own words.
+    /// The ids that end an answer according to the file.
     pub(crate) ends: Vec<u32>,
-    /// What the file says that cannot be, and what is made of it.
+    /// Impossible values in the file, and what replaced them.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ impl Encoder {
                     Fragment::Token(id) => {
                         let in_text = pieces.is_part_of_text(vocab, id);
                         if space_next && in_text && pieces.prefix == SpacePrefix::AfterControl {
-                            // The prefix goes in front of the whole text, even where that starts with a token.
+                            // The prefix goes in front of the whole text, even where the text starts with a token.
                             pieces.encode(vocab, "", true, &mut merger, out);
                         }
                         space_next = match pieces.prefix {
@@ -69,7 +69,7 @@ impl Encoder {
     }
 }
 
-/// The id, unless it lies beyond the vocabulary: then `warnings` says so. `what` names who says the id.
+/// The id, if it is in the vocabulary; else a warning goes to `warnings`. `what` names the source of the id.
 pub(crate) fn in_range(id: i128, vocab: &Vocab, what: &str, warnings: &mut Vec<String>) -> Option<u32> {
     let fits = u32::try_from(id).ok().filter(|&id| (id as usize) < vocab.len());
     if fits.is_none() {

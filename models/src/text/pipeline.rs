@@ -8,7 +8,7 @@ use super::error::{Result, TextError};
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     tokenizer: tokenizers::Tokenizer,
-    /// The added tokens once more, set so that control tokens in a text stay text.
+    /// The added tokens again, with control tokens left as text.
     literal: AddedVocabulary,
 }
 

@@ -32,7 +32,7 @@ const UFAKZEKA: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]
 const BAILING: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+";
 const EXAONE_MOE: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+";
 const BLOOM: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
-/// As GPT-4o's, but runs of Chinese stand alone.
+/// As GPT-4o's, except that runs of Chinese stand alone.
 const KIMI_K2: &str = r"\p{Han}+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
 const YOUTU: &[&str] = &[
     r"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥\u{3040}-ゟ゠-ヿ]+",
@@ -49,7 +49,7 @@ const DEEPSEEK3: &[&str] = &[
     r"[一-龥\u{3040}-ゟ゠-ヿ]+",
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+"##,
 ];
-/// The letters DeepSeek LLM lists: those with case in Unicode 14, less a few blocks.
+/// The letters that DeepSeek LLM lists: those with case in Unicode 14, without a few blocks.
 const DEEPSEEK_LLM: &[&str] = &[
     r"[\r\n]",
     concat!(
@@ -78,11 +78,11 @@ const DEEPSEEK_LLM: &[&str] = &[
 const DEEPSEEK_CODER: &[&str] = &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-\u{D7FF}]+", r"\p{N}"];
 const PUNCTUATION: &str = r"[\p{P}\$\+<=>\^~\|]+";
 
-/// Digits in groups of three from the right, as in large numbers. The `regex` crate cannot look ahead, so that
+/// Digits in groups of three from the right, as in large numbers. The `regex` crate cannot look ahead, so
 /// [`Stage::split`] counts them.
 const THOUSANDS: &str = r"(?=(\d{3})+(?!\d))";
 
-/// How one name of `tokenizer.ggml.pre` behaves.
+/// The behaviour of one name of `tokenizer.ggml.pre`.
 #[derive(Debug)]
 pub(crate) struct PreKind {
     names: &'static [&'static str],
@@ -91,7 +91,7 @@ pub(crate) struct PreKind {
     pub(crate) nfc: bool,
     /// Whether a word that is a token is taken whole, without looking at merges.
     pub(crate) ignore_merges: bool,
-    /// Whether the file means BOS to be added where it does not say.
+    /// Whether BOS is added where the file has no key for it.
     pub(crate) add_bos: bool,
     /// Whether tokens join in the order of their ids where the file has no merges.
     pub(crate) by_ids: bool,
@@ -148,7 +148,7 @@ struct Stage {
     regex: Regex,
     /// Whether the expression ends in the `\s+` whose last space goes to the next word.
     gives_back: bool,
-    /// Whether a run of white space that ends in a line end was matched by another alternative.
+    /// Whether another alternative matches a run of white space that ends in a line end.
     keeps_line_ends: bool,
     /// Whether matches are cut into groups of three characters, the first of which may be shorter.
     by_threes: bool,
@@ -187,7 +187,7 @@ impl Stage {
         }
     }
 
-    /// The bytes at the end of `run` that go to the next word: its last space if it is not its only one.
+    /// The bytes at the end of `run` that go to the next word: its last space, unless that is all of it.
     fn last_space(&self, run: &str) -> usize {
         match run.chars().next_back() {
             Some('\r' | '\n') if self.keeps_line_ends => 0,
@@ -218,7 +218,7 @@ impl PreSplit {
     /// The pre-tokenizer of this GGUF name.
     ///
     /// # Errors
-    /// [`TextError::Unsupported`] names a kind that is not known: with wrong words every answer is a little wrong.
+    /// [`TextError::Unsupported`] for an unknown kind: with wrong words every answer would be slightly wrong.
     pub(crate) fn named(name: &str) -> Result<(Self, &'static PreKind)> {
         let Some(kind) = KINDS.iter().find(|k| k.names.contains(&name)) else {
             return Err(TextError::Unsupported {
@@ -253,7 +253,7 @@ impl PreSplit {
             None => word(text),
             Some(s) if stage + 1 == self.stages.len() => s.split(text, word),
             Some(s) => {
-                // Recursion with a generic closure would not end at compile time, so each stage keeps its pieces.
+                // Recursion with a generic closure would not end at compile time, so each stage collects its pieces.
                 let mut pieces = Vec::new();
                 s.split(text, |p| pieces.push(p));
                 for piece in pieces {

@@ -1,4 +1,4 @@
-//! Reads sentencepiece's `tokenizer.model`: a protobuf message `ModelProto`, of which a handful of fields matter.
+//! Reads sentencepiece's `tokenizer.model`: a protobuf message `ModelProto`, of which a few fields are needed.
 //!
 //! Source: sentencepiece_model.proto. Field 1 is a piece (1 text, 2 score, 3 kind), field 2 the trainer's settings,
 //! field 3 the normalizer's.
@@ -11,8 +11,8 @@ use super::special::SpecialSplit;
 use super::spm::{PieceTable, SpacePrefix, byte_token, push_piece};
 use super::vocab::{NONE, TokenKind, Vocab};
 
-/// Reads a `tokenizer.model` of type BPE and adds what the files beside it say. BOS goes in front of a text and no EOS
-/// behind it, as Llama and Mistral do.
+/// Reads a `tokenizer.model` of type BPE and adds the facts of the files beside it. BOS goes in front of a text and no
+/// EOS behind it, as in Llama and Mistral.
 pub(crate) fn load(model: &[u8], files: &mut SideFiles) -> Result<Parts> {
     let model = Model::parse(model)?;
     let mut tokens: Tokens<'_> = Vec::with_capacity(model.pieces.len());
@@ -35,7 +35,7 @@ pub(crate) fn load(model: &[u8], files: &mut SideFiles) -> Result<Parts> {
         (_, _, Some(false)) => SpacePrefix::AtStart,
         _ => SpacePrefix::AfterControl,
     };
-    // A token of the files beside the model may take the place of its own BOS.
+    // A token of the files beside the model may replace its own BOS.
     let named = files.bos.as_ref().and_then(|name| special.iter().find(|token| token.text == *name));
     let bos = named.map(|token| token.id).or(model.bos);
     let scores = model.pieces.iter().map(|p| p.score);
@@ -61,7 +61,7 @@ struct Piece<'a> {
     kind: i64,
 }
 
-/// What matters of a `tokenizer.model`.
+/// The parts of a `tokenizer.model` that we need.
 struct Model<'a> {
     pieces: Vec<Piece<'a>>,
     bos: Option<u32>,
@@ -76,7 +76,7 @@ enum Field<'a> {
     Int(u64),
     Float(f32),
     Bytes(&'a [u8]),
-    /// 64 bits of something we do not need.
+    /// 64 bits of a field that we do not need.
     Wide,
 }
 
@@ -135,7 +135,7 @@ fn broken(reason: &str) -> TextError {
     TextError::broken("sentencepiece model", format!("not a valid tokenizer.model: {reason}"))
 }
 
-/// Whether the bytes are lines of base64 and a number, as tiktoken has them under the same name.
+/// Whether the bytes are lines of base64 and a number: tiktoken's files have the same name.
 fn is_tiktoken(bytes: &[u8]) -> bool {
     let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();
     let Some((token, rank)) = std::str::from_utf8(line).ok().and_then(|line| line.trim_end().split_once(' ')) else {
@@ -150,7 +150,7 @@ impl<'a> Model<'a> {
     /// Reads the message.
     ///
     /// # Errors
-    /// Bytes that are no such message; models other than BPE (unigram, word, char) and normalizers other than
+    /// Bytes that are not such a message; models other than BPE (unigram, word, char) and normalizers other than
     /// identity, by name.
     fn parse(bytes: &'a [u8]) -> Result<Self> {
         let mut model = Model {
@@ -199,7 +199,7 @@ impl<'a> Model<'a> {
         let mut ids = [None; 3];
         for ((id, said), name) in ids.iter_mut().zip(special).zip(["unk_id", "bos_id", "eos_id"]) {
             *id = u32::try_from(said).ok().filter(|&id| (id as usize) < count);
-            // -1 says that there is none.
+            // -1 means none.
             if id.is_none() && said != -1 {
                 let what = format!("{name} of the sentencepiece model is {said}, but it has {count} pieces");
                 model.warnings.push(format!("{what}: it is left out"));

@@ -1,11 +1,11 @@
-//! Tokens that stand in the text as themselves: cutting them out before the rest is encoded.
+//! Tokens that appear in the text as themselves: they are cut out before the rest is encoded.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::error::{Result, TextError};
 use super::vocab::TokenKind;
 
-/// A token that is matched as text.
+/// A token that is matched in the text.
 #[derive(Clone, Debug)]
 pub(crate) struct Special {
     pub(crate) id: u32,
@@ -14,14 +14,14 @@ pub(crate) struct Special {
     pub(crate) place: Place,
 }
 
-/// What a special token takes of the text around it. The names are those of `added_tokens_decoder`.
+/// The surroundings that a special token absorbs or requires. The names are those of `added_tokens_decoder`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// It swallows the white space before it.
+    /// Whether it absorbs the white space before it.
     pub(crate) lstrip: bool,
-    /// It swallows the white space behind it.
+    /// Whether it absorbs the white space after it.
     pub(crate) rstrip: bool,
-    /// It is matched only where no letter or digit touches it.
+    /// Whether it is matched only where no letter or digit touches it.
     pub(crate) single_word: bool,
 }
 
@@ -31,7 +31,7 @@ pub(crate) enum Fragment<'t> {
     Token(u32),
 }
 
-/// Finds tokens in text: at each place the longest that starts there.
+/// Finds tokens in text: at each place the longest token that starts there.
 #[derive(Debug, Default)]
 struct Finder {
     automaton: Option<AhoCorasick>,
@@ -63,7 +63,7 @@ pub(crate) struct SpecialSplit {
 }
 
 impl SpecialSplit {
-    /// `tokens` are those that are not plain text.
+    /// `tokens` are all tokens that are not plain text.
     pub(crate) fn new(tokens: &[Special]) -> Result<Self> {
         let user_defined = tokens.iter().filter(|t| t.kind == TokenKind::UserDefined);
         Ok(Self { all: Finder::new(tokens.iter())?, user_defined: Finder::new(user_defined)? })
@@ -76,7 +76,7 @@ impl SpecialSplit {
         if let Some(automaton) = &finder.automaton {
             for found in automaton.find_iter(text) {
                 let (id, place) = finder.tokens[found.pattern().as_usize()];
-                // The token before may have swallowed the white space that this one starts with.
+                // The token before may have absorbed the white space that this one starts with.
                 let before = &text[at.min(found.start())..found.start()];
                 let behind = &text[found.end()..];
                 if place.single_word && (before.ends_with(is_word) || behind.starts_with(is_word)) {

@@ -1,7 +1,7 @@
-//! Sentencepiece's BPE: the pair whose joined piece has the best score is joined first, or the one that a list of
-//! merges has first, and what has no piece is spelled in bytes. GGUF calls it `llama`, with merges `gemma4`.
+//! Sentencepiece's BPE: the pair whose joined piece has the best score is joined first, or the first one of a list of
+//! merges. Text without a piece is spelled in bytes. GGUF calls the model `llama`, with merges `gemma4`.
 //!
-//! Pieces are kept with plain spaces where the file writes `▁`, and so is the text while it is encoded.
+//! Pieces have plain spaces where the file writes `▁`, and so has the text while it is encoded.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::vocab::{NONE, TextIndex, TokenKind, Vocab};
 /// The visible space of sentencepiece, U+2581.
 pub(crate) const SPACE: &str = "\u{2581}";
 
-/// Where a space is put in front, so that a word at the start is the same piece as inside of a sentence.
+/// Places where a space is put in front, so that a word at the start is the same piece as inside of a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SpacePrefix {
     Never,
@@ -30,7 +30,7 @@ pub(crate) struct Pieces<'v> {
     table: &'v PieceTable,
 }
 
-/// Which pair is joined first.
+/// The order in which pairs are joined.
 #[derive(Debug)]
 enum Order {
     /// Per id: 0 for the best score.
@@ -38,7 +38,7 @@ enum Order {
     Merges(MergeTable),
 }
 
-/// What the encoder needs beside the vocabulary.
+/// The encoder's data beside the vocabulary.
 #[derive(Debug)]
 pub(crate) struct PieceTable {
     index: TextIndex,
@@ -168,12 +168,12 @@ fn plain_spaces(text: &str, space_first: bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Maps scores to ranks so that a higher score is a lower rank; what is no number goes last.
+/// Maps scores to ranks so that a higher score is a lower rank; NaN goes last.
 fn rank_of(score: f32) -> u32 {
     if score.is_nan() {
         return u32::MAX;
     }
-    // Flipped like this the bits of floats are ordered like the floats. Adding zero makes -0 and 0 equal.
+    // After this flip the bits are ordered like the floats. Adding zero makes -0 and 0 equal.
     let bits = (score + 0.0).to_bits();
     let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
     !ascending

@@ -2,12 +2,12 @@
 
 /// Holds back text that may turn out to be the start of a stop string.
 ///
-/// Feed it the text of a [`StreamDecoder`](super::StreamDecoder). How the text is cut into calls does not matter: the
-/// stop string that is complete first counts, and of those that end at the same place the longest.
+/// Feed it the text of a [`StreamDecoder`](super::StreamDecoder), cut into calls in any way. The stop string that is
+/// complete first counts; of those that end at the same place, the longest.
 #[derive(Clone, Debug, Default)]
 pub struct StopStrings {
     stops: Vec<String>,
-    /// Text not given out yet: between calls the start of some stop string.
+    /// Text not yet given out: between calls, the start of some stop string.
     held: String,
     found: Option<usize>,
 }
@@ -19,8 +19,8 @@ impl StopStrings {
         Self { stops, held: String::new(), found: None }
     }
 
-    /// Takes the next text, appends what is safe to show to `out`, and says whether a stop string is complete. The
-    /// stop string itself and what follows it are never given out; after a stop nothing is.
+    /// Takes the next text, appends the text that is safe to show to `out`, and returns whether a stop string is
+    /// complete. The stop string itself and the text after it are never given out, and nothing is after a stop.
     pub fn push(&mut self, text: &str, out: &mut String) -> bool {
         if self.found.is_some() {
             return true;

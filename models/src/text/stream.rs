@@ -1,4 +1,4 @@
-//! From token ids back to text, one token at a time, never half a character.
+//! From token ids back to text, one token at a time, in whole characters.
 
 use std::borrow::Borrow;
 
@@ -7,8 +7,8 @@ use super::tokenizer::Tokenizer;
 
 /// Turns a stream of ids into text that grows by whole characters.
 ///
-/// What all calls of [`push`](Self::push) and the last [`finish`](Self::finish) give, one after the other, is what
-/// [`Tokenizer::decode`] gives for all ids at once. The tokenizer may be borrowed or shared (`Arc<Tokenizer>`).
+/// The results of all calls of [`push`](Self::push) and the last [`finish`](Self::finish), joined, equal
+/// [`Tokenizer::decode`] of all ids at once. The tokenizer may be borrowed or shared (`Arc<Tokenizer>`).
 #[derive(Clone, Debug)]
 pub struct StreamDecoder<T: Borrow<Tokenizer>> {
     tokenizer: T,
@@ -32,15 +32,16 @@ impl<T: Borrow<Tokenizer>> StreamDecoder<T> {
         decoder
     }
 
-    /// Takes the next token; gives the text that is complete with it, `None` if there is none yet. Ids that the
-    /// vocabulary does not have give nothing.
+    /// Takes the next token; returns the text that it completes, `None` if there is none yet. Ids beyond the vocabulary
+    /// give no text.
     pub fn push(&mut self, id: u32) -> Option<&str> {
         self.text.clear();
         self.tokenizer.borrow().push_token(&mut self.state, id, self.skip_special, &mut self.text);
         (!self.text.is_empty()).then_some(self.text.as_str())
     }
 
-    /// Ends the text: bytes of an unfinished character come out as U+FFFD. The decoder starts anew afterwards.
+    /// Ends the text: bytes of an unfinished character come out as U+FFFD. The decoder is then at the start of a new
+    /// text.
     pub fn finish(&mut self) -> Option<&str> {
         self.text.clear();
         self.state.finish(&mut self.text);

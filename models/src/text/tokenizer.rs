@@ -1,4 +1,4 @@
-//! The tokenizer: one type whatever file it came from.
+//! The tokenizer: one type for all kinds of file.
 
 use std::{collections::HashSet, path::Path};
 
@@ -58,7 +58,7 @@ impl Tokenizer {
             }
             return match Checkpoint::open(path) {
                 Ok(checkpoint) => Self::from_checkpoint(&checkpoint),
-                // The files of a tokenizer alone, of a kind that is not read: the error names them.
+                // Only files of a tokenizer of an unknown kind: the error names them.
                 Err(_) if !folder::unread(path).is_empty() => Self::from_folder(path),
                 Err(error) => Err(error.into()),
             };
@@ -98,7 +98,7 @@ impl Tokenizer {
     /// The tokenizer of a `tokenizer.json`; `what` names it in errors.
     ///
     /// # Errors
-    /// Text that is no `tokenizer.json`, or one whose decoder is not supported.
+    /// Text that is not a `tokenizer.json`, or one whose decoder is not supported.
     pub fn from_tokenizer_json(what: &str, json: &[u8]) -> Result<Self> {
         Ok(hf::load(what, json, &mut SideFiles::default())?.into())
     }
@@ -106,7 +106,7 @@ impl Tokenizer {
     /// The tokenizer of a sentencepiece `tokenizer.model` of type BPE. Adds BOS and no EOS, as Llama and Mistral do.
     ///
     /// # Errors
-    /// Bytes that are no such model; other model types and normalizers, by name.
+    /// Bytes that are not such a model; other model types and normalizers, by name.
     pub fn from_sentencepiece(model: &[u8]) -> Result<Self> {
         Ok(sentencepiece::load(model, &mut SideFiles::default())?.into())
     }
@@ -114,7 +114,7 @@ impl Tokenizer {
     /// The tokenizer of Mistral's `tekken.json`; `what` names it in errors. Adds BOS and no EOS.
     ///
     /// # Errors
-    /// Text that is no `tekken.json`; an expression for words that the regex engine does not have.
+    /// Text that is not a `tekken.json`; an expression for words that the regex engine does not support.
     pub fn from_tekken(what: &str, json: &[u8]) -> Result<Self> {
         Ok(tekken::load(what, json)?.into())
     }
@@ -130,8 +130,8 @@ impl Tokenizer {
 
     /// The ids of `text`.
     ///
-    /// `add_special` puts around it what the file asks for (mostly BOS in front). With `parse_special` the names of
-    /// control tokens in the text (`<|im_end|>`) become those tokens; without they stay text, so that a user cannot
+    /// `add_special` adds the tokens that the file asks for (mostly BOS in front). With `parse_special` the names of
+    /// control tokens in the text (`<|im_end|>`) become those tokens; without it they stay text, so that a user cannot
     /// write them. User-defined tokens are text and always matched.
     ///
     /// # Errors
@@ -151,9 +151,9 @@ impl Tokenizer {
         Ok(out)
     }
 
-    /// The text of `ids`, as a text of its own: the space that sentencepiece puts in front is taken away. Bytes that
-    /// are no UTF-8 read as U+FFFD, ids the vocabulary does not have as nothing. With `skip_special` control tokens
-    /// give no text.
+    /// The text of `ids`, as a text of its own: the space that sentencepiece puts in front is removed. Bytes that are
+    /// not UTF-8 read as U+FFFD; ids beyond the vocabulary give no text. With `skip_special` control tokens give no
+    /// text.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         let mut out = String::new();
         let mut state = DecodeState::new(self.decoding);
@@ -164,7 +164,7 @@ impl Tokenizer {
         out
     }
 
-    /// One step of decoding: appends what is complete with token `id`.
+    /// One token of decoding: appends the text that token `id` completes.
     pub(crate) fn push_token(&self, state: &mut DecodeState, id: u32, skip_special: bool, out: &mut String) {
         let Some(kind) = self.vocab.kind(id) else { return };
         if !(skip_special && matches!(kind, TokenKind::Control | TokenKind::Unknown)) {
@@ -181,7 +181,7 @@ impl Tokenizer {
         self.vocab.kind(id).map(|_| self.vocab.bytes(id).to_vec())
     }
 
-    /// What token `id` is for. `None` if there is no such id.
+    /// The kind of token `id`. `None` if there is no such id.
     pub fn token_kind(&self, id: u32) -> Option<TokenKind> {
         self.vocab.kind(id)
     }
@@ -218,8 +218,8 @@ impl Tokenizer {
         matches!(self.vocab.kind(id), Some(TokenKind::Control | TokenKind::Unknown))
     }
 
-    /// What the files say that cannot be, such as a special id beyond the vocabulary, and what was made of it: sentences
-    /// for whoever loads the tokenizer.
+    /// Impossible values in the files, such as a special id beyond the vocabulary, and what replaced them: sentences
+    /// for people who load the tokenizer.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

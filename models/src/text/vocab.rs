@@ -5,19 +5,19 @@
 
 use std::hash::BuildHasher;
 
-/// What a token is for. The numbers are those of `tokenizer.ggml.token_type` and of sentencepiece.
+/// The role of a token. The numbers are those of `tokenizer.ggml.token_type` and of sentencepiece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum TokenKind {
     /// A piece of text.
     Normal = 1,
-    /// Stands for what the vocabulary cannot spell.
+    /// Replaces text that the vocabulary cannot spell.
     Unknown = 2,
     /// Steers the model (`<|im_end|>`); not part of the text.
     Control = 3,
     /// Added by the model's makers; always matched whole, and part of the text (`<tool_call>`).
     UserDefined = 4,
-    /// A place kept free.
+    /// A reserved place.
     Unused = 5,
     /// One raw byte, for text that has no pieces (`<0x0A>`).
     Byte = 6,
@@ -45,7 +45,7 @@ pub(crate) const NONE: u32 = u32::MAX;
 pub(crate) struct Vocab {
     /// The bytes of all tokens, one after the other.
     bytes: Vec<u8>,
-    /// Where each token ends in `bytes`.
+    /// End of each token in `bytes`.
     ends: Vec<u32>,
     kinds: Vec<TokenKind>,
 }
@@ -92,13 +92,13 @@ impl Vocab {
     }
 }
 
-/// Bytes → id for the tokens that plain text can turn into (so never `<|im_end|>`, never `<0x0A>`).
+/// Bytes → id for the tokens that plain text can become (never `<|im_end|>`, never `<0x0A>`).
 #[derive(Debug)]
 pub(crate) struct TextIndex {
     /// Open addressing, linear probing, at most half full: (upper half of the hash, id), id [`NONE`] where free.
     slots: Vec<(u32, u32)>,
     seed: u64,
-    /// The longest token in bytes: no longer slice needs a look.
+    /// Bytes of the longest token: longer slices are never looked up.
     max_len: usize,
 }
 
@@ -106,7 +106,7 @@ impl TextIndex {
     /// Of two tokens with the same bytes the lower id wins.
     pub(crate) fn new(vocab: &Vocab) -> Self {
         let slots = vec![(0, NONE); (vocab.len() * 2).max(2).next_power_of_two()];
-        // A seed per process: a file cannot be written so that all its tokens collide.
+        // A seed per process, so that no file can make all its tokens collide.
         let seed = std::hash::RandomState::new().hash_one(0u8) | 1;
         let mut index = Self { slots, seed, max_len: 0 };
         for (id, kind) in vocab.kinds() {

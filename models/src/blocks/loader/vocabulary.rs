@@ -13,7 +13,7 @@ use crate::{
     config::{Config, TIED},
 };
 
-/// What the head may be called beside the name that goes with the prefix: tools that take a wrapper apart leave either.
+/// Other names of the head: tools that unpack a wrapper leave it under either.
 const OTHER_HEADS: [&str; 4] =
     ["lm_head.weight", "language_model.lm_head.weight", "model.lm_head.weight", "model.language_model.lm_head.weight"];
 
@@ -21,7 +21,7 @@ impl Loader<'_> {
     /// The embedding table, `[vocab, width]`, with a row for each token that the configuration counts.
     ///
     /// # Errors
-    /// Where there is none, and a shape that contradicts the configuration.
+    /// No table, or a shape that contradicts the configuration.
     pub fn embedding(&self, b: &mut GraphBuilder, width: usize) -> Result<WeightId, Error> {
         let (name, tensor) = match self.find_embedding()? {
             Some(found) => found,
@@ -36,16 +36,16 @@ impl Loader<'_> {
         Ok(b.weight(&name, tensor))
     }
 
-    /// The format that the file has the embedding table in, if there is a file.
+    /// The embedding table's format in the file, if there is a file.
     pub fn embedding_dtype(&self) -> Result<Option<DType>, Error> {
         Ok(self.find_embedding()?.map(|(_, tensor)| tensor.dtype()))
     }
 
-    /// The output head and its bias, if any: its own weight, or the embedding table where they are `tied`. In GGUF they are
-    /// where the file has no head.
+    /// The output head and its bias, if any: its own weight, or the embedding table where they are `tied`. A GGUF file
+    /// without a head has them tied.
     ///
     /// # Errors
-    /// A head that is neither tied nor there, and shapes that do not fit.
+    /// A missing head that is not tied, and shapes that do not fit.
     pub fn head(
         &self,
         b: &mut GraphBuilder,
@@ -81,7 +81,7 @@ impl Loader<'_> {
         self.name("token_embd.weight", self.embedding)
     }
 
-    /// What the head may be called, most likely first.
+    /// The possible names of the head, most likely first.
     fn head_names(&self) -> Vec<&'static str> {
         if self.gguf { vec!["output.weight"] } else { [self.head].into_iter().chain(OTHER_HEADS).collect() }
     }
@@ -92,13 +92,13 @@ impl Loader<'_> {
         if let Some(tensor) = self.checkpoint.find(&name)? {
             return Ok(Some((name, tensor)));
         }
-        // An index may say that it is in a part that is not there.
+        // An index may place the table in a missing part.
         let promised = !matches!(self.checkpoint.missing(&name), FormatError::MissingTensor { .. });
         let may_be_head = !promised && (self.gguf || Config::new(self.checkpoint)?.tied(true)?);
         if may_be_head { self.find_file_head() } else { Ok(None) }
     }
 
-    /// The head, made up in `shape` where weights are.
+    /// The head; where weights are made up, one of `shape`.
     fn find_head(&self, shape: &[usize]) -> Result<Option<(String, Tensor)>, Error> {
         if self.checkpoint.is_synthetic() {
             let tensor = self.checkpoint.shaped(self.head, &[shape])?;
@@ -116,7 +116,8 @@ impl Loader<'_> {
         Ok(None)
     }
 
-    /// Refuses a table that has not as many rows as the file says there are tokens. A GGUF file says it twice.
+    /// Refuses a table whose number of rows differs from the file's number of tokens. A GGUF file has that number
+    /// twice.
     fn check_vocabulary(&self, name: &str, table: &Tensor) -> Result<(), Error> {
         let c = Config::new(self.checkpoint)?;
         let Some(said) = c.own_vocab_size()? else { return Ok(()) };

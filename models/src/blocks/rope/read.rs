@@ -1,4 +1,4 @@
-//! The parameters of a rotation out of GGUF metadata or `config.json`, in all published spellings.
+//! Reads the parameters of a rotation from GGUF metadata or `config.json`, in all published spellings.
 
 use serde_json::Value as Json;
 
@@ -9,29 +9,29 @@ use crate::{
 };
 
 impl Scaling {
-    /// What GGUF metadata says, as llama.cpp reads it.
+    /// Parameters from GGUF metadata, as llama.cpp reads it.
     pub(super) fn from_gguf(c: &Config<'_>, d: &RopeDefaults) -> Result<Self, Error> {
         let mut s = Self::new(d);
         let f = |k: &'static str| c.f32(key(k, "")).map(|v| v.map(f64::from));
         let sliding = d.layer_type == "sliding_attention";
-        // Where sliding layers have heads of their own, they have a key of their own.
+        // Sliding layers whose heads have their own size have their own key for it.
         let own = key("rope.dimension_count_swa", "");
         let dims = if sliding && c.has(own) { own } else { key("rope.dimension_count", "") };
         if let Some(dims) = c.usize(dims)? {
             s.rotary_dims = dims;
         }
         if sliding {
-            // No key but in the newest files; scaling is for full attention only.
+            // Only the newest files have this key. Scaling is for full attention only.
             s.theta = f("rope.freq_base_swa")?.unwrap_or(d.theta);
             return Ok(s);
         }
-        // A file without the base means this one, whatever the family.
+        // A file without the base has this one, in all families.
         let theta = if d.theta_key.gguf == THETA.gguf { 1e4 } else { d.theta };
         s.theta = c.f32(d.theta_key)?.map_or(theta, f64::from);
         if d.layer_type == UNSCALED {
             return Ok(s);
         }
-        // The first files have the factor under another name (llama.cpp#2772), and 0 asks for nothing.
+        // The first files name the factor otherwise (llama.cpp#2772), and a factor of 0 means no scaling.
         let factor = match f("rope.scaling.factor")? {
             None => f("rope.scale_linear")?,
             factor => factor,
@@ -44,12 +44,12 @@ impl Scaling {
         if s.kind == "yarn" {
             s.factor.get_or_insert(1.0);
         }
-        // The key for it has no place in GGUF: only gpt-oss has it, and as false.
+        // GGUF has no key for it: of all models only gpt-oss has it, and its value is false.
         s.truncate = c.architecture() != "gpt-oss";
         if let Some(v) = c.usize(key("rope.scaling.original_context_length", ""))?.filter(|v| *v > 0) {
             s.original = v as f64;
             if s.kind == "dynamic" {
-                // What the context has been stretched to since does not matter.
+                // The original context counts, not the length that it has been stretched to since.
                 s.context = v;
             }
         }
@@ -62,13 +62,13 @@ impl Scaling {
         s.attention_factor = f("rope.scaling.yarn_attn_factor")?;
         s.gain = f("rope.scaling.attn_factor")?;
         if let Some(v) = f("rope.scaling.yarn_log_multiplier")? {
-            // DeepSeek's files hold a tenth of `mscale_all_dim`, which `mscale` is taken to be as well.
+            // DeepSeek's files hold a tenth of `mscale_all_dim`; `mscale` has the same value.
             s.mscale = if c.architecture().starts_with("deepseek") { [v / 0.1; 2] } else { [1.0, v] };
         }
         Ok(s)
     }
 
-    /// What `config.json` says.
+    /// Parameters from `config.json`.
     pub(super) fn from_json(c: &Config<'_>, d: &RopeDefaults) -> Result<Self, Error> {
         let mut s = Self::new(d);
         let number = |hf| c.f32(key("", hf)).map(|v| v.map(f64::from));
@@ -83,13 +83,13 @@ impl Scaling {
         let scaled = d.layer_type != UNSCALED;
         let mut by_type = false;
         let dict = match c.object("rope_parameters")? {
-            // Per layer type, or one for all.
+            // Parameters per layer type, or one set for all.
             Some(all) => {
                 let own = all.get(d.layer_type).filter(|v| v.is_object());
                 by_type = own.is_some();
                 own.or(Some(all).filter(|_| scaled))
             }
-            // Legacy: scaling is for full attention only, and sliding layers have a base of their own.
+            // The older form: scaling is for full attention only, and sliding layers have a base of their own.
             None if sliding => {
                 s.theta = local.unwrap_or(d.theta);
                 None
@@ -108,7 +108,7 @@ impl Scaling {
         };
         if let Some(kind) = get("rope_type").or_else(|| get("type")) {
             s.kind = kind.as_str().unwrap_or_default().to_owned();
-            // Names of before there was one for it.
+            // Names from before the method had one.
             if s.kind == "su" || (phi3 && s.kind == "yarn") {
                 s.kind = "longrope".to_owned();
             }
@@ -116,7 +116,7 @@ impl Scaling {
         partial = num("partial_rotary_factor")?.or(partial);
         s.theta = num("rope_theta")?.unwrap_or(s.theta);
         s.factor = num("factor")?;
-        // What stands beside the one for all counts more than what it says itself.
+        // A key beside the one set for all takes precedence over the same key within it.
         if by_type || outer_original.is_none() {
             s.original = num("original_max_position_embeddings")?.unwrap_or(s.original);
         }
@@ -134,7 +134,7 @@ impl Scaling {
             },
         };
         (s.short, s.long) = (list("short_factor")?, list("long_factor")?);
-        // The reference looks for it beside the layer types, where it never is.
+        // The reference looks for this key beside the layer types, where no file has it.
         let truncate = match get("truncate") {
             None => true,
             Some(v) => {
