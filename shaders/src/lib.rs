@@ -66,7 +66,7 @@ pub enum ComposeError {
         file: String,
         /// Line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The fault.
         what: String,
     },
 }

@@ -1,5 +1,5 @@
-// Attention of single query rows: a decode step, or any other where rows are few; any at all where rows have lists of
-// keys (lib/keys.wgsl).
+// Attention of single query rows: for decode steps, and for other steps with few rows. Rows with lists of keys
+// (lib/keys.wgsl) always come here.
 //
 // x counts rows, y tiles of HEADS query heads that share a key/value head, z the parts that a row's keys are divided
 // into where there is more than one (SPLIT; attention_merge joins them). A workgroup of WG invocations takes WG keys at

@@ -3,7 +3,7 @@
 //   out[d] = Σ_p 2^(top[p] - top) · value[p][d] / (Σ_p 2^(top[p] - top) · sum[p] + the sink's share)
 //   top = max_p top[p]
 //
-// A part without keys has the sum 0. One that is no number counts, so that the result is none, either.
+// A part without keys has the sum 0. A part whose sum is NaN counts, and makes the result NaN.
 //
 //   partials   the parts' maxima, sums and weighted values (lib/split.wgsl)     out   heads of v_dim f32 in the arena
 //

@@ -8,9 +8,9 @@
 // Bytes: keys and values once for each head and WG tokens; flops: 4 · head_dim a key, query row and head.
 // Scores of BLOCK keys are made before their values are added, so that sums are scaled once a block.
 //
-// D_BY_2, 4, 8 and V_BY_2, 4, 8 write loops over a key or value out, as far as it divides by that: llvmpipe ends every loop
-// of an invocation once its loops have made 65535 turns together, and says nothing. Rows of so many keys that this would
-// not do are divided into parts (see SOLO_TURNS in the lowering).
+// D_BY_2, 4, 8 and V_BY_2, 4, 8 unroll loops over a key or value, as far as its length divides by that: llvmpipe
+// silently ends every loop of an invocation once its loops have made 65535 turns together. Rows with too many keys even
+// then are divided into parts (see SOLO_TURNS in the lowering).
 
 #import keys
 

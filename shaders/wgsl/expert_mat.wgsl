@@ -4,7 +4,7 @@
 //   x, W, y   as in expert_vec.wgsl     other defines as in linear_mat.wgsl, with TOKENS 64
 //
 // Bytes: W of each expert chosen once for every 64 pairs, x once for every 64 rows of W. Flops: 2 a weight and pair.
-// x counts 64 rows of W, y 64 pairs of an expert, z experts: workgroups for pairs that there are not end at once.
+// x counts 64 rows of W, y 64 pairs of an expert, z experts: workgroups beyond an expert's pairs end at once.
 #import linear
 #import linear_mat_tiles
 #import linear_mat_part N=0 FORMAT=${FORMAT0} KIND=${KIND0}

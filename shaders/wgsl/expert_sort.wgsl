@@ -1,10 +1,10 @@
-// Pairs of row and slot, put together by the expert that they chose: a counting sort in one workgroup.
+// Pairs of row and slot, sorted by the expert that they chose: a counting sort in one workgroup.
 //
 //   route   rows of `slots` experts' numbers and as many weights, f32 in the arena
 //   pairs   u32: where each expert's pairs begin, EXPERTS + 1 of them; then the pairs, row * slots + slot
 //   OUTPUTS   rows are outputs (lib/batch.wgsl)
 //
-// Within an expert their order is left to chance: each is worked on by itself.
+// Within an expert their order is arbitrary: each pair is worked on by itself.
 //
 // One workgroup, whose memory has the count of every expert (4 bytes each): over several the sums would take a dispatch
 // of their own. WG is 256 where the adapter allows: 512 rows of 8 slots are 16 turns, and the one invocation that adds

@@ -2,11 +2,11 @@
 //   β = sigmoid(b);  keep = exp(decay · softplus(a + dt_bias))
 //   S ← keep · S;  S ← S + k ⊗ β (v − Sᵀk);  out = Sᵀq,  S is [K_DIM][v_dim]
 //
-// Columns of a state do not know of each other. A workgroup takes COLS of them through all tokens of the step; each
-// column is cut into PARTS invocations, which keep their rows of it in private memory. x counts blocks of columns, y value
-// heads, z sequences. Both products and the squares of q and k come out of one pass over a part, with the state as it was
-// (out = keep · Sᵀq + (k · q) δ), so that a token costs one exchange and, as two areas of workgroup memory take turns, one
-// barrier; with PARTS == 1 none. The norms of q and k are factors of the sums.
+// Columns of a state are independent. A workgroup takes COLS of them through all tokens of the step; each column is cut
+// into PARTS invocations, which keep their rows of it in private memory. x counts blocks of columns, y value heads, z
+// sequences. One pass over a part makes both products and the squares of q and k, with the state before the token (out
+// = keep · Sᵀq + (k · q) δ). So a token costs one exchange and, because two areas of workgroup memory take turns, one
+// barrier; with PARTS == 1 none. The sums are multiplied by the norms of q and k.
 //
 // Bytes: 8 an element of the state and step, 4 · (2 · K_DIM · blocks + 2 · v_dim) a head and token; flops: 7 · K_DIM · v_dim
 // a head and token.

@@ -1,12 +1,12 @@
-// What happens between the q/k/v linears and attention, head by head and for all rows in one dispatch: an RMS norm over
-// the head, the rotation by position, another norm (some models norm after rotating), a factor that depends on the
-// position; then q goes back to its place and k and v go to their pages.
+// The work between the q/k/v linears and attention, head by head and for all rows in one dispatch: an RMS norm over the
+// head, the rotation by position, another norm (some models norm after rotating), a factor that depends on the
+// position. Then q goes back to its place, and k and v go to their pages.
 //
 //   KV_F16: pages hold halves, else floats   INTERLEAVED: the rotation's pairs are neighbours
 //   SOLO: one invocation a head, in place and without barriers, for devices whose lanes are a CPU's; else one workgroup
 //   a head, which lies in workgroup memory (DIM floats) meanwhile
 //
-// x counts rows; y counts heads (WG of them a workgroup where SOLO): q's, unless nothing happens to them, k's, v's.
+// x counts rows; y counts heads (WG of them a workgroup where SOLO): q's, unless they stay unchanged, k's, v's.
 // Bytes: the heads read once and written once, 2 or 4 bytes an element into the pages; flops: about 8 an element.
 // All of it hides behind the linears around it: what counts is that it is one dispatch.
 

@@ -6,14 +6,14 @@
 //   mix [N][N]    softmax over each row of (s₂ x + b), + eps; columns divided by their sums + eps, then
 //                 (iterations - 1) times rows, then columns; stored turned
 //
-//   MIX: all three; else only what is read   OUTPUTS: rows are outputs (lib/batch.wgsl)
+// MIX: all three; else read alone   OUTPUTS: rows are outputs (lib/batch.wgsl)
 //
 // x and out are f32 in the arena, the parts of a row in that order.
 //
 // An invocation a row, whose matrix is in registers; x counts blocks of WG rows. WG is 32, the least that fills a
-// subgroup of most adapters: rows are few, and go to more cores that way. Bytes: 8 for each of the N² + 2 N numbers of
-// a row (N without MIX). Flops: some ten and an exponential for each of them, and 4 N² an iteration, half of them
-// divisions and one after the other: they are what it takes its time for.
+// subgroup of most adapters: rows are few, and spread over more cores that way. Bytes: 8 for each of the N² + 2 N
+// numbers of a row (N without MIX). Flops: some ten and an exponential for each of them, and 4 N² an iteration. Half of
+// the latter are divisions, one after the other: they take most of the time.
 
 #import arena
 

@@ -42,7 +42,7 @@ struct Norm {
     unused2: u32,
 }
 
-// What an element is moved and scaled by.
+// Mean and factor of an element.
 struct Statistics {
     mean: f32,
     factor: f32,
@@ -141,7 +141,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
 #endif
 }
 
-// What the second norm reads: this invocation wrote it, or computes it again.
+// The input of the second norm: this invocation wrote it, or computes it again.
 fn value(kept: u32, a: u32, b: u32, i: u32, pre: Statistics) -> E {
 #if STORE
     return arena[kept + i];

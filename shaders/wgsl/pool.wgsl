@@ -25,7 +25,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 
 const LOG2_E = 1.442695;
-// What a maximum starts from: below any gate, and finite, so that differences are no NaN.
+// Start of a maximum: below any gate, and finite, so that differences are no NaN.
 const LOWEST = -1e30;
 
 @compute @workgroup_size(${WG})

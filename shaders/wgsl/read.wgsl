@@ -1,4 +1,4 @@
-// Reads a buffer and keeps next to nothing: what the device's memory can deliver.
+// Reads a buffer and stores almost nothing: it shows what the device's memory can deliver.
 //
 // words: array<vec4<u32>>. Each invocation strides through the buffer by the whole grid, so that neighbours read
 // neighbouring 16 bytes. WORKGROUP is 256, the most that every adapter allows, and the host dispatches 4096 of them: a

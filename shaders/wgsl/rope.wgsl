@@ -1,4 +1,4 @@
-// Rotates the heads of a row by the token's position, where nothing else can do it on the way (attention's own
+// Rotates the heads of a row by the token's position, where no other kernel can do it on the way (attention's own
 // rotation is in heads.wgsl).
 //
 //   INTERLEAVED: pairs are neighbours; else half a rotation apart   OUTPUTS: rows are outputs (lib/batch.wgsl)

@@ -9,10 +9,10 @@
 //   the row of `tokens` that gets the token or NONE, unused.
 //   tokens, binding 6; chosen, binding 7: token of output row r at word 11 of the batch + r; NONE where there is none.
 //
-// What is kept is all logits above a bound and the first few of those equal to it: no list is ever sorted. Bounds are
-// found by bisection over the integers that order the logits. The chunks' largest logits spare most of the row: the k-th
-// largest of them is no larger than the k-th largest logit, and min-p has a bound from the start; what lies above is
-// gathered into workgroup memory, if LIST entries hold it, else every pass runs over the whole row.
+// The kept logits are all above a bound and the first few of those equal to it: no list is ever sorted. Bounds are
+// found by bisection over the integers that order the logits. The chunks' largest logits rule out most of the row: the
+// k-th largest of them is no larger than the k-th largest logit, and min-p has a bound from the start. Logits above the
+// bound are gathered into workgroup memory, if LIST entries hold them; else every pass runs over the whole row.
 // The draw is an exponential race: of random E(id) ~ Exp(1), the least E(id) / weight wins with the probability that its
 // weight has. E comes from a hash of seed, position and id: no state, the same on every device but for rounding.
 // Bytes: the row's chunks, and 4 KiB for each chunk with candidates (the row once for each pass where there are too many).

@@ -1,4 +1,4 @@
-// What the keys of a sequence are chosen by (DeepSeek V3.2's lightning indexer): Σ_h w_h · max(q_h · key, 0).
+// Scores by which the keys of a sequence are chosen (DeepSeek V3.2's lightning indexer): Σ_h w_h · max(q_h · key, 0).
 //
 // x counts blocks of WG keys, y rows; an invocation is a key. HEADS heads at a time: a key is read once for them, and
 // their queries lie in workgroup memory, where all invocations read the same address (SOLO: in the arena, without

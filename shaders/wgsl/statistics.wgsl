@@ -1,4 +1,4 @@
-// What needs the statistics of a row, or of a stream of it, before its elements:
+// Ops that need the statistics of a row, or of a stream of it, before its elements:
 //
 //   SPARSIFY: out = max(x - (mean(x) + factor · std(x)), 0)   else x scaled to the magnitude of another row:
 //   out = x · rms(b) / sqrt(max(mean(x²), factor))

@@ -1,4 +1,4 @@
-// Unpacks weights to f32: each element once by itself and once through its group of 32, which tests compare with the
+// Unpacks weights to f32: each element once by itself and once through its group of 32. Tests compare both with the
 // host's scalar decode. No step of a model runs this.
 //
 //   weights   a row of blocks as in the file (lib/<format>.wgsl)     out   f32: elements by FORMAT_at, then by groups

@@ -1,6 +1,6 @@
-// A gated activation, by the define ACT, for T (f32, or a vector of it):  gate(g, u) = act(g) · u, or what the two that
-// bound both of them make, with the defines ACT_ALPHA and ACT_LIMIT. Exponents are bounded: drivers differ in what they
-// make of infinities, and their own tanh overflows to NaN beyond about 44.
+// A gated activation, by the define ACT, for T (f32, or a vector of it):  gate(g, u) = act(g) · u, or the formula of
+// the two activations that bound both, with the defines ACT_ALPHA and ACT_LIMIT. Exponents are bounded: drivers differ
+// in their treatment of infinities, and their own tanh overflows to NaN beyond about 44.
 
 fn logistic(x: ${T}) -> ${T} {
     return 1.0 / (1.0 + exp(min(-x, ${T}(80.0))));

@@ -1,11 +1,12 @@
 // The values of the step, and the small vectors of the model, one element at a time or (VEC) four.
 //
-// VEC needs widths, places and vector offsets that four divides. It is worth having wherever it can be had: loads of 16
-// bytes reach the bandwidth that loads of 4 do not.
+// VEC needs widths, places and vector offsets that four divides. It pays wherever it is possible: loads of 16 bytes
+// reach a bandwidth that loads of 4 do not.
 //
 // Values are f32 on every device: sums of SmolLM2's residual stream reach 20 000, where halves are 16 apart, and such
-// values are a few thousandths of the bytes of the matrices around them. Halves were tried: benches/results, 2026-11-28,
-// gpu_lavapipe.md. What is read often is f16 where it may be: keys and values, and the factors of matrix products.
+// values are a few thousandths of the bytes of the matrices around them. Halves were tried: benches/results,
+// 2026-11-28, gpu_lavapipe.md. Data that is read often is f16 where allowed: keys and values, and the factors of matrix
+// products.
 
 #import batch
 

@@ -1,4 +1,4 @@
-// What the attention kernels share: parameters, masks, scores, keys and values.
+// Parameters, masks, scores, keys and values, for all attention kernels.
 //
 // Scores are kept in units of log2: `scale` has the factor log2(e), so that probabilities are exp2(score - maximum).
 // D4 and V4 are the sizes of a key and a value in fours.
@@ -42,7 +42,7 @@ struct Params {
 
 const NONE = 0xffffffffu;
 const LOG2_E = 1.442695;
-// What a maximum starts from: below any score, and finite, so that differences are no NaN.
+// Start of a maximum: below any score, and finite, so that differences are no NaN.
 const NO_SCORE = -1e30;
 
 fn q4(at: u32) -> vec4<f32> {

@@ -1,4 +1,4 @@
-// What IQ4_NL and IQ4_XS share: sixteen signed values by four-bit indices.
+// Decoding of IQ4_NL and IQ4_XS: sixteen signed values by four-bit indices.
 
 // The values, four bytes a word, the first one lowest.
 const IQ4 = array<u32, 4>(${IQ4_VALUES});

@@ -1,5 +1,5 @@
 #import words
-// What Q4_K and Q5_K share: eight 6-bit scales and eight 6-bit minima in 12 bytes.
+// The scales of Q4_K and Q5_K: eight 6-bit scales and eight 6-bit minima in 12 bytes.
 //
 //   byte 0..4    HHss ssss   s = scale of sub-block j,       H = upper two bits of scale of sub-block j + 4
 //   byte 4..8    GGmm mmmm   m = minimum of sub-block j,     G = upper two bits of minimum of sub-block j + 4

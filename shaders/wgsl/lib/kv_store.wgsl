@@ -1,7 +1,7 @@
 // Two elements into the pages that are bound as ${AT}; `at` is even.
 //
-// Halves end at 65504. What rounds to more becomes an infinity, and what is no number stays none, so that attention makes
-// no numbers of them: who asks why can be told that 32 bits would do. A driver's conversion may give anything instead.
+// Halves end at 65504. Larger values become infinite and NaN stays NaN, so that attention makes no finite results of
+// them: the error can then advise 32 bits. A driver's conversion may give anything instead.
 
 @group(0) @binding(${AT}) var<storage, read_write> kv: array<u32>;
 

@@ -1,4 +1,4 @@
-// What the kernels of the linear op share: parameters, values and the end of a row.
+// Parameters, values and the end of a row, for the kernels of the linear op.
 //
 //   PARTS   weights with an input in common: workgroups first_group .. of the x (and z) direction are a part's
 //   GATED   both parts are computed by the same workgroup, and act(part 0) * part 1 (the activation is ACT, see

@@ -1,4 +1,4 @@
-// What kernels share that multiply many rows of x: tiles of W and x in workgroup memory, and their products. See
+// Tiles of W and x in workgroup memory, and their products, for kernels that multiply many rows of x. See
 // linear_mat.wgsl.
 #import staged
 

@@ -1,4 +1,4 @@
-// What kernels share that multiply few rows of x: the teams of invocations that compute rows of W, and their sums. See
+// The teams of invocations that compute rows of W, and their sums, for kernels that multiply few rows of x. See
 // linear_vec.wgsl for the defines.
 
 const ROWS = ${ROWS}u;

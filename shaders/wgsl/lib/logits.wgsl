@@ -1,4 +1,4 @@
-// What the two kernels that choose tokens share.
+// The layout that the two kernels that choose tokens share.
 //
 // chunks, binding 4: [output row][chunk] of four words: the largest logit of CHUNK consecutive ones as `order` has it, its
 // index, the sum of exp(logit - largest) as a float's bits, unused. A logit that

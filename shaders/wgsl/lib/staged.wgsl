@@ -1,5 +1,5 @@
-// What lies in workgroup memory: four elements, as f16 with F16, else f32. Elements beyond the range of f16 become its ends.
-// Of inputs what is infinite or no number stays so, of which a bound could make a number.
+// Elements of workgroup memory by fours, as f16 with F16, else f32. Elements beyond the range of f16 become its ends.
+// Inputs that are infinite or NaN stay so, because a bound could make finite numbers of them.
 #if F16
 alias Staged = vec4<f16>;
 
