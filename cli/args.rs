@@ -87,8 +87,8 @@ impl Global {
     }
 }
 
-/// The most threads that are worth having where `logical` can run at once: with twice as many, those that wait for memory
-/// or for another process have all been made up for.
+/// The most threads that help where `logical` can run at once. Twice as many cover all threads that wait for memory or
+/// for another process.
 fn most_threads(logical: usize) -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(logical.saturating_mul(2).max(2) - 1)
 }

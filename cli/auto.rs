@@ -11,7 +11,7 @@ use handmill_runtime::{
     profile::ReadBandwidth,
 };
 
-/// What there is to choose by.
+/// The findings that decide the choice.
 #[derive(Debug)]
 enum Found {
     /// The options leave a GPU no layers.
@@ -22,19 +22,19 @@ enum Found {
     NoNode,
     /// No driver lists an adapter.
     NoAdapter,
-    /// The best adapter is a CPU in disguise; its name.
+    /// The best adapter is a software device; its name.
     Software(String),
-    /// The best adapter cannot be opened or measured; why.
+    /// The best adapter cannot be opened or measured; the reason.
     Unusable(String),
-    /// How fast memory is read, in bytes a second. The CPU's may be unknown.
+    /// Read bandwidths in bytes a second. The CPU's may be unknown.
     Measured { gpu: String, there: f64, here: Option<f64> },
 }
 
-/// The device whose memory is read faster, unless the options ask for a GPU or for none. A GPU that is a CPU in
-/// disguise is never taken unasked. Says what was chosen, and why.
+/// Chooses the device whose memory is read faster, unless the options ask for a GPU or for none. A software device is
+/// taken only on request. Prints the choice and its reason.
 ///
 /// # Errors
-/// Where the GPU that the options ask for cannot be opened.
+/// The GPU that the options ask for cannot be opened.
 pub fn choose(global: &Global, options: &GpuOptions) -> Result<DeviceChoice, GpuError> {
     let (found, gpu) = look(global, options)?;
     let (take, why) = decide(&found);
@@ -47,7 +47,7 @@ pub fn is_free(global: &Global) -> bool {
     global.backend == Backend::Auto && global.device.is_none() && global.gpu_layers.is_none()
 }
 
-/// Looks no further than it must: what costs time or memory to find out comes last.
+/// Looks no further than needed: findings that cost time or memory come last.
 fn look(global: &Global, options: &GpuOptions) -> Result<(Found, Option<Gpu>), GpuError> {
     if global.gpu_layers == Some(0) {
         return Ok((Found::NoLayers, None));
@@ -94,8 +94,8 @@ fn decide(found: &Found) -> (bool, String) {
     }
 }
 
-/// Whether the system shows a graphics device at all. Asking the drivers would load them, and a software one brings a
-/// compiler along: tens of milliseconds and of megabytes that an answer on the CPU need not pay.
+/// Whether the system shows a graphics device at all. Asking the drivers would load them, and a software driver brings
+/// a compiler: tens of milliseconds and of megabytes that an answer on the CPU need not pay.
 fn hardware_may_be_there() -> bool {
     const OTHERS: [&str; 4] = ["/dev/dri", "/dev/dxg", "/dev/kgsl-3d0", "/dev/mali0"];
     let nvidia = || {
@@ -105,7 +105,7 @@ fn hardware_may_be_there() -> bool {
     !cfg!(target_os = "linux") || OTHERS.iter().any(|path| std::path::Path::new(path).exists()) || nvidia()
 }
 
-/// Whether a node of that name is a GPU: a container may have any of the machine's, and `nvidiactl` is none.
+/// Whether a node of that name is a GPU: a container may have any of the machine's, and `nvidiactl` is not one.
 fn is_nvidia(node: &str) -> bool {
     node.strip_prefix("nvidia").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }

@@ -1,6 +1,6 @@
-//! `handmill bench`: how fast a model runs here, and how near that is to what the machine can do.
+//! `handmill bench`: the speed of a model here, and its distance from what the machine can do.
 //!
-//! With `--synthetic`, how fast the layers of a model are whose weights are not here: they are made up.
+//! With `--synthetic`, the speed of the layers of a model without its weights: they are made up.
 //!
 //! The walls are measured in the same run, one sample before the repetitions and one after each: machines drift.
 
@@ -101,7 +101,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         let generation_time = time_generation(&mut engine, &ids(args.generate)).map_err(failed)?;
         let gpu = before.zip(engine.backend().gpu_stats()).map(|(before, after)| after.since(before));
         if turn == 0 {
-            // Before the buffer that measures the bandwidth counts as well.
+            // Read before the buffer of the bandwidth measurement counts as well.
             peak = memory::peak();
             if !args.no_walls {
                 walls = Walls::new(&mut engine, threads, isa)?;
@@ -131,7 +131,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         isa,
         reps: args.reps,
         prompt: Rates::of(rates.0, args.prompt),
-        // What a token reads of keys and values is little beside the weights at these lengths and is left out.
+        // Reads of keys and values are small beside the weights at these lengths and are left out.
         read: generation.median * info.bytes_per_token as f64,
         flops_per_token: prompt_flops(&model),
         bytes_per_token: info.bytes_per_token,
@@ -180,8 +180,8 @@ fn time_prompt(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
     Ok(time)
 }
 
-/// Seconds of as many steps as there are `tokens`. The CPU is given them; where a GPU runs all of the model it chooses
-/// them itself behind the first, some steps ahead of the host, as it does for `handmill run`.
+/// Seconds of as many steps as there are `tokens`. The CPU runs these tokens. A GPU that runs the whole model chooses
+/// its own tokens after the first, some steps ahead of the host, as in `handmill run`.
 fn time_generation(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
     #[cfg(feature = "gpu")]
     if let Some(first) = tokens.first()
@@ -197,7 +197,8 @@ fn time_generation(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// One step for each token, the next begun when the results of the last are there; `each` hears of every one.
+/// One step for each token; each begins when the results of the previous one are there. `each` is called after every
+/// step.
 fn steps(engine: &mut Engine, tokens: &[u32], mut each: impl FnMut(&mut Engine)) -> Result<(), Error> {
     let mut sequence: Sequence = engine.sequence();
     for token in tokens {
@@ -208,8 +209,8 @@ fn steps(engine: &mut Engine, tokens: &[u32], mut each: impl FnMut(&mut Engine))
     Ok(())
 }
 
-/// Seconds that the host of a GPU spends on a token until it is submitted, in steps of their own: drivers may wait in a
-/// submit for what is still under way. The median, for a software device takes the host's core away now and then.
+/// Seconds that the host of a GPU spends on a token until it is submitted, in separate steps, because drivers may wait
+/// in a submit for earlier work. The median, because a software device sometimes takes the host's core.
 fn host_time(engine: &mut Engine, tokens: &[u32]) -> Result<Option<f64>, Error> {
     let Some(mut last) = engine.backend().gpu_stats() else { return Ok(None) };
     let mut times = Vec::new();
@@ -248,10 +249,10 @@ impl Rates {
     }
 }
 
-/// Everything that was measured.
+/// All results of the command.
 struct Report<'a> {
     model: &'a str,
-    /// What was made up, in which format where that was possible.
+    /// The made-up model, with the format of each weight.
     made_up: Option<Synthetic>,
     format: DType,
     architecture: &'a str,
@@ -267,7 +268,7 @@ struct Report<'a> {
     walls: Option<Medians>,
     peak: Option<u64>,
     device: String,
-    /// What the generated tokens cost on the host's side of a GPU.
+    /// Costs of the generated tokens on the host's side of a GPU.
     costs: Option<GpuStats>,
     /// Seconds of the host for a token.
     host: Option<f64>,

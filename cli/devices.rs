@@ -1,4 +1,4 @@
-//! `handmill devices`: what models can run on here.
+//! `handmill devices`: the devices that models can run on here.
 
 use crate::{args::Global, error::CliError, memory, out};
 use handmill_runtime::cpu::arch::Isa;
@@ -98,7 +98,7 @@ impl Gpu {
         names
     }
 
-    /// Everything that kernels are chosen by.
+    /// All capabilities that kernels are chosen by.
     pub fn json(&self) -> Value {
         let Self(gpu) = self;
         json!({
@@ -120,7 +120,7 @@ impl Gpu {
         })
     }
 
-    /// The same for people, in lines.
+    /// The same as lines for people.
     pub fn text(&self) -> String {
         let Self(gpu) = self;
         let mib = |bytes: u64| bytes >> 20;
@@ -142,7 +142,7 @@ impl Gpu {
     }
 }
 
-/// What the system calls the CPU, where it says.
+/// The system's name of the CPU, where it has one.
 fn cpu_name() -> Option<String> {
     let info = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name"))?;

@@ -1,8 +1,8 @@
-//! What can end a command early, and the exit code and line that each way out gives.
+//! Reasons that end a command early, each with its exit code and its line.
 
 use crate::{fetch::FetchError, terminal::harmless_line};
 
-/// Why a command ended before it was done.
+/// Reasons why a command ended before it was done.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The arguments do not fit together; exit code 2.
@@ -14,12 +14,12 @@ pub enum CliError {
     /// Something failed while the command worked; exit code 1.
     #[error("{what}")]
     Failed {
-        /// What was being done, in words that name the file or option.
+        /// The action, in words that name the file or option.
         what: String,
         /// The error underneath.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// The reader of standard output went away (`handmill … | head`): nothing is wrong, nothing is left to do.
+    /// The reader of standard output went away (`handmill … | head`): no error, and no more output.
     #[error("standard output was closed")]
     ClosedPipe,
     /// Ctrl-C; exit code 130 as shells expect.
@@ -67,7 +67,7 @@ impl CliError {
     }
 }
 
-/// The error and its causes in one line, each cause once, harmless for a terminal whatever of a file they quote.
+/// The error and its causes in one line, each cause once, with text from files made harmless for a terminal.
 pub fn one_line(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-/// Reads the name of a file from the command line. It may begin with a dash; one that begins with two is an option that
-/// came where the name was left out.
+/// Reads the name of a file from the command line. It may begin with one dash; a word with two is an option, and the
+/// name is missing.
 pub fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| {
         let option = path.as_os_str().as_encoded_bytes().starts_with(b"--");
@@ -37,11 +37,11 @@ pub fn text_file(path: &Path) -> Result<String, CliError> {
 /// All of standard input.
 pub fn stdin() -> Result<String, CliError> {
     let (send, received) = mpsc::sync_channel(1);
-    // In a thread of its own: nothing ends a read that waits for somebody to type, and Ctrl-C must be heard meanwhile.
+    // A thread of its own: a read that waits for typing cannot be ended, and Ctrl-C must work meanwhile.
     thread::spawn(move || {
         let mut bytes = Vec::new();
         let read = io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes);
-        // Nobody waits for it any more where that fails.
+        // It fails only where nobody waits for the text any more.
         let _ = send.send(read);
     });
     loop {
@@ -57,8 +57,8 @@ pub fn stdin() -> Result<String, CliError> {
     }
 }
 
-/// The text of an argument, a file, or else of standard input, unless that is a terminal: then `missing` says what
-/// should have been given.
+/// The text of an argument, a file, or else of standard input. Where that is a terminal, the error is `missing`, which
+/// names the arguments to give.
 pub fn text(argument: Option<&str>, file: Option<&Path>, missing: &str) -> Result<String, CliError> {
     match (argument, file) {
         (Some("@-"), None) => stdin(),

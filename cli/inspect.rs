@@ -1,4 +1,4 @@
-//! `handmill inspect`: what is in a model's files. Works for architectures that cannot be run, too.
+//! `handmill inspect`: the contents of a model's files, also of architectures that cannot be run.
 
 use crate::{
     args::Global,
@@ -45,7 +45,7 @@ enum GraphFormat {
     Json,
 }
 
-/// Tensors that are shown unasked.
+/// Tensors that are shown by default.
 const SHOWN: usize = 12;
 
 /// Runs the subcommand.
@@ -56,7 +56,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         return dequantize::run(global, &checkpoint, tensor, path);
     }
     let summary = Summary::of(&checkpoint);
-    // Opened once more, so that what is in the file can be told also where it is no model that can be run.
+    // Opened a second time as a model; where it is none that can be run, the file's contents are shown all the same.
     let model = Model::open(&path);
     if let Some(format) = args.graph {
         let model = model.map_err(|e| CliError::because("there is no graph to show", e))?;
@@ -72,7 +72,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     }
 }
 
-/// What the files say, of whatever architecture.
+/// Contents of the files, for any architecture.
 struct Summary {
     kind: &'static str,
     architecture: Option<String>,
@@ -199,7 +199,7 @@ impl Summary {
     fn text(&self, path: &Path, checkpoint: &Checkpoint, model: &Result<Model, Error>, args: &Args) -> String {
         let unknown = || "not stated".to_owned();
         let mut lines = Vec::new();
-        // Whatever stands in a file cannot begin a line of its own.
+        // Text of a file cannot begin a line of its own.
         let mut line = |name: &str, value: String| lines.push(format!("{name:<13} {}", harmless_line(&value)));
         line("file", format!("{} ({}, {})", path.display(), self.kind, human_bytes(checkpoint.file_size())));
         if let Some(name) = &self.name {
@@ -273,7 +273,7 @@ fn human_count(n: u64) -> String {
     }
 }
 
-/// Where licences that files call by their SPDX name can be read.
+/// Addresses of licences that files call by their SPDX name.
 fn known_link(name: &str) -> Option<String> {
     let spdx = match name.to_ascii_lowercase().as_str() {
         "apache-2.0" => "Apache-2.0",
@@ -289,7 +289,7 @@ fn known_link(name: &str) -> Option<String> {
     Some(format!("https://spdx.org/licenses/{spdx}.html"))
 }
 
-/// The licence text of a folder, by its first line that says something.
+/// The licence text of a folder, by its first line that is not empty.
 fn licence_file(dir: &Path) -> Option<Licence> {
     let path =
         ["LICENSE", "LICENSE.txt", "LICENSE.md"].iter().map(|name| dir.join(name)).find(|path| path.is_file())?;

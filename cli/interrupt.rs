@@ -1,4 +1,5 @@
-//! Ctrl-C: the command ends at its next good place, with what it has to say; where that does not come soon, at once.
+//! Ctrl-C: the command ends at its next good place, and prints its results so far; where no such place comes soon, it
+//! ends at once.
 
 use crate::{out_file, system, terminal};
 use std::{
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-/// What the command has to reach a good place. People wait about a second before they take a program for hung.
+/// Time that the command has to reach a good place. People wait about a second before they think that a program hangs.
 const GRACE: Duration = Duration::from_millis(700);
 
 static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
@@ -21,7 +22,7 @@ type Words = Box<dyn FnOnce() + Send>;
 
 /// Listens for Ctrl-C from now on. Where the system allows no handler, Ctrl-C keeps its default effect.
 pub fn listen() {
-    // In a thread of its own: whatever the command waits for, a silent server, a driver, a long step, this comes.
+    // A thread of its own, which runs during any wait: for a silent server, a driver, a long step.
     let handler = || {
         ASKED.store(true, Ordering::Relaxed);
         thread::sleep(GRACE);
@@ -29,12 +30,12 @@ pub fn listen() {
         if let Some(say) = last_words().take() {
             say();
         }
-        // What has been fetched stays a partial file that the next run goes on from.
+        // Fetched bytes stay in a partial file, and the next run continues it.
         let kept = if ON_NETWORK.load(Ordering::Relaxed) { "; what has arrived is kept" } else { "" };
         terminal::note(&format!("error: interrupted{kept}"));
         system::exit_now(130);
     };
-    // A failure here leaves the system's own behaviour in place, which is good enough to go on with.
+    // A failure leaves the system's own behaviour in place, which is good enough.
     let _ = ctrlc::set_handler(handler);
 }
 
@@ -52,12 +53,12 @@ fn last_words() -> MutexGuard<'static, Option<Words>> {
     LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the command would say at its end, for the case that Ctrl-C does not let it come there. It must not wait for
-/// anything that the command may hold meanwhile, standard output for one. Only one at a time.
+/// The command's last lines, for the case that Ctrl-C ends it before it can print them. Printing must not wait for
+/// anything that the command may hold meanwhile, such as standard output. Only one at a time.
 pub struct LastWords(());
 
 impl LastWords {
-    /// From now on `say` is called where Ctrl-C ends the process.
+    /// Sets `say` to be called where Ctrl-C ends the process.
     pub fn new(say: impl FnOnce() + Send + 'static) -> Self {
         *last_words() = Some(Box::new(say));
         Self(())
@@ -65,10 +66,10 @@ impl LastWords {
 }
 
 impl Drop for LastWords {
-    /// The command has come to its end, and says it itself.
+    /// The command has reached its end and prints the lines itself.
     fn drop(&mut self) {
         if last_words().take().is_none() {
-            // It is being said, and the process ends then.
+            // Another thread is printing them, and then ends the process.
             loop {
                 thread::park();
             }
@@ -76,11 +77,11 @@ impl Drop for LastWords {
     }
 }
 
-/// While it lives, something is being fetched.
+/// A fetch is under way while this lives.
 pub struct OnNetwork(());
 
 impl OnNetwork {
-    /// Begins such a stretch.
+    /// Begins a fetch.
     pub fn begin() -> Self {
         ON_NETWORK.store(true, Ordering::Relaxed);
         Self(())

@@ -1,4 +1,4 @@
-//! `handmill logits`: what the model says about every position, as a NumPy array.
+//! `handmill logits`: the model's logits at every position, as a NumPy array.
 
 use crate::{args::Global, error::CliError, fetch, input, npy, run::KvType, session};
 use serde_json::Value;

@@ -79,7 +79,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Before any thread is there.
+    // While there is no other thread.
     system::silence_drivers();
     let Cli { mut global, command } = Cli::parse();
     interrupt::listen();
@@ -97,7 +97,7 @@ fn main() -> ExitCode {
         Command::Devices => devices::run(&global),
     });
     let Err(error) = done else { return ExitCode::SUCCESS };
-    // Whatever was under way says in its own words that it was broken off.
+    // An interrupted action returns an error in its own words; the exit code is Ctrl-C's all the same.
     let error = if interrupt::asked() { error.or_interrupted() } else { error };
     if !matches!(error, CliError::ClosedPipe) {
         terminal::note(&format!("error: {}", error::one_line(&error)));

@@ -1,16 +1,16 @@
-//! How much memory this process has used at most, and how much there is.
+//! The peak memory of this process, and the machine's memory.
 
-/// Peak resident memory in bytes; `None` on systems that do not tell it in a file.
+/// Peak resident memory in bytes; `None` on systems without a file for it.
 pub fn peak() -> Option<u64> {
     field("/proc/self/status", "VmHWM:")
 }
 
-/// Memory of the machine in bytes; `None` on systems that do not tell it in a file.
+/// Memory of the machine in bytes; `None` on systems without a file for it.
 pub fn total() -> Option<u64> {
     field("/proc/meminfo", "MemTotal:")
 }
 
-/// Memory in bytes that could be used without pushing anything out; `None` on systems that do not tell it in a file.
+/// Memory in bytes that could be used without evicting anything; `None` on systems without a file for it.
 pub fn available() -> Option<u64> {
     field("/proc/meminfo", "MemAvailable:")
 }

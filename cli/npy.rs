@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-/// An array under way to the place that `--out` names.
+/// An array that is being written to the place that `--out` names.
 pub struct Array<'a> {
     path: &'a Path,
     shape: &'a [usize],
@@ -29,14 +29,14 @@ impl<'a> Array<'a> {
         self.file.write_all(&bytes).map_err(|e| self.write_error(e))
     }
 
-    /// Gives the file its name and says what is in it: `of` for people, `more` among the fields of JSON.
+    /// Gives the file its name and describes it: `of` for people, `more` among the fields of JSON.
     pub fn finish(self, json: bool, of: &str, more: Value) -> Result<(), CliError> {
         let Self { path, shape, file } = self;
         let to_stdout = file.is_stdout();
         file.finish().map_err(|e| if to_stdout { out::write_error(e) } else { could_not_write(path, e) })?;
         let about = format!("{}: {shape:?} float32{of}", path.display());
         if to_stdout {
-            // The array is there.
+            // The array is complete, so a failure of standard output is no error.
             terminal::note(&about);
             return Ok(());
         }

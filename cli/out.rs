@@ -11,16 +11,16 @@ pub fn write_error(error: io::Error) -> CliError {
     }
 }
 
-/// Writes lines of this program, harmless for a terminal whatever of a file stands in them, and flushes.
+/// Writes lines of this program, with text from files made harmless for a terminal, and flushes.
 pub fn text(text: &str) -> Result<(), CliError> {
     bytes(terminal::harmless(text).as_bytes())
 }
 
-/// Writes text that a model or its tokenizer made and flushes, so that a reader sees each piece at once. Files and pipes
-/// get it byte for byte; a terminal does not obey it.
+/// Writes text that a model or its tokenizer made and flushes, so that a reader sees each piece at once. Files and
+/// pipes get it byte for byte; on a terminal its control characters are escaped.
 pub fn answer(text: &str) -> Result<(), CliError> {
     if io::stdout().is_terminal() {
-        // An end of line in two characters is no trick.
+        // A line end of two characters is harmless.
         return bytes(terminal::harmless(&text.replace("\r\n", "\n")).as_bytes());
     }
     bytes(text.as_bytes())
@@ -36,11 +36,11 @@ fn bytes(bytes: &[u8]) -> Result<(), CliError> {
     out.write_all(bytes).and_then(|()| out.flush()).map_err(write_error)
 }
 
-/// JSON in which what a terminal obeys is escaped, too: the serialiser escapes the first 32 characters only.
+/// JSON in which control characters of terminals are escaped, too: the serialiser escapes only the first 32 characters.
 fn json_line(value: &serde_json::Value) -> String {
     let mut line = String::new();
     for c in value.to_string().chars() {
-        // Only in strings, and all of them have four digits.
+        // They occur only in strings, and all of them have four digits.
         if terminal::is_obeyed(c) { line += &format!("\\u{:04x}", u32::from(c)) } else { line.push(c) }
     }
     line.push('\n');

@@ -1,5 +1,5 @@
-//! What `--out` and the like name: a file appears whole or not at all; a pipe or a device is written straight through;
-//! a link stays, and what it points at is written.
+//! Files that `--out` and similar options name. A file appears whole or not at all; a pipe or a device is written
+//! directly; a link stays, and its target is written.
 
 use crate::system;
 use std::{
@@ -13,13 +13,13 @@ use std::{
 /// The file that stands for standard output.
 const STDOUT: &str = "-";
 
-/// Files that are not whole yet.
+/// Files that are not complete.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Something to write to; nothing is under its name before [`OutFile::finish`], if it is a file.
+/// An open output. A file gets its name only in [`OutFile::finish`].
 pub struct OutFile {
     out: Out,
-    /// Where the bytes of a file are until it is whole.
+    /// Place of a file's bytes until it is complete.
     scratch: Option<Scratch>,
 }
 
@@ -38,7 +38,7 @@ impl OutFile {
     /// Opens `path` for writing; `-` is standard output.
     ///
     /// # Errors
-    /// The system's, where it cannot be written.
+    /// The system's error where the path cannot be written.
     pub fn create(path: &Path) -> io::Result<Self> {
         if path == Path::new(STDOUT) || is_stdout(path) {
             return Ok(Self { out: Out::Stdout(io::stdout()), scratch: None });
@@ -53,15 +53,15 @@ impl OutFile {
         if meta.as_ref().is_some_and(|meta| !meta.is_file()) {
             return straight(File::options().write(true));
         }
-        // An open file of this process (/dev/stderr): behind what others have written to it.
+        // An open file of this process (/dev/stderr): appended to what others have written.
         let Some(target) = follow(path)? else { return straight(File::options().append(true)) };
         if meta.is_some() {
-            // A file that may not be written may not be replaced either.
+            // A file without write permission may not be replaced either.
             File::options().write(true).open(&target)?;
         }
         let (file, path) = create_beside(&target)?;
         if let Some(meta) = meta {
-            // Some file systems have none.
+            // Some file systems have no permissions.
             let _ = fs::set_permissions(&path, meta.permissions());
         }
         unfinished().push(path.clone());
@@ -69,19 +69,19 @@ impl OutFile {
         Ok(Self { out: Out::File(BufWriter::new(file)), scratch: Some(Scratch { path, target }) })
     }
 
-    /// Whether the bytes go to standard output, so that nothing else may.
+    /// Whether the bytes go to standard output, so that no other text may.
     pub fn is_stdout(&self) -> bool {
         matches!(self.out, Out::Stdout(_))
     }
 
-    /// Writes what is buffered, and gives a file its name.
+    /// Writes buffered bytes, and gives a file its name.
     ///
     /// # Errors
-    /// The system's; of a file nothing is left then.
+    /// The system's error; no part of a file is left then.
     pub fn finish(mut self) -> io::Result<()> {
         self.flush()?;
         let Some(Scratch { path, target }) = &self.scratch else { return Ok(()) };
-        // Other names of the same file are to show the new bytes, too, and a file that is a mount cannot be replaced.
+        // Other names of the same file must show the new bytes, too, and a file that is a mount cannot be replaced.
         if has_other_names(target) || fs::rename(path, target).is_err() {
             fs::copy(path, target)?;
         }
@@ -108,7 +108,7 @@ impl Write for OutFile {
 impl Drop for OutFile {
     fn drop(&mut self) {
         if let Some(Scratch { path, .. }) = &self.scratch {
-            // It has its name, or nobody wants it.
+            // The file has its name already, or was given up.
             let _ = fs::remove_file(path);
             unfinished().retain(|other| other != path);
             system::remove_if_cut(None);
@@ -116,7 +116,7 @@ impl Drop for OutFile {
     }
 }
 
-/// Removes what is not whole, for a process that ends without coming back here.
+/// Removes incomplete files, for a process that ends without dropping them.
 pub fn remove_unfinished() {
     for path in unfinished().drain(..) {
         let _ = fs::remove_file(path);
@@ -127,8 +127,7 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The path at the end of all links, whether or not something is there; none where one of them stands for an open file
-/// of a process.
+/// The path at the end of all links, whether or not it exists; none where a link stands for an open file of a process.
 fn follow(path: &Path) -> io::Result<Option<PathBuf>> {
     // As many as Linux follows.
     const MOST: usize = 40;
@@ -140,18 +139,18 @@ fn follow(path: &Path) -> io::Result<Option<PathBuf>> {
         }
         match fs::read_link(&path) {
             Ok(to) => path = folder.join(to),
-            // No link.
+            // Not a link.
             Err(_) => return Ok(Some(path)),
         }
     }
     Err(io::Error::other("too many links"))
 }
 
-/// A new file in the folder of `target`, with a name that nobody else uses.
+/// A new file in the folder of `target`, with an unused name.
 fn create_beside(target: &Path) -> io::Result<(File, PathBuf)> {
     let mut n = 0;
     loop {
-        // Processes of other machines, with the same number, may write to the same folder.
+        // A process of another machine may have the same number and write to the same folder.
         let path = target.with_file_name(format!(".handmill-{}-{n}.part", process::id()));
         match File::options().write(true).create_new(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => n += 1,
@@ -160,7 +159,7 @@ fn create_beside(target: &Path) -> io::Result<(File, PathBuf)> {
     }
 }
 
-/// Whether `path` is what standard output is.
+/// Whether `path` and standard output are the same file.
 #[cfg(unix)]
 fn is_stdout(path: &Path) -> bool {
     use std::os::{fd::AsFd, unix::fs::MetadataExt};

@@ -22,7 +22,7 @@ pub struct Args {
     kv_type: KvType,
 }
 
-/// Tokens of a window where `--ctx` does not say.
+/// Tokens of a window without `--ctx`.
 const WINDOW: usize = 512;
 
 /// Runs the subcommand.

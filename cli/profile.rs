@@ -1,4 +1,4 @@
-//! `--profile`: where the time of a run went, as a table, and as a trace that Perfetto and Chrome show.
+//! `--profile`: the time of a run by op, as a table, and as a trace that Perfetto and Chrome show.
 
 use crate::{error::CliError, out_file::OutFile, terminal::note, walls::Meter};
 use handmill_models::Engine;
@@ -23,7 +23,7 @@ pub struct Profile {
 #[derive(Clone, Debug)]
 struct File(Option<PathBuf>);
 
-/// A model behind `--profile` would be taken for the file, and overwritten.
+/// Refuses the name of a model behind `--profile`, which would be overwritten as the trace's file.
 fn file(text: &str) -> Result<File, String> {
     match text {
         "" => Ok(File(None)),
@@ -38,7 +38,7 @@ impl Profile {
         self.profile.is_some()
     }
 
-    /// Begins to measure, where that is wanted.
+    /// Begins to measure, where a profile is wanted.
     pub fn begin(&self, engine: &mut Engine) -> Result<(), CliError> {
         if !self.wanted() {
             return Ok(());
@@ -47,7 +47,7 @@ impl Profile {
         done.map_err(|e| CliError::because("the device cannot measure where time goes", e))
     }
 
-    /// Shows what was measured, where that is wanted.
+    /// Shows the measurements, where a profile is wanted.
     pub fn end(&self, engine: &mut Engine, threads: Option<usize>) -> Result<(), CliError> {
         let Some(File(file)) = &self.profile else { return Ok(()) };
         let device = engine.backend().describe();

@@ -189,16 +189,16 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     if interrupt::asked() { Err(CliError::Interrupted) } else { Ok(()) }
 }
 
-/// What has come of the answer so far.
+/// The answer so far.
 #[derive(Clone, Default)]
 struct Heard {
-    /// Kept for JSON alone; else it has been shown.
+    /// Kept for JSON alone; otherwise the text has been shown.
     answer: Arc<Mutex<String>>,
     stats: Arc<Mutex<GenerateStats>>,
 }
 
 impl Heard {
-    /// Says it all, as JSON on standard output if that is wanted, and in a line on standard error.
+    /// Prints all of it: as JSON on standard output if that is wanted, and in a line on standard error.
     fn tell(&self, json: bool) -> Result<(), CliError> {
         let stats = locked(&self.stats).clone();
         if json {
@@ -228,7 +228,7 @@ fn statistics(stats: &GenerateStats) -> String {
         line += &format!("first token after {:.0} ms; ", seconds * 1e3);
     }
     line += &match stats.generated.len() {
-        // One token comes with the prompt: there is no rate yet.
+        // The first token comes with the prompt, so there is no rate yet.
         0 | 1 => format!("generated {} tokens", stats.generated.len()),
         n => format!("generated {n} tokens, {:.1} tokens/s", stats.generation_rate()),
     };
@@ -238,7 +238,7 @@ fn statistics(stats: &GenerateStats) -> String {
     line
 }
 
-/// What kept the model from ending its answer by itself, and what to do about it.
+/// The limit that cut the answer, and advice.
 fn cut_short(stats: &GenerateStats, n_ctx: usize) -> Option<String> {
     match stats.stop {
         StopReason::MaxTokens => {

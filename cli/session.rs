@@ -1,4 +1,4 @@
-//! Opening a model and an engine for it, as the common options say.
+//! Opens a model and an engine for it, by the common options.
 
 #[cfg(feature = "gpu")]
 use crate::{
@@ -19,19 +19,19 @@ use handmill_models::{Engine, EngineOptions, KvChoice, Model, engine::DeviceChoi
 use handmill_runtime::format::{Paging, WhySmall};
 use std::time::{Duration, Instant};
 
-/// Opens what the user calls a model and makes an engine with the context of `--ctx`.
+/// Opens the model of that name and makes an engine with the context of `--ctx`.
 pub fn open(global: &Global, name: &str, kv: KvChoice) -> Result<(Model, Engine), CliError> {
     with_ctx(global, name, kv, global.ctx.map(usize::from))
 }
 
-/// The same with a context of `n_ctx` tokens, whatever `--ctx` says.
+/// The same with a context of `n_ctx` tokens instead of `--ctx`.
 pub fn with_ctx(global: &Global, name: &str, kv: KvChoice, n_ctx: Option<usize>) -> Result<(Model, Engine), CliError> {
     let model = model(name)?;
     let engine = engine(global, &model, kv, n_ctx)?;
     Ok((model, engine))
 }
 
-/// What the user calls a model.
+/// Opens the model of that name: a path, a hub name or an alias.
 pub fn model(name: &str) -> Result<Model, CliError> {
     let path = fetch::locate(name)?;
     Model::open(&path).map_err(|e| CliError::because("could not open the model", e))
@@ -95,12 +95,12 @@ fn about_pages(paging: &Paging) -> Option<String> {
             "the model lies in small pages and the disk is slow, so generation is slower (--huge-pages copy helps)"
                 .to_owned(),
         ),
-        // Most file systems have no large folios: nothing can be done, and a line at every start would not help.
+        // Most file systems have no large folios: nobody can change that, and a line at every start would not help.
         Paging::Small(WhySmall::Unsupported) | Paging::AsItWas => None,
     }
 }
 
-/// What `make` makes, on the CPU where the GPU that was chosen without being asked for cannot run the model.
+/// The result of `make`; on the CPU where the GPU was chosen by default and cannot run the model.
 #[cfg(feature = "gpu")]
 fn or_on_cpu<T>(
     mut options: EngineOptions,
@@ -129,7 +129,7 @@ fn cannot_run(error: &Error) -> bool {
     }
 }
 
-/// Shows on a terminal how far the copy of the weights to a device is, where it lasts.
+/// Shows the progress of copying weights to a device on a terminal, where it takes long.
 #[cfg(feature = "gpu")]
 fn watched<T>(make: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
     const SHORT: std::time::Duration = std::time::Duration::from_millis(500);
@@ -147,8 +147,8 @@ fn device(_: &Global) -> Result<DeviceChoice, CliError> {
     Ok(DeviceChoice::Cpu)
 }
 
-/// The device of `--backend`, `--device` and `--gpu-layers`. By itself, a GPU is taken where its memory is read faster
-/// than the CPU reads its own: generation, where most time goes, is bound by that.
+/// The device of `--backend`, `--device` and `--gpu-layers`. By default a GPU is taken where its memory is read faster
+/// than the CPU reads its own, because that bounds generation, which takes most of the time.
 #[cfg(feature = "gpu")]
 fn device(global: &Global) -> Result<DeviceChoice, CliError> {
     use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
@@ -157,7 +157,7 @@ fn device(global: &Global) -> Result<DeviceChoice, CliError> {
             "HANDMILL_GPU_WITHOUT names `{name}`; it may name f16, subgroups, cooperative, int8 and host-import"
         ))
     })?;
-    // Without a home folder pipelines are compiled every time.
+    // Without a home folder pipelines are compiled at every start.
     let cache_dir = Cache::from_env().ok().map(|cache| cache.dir().join("pipelines"));
     let options = GpuOptions { device: global.device.clone(), caps, cache_dir, ..GpuOptions::default() };
     let device = match global.backend {

@@ -1,4 +1,4 @@
-//! What this command asks of the system in ways that Rust calls unsafe: the only file of it that does.
+//! Calls of the system that Rust calls unsafe: only this file of the command has any.
 //!
 //! A model file that is cut short while it is mapped raises SIGBUS where it is read. The handler here turns that into a
 //! message and exit code 1, for addresses in maps of the runtime only; any other SIGBUS has the effect that it had before.
@@ -7,13 +7,13 @@
 
 use std::path::Path;
 
-/// Has Vulkan's loader and layers keep their notes from standard error, where they look like errors of this command.
-/// To be called before there is any other thread. What a user has set stays.
+/// Keeps notes of Vulkan's loader and layers off standard error, where they look like errors of this command. Call it
+/// before there is any other thread. Variables that the user has set stay.
 pub fn silence_drivers() {
     let set = |name: &str| std::env::var_os(name).is_some();
     let mut quiet = vec![("VK_LOADER_DEBUG", "none")];
     // Mesa's layer that puts the desktop's GPU first asks Wayland for it, whose library complains where there is no
-    // desktop. This command orders GPUs itself. Where somebody tells the layer which GPU to show, it stays.
+    // desktop. This command orders GPUs itself. The layer stays on where the user names a GPU to it.
     let desktop = std::env::var_os("XDG_RUNTIME_DIR").is_some_and(|dir| Path::new(&dir).is_absolute());
     if !desktop && !set("MESA_VK_DEVICE_SELECT") && !set("DRI_PRIME") {
         quiet.push(("NODEVICE_SELECT", "1"));
@@ -34,11 +34,11 @@ pub fn exit_now(code: u8) -> ! {
 }
 
 #[cfg(not(unix))]
-/// Nothing: other systems do not let a mapped file be cut short.
+/// Does nothing: other systems do not let a mapped file be cut short.
 pub fn explain_cut_files() {}
 
 #[cfg(not(unix))]
-/// As above.
+/// Does nothing, for the same reason.
 pub fn remove_if_cut(_: Option<&Path>) {}
 
 #[cfg(unix)]
@@ -57,20 +57,20 @@ mod posix {
         },
     };
 
-    /// What SIGBUS did before.
+    /// The action of SIGBUS before this handler.
     static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
-    /// A file to remove where a SIGBUS ends the process, as C has paths; null where there is none.
+    /// A file to remove where a SIGBUS ends the process, as a C string; null where there is none.
     static UNFINISHED: AtomicPtr<libc::c_char> = AtomicPtr::new(ptr::null_mut());
 
-    /// Ends the process without running what libraries want to be run at its end: drivers wait for devices there, or
-    /// pull memory away from under their own threads.
+    /// Ends the process without the exit functions of libraries: drivers wait for devices in theirs, or unmap memory
+    /// that their own threads still use.
     pub fn exit_now(code: u8) -> ! {
         // SAFETY: may be called at any time.
         unsafe { libc::_exit(code.into()) }
     }
 
-    /// From now on reading a mapped model file that has been cut short ends the command with a message.
+    /// Makes a read of a mapped model file that has been cut short end the command with a message.
     pub fn explain_cut_files() {
         // SAFETY: both actions are whole: zeros are valid, the handler has the type that SA_SIGINFO asks for, and it
         // only does what a signal handler may.
@@ -89,11 +89,11 @@ mod posix {
     /// The file to remove where a SIGBUS ends the process.
     pub fn remove_if_cut(path: Option<&Path>) {
         let path = path.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
-        // Never freed: the handler may be reading it.
+        // Never freed, because the handler may be reading it.
         UNFINISHED.store(path.map_or(ptr::null_mut(), CString::into_raw), Ordering::Release);
     }
 
-    /// Takes no lock and allocates nothing, as signal handlers must not.
+    /// Takes no lock and allocates nothing, as signal handlers must.
     extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
         // SAFETY: the system passes a valid one, whose address is set where a fault raised the signal.
         let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
@@ -111,8 +111,8 @@ mod posix {
                   command again\n");
             exit_now(1);
         }
-        // SAFETY: the action is one that the system gave. Returning repeats the access, which then has the effect that
-        // it had before. A signal that somebody sent is sent again, and the system's own action ends the process.
+        // SAFETY: the action is one that the system gave. Returning repeats the access, which then has its former
+        // effect. A signal that another process sent is sent again, and the system's own action ends the process.
         unsafe {
             match BEFORE.get() {
                 Some(before) if fault => drop(libc::sigaction(libc::SIGBUS, before, ptr::null_mut())),
@@ -125,11 +125,11 @@ mod posix {
     }
 
     fn say(bytes: &[u8]) {
-        // SAFETY: the bytes are there. Nothing can be done about what is not written.
+        // SAFETY: the bytes are valid. An incomplete write cannot be mended here.
         unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
     }
 
-    /// What of a path a terminal shows.
+    /// Writes a path, with its control characters replaced.
     fn say_name(name: &[u8]) {
         for chunk in name.utf8_chunks() {
             for c in chunk.valid().chars() {

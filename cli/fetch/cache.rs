@@ -20,7 +20,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-/// The cache folder and what is done to it as a whole.
+/// The cache folder, and operations on the whole of it.
 #[derive(Clone, Debug)]
 pub struct Cache {
     dir: PathBuf,
@@ -38,7 +38,7 @@ impl Cache {
         } else if cfg!(target_os = "macos") {
             var("HOME").map(|home| home.join("Library/Caches"))
         } else {
-            // The XDG specification says that a relative path there is to be ignored.
+            // The XDG specification says to ignore a relative path there.
             var("XDG_CACHE_HOME").filter(|d| d.is_absolute()).or_else(|| var("HOME").map(|home| home.join(".cache")))
         };
         match platform {
@@ -86,8 +86,8 @@ impl Cache {
                     }
                     std::thread::sleep(Duration::from_millis(100));
                 }
-                // Some network file systems have no locks: two fetches at once then only do the work twice, since
-                // the checksum is checked before the final name is given.
+                // Some network file systems have no locks. Two fetches at once then do the work twice and no harm,
+                // because the checksum is checked before a file gets its final name.
                 Err(TryLockError::Error(_)) => return Ok(file),
             }
         }

@@ -1,6 +1,6 @@
-//! One file over HTTP: resumed where it stopped, checked against its digest, and only then given its name.
+//! One file over HTTP: resumed where it stopped, checked against its digest, and named only then.
 //!
-//! While it is under way, `NAME.part` has the bytes and `NAME.part.json` says of which URL, size and `ETag` they are.
+//! During the download `NAME.part` has the bytes, and `NAME.part.json` has their URL, size and `ETag`.
 
 use super::{
     FetchError, cache,
@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-/// How the bytes of a file are known to be right.
+/// The expected digest of a file's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Digest {
     /// sha256, in hexadecimal.
@@ -31,17 +31,17 @@ pub enum Digest {
 pub struct Wanted {
     /// Where from.
     pub url: String,
-    /// What it is, for messages.
+    /// Its name for messages.
     pub what: String,
     /// Token for the host of `url`.
     pub bearer: Option<String>,
     /// Bytes, where known before.
     pub size: Option<u64>,
-    /// What it must hash to, where known.
+    /// Its digest, where known.
     pub digest: Option<Digest>,
 }
 
-/// Fails of the connection in a row, without a byte between them, after which a download is given up.
+/// Failures of the connection in a row without a byte between them; after so many a download is given up.
 const MAX_STALLS: u32 = 4;
 
 /// Fetches `wanted` to `dest`. `progress` counts on from where it is by the size of the file.
@@ -51,7 +51,7 @@ pub fn download(http: &Http, wanted: &Wanted, dest: &Path, progress: &mut Progre
     let resumed = part.len > 0;
     part.fill(http, wanted, progress, base)?;
     match part.check(wanted) {
-        // What an earlier run left may be the damaged half: one try with fresh bytes.
+        // The bytes of an earlier run may be the damaged part: one try with fresh bytes.
         Err(FetchError::Corrupt { .. }) if resumed => {
             part = Part::open(wanted, dest)?;
             part.fill(http, wanted, progress, base)?;
@@ -62,7 +62,7 @@ pub fn download(http: &Http, wanted: &Wanted, dest: &Path, progress: &mut Progre
     part.finish(dest)
 }
 
-/// A partial file and what is known about it.
+/// A partial file, and the facts about it.
 struct Part {
     path: PathBuf,
     notes: PathBuf,
@@ -75,7 +75,7 @@ struct Part {
 }
 
 impl Part {
-    /// Opens what an earlier run left of the same file, or begins anew.
+    /// Opens the partial file of an earlier run, or begins anew.
     fn open(wanted: &Wanted, dest: &Path) -> Result<Self, FetchError> {
         let with = |suffix: &str| {
             let mut name = dest.as_os_str().to_owned();
@@ -86,7 +86,7 @@ impl Part {
         let kept: serde_json::Value =
             fs::read(&notes).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
         let etag = kept["etag"].as_str().map(str::to_owned);
-        // The same digest means the same bytes wherever they come from; without one the URL and an ETag must agree.
+        // The same digest means the same bytes from any source; without a digest the URL and an ETag must agree.
         let same = match &wanted.digest {
             Some(digest) => kept["digest"].as_str() == Some(digest.text()),
             None => kept["url"].as_str() == Some(&wanted.url) && etag.is_some(),

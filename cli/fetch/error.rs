@@ -1,8 +1,8 @@
-//! What can go wrong on the way from a name to a file; each message says what to do next.
+//! Errors on the way from a name to a file; each message says what to do next.
 
 use std::{io, path::Path, path::PathBuf};
 
-/// Why a model could not be found or fetched.
+/// Reasons why a model could not be found or fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The argument is neither a path, nor `hf:owner/name`, nor an alias.
@@ -23,41 +23,41 @@ pub enum FetchError {
          command again: what has arrived is kept"
     )]
     Network {
-        /// What was being fetched.
+        /// The file or listing to fetch.
         what: String,
         /// The server.
         host: String,
-        /// What the connection said.
+        /// The connection's error.
         reason: String,
     },
     /// The server answered with an error.
     #[error("{host} answered {status} for {what}{hint}")]
     Status {
-        /// What was being fetched.
+        /// The file or listing to fetch.
         what: String,
         /// The server.
         host: String,
         /// The HTTP status.
         status: u16,
-        /// What that status usually means there and what to do; begins with punctuation.
+        /// The usual meaning of that status there, and advice; begins with punctuation.
         hint: String,
     },
-    /// The answer does not have the form that it should.
+    /// The answer has another form than expected.
     #[error("{host} sent something unexpected for {what}: {reason}")]
     Answer {
-        /// What was being fetched.
+        /// The file or listing to fetch.
         what: String,
         /// The server.
         host: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// The bytes that arrived are not the expected ones.
     #[error("{what} arrived damaged: {reason}; it was deleted, nothing of it is used; run the command again")]
     Corrupt {
-        /// What was fetched.
+        /// The fetched file.
         what: String,
-        /// How it was seen, with the expected and the found value.
+        /// The check that failed, with the expected and the found value.
         reason: String,
     },
     /// The disk is full.
@@ -74,13 +74,13 @@ pub enum FetchError {
     /// The cache could not be read or written.
     #[error("could not {action} {path}: {source}{hint}", path = path.display())]
     Cache {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What to do; begins with punctuation, or is empty.
+        /// Advice; begins with punctuation, or is empty.
         hint: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The repository has no file that could be run.
@@ -92,7 +92,7 @@ pub enum FetchError {
     /// Ctrl-C.
     #[error("interrupted{kept}")]
     Interrupted {
-        /// What is kept; begins with punctuation, or is empty.
+        /// The bytes that are kept; begins with punctuation, or is empty.
         kept: String,
     },
 }

@@ -14,7 +14,7 @@ use ureq::{
 const PROVIDER: TlsProvider =
     if cfg!(any(windows, target_os = "macos")) { TlsProvider::NativeTls } else { TlsProvider::Rustls };
 
-/// How often a request is tried where the network or the server fails for the moment.
+/// Tries of a request where the network or the server fails for a moment.
 const TRIES: u32 = 4;
 
 /// A client. Proxies are taken from the environment; nothing is sent before the first request.
@@ -22,12 +22,12 @@ pub struct Http {
     agent: Agent,
 }
 
-/// What to ask for.
+/// A request.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
-    /// Where.
+    /// Its address.
     pub url: &'a str,
-    /// What it is, for messages.
+    /// Its name for messages.
     pub what: &'a str,
     /// `Accept` header.
     pub accept: &'a str,
@@ -127,7 +127,7 @@ pub fn pause(time: Duration) -> Result<(), FetchError> {
     Ok(())
 }
 
-/// Scheme-less host of a URL, without what a URL may carry of passwords.
+/// Host of a URL, without scheme and without passwords.
 pub fn host(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
@@ -153,14 +153,14 @@ fn passes(error: &ureq::Error) -> bool {
         ureq::Error::Timeout(_) => true,
         // rustls reports a certificate that it refuses as an error of the connection.
         ureq::Error::Io(io) => !is_lookup(io) && !io.to_string().contains("certificate"),
-        // The system's TLS has errors of its own, in words of the user's language. A connection that fails under it
-        // still is `Io`.
+        // The system's TLS reports errors of its own, in the user's language. A connection that fails below TLS is
+        // still `Io`.
         _ => false,
     }
 }
 
-/// Whether a name could not be resolved. The standard library gives such errors no kind of their own: their text says
-/// it, and on Windows only the system's number, `WSAHOST_NOT_FOUND` to `WSANO_DATA`.
+/// Whether a name could not be resolved. The standard library gives such errors no kind of their own: only their text
+/// shows it, and on Windows the system's number, `WSAHOST_NOT_FOUND` to `WSANO_DATA`.
 fn is_lookup(error: &std::io::Error) -> bool {
     let number = cfg!(windows) && matches!(error.raw_os_error(), Some(11001..=11004));
     number || error.to_string().contains("lookup address")
@@ -173,7 +173,7 @@ fn network_reason(error: &ureq::Error) -> String {
         ureq::Error::Io(io) if is_lookup(io) => unresolved.to_owned(),
         ureq::Error::ConnectionFailed => "the connection was refused".to_owned(),
         ureq::Error::Timeout(_) => "no answer in time".to_owned(),
-        // The system's words alone, such as "The target principal name is incorrect", do not say what it is about.
+        // The system's words alone, such as "The target principal name is incorrect", do not mention the connection.
         #[cfg(any(windows, target_os = "macos"))]
         ureq::Error::NativeTls(error) => format!("no secure connection to it ({error})"),
         other => other.to_string().trim_start_matches("io: ").to_owned(),

@@ -1,7 +1,7 @@
 //! Models of the Hugging Face hub: `hf:owner/name`, `hf:owner/name:file`, either with `@revision` after the name.
 //!
-//! The hub's API names the commit, the files and their digests; the files come from its `resolve` addresses. As its own
-//! clients do, this honours `HF_ENDPOINT` and `HF_TOKEN`. What is in the cache is used without asking the hub again.
+//! The hub's API names the commit, the files and their digests; the files come from its `resolve` addresses. Like the
+//! hub's own clients, this honours `HF_ENDPOINT` and `HF_TOKEN`. Cached files are used without asking the hub again.
 
 use super::{
     FetchError,
@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What stands after `hf:`.
+/// A name after `hf:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubName {
     /// `owner/name`.
@@ -100,7 +100,7 @@ pub fn locate(cache: &Cache, name: &HubName, make_http: impl FnOnce() -> Http) -
     fetch(&make_http(), cache, &root, name)
 }
 
-/// Where an earlier fetch of the same name put it, if all of it is still there.
+/// The path at which an earlier fetch of the same name put it, if all of it is still there.
 fn cached(root: &Path, name: &HubName) -> Option<PathBuf> {
     let commit = fs::read_to_string(root.join("refs").join(file_key(&name.revision))).ok()?;
     let folder = root.join(commit.trim());
@@ -121,7 +121,7 @@ fn file_key(text: &str) -> String {
     text.replace('/', "--")
 }
 
-/// Name of the note that everything asked for by `name` is there.
+/// Name of the note that all files of `name` are there.
 fn complete_name(name: &HubName) -> String {
     format!(".complete-{}.json", name.file.as_deref().map_or("folder".to_owned(), file_key))
 }
@@ -167,7 +167,7 @@ fn fetch(http: &Http, cache: &Cache, root: &Path, name: &HubName) -> Result<Path
     })
 }
 
-/// What one fetch of a repository shares.
+/// Data that one fetch of a repository shares.
 struct Run<'a> {
     http: &'a Http,
     token: Option<String>,
@@ -177,7 +177,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Which files are wanted, and which of them is the model (empty: the folder).
+    /// The wanted files, and the path of the model among them (empty: the folder).
     fn choose<'l>(&self, all: &'l [Listed], name: &HubName) -> Result<(String, Vec<&'l Listed>), FetchError> {
         let find = |wanted: &str| all.iter().find(|file| file.name == wanted);
         let lacks = |text: String| FetchError::Repository { text: format!("hf:{} {text}", self.repo) };

@@ -1,4 +1,4 @@
-//! From what the user calls a model to a path on this machine, over the network where it must be.
+//! From the user's name of a model to a path on this machine, over the network where needed.
 
 mod aliases;
 mod cache;
@@ -71,7 +71,7 @@ fn locate_alias(cache: &Cache, alias: &'static Alias) -> Result<PathBuf, FetchEr
     Ok(dest)
 }
 
-/// Reads a file that nothing is known about and compares its checksum.
+/// Reads a file without a note of an earlier check, and compares its checksum.
 fn is_whole(file: &Path, alias: &Alias) -> Result<bool, FetchError> {
     let whole = download::sha256_of(file)? == alias.sha256;
     if whole {

