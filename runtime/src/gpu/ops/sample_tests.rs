@@ -80,8 +80,9 @@ fn the_largest_logit_is_found_wherever_it_stands() {
             let (mut rows, mut expected) = (Vec::new(), Vec::new());
             for (row, best) in case.rows {
                 // The same with finite numbers, then as it is: a device chooses nothing where one is infinite or none.
-                let finite: Vec<f32> = row.iter().map(|x| x.max(f32::NEG_INFINITY).min(f32::MAX)).collect();
-                let odd = row.iter().any(|x| !(*x < f32::INFINITY));
+                let finite: Vec<f32> =
+                    row.iter().map(|x| if x.is_nan() { f32::NEG_INFINITY } else { x.min(f32::MAX) }).collect();
+                let odd = row.iter().any(|x| x.is_nan() || *x == f32::INFINITY);
                 // Nor where all are forbidden.
                 let id = best.filter(|i| finite[*i] > f32::NEG_INFINITY).map_or(u32::MAX, |i| i as u32);
                 rows.extend([finite, row]);
