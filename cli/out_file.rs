@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"one");
         two.finish().unwrap();
         assert_eq!((fs::read(&path).unwrap(), names(folder.path())), (b"two".to_vec(), vec!["x".to_owned()]));
-        // What was there stays where nothing is finished.
+        // An unfinished output leaves the old file.
         drop(OutFile::create(&path).unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert!(OutFile::create(folder.path()).is_err());

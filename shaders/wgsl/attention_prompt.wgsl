@@ -88,7 +88,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let k = i / (SLICE / 4u);
                 let d = slice + i % (SLICE / 4u) * 4u;
                 var x = vec4(0.0);
-                // What was never written may be no number.
+                // Memory that was never written may hold NaN.
                 if block + k >= first && block + k < end && d < D {
                     x = key4(keys + k * D, d, angles, block + k);
                 }

@@ -93,7 +93,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         for (var i = 0u; i < BLOCK; i++) {
             let key = block + i;
             var s = NO_SCORE;
-            // What was not written yet may be no number: it must not be read, not just be masked.
+            // Memory that was not written yet may hold NaN: it must not be read, because a mask would keep the NaN.
             if key >= first && key < end {
                 var dots = vec4(0.0);
 #if LISTED

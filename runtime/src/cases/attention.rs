@@ -46,7 +46,7 @@ pub enum Devices {
     Every,
 }
 
-/// What the tables begin with.
+/// The op that the tables' cases vary.
 pub const BASE: AttentionOp = AttentionOp {
     v_in_k: false,
     selected: None,
@@ -231,7 +231,8 @@ pub fn blocks() -> Vec<AttentionCase> {
     cases
 }
 
-/// What benches time: a prompt of 512 tokens, and a token behind some, of SmolLM2-135M, Qwen2.5-0.5B, gemma-3-270m.
+/// Cases that benches time: a prompt of 512 tokens, and one token after cached ones, of SmolLM2-135M, Qwen2.5-0.5B,
+/// gemma-3-270m.
 pub fn models() -> Vec<AttentionCase> {
     let mut cases = Vec::new();
     for sequence in [(512, 512), (1, 64), (1, 1024), (1, 8192)] {
@@ -310,7 +311,7 @@ impl AttentionCase {
         self.op.sinks.map(|w| f64::from(Self::SINKS[w.0 as usize + head]))
     }
 
-    /// What sequence `s` has cached.
+    /// The keys and values of sequence `s`.
     pub fn cached(&self, s: usize) -> Cached {
         let (op, len) = (&self.op, self.sequences[s].1);
         let all = |seed: usize, dim: usize| -> Vec<Vec<Vec<f32>>> {
@@ -331,7 +332,7 @@ impl AttentionCase {
         super::scaled(3 + s as u64, self.sequences[s].0 * self.op.n_heads * self.op.head_dim, 3.0)
     }
 
-    /// What sequence `s` has cached in pages, less those that none of its rows sees.
+    /// The keys and values of sequence `s` in pages, without pages that none of its rows sees.
     pub fn paged(&self, s: usize, cached: &Cached) -> Paged {
         let (op, (rows, len)) = (&self.op, self.sequences[s]);
         let shape = PagedShape {
@@ -380,7 +381,7 @@ impl AttentionCase {
         }
     }
 
-    /// What query head `head` makes of keys (turned, where they turn) and values, in f64.
+    /// The result of query head `head` over keys (rotated, where they are to be) and values, in f64.
     pub fn attend<'a>(&self, head: usize, q: &[f32], keys: impl Iterator<Item = (Vec<f64>, &'a [f32])>) -> Vec<f64> {
         let op = &self.op;
         let score = |k: &[f64]| {

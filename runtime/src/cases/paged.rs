@@ -7,7 +7,7 @@ use crate::{
     step::KvType,
 };
 
-/// What a cache is like.
+/// Geometry of a cache.
 #[derive(Clone, Copy, Debug)]
 pub struct PagedShape {
     /// How elements are stored.
@@ -103,7 +103,7 @@ impl PagedShape {
     }
 }
 
-/// What is left of `x` once it is stored so.
+/// `x` rounded to the stored type.
 pub fn stored(kv: KvType, x: f32) -> f32 {
     match kv {
         KvType::F16 => f16_to_f32(f32_to_f16(x)),

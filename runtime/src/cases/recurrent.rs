@@ -145,7 +145,7 @@ pub fn gated_deltas() -> Vec<GatedDeltaCase> {
     ]
 }
 
-/// What a gated delta rule reads: `[tokens]` rows.
+/// Inputs of a gated delta rule: `[tokens]` rows.
 #[derive(Clone, Debug)]
 pub struct GatedDeltaInputs {
     /// q‖k‖v.

@@ -230,7 +230,7 @@ impl RowCase {
     }
 }
 
-/// What ops read besides rows.
+/// Inputs of ops beside rows.
 pub struct RowContext<'a> {
     /// The elements of a weight, at least.
     pub vector: &'a dyn Fn(WeightId) -> Vec<f32>,
@@ -255,7 +255,7 @@ pub fn input_widths(op: &RowOp, width: usize) -> [usize; 2] {
     }
 }
 
-/// What `op` makes of its rows, which may be longer than it reads, in f64.
+/// The result of `op` in f64. Its rows may be longer than the op reads.
 ///
 /// # Panics
 /// For embeddings, which read no rows.
@@ -345,7 +345,7 @@ pub fn act_f64(act: Act, g: f64, u: f64) -> f64 {
     }
 }
 
-/// What is done to streams, in f64.
+/// The result of a stream op, in f64.
 fn streams_f64(op: StreamOp, a: &[f64], b: &[f64]) -> Vec<f64> {
     let mean = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
     match op {

@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(rows.to.cast_const(), rows.from);
         // SAFETY: as above.
         assert_eq!(unsafe { std::slice::from_raw_parts(rows.from, 3) }, [1.0, 2.0, 3.0]);
-        // What was used before is zeroed for a new sequence.
+        // A slot that was used before is zeroed for a new sequence.
         drop(a);
         drop(b);
         let rows = step(&mut book, &mut memory, &mut SequenceKv::default());

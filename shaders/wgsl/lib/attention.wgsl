@@ -68,9 +68,9 @@ fn first_key(position: u32) -> u32 {
     return first;
 }
 
-// The score of a dot product. One that is infinite or no number becomes infinity, whose difference from itself as the
-// maximum is no number: whoever sees this key gets no result that looks like one. Compilers may assume that there are only
-// finite numbers, so that bits are compared.
+// The score of a dot product. NaN and infinities become infinity, whose difference from itself as the maximum is NaN:
+// so a row that sees this key gets no finite result. The comparison is of bits, because compilers may assume that all
+// numbers are finite.
 fn score(dot: f32) -> f32 {
     let exponent = bitcast<u32>(dot) & 0x7f800000u;
     if exponent == 0x7f800000u {

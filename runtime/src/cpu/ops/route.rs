@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use crate::{cases::row_tables::row_cases, graph::RowOp};
 
-    /// Whatever a broken model's logits are, experts exist, and a NaN shows in the weights.
+    /// With any logits of a broken model experts exist, and a NaN shows in the weights.
     #[test]
     fn numbers_are_always_those_of_experts() {
         for case in row_cases() {
