@@ -132,7 +132,7 @@ impl Act {
 /// "temperature" of Llama 4's, Ministral 3's and Mistral 4's queries.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PositionScale {
-    /// Growth a step of `ln`.
+    /// Factor on the logarithm.
     pub beta: f32,
     /// Positions over which the factor stays the same; not 0.
     pub length: usize,

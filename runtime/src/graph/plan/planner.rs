@@ -152,7 +152,7 @@ impl<'g> Planner<'g> {
                 }
                 ops.reverse();
             }
-            // Without an input k there is nothing to fold.
+            // Kernels never read the entry of a missing input, so the one before it fills the place.
             if k.is_none() {
                 inputs[1] = inputs[0];
             }
