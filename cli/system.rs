@@ -53,9 +53,12 @@ mod posix {
         ptr,
         sync::{
             OnceLock,
-            atomic::{AtomicPtr, Ordering},
+            atomic::{AtomicBool, AtomicPtr, Ordering},
         },
     };
+
+    /// Whether a thread writes the message of a SIGBUS.
+    static SPEAKING: AtomicBool = AtomicBool::new(false);
 
     /// The action of SIGBUS before this handler.
     static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
@@ -100,6 +103,13 @@ mod posix {
         let fault = code > 0;
         let mut name = [0; MAPPED_NAME_BYTES];
         if fault && let Some(len) = mapped_file_at(address, &mut name) {
+            // Several threads read the file. The first one speaks, and the others wait for it to end the process.
+            if SPEAKING.swap(true, Ordering::AcqRel) {
+                loop {
+                    // SAFETY: no memory is passed.
+                    unsafe { libc::pause() };
+                }
+            }
             let unfinished = UNFINISHED.load(Ordering::Acquire);
             if !unfinished.is_null() {
                 // SAFETY: a string that is never freed.
