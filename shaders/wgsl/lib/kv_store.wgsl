@@ -10,7 +10,7 @@
 fn beyond(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
     let size = bits & 0x7fffffffu;
-    let half = (bits >> 16u & 0x8000u) | select(0x7c00u, 0x7e00u, size > 0x7f800000u);
+    let half = ((bits >> 16u) & 0x8000u) | select(0x7c00u, 0x7e00u, size > 0x7f800000u);
     return select(0u, half, size >= 0x477ff000u);
 }
 #endif
@@ -21,7 +21,7 @@ fn store(at: u32, a: f32, b: f32) {
     let odd = vec2(beyond(a), beyond(b));
     let low = select(halves & 0xffffu, odd.x, odd.x != 0u);
     let high = select(halves >> 16u, odd.y, odd.y != 0u);
-    kv[at / 2u] = low | high << 16u;
+    kv[at / 2u] = low | (high << 16u);
 #else
     kv[at] = bitcast<u32>(a);
     kv[at + 1u] = bitcast<u32>(b);
