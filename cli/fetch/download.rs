@@ -282,7 +282,7 @@ pub fn publish(file: &File, from: &Path, to: &Path) -> Result<(), FetchError> {
     }
     fs::rename(from, to).map_err(|e| FetchError::io("write", to, e))?;
     // Written and checked, it lies in the page cache in small pages.
-    Mapping::drop_cached(to);
+    Mapping::drop_cached(file);
     Ok(())
 }
 

@@ -74,8 +74,6 @@ pub fn model_path(test: &str, alias: &str) -> Option<PathBuf> {
 pub struct Golden {
     pub greedy: Vec<Greedy>,
     pub perplexity: f64,
-    /// Perplexity after each window of 512, where recorded.
-    pub running_perplexity: Vec<f64>,
     /// First tokens of `text.txt`, BOS included where the model adds one.
     pub text_ids: Vec<u32>,
     /// Log-probability of each of `text_ids` but the first, given those before it.
@@ -87,8 +85,6 @@ pub struct Greedy {
     pub prompt: String,
     pub prompt_ids: Vec<u32>,
     pub gen_ids: Vec<u32>,
-    /// Top 1 − top 2 logit of each generated token.
-    pub margins: Vec<f64>,
 }
 
 /// The golden of the model `alias`.
@@ -104,11 +100,9 @@ pub fn golden(alias: &str) -> Golden {
                 prompt: g["prompt"].as_str().expect("prompt").to_owned(),
                 prompt_ids: ids(&g["prompt_ids"]),
                 gen_ids: ids(&g["gen_ids"]),
-                margins: floats(&g["margins"]),
             })
             .collect(),
         perplexity: file["perplexity"]["value"].as_f64().expect("perplexity"),
-        running_perplexity: floats(&file["perplexity"]["running"]),
         text_ids: ids(&file["text"]["first_ids"]),
         text_logprobs: floats(&file["text"]["logprobs"]),
     }

@@ -66,19 +66,17 @@ impl Mapping {
         }))
     }
 
-    /// Drops the file at `path` from the page cache, where it lies in small pages after a write. The next reader of a
-    /// map then gets pages as the map advises. Only a hint.
-    pub fn drop_cached(path: &Path) {
+    /// Drops `file`, whose bytes are on the disk already, from the page cache, where it lies in small pages after a write.
+    /// The next reader of a map then gets pages as the map advises. Only a hint.
+    pub fn drop_cached(file: &File) {
         #[cfg(target_os = "linux")]
-        if let Ok(file) = File::open(path)
-            && file.sync_data().is_ok()
         {
             use std::os::fd::AsRawFd;
             // SAFETY: no memory is passed.
             let _ = unsafe { libc::posix_fadvise64(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = path;
+        let _ = file;
     }
 
     /// The file, for a second map or for advice to the kernel.
