@@ -8,7 +8,7 @@ use super::{
     progress::Progress,
 };
 use crate::{interrupt, terminal::human_bytes};
-use handmill_runtime::format::Mapping;
+use handmill_runtime::format::{HUGE_PAGE, Mapping};
 use sha2::Digest as _;
 use std::{
     fs::{self, File},
@@ -185,25 +185,24 @@ impl Part {
         self.write_notes(wanted)?;
         self.file.seek(SeekFrom::Start(self.len)).map_err(|e| FetchError::io("write", &self.path, e))?;
         let mut body = answer.body_mut().as_reader();
-        let mut buffer = vec![0; 256 << 10];
+        let mut unit = vec![0; WRITE_BYTES];
         loop {
-            if interrupt::asked() {
-                return Err(FetchError::Interrupted { kept: String::new() });
-            }
-            let n = match body.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(n) => n,
-                Err(_) => return Ok(false),
-            };
-            self.append(&buffer[..n])?;
+            // Up to the next whole unit, also of a file that goes on in the middle of one.
+            let room = WRITE_BYTES - (self.len % WRITE_BYTES as u64) as usize;
+            let (n, end) = read_unit(&mut body, &mut unit[..room], |n| progress.set(base + self.len + n as u64));
+            self.append(&unit[..n])?;
             if self.total.is_some_and(|total| self.len > total) {
                 let reason = format!("more than the expected {} bytes came", self.total.unwrap_or(0));
                 return Err(self.discard(wanted, reason));
             }
-            progress.set(base + self.len);
+            match end {
+                UnitEnd::Full => {}
+                // Without any known length, the end of the body is the end of the file.
+                UnitEnd::Body => return Ok(self.total.is_none_or(|total| total == self.len)),
+                UnitEnd::Broken => return Ok(false),
+                UnitEnd::Interrupted => return Err(FetchError::Interrupted { kept: String::new() }),
+            }
         }
-        // Without any known length, the end of the body is the end of the file.
-        Ok(self.total.is_none_or(|total| total == self.len))
     }
 
     /// Writes bytes at the end, counting those that a full disk still took.
@@ -274,6 +273,39 @@ impl Part {
     }
 }
 
+/// Bytes of a write. Linux caches a file in units of its writes, and maps units of this size as huge pages: reading the
+/// weights then needs far fewer address translations.
+pub const WRITE_BYTES: usize = HUGE_PAGE;
+
+/// Why [`read_unit`] stopped.
+enum UnitEnd {
+    /// No room is left.
+    Full,
+    /// The body is over.
+    Body,
+    /// The connection ended early.
+    Broken,
+    /// The user asked to stop.
+    Interrupted,
+}
+
+/// Fills `unit` from `body`, telling `progress` how far it is; the bytes that came, and why there are no more.
+fn read_unit(body: &mut impl Read, unit: &mut [u8], mut progress: impl FnMut(usize)) -> (usize, UnitEnd) {
+    let mut filled = 0;
+    while filled < unit.len() {
+        if interrupt::asked() {
+            return (filled, UnitEnd::Interrupted);
+        }
+        match body.read(&mut unit[filled..]) {
+            Ok(0) => return (filled, UnitEnd::Body),
+            Ok(n) => filled += n,
+            Err(_) => return (filled, UnitEnd::Broken),
+        }
+        progress(filled);
+    }
+    (filled, UnitEnd::Full)
+}
+
 /// Flushes `file`, which is at `from`, to the disk and renames it to `to`, so that `to` is never half a file.
 pub fn publish(file: &File, from: &Path, to: &Path) -> Result<(), FetchError> {
     file.sync_all().map_err(|e| FetchError::io("write", from, e))?;
@@ -281,8 +313,10 @@ pub fn publish(file: &File, from: &Path, to: &Path) -> Result<(), FetchError> {
         cache::create_dir(folder)?;
     }
     fs::rename(from, to).map_err(|e| FetchError::io("write", to, e))?;
-    // Written and checked, it lies in the page cache in small pages.
-    Mapping::drop_cached(file);
+    // Only a hint, so errors do not matter.
+    if let Ok(map) = Mapping::open(to) {
+        map.drop_small_pages();
+    }
     Ok(())
 }
 

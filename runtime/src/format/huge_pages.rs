@@ -10,6 +10,9 @@ use std::{io, time::Duration};
 
 use super::Mapping;
 
+/// Bytes of a huge page: the range of one last-level page table on x86-64, and on AArch64 with pages of 4 KiB.
+pub const HUGE_PAGE: usize = 2 << 20;
+
 /// Treatment of a file that lies in small pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
@@ -59,6 +62,15 @@ pub enum WhySmall {
 }
 
 impl Mapping {
+    /// Drops a file that was just written, and whose bytes are on the disk, from the page cache where it lies in small
+    /// pages: its next reader gets pages as [`Mapping::open`] advises. Only a hint.
+    ///
+    /// Linux caches a file in units of its writes. Where it has large folios, a file that was written in aligned units of
+    /// [`HUGE_PAGE`] lies in huge pages from the start, and stays.
+    pub fn drop_small_pages(&self) {
+        cached::drop_small_pages(self);
+    }
+
     /// Puts huge pages under the map as `huge_pages` says. Call it before the bytes are used a second time.
     ///
     /// # Errors
@@ -80,6 +92,8 @@ mod cached {
     pub fn prepare(_: &Mapping) -> Paging {
         Paging::AsItWas
     }
+
+    pub fn drop_small_pages(_: &Mapping) {}
 }
 
 #[cfg(target_os = "linux")]
@@ -90,42 +104,68 @@ mod cached {
         time::{Duration, Instant},
     };
 
-    use super::{Mapping, Paging, WhySmall};
+    use super::{HUGE_PAGE, Mapping, Paging, WhySmall};
 
-    /// Bytes of a huge page: the range of one last-level page table on x86-64, and on AArch64 with pages of 4 KiB.
-    const CHUNK: usize = 2 << 20;
     /// Least bytes of a file that is worth the work: smaller files have few pages.
     const LEAST: usize = 64 << 20;
     /// Bytes read anew at a time.
     const PART: usize = 64 << 20;
-    /// Chunks whose state is looked up.
+    /// Threads that read a part. A page fault waits for its own page, and disks want several requests at once.
+    const READERS: usize = 4;
+    /// Huge pages' worth of the file whose state is looked up.
     const SAMPLES: usize = 48;
     /// Longest time a byte, in seconds.
     const SECONDS_A_BYTE: f64 = 0.5e-9;
 
+    /// How the file of a map lies in the page cache.
+    enum Cached {
+        /// It is small, or most of it is still to be read for the first time, through the map.
+        Hardly,
+        /// The kernel does not report sizes of pages.
+        Unknown,
+        /// Mostly in huge pages.
+        Huge,
+        /// Mostly in small ones; the range is the first sample.
+        Small(Range<usize>),
+    }
+
     /// Reads the file of `map` anew where it lies in small pages.
     pub fn prepare(map: &Mapping) -> Paging {
-        let chunks = map.len() / CHUNK;
+        match state(map) {
+            Cached::Hardly | Cached::Huge => Paging::AsItWas,
+            Cached::Unknown => Paging::Small(WhySmall::Unsupported),
+            Cached::Small(sample) => match is_mapped_elsewhere(map) {
+                Some(false) => read_anew(map, sample),
+                Some(true) => Paging::Small(WhySmall::InUse),
+                None => Paging::Small(WhySmall::Unsupported),
+            },
+        }
+    }
+
+    pub fn drop_small_pages(map: &Mapping) {
+        if matches!(state(map), Cached::Small(_)) {
+            // An error leaves the pages as they are.
+            let _ = drop_range(map, 0..map.len());
+        }
+    }
+
+    fn state(map: &Mapping) -> Cached {
+        let pages = map.len() / HUGE_PAGE;
         if map.len() < LEAST {
-            return Paging::AsItWas;
+            return Cached::Hardly;
         }
-        // The first chunk has the header, which was already read.
-        let step = (chunks - 1).div_ceil(SAMPLES);
-        let samples: Vec<usize> = (1..chunks).step_by(step).collect();
-        let cached: Vec<usize> = samples.iter().copied().filter(|c| is_cached(map, c * CHUNK)).collect();
+        // The first one has the header, which was already read.
+        let step = (pages - 1).div_ceil(SAMPLES);
+        let samples: Vec<usize> = (1..pages).step_by(step).map(|page| page * HUGE_PAGE).collect();
+        let cached: Vec<usize> = samples.iter().copied().filter(|&at| is_cached(map, at)).collect();
         if cached.len() * 4 < samples.len() * 3 {
-            // Most of the file is still to be read for the first time, through the map.
-            return Paging::AsItWas;
+            return Cached::Hardly;
         }
-        cached.iter().for_each(|c| touch(map, c * CHUNK..c * CHUNK + 1));
-        let Some(huge) = huge_bytes(map) else { return Paging::Small(WhySmall::Unsupported) };
-        if huge / CHUNK * 4 >= cached.len() * 3 {
-            return Paging::AsItWas;
-        }
-        match is_mapped_elsewhere(map) {
-            Some(false) => read_anew(map, cached[0] * CHUNK..(cached[0] + 1) * CHUNK),
-            Some(true) => Paging::Small(WhySmall::InUse),
-            None => Paging::Small(WhySmall::Unsupported),
+        cached.iter().for_each(|&at| touch(map, at..at + 1));
+        match huge_bytes(map) {
+            None => Cached::Unknown,
+            Some(huge) if huge / HUGE_PAGE * 4 >= cached.len() * 3 => Cached::Huge,
+            Some(_) => Cached::Small(cached[0]..cached[0] + HUGE_PAGE),
         }
     }
 
@@ -140,13 +180,11 @@ mod cached {
         let mut done = 0;
         while done < map.len() {
             let part = done..map.len().min(done + PART);
-            let (began, bytes) = (Instant::now(), part.len());
-            if drop_and_read(map, part).is_err() {
-                break;
-            }
+            let bytes = part.len();
+            let Ok(took) = drop_and_read(map, part) else { break };
             done += bytes;
             let slow = |took: Duration, bytes: usize| took.as_secs_f64() > bytes as f64 * SECONDS_A_BYTE;
-            if done == bytes && slow(began.elapsed(), bytes) {
+            if done == bytes && slow(took, bytes) {
                 return Paging::Small(WhySmall::SlowDisk);
             }
             if slow(start.elapsed(), 2 * map.len()) {
@@ -157,8 +195,25 @@ mod cached {
         Paging::ReadAnew { bytes: done as u64, took: start.elapsed(), huge }
     }
 
-    /// Drops a range from the page cache and reads it again through the map.
-    fn drop_and_read(map: &Mapping, range: Range<usize>) -> io::Result<()> {
+    /// Drops a range from the page cache and reads it again through the map; the time of the reading. (Dropping waits for
+    /// bytes that are still to be written, which happens once.)
+    fn drop_and_read(map: &Mapping, range: Range<usize>) -> io::Result<Duration> {
+        drop_range(map, range.clone())?;
+        let start = Instant::now();
+        let share = range.len().div_ceil(READERS).next_multiple_of(HUGE_PAGE);
+        std::thread::scope(|scope| {
+            for start in range.clone().step_by(share).skip(1) {
+                let share = start..range.end.min(start + share);
+                // Where no thread is to be had, the first reader of these bytes waits for them.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, move || touch(map, share));
+            }
+            touch(map, range.start..range.end.min(range.start + share));
+        });
+        Ok(start.elapsed())
+    }
+
+    /// Drops a range, whose start is a multiple of [`HUGE_PAGE`], from the page cache. Pages that others have mapped stay.
+    fn drop_range(map: &Mapping, range: Range<usize>) -> io::Result<()> {
         use std::os::fd::AsRawFd;
         let (fd, offset, len) = (map.file().as_raw_fd(), range.start as libc::off64_t, range.len() as libc::off64_t);
         let write = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
@@ -169,17 +224,15 @@ mod cached {
         }
         let at = map[range.clone()].as_ptr().cast_mut().cast();
         // SAFETY: the range lies within our map of a file, and later reads get the same bytes from the file again; it
-        // begins at a multiple of CHUNK, and so of a page.
+        // begins at a multiple of HUGE_PAGE, and so of a page.
         if unsafe { libc::madvise(at, range.len(), libc::MADV_DONTNEED) } != 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: no memory is passed.
         match unsafe { libc::posix_fadvise64(fd, offset, len, libc::POSIX_FADV_DONTNEED) } {
-            0 => {}
-            error => return Err(io::Error::from_raw_os_error(error)),
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
         }
-        touch(map, range);
-        Ok(())
     }
 
     /// Reads a byte of every page.
@@ -189,7 +242,7 @@ mod cached {
         std::hint::black_box(sum);
     }
 
-    /// Whether the page at `offset`, a multiple of CHUNK, is in the page cache.
+    /// Whether the page at `offset`, a multiple of HUGE_PAGE, is in the page cache.
     fn is_cached(map: &Mapping, offset: usize) -> bool {
         let mut state = 0u8;
         // SAFETY: the page lies within our map, and one page has one byte of state.

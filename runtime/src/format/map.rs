@@ -66,19 +66,6 @@ impl Mapping {
         }))
     }
 
-    /// Drops `file`, whose bytes are on the disk already, from the page cache, where it lies in small pages after a write.
-    /// The next reader of a map then gets pages as the map advises. Only a hint.
-    pub fn drop_cached(file: &File) {
-        #[cfg(target_os = "linux")]
-        {
-            use std::os::fd::AsRawFd;
-            // SAFETY: no memory is passed.
-            let _ = unsafe { libc::posix_fadvise64(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = file;
-    }
-
     /// The file, for a second map or for advice to the kernel.
     #[cfg(any(feature = "gpu", target_os = "linux"))]
     pub(super) fn file(&self) -> &File {

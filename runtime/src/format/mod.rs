@@ -19,7 +19,7 @@ pub use checkpoint::{Checkpoint, Integers, Kind};
 pub use error::FormatError;
 pub use folder::HfFolder;
 pub use gguf::Gguf;
-pub use huge_pages::{HugePages, Paging, WhySmall};
+pub use huge_pages::{HUGE_PAGE, HugePages, Paging, WhySmall};
 pub use json::read_object as read_json_object;
 pub use lfs::refuse_pointer as refuse_lfs_pointer;
 #[cfg(feature = "gpu")]
