@@ -4,7 +4,7 @@
 //! A case is an op with its dimensions. It has a name, makes its inputs from a seeded generator, and knows in f64 what the op
 //! makes of them. Cases with `speed` have the sizes of real models: the benches time those. The others are there for
 //! lengths that no vector divides, and for parameters. Drivers are short and lie beside the kernels: tests in
-//! `cpu/ops` and `gpu/ops`, benches in `benches/ops`. (Linears take formats and shapes from `quant`.)
+//! `cpu/ops` and `gpu/ops`, benches in `benches/ops`.
 //!
 //! Compiled for tests, and with the feature `cases` for benches.
 
@@ -12,6 +12,7 @@ pub mod argmax;
 pub mod attention;
 pub mod experts;
 pub mod head_linear;
+pub mod linear;
 #[cfg(test)]
 pub(crate) mod mapped_experts;
 pub mod paged;

@@ -26,7 +26,7 @@ mod q6_k;
 mod q8_0;
 mod random;
 mod rows;
-#[cfg(test)]
+#[cfg(any(test, feature = "cases"))]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

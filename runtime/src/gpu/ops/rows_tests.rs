@@ -1,7 +1,7 @@
 //! Row programs on every device against an interpreter in f64: the cases of `cases::row_tables`, and programs that lower to
 //! fewer dispatches than they have instructions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{
     Place,
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     cases::{
+        linear::embeds,
         random,
         route::route_differs,
         row_tables::row_cases,
@@ -20,7 +21,6 @@ use crate::{
     graph::{
         Graph, GraphBuilder, NormKind, NormOp, RouteOp, RowInstr, RowOp, RowProgram, Rows, Src, ValueId, WeightId,
     },
-    quant::DType,
 };
 
 const TOKENS: [u32; 5] = [3, 0, 299, 17, 256];
@@ -31,11 +31,9 @@ fn graph(width: usize, head: usize) -> Graph {
     for (i, n) in [width, width, head, head].into_iter().enumerate() {
         g.weight(&format!("vector {i}"), Tensor::from_f32(vec![n], &random(10 + i as u64, n)).unwrap());
     }
-    for dtype in DType::ALL {
-        if width.is_multiple_of(dtype.block_len()) {
-            let bytes = testing::random_weights(&mut testing::Random::new(77), dtype, 300 * width);
-            g.weight(dtype.name(), Tensor::new(dtype, vec![300, width], Bytes::heap(bytes)).unwrap());
-        }
+    for case in embeds().into_iter().filter(|case| case.width == width) {
+        let table = Tensor::new(case.dtype, vec![case.rows, width], Bytes::heap(case.table()));
+        g.weight(case.dtype.name(), table.unwrap());
     }
     g.finish(ValueId(0))
 }
@@ -403,7 +401,8 @@ fn all_other_ops_match_f64() {
 
 #[test]
 fn embeddings_of_every_format_match_the_scalar_decode() {
-    for width in [256, 96] {
+    let widths: BTreeSet<usize> = embeds().iter().map(|case| case.width).collect();
+    for width in widths {
         let graph = graph(width, 16);
         let step = step(&graph);
         for table in 4..graph.weights().count() as u32 {

@@ -3,6 +3,7 @@
 //! Outputs begin as NaN, and so do the elements around inputs: what is read by mistake shows.
 
 use super::*;
+use crate::cases::linear::{LinearCase, linears};
 use crate::cpu::ops::testing::act_f64;
 use crate::gpu::{Gpu, testing};
 use crate::quant::DType;
@@ -252,23 +253,18 @@ const HALVES: f64 = 1.5e-3;
 
 #[test]
 fn every_format_gives_the_sums_of_the_scalar_decode() {
+    let cases = linears(DType::ALL);
     for (g, gpu) in testing::gpus().iter().enumerate() {
         let mut random = Random::new(0x11aea4 + g as u64);
-        for (f, dtype) in DType::ALL.into_iter().enumerate() {
-            let widths: &[u32] = match dtype.block_len() {
-                1 => &[576, 35],
-                32 => &[32, 96, 576],
-                _ => &[256, 768],
-            };
-            for &k in widths {
-                for (rows, n) in [(1, 130), (2, 7), (3, 33), (5, 1), (8, 130), (9, 33), (33, 70), (70, 130)] {
-                    // All cases on the first device; on each of the others every third format at its longest rows, so that
-                    // together they have all: pipelines compile slowly there.
-                    let chosen = k == *widths.last().unwrap() && [1, 5, 70].contains(&rows) && (f + g) % 3 == 0;
-                    if g == 0 || chosen {
-                        run(gpu, &mut random, &Shape { k, parts: vec![(dtype, n)], rows, ..Shape::default() });
-                    }
-                }
+        for case in cases.iter().filter(|case| case.tiles) {
+            let LinearCase { dtype, rows, k, tokens, .. } = *case;
+            // All cases on the first device; on each of the others every third format at its longest rows, so that
+            // together they have all: pipelines compile slowly there.
+            let f = DType::ALL.iter().position(|d| *d == dtype).unwrap();
+            let chosen = k >= 576 && [1, 5, 33].contains(&tokens) && (f + g) % 3 == 0;
+            if g == 0 || chosen {
+                let parts = vec![(dtype, rows as u32)];
+                run(gpu, &mut random, &Shape { k: k as u32, parts, rows: tokens as u32, ..Shape::default() });
             }
         }
     }
