@@ -53,8 +53,8 @@ fn last_words() -> MutexGuard<'static, Option<Words>> {
     LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The command's last lines, for the case that Ctrl-C ends it before it can print them. Printing must not wait for
-/// anything that the command may hold meanwhile, such as standard output. Only one at a time.
+/// The command's last lines, or bytes that it has not written yet, for the case that Ctrl-C ends it before it comes to
+/// them. This must not wait for anything that the command may hold for long, such as standard output. Only one at a time.
 pub struct LastWords(());
 
 impl LastWords {

@@ -7,13 +7,17 @@ use super::{
     http::{self, Http, Request},
     progress::Progress,
 };
-use crate::{interrupt, terminal::human_bytes};
+use crate::{
+    interrupt::{self, LastWords},
+    terminal::human_bytes,
+};
 use handmill_runtime::format::{HUGE_PAGE, Mapping};
 use sha2::Digest as _;
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -185,33 +189,53 @@ impl Part {
         self.write_notes(wanted)?;
         self.file.seek(SeekFrom::Start(self.len)).map_err(|e| FetchError::io("write", &self.path, e))?;
         let mut body = answer.body_mut().as_reader();
-        let mut unit = vec![0; WRITE_BYTES];
+        let unit = Arc::new(Mutex::new(Vec::new()));
+        let _last = self.keep_at_the_end(&unit);
+        let mut buffer = vec![0; 256 << 10];
         loop {
             // Up to the next whole unit, also of a file that goes on in the middle of one.
-            let room = WRITE_BYTES - (self.len % WRITE_BYTES as u64) as usize;
-            let (n, end) = read_unit(&mut body, &mut unit[..room], |n| progress.set(base + self.len + n as u64));
-            self.append(&unit[..n])?;
+            let room = WRITE_BYTES - ((self.len + held(&unit).len() as u64) % WRITE_BYTES as u64) as usize;
+            let asked = interrupt::asked();
+            let read = if asked { Ok(0) } else { body.read(&mut buffer[..room.min(256 << 10)]) };
+            let n = *read.as_ref().unwrap_or(&0);
+            held(&unit).extend_from_slice(&buffer[..n]);
+            progress.set(base + self.len + held(&unit).len() as u64);
+            if n == 0 || n == room {
+                self.append(&mut held(&unit))?;
+            }
             if self.total.is_some_and(|total| self.len > total) {
                 let reason = format!("more than the expected {} bytes came", self.total.unwrap_or(0));
                 return Err(self.discard(wanted, reason));
             }
-            match end {
-                UnitEnd::Full => {}
+            match read {
+                _ if asked => return Err(FetchError::Interrupted { kept: String::new() }),
                 // Without any known length, the end of the body is the end of the file.
-                UnitEnd::Body => return Ok(self.total.is_none_or(|total| total == self.len)),
-                UnitEnd::Broken => return Ok(false),
-                UnitEnd::Interrupted => return Err(FetchError::Interrupted { kept: String::new() }),
+                Ok(0) => return Ok(self.total.is_none_or(|total| total == self.len)),
+                Ok(_) => {}
+                Err(_) => return Ok(false),
             }
         }
     }
 
-    /// Writes bytes at the end, counting those that a full disk still took.
-    fn append(&mut self, mut bytes: &[u8]) -> Result<(), FetchError> {
-        while !bytes.is_empty() {
-            match self.file.write(bytes) {
+    /// Writes `unit`, too, where Ctrl-C ends the process while the server is silent.
+    fn keep_at_the_end(&self, unit: &Arc<Mutex<Vec<u8>>>) -> Option<LastWords> {
+        // Both names of the file share its position.
+        let (mut file, unit) = (self.file.try_clone().ok()?, unit.clone());
+        Some(LastWords::new(move || {
+            let mut unit = held(&unit);
+            // Nobody is left to be told of an error.
+            let _ = file.write_all(&unit);
+            unit.clear();
+        }))
+    }
+
+    /// Writes `unit` at the end and empties it, counting what a full disk still took.
+    fn append(&mut self, unit: &mut Vec<u8>) -> Result<(), FetchError> {
+        while !unit.is_empty() {
+            match self.file.write(unit) {
                 Ok(n) => {
                     self.len += n as u64;
-                    bytes = &bytes[n..];
+                    unit.drain(..n);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.write_error(error)),
@@ -277,33 +301,9 @@ impl Part {
 /// weights then needs far fewer address translations.
 pub const WRITE_BYTES: usize = HUGE_PAGE;
 
-/// Why [`read_unit`] stopped.
-enum UnitEnd {
-    /// No room is left.
-    Full,
-    /// The body is over.
-    Body,
-    /// The connection ended early.
-    Broken,
-    /// The user asked to stop.
-    Interrupted,
-}
-
-/// Fills `unit` from `body`, telling `progress` how far it is; the bytes that came, and why there are no more.
-fn read_unit(body: &mut impl Read, unit: &mut [u8], mut progress: impl FnMut(usize)) -> (usize, UnitEnd) {
-    let mut filled = 0;
-    while filled < unit.len() {
-        if interrupt::asked() {
-            return (filled, UnitEnd::Interrupted);
-        }
-        match body.read(&mut unit[filled..]) {
-            Ok(0) => return (filled, UnitEnd::Body),
-            Ok(n) => filled += n,
-            Err(_) => return (filled, UnitEnd::Broken),
-        }
-        progress(filled);
-    }
-    (filled, UnitEnd::Full)
+/// Bytes that came and are not written yet.
+fn held(unit: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    unit.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Flushes `file`, which is at `from`, to the disk and renames it to `to`, so that `to` is never half a file.
