@@ -151,7 +151,7 @@ fn events(device: &str, trace: &Trace, plan: &Plan) -> Value {
             "args": { "tokens": run.tokens },
         }));
         for call in &run.calls {
-            let step = call.step.map(|i| &plan.stages[i]);
+            let stage = call.stage.map(|i| &plan.stages[i]);
             all.push(json!({
                 "name": if call.kernel.is_empty() { &call.op } else { call.kernel },
                 "ph": "X",
@@ -161,7 +161,7 @@ fn events(device: &str, trace: &Trace, plan: &Plan) -> Value {
                 "tid": 1,
                 "args": {
                     "op": &*call.op,
-                    "step": step.map(|s| s.name.as_str()),
+                    "step": stage.map(|s| s.name.as_str()),
                     "bytes": call.cost.bytes,
                     "flops": call.cost.flops,
                 },

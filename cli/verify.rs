@@ -49,9 +49,9 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     let mut phase = |name: &'static str, tokens: usize| {
         let ((rounded, exact), (cpu, gpu)) = checks.next().unwrap_or_default();
         let times = cpu.into_iter().zip(gpu);
-        let steps = rounded.into_iter().zip(exact).zip(times);
-        let steps = steps.map(|((rounded, exact), (cpu, gpu))| Step { rounded, exact, cpu, gpu }).collect();
-        Phase { name, tokens, steps }
+        let stages = rounded.into_iter().zip(exact).zip(times);
+        let stages = stages.map(|((rounded, exact), (cpu, gpu))| Stage { rounded, exact, cpu, gpu }).collect();
+        Phase { name, tokens, stages }
     };
     let phases = [phase("prompt", prompt), phase("generation", 1)];
     let report = Report { model: &args.model, cpu: cpu.backend().describe(), about, phases };
@@ -60,11 +60,11 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     } else {
         out::text(&report.text())?
     }
-    match report.steps().filter(|s| !s.passed()).count() {
+    match report.stages().filter(|s| !s.passed()).count() {
         0 => Ok(()),
         n => Err(CliError::failed(format!(
-            "{n} of {} steps differ more than rounding explains; please report this with the table above",
-            report.steps().count(),
+            "{n} of {} stages differ more than rounding explains; please report this with the table above",
+            report.stages().count(),
         ))),
     }
 }
@@ -85,14 +85,14 @@ impl About {
 }
 
 /// A stage of the plan: as `run` has it, with nothing rounded, and its times.
-struct Step {
+struct Stage {
     rounded: StageCheck,
     exact: StageCheck,
     cpu: Duration,
     gpu: Duration,
 }
 
-impl Step {
+impl Stage {
     fn passed(&self) -> bool {
         self.rounded.passed() && self.exact.passed()
     }
@@ -105,7 +105,7 @@ impl Step {
 struct Phase {
     name: &'static str,
     tokens: usize,
-    steps: Vec<Step>,
+    stages: Vec<Stage>,
 }
 
 struct Report<'a> {
@@ -116,36 +116,37 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    fn steps(&self) -> impl Iterator<Item = &Step> {
-        self.phases.iter().flat_map(|p| &p.steps)
+    fn stages(&self) -> impl Iterator<Item = &Stage> {
+        self.phases.iter().flat_map(|p| &p.stages)
     }
 
     fn json(&self) -> Value {
-        let step = |phase: &str, step: &Step| {
+        let stage = |phase: &str, stage: &Stage| {
             json!({
                 "phase": phase,
-                "name": step.rounded.name,
-                "op": step.rounded.op,
-                "rows": step.rounded.rows,
+                "name": stage.rounded.name,
+                "op": stage.rounded.op,
+                "rows": stage.rounded.rows,
                 // JSON has no infinity.
-                "error": step.rounded.error.min(f64::MAX),
-                "bound": step.rounded.bound,
-                "exact_error": step.exact.error.min(f64::MAX),
-                "exact_bound": step.exact.bound,
-                "not_finite": step.not_finite(),
-                "cpu_ms": step.cpu.as_secs_f64() * 1e3,
-                "gpu_ms": step.gpu.as_secs_f64() * 1e3,
-                "passed": step.passed(),
+                "error": stage.rounded.error.min(f64::MAX),
+                "bound": stage.rounded.bound,
+                "exact_error": stage.exact.error.min(f64::MAX),
+                "exact_bound": stage.exact.bound,
+                "not_finite": stage.not_finite(),
+                "cpu_ms": stage.cpu.as_secs_f64() * 1e3,
+                "gpu_ms": stage.gpu.as_secs_f64() * 1e3,
+                "passed": stage.passed(),
             })
         };
-        let steps: Vec<Value> = self.phases.iter().flat_map(|p| p.steps.iter().map(move |s| step(p.name, s))).collect();
+        let stages: Vec<Value> =
+            self.phases.iter().flat_map(|p| p.stages.iter().map(move |s| stage(p.name, s))).collect();
         json!({
             "model": self.model,
             "cpu": self.cpu,
             "gpu": self.about.adapter.as_ref().map(devices::Gpu::json),
             "clock": self.about.clock,
-            "passed": self.steps().all(Step::passed),
-            "steps": steps,
+            "passed": self.stages().all(Stage::passed),
+            "steps": stages,
         })
     }
 
@@ -154,25 +155,25 @@ impl Report<'_> {
         if let Some(gpu) = &self.about.adapter {
             text += &format!("against\n{}", gpu.text());
         }
-        text += "each step has the CPU's exact inputs everywhere; `exact` is with --kv-type f32, where nothing is rounded\n";
+        text += "each stage has the CPU's exact inputs everywhere; `exact` is with --kv-type f32, where nothing is rounded\n";
         text += &format!("GPU times by {}\n", self.about.clock);
-        for Phase { name, tokens, steps } in &self.phases {
+        for Phase { name, tokens, stages } in &self.phases {
             text += &format!(
                 "\n{name}, {tokens} token(s)\n{:<40} {:<18} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n",
-                "step", "op", "error", "bound", "exact", "bound", "cpu ms", "gpu ms"
+                "stage", "op", "error", "bound", "exact", "bound", "cpu ms", "gpu ms"
             );
-            for step in steps {
+            for stage in stages {
                 text += &format!(
                     "{:<40} {:<18} {:>9.1e} {:>9.0e} {:>9.1e} {:>9.0e} {:>9.3} {:>9.3}{}\n",
-                    step.rounded.name,
-                    step.rounded.op,
-                    step.rounded.error,
-                    step.rounded.bound,
-                    step.exact.error,
-                    step.exact.bound,
-                    step.cpu.as_secs_f64() * 1e3,
-                    step.gpu.as_secs_f64() * 1e3,
-                    match (step.not_finite(), step.passed()) {
+                    stage.rounded.name,
+                    stage.rounded.op,
+                    stage.rounded.error,
+                    stage.rounded.bound,
+                    stage.exact.error,
+                    stage.exact.bound,
+                    stage.cpu.as_secs_f64() * 1e3,
+                    stage.gpu.as_secs_f64() * 1e3,
+                    match (stage.not_finite(), stage.passed()) {
                         (0, true) => String::new(),
                         (0, false) => "  WRONG".to_owned(),
                         (n, _) => format!("  WRONG: {n} not finite"),
@@ -180,13 +181,13 @@ impl Report<'_> {
                 );
             }
         }
-        let all = || self.steps().flat_map(|s| [&s.rounded, &s.exact]).filter(|c| c.bound > 0.0);
+        let all = || self.stages().flat_map(|s| [&s.rounded, &s.exact]).filter(|c| c.bound > 0.0);
         let worst = all().max_by(|a, b| (a.error / a.bound).total_cmp(&(b.error / b.bound)));
         if let Some(worst) = worst {
             text += &format!(
-                "\n{} of {} steps within their bounds; nearest to its bound: {} ({}), {:.1e} of {:.0e}\n",
-                self.steps().filter(|s| s.passed()).count(),
-                self.steps().count(),
+                "\n{} of {} stages within their bounds; nearest to its bound: {} ({}), {:.1e} of {:.0e}\n",
+                self.stages().filter(|s| s.passed()).count(),
+                self.stages().count(),
                 worst.name,
                 worst.op,
                 worst.error,

@@ -32,8 +32,8 @@ fn gpu(test: &str) -> bool {
 }
 
 #[test]
-fn verify_lists_every_step() {
-    if !gpu("cli_gpu::verify_lists_every_step") {
+fn verify_lists_every_stage() {
+    if !gpu("cli_gpu::verify_lists_every_stage") {
         return;
     }
     let answer = Handmill::new().run(&["verify", &fixture(), "--json"]).json();
@@ -41,20 +41,20 @@ fn verify_lists_every_step() {
     let device = &answer["gpu"];
     assert!(device["driver"].is_string() && device["features"].is_array(), "{device}");
     assert!(device["limits"]["storage_binding_bytes"].as_u64() > Some(0), "{device}");
-    let steps = answer["steps"].as_array().expect("steps");
+    let stages = answer["steps"].as_array().expect("steps");
     for phase in ["prompt", "generation"] {
         let names: Vec<&str> =
-            steps.iter().filter(|s| s["phase"] == phase).filter_map(|s| s["name"].as_str()).collect();
-        // Five steps a layer of three, and the head.
+            stages.iter().filter(|s| s["phase"] == phase).filter_map(|s| s["name"].as_str()).collect();
+        // Five stages a layer of three, and the head.
         assert_eq!(names.len(), 16, "{phase}: {names:?}");
         for name in ["layer.0.q", "layer.1.attention", "layer.2.down", "head"] {
             assert!(names.contains(&name), "{phase}: {name} in {names:?}");
         }
     }
-    for step in steps {
-        assert!(step["rows"].as_u64() > Some(0), "{step}");
+    for stage in stages {
+        assert!(stage["rows"].as_u64() > Some(0), "{stage}");
         // f32 on both sides: rounding alone.
-        assert!(step["error"].as_f64().is_some_and(|e| e < 1e-3), "{step}");
+        assert!(stage["error"].as_f64().is_some_and(|e| e < 1e-3), "{stage}");
     }
     let table = Handmill::new().run(&["verify", &fixture()]);
     table.assert_ok();
@@ -72,13 +72,13 @@ fn verify_passes_on_a_real_model() {
     let Some(model) = model_path(test, "smollm2") else { return };
     let answer = Handmill::new().run(&["verify", model.to_str().expect("UTF-8"), "--json"]).json();
     assert_eq!(answer["passed"], true, "{answer}");
-    let steps = answer["steps"].as_array().expect("steps").iter();
-    let down: Vec<_> = steps.filter(|s| s["name"].as_str().is_some_and(|name| name.ends_with(".down"))).collect();
-    for step in &down {
+    let stages = answer["steps"].as_array().expect("steps").iter();
+    let down: Vec<_> = stages.filter(|s| s["name"].as_str().is_some_and(|name| name.ends_with(".down"))).collect();
+    for stage in &down {
         // Only the order of sums differs where nothing is rounded.
-        assert!(step["exact_error"].as_f64() < Some(1e-4) && step["exact_bound"].as_f64() < Some(1e-3), "{step}");
+        assert!(stage["exact_error"].as_f64() < Some(1e-4) && stage["exact_bound"].as_f64() < Some(1e-3), "{stage}");
     }
-    // What the CPU rounds to 8 bits counts twice, by what the steps compute: by the residual sums that they go into it would
+    // What the CPU rounds to 8 bits counts twice, by what the stages compute: by the residual sums that they go into it would
     // be a tenth.
     let mut bounds: Vec<f64> = down.iter().filter_map(|s| s["bound"].as_f64()).collect();
     bounds.sort_by(f64::total_cmp);
@@ -119,7 +119,7 @@ fn bench_has_its_steady_names() {
 }
 
 #[test]
-fn wrong_steps_are_seen() {
+fn wrong_stages_are_seen() {
     let model = Model::open(fixture().as_ref()).expect("the fixture");
     let engine = || Engine::new(&model, &EngineOptions::default()).expect("an engine");
     let other = Model::open(&fixtures_dir().join("families/llama2")).expect("the fixture");
@@ -127,7 +127,7 @@ fn wrong_steps_are_seen() {
     for rounded in [false, true] {
         let compare = |other: &mut Engine| {
             let mut near = rounded.then(engine);
-            compare(&mut engine(), near.as_mut(), other, &[1, 2, 3]).expect("steps")
+            compare(&mut engine(), near.as_mut(), other, &[1, 2, 3]).expect("stages")
         };
         let [prompt, generation] = compare(&mut engine());
         assert!(prompt.iter().chain(&generation).all(|c| c.passed() && c.error == 0.0));
@@ -228,8 +228,8 @@ fn devices_without_timestamps_are_timed_by_the_host() {
     let calls = &trace.last[0].calls;
     assert!(calls.iter().any(|c| c.kernel.starts_with("linear") && !c.time.is_zero() && c.cost.flops > 0));
     // Every stage of the plan has a call.
-    let steps = engine.backend().plan().stages.len();
-    assert!((0..steps).all(|i| calls.iter().any(|c| c.step == Some(i))));
+    let stages = engine.backend().plan().stages.len();
+    assert!((0..stages).all(|i| calls.iter().any(|c| c.stage == Some(i))));
     engine.backend().set_tracing(false).expect("no tracing");
     assert_eq!(run(&mut engine), plain);
 }

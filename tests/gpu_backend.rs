@@ -163,9 +163,9 @@ fn a_forked_prompt_and_a_profile_on_two_devices() {
     let logits = engine.prefill(&mut second, &ids[ids.len() - 1..]).expect("the last token").to_vec();
     let last = fixture.logits.slice(ids.len() - 1..ids.len());
     assert_close("a forked prompt", &Matrix::new(last.cols, logits), &last, TOLERANCE);
-    let steps = engine.backend().plan().stages.len();
+    let stages = engine.backend().plan().stages.len();
     let trace = engine.backend().trace().expect("a trace").clone();
-    assert!((0..steps).all(|i| trace.last[0].calls.iter().any(|c| c.step == Some(i))));
+    assert!((0..stages).all(|i| trace.last[0].calls.iter().any(|c| c.stage == Some(i))));
     // Too long a step is refused, and the sequence stays as it was.
     let most = engine.backend().max_step_tokens();
     let long = vec![1; most + 1];

@@ -248,7 +248,7 @@ pub fn times(engine: &mut Engine, tokens: &[u32]) -> Result<[Vec<Duration>; 2], 
         *times = vec![Duration::ZERO; backend.plan().stages.len()];
         let calls = backend.trace().and_then(|t: &Trace| t.last.back()).map_or(&[][..], |run| &run.calls);
         for call in calls {
-            if let Some(stage) = call.step {
+            if let Some(stage) = call.stage {
                 times[stage] += call.time;
             }
         }

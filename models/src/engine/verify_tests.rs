@@ -51,9 +51,9 @@ fn engine(format: DType, wrong: Option<(&'static str, usize, u8)>, kv: KvChoice)
     Engine::new(&model, &EngineOptions { kv, threads: Some(1), ..EngineOptions::default() }).expect("an engine")
 }
 
-/// Steps whose comparison fails, of both phases.
+/// Stages whose comparison fails, of both phases.
 fn failing(exact: &mut Engine, rounded: Option<&mut Engine>, other: &mut Engine) -> Vec<String> {
-    let checks = compare(exact, rounded, other, &[5, 260, 9, 31, 77]).expect("steps");
+    let checks = compare(exact, rounded, other, &[5, 260, 9, 31, 77]).expect("stages");
     checks
         .iter()
         .flatten()

@@ -37,7 +37,7 @@ impl Clock {
 #[derive(Clone, Debug)]
 pub struct CallTrace {
     /// The stage of the plan; none for calls behind the plan, such as sampling.
-    pub step: Option<usize>,
+    pub stage: Option<usize>,
     /// The stage's kind with the formats of its weights.
     pub op: Arc<str>,
     /// The kernel; empty where the times are by stage.
@@ -142,7 +142,7 @@ impl Trace {
                 total.calls += 1;
                 total.time += time;
                 total.cost = total.cost + cost;
-                calls.push(CallTrace { step: stage, op, kernel, start, time, cost });
+                calls.push(CallTrace { stage, op, kernel, start, time, cost });
             }
         }
         if self.last.len() == KEPT {

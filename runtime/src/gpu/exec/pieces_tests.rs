@@ -52,7 +52,7 @@ fn model(dtype: DType) -> Model {
     let x = b.op("select", Op::SelectOutputs, &[x]).unwrap();
     let y = b.linear("head", x, table_id, None).unwrap();
     let mut plan = Plan::new(b.finish(y), |_, _, _| Ok(Device::Cpu)).unwrap();
-    plan.stages.iter_mut().for_each(|step| step.device = Device::Gpu);
+    plan.stages.iter_mut().for_each(|stage| stage.device = Device::Gpu);
     Model { plan, table, matrix, bytes, _file: temp }
 }
 
