@@ -95,8 +95,7 @@ fn normalise(dim: u32, part: u32, which: u32, who: Who) {
 }
 #endif
 
-@compute @workgroup_size(${WG})
-fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
+fn run(group: vec3<u32>, who: Who) {
     let row = group.x;
 #if SOLO
     var head = group.y * WG + who.lane;

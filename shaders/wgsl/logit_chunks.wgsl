@@ -8,8 +8,7 @@
 
 @group(0) @binding(4) var<storage, read_write> chunks: array<u32>;
 
-@compute @workgroup_size(${WG})
-fn main(@builtin(workgroup_id) wg: vec3<u32>, who: Who) {
+fn run(wg: vec3<u32>, who: Who) {
     let row = at(params.logits, wg.y);
     let first = wg.x * CHUNK;
     let end = min(first + CHUNK, params.vocab);

@@ -74,8 +74,7 @@ fn before(a: u32, b: u32, i: u32, by: Statistics) -> E {
     return v;
 }
 
-@compute @workgroup_size(${WG})
-fn main(@builtin(workgroup_id) group: vec3<u32>, who: Who) {
+fn run(group: vec3<u32>, who: Who) {
     let n = params.width;
     let skip = group.y * n;
     let a = source(params.a, group.x) + skip;

@@ -79,8 +79,7 @@ fn best_left(lane: u32) -> u32 {
     return id;
 }
 
-@compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) id: vec3<u32>, who: Who) {
+fn run(id: vec3<u32>, who: Who) {
     let lane = who.lane;
     let logits = source(params.logits, id.y);
 #if SCORE == softmax

@@ -164,8 +164,7 @@ fn write(row: u32, slot: u32, token: u32) {
     }
 }
 
-@compute @workgroup_size(${WG})
-fn main(@builtin(workgroup_id) wg: vec3<u32>, who: Who) {
+fn run(wg: vec3<u32>, who: Who) {
     let row = wg.x;
     let sampler = 8u * row;
     let temperature = bitcast<f32>(samplers[sampler]);

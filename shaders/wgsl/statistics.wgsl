@@ -21,8 +21,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-@compute @workgroup_size(${WG})
-fn main(@builtin(workgroup_id) wg: vec3<u32>, who: Who) {
+fn run(wg: vec3<u32>, who: Who) {
     let n = f32(params.width);
     let a = source(params.a, wg.x) + wg.y * params.width;
     let result = target_row(params.result, wg.x) + wg.y * params.width;
