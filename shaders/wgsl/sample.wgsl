@@ -10,16 +10,20 @@
 //   tokens, binding 6; chosen, binding 7: token of output row r at word 11 of the batch + r; NONE where there is none.
 //
 // The kept logits are all above a bound and the first few of those equal to it: no list is ever sorted. Bounds are
-// found by bisection over the integers that order the logits. The chunks' largest logits rule out most of the row: the
-// k-th largest of them is no larger than the k-th largest logit, and min-p has a bound from the start. Logits above the
-// bound are gathered into workgroup memory, if LIST entries hold them; else every pass runs over the whole row.
+// found digit by digit to the base of 4, over the integers that order the logits and over ids. The chunks' largest logits
+// rule out most of the row: the k-th largest of them is no larger than the k-th largest logit, and min-p has a bound from
+// the start. Logits above the bound are gathered into workgroup memory, if LIST entries hold them; else every pass runs
+// over the whole row. A search has as many passes as there are digits, whatever it finds, and what needs no choice is
+// drawn in vain: barriers may depend on nothing that comes out of workgroup memory, where neither browsers nor Direct3D's
+// older compiler can see that all of the workgroup reads the same.
 // The draw is an exponential race: of random E(id) ~ Exp(1), the least E(id) / weight wins with the probability that its
 // weight has. E comes from a hash of seed, position and id: no state, the same on every device but for rounding.
 // Bytes: the row's chunks, and 4 KiB for each chunk with candidates (the row once for each pass where there are too many).
-// Flops: at temperature 0 a comparison a chunk. Else up to some 50 passes for each of top-k and top-p, with a
-// comparison a candidate, for top-p an exponential, too; then a hash and two logarithms for each that is left.
+// Flops: at temperature 0 a comparison a chunk. Else some 25 passes for each of top-k and top-p, with three comparisons
+// a candidate, for top-p an exponential, too; then a hash and two logarithms for each that is left.
 
 #import logits
+#import sum NAME=workgroup_sum3 TYPE=vec3<f32> PARTS=reduced3
 
 @group(0) @binding(4) var<storage, read> chunks: array<u32>;
 @group(0) @binding(5) var<storage, read> samplers: array<u32>;
@@ -28,10 +32,10 @@
 
 const LIST = 1024u;
 
+var<workgroup> reduced3: array<vec3<f32>, WG>;
 // Candidates in no order, as keys and ids.
 var<workgroup> list: array<vec2<u32>, LIST>;
 var<workgroup> listed: atomic<u32>;
-var<workgroup> shared_word: u32;
 
 // Where candidates come from: 0 the row's chunks, 1 the list, 2 the whole row.
 struct Source {
@@ -42,93 +46,82 @@ struct Source {
 }
 
 fn item(source: Source, i: u32) -> vec2<u32> {
+    var x = vec2(0u, i);
     if source.kind == 0u {
-        return vec2(chunks[source.start + 4u * i], chunks[source.start + 4u * i + 1u]);
+        x = vec2(chunks[source.start + 4u * i], chunks[source.start + 4u * i + 1u]);
+    } else if source.kind == 1u {
+        x = list[i];
+    } else {
+        x.x = order(arena[source.start + i]);
     }
-    if source.kind == 1u {
-        return list[i];
-    }
-    return vec2(order(arena[source.start + i]), i);
+    return x;
 }
 
-// All candidates above `key`, and those equal to it up to the id `last`.
+// All candidates above `key`, and those equal to it with ids below `end`.
 struct Bound {
     key: u32,
-    last: u32,
+    end: u32,
 }
 
 fn within(x: vec2<u32>, bound: Bound) -> bool {
-    return x.x > bound.key || (x.x == bound.key && x.y <= bound.last);
+    return x.x > bound.key || (x.x == bound.key && x.y < bound.end);
 }
 
 fn weight(key: u32, top: f32) -> f32 {
     return exp(value_of(key) - top);
 }
 
-// A sum over the workgroup that all of it knows to be the same.
-fn agreed(x: f32, who: Who) -> f32 {
-    let sum = workgroup_sum(x, who);
-    if who.lane == 0u {
-        shared_word = bitcast<u32>(sum);
-    }
-    return bitcast<f32>(workgroupUniformLoad(&shared_word));
+// What a search looks for: the tightest bound that leaves at least `wanted` of what `limit` does, in candidates or, where
+// `weighed`, in their weights.
+struct Search {
+    source: Source,
+    limit: Bound,
+    wanted: f32,
+    weighed: bool,
+    top: f32,
 }
 
-// How many candidates (or with `weighed` how much weight) `bound` leaves of what `limit` does.
-fn measure(source: Source, bound: Bound, limit: Bound, weighed: bool, top: f32, who: Who) -> f32 {
-    var sum = 0.0;
-    for (var i = who.lane; i < source.n; i += WG) {
-        let x = item(source, i);
-        if within(x, bound) && within(x, limit) {
-            if weighed {
-                sum += weight(x.x, top);
-            } else {
-                sum += 1.0;
+// How much each of three bounds leaves of what the limit does.
+fn measure(search: Search, keys: vec3<u32>, ends: vec3<u32>, who: Who) -> vec3<f32> {
+    var sums = vec3<f32>();
+    for (var i = who.lane; i < search.source.n; i += WG) {
+        let x = item(search.source, i);
+        if within(x, search.limit) {
+            var amount = 1.0;
+            if search.weighed {
+                amount = weight(x.x, search.top);
             }
+            let kept = select(vec3(x.x) > keys, vec3(x.y) < ends, vec3(x.x) == keys);
+            sums += select(vec3<f32>(), vec3(amount), kept);
         }
     }
-    return agreed(sum, who);
+    return workgroup_sum3(sums, who);
 }
 
-// The highest key that leaves at least `wanted` of what `limit` does, or the limit's.
-fn highest_key(source: Source, limit: Bound, wanted: f32, weighed: bool, top: f32, who: Who) -> u32 {
-    var low = limit.key;
-    var high = order(top);
-    while low < high {
-        let middle = high - (high - low) / 2u;
-        if measure(source, Bound(middle, NONE), limit, weighed, top, who) >= wanted {
-            low = middle;
-        } else {
-            high = middle - 1u;
-        }
-    }
-    return low;
+// How many of three bounds leave enough.
+fn enough(search: Search, keys: vec3<u32>, ends: vec3<u32>, who: Who) -> u32 {
+    let left = measure(search, keys, ends, who);
+    return dot(select(vec3<u32>(), vec3(1u), left >= vec3(search.wanted)), vec3(1u));
 }
 
-// The tightest bound that leaves at least `wanted` of what `limit` does; the limit where that has less.
-fn tighten(source: Source, limit: Bound, wanted: f32, weighed: bool, top: f32, who: Who) -> Bound {
-    let key = highest_key(source, limit, wanted, weighed, top, who);
-    // Of several equal ones the first: mostly there is but one.
-    let all = measure(source, Bound(key, NONE), limit, false, top, who);
-    if all - measure(source, Bound(key + 1u, NONE), limit, false, top, who) <= 1.0 {
-        return Bound(key, limit_of(key, limit));
+// The highest key that leaves enough, or the limit's.
+fn highest_key(search: Search, who: Who) -> u32 {
+    var key = 0u;
+    for (var digit = 1u << 30u; digit > 0u; digit >>= 2u) {
+        key += digit * enough(search, key + digit * vec3(1u, 2u, 3u), vec3(NONE), who);
     }
-    var low = 0u;
-    var high = params.vocab - 1u;
-    while low < high {
-        let middle = (low + high) / 2u;
-        if measure(source, Bound(key, middle), limit, weighed, top, who) >= wanted {
-            high = middle;
-        } else {
-            low = middle + 1u;
-        }
-    }
-    return Bound(key, min(low, limit_of(key, limit)));
+    return clamp(key, search.limit.key, order(search.top));
 }
 
-// The last id that the limit allows at `key`.
-fn limit_of(key: u32, limit: Bound) -> u32 {
-    return select(NONE, limit.last, key == limit.key);
+// The tightest bound that leaves enough; the limit where that has less.
+fn tighten(search: Search, who: Who) -> Bound {
+    let key = highest_key(search, who);
+    // Of several equal ones the first: the most of them that are not enough, and one more.
+    var end = 0u;
+    for (var digit = 1u << (firstLeadingBit(params.vocab) & 30u); digit > 0u; digit >>= 2u) {
+        end += digit * (3u - enough(search, vec3(key), end + digit * vec3(1u, 2u, 3u), who));
+    }
+    return Bound(key, min(end + 1u, select(NONE, search.limit.end, key == search.limit.key)));
 }
 
 // PCG's output function as a hash (Jarzynski and Olano 2020).
@@ -157,49 +150,24 @@ fn draw(source: Source, bound: Bound, top: f32, temperature: f32, seed: u32, who
     return best_of_all(best, who).y;
 }
 
-fn write(row: u32, slot: u32, token: u32) {
-    chosen[batch[11] + row] = token;
-    if slot != NONE && token != NONE {
-        tokens[slot] = token;
-    }
-}
-
-fn run(wg: vec3<u32>, who: Who) {
-    let row = wg.x;
-    let sampler = 8u * row;
-    let temperature = bitcast<f32>(samplers[sampler]);
+// A random one of the row, whose largest key is `top_key`; anything where that leaves no choice.
+fn sampled(row: u32, sampler: u32, temperature: f32, top_key: u32, who: Who) -> u32 {
     let top_p = bitcast<f32>(samplers[sampler + 1u]);
     let min_p = bitcast<f32>(samplers[sampler + 2u]);
     let top_k = samplers[sampler + 3u];
-    let slot = samplers[sampler + 6u];
-    let by_chunk = Source(0u, params.chunks, 4u * row * params.chunks);
-
-    var best = vec2(0u, NONE);
-    for (var i = who.lane; i < by_chunk.n; i += WG) {
-        best = better(best, item(by_chunk, i));
-    }
-    best = best_of_all(best, who);
-    if who.lane == 0u {
-        shared_word = best.x;
-    }
-    let top_key = workgroupUniformLoad(&shared_word);
-    // None above -inf leaves no choice, and one that is infinite or no number none that means anything.
-    if temperature == 0.0 || top_key >= INFINITE || top_key <= NO_LOGIT {
-        if who.lane == 0u {
-            write(row, slot, select(NONE, best.y, top_key > NO_LOGIT && top_key < INFINITE));
-        }
-        return;
-    }
+    let by_chunk = chunks_of(row);
     let top = value_of(top_key);
+    let all = Bound(NO_LOGIT + 1u, NONE);
     let k_counts = top_k > 0u && top_k < params.vocab;
     // All that is kept lies at or above `first`. Top-p among the top k has to see all of them, those that min-p
     // will drop included.
-    var first = NO_LOGIT + 1u;
-    if k_counts && top_k <= params.chunks {
-        first = max(first, highest_key(by_chunk, Bound(0u, NONE), f32(top_k), false, top, who));
+    var first = all.key;
+    // Direct3D's older compiler takes a comparison with `params.chunks` for one that varies, as the loops up to it do.
+    if k_counts && top_k <= params.vocab / CHUNK {
+        first = max(first, highest_key(Search(by_chunk, Bound(0u, NONE), f32(top_k), false, top), who));
     }
     // A hair too low, which the weights below correct.
-    var floor_key = NO_LOGIT + 1u;
+    var floor_key = all.key;
     if min_p > 0.0 {
         floor_key = max(floor_key, order(top + log(min_p) - 1e-4 * (1.0 + abs(top))));
         if top_p >= 1.0 || !k_counts {
@@ -210,11 +178,11 @@ fn run(wg: vec3<u32>, who: Who) {
     // Gather what may be kept, if it is not far too much.
     let logits = at(params.logits, row);
     var source = Source(2u, params.vocab, logits);
-    if first > NO_LOGIT + 1u {
-        if who.lane == 0u {
-            atomicStore(&listed, 0u);
-        }
-        workgroupBarrier();
+    if who.lane == 0u {
+        atomicStore(&listed, 0u);
+    }
+    workgroupBarrier();
+    if first > all.key {
         for (var chunk = 0u; chunk < params.chunks; chunk++) {
             if chunks[by_chunk.start + 4u * chunk] >= first {
                 let end = min((chunk + 1u) * CHUNK, params.vocab);
@@ -229,21 +197,18 @@ fn run(wg: vec3<u32>, who: Who) {
                 }
             }
         }
-        workgroupBarrier();
-        if who.lane == 0u {
-            shared_word = atomicLoad(&listed);
-        }
-        let n = workgroupUniformLoad(&shared_word);
-        if n <= LIST {
-            source = Source(1u, n, 0u);
-        }
+    }
+    workgroupBarrier();
+    let n = atomicLoad(&listed);
+    if first > all.key && n <= LIST {
+        source = Source(1u, n, 0u);
     }
 
-    var bound = Bound(NO_LOGIT + 1u, NONE);
+    var bound = all;
     var total = 0.0;
     if k_counts {
-        bound = tighten(source, bound, f32(top_k), false, top, who);
-        total = measure(source, bound, bound, true, top, who);
+        bound = tighten(Search(source, all, f32(top_k), false, top), who);
+        total = measure(Search(source, bound, 0.0, true, top), vec3(0u), vec3(0u), who).x;
     } else {
         for (var i = who.lane; i < by_chunk.n; i += WG) {
             let key = item(by_chunk, i).x;
@@ -251,10 +216,12 @@ fn run(wg: vec3<u32>, who: Who) {
                 total += bitcast<f32>(chunks[by_chunk.start + 4u * i + 2u]) * weight(key, top);
             }
         }
-        total = agreed(total, who);
+        total = workgroup_sum(total, who);
     }
     if top_p < 1.0 {
-        bound = tighten(source, bound, top_p * total, true, top, who);
+        // The likeliest one weighs 1, and is always enough for a share as small as this.
+        let wanted = max(top_p * total, 1e-30);
+        bound = tighten(Search(source, bound, wanted, true, top), who);
     }
     if min_p > 0.0 {
         // The lowest key whose weight is enough.
@@ -274,8 +241,36 @@ fn run(wg: vec3<u32>, who: Who) {
     }
     let position = batch[batch[3] + batch[batch[5] + row]];
     let seed = pcg(samplers[sampler + 4u] ^ pcg(samplers[sampler + 5u] ^ pcg(position)));
-    let token = draw(source, bound, top, temperature, seed, who);
+    return draw(source, bound, top, temperature, seed, who);
+}
+
+fn chunks_of(row: u32) -> Source {
+    return Source(0u, params.chunks, 4u * row * params.chunks);
+}
+
+fn run(group: vec3<u32>, who: Who) {
+    let row = group.x;
+    let sampler = 8u * row;
+    let temperature = bitcast<f32>(samplers[sampler]);
+    let slot = samplers[sampler + 6u];
+    let by_chunk = chunks_of(row);
+    var best = vec2(0u, NONE);
+    for (var i = who.lane; i < by_chunk.n; i += WG) {
+        best = better(best, item(by_chunk, i));
+    }
+    best = best_of_all(best, who);
+    var token = best.y;
+    if temperature != 0.0 {
+        token = sampled(row, sampler, temperature, best.x, who);
+    }
+    // None above -inf leaves no choice, and one that is infinite or no number none that means anything.
+    if best.x <= NO_LOGIT || best.x >= INFINITE {
+        token = NONE;
+    }
     if who.lane == 0u {
-        write(row, slot, token);
+        chosen[batch[11] + row] = token;
+        if slot != NONE && token != NONE {
+            tokens[slot] = token;
+        }
     }
 }

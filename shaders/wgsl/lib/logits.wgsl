@@ -27,13 +27,8 @@ const INFINITE = 0xff800000u;
 fn order(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
     let size = bits & 0x7fffffffu;
-    if size > 0x7f800000u {
-        return 0xffffffffu;
-    }
-    if size == 0u {
-        return 0x80000000u;
-    }
-    return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+    let key = select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+    return select(select(key, 0x80000000u, size == 0u), 0xffffffffu, size > 0x7f800000u);
 }
 
 fn value_of(key: u32) -> f32 {
