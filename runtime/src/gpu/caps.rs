@@ -9,7 +9,8 @@ pub struct Caps {
     pub subgroups: Option<(u32, u32)>,
     /// Cooperative matrices: products of 16×16 matrices of f16, summed in f32.
     pub cooperative: bool,
-    /// Products of four bytes at once, in hardware: as a Vulkan driver reports it, always on DX12, never through Metal.
+    /// Products of four bytes at once, in hardware: as a Vulkan driver reports it, from shader model 6.4 on through DX12,
+    /// never through Metal.
     pub int8_dot: bool,
     /// Timestamps inside a pass.
     pub timestamps: bool,
@@ -131,11 +132,11 @@ fn submit_flops(kind: wgpu::DeviceType) -> u64 {
 
 impl Caps {
     /// Reads an adapter. `host_import` is the alignment of memory that its driver imports; `byte_products` says whether
-    /// it multiplies four bytes at once, where the API tells.
+    /// it multiplies four bytes at once.
     pub(super) fn new(
         adapter: &wgpu::Adapter,
         host_import: Option<u64>,
-        byte_products: Option<bool>,
+        byte_products: bool,
         o: &CapsOverride,
     ) -> Self {
         let (features, limits, info) = (adapter.features(), adapter.limits(), adapter.get_info());
@@ -152,7 +153,7 @@ impl Caps {
                     let square = [p.m_size, p.n_size, p.k_size] == [16; 3];
                     square && p.ab_type == T::F16 && p.cr_type == T::F32
                 }),
-            int8_dot: byte_products.unwrap_or(info.backend == wgpu::Backend::Dx12) && !o.no_int8,
+            int8_dot: byte_products && !o.no_int8,
             timestamps: has(wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
                 && !o.no_timestamps,
             pipeline_cache: has(wgpu::Features::PIPELINE_CACHE),

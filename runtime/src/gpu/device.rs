@@ -266,6 +266,15 @@ fn rank(kind: wgpu::DeviceType) -> u8 {
     }
 }
 
+/// Whether the hardware multiplies and adds four signed bytes at once. Metal does not report it.
+fn byte_products(adapter: &wgpu::Adapter) -> bool {
+    #[cfg(windows)]
+    if let Some(known) = super::dx12::byte_products(adapter) {
+        return known;
+    }
+    import::byte_products(adapter).unwrap_or(false)
+}
+
 fn summary(index: usize, adapter: &wgpu::Adapter, o: &CapsOverride) -> AdapterSummary {
     let info = adapter.get_info();
     AdapterSummary {
@@ -279,7 +288,7 @@ fn summary(index: usize, adapter: &wgpu::Adapter, o: &CapsOverride) -> AdapterSu
         },
         api: info.backend.to_string(),
         driver: [info.driver.as_str(), info.driver_info.as_str()].join(" ").trim().to_owned(),
-        caps: Caps::new(adapter, import::alignment(adapter), import::byte_products(adapter), o),
+        caps: Caps::new(adapter, import::alignment(adapter), byte_products(adapter), o),
         name: info.name,
     }
 }

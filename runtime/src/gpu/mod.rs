@@ -7,6 +7,8 @@ mod bandwidth;
 mod cache;
 mod caps;
 mod device;
+#[cfg(windows)]
+mod dx12;
 mod error;
 mod exec;
 // Only where wgpu has Vulkan.
