@@ -3,9 +3,13 @@
 //! to what the adapter they were made for has, not that a driver compiles them.
 //!
 //! With `HANDMILL_SHADER_DUMP=DIR` in the environment the kernels are also written there, for tools that know more: as
-//! naga reads them (`native/`), as browsers do (`browser/`), and in SPIR-V (`spv/`).
+//! naga reads them (`native/`), as browsers do (`browser/`), and as release builds hand them to drivers and compilers: in
+//! SPIR-V (`spv/`), in Metal's language (`msl/`), in HLSL for adapters of shader model 6.6 (`hlsl/`) and, as far as those
+//! get them, of 5.1 (`hlsl51/`). A file of HLSL begins with the target and the entry point that its compiler is told.
 
+mod adapters;
 mod experts;
+mod hal;
 mod select;
 mod variants;
 
@@ -21,7 +25,8 @@ use std::{
 };
 
 use naga::{
-    AddressSpace, Module, ShaderStage, StorageAccess, back,
+    AddressSpace, Binding, BuiltIn, Module, ShaderStage, StorageAccess, TypeInner,
+    back::{self, hlsl::ShaderModel},
     proc::{BoundsCheckPolicies, BoundsCheckPolicy},
     valid::{Capabilities, ModuleInfo, ValidationFlags, Validator},
 };
@@ -31,6 +36,8 @@ use crate::gpu::{Access, Caps, Kernel};
 /// What all adapters that a kernel was made for have in common.
 #[derive(Clone, Copy, Debug)]
 struct Common {
+    /// Whether one of them may be Direct3D's of shader model 5.1. Limits are the same on all of Direct3D.
+    shader_model_5: bool,
     f16: bool,
     subgroups: bool,
     cooperative: bool,
@@ -40,7 +47,9 @@ struct Common {
 
 impl Common {
     fn of(caps: &Caps) -> Self {
+        let bare = !caps.f16 && caps.subgroups.is_none() && !caps.cooperative && !caps.int8_dot;
         Self {
+            shader_model_5: bare && (caps.max_invocations, caps.max_workgroup_memory) == (1024, 32768),
             f16: caps.f16,
             subgroups: caps.subgroups.is_some(),
             cooperative: caps.cooperative,
@@ -51,6 +60,7 @@ impl Common {
 
     fn and(self, other: Self) -> Self {
         Self {
+            shader_model_5: self.shader_model_5 || other.shader_model_5,
             f16: self.f16 && other.f16,
             subgroups: self.subgroups && other.subgroups,
             cooperative: self.cooperative && other.cooperative,
@@ -123,7 +133,7 @@ fn every_kernel_is_valid_and_translates() {
     let dump = std::env::var_os("HANDMILL_SHADER_DUMP");
     let dump = dump.as_deref().map(Path::new);
     if let Some(dir) = dump {
-        for form in ["native", "browser", "spv"] {
+        for form in ["native", "browser", "spv", "msl", "hlsl", "hlsl51"] {
             fs::create_dir_all(dir.join(form)).unwrap();
         }
     }
@@ -136,8 +146,8 @@ fn every_kernel_is_valid_and_translates() {
                 {
                     // naga panics on some of what it cannot translate.
                     let done = catch_unwind(AssertUnwindSafe(|| {
-                        let words = translate(shader)?;
-                        dump.map_or(Ok(()), |dir| write(dir, i, shader, &words))
+                        let release = translate(shader)?;
+                        dump.map_or(Ok(()), |dir| write(dir, i, shader, &release))
                     }));
                     if let Err(why) = done.unwrap_or_else(|_| Err("naga panicked".to_owned())) {
                         failures.lock().unwrap().push(format!("{}: {why}", shader.title()));
@@ -154,8 +164,16 @@ fn every_kernel_is_valid_and_translates() {
     assert!(dead.is_empty(), "no host function asks for {dead:?}");
 }
 
-/// Validates a shader and translates it; returns its SPIR-V as release builds have it.
-fn translate(shader: &Shader) -> Result<Vec<u32>, String> {
+/// A shader as drivers and their compilers get it.
+struct Translated {
+    spv: Vec<u32>,
+    msl: hal::Source,
+    /// For shader models 6.6 and 5.1, where adapters of these get the shader.
+    hlsl: [Option<hal::Source>; 2],
+}
+
+/// Validates a shader and translates it; returns it as release builds have it.
+fn translate(shader: &Shader) -> Result<Translated, String> {
     let module = naga::front::wgsl::parse_str(&shader.text).map_err(|e| e.emit_to_string(&shader.text))?;
     let info = Validator::new(ValidationFlags::all(), shader.common.capabilities())
         .validate(&module)
@@ -166,12 +184,13 @@ fn translate(shader: &Shader) -> Result<Vec<u32>, String> {
     let (module, info) = back::pipeline_constants::process_overrides(&module, &info, entry, &constants)
         .map_err(|e| format!("overrides: {e}"))?;
     fits(shader, &module, &info)?;
+    subgroup_builtins_are_direct(&module)?;
     checked_or_not(shader, &module, &info, true)?;
     checked_or_not(shader, &module, &info, false)
 }
 
 /// Translates with or without what wgpu injects: bounds checks and bounds on loops.
-fn checked_or_not(shader: &Shader, module: &Module, info: &ModuleInfo, checked: bool) -> Result<Vec<u32>, String> {
+fn checked_or_not(shader: &Shader, module: &Module, info: &ModuleInfo, checked: bool) -> Result<Translated, String> {
     let policy = if checked { BoundsCheckPolicy::Restrict } else { BoundsCheckPolicy::Unchecked };
     let bounds_check_policies =
         BoundsCheckPolicies { index: policy, buffer: policy, image_load: policy, binding_array: policy };
@@ -182,40 +201,39 @@ fn checked_or_not(shader: &Shader, module: &Module, info: &ModuleInfo, checked: 
         bounds_check_policies,
         zero_initialize_workgroup_memory: back::spv::ZeroInitializeWorkgroupMemoryMode::None,
         force_loop_bounding: checked,
+        emit_int_div_checks: checked,
         ..Default::default()
     };
     let pipeline = back::spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: "main".to_owned() };
-    let words = back::spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|e| format!("SPIR-V: {e}"))?;
-    let options = back::msl::Options {
-        lang_version: (3, 1),
-        bounds_check_policies,
-        zero_initialize_workgroup_memory: false,
-        force_loop_bounding: checked,
-        ..Default::default()
+    let spv = back::spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|e| format!("SPIR-V: {e}"))?;
+    let msl = hal::msl(&shader.kernel, module, info, checked).map_err(|e| format!("MSL: {e}"))?;
+    let hlsl = |model| hal::hlsl(&shader.kernel, module, info, model, checked).map_err(|e| format!("HLSL: {e}"));
+    let hlsl = match hlsl(ShaderModel::V6_6) {
+        Ok(_) if shader.cooperative() => return Err("HLSL has learned of cooperative matrices".to_owned()),
+        Err(_) if shader.cooperative() => [None, None],
+        newest => [Some(newest?), shader.common.shader_model_5.then(|| hlsl(ShaderModel::V5_1)).transpose()?],
     };
-    back::msl::write_string(module, info, &options, &back::msl::PipelineOptions::default())
-        .map_err(|e| format!("MSL: {e}"))?;
-    let options = back::hlsl::Options {
-        shader_model: back::hlsl::ShaderModel::V6_6,
-        // For num_workgroups.
-        special_constants_binding: Some(back::hlsl::BindTarget::default()),
-        restrict_indexing: checked,
-        zero_initialize_workgroup_memory: false,
-        force_loop_bounding: checked,
-        ..Default::default()
-    };
-    let mut text = String::new();
-    let written = back::hlsl::Writer::new(&mut text, &options, &back::hlsl::PipelineOptions::default())
-        .write(module, info, None)
-        .map_err(|e| e.to_string())
-        .and_then(|reflection| {
-            reflection.entry_point_names.into_iter().try_for_each(|e| e.map(drop).map_err(|e| e.to_string()))
-        });
-    match written {
-        Ok(()) if shader.cooperative() => Err("HLSL has learned of cooperative matrices".to_owned()),
-        Err(e) if !shader.cooperative() => Err(format!("HLSL: {e}")),
-        _ => Ok(words),
+    Ok(Translated { spv, msl, hlsl })
+}
+
+/// naga's HLSL has no meaning for subgroup builtins in a struct (docs/upstream/naga-hlsl-subgroup-builtins.md), and says
+/// nothing: only Direct3D's compiler does.
+fn subgroup_builtins_are_direct(module: &Module) -> Result<(), String> {
+    for argument in module.entry_points.iter().flat_map(|e| &e.function.arguments) {
+        let TypeInner::Struct { members, .. } = &module.types[argument.ty].inner else { continue };
+        for member in members {
+            if let Some(Binding::BuiltIn(
+                builtin @ (BuiltIn::SubgroupSize
+                | BuiltIn::SubgroupInvocationId
+                | BuiltIn::NumSubgroups
+                | BuiltIn::SubgroupId),
+            )) = member.binding
+            {
+                return Err(format!("{builtin:?} in a struct: make it an argument of `main`, as lib/reduce.wgsl does"));
+            }
+        }
     }
+    Ok(())
 }
 
 /// Whether the module is what the host will bind and dispatch, and within the limits of every adapter that gets it.
@@ -263,14 +281,20 @@ fn fits(shader: &Shader, module: &Module, info: &ModuleInfo) -> Result<(), Strin
 }
 
 /// Writes the `i`-th shader in its forms.
-fn write(dir: &Path, i: usize, shader: &Shader, words: &[u32]) -> Result<(), String> {
+fn write(dir: &Path, i: usize, shader: &Shader, release: &Translated) -> Result<(), String> {
     let stem = format!("{i:05}-{}{}", shader.kernel.name, if shader.cooperative() { "-cooperative" } else { "" });
     let title = shader.title();
     let put = |form: &str, ending: &str, bytes: &[u8]| {
         fs::write(dir.join(form).join(format!("{stem}.{ending}")), bytes).map_err(|e| e.to_string())
     };
     put("native", "wgsl", format!("// {title}\n{}", shader.text).as_bytes())?;
-    put("spv", "spv", bytemuck::cast_slice(words))?;
+    put("spv", "spv", bytemuck::cast_slice(&release.spv))?;
+    put("msl", "metal", format!("// {title}\n{}", release.msl.text).as_bytes())?;
+    for ((form, target), hlsl) in [("hlsl", "cs_6_6"), ("hlsl51", "cs_5_1")].into_iter().zip(&release.hlsl) {
+        if let Some(hal::Source { text, entry }) = hlsl {
+            put(form, "hlsl", format!("// {target} {entry}\n// {title}\n{text}").as_bytes())?;
+        }
+    }
     if shader.cooperative() {
         return Ok(());
     }

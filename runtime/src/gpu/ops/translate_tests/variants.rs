@@ -42,9 +42,9 @@ pub fn all(found: &mut dyn FnMut(&Caps, &Kernel)) {
         .into_iter()
         .map(|(graph, width, head, skew)| (row_programs(&graph, width, head), graph, skew))
         .collect();
-    for caps in adapters() {
+    for caps in super::adapters::all() {
         // Some hundred combinations of formats and defines say no more for every size of subgroups.
-        let typical = matches!(caps.subgroups, None | Some((8, 8) | (32, 32)));
+        let typical = matches!(caps.subgroups, None | Some((8, 8) | (32, 32) | (4, 64)));
         for call in linear.iter().filter(|call| typical || is_plain(call)) {
             linear_kernels(&caps, call, found);
         }
@@ -100,48 +100,6 @@ fn others() -> Vec<Kernel> {
         bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite],
     };
     DType::ALL.into_iter().map(unpack).chain([crate::gpu::Gpu::read_kernel()]).collect()
-}
-
-/// Adapters that differ in all that kernels are chosen by.
-fn adapters() -> Vec<Caps> {
-    let mut all = Vec::new();
-    for software in [false, true] {
-        for f16 in [true, false] {
-            for subgroups in [None, Some((4, 4)), Some((8, 8)), Some((32, 32)), Some((64, 64)), Some((8, 32))] {
-                for cooperative in [false, true] {
-                    for (max_invocations, max_workgroup_memory) in
-                        [(256, 16384), (256, 32768), (1024, 16384), (1024, 32768)]
-                    {
-                        all.push(Caps {
-                            f16,
-                            subgroups,
-                            cooperative,
-                            // Nothing depends on both.
-                            int8_dot: !software && cooperative,
-                            timestamps: false,
-                            pipeline_cache: false,
-                            host_import: false,
-                            host_import_alignment: 4096,
-                            max_binding: 1 << 27,
-                            max_buffer: 1 << 31,
-                            submit_flops: 1 << 36,
-                            max_staging: 1 << 26,
-                            max_memory: None,
-                            max_invocations,
-                            max_storage_buffers: 8,
-                            max_workgroup_memory,
-                            max_workgroups: 65535,
-                            storage_alignment: 256,
-                            uniform_alignment: 256,
-                            software,
-                            unified_memory: software,
-                        });
-                    }
-                }
-            }
-        }
-    }
-    all
 }
 
 pub(super) fn place(stride: usize, skew: u32, rows: Rows) -> Place {
