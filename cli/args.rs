@@ -2,7 +2,8 @@
 
 use crate::{error::CliError, terminal::note};
 use clap::{Args, ValueEnum};
-use std::{num::NonZeroUsize, thread};
+use handmill_runtime::cpu::Pool;
+use std::num::NonZeroUsize;
 
 /// Options that mean the same in every subcommand.
 #[derive(Clone, Debug, Args)]
@@ -68,7 +69,7 @@ impl From<HugePages> for handmill_runtime::format::HugePages {
 impl Global {
     /// Refuses what this build cannot do, and takes no more threads than can help.
     pub fn check(&mut self) -> Result<(), CliError> {
-        let most = most_threads(thread::available_parallelism().map_or(1, usize::from));
+        let most = most_threads(Pool::hardware_threads());
         if let Some(asked) = self.threads.filter(|asked| *asked > most) {
             note(&format!("--threads {asked} is more than can help here; using {most}"));
             self.threads = Some(most);

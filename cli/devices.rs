@@ -1,7 +1,7 @@
 //! `handmill devices`: the devices that models can run on here.
 
 use crate::{args::Global, error::CliError, memory, out};
-use handmill_runtime::cpu::arch::Isa;
+use handmill_runtime::cpu::{Pool, arch::Isa};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -9,7 +9,7 @@ use std::fs;
 pub fn run(global: &Global) -> Result<(), CliError> {
     let isa = Isa::from_env().map_err(|e| CliError::because("the CPU cannot be used as asked", e))?;
     let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
-    let logical = std::thread::available_parallelism().map_or(1, usize::from);
+    let logical = Pool::hardware_threads();
     let name = cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let memory = memory::total();
     let free = memory::available();

@@ -56,11 +56,17 @@ impl Pool {
         Ok(pool)
     }
 
-    /// The number of physical cores that this process may use: affinity and quota as the operating system reports them,
-    /// without the second threads of a core where Linux's `/sys` tells which those are.
+    /// The number of hardware threads that this process may use: affinity and quota as the operating system reports
+    /// them.
+    pub fn hardware_threads() -> usize {
+        cores::logical()
+    }
+
+    /// The number of physical cores that this process may use: [`Pool::hardware_threads`] without the second threads of
+    /// a core, where the system tells which those are, and on macOS without efficiency cores.
     pub fn default_threads() -> usize {
-        let allowed = std::thread::available_parallelism().map_or(1, |n| n.get());
-        cores::physical_cores().map_or(allowed, |cores| cores.clamp(1, allowed))
+        let allowed = cores::logical();
+        cores::physical().map_or(allowed, |cores| cores.clamp(1, allowed))
     }
 
     /// Threads that take part in a run, the caller included.
