@@ -7,9 +7,9 @@
 use crate::{
     args::Global,
     error::CliError,
-    fetch, interrupt, memory, out, profile,
+    fetch, interrupt, out, profile,
     run::KvType,
-    session,
+    session, system,
     terminal::{human_bytes, note},
     walls::{Medians, Walls, median},
 };
@@ -102,7 +102,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         let gpu = before.zip(engine.backend().gpu_stats()).map(|(before, after)| after.since(before));
         if turn == 0 {
             // Read before the buffer of the bandwidth measurement counts as well.
-            peak = memory::peak();
+            peak = system::peak_memory();
             if !args.no_walls {
                 walls = Walls::new(&mut engine, threads, isa)?;
             }
@@ -158,7 +158,7 @@ fn make_up(config: &Path, args: &Args, threads: usize) -> Result<Synthetic, CliE
     let options = SyntheticOptions {
         layers: args.layers,
         format: args.format,
-        limit: memory::available(),
+        limit: system::available_memory(),
         threads: NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN),
         ..SyntheticOptions::default()
     };

@@ -1,18 +1,17 @@
 //! `handmill devices`: the devices that models can run on here.
 
-use crate::{args::Global, error::CliError, memory, out};
+use crate::{args::Global, error::CliError, out, system};
 use handmill_runtime::cpu::{Pool, arch::Isa};
 use serde_json::{Value, json};
-use std::fs;
 
 /// Runs the subcommand.
 pub fn run(global: &Global) -> Result<(), CliError> {
     let isa = Isa::from_env().map_err(|e| CliError::because("the CPU cannot be used as asked", e))?;
     let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
     let logical = Pool::hardware_threads();
-    let name = cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
-    let memory = memory::total();
-    let free = memory::available();
+    let name = system::cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    let memory = system::total_memory();
+    let free = system::available_memory();
     let gpus = Gpu::all();
     if global.json {
         return out::json(&json!({
@@ -140,11 +139,4 @@ impl Gpu {
             gpu.caps.max_storage_buffers,
         )
     }
-}
-
-/// The system's name of the CPU, where it has one.
-fn cpu_name() -> Option<String> {
-    let info = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = info.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }

@@ -16,7 +16,6 @@ mod input;
 mod inspect;
 mod interrupt;
 mod logits;
-mod memory;
 mod npy;
 mod out;
 mod out_file;

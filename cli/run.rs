@@ -5,7 +5,7 @@ use crate::{
     error::CliError,
     fetch, input,
     interrupt::{self, LastWords},
-    memory, out, profile, session,
+    out, profile, session, system,
     terminal::{human_bytes, note},
     tokenize,
 };
@@ -209,7 +209,7 @@ impl Heard {
                 "prompt": { "tokens": stats.prompt_tokens, "tokens_per_second": stats.prompt_rate() },
                 "generation": { "tokens": stats.generated.len(), "tokens_per_second": stats.generation_rate() },
                 "time_to_first_token": stats.time_to_first_token,
-                "peak_memory_bytes": memory::peak(),
+                "peak_memory_bytes": system::peak_memory(),
             }))?;
         }
         note(&statistics(&stats));
@@ -232,7 +232,7 @@ fn statistics(stats: &GenerateStats) -> String {
         0 | 1 => format!("generated {} tokens", stats.generated.len()),
         n => format!("generated {n} tokens, {:.1} tokens/s", stats.generation_rate()),
     };
-    if let Some(peak) = memory::peak() {
+    if let Some(peak) = system::peak_memory() {
         line += &format!("; peak memory {}", human_bytes(peak));
     }
     line

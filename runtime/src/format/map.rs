@@ -11,8 +11,9 @@ use std::{
 
 use super::{Paging, mapped::Listed};
 
-/// A file mapped read-only into memory. Where the file is cut short meanwhile, reading it raises SIGBUS;
-/// [`mapped_file_at`](super::mapped_file_at) tells a program that such a signal came from this map.
+/// A file mapped read-only into memory. Where the file is cut short meanwhile, or its disk fails, reading it raises
+/// SIGBUS (on Windows the exception EXCEPTION_IN_PAGE_ERROR); [`mapped_file_at`](super::mapped_file_at) tells a program
+/// that such a signal came from this map.
 #[derive(Debug)]
 pub struct Mapping {
     /// Dropped before the map is.

@@ -1,7 +1,8 @@
 //! The list of mapped files, which a signal handler may read.
 //!
-//! Reading a page of a map whose file has been cut short raises SIGBUS, which ends a process without a message. A
-//! program that wants to print one has its handler ask [`mapped_file_at`], which takes no lock and allocates nothing.
+//! Reading a page of a map whose file has been cut short raises SIGBUS, or an exception on Windows, which ends a
+//! process without a message. A program that wants to print one has its handler ask [`mapped_file_at`], which takes no
+//! lock and allocates nothing.
 
 use std::{
     ops::Range,
