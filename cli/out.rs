@@ -5,10 +5,17 @@ use std::io::{self, IsTerminal, Write};
 
 /// Turns an error of writing to standard output into the way the command ends.
 pub fn write_error(error: io::Error) -> CliError {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => CliError::ClosedPipe,
-        _ => CliError::because("could not write to standard output", error),
+    if is_closed_pipe(&error, cfg!(windows)) {
+        return CliError::ClosedPipe;
     }
+    CliError::because("could not write to standard output", error)
+}
+
+/// Whether the reader of a pipe went away. The standard library takes two of Windows's numbers for it,
+/// `ERROR_BROKEN_PIPE` and `ERROR_NO_DATA`, but not the third, which a pipe with a name gives.
+fn is_closed_pipe(error: &io::Error, windows: bool) -> bool {
+    const ERROR_PIPE_NOT_CONNECTED: i32 = 233;
+    error.kind() == io::ErrorKind::BrokenPipe || (windows && error.raw_os_error() == Some(ERROR_PIPE_NOT_CONNECTED))
 }
 
 /// Writes lines of this program, with text from files made harmless for a terminal, and flushes.
@@ -49,8 +56,18 @@ fn json_line(value: &serde_json::Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::json_line;
+    use super::*;
     use serde_json::{Value, json};
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure_on_any_system() {
+        let number = io::Error::from_raw_os_error;
+        assert!(is_closed_pipe(&io::ErrorKind::BrokenPipe.into(), false));
+        assert!(is_closed_pipe(&number(233), true) && !is_closed_pipe(&number(233), false));
+        assert!(!is_closed_pipe(&number(5), true));
+        #[cfg(windows)]
+        assert!(is_closed_pipe(&number(109), true) && is_closed_pipe(&number(232), true));
+    }
 
     #[test]
     fn json_has_no_control_characters_and_the_same_text() {

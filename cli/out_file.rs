@@ -43,6 +43,10 @@ impl OutFile {
         if path == Path::new(STDOUT) || is_stdout(path) {
             return Ok(Self { out: Out::Stdout(io::stdout()), scratch: None });
         }
+        #[cfg(windows)]
+        if let Some(device) = system::open_device(path) {
+            return Ok(Self { out: Out::File(BufWriter::new(device)), scratch: None });
+        }
         let meta = match fs::metadata(path) {
             Ok(meta) => Some(meta),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,

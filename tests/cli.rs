@@ -399,7 +399,6 @@ fn a_gpu_answers_and_says_what_a_token_costs() {
         .assert_failed(2, "wheels");
 }
 
-#[cfg(unix)]
 #[test]
 fn a_closed_pipe_ends_the_command_quietly() {
     for args in [
@@ -426,7 +425,6 @@ fn a_full_output_device_is_an_error() {
     run(&["logits", &fixture("llama2"), "--tokens", "1", "--out", "/proc/x.npy"]).assert_failed(1, "/proc/x.npy");
 }
 
-#[cfg(unix)]
 #[test]
 fn ctrl_c_ends_an_answer_with_its_statistics() {
     use std::io::Read;

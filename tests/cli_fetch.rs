@@ -258,7 +258,6 @@ fn a_damaged_model_in_the_cache_is_seen() {
     assert!(answer.stderr.contains("is damaged (wrong sha256)"), "{}", answer.stderr);
 }
 
-#[cfg(unix)]
 #[test]
 fn ctrl_c_keeps_what_has_arrived() {
     let mut files = one_gguf();

@@ -72,6 +72,12 @@ impl Handmill {
     }
 
     pub fn start(mut self, args: &[&str]) -> Running {
+        #[cfg(windows)]
+        {
+            // A group of its own, which Ctrl-Break can be sent to.
+            const CREATE_NEW_PROCESS_GROUP: u32 = 0x200;
+            std::os::windows::process::CommandExt::creation_flags(&mut self.command, CREATE_NEW_PROCESS_GROUP);
+        }
         let mut child = self.command.args(args).spawn().expect("the built program starts");
         if !self.open {
             // A program that does not read its input closes the pipe; that is its right.
@@ -91,12 +97,20 @@ pub struct Running {
 }
 
 impl Running {
-    /// Sends what Ctrl-C sends.
+    /// Sends what Ctrl-C sends; on Windows what Ctrl-Break sends, because Ctrl-C goes to all processes of a console.
     pub fn interrupt(&self) {
+        #[cfg(not(windows))]
         self.signal("INT");
+        #[cfg(windows)]
+        {
+            use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, GenerateConsoleCtrlEvent};
+            // SAFETY: no memory is passed.
+            assert_ne!(unsafe { GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, self.child.id()) }, 0);
+        }
     }
 
     /// Sends a signal.
+    #[cfg(not(windows))]
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()));
