@@ -25,6 +25,7 @@ use handmill_runtime::{
 };
 use serde_json::{Value, json};
 use std::{
+    ffi::OsString,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Instant,
@@ -35,7 +36,7 @@ use std::{
 pub struct Args {
     /// Path, hf:owner/name[:file] or alias
     #[arg(default_value = fetch::DEFAULT)]
-    model: String,
+    model: OsString,
     /// Instead of MODEL: random weights of the dimensions in a published config.json
     #[arg(long, value_name = "CONFIG.json", conflicts_with = "model")]
     synthetic: Option<PathBuf>,
@@ -123,7 +124,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     }
     let generation = Rates::of(rates.1, args.generate);
     let report = Report {
-        model: &args.synthetic.as_ref().map_or_else(|| args.model.clone(), |config| config.display().to_string()),
+        model: &args.synthetic.as_ref().map_or(&args.model[..], |config| config.as_os_str()).to_string_lossy(),
         made_up,
         format: args.format,
         architecture: &info.architecture,

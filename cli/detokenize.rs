@@ -2,13 +2,13 @@
 
 use crate::{args::Global, error::CliError, input, out, tokenize};
 use serde_json::json;
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Path, hf:owner/name[:file] or alias; also a bare tokenizer.json, tokenizer.model or vocabulary-only GGUF
-    model: String,
+    model: OsString,
     /// Token ids, separated by commas or spaces; without them and --file, standard input is read
     ids: Vec<String>,
     /// Read the ids from a file

@@ -12,6 +12,7 @@ use handmill_runtime::format::{Checkpoint, Kind, TensorInfo, gguf::Value as Gguf
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     path::{Path, PathBuf},
 };
 
@@ -20,7 +21,7 @@ use std::{
 pub struct Args {
     /// Path, hf:owner/name[:file] or alias
     #[arg(default_value = fetch::DEFAULT)]
-    model: String,
+    model: OsString,
     /// List all tensors (--json always does)
     #[arg(long)]
     tensors: bool,

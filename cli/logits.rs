@@ -2,14 +2,14 @@
 
 use crate::{args::Global, error::CliError, fetch, input, npy, run::KvType, session};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Path, hf:owner/name[:file] or alias
     #[arg(default_value = fetch::DEFAULT)]
-    model: String,
+    model: OsString,
     /// The tokens: ids separated by commas
     #[arg(long, value_name = "IDS")]
     tokens: String,

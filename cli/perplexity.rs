@@ -2,7 +2,7 @@
 
 use crate::{args::Global, error::CliError, fetch, input, out, run::KvType, session, terminal::note, tokenize};
 use serde_json::json;
-use std::{io::IsTerminal, path::PathBuf, time::Instant};
+use std::{ffi::OsString, io::IsTerminal, path::PathBuf, time::Instant};
 
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
@@ -13,7 +13,7 @@ use std::{io::IsTerminal, path::PathBuf, time::Instant};
 pub struct Args {
     /// Path, hf:owner/name[:file] or alias
     #[arg(default_value = fetch::DEFAULT)]
-    model: String,
+    model: OsString,
     /// The text
     #[arg(short, long, value_name = "FILE", allow_hyphen_values = true, value_parser = input::path())]
     file: PathBuf,

@@ -12,6 +12,7 @@ use crate::{
 use handmill_models::{GenerateOptions, GenerateStats, KvChoice, StopReason, engine::sampling::SamplingParams};
 use serde_json::json;
 use std::{
+    ffi::OsString,
     ops::ControlFlow,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,7 +23,7 @@ use std::{
 pub struct Args {
     /// Path, hf:owner/name[:file] or alias
     #[arg(default_value = fetch::DEFAULT)]
-    model: String,
+    model: OsString,
     /// The prompt; @- reads it from standard input
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,

@@ -17,22 +17,25 @@ use crate::{
 use handmill_models::Error;
 use handmill_models::{Engine, EngineOptions, KvChoice, Model, engine::DeviceChoice};
 use handmill_runtime::format::{Paging, WhySmall};
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsStr,
+    time::{Duration, Instant},
+};
 
 /// Opens the model of that name and makes an engine with the context of `--ctx`.
-pub fn open(global: &Global, name: &str, kv: KvChoice) -> Result<(Model, Engine), CliError> {
+pub fn open(global: &Global, name: &OsStr, kv: KvChoice) -> Result<(Model, Engine), CliError> {
     with_ctx(global, name, kv, global.ctx.map(usize::from))
 }
 
 /// The same with a context of `n_ctx` tokens instead of `--ctx`.
-pub fn with_ctx(global: &Global, name: &str, kv: KvChoice, n_ctx: Option<usize>) -> Result<(Model, Engine), CliError> {
+pub fn with_ctx(global: &Global, name: &OsStr, kv: KvChoice, n_ctx: Option<usize>) -> Result<(Model, Engine), CliError> {
     let model = model(name)?;
     let engine = engine(global, &model, kv, n_ctx)?;
     Ok((model, engine))
 }
 
 /// Opens the model of that name: a path, a hub name or an alias.
-pub fn model(name: &str) -> Result<Model, CliError> {
+pub fn model(name: &OsStr) -> Result<Model, CliError> {
     let path = fetch::locate(name)?;
     Model::open(&path).map_err(|e| CliError::because("could not open the model", e))
 }

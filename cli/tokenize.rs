@@ -3,13 +3,16 @@
 use crate::{args::Global, error::CliError, fetch, input, out, terminal::note};
 use handmill_models::text::{TextError, Tokenizer};
 use serde_json::json;
-use std::path::PathBuf;
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
 
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Path, hf:owner/name[:file] or alias; also a bare tokenizer.json, tokenizer.model, tekken.json or vocabulary-only GGUF
-    model: String,
+    model: OsString,
     /// The text; without it and --file, standard input is read. Behind -- also text that looks like an option
     #[arg(allow_hyphen_values = true)]
     text: Option<String>,
@@ -47,7 +50,7 @@ pub fn ids(tokenizer: &Tokenizer, text: &str, add_special: bool, parse_special: 
 }
 
 /// The tokenizer of the model of that name.
-pub fn open(model: &str) -> Result<Tokenizer, CliError> {
+pub fn open(model: &OsStr) -> Result<Tokenizer, CliError> {
     Tokenizer::from_path(fetch::locate(model)?).map_err(failed)
 }
 

@@ -11,14 +11,14 @@ use handmill_models::{
     engine::verify::{StageCheck, compare, times},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Path, hf:owner/name[:file] or alias
     #[arg(default_value = fetch::DEFAULT)]
-    model: String,
+    model: OsString,
     /// Tokens of the prompt that is run before the single token
     #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
     prompt: u16,
@@ -54,7 +54,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         Phase { name, tokens, stages }
     };
     let phases = [phase("prompt", prompt), phase("generation", 1)];
-    let report = Report { model: &args.model, cpu: cpu.backend().describe(), about, phases };
+    let report = Report { model: &args.model.to_string_lossy(), cpu: cpu.backend().describe(), about, phases };
     if global.json {
         out::json(&report.json())?
     } else {

@@ -17,10 +17,15 @@ pub use progress::Progress;
 
 use crate::{interrupt::OnNetwork, terminal::note};
 use aliases::Alias;
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 /// The path of `model`: a path as it is; `hf:…` and aliases from the cache, or fetched into it.
-pub fn locate(model: &str) -> Result<PathBuf, FetchError> {
+pub fn locate(model: &OsStr) -> Result<PathBuf, FetchError> {
+    // Neither names of the hub nor aliases have characters that are not Unicode.
+    let Some(model) = model.to_str() else { return here(Path::new(model)) };
     if let Some(name) = model.strip_prefix("hf:") {
         let name = hub::HubName::parse(name)?;
         let _network = OnNetwork::begin();
@@ -31,12 +36,9 @@ pub fn locate(model: &str) -> Result<PathBuf, FetchError> {
         return locate_alias(&Cache::from_env()?, alias);
     }
     let path = Path::new(model);
-    if path.exists() {
-        return Ok(path.to_owned());
-    }
     let looks_like_path = model.contains(['/', '\\']) || path.extension().is_some();
-    if looks_like_path {
-        return Err(FetchError::Missing { path: path.to_owned() });
+    if looks_like_path || path.exists() {
+        return here(path);
     }
     let known: Vec<&str> = aliases::ALIASES.iter().map(|alias| alias.name).collect();
     Err(FetchError::Spelling {
@@ -46,6 +48,11 @@ pub fn locate(model: &str) -> Result<PathBuf, FetchError> {
             known.join(", ")
         ),
     })
+}
+
+/// `path`, where something is there.
+fn here(path: &Path) -> Result<PathBuf, FetchError> {
+    if path.exists() { Ok(path.to_owned()) } else { Err(FetchError::Missing { path: path.to_owned() }) }
 }
 
 fn locate_alias(cache: &Cache, alias: &'static Alias) -> Result<PathBuf, FetchError> {

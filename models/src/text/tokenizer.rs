@@ -63,7 +63,8 @@ impl Tokenizer {
                 Err(error) => Err(error.into()),
             };
         }
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_ascii_lowercase();
+        // The end of a name that is not Unicode says as much as any other's.
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let what = path.display().to_string();
         match name.rsplit_once('.').map(|(_, extension)| extension) {
             Some("json") if folder::is_tekken(&name) => Self::from_tekken(&what, &file::read(path)?),

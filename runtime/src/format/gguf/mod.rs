@@ -15,7 +15,10 @@ use super::{
     table::{MappedFile, TensorTable},
 };
 use header::Header;
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+};
 
 /// An open GGUF model: metadata and tensors over memory-mapped files.
 #[derive(Debug)]
@@ -160,7 +163,9 @@ fn open_parts(path: &Path, n_parts: u32, table: &mut TensorTable) -> Result<Head
     let mut first = None;
     let mut total = None;
     for i in 0..n_parts {
-        let part = path.with_file_name(format!("{prefix}-{:05}-of-{n_parts:05}.gguf", i + 1));
+        let mut name = prefix.clone();
+        name.push(format!("-{:05}-of-{n_parts:05}.gguf", i + 1));
+        let part = path.with_file_name(name);
         let file = MappedFile::open(&part).map_err(|error| match error {
             FormatError::NotFound { path: shard } => FormatError::MissingShard { path: path.into(), shard },
             other => other,
@@ -194,10 +199,32 @@ fn open_parts(path: &Path, n_parts: u32, table: &mut TensorTable) -> Result<Head
 }
 
 /// The part of a name before `-00001-of-0000N.gguf`, for a part of any number.
-fn part_prefix(path: &Path, n_parts: u32) -> Option<&str> {
-    let stem = path.file_name()?.to_str()?.strip_suffix(&format!("-of-{n_parts:05}.gguf"))?;
-    let (prefix, number) = stem.rsplit_once('-')?;
-    (number.len() == 5 && number.bytes().all(|b| b.is_ascii_digit())).then_some(prefix)
+fn part_prefix(path: &Path, n_parts: u32) -> Option<OsString> {
+    let (name, end) = (path.file_name()?, format!("-of-{n_parts:05}.gguf"));
+    let (front, number) = name.as_encoded_bytes().strip_suffix(end.as_bytes())?.split_last_chunk::<5>()?;
+    let is_part = front.ends_with(b"-") && number.iter().all(u8::is_ascii_digit);
+    is_part.then(|| without_end(name, "-".len() + number.len() + end.len()))?
+}
+
+/// A name, which need not be Unicode, without its last `n` characters, which are ASCII.
+fn without_end(name: &OsStr, n: usize) -> Option<OsString> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let bytes = name.as_bytes();
+        Some(OsStr::from_bytes(bytes.get(..bytes.len().checked_sub(n)?)?).to_owned())
+    }
+    #[cfg(windows)]
+    {
+        use std::os::windows::ffi::{OsStrExt, OsStringExt};
+        let wide: Vec<u16> = name.encode_wide().collect();
+        Some(OsString::from_wide(wide.get(..wide.len().checked_sub(n)?)?))
+    }
+    #[cfg(not(any(unix, windows)))]
+    {
+        let name = name.to_str()?;
+        Some(name.get(..name.len().checked_sub(n)?)?.into())
+    }
 }
 
 /// The error for a file that does not start with GGUF's magic number.
