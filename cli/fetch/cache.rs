@@ -34,7 +34,10 @@ impl Cache {
             return Ok(Self { dir });
         }
         let platform = if cfg!(windows) {
+            // A service or a remote shell may lack the variable; then Windows is asked for the user's folder.
             var("LOCALAPPDATA")
+                .filter(|d| d.is_absolute())
+                .or_else(|| env::home_dir().filter(|d| d.is_absolute()).map(|home| home.join("AppData").join("Local")))
         } else if cfg!(target_os = "macos") {
             var("HOME").map(|home| home.join("Library/Caches"))
         } else {

@@ -60,7 +60,7 @@ impl HubName {
         let (repo, revision) = front.split_once('@').unwrap_or((front, "main"));
         let plain = |part: &str| {
             // These become folders of the cache and pieces of URLs.
-            !part.is_empty()
+            plain_piece(part)
                 && !part.starts_with('.')
                 && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         };
@@ -73,9 +73,19 @@ impl HubName {
     }
 }
 
-/// Whether a piece of a path names a file below its folder on every system.
+/// Whether a piece of a path names a file below its folder on every system. Windows ignores dots and spaces at the end,
+/// so `name.` would be `name`, and takes some names for devices.
 fn plain_piece(piece: &str) -> bool {
-    !piece.is_empty() && piece != "." && piece != ".." && !piece.contains(['\\', ':', '?', '#', '%', '*', '"', '\0'])
+    let odd = |c: char| c.is_control() || "\\:?#%*\"<>|".contains(c);
+    !piece.is_empty() && !piece.ends_with(['.', ' ']) && !piece.contains(odd) && !(cfg!(windows) && is_device(piece))
+}
+
+/// Whether Windows takes a name for a device, whatever its extension is.
+fn is_device(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or(name).trim_end().to_ascii_uppercase();
+    let numbered =
+        |kind: &str| stem.strip_prefix(kind).is_some_and(|n| n.len() == 1 && n.as_bytes()[0].is_ascii_digit());
+    ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&&stem[..]) || numbered("COM") || numbered("LPT")
 }
 
 /// A file in a repository's listing.
@@ -322,6 +332,21 @@ mod tests {
             ["", "a", "a/", "/b", "a/b/c", "../b", "a/..", "a/b:", "a/b:../x", "a/b@", "a/b:/etc/x", "a/b:x//y"]
         {
             assert!(HubName::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_that_windows_takes_for_others_are_refused() {
+        for wrong in ["a/b.", "a./b", "a/b:x.", "a/b:x /y", "a/b:x../y", "a/b:.. /y", "a/b:x|y", "a/b:c:d", "a/b:x\ty"]
+        {
+            assert!(HubName::parse(wrong).is_err(), "{wrong}");
+        }
+        for device in ["con", "NUL", "aux.json", "Com1", "lpt9.gguf", "nul .txt"] {
+            assert!(is_device(device), "{device}");
+            assert_eq!(HubName::parse(&format!("a/b:{device}")).is_err(), cfg!(windows), "{device}");
+        }
+        for name in ["config.json", "console", "com", "com10", "null.gguf"] {
+            assert!(!is_device(name), "{name}");
         }
     }
 
