@@ -11,7 +11,7 @@ pub struct Global {
     /// Where to compute
     #[arg(long, global = true, value_enum, default_value_t = Backend::Auto)]
     pub backend: Backend,
-    /// GPU to use: its number in `handmill devices`, or part of its name [default: the best]
+    /// GPU to use: its number in `handmill devices`, or part of its name and API (`dx12`) [default: the best]
     #[arg(long, global = true, value_name = "GPU")]
     pub device: Option<String>,
     /// Layers that run on the GPU, the last ones and the head with them; the CPU runs the rest [default: all]

@@ -1,4 +1,4 @@
-//! `--backend auto`: the CPU or a GPU, by measurement.
+//! `--backend auto`: the CPU or a GPU, by measurement; and the API through which a GPU is used.
 
 use crate::{
     args::{Backend, Global},
@@ -7,9 +7,10 @@ use crate::{
 use handmill_models::engine::DeviceChoice;
 use handmill_runtime::{
     cpu::{Isa, Pool},
-    gpu::{Gpu, GpuError, GpuOptions},
+    gpu::{ApiChoice, Gpu, GpuError, GpuOptions},
     profile::ReadBandwidth,
 };
+use std::{env, path::PathBuf};
 
 /// The findings that decide the choice.
 #[derive(Debug)]
@@ -39,7 +40,48 @@ pub fn choose(global: &Global, options: &GpuOptions) -> Result<DeviceChoice, Gpu
     let (found, gpu) = look(global, options)?;
     let (take, why) = decide(&found);
     note(&why);
-    Ok(gpu.filter(|_| take).map_or(DeviceChoice::Cpu, |gpu| DeviceChoice::Gpu(gpu.into())))
+    Ok(gpu.filter(|_| take).map_or(DeviceChoice::Cpu, taken))
+}
+
+/// Takes `gpu`. Prints through which API where there was a choice, and that FXC compiles where it does.
+pub fn taken(gpu: Gpu) -> DeviceChoice {
+    let summary = gpu.summary();
+    about_api(&summary.name, &summary.api, gpu.api_choice()).iter().for_each(|line| note(line));
+    about_compiler(summary.compiler, dxcompiler().is_some()).iter().for_each(|line| note(line));
+    DeviceChoice::Gpu(gpu.into())
+}
+
+/// A line about the API through which a device is used, where others could be.
+fn about_api(name: &str, api: &str, choice: &ApiChoice) -> Option<String> {
+    if let Some((other, reason)) = choice.failed.last() {
+        return Some(format!("using {name} through {api}: {} cannot open it ({reason})", other.api));
+    }
+    let other = choice.others.first()?;
+    let why = match (api, &other.api[..]) {
+        ("vulkan", _) => "it tells more about the device and keeps compiled kernels",
+        (_, "vulkan") => "vulkan is a layer over it here",
+        _ => "it is the system's own",
+    };
+    Some(format!("using {name} through {api}: {why}; --device {} is the same GPU through {}", other.index, other.api))
+}
+
+/// A line where FXC compiles the kernels; `dll` says whether there is a dxcompiler.dll.
+fn about_compiler(compiler: Option<&str>, dll: bool) -> Option<String> {
+    let what = "FXC compiles the kernels, which takes long, and they do without f16, subgroups and products of bytes";
+    match (compiler?, dll) {
+        ("FXC", false) => Some(format!("{what}; a dxcompiler.dll beside the command is used instead (see README)")),
+        ("FXC", true) => {
+            Some(format!("{what}: dxcompiler.dll does not load, or this driver has no shader model 6 for it"))
+        }
+        _ => None,
+    }
+}
+
+/// Microsoft's compiler for DX12, where it lies beside the command. No other folder is searched: a library of that name
+/// may lie in any.
+pub fn dxcompiler() -> Option<PathBuf> {
+    let path = env::current_exe().ok()?.with_file_name("dxcompiler.dll");
+    (cfg!(windows) && path.is_file()).then_some(path)
 }
 
 /// Whether the options leave the choice of the device to this module.
@@ -59,7 +101,7 @@ fn look(global: &Global, options: &GpuOptions) -> Result<(Found, Option<Gpu>), G
     if !hardware_may_be_there() {
         return Ok((Found::NoNode, None));
     }
-    match Gpu::adapters().into_iter().next() {
+    match Gpu::adapters(options.dxc.as_deref()).into_iter().next() {
         None => return Ok((Found::NoAdapter, None)),
         Some(best) if best.kind == "software" => return Ok((Found::Software(best.name), None)),
         Some(_) => {}
@@ -117,7 +159,8 @@ fn cpu_bandwidth() -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Found, decide, is_nvidia};
+    use super::{Found, about_api, about_compiler, decide, is_nvidia};
+    use handmill_runtime::gpu::{ApiChoice, OtherApi};
 
     #[test]
     fn each_outcome_says_why() {
@@ -136,6 +179,41 @@ mod tests {
         ] {
             assert_eq!(decide(&found), (take, why.to_owned()), "{found:?}");
         }
+    }
+
+    #[test]
+    fn one_line_says_through_which_api_and_why() {
+        let other = |index, api: &str| OtherApi { index, api: api.to_owned() };
+        let open = |index, api| ApiChoice { others: vec![other(index, api)], failed: Vec::new() };
+        let failed = ApiChoice { others: Vec::new(), failed: vec![(other(0, "vulkan"), "no".to_owned())] };
+        for (api, choice, line) in [
+            ("vulkan", ApiChoice::default(), None),
+            (
+                "vulkan",
+                open(1, "dx12"),
+                Some(
+                    "using a GPU through vulkan: it tells more about the device and keeps compiled kernels; --device 1 \
+                     is the same GPU through dx12",
+                ),
+            ),
+            (
+                "dx12",
+                open(3, "vulkan"),
+                Some(
+                    "using a GPU through dx12: vulkan is a layer over it here; --device 3 is the same GPU through vulkan",
+                ),
+            ),
+            ("dx12", failed, Some("using a GPU through dx12: vulkan cannot open it (no)")),
+        ] {
+            assert_eq!(about_api("a GPU", api, &choice).as_deref(), line, "{choice:?}");
+        }
+    }
+
+    #[test]
+    fn kernels_that_fxc_compiles_are_mentioned() {
+        assert_eq!((about_compiler(None, false), about_compiler(Some("DXC"), true)), (None, None));
+        assert!(about_compiler(Some("FXC"), false).unwrap().contains("a dxcompiler.dll beside the command is used"));
+        assert!(about_compiler(Some("FXC"), true).unwrap().contains("dxcompiler.dll does not load"));
     }
 
     #[test]

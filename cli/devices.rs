@@ -70,7 +70,8 @@ impl Gpu {
 #[cfg(feature = "gpu")]
 impl Gpu {
     fn all() -> Vec<Self> {
-        handmill_runtime::gpu::Gpu::adapters().into_iter().map(Self).collect()
+        let dxc = crate::auto::dxcompiler();
+        handmill_runtime::gpu::Gpu::adapters(dxc.as_deref()).into_iter().map(Self).collect()
     }
 
     fn features(&self) -> Vec<String> {
@@ -105,6 +106,7 @@ impl Gpu {
             "name": gpu.name,
             "kind": gpu.kind,
             "api": gpu.api,
+            "compiler": gpu.compiler,
             "driver": gpu.driver,
             "features": self.features(),
             "limits": {
@@ -124,12 +126,13 @@ impl Gpu {
         let Self(gpu) = self;
         let mib = |bytes: u64| bytes >> 20;
         format!(
-            "gpu {}   {} ({}, {})\n        driver {}\n        {}\n        buffers up to {} MiB, bindings {} MiB, \
+            "gpu {}   {} ({}, {}{})\n        driver {}\n        {}\n        buffers up to {} MiB, bindings {} MiB, \
              workgroups of {}, {} KiB of workgroup memory, {} storage buffers\n",
             gpu.index,
             gpu.name,
             gpu.kind,
             gpu.api,
+            gpu.compiler.map_or(String::new(), |compiler| format!(" compiled by {compiler}")),
             gpu.driver,
             self.features().join(", "),
             mib(gpu.caps.max_buffer),

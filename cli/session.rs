@@ -28,7 +28,12 @@ pub fn open(global: &Global, name: &OsStr, kv: KvChoice) -> Result<(Model, Engin
 }
 
 /// The same with a context of `n_ctx` tokens instead of `--ctx`.
-pub fn with_ctx(global: &Global, name: &OsStr, kv: KvChoice, n_ctx: Option<usize>) -> Result<(Model, Engine), CliError> {
+pub fn with_ctx(
+    global: &Global,
+    name: &OsStr,
+    kv: KvChoice,
+    n_ctx: Option<usize>,
+) -> Result<(Model, Engine), CliError> {
     let model = model(name)?;
     let engine = engine(global, &model, kv, n_ctx)?;
     Ok((model, engine))
@@ -89,7 +94,10 @@ fn about_pages(paging: &Paging) -> Option<String> {
             size(bytes, took),
             100.0 * huge
         )),
-        Paging::Copied { bytes, took } => Some(format!("copied {} into huge pages", size(bytes, took))),
+        Paging::Copied { bytes, took } => {
+            let pages = if cfg!(target_os = "linux") { "huge pages" } else { "memory of its own" };
+            Some(format!("copied {} into {pages}", size(bytes, took)))
+        }
         Paging::Small(WhySmall::InUse) => Some(
             "the model lies in small pages and another process uses it, so generation is slower (--huge-pages copy helps)"
                 .to_owned(),
@@ -162,10 +170,11 @@ fn device(global: &Global) -> Result<DeviceChoice, CliError> {
     })?;
     // Without a home folder pipelines are compiled at every start.
     let cache_dir = Cache::from_env().ok().map(|cache| cache.dir().join("pipelines"));
-    let options = GpuOptions { device: global.device.clone(), caps, cache_dir, ..GpuOptions::default() };
+    let dxc = auto::dxcompiler();
+    let options = GpuOptions { device: global.device.clone(), dxc, caps, cache_dir, ..GpuOptions::default() };
     let device = match global.backend {
         Backend::Cpu => Ok(DeviceChoice::Cpu),
-        Backend::Gpu => Gpu::open(&options).map(|gpu| DeviceChoice::Gpu(gpu.into())),
+        Backend::Gpu => Gpu::open(&options).map(auto::taken),
         Backend::Auto => auto::choose(global, &options),
     };
     device.map_err(|e| CliError::because("could not open the GPU", e))

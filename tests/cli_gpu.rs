@@ -24,7 +24,7 @@ fn fixture() -> String {
 
 /// Whether there is an adapter; says so where there is none.
 fn gpu(test: &str) -> bool {
-    let any = !Gpu::adapters().is_empty();
+    let any = !Gpu::adapters(None).is_empty();
     if !any {
         no_adapter(test);
     }

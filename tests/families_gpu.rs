@@ -73,7 +73,7 @@ fn devices() -> &'static [Device] {
     DEVICES.get_or_init(|| {
         let mut all = Vec::new();
         let slow = |name: &str| name.contains("SwiftShader");
-        let adapters = Gpu::adapters();
+        let adapters = Gpu::adapters(None);
         let first = adapters.iter().find(|a| !slow(&a.name)).map(|a| a.index);
         for adapter in adapters {
             let slow = slow(&adapter.name);

@@ -43,7 +43,7 @@ fn devices(rounding: bool) -> Vec<(String, DeviceChoice)> {
     #[allow(unused_mut)]
     let mut all = vec![("the CPU".to_owned(), DeviceChoice::Cpu)];
     #[cfg(feature = "gpu")]
-    if let Some(adapter) = handmill_runtime::gpu::Gpu::adapters().first() {
+    if let Some(adapter) = handmill_runtime::gpu::Gpu::adapters(None).first() {
         use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
         let caps = CapsOverride { pretend_hardware: rounding, ..CapsOverride::default() };
         let options = GpuOptions { device: Some(adapter.index.to_string()), caps, ..GpuOptions::default() };

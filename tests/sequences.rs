@@ -26,7 +26,7 @@ fn engines(name: &str) -> Vec<Engine> {
     #[allow(unused_mut)]
     let mut all = vec![engine(DeviceChoice::Cpu, None)];
     #[cfg(feature = "gpu")]
-    if let Some(adapter) = handmill_runtime::gpu::Gpu::adapters().first() {
+    if let Some(adapter) = handmill_runtime::gpu::Gpu::adapters(None).first() {
         use handmill_runtime::gpu::{Gpu, GpuOptions};
         let options = GpuOptions { device: Some(adapter.index.to_string()), ..GpuOptions::default() };
         let gpu: std::sync::Arc<_> = Gpu::open(&options).expect("an adapter").into();

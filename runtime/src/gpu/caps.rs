@@ -92,6 +92,8 @@ pub struct AdapterSummary {
     pub kind: &'static str,
     /// `vulkan`, `metal`, `dx12`.
     pub api: String,
+    /// The compiler of its kernels where there are two, on DX12: `DXC` or `FXC`.
+    pub compiler: Option<&'static str>,
     /// Driver and version in its own words.
     pub driver: String,
     /// Its capabilities.

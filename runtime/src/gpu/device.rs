@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{
     AdapterSummary, Caps, CapsOverride, GpuError,
+    adapters::{self, Listed},
     cache::PipelineCache,
     import,
     kernel::{Kernel, Pipeline},
@@ -16,8 +17,12 @@ use super::{
 /// Options of opening a device.
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
-    /// Number in the list of adapters, or part of a name; by default the best.
+    /// Number in the list of adapters, or part of a name with its API behind it (`GeForce`, `dx12`); by default the
+    /// best.
     pub device: Option<String>,
+    /// Microsoft's dxcompiler.dll, for DX12 to compile kernels with. Without it the system's FXC does, which is slow
+    /// and knows shader model 5.1 only: neither f16 nor subgroups nor products of bytes.
+    pub dxc: Option<PathBuf>,
     /// Limits to pretend, for tests and for avoiding a driver's bugs.
     pub caps: CapsOverride,
     /// Folder for compiled pipelines, so that later processes need not compile them; none keeps none.
@@ -33,11 +38,30 @@ pub struct Gpu {
     caps: Caps,
     name: String,
     summary: AdapterSummary,
+    api_choice: ApiChoice,
     checked: bool,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
     cache: Option<PipelineCache>,
     /// The first error that arrived outside of any wait.
     failure: Arc<Mutex<Option<Failure>>>,
+}
+
+/// How a device that several APIs list came to be opened through one of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApiChoice {
+    /// Further APIs that the options left open.
+    pub others: Vec<OtherApi>,
+    /// Preferred APIs that could not open the device, each with the reason.
+    pub failed: Vec<(OtherApi, String)>,
+}
+
+/// An adapter of the same device that is not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherApi {
+    /// Its number in the list of adapters.
+    pub index: usize,
+    /// Its API.
+    pub api: String,
 }
 
 enum Failure {
@@ -47,20 +71,31 @@ enum Failure {
 }
 
 impl Gpu {
-    /// All adapters, best first: discrete, integrated, virtual, software.
-    pub fn adapters() -> Vec<AdapterSummary> {
-        list(&instance()).into_iter().enumerate().map(|(i, a)| summary(i, &a, &CapsOverride::default())).collect()
+    /// All adapters, best first: discrete, integrated, virtual, software. A device that several APIs list (Vulkan and
+    /// DX12) comes once for each, the preferred one first. `dxc` is as in [`GpuOptions::dxc`].
+    pub fn adapters(dxc: Option<&Path>) -> Vec<AdapterSummary> {
+        let all = adapters::list(dxc).into_iter().enumerate();
+        all.map(|(i, a)| adapters::summary(i, &a, &CapsOverride::default())).collect()
     }
 
-    /// Opens an adapter with all the limits that it has.
+    /// Opens an adapter with all the limits that it has. Where the options leave open through which API, and the
+    /// preferred one fails, the next one is tried.
     ///
     /// # Errors
     /// No adapter, none that matches, or a driver that refuses.
     pub fn open(options: &GpuOptions) -> Result<Self, GpuError> {
-        let instance = instance();
-        let adapters = list(&instance);
-        let (index, adapter) = choose(&adapters, options.device.as_deref())?;
-        let summary = summary(index, adapter, &options.caps);
+        let adapters = adapters::list(options.dxc.as_deref());
+        let candidates = adapters::candidates(&adapters, options.device.as_deref())?;
+        let other =
+            |(index, listed): (usize, &Listed)| OtherApi { index, api: listed.adapter.get_info().backend.to_string() };
+        let (gpu, api_choice) =
+            adapters::open_first(&candidates, other, |(index, listed)| Self::open_listed(index, listed, options))?;
+        Ok(Self { api_choice, ..gpu })
+    }
+
+    fn open_listed(index: usize, listed: &Listed, options: &GpuOptions) -> Result<Self, GpuError> {
+        let adapter = &listed.adapter;
+        let summary = adapters::summary(index, listed, &options.caps);
         let name = summary.name.clone();
         let caps = summary.caps.clone();
         let (device, queue) =
@@ -93,6 +128,7 @@ impl Gpu {
             caps,
             name,
             summary,
+            api_choice: ApiChoice::default(),
             checked: options.checked,
             pipelines: Mutex::default(),
             cache,
@@ -113,6 +149,11 @@ impl Gpu {
     /// The adapter as [`Gpu::adapters`] lists it.
     pub fn summary(&self) -> &AdapterSummary {
         &self.summary
+    }
+
+    /// The other APIs through which the device could have been opened.
+    pub fn api_choice(&self) -> &ApiChoice {
+        &self.api_choice
     }
 
     /// The wgpu device, for buffers and encoders.
@@ -237,83 +278,6 @@ impl Gpu {
             }),
         }
     }
-}
-
-fn instance() -> wgpu::Instance {
-    wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: wgpu::Backends::PRIMARY,
-        // Validation layers are for debugging wgpu.
-        flags: wgpu::InstanceFlags::empty(),
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    })
-}
-
-fn list(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
-    let mut all = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
-    // Of two adapters of a kind, the one with the larger workgroups comes first.
-    let size = |a: &wgpu::Adapter| std::cmp::Reverse(a.limits().max_compute_invocations_per_workgroup);
-    all.sort_by_key(|a| (rank(a.get_info().device_type), size(a)));
-    all
-}
-
-fn rank(kind: wgpu::DeviceType) -> u8 {
-    match kind {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    }
-}
-
-/// Whether the hardware multiplies and adds four signed bytes at once. Metal does not report it.
-fn byte_products(adapter: &wgpu::Adapter) -> bool {
-    #[cfg(windows)]
-    if let Some(known) = super::dx12::byte_products(adapter) {
-        return known;
-    }
-    import::byte_products(adapter).unwrap_or(false)
-}
-
-fn summary(index: usize, adapter: &wgpu::Adapter, o: &CapsOverride) -> AdapterSummary {
-    let info = adapter.get_info();
-    AdapterSummary {
-        index,
-        kind: match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => "discrete",
-            wgpu::DeviceType::IntegratedGpu => "integrated",
-            wgpu::DeviceType::VirtualGpu => "virtual",
-            wgpu::DeviceType::Cpu => "software",
-            wgpu::DeviceType::Other => "other",
-        },
-        api: info.backend.to_string(),
-        driver: [info.driver.as_str(), info.driver_info.as_str()].join(" ").trim().to_owned(),
-        caps: Caps::new(adapter, import::alignment(adapter), byte_products(adapter), o),
-        name: info.name,
-    }
-}
-
-fn choose<'a>(adapters: &'a [wgpu::Adapter], wanted: Option<&str>) -> Result<(usize, &'a wgpu::Adapter), GpuError> {
-    let mut numbered = adapters.iter().enumerate();
-    if adapters.is_empty() {
-        return Err(GpuError::NoAdapter);
-    }
-    let found = match wanted {
-        None => numbered.next(),
-        Some(w) => match w.parse::<usize>() {
-            Ok(i) => numbered.nth(i),
-            Err(_) => numbered.find(|(_, a)| a.get_info().name.to_lowercase().contains(&w.to_lowercase())),
-        },
-    };
-    found.ok_or_else(|| GpuError::NoSuchAdapter {
-        wanted: wanted.unwrap_or_default().to_owned(),
-        available: adapters
-            .iter()
-            .enumerate()
-            .map(|(i, a)| format!("{i} ({})", a.get_info().name))
-            .collect::<Vec<_>>()
-            .join(", "),
-    })
 }
 
 fn request(adapter: &wgpu::Adapter, caps: &Caps) -> Result<(wgpu::Device, wgpu::Queue), String> {

@@ -35,6 +35,40 @@ pub(super) fn byte_products(adapter: &wgpu::Adapter) -> Option<bool> {
     }
 }
 
+/// Windows's number of the device, where the API tells it.
+pub(super) fn luid(adapter: &wgpu::Adapter) -> Option<[u8; vk::LUID_SIZE]> {
+    #[cfg(windows)]
+    // SAFETY: the adapter keeps the object alive, which is only asked for its description.
+    if let Some(hal) = unsafe { adapter.as_hal::<wgpu::hal::api::Dx12>() } {
+        // SAFETY: as above.
+        let luid = unsafe { hal.raw_adapter().GetDesc2() }.ok()?.AdapterLuid;
+        let number = (i64::from(luid.HighPart) << 32) | i64::from(luid.LowPart);
+        return Some(number.to_le_bytes());
+    }
+    // SAFETY: as in `alignment`. The structure is Vulkan 1.1's, and older drivers ignore it.
+    unsafe {
+        let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        let mut id = vk::PhysicalDeviceIDProperties::default();
+        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut id);
+        let instance = hal.shared_instance().raw_instance();
+        instance.get_physical_device_properties2(hal.raw_physical_device(), &mut properties);
+        (id.device_luid_valid == vk::TRUE).then_some(id.device_luid)
+    }
+}
+
+/// Whether the driver of a Vulkan adapter translates to another API.
+pub(super) fn is_layered(adapter: &wgpu::Adapter) -> bool {
+    // SAFETY: as in `byte_products`.
+    unsafe {
+        let Some(hal) = adapter.as_hal::<wgpu::hal::api::Vulkan>() else { return false };
+        let mut layered = vk::PhysicalDeviceLayeredDriverPropertiesMSFT::default();
+        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut layered);
+        let instance = hal.shared_instance().raw_instance();
+        instance.get_physical_device_properties2(hal.raw_physical_device(), &mut properties);
+        layered.underlying_api != vk::LayeredDriverUnderlyingApiMSFT::NONE
+    }
+}
+
 /// Opens `adapter` with the extension that imports host memory; `None` where it is not a Vulkan adapter.
 pub(super) fn open(
     adapter: &wgpu::Adapter,

@@ -3,6 +3,7 @@
 //! [`Gpu`] is an opened device with its limits as [`Caps`]; a [`Kernel`] is a shader with its defines; pipelines are
 //! compiled once and cached. Nothing here asks for a vendor: kernels are chosen by capabilities alone.
 
+mod adapters;
 mod bandwidth;
 mod cache;
 mod caps;
@@ -25,7 +26,7 @@ pub(crate) mod testing;
 mod weights;
 
 pub use caps::{AdapterSummary, Caps, CapsOverride};
-pub use device::{Gpu, GpuOptions};
+pub use device::{ApiChoice, Gpu, GpuOptions, OtherApi};
 pub use error::GpuError;
 pub use exec::{GpuBackend, GpuBackendOptions};
 pub use kernel::{Access, Binding, Kernel, Pipeline};

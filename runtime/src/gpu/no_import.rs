@@ -12,6 +12,16 @@ pub(super) fn byte_products(_adapter: &wgpu::Adapter) -> Option<bool> {
     None
 }
 
+/// Always `None`: only Windows numbers devices.
+pub(super) fn luid(_adapter: &wgpu::Adapter) -> Option<[u8; 8]> {
+    None
+}
+
+/// Always `false`: Metal's drivers are the system's own.
+pub(super) fn is_layered(_adapter: &wgpu::Adapter) -> bool {
+    false
+}
+
 /// Always `None`: there is no Vulkan adapter.
 pub(super) fn open(
     _adapter: &wgpu::Adapter,

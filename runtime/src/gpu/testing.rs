@@ -10,7 +10,7 @@ pub(crate) use crate::quant::testing::{Random, random_weights};
 pub(crate) fn gpus() -> &'static [Gpu] {
     static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
     GPUS.get_or_init(|| {
-        let adapters = Gpu::adapters();
+        let adapters = Gpu::adapters(None);
         if adapters.is_empty() {
             // Past the harness, which keeps what passing tests print to itself.
             let why = "no Vulkan driver (on Debian: apt-get install mesa-vulkan-drivers)";

@@ -18,11 +18,12 @@ use crate::{
 fn devices() -> Vec<Arc<Gpu>> {
     let open = |index: usize, caps: CapsOverride| {
         Arc::new(
-            Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked: true, cache_dir: None }).unwrap(),
+            Gpu::open(&GpuOptions { device: Some(index.to_string()), caps, checked: true, ..GpuOptions::default() })
+                .unwrap(),
         )
     };
     let mut all = Vec::new();
-    for adapter in Gpu::adapters().iter().filter(|a| !a.name.contains("SwiftShader")) {
+    for adapter in Gpu::adapters(None).iter().filter(|a| !a.name.contains("SwiftShader")) {
         let hardware = CapsOverride { pretend_hardware: true, ..CapsOverride::default() };
         // Two experts a binding, or parts of one.
         let small = CapsOverride { max_binding: Some(16 << 10), ..hardware };
@@ -109,13 +110,13 @@ fn experts_lie_in_several_buffers() {
         (ExpertsCase::new(DType::Q8_0, 4, 1, 352, 416), large, true),
         (ExpertsCase::new(DType::MXFP4, 3, 1, 672, 736), largest, true),
     ];
-    let adapters = Gpu::adapters();
+    let adapters = Gpu::adapters(None);
     let Some(first) = adapters.iter().find(|a| !a.name.contains("SwiftShader")) else { return };
     for (case, (max_binding, max_buffer), cut) in cases {
         for (pretend_hardware, no_host_import) in [(false, false), (false, true), (true, false), (true, true)] {
             let caps = CapsOverride { pretend_hardware, no_host_import, max_binding, max_buffer, ..Default::default() };
             let device = Some(first.index.to_string());
-            let gpu = Gpu::open(&GpuOptions { device, caps, checked: true, cache_dir: None }).unwrap();
+            let gpu = Gpu::open(&GpuOptions { device, caps, checked: true, ..GpuOptions::default() }).unwrap();
             check(&Arc::new(gpu), case, |backend, what| {
                 assert!(backend.max_step_tokens().min(backend.max_outputs()) > FEW_ROWS as usize, "{what}: few rows");
                 let (copied, imported) = backend.weight_bytes();

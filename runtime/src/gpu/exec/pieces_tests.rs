@@ -75,11 +75,11 @@ impl Model {
 
 /// The first adapter, pretending; none where there is none.
 fn device(caps: CapsOverride) -> Option<Arc<Gpu>> {
-    Some(open(Gpu::adapters().first()?.index, caps))
+    Some(open(Gpu::adapters(None).first()?.index, caps))
 }
 
 fn open(index: usize, caps: CapsOverride) -> Arc<Gpu> {
-    let options = GpuOptions { device: Some(index.to_string()), caps, checked: true, cache_dir: None };
+    let options = GpuOptions { device: Some(index.to_string()), caps, checked: true, ..GpuOptions::default() };
     Arc::new(Gpu::open(&options).unwrap())
 }
 
@@ -151,7 +151,7 @@ fn keep_busy(gpu: &Gpu) -> [wgpu::Buffer; 2] {
 #[test]
 fn few_bytes_are_on_their_way_at_a_time() {
     let model = model(DType::F32);
-    for adapter in Gpu::adapters() {
+    for adapter in Gpu::adapters(None) {
         // A seventeenth of the model, a quarter, and more than all of it.
         for most in [16 << 10, 64 << 10, 1 << 20] {
             let caps = CapsOverride { no_host_import: true, max_staging: Some(most), ..CapsOverride::default() };
