@@ -77,7 +77,10 @@ impl HubName {
 /// so `name.` would be `name`, and takes some names for devices.
 fn plain_piece(piece: &str) -> bool {
     let odd = |c: char| c.is_control() || "\\:?#%*\"<>|".contains(c);
-    !piece.is_empty() && !piece.ends_with(['.', ' ']) && !piece.contains(odd) && !(cfg!(windows) && is_device(piece))
+    if cfg!(windows) && is_device(piece) {
+        return false;
+    }
+    !piece.is_empty() && !piece.ends_with(['.', ' ']) && !piece.contains(odd)
 }
 
 /// Whether Windows takes a name for a device, whatever its extension is.
