@@ -28,7 +28,7 @@ SOURCES = pathlib.Path(__file__).resolve().parent / "windows"
 CACHE = SOURCES.parent.parent / "target" / "windows-compilers"
 # Name, driver, library, files, and whether there is time for each set of defines.
 COMPILERS = [("DXC", "dxc", "dxcompiler.dll", "hlsl", True), ("FXC", "fxc", "d3dcompiler_47.dll", "hlsl51", False)]
-SLOWEST = 20  # seconds of one shader
+SLOWEST = 20  # seconds of the processor for one shader
 SHOWN = 20
 
 
@@ -134,7 +134,7 @@ def main():
             f"{statistics.median(times):10.2f}{times[len(times) * 9 // 10]:8.2f}{times[-1]:8.2f}  {pathlib.Path(slowest).stem}"
         )
     print("\n".join(bad[:SHOWN]))
-    print("compiler   files      of  failed seconds    median  9 of 10  longest")
+    print("compiler   files      of  failed seconds    median  9 of 10  longest, in seconds of the processor")
     print("\n".join(rows))
     if bad:
         sys.exit(f"{len(bad)} shaders failed")

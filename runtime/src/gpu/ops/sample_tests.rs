@@ -111,6 +111,8 @@ fn draws_follow_the_seed_and_keep_what_the_host_keeps() {
         Choice { top_p: 1e-6, ..PLAIN },
         Choice { top_p: 0.9, min_p: 0.2, temperature: 2.0, seed: 7 << 40, ..PLAIN },
         Choice { top_k: 3, temperature: 5.0, min_p: 0.9, ..PLAIN },
+        // A share that is nothing on a device without denormal numbers keeps the likeliest, the first of equals.
+        Choice { top_p: 1e-44, ..PLAIN },
     ];
     for gpu in testing::gpus() {
         for (n, sharp) in [(7, 1.0), (700, 3.0), (5000, 8.0), (50_000, 12.0)] {

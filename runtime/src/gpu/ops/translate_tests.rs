@@ -3,9 +3,9 @@
 //! to what the adapter they were made for has, not that a driver compiles them.
 //!
 //! With `HANDMILL_SHADER_DUMP=DIR` in the environment the kernels are also written there, for tools that know more: as
-//! naga reads them (`native/`), as browsers do (`browser/`), and as release builds hand them to drivers and compilers: in
-//! SPIR-V (`spv/`), in Metal's language (`msl/`), in HLSL for adapters of shader model 6.6 (`hlsl/`) and, as far as those
-//! get them, of 5.1 (`hlsl51/`). A file of HLSL begins with the target and the entry point that its compiler is told.
+//! naga reads them (`native/`), as browsers do (`browser/`), and as release builds hand them to drivers and compilers:
+//! in SPIR-V (`spv/`), in Metal's language (`msl/`), in HLSL for adapters of shader model 6.6 (`hlsl/`) and, as far as
+//! those get them, of 5.1 (`hlsl51/`). A file of HLSL begins with the target and the entry point for its compiler.
 
 mod adapters;
 mod experts;
@@ -216,8 +216,8 @@ fn checked_or_not(shader: &Shader, module: &Module, info: &ModuleInfo, checked: 
     Ok(Translated { spv, msl, hlsl })
 }
 
-/// naga's HLSL has no meaning for subgroup builtins in a struct (docs/upstream/naga-hlsl-subgroup-builtins.md), and says
-/// nothing: only Direct3D's compiler does.
+/// naga's HLSL has no meaning for subgroup builtins in a struct (docs/upstream/naga-hlsl-subgroup-builtins.md), and
+/// says nothing: only Direct3D's compiler does.
 fn subgroup_builtins_are_direct(module: &Module) -> Result<(), String> {
     for argument in module.entry_points.iter().flat_map(|e| &e.function.arguments) {
         let TypeInner::Struct { members, .. } = &module.types[argument.ty].inner else { continue };
