@@ -1,15 +1,16 @@
 # The Windows build, linked, and what of it runs on Debian. `.ci/run` reads this file and has the helpers.
 #
 #   windows       without GPUs: the command, the CPU's tests and a few families, under wine
-#   windows-gpu   as released: all of the CPU's tests, every family, Vulkan             (as what follows, .ci/full only)
+#   windows-gpu   as released: all of the CPU's tests, every family, Vulkan
 #   hlsl          the shaders of Direct3D 12, by both of Microsoft's compilers
 #   dx12          Direct3D 12 itself: logits, an answer, GPU tests
 #
-# Wine 8 of Debian 12 does for all but the last, which enters .ci/windows/wine10.
+# .ci/full runs them. Wine 8 of Debian 12 does for all but the last, which enters .ci/windows/wine10.
 
-windows_packages=(gcc-mingw-w64-x86-64-win32 wine64)
+windows_packages=()
 if [[ ${HANDMILL_TEST_FULL-} == 1 ]]; then
-  windows_packages+=(xvfb libx11-6 libxext6 libxrandr2 libxi6 libxcursor1 libxcomposite1 libxfixes3 libxrender1)
+  windows_packages=(gcc-mingw-w64-x86-64-win32 wine64
+    xvfb libx11-6 libxext6 libxrandr2 libxi6 libxcursor1 libxcomposite1 libxfixes3 libxrender1)
   command -v npm >/dev/null || windows_packages+=(npm)
 fi
 windows_command=target/windows/x86_64-pc-windows-gnu/release/handmill.exe
@@ -68,8 +69,9 @@ same_answer() { # BACKEND COMMAND [ARGUMENTS]: whether it continues a text as th
 
 windows() {
   local cheap kernels families
-  # What other people wrote does nothing here that takes time.
-  cheap=(--no-default-features --target-dir target/windows-cpu --config 'profile.release.package."*".opt-level=0')
+  # Optimised only as far as vectors need it to stay vectors: the compiler is most of this step.
+  cheap=(--no-default-features --target-dir target/windows-cpu --config 'profile.release.package."*".opt-level=0'
+    --config profile.release.opt-level=1)
   families=$(windows_binary families --test families "${cheap[@]}") &&
     kernels=$(windows_binary handmill_runtime -p handmill-runtime --lib "${cheap[@]}") &&
     [[ -n $kernels && -n $families ]] || { cat "$logs/build.log"; return 1; }
@@ -97,8 +99,8 @@ hlsl() { # one variant of each kernel and define set
 dx12() {
   local kernels device model logits
   kernels=$(windows_release handmill_runtime) && [[ -n $kernels ]] || { cat "$logs/build.log"; return 1; }
-  wine10 300 "$windows_command" devices --json >"$logs/dx12-devices.json" &&
-    device=$(python3 -c 'import json, sys
+  wine10 300 "$windows_command" devices --json >"$logs/dx12-devices.json" && device=$(python3 -c '
+import json, sys
 print(next(gpu["index"] for gpu in json.load(sys.stdin)["gpus"] if gpu["api"] == "dx12"))' <"$logs/dx12-devices.json") ||
     { echo "no adapter of Direct3D 12"; return 1; }
   for model in smollm2 gemma3 qwen05; do
