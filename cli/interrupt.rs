@@ -3,9 +3,10 @@
 
 use crate::{out_file, system, terminal};
 use std::{
+    mem,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -16,7 +17,7 @@ const GRACE: Duration = Duration::from_millis(700);
 
 static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 static ON_NETWORK: AtomicBool = AtomicBool::new(false);
-static LAST_WORDS: Mutex<Option<Words>> = Mutex::new(None);
+static LAST_WORDS: Mutex<Vec<(u64, Words)>> = Mutex::new(Vec::new());
 
 type Words = Box<dyn FnOnce() + Send>;
 
@@ -27,9 +28,8 @@ pub fn listen() {
         ASKED.store(true, Ordering::Relaxed);
         thread::sleep(GRACE);
         out_file::remove_unfinished();
-        if let Some(say) = last_words().take() {
-            say();
-        }
+        let all = mem::take(&mut *last_words());
+        all.into_iter().rev().for_each(|(_, say)| say());
         // Fetched bytes stay in a partial file, and the next run continues it.
         let kept = if ON_NETWORK.load(Ordering::Relaxed) { "; what has arrived is kept" } else { "" };
         terminal::note(&format!("error: interrupted{kept}"));
@@ -49,26 +49,33 @@ pub fn flag() -> Arc<AtomicBool> {
     ASKED.clone()
 }
 
-fn last_words() -> MutexGuard<'static, Option<Words>> {
+fn last_words() -> MutexGuard<'static, Vec<(u64, Words)>> {
     LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The command's last lines, or bytes that it has not written yet, for the case that Ctrl-C ends it before it comes to
-/// them. This must not wait for anything that the command may hold for long, such as standard output. Only one at a time.
-pub struct LastWords(());
+/// them. This must not wait for anything that the command may hold for long, such as standard output. A part of the
+/// command may have some while the command has its own: the latest come first.
+pub struct LastWords(u64);
 
 impl LastWords {
     /// Sets `say` to be called where Ctrl-C ends the process.
     pub fn new(say: impl FnOnce() + Send + 'static) -> Self {
-        *last_words() = Some(Box::new(say));
-        Self(())
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        last_words().push((number, Box::new(say)));
+        Self(number)
     }
 }
 
 impl Drop for LastWords {
     /// The command has reached its end and prints the lines itself.
     fn drop(&mut self) {
-        if last_words().take().is_none() {
+        let mut all = last_words();
+        let before = all.len();
+        all.retain(|(number, _)| *number != self.0);
+        if all.len() == before {
+            drop(all);
             // Another thread is printing them, and then ends the process.
             loop {
                 thread::park();

@@ -258,6 +258,15 @@ fn a_damaged_model_in_the_cache_is_seen() {
     assert!(answer.stderr.contains("is damaged (wrong sha256)"), "{}", answer.stderr);
 }
 
+/// Both the fetch and `run` have something to say where Ctrl-C ends them.
+#[test]
+fn run_ends_after_a_fetch() {
+    let setup = Setup::new(one_gguf());
+    let answer = setup.handmill().run(&["run", "hf:own/name:tiny.gguf", "-p", "x"]);
+    answer.assert_failed(1, "unheard-of");
+    assert_eq!(setup.file("tiny.gguf").unwrap(), tiny_gguf(300_000));
+}
+
 #[test]
 fn ctrl_c_keeps_what_has_arrived() {
     let mut files = one_gguf();
