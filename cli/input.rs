@@ -72,7 +72,7 @@ pub fn text(argument: Option<&str>, file: Option<&Path>, missing: &str) -> Resul
 
 fn utf8(bytes: Vec<u8>, what: &str) -> Result<String, CliError> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-        let why = "is UTF-16 text, as the `>` of Windows PowerShell writes it; save it as UTF-8";
+        let why = "is not UTF-8 text but UTF-16, as the `>` of Windows PowerShell writes it; save it as UTF-8";
         return Err(CliError::failed(format!("{what} {why}")));
     }
     String::from_utf8(bytes).map_err(|e| CliError::because(format!("{what} is not UTF-8 text"), e.utf8_error()))
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn text_of_another_encoding_is_named() {
         let failure = |bytes: &[u8]| utf8(bytes.to_vec(), "x.txt").unwrap_err().to_string();
-        assert!(failure(b"\xff\xfea\0").starts_with("x.txt is UTF-16 text"));
+        assert!(failure(b"\xff\xfea\0").starts_with("x.txt is not UTF-8 text but UTF-16"));
         assert_eq!(failure(b"caf\xe9"), "x.txt is not UTF-8 text");
     }
 
