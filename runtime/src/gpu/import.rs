@@ -14,25 +14,29 @@ pub(super) fn alignment(adapter: &wgpu::Adapter) -> Option<u64> {
     unsafe {
         let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
         hal.physical_device_capabilities().supports_extension(EXTENSION).then_some(())?;
-        let mut host = vk::PhysicalDeviceExternalMemoryHostPropertiesEXT::default();
-        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut host);
+    }
+    let host: vk::PhysicalDeviceExternalMemoryHostPropertiesEXT = properties(adapter)?;
+    Some(host.min_imported_host_pointer_alignment)
+}
+
+/// What the driver of a Vulkan adapter writes into a `T`; `None` for other APIs.
+fn properties<T: vk::ExtendsPhysicalDeviceProperties2 + Default>(adapter: &wgpu::Adapter) -> Option<T> {
+    // SAFETY: the adapter keeps instance and physical device alive, which are only asked. Drivers ignore structures that
+    // they do not know.
+    unsafe {
+        let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        let mut asked = T::default();
+        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut asked);
         let instance = hal.shared_instance().raw_instance();
         instance.get_physical_device_properties2(hal.raw_physical_device(), &mut properties);
-        Some(host.min_imported_host_pointer_alignment)
+        Some(asked)
     }
 }
 
 /// Whether the hardware multiplies and adds four signed bytes at once; `None` where the API does not report it.
 pub(super) fn byte_products(adapter: &wgpu::Adapter) -> Option<bool> {
-    // SAFETY: as in `alignment`. Drivers ignore structures that they do not know.
-    unsafe {
-        let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
-        let mut dot = vk::PhysicalDeviceShaderIntegerDotProductProperties::default();
-        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut dot);
-        let instance = hal.shared_instance().raw_instance();
-        instance.get_physical_device_properties2(hal.raw_physical_device(), &mut properties);
-        Some(dot.integer_dot_product4x8_bit_packed_signed_accelerated == vk::TRUE)
-    }
+    let dot: vk::PhysicalDeviceShaderIntegerDotProductProperties = properties(adapter)?;
+    Some(dot.integer_dot_product4x8_bit_packed_signed_accelerated == vk::TRUE)
 }
 
 /// Windows's number of the device, where the API tells it.
@@ -45,28 +49,15 @@ pub(super) fn luid(adapter: &wgpu::Adapter) -> Option<[u8; vk::LUID_SIZE]> {
         let number = (i64::from(luid.HighPart) << 32) | i64::from(luid.LowPart);
         return Some(number.to_le_bytes());
     }
-    // SAFETY: as in `alignment`. The structure is Vulkan 1.1's, and older drivers ignore it.
-    unsafe {
-        let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
-        let mut id = vk::PhysicalDeviceIDProperties::default();
-        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut id);
-        let instance = hal.shared_instance().raw_instance();
-        instance.get_physical_device_properties2(hal.raw_physical_device(), &mut properties);
-        (id.device_luid_valid == vk::TRUE).then_some(id.device_luid)
-    }
+    let id: vk::PhysicalDeviceIDProperties = properties(adapter)?;
+    (id.device_luid_valid == vk::TRUE).then_some(id.device_luid)
 }
 
 /// Whether the driver of a Vulkan adapter translates to another API.
 pub(super) fn is_layered(adapter: &wgpu::Adapter) -> bool {
-    // SAFETY: as in `byte_products`.
-    unsafe {
-        let Some(hal) = adapter.as_hal::<wgpu::hal::api::Vulkan>() else { return false };
-        let mut layered = vk::PhysicalDeviceLayeredDriverPropertiesMSFT::default();
-        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut layered);
-        let instance = hal.shared_instance().raw_instance();
-        instance.get_physical_device_properties2(hal.raw_physical_device(), &mut properties);
+    properties(adapter).is_some_and(|layered: vk::PhysicalDeviceLayeredDriverPropertiesMSFT| {
         layered.underlying_api != vk::LayeredDriverUnderlyingApiMSFT::NONE
-    }
+    })
 }
 
 /// Opens `adapter` with the extension that imports host memory; `None` where it is not a Vulkan adapter.
