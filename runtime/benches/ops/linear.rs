@@ -69,7 +69,7 @@ pub fn quantize(c: &mut Criterion) {
     let kernels = linear_kernels(isa());
     let mut group = c.benchmark_group(format!("quantize, {}", isa().name()));
     for dtype in [DType::Q4_1, DType::Q4_K] {
-        let case = LinearCase { dtype, rows: 1, k: 1536, tokens: 1, tiles: false, speed: true };
+        let case = LinearCase { dtype, rows: 1, k: 1536, tokens: 1, tiles: false };
         let (form, x) = (kernels.act_form(dtype, 1), case.activations().remove(0));
         let mut out = vec![0; kernels.act_row_bytes(form, x.len())];
         group.throughput(Throughput::Elements(x.len() as u64));

@@ -1,6 +1,6 @@
 //! One thread's speed at each op: `cargo bench -p handmill-runtime --features cases --bench ops [filter]`.
 //!
-//! It times those of the cases in `cases` that have a model's size, with inputs of a seeded generator. `HANDMILL_CPU` chooses the instruction set. Ops count
+//! It times those of the cases in `cases` that have a model's size. `HANDMILL_CPU` chooses the instruction set. Ops count
 //! bytes read and written, prompts' attention counts flops (multiplications and additions of visible pairs of query and key
 //! only), to be held against `fma_peak` of the same run.
 

@@ -19,17 +19,6 @@ pub struct LinearCase {
     pub tokens: usize,
     /// It spans tiles of a GPU's kernel for prompts.
     pub tiles: bool,
-    /// It has a model's size: for benches, too large for references in f64.
-    pub speed: bool,
-}
-
-/// Row lengths of a format. The second has the largest shapes; the last is a model's.
-fn lengths(dtype: DType) -> &'static [usize] {
-    match dtype.block_len() {
-        1 => &[35, 100, 1, 3, 16, 63, 320, 576],
-        32 => &[32, 96, 64, 160, 576],
-        _ => &[256, 768],
-    }
 }
 
 /// Rows of weights and tokens that span tiles.
@@ -39,21 +28,24 @@ const TILES: [(usize, usize); 8] = [(130, 1), (7, 2), (33, 3), (1, 5), (130, 8),
 pub fn linears(dtypes: impl IntoIterator<Item = DType>) -> Vec<LinearCase> {
     let mut cases = Vec::new();
     for dtype in dtypes {
-        let lengths = lengths(dtype);
-        for (i, &k) in lengths.iter().enumerate() {
-            let case = |rows, tokens, tiles| LinearCase { dtype, rows, k, tokens, tiles, speed: false };
+        let case = |rows, k, tokens, tiles| LinearCase { dtype, rows, k, tokens, tiles };
+        let (lengths, of_tiles): (&[usize], &[usize]) = match dtype.block_len() {
+            1 => (&[1, 100, 3, 16, 63, 320], &[35, 576]),
+            32 => (&[32, 96, 64, 160, 576], &[32, 96, 576]),
+            _ => (&[256, 768], &[256, 768]),
+        };
+        for &k in lengths {
             for rows in [1, 2, 3, 4, 5, 6, 7, 17, 67] {
                 for tokens in [1, 2, 3, 4, 5, 16, 33] {
-                    if rows * tokens < 200 || i == 1 {
-                        cases.push(case(rows, tokens, false));
+                    // The corner of many rows and many tokens once, with a middling length.
+                    if rows * tokens < 200 || k == lengths[1] {
+                        cases.push(case(rows, k, tokens, false));
                     }
                 }
             }
-            let largest = if i == 1 { usize::MAX } else { 2400 };
-            if i == 1 || i == lengths.len() - 1 {
-                let tiles = TILES.iter().filter(|(rows, tokens)| rows * tokens <= largest);
-                cases.extend(tiles.map(|&(rows, tokens)| case(rows, tokens, true)));
-            }
+        }
+        for &k in of_tiles {
+            cases.extend(TILES.map(|(rows, tokens)| case(rows, k, tokens, true)));
         }
     }
     cases
@@ -62,12 +54,13 @@ pub fn linears(dtypes: impl IntoIterator<Item = DType>) -> Vec<LinearCase> {
 /// Bytes of weights that benches of single tokens read: more than the second-level cache holds.
 const STREAMED: usize = 4 << 20;
 
-/// The cases of a model of 135 M parameters: few tokens over many rows, and a prompt's.
+/// The cases of a model of 135 M parameters: few tokens over many rows, and a prompt's; too large for
+/// references in f64.
 pub fn model_linears() -> Vec<LinearCase> {
     let mut cases = Vec::new();
     for dtype in DType::ALL {
         let whole = |k: usize| k.next_multiple_of(dtype.block_len());
-        let case = |rows, k, tokens| LinearCase { dtype, rows, k, tokens, tiles: false, speed: true };
+        let case = |rows, k, tokens| LinearCase { dtype, rows, k, tokens, tiles: false };
         let row_bytes = dtype.row_bytes(whole(576)).unwrap_or(1);
         cases.extend([1, 4].map(|tokens| case(STREAMED / row_bytes, whole(576), tokens)));
         cases.push(case(1536, whole(576), 64));
