@@ -195,8 +195,9 @@ impl Part {
         loop {
             // Up to the next whole unit, also of a file that goes on in the middle of one.
             let room = WRITE_BYTES - ((self.len + held(&unit).len() as u64) % WRITE_BYTES as u64) as usize;
+            let most = room.min(buffer.len());
             let asked = interrupt::asked();
-            let read = if asked { Ok(0) } else { body.read(&mut buffer[..room.min(256 << 10)]) };
+            let read = if asked { Ok(0) } else { body.read(&mut buffer[..most]) };
             let n = *read.as_ref().unwrap_or(&0);
             held(&unit).extend_from_slice(&buffer[..n]);
             progress.set(base + self.len + held(&unit).len() as u64);
