@@ -16,6 +16,7 @@ use std::{
 const GRACE: Duration = Duration::from_millis(700);
 
 static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+static IN_ANSWER: AtomicBool = AtomicBool::new(false);
 static ON_NETWORK: AtomicBool = AtomicBool::new(false);
 static LAST_WORDS: Mutex<Vec<(u64, Words)>> = Mutex::new(Vec::new());
 
@@ -25,7 +26,10 @@ type Words = Box<dyn FnOnce() + Send>;
 pub fn listen() {
     // A thread of its own, which runs during any wait: for a silent server, a driver, a long step.
     let handler = || {
-        ASKED.store(true, Ordering::Relaxed);
+        let again = ASKED.swap(true, Ordering::Relaxed);
+        if IN_ANSWER.load(Ordering::Relaxed) && !again {
+            return;
+        }
         thread::sleep(GRACE);
         out_file::remove_unfinished();
         let all = mem::take(&mut *last_words());
@@ -81,6 +85,25 @@ impl Drop for LastWords {
                 thread::park();
             }
         }
+    }
+}
+
+/// An answer of a chat is under way while this lives: Ctrl-C ends the answer alone, and ends the command where it is
+/// pressed once more before the answer has ended.
+pub struct InAnswer(());
+
+impl InAnswer {
+    /// Begins an answer.
+    pub fn begin() -> Self {
+        IN_ANSWER.store(true, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for InAnswer {
+    fn drop(&mut self) {
+        IN_ANSWER.store(false, Ordering::Relaxed);
+        ASKED.store(false, Ordering::Relaxed);
     }
 }
 

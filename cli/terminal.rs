@@ -1,6 +1,10 @@
 //! Lines for people on standard error, and text made harmless for terminals. Depends on nothing else of the command.
 
-use std::{borrow::Cow, io::Write};
+use std::{
+    borrow::Cow,
+    env,
+    io::{self, IsTerminal, Write},
+};
 
 /// Whether a terminal acts on `c` instead of showing it: control characters of either set (ESC and CSI among them), and
 /// characters that reorder or break lines.
@@ -31,7 +35,22 @@ fn escaped(text: &str, which: impl Fn(char) -> bool) -> Cow<'_, str> {
 
 /// Writes one or more lines to standard error, harmless for a terminal. A closed standard error is ignored.
 pub fn note(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", harmless(line));
+    let _ = writeln!(io::stderr().lock(), "{}", harmless(line));
+}
+
+/// Writes text to standard error as it comes, harmless for a terminal and dimmed where that is one with colours.
+pub fn dimmed(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let plain = harmless(text);
+    let _ = if has_colours() { write!(stderr, "\x1b[2m{plain}\x1b[22m") } else { write!(stderr, "{plain}") };
+    let _ = stderr.flush();
+}
+
+/// Whether standard error is a terminal that shows colours, and nobody asked for none.
+/// Source: <https://no-color.org>.
+fn has_colours() -> bool {
+    let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !set("NO_COLOR") && env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Sizes as people read them: 10³ steps, `93 MB`, `1.3 GB`.

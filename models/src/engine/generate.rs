@@ -26,6 +26,9 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Whether to continue where the model ends its turn.
     pub ignore_end_of_turn: bool,
+    /// Whether the names of control tokens are part of the text, as a [`ReplyParser`](crate::text::ReplyParser) needs
+    /// them. That of the token which ends the turn never is.
+    pub show_special: bool,
     /// Breaks this answer off once it is set, also between the parts of a long prompt.
     pub cancel: Option<Arc<AtomicBool>>,
     /// The statistics so far, kept current for a caller that cannot wait for the end.
@@ -44,6 +47,7 @@ impl Default for GenerateOptions {
             sampling: SamplingParams::default(),
             stop: Vec::new(),
             ignore_end_of_turn: false,
+            show_special: false,
             cancel: None,
             progress: None,
         }
@@ -178,7 +182,7 @@ impl Engine {
     ) -> Result<GenerateStats, Error> {
         let start = Instant::now();
         let tokenizer = self.model().tokenizer()?.clone();
-        let mut decoder = StreamDecoder::continuing(tokenizer.clone(), true);
+        let mut decoder = StreamDecoder::continuing(tokenizer.clone(), !options.show_special);
         let mut stops = StopStrings::new(options.stop.iter().cloned());
         // The last token is chosen but never run.
         let longest = |n: usize| (sequence.len() + prompt.len()).saturating_add(n).saturating_sub(1);

@@ -1,0 +1,162 @@
+//! `handmill chat`: a conversation at a terminal, or with the lines of a pipe.
+
+mod command;
+mod lines;
+mod settings;
+
+use crate::{
+    answer::Shown,
+    args::{Compute, Json},
+    clock,
+    error::{CliError, one_line},
+    input,
+    interrupt::{self, InAnswer},
+    out,
+    out_file::OutFile,
+    run::{self, cut_short, statistics},
+    session,
+    terminal::note,
+};
+use command::{COMMANDS, Command, Line};
+use handmill_models::{
+    Chat, Engine, GenerateOptions, Reply,
+    text::Conversation,
+};
+use lines::{Lines, Next};
+use std::{io::Write, ops::ControlFlow, path::Path};
+
+/// A conversation under way.
+struct Talk {
+    engine: Engine,
+    chat: Chat,
+    options: GenerateOptions,
+    /// The seed of the first answer; each further one counts on.
+    answers: u64,
+    last: Option<Reply>,
+    json: bool,
+}
+
+impl Talk {
+    /// Lets the model answer and shows the answer. The errors that end the chat are those of standard output; others
+    /// are shown, and the conversation is as before.
+    fn answer(&mut self) -> Result<bool, CliError> {
+        let mut options = self.options.clone();
+        options.sampling.seed = options.sampling.seed.wrapping_add(self.answers);
+        options.cancel = Some(interrupt::flag());
+        self.answers += 1;
+        let mut shown = Shown::default();
+        let mut failed = None;
+        let left_out = self.last.as_ref().map_or(0, |reply| reply.left_out);
+        let in_answer = InAnswer::begin();
+        let reply = self.chat.reply(&mut self.engine, &options, clock::now(), |event| {
+            let written = if self.json { Ok(()) } else { shown.event(event) };
+            written.map_or_else(
+                |error| {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                },
+                ControlFlow::Continue,
+            )
+        });
+        let stopped = interrupt::asked();
+        drop(in_answer);
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if !self.json {
+            shown.end()?;
+        }
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(error) => {
+                note(&format!("error: {}", one_line(&CliError::of_engine("the model could not answer", error))));
+                return Ok(false);
+            }
+        };
+        if reply.left_out > left_out {
+            note(&format!(
+                "the context of {} tokens is full: the model no longer sees the first {} messages (--ctx)",
+                self.engine.n_ctx(),
+                reply.left_out
+            ));
+        }
+        if stopped {
+            note("stopped");
+        } else if let Some(why) = cut_short(&reply.stats, self.engine.n_ctx()) {
+            note(&format!("the answer is cut off: {why}"));
+        }
+        if self.json {
+            out::json(&run::reply_json(&reply, options.sampling.seed))?;
+        }
+        self.last = Some(reply);
+        Ok(true)
+    }
+
+    /// Does what a command says. Returns whether the chat goes on.
+    fn obey(&mut self, command: Command) -> Result<bool, CliError> {
+        match command {
+            Command::Exit => return Ok(false),
+            Command::Help => COMMANDS.iter().for_each(|(usage, what)| note(&format!("  {usage:<18} {what}"))),
+            Command::System(None) => note(self.system().unwrap_or("there is no system message")),
+            Command::System(Some(text)) => self.chat.set_system(if text == "-" { "" } else { &text }),
+            Command::Reset => {
+                self.chat.reset();
+                self.last = None;
+                note("all messages are forgotten");
+            }
+            Command::Undo if self.chat.undo() => note("the last message and its answer are taken back"),
+            Command::Regen if self.chat.forget_reply() => {
+                self.answer()?;
+            }
+            Command::Undo | Command::Regen => note("there is no message yet"),
+            Command::Set(None) => note(&settings::list(&self.options)),
+            Command::Set(Some((name, value))) => match settings::set(&mut self.options, &name, &value) {
+                Ok(done) | Err(done) => note(&done),
+            },
+            Command::Stats => note(&self.stats()),
+            Command::Save(path) => match self.save(Path::new(&path)) {
+                Ok(()) => note(&format!("{} messages are in {path}", self.chat.conversation().messages.len())),
+                Err(error) => note(&format!("error: {}", one_line(&error))),
+            },
+            Command::Load(path) => match self.load(Path::new(&path)) {
+                Ok(n) => note(&format!("{n} messages")),
+                Err(error) => note(&format!("error: {}", one_line(&error))),
+            },
+        }
+        Ok(true)
+    }
+
+    fn system(&self) -> Option<&str> {
+        let first = self.chat.conversation().messages.first()?;
+        (first.get("role")?.as_str()? == "system").then(|| first.get("content")?.as_str())?
+    }
+
+    fn stats(&self) -> String {
+        let context = format!("{} of {} tokens of context", self.chat.cached(), self.engine.n_ctx());
+        let Some(reply) = &self.last else { return format!("{context}; no answer yet") };
+        format!(
+            "{context}; the last turn evaluated {} tokens and kept {}; {}",
+            reply.stats.prompt_tokens,
+            reply.reused,
+            statistics(&reply.stats)
+        )
+    }
+
+    fn save(&self, path: &Path) -> Result<(), CliError> {
+        let failed = |e| CliError::because(format!("could not write {}", path.display()), e);
+        let mut json = serde_json::to_string_pretty(self.chat.conversation()).map_err(|e| failed(e.into()))?;
+        json.push('\n');
+        let mut file = OutFile::create(path).map_err(failed)?;
+        file.write_all(json.as_bytes()).map_err(failed)?;
+        file.finish().map_err(failed)
+    }
+
+    fn load(&mut self, path: &Path) -> Result<usize, CliError> {
+        let wrong = |e| CliError::because(format!("{} is no conversation", path.display()), e);
+        let conversation: Conversation = serde_json::from_str(&input::text_file(path)?).map_err(wrong)?;
+        let n = conversation.messages.len();
+        *self.chat.conversation_mut() = Conversation { add_generation_prompt: true, ..conversation };
+        self.last = None;
+        Ok(n)
+    }
+}
