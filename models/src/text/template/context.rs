@@ -1,69 +1,14 @@
 //! The variables of a template, made of a conversation, with the user's text marked.
 
-use std::collections::HashSet;
-
 use minijinja::value::Value;
 use serde_json::Value as Json;
 
 use super::conversation::Conversation;
 use super::marks;
-
-/// The words of a template: strings in quotes, and the names it uses.
-///
-/// A template compares with the strings (`part.type == 'text'`), and looks up both in dicts. The user's strings and
-/// keys of the same text stay unmarked, so that this works. They can only become part of a control token where the
-/// template puts the token's other characters around them.
-#[derive(Debug, Default)]
-pub(super) struct Words {
-    strings: HashSet<String>,
-    names: HashSet<String>,
-}
-
-impl Words {
-    /// The words between the delimiters of `source`.
-    pub(super) fn of(source: &str) -> Self {
-        let mut words = Self::default();
-        let mut rest = source;
-        while let Some(at) = rest.find("{%").into_iter().chain(rest.find("{{")).chain(rest.find("{#")).min() {
-            let (kind, inside) = rest[at..].split_at(2);
-            rest = match kind {
-                "{#" => inside.split_once("#}").map_or("", |(_, rest)| rest),
-                "{%" => words.read(inside, "%}"),
-                _ => words.read(inside, "}}"),
-            };
-        }
-        words
-    }
-
-    /// Reads an expression; returns the text behind its `end`.
-    fn read<'s>(&mut self, mut text: &'s str, end: &str) -> &'s str {
-        while let Some(c) = text.chars().next() {
-            if let Some(rest) = text.strip_prefix(end) {
-                return rest;
-            }
-            let behind = &text[c.len_utf8()..];
-            text = if c == '\'' || c == '"' {
-                let mut escaped = false;
-                let close = behind.find(|d| d == c && !escaped || { escaped = d == '\\' && !escaped; false });
-                let (string, rest) = close.map_or((behind, ""), |at| (&behind[..at], &behind[at + 1..]));
-                if !string.contains(['<', '>', '[', ']', '{', '}', '|', '｜', '\\']) {
-                    self.strings.insert(string.to_owned());
-                }
-                rest
-            } else if c.is_alphabetic() || c == '_' {
-                let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
-                self.names.insert(text[..end].to_owned());
-                &text[end..]
-            } else {
-                behind
-            };
-        }
-        text
-    }
-}
+use super::source::Words;
 
 /// The user's strings that are marked.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Marking<'w> {
     /// No string: the rendering is the reference for the others.
     None,
@@ -72,12 +17,6 @@ pub(super) enum Marking<'w> {
     /// Strings with a character beside letters, digits and plain punctuation: without one, a string has no control
     /// token.
     Suspicious(&'w Words),
-}
-
-impl PartialEq for &Words {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(*self, *other)
-    }
 }
 
 impl Marking<'_> {

@@ -1,11 +1,14 @@
 //! Filters and functions where jinja2 and transformers differ from the engine's own, or where marks matter.
 
-use minijinja::value::{Kwargs, Value, ValueKind};
+use std::borrow::Cow;
+
+use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State};
 
 use super::marks::{self, Marked};
 use super::methods;
-use super::python::{JsonStyle, failed, str_of, to_json};
+use super::python::{Generator, JsonStyle, failed, str_of, to_json};
+use super::source::ITERABLE;
 use super::time::LocalTime;
 
 /// The message of a `raise_exception`, as the source of the engine's error.
@@ -50,6 +53,8 @@ pub(super) fn install(environment: &mut Environment<'_>) {
     environment.add_filter("items", items);
     environment.add_filter("int", |value: &Value, default: Option<Value>| number(value, default, false));
     environment.add_filter("float", |value: &Value, default: Option<Value>| number(value, default, true));
+    environment.add_filter(ITERABLE, iterable);
+    generators(environment);
     environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map | ValueKind::String)
@@ -58,6 +63,40 @@ pub(super) fn install(environment: &mut Environment<'_>) {
         let message = marks::removed(&str_of(message)?).into_owned();
         Err(failed(message.clone()).with_source(Raised(message)))
     });
+}
+
+/// Sets the filters that return generators in jinja2.
+fn generators(environment: &mut Environment<'_>) {
+    use minijinja::filters;
+
+    environment.add_filter("map", |state: &mut State, value: &Value, args: Rest<ValueOrKwargs>| {
+        filters::map(state, iterable(value)?, args).map(Generator::value)
+    });
+    environment.add_filter(
+        "select",
+        |state: &mut State, value: &Value, test: Option<Cow<'_, str>>, args: Rest<ValueOrKwargs>| {
+            filters::select(state, iterable(value)?, test, args).map(Generator::value)
+        },
+    );
+    environment.add_filter(
+        "reject",
+        |state: &mut State, value: &Value, test: Option<Cow<'_, str>>, args: Rest<ValueOrKwargs>| {
+            filters::reject(state, iterable(value)?, test, args).map(Generator::value)
+        },
+    );
+    type Key<'a> = Cow<'a, str>;
+    environment.add_filter(
+        "selectattr",
+        |state: &mut State, value: &Value, key: Key<'_>, test: Option<Key<'_>>, args: Rest<ValueOrKwargs>| {
+            filters::selectattr(state, iterable(value)?, key, test, args).map(Generator::value)
+        },
+    );
+    environment.add_filter(
+        "rejectattr",
+        |state: &mut State, value: &Value, key: Key<'_>, test: Option<Key<'_>>, args: Rest<ValueOrKwargs>| {
+            filters::rejectattr(state, iterable(value)?, key, test, args).map(Generator::value)
+        },
+    );
 }
 
 /// Sets the functions that tell `now`.
@@ -190,4 +229,17 @@ fn number(value: &Value, default: Option<Value>, float: bool) -> Value {
         _ => None,
     };
     found.or(default).unwrap_or_else(|| if float { Value::from(0.0) } else { Value::from(0) })
+}
+
+/// The items of a loop: the engine takes none for an empty list, and Python does not.
+fn iterable(value: &Value) -> Result<Value, Error> {
+    match value.as_str() {
+        None if value.is_none() => Err(failed("'NoneType' object is not iterable")),
+        None => Ok(value.clone()),
+        Some(text) => {
+            let read = Marked::read(text);
+            let chars = read.text.char_indices();
+            Ok(chars.map(|(at, c)| Value::from(read.part(at..at + c.len_utf8()))).collect())
+        }
+    }
 }

@@ -1,18 +1,18 @@
 //! Jinja templates in the environment of transformers (`_compile_jinja_template` of its `chat_template_utils.py`).
 
 use std::error::Error as _;
-use std::sync::LazyLock;
+use std::ops::Range;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value};
-use regex::Regex;
 
 use super::super::error::{Result, TextError};
-use super::context::{Marking, Words};
+use super::context::Marking;
 use super::conversation::Conversation;
 use super::filters::{self, Raised};
 use super::marks::{self, Marked};
 use super::prompt::Prompt;
+use super::source::{Words, prepared};
 use super::time::LocalTime;
 use super::{methods, python};
 
@@ -51,7 +51,7 @@ impl Jinja {
         environment.set_unknown_method_callback(methods::call);
         environment.set_fuel(Some(FUEL));
         filters::install(&mut environment);
-        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(|e| failure(what, &e))?;
+        environment.add_template_owned(NAME, prepared(source)).map_err(|e| failure(what, &e))?;
         Ok(Self { what: what.to_owned(), source: source.to_owned(), words: Words::of(source), environment })
     }
 
@@ -69,7 +69,7 @@ impl Jinja {
         };
         let text = render(Marking::None).map_err(|e| failure(&self.what, &e))?;
         let folded = marks::spared(&text);
-        let mut nearest: Option<Vec<std::ops::Range<usize>>> = None;
+        let mut nearest: Option<Vec<Range<usize>>> = None;
         for marking in [Marking::All(&self.words), Marking::Suspicious(&self.words)] {
             let Ok(marked) = render(marking) else { continue };
             let read = Marked::read(&marked);
@@ -90,33 +90,20 @@ impl Jinja {
 
 /// The user's runs of `text`, where the marked rendering came out as another text: what both begin and end with has
 /// the same author, and all between is taken for the user's, so that no control token of his gets through.
-fn aligned(read: &Marked<'_>, text: &str) -> Vec<std::ops::Range<usize>> {
+fn aligned(read: &Marked<'_>, text: &str) -> Vec<Range<usize>> {
     let same = |pairs: &mut dyn Iterator<Item = (char, char)>| {
         pairs.take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum::<usize>()
     };
     let start = same(&mut read.text.chars().zip(text.chars()));
     let end = same(&mut read.text[start..].chars().rev().zip(text[start..].chars().rev()));
     let (from, to) = (read.text.len() - end, text.len() - end);
-    let mut user: Vec<std::ops::Range<usize>> = Vec::new();
+    let mut user: Vec<Range<usize>> = Vec::new();
     user.extend(read.user.iter().filter(|run| run.start < start).map(|run| run.start..run.end.min(start)));
     user.push(start..to);
     let behind = read.user.iter().filter(|run| run.end > from);
     user.extend(behind.map(|run| run.start.max(from) + to - from..run.end + to - from));
     user.retain(|run| !run.is_empty());
     user
-}
-
-/// The template without the tags by which transformers finds an assistant's tokens for training.
-fn without_generation_tags(source: &str) -> String {
-    static TAG: LazyLock<Option<Regex>> =
-        LazyLock::new(|| Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").ok());
-    let Some(tag) = &*TAG else { return source.to_owned() };
-    // An `if` keeps what the tag does to the white space around it.
-    let written = |found: &regex::Captures<'_>| {
-        let name = if found.get(2).is_some() { "endif" } else { "if true" };
-        format!("{{%{} {name} {}%}}", &found[1], &found[3])
-    };
-    tag.replace_all(source, written).into_owned()
 }
 
 /// The engine's error in our words.

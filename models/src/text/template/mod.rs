@@ -8,6 +8,7 @@ mod marks;
 mod methods;
 mod prompt;
 mod python;
+mod source;
 mod time;
 
 pub use conversation::Conversation;

@@ -1,8 +1,9 @@
 //! Values as Python writes them: `str()`, `repr()` and `json.dumps`.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
 use super::marks;
@@ -13,6 +14,30 @@ const MAX_DEPTH: usize = 200;
 /// A failed operation in the words of `message`.
 pub(super) fn failed(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
+}
+
+/// The items of a generator of Python's, which `json.dumps` refuses.
+#[derive(Debug)]
+pub(super) struct Generator(Vec<Value>);
+
+impl Generator {
+    pub(super) fn value(items: Vec<Value>) -> Value {
+        Value::from_object(Self(items))
+    }
+}
+
+impl Object for Generator {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.0.clone())
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        true
+    }
 }
 
 /// The text of `value` in a template's output: Python's `str()`, where undefined is empty.
@@ -148,6 +173,9 @@ impl JsonWriter<'_> {
             ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.number(value),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
+            ValueKind::Iterable if value.downcast_object_ref::<Generator>().is_some() => {
+                return Err(failed("Object of type generator is not JSON serializable"));
+            }
             ValueKind::Seq | ValueKind::Iterable => {
                 self.out.push('[');
                 let mut n = 0;
