@@ -1,8 +1,8 @@
-//! Errors between a vocabulary file and a list of token ids.
+//! Errors between a vocabulary file or a conversation and a list of token ids.
 
 use std::path::PathBuf;
 
-/// Errors of loading a tokenizer or encoding a text.
+/// Errors of loading a tokenizer or template, rendering a conversation or encoding a text.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
@@ -43,6 +43,25 @@ pub enum TextError {
     /// The GGUF container itself is broken.
     #[error(transparent)]
     Format(#[from] handmill_runtime::format::FormatError),
+    /// A conversation that no template can render.
+    #[error("{0}")]
+    Conversation(String),
+    /// The template raised an exception of its own, as most do at roles in a wrong order.
+    #[error("{what} refuses the conversation: {message}")]
+    Refused {
+        /// The template.
+        what: String,
+        /// Its message.
+        message: String,
+    },
+    /// The template is broken, or fails at this conversation.
+    #[error("{what}: {reason}")]
+    Template {
+        /// The template.
+        what: String,
+        /// The fault, with its line.
+        reason: String,
+    },
     /// The text could not be turned into tokens.
     #[error("cannot encode the text: {0}")]
     Encode(String),

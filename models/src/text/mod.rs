@@ -1,4 +1,4 @@
-//! Text in and out: tokenizers, streaming decode, stop strings.
+//! Text in and out: tokenizers, chat templates, streaming decode, stop strings.
 
 mod added;
 mod bpe;
@@ -20,6 +20,7 @@ mod spm;
 mod stop;
 mod stream;
 mod tekken;
+mod template;
 mod tokenizer;
 mod vocab;
 mod vocab_files;
@@ -27,5 +28,6 @@ mod vocab_files;
 pub use error::{Result, TextError};
 pub use stop::StopStrings;
 pub use stream::StreamDecoder;
+pub use template::{ChatTemplate, Conversation, LocalTime, Prompt};
 pub use tokenizer::Tokenizer;
 pub use vocab::TokenKind;

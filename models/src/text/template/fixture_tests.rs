@@ -1,0 +1,79 @@
+//! Chat templates of real models with the texts that transformers makes of them. They belong to their makers and are
+//! not in the repository: a folder `<set>/{template.jinja,cases.json}` a set, named by `$HANDMILL_TEST_TEMPLATES`.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::super::error::TextError;
+use super::{ChatTemplate, Conversation, LocalTime};
+
+/// The folders of the sets, in order; none, said in the test's output, where the variable is not set.
+fn sets() -> Vec<PathBuf> {
+    let Some(folder) = std::env::var_os("HANDMILL_TEST_TEMPLATES") else {
+        eprintln!("SKIPPED (opt-in): set HANDMILL_TEST_TEMPLATES to a folder of chat templates with cases");
+        return Vec::new();
+    };
+    let entries = std::fs::read_dir(&folder).expect("the folder of HANDMILL_TEST_TEMPLATES");
+    let mut sets: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    sets.retain(|set| set.join("cases.json").is_file());
+    sets.sort_unstable();
+    assert!(!sets.is_empty(), "no sets in {}", folder.display());
+    sets
+}
+
+/// Calls `check` with each case: its name, the template, the conversation, the time, and the whole case.
+fn each_case(check: impl Fn(&str, &ChatTemplate, &Conversation, LocalTime, &Value) -> Result<(), String>) {
+    let mut faults = Vec::new();
+    let mut n = 0;
+    for set in sets() {
+        let name = set.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let source = std::fs::read_to_string(set.join("template.jinja")).expect("a template");
+        let cases = std::fs::read(set.join("cases.json")).expect("cases");
+        let cases: Value = serde_json::from_slice(&cases).expect("JSON");
+        let now: LocalTime = cases["pinned_now"].as_str().expect("a time").parse().expect("a time");
+        let template = match ChatTemplate::from_jinja(&name, &source) {
+            Ok(template) => template,
+            Err(error) => {
+                faults.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        for case in cases["cases"].as_array().expect("cases") {
+            let what = format!("{name}/{}", case["id"].as_str().unwrap_or_default());
+            let conversation = Conversation::from_json(&case["context"].to_string()).expect("a conversation");
+            if let Err(fault) = check(&what, &template, &conversation, now, case) {
+                faults.push(format!("{what}: {fault}"));
+            }
+            n += 1;
+        }
+    }
+    assert!(faults.is_empty(), "{} of {n} cases differ:\n{}", faults.len(), faults.join("\n"));
+}
+
+/// Both texts from a little before their first difference on.
+fn difference(ours: &str, theirs: &str) -> String {
+    let same = ours.chars().zip(theirs.chars()).take_while(|(a, b)| a == b).count();
+    let shown = |text: &str| text.chars().skip(same.saturating_sub(30)).take(90).collect::<String>();
+    format!("is {:?} and should be {:?}", shown(ours), shown(theirs))
+}
+
+#[test]
+fn every_case_is_rendered_as_transformers_renders_it() {
+    each_case(|_, template, conversation, now, case| {
+        match (template.render(conversation, now), case["rendered"].as_str()) {
+            // Refused before rendering, whatever the template would make of it.
+            (Err(TextError::Conversation(_)), _) if conversation.messages.is_empty() => Ok(()),
+            (Ok(prompt), Some(text)) if prompt.text() == text => Ok(()),
+            (Ok(prompt), Some(text)) => Err(difference(&prompt.text(), text)),
+            (Ok(prompt), None) => Err(format!("is {:?} and should fail with {}", prompt.text(), case["error"])),
+            (Err(error), Some(_)) => Err(format!("fails: {error}")),
+            (Err(TextError::Refused { message, .. }), None) if case["expect"] == "raise" => {
+                let same = case["error"].as_str().is_some_and(|error| error.ends_with(&message));
+                if same { Ok(()) } else { Err(format!("raises {message:?} and should raise {}", case["error"])) }
+            }
+            (Err(error), None) if case["expect"] == "raise" => Err(format!("fails: {error}, not by {}", case["error"])),
+            (Err(_), None) => Ok(()),
+        }
+    });
+}

@@ -1,0 +1,127 @@
+//! Jinja templates in the environment of transformers (`_compile_jinja_template` of its `chat_template_utils.py`).
+
+use std::error::Error as _;
+use std::ops::Range;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value};
+
+use super::super::error::{Result, TextError};
+use super::context::Marking;
+use super::conversation::Conversation;
+use super::filters::{self, Raised};
+use super::marks::{self, Marked};
+use super::prompt::Prompt;
+use super::source::{Words, prepared};
+use super::time::LocalTime;
+use super::{methods, python};
+
+/// Longest text of a template; the longest known ones have 20 kB.
+const MAX_SOURCE: usize = 1 << 20;
+/// Work of one rendering: about this many instructions, or 64 times as many bytes.
+const FUEL: u64 = 1 << 24;
+
+/// A template, compiled.
+#[derive(Debug)]
+pub(super) struct Jinja {
+    what: String,
+    source: String,
+    words: Words,
+    environment: Environment<'static>,
+}
+
+/// The template's name in its environment.
+const NAME: &str = "chat_template";
+
+impl Jinja {
+    /// Compiles `source`; `what` names it in errors.
+    pub(super) fn new(what: &str, source: &str) -> Result<Self> {
+        let broken = |reason: String| TextError::Template { what: what.to_owned(), reason };
+        if source.len() > MAX_SOURCE {
+            return Err(broken(format!("{} bytes are more than a chat template has", source.len())));
+        }
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| broken(e.to_string()))?);
+        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.set_formatter(|out: &mut Output, _: &mut State, value: &Value| {
+            out.write_str(&python::str_of(value)?).map_err(minijinja::Error::from)
+        });
+        environment.set_unknown_method_callback(methods::call);
+        environment.set_fuel(Some(FUEL));
+        filters::install(&mut environment);
+        environment.add_template_owned(NAME, prepared(source)).map_err(|e| failure(what, &e))?;
+        Ok(Self { what: what.to_owned(), source: source.to_owned(), words: Words::of(source), environment })
+    }
+
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The prompt of `conversation`.
+    pub(super) fn render(&self, conversation: &Conversation, now: LocalTime) -> Result<Prompt> {
+        let mut environment = self.environment.clone();
+        filters::install_clock(&mut environment, now);
+        let render = |marking: Marking<'_>| {
+            let template = environment.get_template(NAME)?;
+            template.render(marking.variables(conversation))
+        };
+        let text = render(Marking::None).map_err(|e| failure(&self.what, &e))?;
+        let folded = marks::spared(&text);
+        let mut nearest: Option<Vec<Range<usize>>> = None;
+        for marking in [Marking::All(&self.words), Marking::Suspicious(&self.words)] {
+            let Ok(marked) = render(marking) else { continue };
+            let read = Marked::read(&marked);
+            if read.text == folded {
+                return Ok(Prompt::new(text, read.user));
+            }
+            nearest = Some(aligned(&read, &folded));
+        }
+        match nearest {
+            Some(user) => Ok(Prompt::new(text, user)),
+            None => Err(TextError::Template {
+                what: self.what.clone(),
+                reason: "it fails where the user's text is told from its own".to_owned(),
+            }),
+        }
+    }
+}
+
+/// The user's runs of `text`, where the marked rendering came out as another text: what both begin and end with has
+/// the same author, and all between is taken for the user's, so that no control token of his gets through.
+fn aligned(read: &Marked<'_>, text: &str) -> Vec<Range<usize>> {
+    let same = |pairs: &mut dyn Iterator<Item = (char, char)>| {
+        pairs.take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum::<usize>()
+    };
+    let start = same(&mut read.text.chars().zip(text.chars()));
+    let end = same(&mut read.text[start..].chars().rev().zip(text[start..].chars().rev()));
+    let (from, to) = (read.text.len() - end, text.len() - end);
+    let mut user: Vec<Range<usize>> = Vec::new();
+    user.extend(read.user.iter().filter(|run| run.start < start).map(|run| run.start..run.end.min(start)));
+    user.push(start..to);
+    let behind = read.user.iter().filter(|run| run.end > from);
+    user.extend(behind.map(|run| run.start.max(from) + to - from..run.end + to - from));
+    user.retain(|run| !run.is_empty());
+    user
+}
+
+/// The engine's error in our words.
+fn failure(what: &str, error: &minijinja::Error) -> TextError {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(Raised(message)) = inner.downcast_ref() {
+            return TextError::Refused { what: what.to_owned(), message: message.clone() };
+        }
+        source = inner.source();
+    }
+    let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
+    let reason = match error.kind() {
+        ErrorKind::OutOfFuel => "it does more work than a prompt can need".to_owned(),
+        kind => match error.detail() {
+            Some(detail) => marks::removed(detail).into_owned(),
+            None => kind.to_string(),
+        },
+    };
+    TextError::Template { what: what.to_owned(), reason: line + &reason }
+}
