@@ -25,7 +25,9 @@ mod model;
 pub mod synthetic;
 pub mod text;
 
-pub use engine::{Engine, EngineOptions, GenerateOptions, GenerateStats, KvChoice, StopReason};
+pub use engine::{
+    Chat, Engine, EngineOptions, GenerateOptions, GenerateStats, KvChoice, Reply, StopReason, ToolCall,
+};
 pub use error::Error;
 pub use model::{Model, ModelInfo};
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Engine, GenerateOptions, GenerateStats, Sequence, StopReason};
 use crate::{
     Error,
-    text::{ChatTemplate, Conversation, LocalTime, Prompt, ReplyEvent, ReplyParser, Tokenizer},
+    text::{ChatTemplate, Conversation, LocalTime, Prompt, ReplyEvent, ReplyParser, ReplySyntax, Tokenizer},
 };
 
 /// A conversation with a model in the model's own format.
@@ -17,6 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Chat {
     template: ChatTemplate,
+    syntax: ReplySyntax,
     conversation: Conversation,
     /// Messages left out because they do not fit: the first ones behind the system message.
     left_out: usize,
@@ -105,8 +106,9 @@ impl Reply {
 impl Chat {
     /// An empty conversation in the format of `template`, for one engine.
     pub fn new(template: ChatTemplate) -> Self {
-        let conversation = Conversation { add_generation_prompt: true, ..Conversation::default() };
-        Self { template, conversation, left_out: 0, sequence: Sequence::default(), known: Known::default() }
+        let syntax = ReplySyntax::of_template(template.source());
+        let conversation = Conversation::new(Vec::new());
+        Self { template, syntax, conversation, left_out: 0, sequence: Sequence::default(), known: Known::default() }
     }
 
     /// The messages so far, and what else the template is given.
@@ -194,7 +196,7 @@ impl Chat {
         let (prompt, ids) = self.fitting_prompt(engine, options, &tokenizer, now)?;
         let reused = self.go_back_to(engine, &ids)?;
         let text = prompt.text();
-        let mut parser = ReplyParser::new(self.template.reply_syntax(), &text);
+        let mut parser = ReplyParser::new(&self.syntax, &text);
         let mut reply = Reply { reused, left_out: self.left_out, ..Reply::default() };
         self.known = Known { text, ids };
         let (mut raw, mut events) = (String::new(), Vec::new());
@@ -271,7 +273,7 @@ impl Known {
     /// The tokens of `prompt`. Where it goes on from the known text with a special token, the known tokens are kept.
     fn ids_of(&self, prompt: &Prompt, tokenizer: &Tokenizer) -> Result<Vec<u32>, Error> {
         if let Some(rest) = prompt.after(&self.text).filter(|_| !self.text.is_empty()) {
-            let rest = rest.encode_rest(tokenizer)?;
+            let rest = rest.encode(tokenizer)?;
             if rest.first().is_some_and(|&id| tokenizer.is_end_of_turn(id) || tokenizer.is_special(id)) {
                 return Ok([&self.ids[..], &rest].concat());
             }

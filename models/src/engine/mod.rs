@@ -1,5 +1,6 @@
 //! Runs models: sessions over key/value pages, generation, perplexity.
 
+mod chat;
 mod chooser;
 mod finite;
 mod generate;
@@ -30,6 +31,7 @@ use handmill_runtime::{
 
 use crate::{Error, Model};
 
+pub use chat::{Chat, Reply, ToolCall};
 pub use generate::{GenerateOptions, GenerateStats, StopReason};
 pub use perplexity::Perplexity;
 

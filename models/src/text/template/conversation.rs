@@ -43,6 +43,20 @@ impl Conversation {
         conversation.try_into().map_err(TextError::Conversation)
     }
 
+    /// The same as JSON, which [`from_json`](Self::from_json) reads again.
+    pub fn to_json(&self) -> Value {
+        let mut object = Map::new();
+        object.insert("messages".to_owned(), self.messages.clone().into());
+        for (key, list) in [("tools", &self.tools), ("documents", &self.documents)] {
+            if let Some(list) = list {
+                object.insert(key.to_owned(), list.clone().into());
+            }
+        }
+        object.insert("add_generation_prompt".to_owned(), self.add_generation_prompt.into());
+        object.extend(self.variables.clone());
+        object.into()
+    }
+
     /// Refuses what no template can render.
     ///
     /// # Errors

@@ -30,4 +30,13 @@ impl Prompt {
     pub fn encode(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         tokenizer.encode(&self.text, false, true)
     }
+
+    /// The prompt without the text that it begins with; `None` if it begins otherwise.
+    pub fn after(&self, begin: &str) -> Option<Self> {
+        let text = self.text.strip_prefix(begin)?.to_owned();
+        let n = begin.len();
+        let behind = self.user.iter().filter(|user| user.end > n);
+        let user = behind.map(|user| user.start.saturating_sub(n)..user.end - n).collect();
+        Some(Self { text, user })
+    }
 }
