@@ -1,4 +1,4 @@
-//! Text in and out: tokenizers, streaming decode, stop strings.
+//! Text in and out: tokenizers, streaming decode, stop strings, typed replies.
 
 mod added;
 mod bpe;
@@ -14,6 +14,7 @@ mod merge;
 mod parts;
 mod pipeline;
 mod pre_split;
+mod reply;
 mod sentencepiece;
 mod special;
 mod spm;
@@ -25,6 +26,7 @@ mod vocab;
 mod vocab_files;
 
 pub use error::{Result, TextError};
+pub use reply::{ReplyEvent, ReplyParser, ReplySyntax};
 pub use stop::StopStrings;
 pub use stream::StreamDecoder;
 pub use tokenizer::Tokenizer;
