@@ -1,4 +1,4 @@
-//! Text in and out: tokenizers, chat templates, streaming decode, stop strings.
+//! Text in and out: tokenizers, chat templates, typed replies, streaming decode, stop strings.
 
 mod added;
 mod bpe;
@@ -14,6 +14,7 @@ mod merge;
 mod parts;
 mod pipeline;
 mod pre_split;
+mod reply;
 mod sentencepiece;
 mod special;
 mod spm;
@@ -26,6 +27,7 @@ mod vocab;
 mod vocab_files;
 
 pub use error::{Result, TextError};
+pub use reply::{ReplyEvent, ReplyParser, ReplySyntax};
 pub use stop::StopStrings;
 pub use stream::StreamDecoder;
 pub use template::{ChatTemplate, Conversation, LocalTime, Prompt};

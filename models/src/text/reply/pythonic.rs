@@ -1,0 +1,44 @@
+//! LFM2: a list of calls as Python writes them, between control tokens.
+
+use super::call::{Call, Grammar, Step};
+use super::lexer::{Piece, Want};
+use super::markers::{Action, Marker, Place};
+use super::python;
+use super::syntax::Calls;
+use super::values::ToolTypes;
+
+/// LFM2's first templates render no calls; the list of tools tells them.
+pub(super) const CALLS: Calls =
+    Calls::new("pythonic", &["<|tool_call_start|>", "<|tool_list_start|>", "List of tools: ["], &[Marker::new(
+        "<|tool_call_start|>",
+        Place::Anywhere,
+        Action::Open(|| Box::new(Pythonic::default())),
+    )]);
+
+#[derive(Debug, Default)]
+struct Pythonic {
+    calls: Option<Vec<Call>>,
+}
+
+impl Grammar for Pythonic {
+    fn begin(&mut self) -> Want {
+        Want::Tag(&["["])
+    }
+
+    fn next(&mut self, piece: Piece, _: &ToolTypes, calls: &mut Vec<Call>) -> Step {
+        match (piece, self.calls.take()) {
+            (Piece::Tag(_), Some(read)) => {
+                calls.extend(read);
+                Step::Done
+            }
+            (Piece::Tag(_), None) => Step::Want(Want::PythonFrom('[')),
+            (Piece::Value(list), _) => {
+                let Some(read) = python::calls(&list) else { return Step::Fail };
+                let read = read.into_iter().map(|(name, arguments)| Call { name, id: None, arguments });
+                self.calls = Some(read.collect());
+                Step::Want(Want::Tag(&["<|tool_call_end|>"]))
+            }
+            _ => Step::Fail,
+        }
+    }
+}
