@@ -22,8 +22,8 @@ pub(super) enum Marking<'w> {
 impl Marking<'_> {
     fn string(self, text: &str) -> Value {
         match self {
-            Self::All(words) if !words.strings.contains(text) => Value::from(marks::marked(text)),
-            Self::Suspicious(words) if is_suspicious(text) && !words.strings.contains(text) => {
+            Self::All(words) if !words.has_string(text) => Value::from(marks::marked(text)),
+            Self::Suspicious(words) if is_suspicious(text) && !words.has_string(text) => {
                 Value::from(marks::marked(text))
             }
             _ => Value::from(text),
@@ -32,7 +32,7 @@ impl Marking<'_> {
 
     fn key(self, key: &str) -> Value {
         match self {
-            Self::All(words) | Self::Suspicious(words) if words.names.contains(key) => Value::from(key),
+            Self::All(words) | Self::Suspicious(words) if words.has_name(key) => Value::from(key),
             _ => self.string(key),
         }
     }

@@ -77,3 +77,16 @@ fn every_case_is_rendered_as_transformers_renders_it() {
         }
     });
 }
+
+#[test]
+fn marks_do_not_change_the_text() {
+    each_case(|_, template, conversation, now, case| {
+        if case["expect"] != "ok" || conversation.messages.is_empty() {
+            return Ok(());
+        }
+        match template.jinja.follows_marks(conversation, now) {
+            [true, true] => Ok(()),
+            [all, suspicious] => Err(format!("the text is the same: all marked {all}, suspicious ones {suspicious}")),
+        }
+    });
+}
