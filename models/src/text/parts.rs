@@ -48,10 +48,12 @@ impl Encoder {
         let mut merger = Merger::default();
         match self {
             Encoder::Pipeline(pipeline) => pipeline.encode(text, parse_special, literal, out)?,
-            Encoder::BytePairs(pairs, special) => special.split(text, parse_special, literal, |fragment| match fragment {
-                Fragment::Token(id) => out.push(id),
-                Fragment::Text(text) => pairs.encode(vocab, text, &mut merger, out),
-            }),
+            Encoder::BytePairs(pairs, special) => {
+                special.split(text, parse_special, literal, |fragment| match fragment {
+                    Fragment::Token(id) => out.push(id),
+                    Fragment::Text(text) => pairs.encode(vocab, text, &mut merger, out),
+                })
+            }
             Encoder::Pieces(pieces, special) => {
                 let mut space_next = pieces.prefix != SpacePrefix::Never;
                 special.split(text, parse_special, literal, |fragment| match fragment {

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value};
+use serde_json::{Map, Value as Json};
 
 use super::super::error::{Result, TextError};
 use super::context::Marking;
@@ -59,14 +60,20 @@ impl Jinja {
         &self.source
     }
 
-    /// The prompt of `conversation`.
-    pub(super) fn render(&self, conversation: &Conversation, now: LocalTime) -> Result<Prompt> {
+    /// The prompt of `conversation`; `tokens` are variables that the conversation may set otherwise.
+    pub(super) fn render(
+        &self,
+        tokens: &Map<String, Json>,
+        conversation: &Conversation,
+        now: LocalTime,
+    ) -> Result<Prompt> {
         let clock = self.clock(now);
-        let text = render(&clock, Marking::None, conversation).map_err(|e| failure(&self.what, &e))?;
+        let render = |marking: Marking<'_>| render(&clock, marking, tokens, conversation);
+        let text = render(Marking::None).map_err(|e| failure(&self.what, &e))?;
         let folded = marks::spared(&text);
         let mut nearest = None;
         for marking in [Marking::All(&self.words), Marking::Suspicious(&self.words)] {
-            let Ok(marked) = render(&clock, marking, conversation) else { continue };
+            let Ok(marked) = render(marking) else { continue };
             let read = Marked::read(&marked);
             if read.text == folded {
                 return Ok(Prompt::new(text, read.user));
@@ -94,16 +101,23 @@ impl Jinja {
     #[cfg(test)]
     pub(super) fn follows_marks(&self, conversation: &Conversation, now: LocalTime) -> [bool; 2] {
         let clock = self.clock(now);
-        let plain = render(&clock, Marking::None, conversation).unwrap();
+        let none = Map::new();
+        let plain = render(&clock, Marking::None, &none, conversation).unwrap();
         [Marking::All(&self.words), Marking::Suspicious(&self.words)].map(|marking| {
-            render(&clock, marking, conversation).is_ok_and(|marked| marks::removed(&marked) == marks::spared(&plain))
+            render(&clock, marking, &none, conversation)
+                .is_ok_and(|marked| marks::removed(&marked) == marks::spared(&plain))
         })
     }
 }
 
 /// The text of `conversation` with the user's strings marked as `marking` says.
-fn render(clock: &Environment<'_>, marking: Marking<'_>, conversation: &Conversation) -> Result<String, minijinja::Error> {
-    clock.get_template(NAME)?.render(marking.variables(conversation))
+fn render(
+    clock: &Environment<'_>,
+    marking: Marking<'_>,
+    tokens: &Map<String, Json>,
+    conversation: &Conversation,
+) -> Result<String, minijinja::Error> {
+    clock.get_template(NAME)?.render(marking.variables(tokens, conversation))
 }
 
 /// The user's runs of `text`, where the marked rendering came out as another text: what both begin and end with has
