@@ -1,5 +1,7 @@
 //! The result of every loader: an encoder, a vocabulary and the special ids.
 
+use std::ops::Range;
+
 use super::bpe::BytePairs;
 use super::decode::Decoding;
 use super::error::Result;
@@ -34,18 +36,27 @@ pub(crate) struct Parts {
 }
 
 impl Encoder {
-    /// Appends the ids of `text`.
-    pub(crate) fn encode(&self, vocab: &Vocab, text: &str, parse_special: bool, out: &mut Vec<u32>) -> Result<()> {
+    /// Appends the ids of `text`. Control tokens are parsed only outside of the `literal` byte ranges of `text`.
+    pub(crate) fn encode(
+        &self,
+        vocab: &Vocab,
+        text: &str,
+        parse_special: bool,
+        literal: &[Range<usize>],
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
         let mut merger = Merger::default();
         match self {
-            Encoder::Pipeline(pipeline) => pipeline.encode(text, parse_special, out)?,
-            Encoder::BytePairs(pairs, special) => special.split(text, parse_special, |fragment| match fragment {
-                Fragment::Token(id) => out.push(id),
-                Fragment::Text(text) => pairs.encode(vocab, text, &mut merger, out),
-            }),
+            Encoder::Pipeline(pipeline) => pipeline.encode(text, parse_special, literal, out)?,
+            Encoder::BytePairs(pairs, special) => {
+                special.split(text, parse_special, literal, |fragment| match fragment {
+                    Fragment::Token(id) => out.push(id),
+                    Fragment::Text(text) => pairs.encode(vocab, text, &mut merger, out),
+                })
+            }
             Encoder::Pieces(pieces, special) => {
                 let mut space_next = pieces.prefix != SpacePrefix::Never;
-                special.split(text, parse_special, |fragment| match fragment {
+                special.split(text, parse_special, literal, |fragment| match fragment {
                     Fragment::Token(id) => {
                         let in_text = pieces.is_part_of_text(vocab, id);
                         if space_next && in_text && pieces.prefix == SpacePrefix::AfterControl {

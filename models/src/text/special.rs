@@ -1,5 +1,7 @@
 //! Tokens that appear in the text as themselves: they are cut out before the rest is encoded.
 
+use std::ops::Range;
+
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::error::{Result, TextError};
@@ -35,13 +37,13 @@ pub(crate) enum Fragment<'t> {
 #[derive(Debug, Default)]
 struct Finder {
     automaton: Option<AhoCorasick>,
-    tokens: Vec<(u32, Place)>,
+    tokens: Vec<(u32, TokenKind, Place)>,
 }
 
 impl Finder {
     fn new<'a>(tokens: impl Iterator<Item = &'a Special>) -> Result<Self> {
         let (tokens, texts): (Vec<_>, Vec<&str>) =
-            tokens.filter(|t| !t.text.is_empty()).map(|t| ((t.id, t.place), t.text.as_str())).unzip();
+            tokens.filter(|t| !t.text.is_empty()).map(|t| ((t.id, t.kind, t.place), t.text.as_str())).unzip();
         if tokens.is_empty() {
             return Ok(Self::default());
         }
@@ -69,13 +71,23 @@ impl SpecialSplit {
         Ok(Self { all: Finder::new(tokens.iter())?, user_defined: Finder::new(user_defined)? })
     }
 
-    /// Calls `each` with the fragments of `text` in order, none of them empty.
-    pub(crate) fn split<'t>(&self, text: &'t str, parse_special: bool, mut each: impl FnMut(Fragment<'t>)) {
+    /// Calls `each` with the fragments of `text` in order, none of them empty. Control tokens are parsed only outside
+    /// of the `literal` byte ranges of `text`, which are in order and apart.
+    pub(crate) fn split<'t>(
+        &self,
+        text: &'t str,
+        parse_special: bool,
+        literal: &[Range<usize>],
+        mut each: impl FnMut(Fragment<'t>),
+    ) {
         let finder = if parse_special { &self.all } else { &self.user_defined };
         let mut at = 0;
         if let Some(automaton) = &finder.automaton {
             for found in automaton.find_iter(text) {
-                let (id, place) = finder.tokens[found.pattern().as_usize()];
+                let (id, kind, place) = finder.tokens[found.pattern().as_usize()];
+                if kind != TokenKind::UserDefined && touches(literal, found.range()) {
+                    continue;
+                }
                 // The token before may have absorbed the white space that this one starts with.
                 let before = &text[at.min(found.start())..found.start()];
                 let behind = &text[found.end()..];
@@ -96,6 +108,12 @@ impl SpecialSplit {
     }
 }
 
+/// Whether one of `ranges`, which are in order and apart, has a byte of `range`.
+fn touches(ranges: &[Range<usize>], range: Range<usize>) -> bool {
+    let next = ranges.partition_point(|r| r.end <= range.start);
+    ranges.get(next).is_some_and(|r| r.start < range.end)
+}
+
 fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
@@ -105,6 +123,10 @@ mod tests {
     use super::*;
 
     fn split(text: &str, parse_special: bool) -> Vec<String> {
+        split_literal(text, parse_special, &[])
+    }
+
+    fn split_literal(text: &str, parse_special: bool, literal: &[Range<usize>]) -> Vec<String> {
         let plain = Place::default();
         let token = |id, kind, text: &str, place| Special { id, kind, text: text.to_owned(), place };
         let special = SpecialSplit::new(&[
@@ -119,7 +141,7 @@ mod tests {
         ])
         .unwrap();
         let mut out = Vec::new();
-        special.split(text, parse_special, |f| {
+        special.split(text, parse_special, literal, |f| {
             out.push(match f {
                 Fragment::Text(t) => t.to_owned(),
                 Fragment::Token(id) => format!("#{id}"),
@@ -142,5 +164,13 @@ mod tests {
         assert_eq!(split("<r>\u{3000}<l>", true), ["#11", "#12"]);
         assert_eq!(split("<r> \n\n<r>", true), ["#11", "#14", "#11"]);
         assert_eq!(split("x<w> <w>_ <w>", true), ["x<w> <w>_ ", "#13"]);
+    }
+    #[test]
+    fn control_tokens_that_touch_a_literal_range_stay_text() {
+        let text = "<|a|>x<|a|><tool><|a|>";
+        assert_eq!(split_literal(text, true, &[6..11]), ["#7", "x<|a|>", "#9", "#7"]);
+        assert_eq!(split_literal(text, true, &[0..1, 21..22]), ["<|a|>x", "#7", "#9", "<|a|>"]);
+        assert_eq!(split_literal(text, true, &[4..6, 6..7, 11..18]), ["<|a|>x<|a|>", "#9", "<|a|>"]);
+        assert_eq!(split_literal(text, true, &[5..6, 6..6]), ["#7", "x", "#7", "#9", "#7"]);
     }
 }

@@ -1,6 +1,6 @@
 //! The tokenizer: one type for all kinds of file.
 
-use std::{collections::HashSet, path::Path};
+use std::{collections::HashSet, ops::Range, path::Path};
 
 use handmill_runtime::format::{Checkpoint, Gguf, Kind};
 
@@ -138,6 +138,18 @@ impl Tokenizer {
     /// # Errors
     /// A text of 4 GiB or more, or one that the pipeline of a `tokenizer.json` refuses.
     pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
+        self.encode_literal(text, add_special, parse_special, &[])
+    }
+
+    /// As [`encode`](Self::encode); no control token comes out of the `literal` byte ranges of `text`, nor of a text
+    /// that touches one of them. The ranges are in order and apart.
+    pub(crate) fn encode_literal(
+        &self,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+        literal: &[Range<usize>],
+    ) -> Result<Vec<u32>> {
         if u32::try_from(text.len()).is_err() {
             return Err(TextError::Encode(format!("{} bytes are more than 4 GiB", text.len())));
         }
@@ -145,7 +157,7 @@ impl Tokenizer {
         if add_special {
             out.extend_from_slice(&self.prefix);
         }
-        self.encoder.encode(&self.vocab, text, parse_special, &mut out)?;
+        self.encoder.encode(&self.vocab, text, parse_special, literal, &mut out)?;
         if add_special {
             out.extend_from_slice(&self.suffix);
         }

@@ -1,7 +1,7 @@
 //! The variables of a template, made of a conversation, with the user's text marked.
 
 use minijinja::value::Value;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::conversation::Conversation;
 use super::marks;
@@ -22,8 +22,8 @@ pub(super) enum Marking<'w> {
 impl Marking<'_> {
     fn string(self, text: &str) -> Value {
         match self {
-            Self::All(words) if !words.strings.contains(text) => Value::from(marks::marked(text)),
-            Self::Suspicious(words) if is_suspicious(text) && !words.strings.contains(text) => {
+            Self::All(words) if !words.has_string(text) => Value::from(marks::marked(text)),
+            Self::Suspicious(words) if is_suspicious(text) && !words.has_string(text) => {
                 Value::from(marks::marked(text))
             }
             _ => Value::from(text),
@@ -32,12 +32,12 @@ impl Marking<'_> {
 
     fn key(self, key: &str) -> Value {
         match self {
-            Self::All(words) | Self::Suspicious(words) if words.names.contains(key) => Value::from(key),
+            Self::All(words) | Self::Suspicious(words) if words.has_name(key) => Value::from(key),
             _ => self.string(key),
         }
     }
 
-    fn value(self, value: &Json) -> Value {
+    pub(super) fn value(self, value: &Json) -> Value {
         match value {
             Json::Null => Value::from(()),
             Json::Bool(value) => Value::from(*value),
@@ -64,8 +64,8 @@ impl Marking<'_> {
         Value::from_pairs(object.iter().map(|(key, value)| (self.key(key), role(key, value))))
     }
 
-    /// The variables of `conversation`. `tools` and `documents` are none where there are none, as transformers has it.
-    pub(super) fn variables(self, conversation: &Conversation) -> Value {
+    /// The variables of `conversation`, behind which `tokens` stand back. `tools` and `documents` are none where there are none, as transformers has it.
+    pub(super) fn variables(self, tokens: &Map<String, Json>, conversation: &Conversation) -> Value {
         let list = |list: &Option<Vec<Json>>| match list {
             Some(list) => list.iter().map(|item| self.value(item)).collect(),
             None => Value::from(()),
@@ -81,7 +81,7 @@ impl Marking<'_> {
             Json::String(token) if key.ends_with("_token") => (Value::from(key), Value::from(token)),
             _ => (Value::from(key), self.value(value)),
         };
-        let variables = conversation.variables.iter().map(variable);
+        let variables = tokens.iter().chain(&conversation.variables).map(variable);
         Value::from_pairs(variables.chain(own.map(|(key, value)| (Value::from(key), value))))
     }
 }

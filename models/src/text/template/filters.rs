@@ -38,13 +38,10 @@ pub(super) fn install(environment: &mut Environment<'_>) {
             on_text(state, value, |read| Ok(read.changed(|text| methods::cased(name, text))))
         });
     }
-    environment.add_filter(
-        "replace",
-        |state: &State, value: &Value, from: &Value, to: &Value, count: Option<i64>| {
-            let text = str_of(value)?;
-            methods::replace(state, &Marked::read(&text), from, to, count)
-        },
-    );
+    environment.add_filter("replace", |state: &State, value: &Value, from: &Value, to: &Value, count: Option<i64>| {
+        let text = str_of(value)?;
+        methods::replace(state, &Marked::read(&text), from, to, count)
+    });
     for name in ["length", "count"] {
         environment.add_filter(name, length);
     }
@@ -105,12 +102,7 @@ pub(super) fn install_clock(environment: &mut Environment<'_>, now: LocalTime) {
 }
 
 /// `tojson` of transformers: `json.dumps` without HTML's escapes.
-fn tojson(
-    value: &Value,
-    ensure_ascii: Option<bool>,
-    indent: Option<Value>,
-    kwargs: Kwargs,
-) -> Result<Value, Error> {
+fn tojson(value: &Value, ensure_ascii: Option<bool>, indent: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let flag = |key: &str| kwargs.get::<Option<bool>>(key).map(Option::unwrap_or_default);
     let indent = indent.map_or_else(|| kwargs.get::<Option<Value>>("indent"), |indent| Ok(Some(indent)))?;
     let indent = indent.filter(|indent| !indent.is_none());
@@ -179,12 +171,7 @@ fn dictsort(state: &State<'_, '_>, value: &Value, kwargs: Kwargs) -> Result<Valu
 }
 
 /// The items' texts, with `separator` between them.
-fn join(
-    state: &mut State<'_, '_>,
-    value: &Value,
-    separator: Option<&str>,
-    kwargs: Kwargs,
-) -> Result<String, Error> {
+fn join(state: &mut State<'_, '_>, value: &Value, separator: Option<&str>, kwargs: Kwargs) -> Result<String, Error> {
     let attribute = kwargs.get::<Option<&str>>("attribute")?;
     let separator = separator.map_or_else(|| kwargs.get::<Option<&str>>("d"), |s| Ok(Some(s)))?.unwrap_or_default();
     kwargs.assert_all_used()?;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::super::error::TextError;
-use super::{ChatTemplate, Conversation, LocalTime};
+use super::mistral::Version;
+use super::{ChatTemplate, Conversation, Format, LocalTime};
 
 /// The folders of the sets, in order; none, said in the test's output, where the variable is not set.
 fn sets() -> Vec<PathBuf> {
@@ -76,4 +77,76 @@ fn every_case_is_rendered_as_transformers_renders_it() {
             (Err(_), None) => Ok(()),
         }
     });
+}
+
+fn follows_marks(template: &ChatTemplate, conversation: &Conversation, now: LocalTime) -> [bool; 2] {
+    match &template.format {
+        Format::Jinja(jinja) => jinja.follows_marks(conversation, now),
+        _ => panic!("no Jinja"),
+    }
+}
+
+#[test]
+fn marks_do_not_change_the_text() {
+    each_case(|_, template, conversation, now, case| {
+        if case["expect"] != "ok" || conversation.messages.is_empty() {
+            return Ok(());
+        }
+        match follows_marks(template, conversation, now) {
+            [true, true] => Ok(()),
+            [all, suspicious] => Err(format!("the text is the same: all marked {all}, suspicious ones {suspicious}")),
+        }
+    });
+}
+
+/// The file of a set beside the folder of templates.
+fn beside(set: &str) -> Option<Value> {
+    let folder = PathBuf::from(std::env::var_os("HANDMILL_TEST_TEMPLATES")?);
+    let bytes = std::fs::read(folder.parent()?.join(set).join("cases.json")).ok()?;
+    Some(serde_json::from_slice(&bytes).expect("JSON"))
+}
+
+fn conversation(case: &Value) -> Conversation {
+    Conversation::new(case["messages"].as_array().expect("messages").clone())
+}
+
+fn noon() -> LocalTime {
+    LocalTime::new(2025, 6, 17, 12, 0, 0).expect("a time")
+}
+
+#[test]
+fn harmony_is_rendered_as_openai_harmony_renders_it() {
+    for case in beside("harmony").iter().flat_map(|file| file["render"].as_array().expect("cases")) {
+        let prompt = ChatTemplate::from(Format::Harmony).render(&conversation(case), noon()).expect("a prompt");
+        assert_eq!(prompt.text(), case["text"], "{}", case["id"]);
+    }
+}
+
+#[test]
+fn mistral_is_encoded_as_mistral_common_encodes_it() {
+    for case in beside("mistral_chat").iter().flat_map(|file| file["cases"].as_array().expect("cases")) {
+        let name = case["tokenizer"].as_str().expect("a name");
+        let tekken = name.starts_with("tekken");
+        let version = if tekken { Version::V3 } else { Version::named(name).expect("a version") };
+        let format = Format::Mistral(version, !tekken);
+        let prompt = ChatTemplate::from(format).render(&conversation(case), noon()).expect("a prompt");
+        // The pieces of sentencepiece, among them those of bytes; it puts a space before each text.
+        let text = case["text"].as_str().expect("a text").replace('▁', " ");
+        let text = text.replace("<0x0A>", "\n").replace("<0xF0><0x9F><0x91><0x8B>", "👋");
+        let spaced = |mut ours: String| {
+            for token in ["<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]"] {
+                let follows = |c: char| c != '[' || version == Version::V1;
+                let parts: Vec<&str> = ours.split(token).collect();
+                let mut out = parts[0].to_owned();
+                for part in &parts[1..] {
+                    let space = !tekken && part.starts_with(follows) && !part.starts_with([' ', '<']);
+                    let control = version != Version::V1 || token.starts_with('<');
+                    out = out + token + if space && control { " " } else { "" } + part;
+                }
+                ours = out;
+            }
+            ours
+        };
+        assert_eq!(spaced(prompt.text()), text, "{name} {}", case["id"]);
+    }
 }

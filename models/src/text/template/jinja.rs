@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value};
+use serde_json::{Map, Value as Json};
 
 use super::super::error::{Result, TextError};
 use super::context::Marking;
@@ -59,17 +60,18 @@ impl Jinja {
         &self.source
     }
 
-    /// The prompt of `conversation`.
-    pub(super) fn render(&self, conversation: &Conversation, now: LocalTime) -> Result<Prompt> {
-        let mut environment = self.environment.clone();
-        filters::install_clock(&mut environment, now);
-        let render = |marking: Marking<'_>| {
-            let template = environment.get_template(NAME)?;
-            template.render(marking.variables(conversation))
-        };
+    /// The prompt of `conversation`; `tokens` are variables that the conversation may set otherwise.
+    pub(super) fn render(
+        &self,
+        tokens: &Map<String, Json>,
+        conversation: &Conversation,
+        now: LocalTime,
+    ) -> Result<Prompt> {
+        let clock = self.clock(now);
+        let render = |marking: Marking<'_>| render(&clock, marking, tokens, conversation);
         let text = render(Marking::None).map_err(|e| failure(&self.what, &e))?;
         let folded = marks::spared(&text);
-        let mut nearest: Option<Vec<Range<usize>>> = None;
+        let mut nearest = None;
         for marking in [Marking::All(&self.words), Marking::Suspicious(&self.words)] {
             let Ok(marked) = render(marking) else { continue };
             let read = Marked::read(&marked);
@@ -86,6 +88,36 @@ impl Jinja {
             }),
         }
     }
+
+    /// The environment with the functions that tell `now`.
+    fn clock(&self, now: LocalTime) -> Environment<'static> {
+        let mut environment = self.environment.clone();
+        filters::install_clock(&mut environment, now);
+        environment
+    }
+
+    /// Whether the text of `conversation` stays the same with all of the user's strings marked, and with the
+    /// suspicious ones.
+    #[cfg(test)]
+    pub(super) fn follows_marks(&self, conversation: &Conversation, now: LocalTime) -> [bool; 2] {
+        let clock = self.clock(now);
+        let none = Map::new();
+        let plain = render(&clock, Marking::None, &none, conversation).unwrap();
+        [Marking::All(&self.words), Marking::Suspicious(&self.words)].map(|marking| {
+            render(&clock, marking, &none, conversation)
+                .is_ok_and(|marked| marks::removed(&marked) == marks::spared(&plain))
+        })
+    }
+}
+
+/// The text of `conversation` with the user's strings marked as `marking` says.
+fn render(
+    clock: &Environment<'_>,
+    marking: Marking<'_>,
+    tokens: &Map<String, Json>,
+    conversation: &Conversation,
+) -> Result<String, minijinja::Error> {
+    clock.get_template(NAME)?.render(marking.variables(tokens, conversation))
 }
 
 /// The user's runs of `text`, where the marked rendering came out as another text: what both begin and end with has

@@ -149,9 +149,15 @@ mod tests {
     fn parts_keep_their_marks() {
         let text = hidden("ab⟦cd⟧ef⟦gh⟧");
         let read = Marked::read(&text);
-        for (range, part) in
-            [(0..8, "ab⟦cd⟧ef⟦gh⟧"), (1..3, "b⟦c⟧"), (3..5, "⟦d⟧e"), (4..6, "ef"), (7..8, "⟦h⟧"), (2..2, ""), (8..8, "")]
-        {
+        for (range, part) in [
+            (0..8, "ab⟦cd⟧ef⟦gh⟧"),
+            (1..3, "b⟦c⟧"),
+            (3..5, "⟦d⟧e"),
+            (4..6, "ef"),
+            (7..8, "⟦h⟧"),
+            (2..2, ""),
+            (8..8, ""),
+        ] {
             assert_eq!(shown(&read.part(range)), part);
         }
     }

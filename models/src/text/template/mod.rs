@@ -2,26 +2,54 @@
 
 mod context;
 mod conversation;
+mod files;
 mod filters;
+mod harmony;
 mod jinja;
 mod marks;
 mod methods;
+mod mistral;
+mod parts;
 mod prompt;
 mod python;
 mod source;
 mod time;
+mod typescript;
 
 pub use conversation::Conversation;
 pub use prompt::Prompt;
 pub use time::LocalTime;
 
+use serde_json::{Map, Value};
+
 use super::error::Result;
 use jinja::Jinja;
+use mistral::Version;
 
 /// A model's chat template.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    jinja: Jinja,
+    format: Format,
+    /// The template for conversations with tools, where it is another.
+    with_tools: Option<Jinja>,
+    /// `bos_token` and the like, as the files of the model name them.
+    special_tokens: Map<String, Value>,
+    may_add_bos: bool,
+}
+
+/// The ways to render a conversation.
+#[derive(Debug)]
+enum Format {
+    Jinja(Box<Jinja>),
+    /// The version, and whether the tokenizer is sentencepiece's.
+    Mistral(Version, bool),
+    Harmony,
+}
+
+impl From<Format> for ChatTemplate {
+    fn from(format: Format) -> Self {
+        Self { format, with_tools: None, special_tokens: Map::new(), may_add_bos: false }
+    }
 }
 
 impl ChatTemplate {
@@ -30,21 +58,33 @@ impl ChatTemplate {
     /// # Errors
     /// [`TextError::Template`](super::TextError::Template) for text that is no template.
     pub fn from_jinja(what: &str, source: &str) -> Result<Self> {
-        Ok(Self { jinja: Jinja::new(what, source)? })
+        Ok(Format::Jinja(Box::new(Jinja::new(what, source)?)).into())
     }
 
-    /// Renders `conversation`; `now` is the time that a template prints.
+    /// Renders `conversation`; `now` is the time that a template prints. Its own variables go before the special tokens
+    /// of the model's files.
     ///
     /// # Errors
     /// Conversations without messages or with wrong types; exceptions of the template; templates that fail.
     pub fn render(&self, conversation: &Conversation, now: LocalTime) -> Result<Prompt> {
         conversation.check()?;
-        self.jinja.render(conversation, now)
+        let mut prompt = match (&self.format, &self.with_tools, &conversation.tools) {
+            (_, Some(jinja), Some(_)) => jinja.render(&self.special_tokens, conversation, now)?,
+            (Format::Jinja(jinja), ..) => jinja.render(&self.special_tokens, conversation, now)?,
+            (&Format::Mistral(version, spaced), ..) => mistral::render(version, spaced, conversation)?,
+            (Format::Harmony, ..) => harmony::render(conversation, now)?,
+        };
+        prompt.may_add_bos = self.may_add_bos;
+        Ok(prompt)
     }
 
-    /// The Jinja text, or the name of a coded format.
+    /// The Jinja text, or the name of a coded format: `harmony`, `mistral v7`.
     pub fn source(&self) -> &str {
-        self.jinja.source()
+        match &self.format {
+            Format::Jinja(jinja) => jinja.source(),
+            Format::Mistral(version, _) => version.name(),
+            Format::Harmony => "harmony",
+        }
     }
 }
 

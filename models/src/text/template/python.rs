@@ -123,7 +123,14 @@ fn number(value: &Value, out: &mut String) {
 /// Python's `repr()` of a float: the shortest digits that read back, with an exponent below 1e-4 and from 1e16 on.
 fn float_repr(value: f64) -> String {
     if !value.is_finite() {
-        return if value.is_nan() { "nan" } else if value > 0.0 { "inf" } else { "-inf" }.to_owned();
+        return if value.is_nan() {
+            "nan"
+        } else if value > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .to_owned();
     }
     if value == 0.0 || (1e-4..1e16).contains(&value.abs()) {
         let text = value.to_string();
@@ -219,7 +226,13 @@ impl JsonWriter<'_> {
     fn number(&mut self, value: &Value) {
         match f64::try_from(value.clone()) {
             Ok(float) if !value.is_integer() && !float.is_finite() => {
-                self.out.push_str(if float.is_nan() { "NaN" } else if float > 0.0 { "Infinity" } else { "-Infinity" });
+                self.out.push_str(if float.is_nan() {
+                    "NaN"
+                } else if float > 0.0 {
+                    "Infinity"
+                } else {
+                    "-Infinity"
+                });
             }
             _ => number(value, self.out),
         }

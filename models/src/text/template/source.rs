@@ -100,8 +100,9 @@ fn is_word(c: char) -> bool {
 /// template puts the token's other characters around them.
 #[derive(Debug, Default)]
 pub(super) struct Words {
-    pub(super) strings: HashSet<String>,
-    pub(super) names: HashSet<String>,
+    /// In lower case: a template may write `type | upper == 'STRING'`.
+    strings: HashSet<String>,
+    names: HashSet<String>,
 }
 
 impl Words {
@@ -116,7 +117,7 @@ impl Words {
                     let string = token[1..].strip_suffix(&token[..1]).unwrap_or(&token[1..]);
                     // A whole control token, or a bracket of one, is never left to the user.
                     if !string.contains(['<', '>', '[', ']', '{', '}', '|', '｜', '\\']) {
-                        words.strings.insert(string.to_owned());
+                        words.strings.insert(string.to_lowercase());
                     }
                 } else if token.starts_with(is_word) {
                     words.names.insert(token.to_owned());
@@ -124,6 +125,16 @@ impl Words {
             }
         }
         words
+    }
+
+    /// Whether `text` is one of the strings.
+    pub(super) fn has_string(&self, text: &str) -> bool {
+        self.strings.contains(&text.to_lowercase())
+    }
+
+    /// Whether `text` is one of the names.
+    pub(super) fn has_name(&self, text: &str) -> bool {
+        self.names.contains(text)
     }
 }
 

@@ -5,7 +5,17 @@ use std::str::FromStr;
 use super::super::error::TextError;
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -165,8 +175,17 @@ mod tests {
     #[test]
     fn times_that_are_none_are_refused() {
         for text in [
-            "", "2025-06-17", "2025-02-29T00:00", "2025-6-17T09:30", "2025-06-17T24:00", "2025-06-17T09:30:00Z",
-            "2025-13-01T00:00", "+025-01-01T00:00", "2025-01-01-01T00:00", "1900-02-29T00:00", "2025-00-10T00:00",
+            "",
+            "2025-06-17",
+            "2025-02-29T00:00",
+            "2025-6-17T09:30",
+            "2025-06-17T24:00",
+            "2025-06-17T09:30:00Z",
+            "2025-13-01T00:00",
+            "+025-01-01T00:00",
+            "2025-01-01-01T00:00",
+            "1900-02-29T00:00",
+            "2025-00-10T00:00",
         ] {
             let error = text.parse::<LocalTime>().unwrap_err().to_string();
             assert!(error.contains("no date and time"), "{text}: {error}");
