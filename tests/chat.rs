@@ -146,7 +146,8 @@ fn a_reply_that_is_broken_off_stays_and_the_chat_goes_on() {
 
 #[test]
 fn a_template_that_refuses_changes_nothing() {
-    let refuses = "{% if messages[-1].content == 'no' %}{{ raise_exception('not that') }}{% endif %}".to_owned() + TEMPLATE;
+    let refuses =
+        "{% if messages[-1].content == 'no' %}{{ raise_exception('not that') }}{% endif %}".to_owned() + TEMPLATE;
     let (mut engine, mut chat) = (engine("llama3", 2048), chat(&refuses));
     chat.say("no");
     let refused = chat.reply(&mut engine, &options(4, 0), now(), |_| ControlFlow::Continue(()));
@@ -160,7 +161,8 @@ fn a_template_that_refuses_changes_nothing() {
 #[test]
 fn a_template_that_rewrites_earlier_turns_is_followed() {
     // The last answer is shown otherwise than it was written.
-    let template = TEMPLATE.replace("{{ m.content }}", "{{ m.content | upper if m.role == 'assistant' else m.content }}");
+    let template =
+        TEMPLATE.replace("{{ m.content }}", "{{ m.content | upper if m.role == 'assistant' else m.content }}");
     let (mut engine, mut chat) = (engine("llama3", 2048), chat(&template));
     let mut kept = Vec::new();
     for turn in 0..4 {

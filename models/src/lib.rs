@@ -25,9 +25,7 @@ mod model;
 pub mod synthetic;
 pub mod text;
 
-pub use engine::{
-    Chat, Engine, EngineOptions, GenerateOptions, GenerateStats, KvChoice, Reply, StopReason, ToolCall,
-};
+pub use engine::{Chat, Engine, EngineOptions, GenerateOptions, GenerateStats, KvChoice, Reply, StopReason, ToolCall};
 pub use error::Error;
 pub use model::{Model, ModelInfo};
 

@@ -87,7 +87,8 @@ impl Reply {
         if !self.calls.is_empty() {
             let calls = self.calls.iter().map(|call| {
                 // Most templates write the arguments as JSON themselves.
-                let arguments = serde_json::from_str(&call.arguments).unwrap_or_else(|_| call.arguments.as_str().into());
+                let arguments =
+                    serde_json::from_str(&call.arguments).unwrap_or_else(|_| call.arguments.as_str().into());
                 let mut json = json!({
                     "type": "function",
                     "function": { "name": call.name, "arguments": Value::clone(&arguments) },
@@ -196,7 +197,8 @@ impl Chat {
         let (prompt, ids) = self.fitting_prompt(engine, options, &tokenizer, now)?;
         let reused = self.go_back_to(engine, &ids)?;
         let text = prompt.text();
-        let mut parser = ReplyParser::new(&self.syntax, &text);
+        let tools = self.conversation.tools.as_deref().unwrap_or_default();
+        let mut parser = ReplyParser::new(&self.syntax, &text).with_tools(tools);
         let mut reply = Reply { reused, left_out: self.left_out, ..Reply::default() };
         self.known = Known { text, ids };
         let (mut raw, mut events) = (String::new(), Vec::new());

@@ -6,11 +6,11 @@ use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
 use super::values::{Arguments, ToolTypes, Written};
 
-pub(super) const CALLS: Calls = Calls::new("minicpm", &["<function name="], &[Marker::new(
-    "<function name=\"",
-    Place::Text,
-    Action::Open(|| Box::new(MiniCpm::default())),
-)]);
+pub(super) const CALLS: Calls = Calls::new(
+    "minicpm",
+    &["<function name="],
+    &[Marker::new("<function name=\"", Place::Text, Action::Open(|| Box::new(MiniCpm::default())))],
+);
 
 #[derive(Clone, Copy, Debug, Default)]
 enum At {

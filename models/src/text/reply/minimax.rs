@@ -9,11 +9,11 @@ use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
 use super::values::{Arguments, ToolTypes, Written};
 
-pub(super) const CALLS: Calls = Calls::new("minimax-nested", &["]<]minimax[>["], &[Marker::new(
-    "]<]minimax[>[<tool_call>",
-    Place::Anywhere,
-    Action::Open(|| Box::new(Nested::default())),
-)]);
+pub(super) const CALLS: Calls = Calls::new(
+    "minimax-nested",
+    &["]<]minimax[>["],
+    &[Marker::new("]<]minimax[>[<tool_call>", Place::Anywhere, Action::Open(|| Box::new(Nested::default())))],
+);
 
 /// Elements may be nested this deep.
 const MAX_DEPTH: usize = 100;

@@ -8,12 +8,11 @@ use super::syntax::Calls;
 use super::values::ToolTypes;
 
 /// LFM2's first templates render no calls; the list of tools tells them.
-pub(super) const CALLS: Calls =
-    Calls::new("pythonic", &["<|tool_call_start|>", "<|tool_list_start|>", "List of tools: ["], &[Marker::new(
-        "<|tool_call_start|>",
-        Place::Anywhere,
-        Action::Open(|| Box::new(Pythonic::default())),
-    )]);
+pub(super) const CALLS: Calls = Calls::new(
+    "pythonic",
+    &["<|tool_call_start|>", "<|tool_list_start|>", "List of tools: ["],
+    &[Marker::new("<|tool_call_start|>", Place::Anywhere, Action::Open(|| Box::new(Pythonic::default())))],
+);
 
 #[derive(Debug, Default)]
 struct Pythonic {

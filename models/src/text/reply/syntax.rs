@@ -116,4 +116,3 @@ impl ReplySyntax {
         prompt.trim_end().ends_with(end).then_some(grammar)
     }
 }
-

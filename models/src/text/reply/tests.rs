@@ -169,7 +169,12 @@ pub(super) fn complete() -> Vec<(&'static str, &'static str, &'static str, Vec<P
             vec![c("f", r#"{"x": "</tool_call>"}"#), t("and")],
         ),
         ("hermes", "\n", r#"<tool_call>{"name": "f"}</tool_call>"#, vec![c("f", "{}")]),
-        ("hermes", "\n", r#"<tool_call>{"name": "f", "arguments": "{\"a\":1}"}</tool_call>"#, vec![c("f", r#"{"a":1}"#)]),
+        (
+            "hermes",
+            "\n",
+            r#"<tool_call>{"name": "f", "arguments": "{\"a\":1}"}</tool_call>"#,
+            vec![c("f", r#"{"a":1}"#)],
+        ),
         (
             "think + hermes",
             "<think>\n",
@@ -419,8 +424,16 @@ fn malformed() {
         ("xml-function", "\n", "<tool_call></tool_call>"),
         ("seed", "\n", "<seed:tool_call><function=></function></seed:tool_call>"),
         ("minimax", "\n", "<minimax:tool_call>\n</minimax:tool_call>"),
-        ("minimax-nested", "\n", "]<]minimax[>[<tool_call>]<]minimax[>[<invoke name=\"f\">]<]minimax[>[<a>1]<]minimax[>[</b>"),
-        ("dsml", "\n", "<｜DSML｜tool_calls><｜DSML｜invoke name=\"f\"><｜DSML｜parameter name=\"a\" string=\"false\">x</｜DSML｜parameter>"),
+        (
+            "minimax-nested",
+            "\n",
+            "]<]minimax[>[<tool_call>]<]minimax[>[<invoke name=\"f\">]<]minimax[>[<a>1]<]minimax[>[</b>",
+        ),
+        (
+            "dsml",
+            "\n",
+            "<｜DSML｜tool_calls><｜DSML｜invoke name=\"f\"><｜DSML｜parameter name=\"a\" string=\"false\">x</｜DSML｜parameter>",
+        ),
         ("minicpm", "\n", "<function name=\"f\">x</function>"),
         ("mistral-list", "]", "[TOOL_CALLS] f"),
         ("mistral-args", "]", "[TOOL_CALLS][{\"name\": \"f\"}]"),
@@ -458,10 +471,13 @@ fn truncated() {
         for (at, _) in reply.char_indices() {
             let cut_off = &reply[..at];
             let whole = parse(ReplyParser::new(&named(syntax), prompt), [cut_off]);
-            assert_eq!(whole, parse(ReplyParser::new(&named(syntax), prompt), cut(cut_off, 1)), "{syntax}: {cut_off:?}");
-            let calls = |parts: &[Part]| -> Vec<Part> {
-                parts.iter().filter(|p| matches!(p, Part::C(..))).cloned().collect()
-            };
+            assert_eq!(
+                whole,
+                parse(ReplyParser::new(&named(syntax), prompt), cut(cut_off, 1)),
+                "{syntax}: {cut_off:?}"
+            );
+            let calls =
+                |parts: &[Part]| -> Vec<Part> { parts.iter().filter(|p| matches!(p, Part::C(..))).cloned().collect() };
             let (found, all) = (calls(&whole), calls(&expect));
             assert_eq!(found, all[..found.len()], "{syntax}: {cut_off:?}");
             if found.is_empty() && expect.iter().all(|p| !matches!(p, Part::R(_))) && syntax != "functionary" {
@@ -477,21 +493,24 @@ fn truncated() {
 /// The first call is complete, the second is not: only the second is text.
 #[test]
 fn complete_calls_survive() {
-    check("hermes", "\n", &format!("{}x", &HERMES[..HERMES.len() - 1]), &[
-        t("Let me."),
-        c("f", r#"{"a": 1}"#),
-        t("<tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_callx"),
-    ]);
+    check(
+        "hermes",
+        "\n",
+        &format!("{}x", &HERMES[..HERMES.len() - 1]),
+        &[t("Let me."), c("f", r#"{"a": 1}"#), t("<tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_callx")],
+    );
     check(
         "kimi",
         ">",
         "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|>no",
         &[ci("f", "functions.f:0", "{}"), t("no")],
     );
-    check("hermes", "\n", "<tool_call>\n<tool_call>\n{\"name\": \"f\"}\n</tool_call>", &[
-        t("<tool_call>"),
-        c("f", "{}"),
-    ]);
+    check(
+        "hermes",
+        "\n",
+        "<tool_call>\n<tool_call>\n{\"name\": \"f\"}\n</tool_call>",
+        &[t("<tool_call>"), c("f", "{}")],
+    );
 }
 
 /// Values of bare text, by the tool's schema.
@@ -501,7 +520,9 @@ fn types_of_parameters() {
         "s": {"type": "string"}, "i": {"type": "integer"}, "e": {"enum": ["1", "2"]}, "b": {"type": ["boolean", "null"]},
         "any": {}, "both": {"type": ["string", "integer"]}
     }}}})];
-    let row = |key: &str, value: &str| format!("<tool_call>f<arg_key>{key}</arg_key><arg_value>{value}</arg_value></tool_call>");
+    let row = |key: &str, value: &str| {
+        format!("<tool_call>f<arg_key>{key}</arg_key><arg_value>{value}</arg_value></tool_call>")
+    };
     let rows = [
         ("s", "5", r#""5""#),
         ("s", "{\"a\": 1}", r#""{\"a\": 1}""#),

@@ -16,9 +16,10 @@ fn parser(syntax: &str, prompt: &str) -> ReplyParser {
 
 /// Pieces of replies of any syntax: markers, halves of markers, JSON and text.
 fn fragments() -> impl Strategy<Value = Vec<String>> {
-    let mut pieces: Vec<String> = ["{", "}", "[", "]", "\"", ",", ":", " ", "\n", "a", "ü", "1", "<", "=", ">", "f", "name"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut pieces: Vec<String> =
+        ["{", "}", "[", "]", "\"", ",", ":", " ", "\n", "a", "ü", "1", "<", "=", ">", "f", "name"]
+            .map(str::to_owned)
+            .to_vec();
     for (syntax, prompt, reply, _) in complete() {
         pieces.extend(parser(syntax, prompt).markers().map(str::to_owned));
         pieces.extend(reply.split_inclusive('>').map(str::to_owned));

@@ -52,11 +52,29 @@ impl Prompt {
         }
         Ok(ids)
     }
+
+    /// The prompt without the text that it begins with; `None` if it begins otherwise.
+    pub fn after(&self, begin: &str) -> Option<Self> {
+        let text = self.text.strip_prefix(begin)?.to_owned();
+        let n = begin.len();
+        let behind = self.user.iter().filter(|user| user.end > n);
+        let user = behind.map(|user| user.start.saturating_sub(n)..user.end - n).collect();
+        Some(Self { text, user, may_add_bos: false })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prompt_goes_on_behind_its_begin_with_the_users_text_still_known() {
+        let prompt = Prompt::new("abcdef".to_owned(), vec![1..3, 4..6]);
+        assert_eq!(prompt.after("ab"), Some(Prompt::new("cdef".to_owned(), vec![0..1, 2..4])));
+        assert_eq!(prompt.after("abc"), Some(Prompt::new("def".to_owned(), vec![1..3])));
+        assert_eq!(prompt.after(""), Some(prompt.clone()));
+        assert_eq!(prompt.after("b"), None);
+    }
 
     #[test]
     fn pieces_are_the_whole_text() {
@@ -68,14 +86,5 @@ mod tests {
         assert_eq!(pieces("abc", &[0..2, 2..3]), ["uab", "uc"]);
         assert_eq!(pieces("abc", &[]), ["tabc"]);
         assert!(pieces("", &[]).is_empty());
-    }
-
-    /// The prompt without the text that it begins with; `None` if it begins otherwise.
-    pub fn after(&self, begin: &str) -> Option<Self> {
-        let text = self.text.strip_prefix(begin)?.to_owned();
-        let n = begin.len();
-        let behind = self.user.iter().filter(|user| user.end > n);
-        let user = behind.map(|user| user.start.saturating_sub(n)..user.end - n).collect();
-        Some(Self { text, user })
     }
 }
