@@ -1,7 +1,7 @@
 //! The conversation that a template renders.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::super::error::{Result, TextError};
 
@@ -41,6 +41,23 @@ impl Conversation {
         let conversation: Map<String, Value> = serde_json::from_str(json)
             .map_err(|e| TextError::Conversation(format!("the conversation is not a JSON object: {e}")))?;
         conversation.try_into().map_err(TextError::Conversation)
+    }
+
+    /// Puts a message with instructions for the model in front.
+    pub fn set_system(&mut self, text: &str) {
+        self.messages.insert(0, json!({ "role": "system", "content": text }));
+    }
+
+    /// Asks a model that can reason to do so before it answers, or not to. Templates have no common variable for it:
+    /// most read `enable_thinking`, DeepSeek's and Granite's `thinking`, MiniMax's `thinking_mode`, and Seed's a budget
+    /// of 0.
+    pub fn set_thinking(&mut self, think: bool) {
+        let mode = if think { "enabled" } else { "disabled" };
+        let budget = (!think).then(|| ("thinking_budget", json!(0)));
+        let variables = [("enable_thinking", json!(think)), ("thinking", json!(think)), ("thinking_mode", json!(mode))];
+        for (name, value) in variables.into_iter().chain(budget) {
+            self.variables.insert(name.to_owned(), value);
+        }
     }
 
     /// Refuses what no template can render.

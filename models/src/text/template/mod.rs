@@ -90,3 +90,5 @@ impl ChatTemplate {
 
 #[cfg(test)]
 mod fixture_tests;
+#[cfg(test)]
+mod hostile_tests;
