@@ -21,6 +21,7 @@ mod out;
 mod out_file;
 mod perplexity;
 mod profile;
+mod render;
 mod run;
 mod session;
 mod system;
@@ -64,6 +65,8 @@ enum Command {
     Tokenize(tokenize::Args),
     /// Turn token ids into text
     Detokenize(detokenize::Args),
+    /// Show a conversation as its model's template writes it
+    Render(render::Args),
     /// Write the logits of given tokens to a .npy file
     Logits(logits::Args),
     /// Measure how well a model predicts a text
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&global, args),
         Command::Tokenize(args) => tokenize::run(&global, args),
         Command::Detokenize(args) => detokenize::run(&global, args),
+        Command::Render(args) => render::run(&global, args),
         Command::Logits(args) => logits::run(&global, args),
         Command::Perplexity(args) => perplexity::run(&global, args),
         Command::Bench(args) => bench::run(&global, args),

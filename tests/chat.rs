@@ -84,7 +84,7 @@ fn a_conversation_that_went_on_answers_as_one_that_is_read_anew() {
 fn changed_messages_are_run_anew_from_where_they_change() {
     for name in ["llama3", "mistral", "qwen3-next"] {
         let (mut engine, mut chat) = (engine(name, 2048), chat(TEMPLATE));
-        chat.set_system("be brief");
+        chat.conversation_mut().set_system("be brief");
         chat.say("first");
         let first = reply(&mut chat, &mut engine, 1);
         chat.say("second");
@@ -94,7 +94,7 @@ fn changed_messages_are_run_anew_from_where_they_change() {
         assert!(chat.forget_reply());
         let again = reply(&mut chat, &mut engine, 1);
         assert_eq!(again.stats.generated, first.stats.generated, "{name}: the same seed, the same answer");
-        chat.set_system("be verbose");
+        chat.conversation_mut().set_system("be verbose");
         chat.say("third");
         let third = reply(&mut chat, &mut engine, 1);
         assert!(third.reused < ids(&engine, "<s>system: be verbose"), "{name}");
@@ -107,7 +107,7 @@ fn changed_messages_are_run_anew_from_where_they_change() {
 #[test]
 fn long_conversations_lose_their_oldest_turns() {
     let (mut engine, mut chat) = (engine("llama3", 256), chat(TEMPLATE));
-    chat.set_system("be brief");
+    chat.conversation_mut().set_system("be brief");
     let mut left_out = 0;
     for turn in 0..20 {
         chat.say(&format!("message number {turn}"));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Engine, GenerateOptions, GenerateStats, Sequence, StopReason};
 use crate::{
     Error,
-    text::{ChatTemplate, Conversation, LocalTime, Prompt, ReplyEvent, ReplyParser, ReplySyntax, Tokenizer},
+    text::{ChatTemplate, Conversation, LocalTime, Prompt, ReplyEvent, ReplyParser, ReplySyntax, Tokenizer, is_system},
 };
 
 /// A conversation with a model in the model's own format.
@@ -132,17 +132,6 @@ impl Chat {
     /// Adds a user's message.
     pub fn say(&mut self, text: &str) {
         self.conversation.messages.push(json!({ "role": "user", "content": text }));
-    }
-
-    /// Sets the system message; an empty text removes it.
-    pub fn set_system(&mut self, text: &str) {
-        let messages = &mut self.conversation.messages;
-        if messages.first().is_some_and(is_system) {
-            messages.remove(0);
-        }
-        if !text.is_empty() {
-            messages.insert(0, json!({ "role": "system", "content": text }));
-        }
     }
 
     /// Takes back the last user's message and all behind it. Returns whether there was one.
@@ -284,16 +273,8 @@ impl Known {
     }
 }
 
-fn role(message: &Value) -> Option<&str> {
-    message.get("role")?.as_str()
-}
-
 fn is_user(message: &Value) -> bool {
-    role(message) == Some("user")
-}
-
-fn is_system(message: &Value) -> bool {
-    matches!(role(message), Some("system" | "developer"))
+    message.get("role").and_then(Value::as_str) == Some("user")
 }
 
 /// The conversation without `left_out` messages behind its system message.

@@ -30,6 +30,7 @@ pub use error::{Result, TextError};
 pub use reply::{ReplyEvent, ReplyParser, ReplySyntax};
 pub use stop::StopStrings;
 pub use stream::StreamDecoder;
+pub(crate) use template::is_system;
 pub use template::{ChatTemplate, Conversation, LocalTime, Prompt};
 pub use tokenizer::Tokenizer;
 pub use vocab::TokenKind;

@@ -1,7 +1,7 @@
 //! The conversation that a template renders.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::super::error::{Result, TextError};
 
@@ -57,6 +57,28 @@ impl Conversation {
         object.into()
     }
 
+    /// Puts a message with instructions for the model in front, in place of one that is there. An empty text removes it.
+    pub fn set_system(&mut self, text: &str) {
+        if self.messages.first().is_some_and(is_system) {
+            self.messages.remove(0);
+        }
+        if !text.is_empty() {
+            self.messages.insert(0, json!({ "role": "system", "content": text }));
+        }
+    }
+
+    /// Asks a model that can reason to do so before it answers, or not to. Templates have no common variable for it:
+    /// most read `enable_thinking`, DeepSeek's and Granite's `thinking`, MiniMax's `thinking_mode`, and Seed's a budget
+    /// of 0.
+    pub fn set_thinking(&mut self, think: bool) {
+        let mode = if think { "enabled" } else { "disabled" };
+        let budget = (!think).then(|| ("thinking_budget", json!(0)));
+        let variables = [("enable_thinking", json!(think)), ("thinking", json!(think)), ("thinking_mode", json!(mode))];
+        for (name, value) in variables.into_iter().chain(budget) {
+            self.variables.insert(name.to_owned(), value);
+        }
+    }
+
     /// Refuses what no template can render.
     ///
     /// # Errors
@@ -84,6 +106,11 @@ impl Conversation {
         }
         Ok(())
     }
+}
+
+/// Whether `message` has instructions for the model rather than something to answer.
+pub(crate) fn is_system(message: &Value) -> bool {
+    matches!(message.get("role").and_then(Value::as_str), Some("system" | "developer"))
 }
 
 /// Whether `value` is nested deeper than `depth`.

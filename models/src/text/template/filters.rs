@@ -8,7 +8,7 @@ use minijinja::{Environment, Error, State};
 use super::marks::{self, Marked};
 use super::methods;
 use super::python::{Generator, JsonStyle, failed, str_of, to_json};
-use super::source::ITERABLE;
+use super::source::{BOUNDED, ITERABLE};
 use super::time::LocalTime;
 
 /// The message of a `raise_exception`, as the source of the engine's error.
@@ -51,6 +51,7 @@ pub(super) fn install(environment: &mut Environment<'_>) {
     environment.add_filter("int", |value: &Value, default: Option<Value>| number(value, default, false));
     environment.add_filter("float", |value: &Value, default: Option<Value>| number(value, default, true));
     environment.add_filter(ITERABLE, iterable);
+    environment.add_filter(BOUNDED, bounded);
     generators(environment);
     environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_test("sequence", |value: &Value| {
@@ -216,6 +217,36 @@ fn number(value: &Value, default: Option<Value>, float: bool) -> Value {
         _ => None,
     };
     found.or(default).unwrap_or_else(|| if float { Value::from(0.0) } else { Value::from(0) })
+}
+
+/// Deepest nesting of a variable's value. Values are freed, compared and written by recursion, and a loop could nest
+/// them without end.
+const MAX_DEPTH: usize = 200;
+
+/// A value that may be set, its iterators as lists, since these nest as well.
+fn bounded(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
+    check_depth(state, value, MAX_DEPTH)?;
+    if value.kind() == ValueKind::Iterable && value.downcast_object_ref::<Generator>().is_none() {
+        return value.try_iter().map(|items| items.collect());
+    }
+    Ok(value.clone())
+}
+
+fn check_depth(state: &State<'_, '_>, value: &Value, depth: usize) -> Result<(), Error> {
+    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
+        return Ok(());
+    }
+    if depth == 0 {
+        return Err(failed(format!("a variable is set to a value nested over {MAX_DEPTH} deep")));
+    }
+    for item in value.try_iter()? {
+        state.consume_fuel(1)?;
+        match value.kind() {
+            ValueKind::Map => check_depth(state, &value.get_item(&item)?, depth - 1)?,
+            _ => check_depth(state, &item, depth - 1)?,
+        }
+    }
+    Ok(())
 }
 
 /// The items of a loop: the engine takes none for an empty list, and Python does not.

@@ -17,10 +17,10 @@ use super::source::{Words, prepared};
 use super::time::LocalTime;
 use super::{methods, python};
 
-/// Longest text of a template; the longest known ones have 20 kB.
-const MAX_SOURCE: usize = 1 << 20;
+/// Longest text of a template; the longest known ones have 30 kB.
+const MAX_SOURCE: usize = 1 << 18;
 /// Work of one rendering: about this many instructions, or 64 times as many bytes.
-const FUEL: u64 = 1 << 24;
+const FUEL: u64 = 1 << 23;
 
 /// A template, compiled.
 #[derive(Debug)]
@@ -29,6 +29,19 @@ pub(super) struct Jinja {
     source: String,
     words: Words,
     environment: Environment<'static>,
+}
+
+/// Stack for the engine, which recurses over what a template nests.
+const STACK: usize = 64 << 20;
+
+/// Calls `work` on a thread with enough stack for hostile templates.
+fn with_stack<T: Send>(what: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let failed = |reason: String| TextError::Template { what: what.to_owned(), reason };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        let thread = thread.map_err(|e| failed(format!("no thread to work on: {e}")))?;
+        thread.join().map_err(|_| failed("the template engine panicked".to_owned()))
+    })
 }
 
 /// The template's name in its environment.
@@ -52,7 +65,8 @@ impl Jinja {
         environment.set_unknown_method_callback(methods::call);
         environment.set_fuel(Some(FUEL));
         filters::install(&mut environment);
-        environment.add_template_owned(NAME, prepared(source)).map_err(|e| failure(what, &e))?;
+        let prepared = prepared(source).map_err(broken)?;
+        with_stack(what, || environment.add_template_owned(NAME, prepared).map_err(|e| failure(what, &e)))??;
         Ok(Self { what: what.to_owned(), source: source.to_owned(), words: Words::of(source), environment })
     }
 
@@ -67,6 +81,10 @@ impl Jinja {
         conversation: &Conversation,
         now: LocalTime,
     ) -> Result<Prompt> {
+        with_stack(&self.what, || self.render_here(tokens, conversation, now))?
+    }
+
+    fn render_here(&self, tokens: &Map<String, Json>, conversation: &Conversation, now: LocalTime) -> Result<Prompt> {
         let clock = self.clock(now);
         let render = |marking: Marking<'_>| render(&clock, marking, tokens, conversation);
         let text = render(Marking::None).map_err(|e| failure(&self.what, &e))?;

@@ -154,6 +154,7 @@ fn string(state: &mut State<'_, '_>, value: &str, name: &str, args: &[Value]) ->
             let mut out = String::new();
             for (n, item) in items.try_iter()?.enumerate() {
                 let item = item.as_str().ok_or_else(|| failed("join needs strings"))?;
+                state.consume_fuel((item.len() + value.len()) as u64 / 64 + 1)?;
                 out.push_str(if n > 0 { value } else { "" });
                 out.push_str(item);
             }

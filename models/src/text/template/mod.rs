@@ -17,6 +17,7 @@ mod time;
 mod typescript;
 
 pub use conversation::Conversation;
+pub(crate) use conversation::is_system;
 pub use prompt::Prompt;
 pub use time::LocalTime;
 
@@ -90,3 +91,5 @@ impl ChatTemplate {
 
 #[cfg(test)]
 mod fixture_tests;
+#[cfg(test)]
+mod hostile_tests;

@@ -11,6 +11,18 @@ use super::marks;
 /// Deepest nesting that is written; `json.dumps` fails at about 1,000.
 const MAX_DEPTH: usize = 200;
 
+/// Longest text of a value: a list may hold one long string many times.
+const MAX_TEXT: usize = 64 << 20;
+
+/// Refuses to write on, where a value is nested too deep or its text has grown too long.
+fn check(out: &str, depth: usize) -> Result<(), Error> {
+    match () {
+        () if depth > MAX_DEPTH => Err(failed(format!("a value nested over {MAX_DEPTH} deep cannot be written"))),
+        () if out.len() > MAX_TEXT => Err(failed(format!("a value's text is longer than {MAX_TEXT} bytes"))),
+        () => Ok(()),
+    }
+}
+
 /// A failed operation in the words of `message`.
 pub(super) fn failed(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
@@ -55,9 +67,7 @@ pub(super) fn str_of(value: &Value) -> Result<String, Error> {
 
 /// Appends Python's `repr()` of `value`.
 fn repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
-    if depth > MAX_DEPTH {
-        return Err(failed(format!("a value nested over {MAX_DEPTH} deep cannot be written")));
-    }
+    check(out, depth)?;
     match value.kind() {
         ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::Number => number(value, out),
@@ -172,9 +182,7 @@ struct JsonWriter<'a> {
 
 impl JsonWriter<'_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        if depth > MAX_DEPTH {
-            return Err(failed(format!("a value nested over {MAX_DEPTH} deep cannot be written as JSON")));
-        }
+        check(self.out, depth)?;
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
             ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),

@@ -5,10 +5,17 @@ use std::ops::Range;
 
 /// The filter that [`prepared`] puts behind the iterable of each loop.
 pub(super) const ITERABLE: &str = "iterable_of_a_loop";
+/// The filter that [`prepared`] puts behind each value that a variable is set to.
+pub(super) const BOUNDED: &str = "value_of_a_variable";
+
+/// Most words, strings and signs of a tag: the engine recurses over chains like `a ~ b ~ c`. Known templates have some
+/// hundred.
+const MAX_TOKENS: usize = 4096;
 
 /// A part of a template between `{{` and `}}`, or `{%` and `%}`.
 struct Tag {
     block: bool,
+    n_tokens: usize,
     /// The bytes between the delimiters.
     inside: Range<usize>,
 }
@@ -29,10 +36,10 @@ fn tags(source: &str) -> Vec<Tag> {
             _ => continue,
         };
         let start = at + 1;
-        let mut depth = 0_u32;
+        let (mut depth, mut n_tokens) = (0_u32, 0);
         let mut end = source.len();
-        let mut tokens = Tokens { text: source, at: start };
-        while let Some(token) = tokens.next() {
+        for token in (Tokens { text: source, at: start }) {
+            n_tokens += 1;
             match &source[token.clone()] {
                 "%" if block && depth == 0 && source[token.end..].starts_with('}') => {
                     end = token.start;
@@ -53,7 +60,7 @@ fn tags(source: &str) -> Vec<Tag> {
             at = source[at..].find("endraw").map_or(source.len(), |end| at + end);
             continue;
         }
-        tags.push(Tag { block, inside });
+        tags.push(Tag { block, n_tokens, inside });
     }
     tags
 }
@@ -139,11 +146,20 @@ impl Words {
 }
 
 /// The text for the engine. The tags by which transformers finds an assistant's tokens for training become `if true`,
-/// which treats the white space around them alike. The iterable of each loop goes through the filter [`ITERABLE`].
-pub(super) fn prepared(source: &str) -> String {
+/// which treats the white space around them alike. The iterable of each loop goes through the filter [`ITERABLE`], and
+/// what variables are set to through [`BOUNDED`].
+///
+/// # Errors
+/// Says what is wrong with a tag that the engine should not see.
+pub(super) fn prepared(source: &str) -> Result<String, String> {
     let mut out = String::with_capacity(source.len() + 256);
     let mut done = 0;
-    for tag in tags(source).into_iter().filter(|tag| tag.block) {
+    let tags = tags(source);
+    if let Some(tag) = tags.iter().find(|tag| tag.n_tokens > MAX_TOKENS) {
+        let line = source[..tag.inside.start].matches('\n').count() + 1;
+        return Err(format!("line {line}: the tag has {} parts, and {MAX_TOKENS} are the most", tag.n_tokens));
+    }
+    for tag in tags.into_iter().filter(|tag| tag.block) {
         let mut words = Tokens { text: &source[..tag.inside.end], at: tag.inside.start };
         // A sign for the white space may stand before the word.
         let word = words.find(|word| !matches!(&source[word.clone()], "-" | "+"));
@@ -151,14 +167,15 @@ pub(super) fn prepared(source: &str) -> String {
         let replaced = match &source[word.clone()] {
             "generation" => "if true",
             "endgeneration" => "endif",
-            "for" => {
-                if let Some(iterable) = iterable(source, words) {
-                    out.push_str(&source[done..iterable.start]);
+            keyword @ ("for" | "set") => {
+                let (after, filter) = if keyword == "for" { ("in", ITERABLE) } else { ("=", BOUNDED) };
+                if let Some(value) = value(source, words, after) {
+                    out.push_str(&source[done..value.start]);
                     out.push('(');
-                    out.push_str(&source[iterable.clone()]);
+                    out.push_str(&source[value.clone()]);
                     out.push_str(")|");
-                    out.push_str(ITERABLE);
-                    done = iterable.end;
+                    out.push_str(filter);
+                    done = value.end;
                 }
                 continue;
             }
@@ -169,17 +186,17 @@ pub(super) fn prepared(source: &str) -> String {
         done = word.end;
     }
     out.push_str(&source[done..]);
-    out
+    Ok(out)
 }
 
-/// The iterable of a loop, whose tokens behind `for` are these.
-fn iterable(source: &str, mut tokens: Tokens<'_>) -> Option<Range<usize>> {
-    tokens.find(|token| &source[token.clone()] == "in")?;
+/// The expression behind the word or sign `after`, in the tag of a loop or a variable with these tokens.
+fn value(source: &str, mut tokens: Tokens<'_>, after: &str) -> Option<Range<usize>> {
+    tokens.find(|token| &source[token.clone()] == after)?;
     let mut depth = 0_u32;
     let mut whole: Option<Range<usize>> = None;
     for token in tokens {
         match &source[token.clone()] {
-            "if" | "recursive" if depth == 0 => break,
+            "if" | "recursive" if depth == 0 && after == "in" => break,
             // The sign for the white space behind the tag is no part of it.
             "-" | "+" if source[token.end..].starts_with("%}") => break,
             "{" | "[" | "(" => depth += 1,
@@ -206,11 +223,16 @@ mod tests {
             ("{# {% for x in xs %} #}{% raw %}{% for x in xs %}{% endraw %}", ""),
             ("{{ {'a': {}} }}{% for x in xs %}", "{{ {'a': {}} }}{% for x in (xs)|F %}"),
             ("{%- generation +%}x{% endgeneration -%}", "{%- if true +%}x{% endif -%}"),
-            ("{% set for_x = 'for x in xs' %}{ {% for", ""),
+            ("{% set for_x = 'for x in xs' %}{ {% for", "{% set for_x = ('for x in xs')|B %}{ {% for"),
+            ("{%- set ns.x = a == b if c -%}", "{%- set ns.x = (a == b if c)|B -%}"),
+            (
+                "{% set a, b = 1, f(x=2) %}{% set c %}d{% endset %}",
+                "{% set a, b = (1, f(x=2))|B %}{% set c %}d{% endset %}",
+            ),
             ("{% for x in", ""),
         ] {
             let text = if text.is_empty() { source } else { text };
-            assert_eq!(prepared(source).replace(ITERABLE, "F"), text);
+            assert_eq!(prepared(source).unwrap().replace(ITERABLE, "F").replace(BOUNDED, "B"), text);
         }
     }
 
@@ -224,5 +246,11 @@ mod tests {
         };
         assert_eq!(sorted(words.strings), ["k-1", "text"]);
         assert_eq!(sorted(words.names), ["a", "b", "d", "set", "x"]);
+    }
+
+    #[test]
+    fn long_chains_do_not_reach_the_engine() {
+        let fault = prepared(&format!("\n{{{{ 1{} }}}}", " ~ 1".repeat(MAX_TOKENS))).unwrap_err();
+        assert!(fault.starts_with("line 2: the tag has"), "{fault}");
     }
 }
