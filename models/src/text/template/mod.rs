@@ -92,3 +92,5 @@ impl ChatTemplate {
 mod fixture_tests;
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod jinja_tests;
