@@ -190,9 +190,7 @@ fn of_tokenizer_files(folder: &Path) -> Result<Option<ChatTemplate>> {
     let mistral = names.iter().find(|name| folder::is_tekken(name) || name.starts_with("tokenizer.model.v"));
     match mistral {
         Some(name) => coded(&folder.join(name)),
-        None if may_be_harmony(&folder.join("tokenizer.json"))? => {
-            Ok(of_vocabulary(&Tokenizer::from_folder(folder)?))
-        }
+        None if may_be_harmony(&folder.join("tokenizer.json"))? => Ok(of_vocabulary(&Tokenizer::from_folder(folder)?)),
         None => Ok(None),
     }
 }
