@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn control_tokens_that_touch_a_literal_range_stay_text() {
         let text = "<|a|>x<|a|><tool><|a|>";
-        assert_eq!(split_literal(text, true, &[6..11]), ["#7", "x<|a|>", "#9", "#7"]);
+        assert_eq!(split_literal(text, true, &[6..8, 8..11]), ["#7", "x<|a|>", "#9", "#7"]);
         assert_eq!(split_literal(text, true, &[0..1, 21..22]), ["<|a|>x", "#7", "#9", "<|a|>"]);
         assert_eq!(split_literal(text, true, &[4..6, 6..7, 11..18]), ["<|a|>x<|a|>", "#9", "<|a|>"]);
         assert_eq!(split_literal(text, true, &[5..6, 6..6]), ["#7", "x", "#7", "#9", "#7"]);

@@ -64,7 +64,8 @@ impl Marking<'_> {
         Value::from_pairs(object.iter().map(|(key, value)| (self.key(key), role(key, value))))
     }
 
-    /// The variables of `conversation`, behind which `tokens` stand back. `tools` and `documents` are none where there are none, as transformers has it.
+    /// The variables of `conversation`, behind which `tokens` stand back. `tools` and `documents` are none where there
+    /// are none, as transformers has it.
     pub(super) fn variables(self, tokens: &Map<String, Json>, conversation: &Conversation) -> Value {
         let list = |list: &Option<Vec<Json>>| match list {
             Some(list) => list.iter().map(|item| self.value(item)).collect(),

@@ -157,9 +157,11 @@ fn of_gguf(gguf: &Gguf) -> Result<Option<ChatTemplate>> {
     }
     let template = match templates.compiled()? {
         Some(template) => Some(template),
-        // Only files with a vocabulary have a format at all.
-        None if gguf.get("tokenizer.ggml.model").is_some() => of_vocabulary(&Tokenizer::from_gguf(gguf)?),
-        None => None,
+        None => {
+            let tokens = gguf.get_array("tokenizer.ggml.tokens")?.and_then(|tokens| tokens.strings());
+            let found = tokens.into_iter().flatten().any(|token| token == harmony::TOKENS[0]);
+            if found { of_vocabulary(&Tokenizer::from_gguf(gguf)?) } else { None }
+        }
     };
     let Some(mut template) = template else { return Ok(None) };
     template.may_add_bos = true;
@@ -188,7 +190,8 @@ fn of_tokenizer_files(folder: &Path) -> Result<Option<ChatTemplate>> {
     let mistral = names.iter().find(|name| folder::is_tekken(name) || name.starts_with("tokenizer.model.v"));
     match mistral {
         Some(name) => coded(&folder.join(name)),
-        None => Ok(of_vocabulary(&Tokenizer::from_folder(folder)?)),
+        None if may_be_harmony(&folder.join("tokenizer.json"))? => Ok(of_vocabulary(&Tokenizer::from_folder(folder)?)),
+        None => Ok(None),
     }
 }
 
@@ -207,7 +210,13 @@ fn coded(path: &Path) -> Result<Option<ChatTemplate>> {
     if let Some((_, version)) = name.split_once(".model.") {
         return Ok(Version::named(version).map(|version| Format::Mistral(version, true).into()));
     }
-    Ok(of_vocabulary(&Tokenizer::from_path(path)?))
+    Ok(if may_be_harmony(path)? { of_vocabulary(&Tokenizer::from_path(path)?) } else { None })
+}
+
+/// Whether the file has the name of one of harmony's tokens, which is quicker to find than to read its vocabulary.
+fn may_be_harmony(path: &Path) -> Result<bool> {
+    let name = harmony::TOKENS[0].as_bytes();
+    Ok(path.is_file() && file::read(path)?.windows(name.len()).any(|bytes| bytes == name))
 }
 
 /// Harmony, where the vocabulary has its control tokens.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs};
+use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State};
 
 use super::marks::{self, Marked};
@@ -35,7 +35,8 @@ pub(super) fn install(environment: &mut Environment<'_>) {
     });
     for name in ["lower", "upper", "title", "capitalize"] {
         environment.add_filter(name, move |state: &State, value: &Value| {
-            on_text(state, value, |read| Ok(read.changed(|text| methods::cased(name, text))))
+            let case = if name == "title" { "title filter" } else { name };
+            on_text(state, value, |read| Ok(read.changed(|text| methods::cased(case, text))))
         });
     }
     environment.add_filter("replace", |state: &State, value: &Value, from: &Value, to: &Value, count: Option<i64>| {
@@ -168,7 +169,7 @@ fn dictsort(state: &State<'_, '_>, value: &Value, kwargs: Kwargs) -> Result<Valu
     if reverse {
         pairs.reverse();
     }
-    Ok(pairs.into_iter().map(|(key, value)| Value::from(vec![key, value])).collect())
+    Ok(pairs.into_iter().map(|(key, value)| Value::from(Tuple::from(vec![key, value]))).collect())
 }
 
 /// The items' texts, with `separator` between them.
@@ -192,7 +193,7 @@ fn items(value: &Value) -> Result<Value, Error> {
     match value.kind() {
         ValueKind::Undefined => Ok(Value::from(Vec::<Value>::new())),
         ValueKind::Map => {
-            let pair = |key: Value| Ok(Value::from(vec![key.clone(), value.get_item(&key)?]));
+            let pair = |key: Value| Ok(Value::from(Tuple::from(vec![key.clone(), value.get_item(&key)?])));
             value.try_iter()?.map(pair).collect::<Result<Vec<Value>, Error>>().map(Value::from)
         }
         _ => Err(failed("Can only get item pairs from a mapping.")),

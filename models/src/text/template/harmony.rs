@@ -10,8 +10,8 @@ use super::prompt::Prompt;
 use super::time::LocalTime;
 use super::typescript::type_of;
 
-/// The control tokens by which a vocabulary is harmony's.
-pub(super) const TOKENS: [&str; 5] = ["<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|call|>"];
+/// The control tokens by which a vocabulary is harmony's, the rarest first.
+pub(super) const TOKENS: [&str; 5] = ["<|constrain|>", "<|channel|>", "<|message|>", "<|start|>", "<|call|>"];
 
 /// Renders `conversation`.
 ///

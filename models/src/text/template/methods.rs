@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use minijinja::value::{Kwargs, Value, ValueKind, from_args};
+use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 
 use super::marks::{self, Marked};
@@ -36,7 +36,7 @@ fn dict(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
             Ok(match name {
                 "keys" => value.try_iter()?.collect(),
                 "values" => pairs()?.into_iter().map(|(_, value)| value).collect(),
-                _ => pairs()?.into_iter().map(|(key, value)| Value::from(vec![key, value])).collect(),
+                _ => pairs()?.into_iter().map(|(key, value)| Value::from(Tuple::from(vec![key, value]))).collect(),
             })
         }
         "get" => {
@@ -111,7 +111,7 @@ fn string(state: &mut State<'_, '_>, value: &str, name: &str, args: &[Value]) ->
                 None if name == "partition" => (text.len(), text.len()),
                 None => (0, 0),
             };
-            [part(0..end), part(end..start), part(start..text.len())].into_iter().collect()
+            Value::from(Tuple::from(vec![part(0..end), part(end..start), part(start..text.len())]))
         }
         "startswith" | "endswith" => {
             let (wanted,): (Value,) = from_args(args)?;
@@ -164,6 +164,21 @@ fn string(state: &mut State<'_, '_>, value: &str, name: &str, args: &[Value]) ->
             let () = from_args(args)?;
             Value::from(read.changed(|text| cased(name, text)))
         }
+        "zfill" | "ljust" | "rjust" | "center" => {
+            let (width, fill): (usize, Option<Value>) = from_args(args)?;
+            let missing = width.saturating_sub(text.chars().count());
+            let fill = fill.map_or_else(|| Ok(" ".to_owned()), |fill| plain(&fill))?;
+            let fill = if name == "zfill" { "0" } else { &fill };
+            state.consume_fuel((missing as u64).saturating_mul(fill.len() as u64) / 64)?;
+            let left = match name {
+                "ljust" => 0,
+                // CPython's rounding.
+                "center" => missing / 2 + (missing & width & 1),
+                _ => missing,
+            };
+            Value::from(fill.repeat(left) + value + &fill.repeat(missing - left))
+        }
+        "format" => Value::from(formatted(&read, args)?),
         "isdigit" | "isdecimal" | "isnumeric" => Value::from(all(text, char::is_numeric)),
         "isalpha" => Value::from(all(text, char::is_alphabetic)),
         "isalnum" => Value::from(all(text, char::is_alphanumeric)),
@@ -288,12 +303,48 @@ pub(super) fn replace(
     Ok(Value::from(out))
 }
 
+/// `str.format` with fields `{}`, `{0}` and `{name}`, without format specifications.
+fn formatted(read: &Marked<'_>, args: &[Value]) -> Result<String, Error> {
+    let (args, kwargs): (&[Value], Kwargs) = from_args(args)?;
+    let text = &*read.text;
+    let (mut out, mut at, mut next) = (String::new(), 0, 0..);
+    while let Some(found) = text[at..].find(['{', '}']) {
+        let start = at + found;
+        read.push_part(at..start, &mut out);
+        let sign = &text[start..start + 1];
+        if text[start + 1..].starts_with(sign) {
+            out.push_str(sign);
+            at = start + 2;
+            continue;
+        }
+        let end = text[start..].find('}').filter(|_| sign == "{").map(|end| start + end);
+        let end = end.ok_or_else(|| failed(format!("the format {text:?} has a single {sign:?}")))?;
+        let field = &text[start + 1..end];
+        let position = if field.is_empty() { next.next() } else { field.parse::<usize>().ok() };
+        let value = match position {
+            Some(position) => args.get(position).cloned(),
+            None => kwargs.get::<Option<Value>>(field)?,
+        };
+        let value = value.ok_or_else(|| failed(format!("the format {text:?} has no value for {field:?}")))?;
+        out.push_str(&str_of(&value)?);
+        at = end + 1;
+    }
+    read.push_part(at..text.len(), &mut out);
+    Ok(out)
+}
+
 /// `text` as the method `name` writes its letters.
 pub(super) fn cased(name: &str, text: &str) -> String {
     match name {
         "lower" => text.to_lowercase(),
         "upper" => text.to_uppercase(),
         _ => {
+            // The filter of jinja2 sees words where the method sees letters.
+            let begins = |c: char| match name {
+                "title filter" => c.is_whitespace() || "-({[<".contains(c),
+                "title" => !c.is_alphabetic(),
+                _ => false,
+            };
             let mut inside = false;
             let mut out = String::with_capacity(text.len());
             for c in text.chars() {
@@ -302,7 +353,7 @@ pub(super) fn cased(name: &str, text: &str) -> String {
                 } else {
                     out.extend(c.to_uppercase());
                 }
-                inside = name == "capitalize" || c.is_alphabetic();
+                inside = !begins(c);
             }
             out
         }

@@ -64,7 +64,7 @@ impl Version {
 pub(super) fn render(version: Version, spaced: bool, conversation: &Conversation) -> Result<Prompt> {
     let messages = normalized(version, conversation)?;
     let users = || messages.iter().enumerate().filter(|(_, message)| message.role == Role::User).map(|(n, _)| n);
-    let (first, last) = (users().next(), users().last());
+    let (first, last) = (users().next(), users().next_back());
     let mut text = Text::default();
     text.own("<s>");
     for (n, message) in messages.iter().enumerate() {

@@ -93,3 +93,5 @@ impl ChatTemplate {
 mod fixture_tests;
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod jinja_tests;

@@ -190,20 +190,26 @@ pub(super) fn prepared(source: &str) -> Result<String, String> {
 }
 
 /// The expression behind the word or sign `after`, in the tag of a loop or a variable with these tokens.
-fn value(source: &str, mut tokens: Tokens<'_>, after: &str) -> Option<Range<usize>> {
-    tokens.find(|token| &source[token.clone()] == after)?;
+fn value(source: &str, tokens: Tokens<'_>, after: &str) -> Option<Range<usize>> {
     let mut depth = 0_u32;
+    let mut found = false;
     let mut whole: Option<Range<usize>> = None;
     for token in tokens {
         match &source[token.clone()] {
-            "if" | "recursive" if depth == 0 && after == "in" => break,
+            word if !found && depth == 0 && word == after => {
+                found = true;
+                continue;
+            }
+            "if" | "recursive" if found && depth == 0 && after == "in" => break,
             // The sign for the white space behind the tag is no part of it.
             "-" | "+" if source[token.end..].starts_with("%}") => break,
             "{" | "[" | "(" => depth += 1,
             "}" | "]" | ")" => depth = depth.saturating_sub(1),
             _ => {}
         }
-        whole = Some(whole.map_or(token.clone(), |whole| whole.start..token.end));
+        if found {
+            whole = Some(whole.map_or(token.clone(), |whole| whole.start..token.end));
+        }
     }
     whole
 }
@@ -228,6 +234,10 @@ mod tests {
             (
                 "{% set a, b = 1, f(x=2) %}{% set c %}d{% endset %}",
                 "{% set a, b = (1, f(x=2))|B %}{% set c %}d{% endset %}",
+            ),
+            (
+                "{% set c | indent(width=2) %}d{% endset %}{% for (a, b) in c %}",
+                "{% set c | indent(width=2) %}d{% endset %}{% for (a, b) in (c)|F %}",
             ),
             ("{% for x in", ""),
         ] {
