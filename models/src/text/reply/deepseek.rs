@@ -9,11 +9,11 @@ use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
 use super::values::ToolTypes;
 
-pub(super) const CALLS: Calls = Calls::new("deepseek", &["<｜tool▁calls▁begin｜>"], &[Marker::new(
-    "<｜tool▁calls▁begin｜>",
-    Place::Anywhere,
-    Action::Open(|| Box::new(DeepSeek::default())),
-)]);
+pub(super) const CALLS: Calls = Calls::new(
+    "deepseek",
+    &["<｜tool▁calls▁begin｜>"],
+    &[Marker::new("<｜tool▁calls▁begin｜>", Place::Anywhere, Action::Open(|| Box::new(DeepSeek::default())))],
+);
 
 #[derive(Clone, Copy, Debug, Default)]
 enum At {

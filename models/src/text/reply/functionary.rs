@@ -9,11 +9,11 @@ use super::values::ToolTypes;
 
 pub(super) const CALLS: Calls = Calls {
     opened_by: Some((">>>", || Box::new(Heading::default()))),
-    ..Calls::new("functionary", &[">>>${recipient}", ">>>all"], &[Marker::new(
-        ">>>",
-        Place::Text,
-        Action::Open(|| Box::new(Heading::default())),
-    )])
+    ..Calls::new(
+        "functionary",
+        &[">>>${recipient}", ">>>all"],
+        &[Marker::new(">>>", Place::Text, Action::Open(|| Box::new(Heading::default())))],
+    )
 };
 
 #[derive(Debug, Default)]

@@ -6,11 +6,11 @@ use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
 use super::values::{Arguments, ToolTypes};
 
-pub(super) const CALLS: Calls = Calls::new("gemma", &["<|tool_call>"], &[Marker::new(
-    "<|tool_call>",
-    Place::Anywhere,
-    Action::Open(|| Box::new(Gemma::default())),
-)]);
+pub(super) const CALLS: Calls = Calls::new(
+    "gemma",
+    &["<|tool_call>"],
+    &[Marker::new("<|tool_call>", Place::Anywhere, Action::Open(|| Box::new(Gemma::default())))],
+);
 
 /// Values may be nested this deep.
 const MAX_DEPTH: usize = 100;

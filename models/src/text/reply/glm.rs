@@ -6,11 +6,11 @@ use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
 use super::values::{Arguments, ToolTypes, Written};
 
-pub(super) const CALLS: Calls = Calls::new("glm", &["<arg_key>"], &[Marker::new(
-    "<tool_call>",
-    Place::Text,
-    Action::Open(|| Box::new(Glm::default())),
-)]);
+pub(super) const CALLS: Calls = Calls::new(
+    "glm",
+    &["<arg_key>"],
+    &[Marker::new("<tool_call>", Place::Text, Action::Open(|| Box::new(Glm::default())))],
+);
 
 /// What may follow the name or a value.
 const NEXT: &[&str] = &["<arg_key>", "</tool_call>"];

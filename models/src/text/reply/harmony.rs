@@ -12,13 +12,17 @@ use super::values::ToolTypes;
 
 pub(super) const CALLS: Calls = Calls {
     opened_by: Some(("<|start|>assistant", || Box::new(Heading::at(At::Role)))),
-    ..Calls::new("harmony", &["<|channel|>"], &[
-        Marker::new("<|start|>", Place::Anywhere, Action::Open(|| Box::new(Heading::at(At::Role)))),
-        Marker::new("<|channel|>", Place::Anywhere, Action::Open(|| Box::new(Heading::at(At::Channel)))),
-        Marker::new("<|end|>", Place::Anywhere, Action::EndReasoning),
-        Marker::new("<|call|>", Place::Anywhere, Action::EndReasoning),
-        Marker::new("<|return|>", Place::Anywhere, Action::EndReasoning),
-    ])
+    ..Calls::new(
+        "harmony",
+        &["<|channel|>"],
+        &[
+            Marker::new("<|start|>", Place::Anywhere, Action::Open(|| Box::new(Heading::at(At::Role)))),
+            Marker::new("<|channel|>", Place::Anywhere, Action::Open(|| Box::new(Heading::at(At::Channel)))),
+            Marker::new("<|end|>", Place::Anywhere, Action::EndReasoning),
+            Marker::new("<|call|>", Place::Anywhere, Action::EndReasoning),
+            Marker::new("<|return|>", Place::Anywhere, Action::EndReasoning),
+        ],
+    )
 };
 
 /// Part of a heading.

@@ -1,35 +1,52 @@
 //! `<invoke name="f"><parameter name="k">value</parameter></invoke>` in a block: MiniMax M2, DeepSeek's DSML, Muse.
 
 use super::call::{Call, Grammar, Step};
+use super::json::is_inner_value;
 use super::lexer::{Literals, Piece, Want};
 use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
 use super::values::{Arguments, ToolTypes, Written};
 
-pub(super) const MINIMAX: Calls = Calls::new("minimax", &["<minimax:tool_call>"], &[Marker::new(
-    "<minimax:tool_call>",
-    Place::Anywhere,
-    Action::Open(|| {
-        Invoke::boxed(&Tags {
-            block: &["<invoke name=\"", "</minimax:tool_call>"],
-            invoke: &["<parameter name=\"", "</invoke>"],
-            key: &["\">"],
-            value: &["</parameter>"],
-        })
-    }),
-)]);
+pub(super) const MINIMAX: Calls = Calls::new(
+    "minimax",
+    &["<minimax:tool_call>"],
+    &[Marker::new(
+        "<minimax:tool_call>",
+        Place::Anywhere,
+        Action::Open(|| {
+            Invoke::boxed(&Tags {
+                block: &["<invoke name=\"", "</minimax:tool_call>"],
+                invoke: &["<parameter name=\"", "</invoke>"],
+                key: &["\">"],
+                value: &["</parameter>"],
+            })
+        }),
+    )],
+);
 
 /// DeepSeek V3.2 calls the block `function_calls`, V4 `tool_calls`.
-pub(super) const DSML: Calls = Calls::new("dsml", &["｜DSML｜"], &[
-    Marker::new("<｜DSML｜function_calls>", Place::Anywhere, Action::Open(|| {
-        const TAGS: &Tags = &dsml(&["<｜DSML｜invoke name=\"", "</｜DSML｜function_calls>"]);
-        Invoke::boxed(TAGS)
-    })),
-    Marker::new("<｜DSML｜tool_calls>", Place::Anywhere, Action::Open(|| {
-        const TAGS: &Tags = &dsml(&["<｜DSML｜invoke name=\"", "</｜DSML｜tool_calls>"]);
-        Invoke::boxed(TAGS)
-    })),
-]);
+pub(super) const DSML: Calls = Calls::new(
+    "dsml",
+    &["｜DSML｜"],
+    &[
+        Marker::new(
+            "<｜DSML｜function_calls>",
+            Place::Anywhere,
+            Action::Open(|| {
+                const TAGS: &Tags = &dsml(&["<｜DSML｜invoke name=\"", "</｜DSML｜function_calls>"]);
+                Invoke::boxed(TAGS)
+            }),
+        ),
+        Marker::new(
+            "<｜DSML｜tool_calls>",
+            Place::Anywhere,
+            Action::Open(|| {
+                const TAGS: &Tags = &dsml(&["<｜DSML｜invoke name=\"", "</｜DSML｜tool_calls>"]);
+                Invoke::boxed(TAGS)
+            }),
+        ),
+    ],
+);
 
 /// DSML says of every parameter whether it is a string.
 const fn dsml(block: Literals) -> Tags {
@@ -42,14 +59,18 @@ const fn dsml(block: Literals) -> Tags {
 }
 
 /// Muse Glimmer, whose headings [`muse`](super::muse) reads.
-pub(super) const MUSE: Marker = Marker::new("<atem:function_calls>", Place::Anywhere, Action::Open(|| {
-    Invoke::boxed(&Tags {
-        block: &["<atem:invoke name=\"", "</atem:function_calls>"],
-        invoke: &["<atem:parameter name=\"", "</atem:invoke>"],
-        key: &["\">"],
-        value: &["</atem:parameter>"],
-    })
-}));
+pub(super) const MUSE: Marker = Marker::new(
+    "<atem:function_calls>",
+    Place::Anywhere,
+    Action::Open(|| {
+        Invoke::boxed(&Tags {
+            block: &["<atem:invoke name=\"", "</atem:function_calls>"],
+            invoke: &["<atem:parameter name=\"", "</atem:invoke>"],
+            key: &["\">"],
+            value: &["</atem:parameter>"],
+        })
+    }),
+);
 
 /// The literals of one spelling.
 #[derive(Debug)]
@@ -101,7 +122,7 @@ impl Invoke {
         match (self.tags.key.len(), self.kind) {
             (1, _) => self.arguments.push_bare(&self.name, &self.key, text, Written::Json, types),
             (_, 0) => self.arguments.push_string(&self.key, text),
-            _ if serde_json::from_str::<serde_json::Value>(text).is_err() => return false,
+            _ if !is_inner_value(text) => return false,
             _ => self.arguments.push_json(&self.key, text.trim()),
         }
         true

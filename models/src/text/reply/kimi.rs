@@ -7,11 +7,11 @@ use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
 use super::values::ToolTypes;
 
-pub(super) const CALLS: Calls = Calls::new("kimi", &["<|tool_calls_section_begin|>"], &[Marker::new(
-    "<|tool_calls_section_begin|>",
-    Place::Anywhere,
-    Action::Open(|| Box::new(Kimi::default())),
-)]);
+pub(super) const CALLS: Calls = Calls::new(
+    "kimi",
+    &["<|tool_calls_section_begin|>"],
+    &[Marker::new("<|tool_calls_section_begin|>", Place::Anywhere, Action::Open(|| Box::new(Kimi::default())))],
+);
 
 #[derive(Debug, Default)]
 struct Kimi {

@@ -11,10 +11,14 @@ use super::values::ToolTypes;
 /// The prompt tells the form of a call where there are tools. Without them JSON is an answer like any other.
 pub(super) const CALLS: Calls = Calls {
     only_with: Some("dictionary of argument name and its value"),
-    ..Calls::new("llama", &["dictionary of argument name and its value"], &[
-        Marker::new("{", Place::Start, Action::Open(|| Box::new(Llama::at(At::Key)))),
-        Marker::new("<|python_tag|>", Place::Text, Action::Open(|| Box::new(Llama::at(At::Tagged)))),
-    ])
+    ..Calls::new(
+        "llama",
+        &["dictionary of argument name and its value"],
+        &[
+            Marker::new("{", Place::Start, Action::Open(|| Box::new(Llama::at(At::Key)))),
+            Marker::new("<|python_tag|>", Place::Text, Action::Open(|| Box::new(Llama::at(At::Tagged)))),
+        ],
+    )
 };
 
 /// First keys of a call. Another first key tells at once that an object is none.
@@ -81,5 +85,4 @@ impl Grammar for Llama {
 }
 
 /// The bracket and each of `KEYS`.
-const OPENED: Literals =
-    &["{\"name\"", "{\"parameters\"", "{\"type\"", "{\"function\"", "{\"arguments\"", "{\"id\""];
+const OPENED: Literals = &["{\"name\"", "{\"parameters\"", "{\"type\"", "{\"function\"", "{\"arguments\"", "{\"id\""];

@@ -8,53 +8,64 @@ use super::syntax::Calls;
 use super::values::ToolTypes;
 
 /// Hermes 2 and 3, Qwen 2.5 and 3, QwQ, Granite 4, MiMo, Bielik, Reka: one call a block.
-pub(super) const HERMES: Calls = Calls::new("hermes", &["<tool_call>"], &[open("<tool_call>", Place::Text, || {
-    MarkedJson::boxed(&[], &["</tool_call>"], named)
-})]);
+pub(super) const HERMES: Calls = Calls::new(
+    "hermes",
+    &["<tool_call>"],
+    &[open("<tool_call>", Place::Text, || MarkedJson::boxed(&[], &["</tool_call>"], named))],
+);
 
 /// Command R and R+: `Action:` and a list in a code block.
-pub(super) const COMMAND_R: Calls = Calls::new("command-r", &["Action:\\n```json"], &[open("Action:", Place::Text, || {
-    MarkedJson::boxed(&["```json"], &["```"], named)
-})]);
+pub(super) const COMMAND_R: Calls = Calls::new(
+    "command-r",
+    &["Action:\\n```json"],
+    &[open("Action:", Place::Text, || MarkedJson::boxed(&["```json"], &["```"], named))],
+);
 
 /// Command R7B and A: a list.
-pub(super) const COMMAND_R7B: Calls =
-    Calls::new("command-r7b", &["<|START_ACTION|>"], &[open("<|START_ACTION|>", Place::Anywhere, || {
-        MarkedJson::boxed(&[], &["<|END_ACTION|>"], named)
-    })]);
+pub(super) const COMMAND_R7B: Calls = Calls::new(
+    "command-r7b",
+    &["<|START_ACTION|>"],
+    &[open("<|START_ACTION|>", Place::Anywhere, || MarkedJson::boxed(&[], &["<|END_ACTION|>"], named))],
+);
 
 /// Apertus: a list of objects whose one key is the tool's name.
-pub(super) const APERTUS: Calls =
-    Calls::new("apertus", &["<|tools_prefix|>"], &[open("<|tools_prefix|>", Place::Anywhere, || {
-        MarkedJson::boxed(&[], &["<|tools_suffix|>"], keyed)
-    })]);
+pub(super) const APERTUS: Calls = Calls::new(
+    "apertus",
+    &["<|tools_prefix|>"],
+    &[open("<|tools_prefix|>", Place::Anywhere, || MarkedJson::boxed(&[], &["<|tools_suffix|>"], keyed))],
+);
 
 /// Apriel: a list.
-pub(super) const APRIEL: Calls = Calls::new("apriel", &["<tool_calls>"], &[open("<tool_calls>", Place::Text, || {
-    MarkedJson::boxed(&[], &["</tool_calls>"], named)
-})]);
+pub(super) const APRIEL: Calls = Calls::new(
+    "apriel",
+    &["<tool_calls>"],
+    &[open("<tool_calls>", Place::Text, || MarkedJson::boxed(&[], &["</tool_calls>"], named))],
+);
 
 /// Phi-4-mini: one call or a list.
-pub(super) const PHI: Calls = Calls::new("phi", &["<|/tool_call|>"], &[open("<|tool_call|>", Place::Anywhere, || {
-    MarkedJson::boxed(&[], &["<|/tool_call|>"], named)
-})]);
+pub(super) const PHI: Calls = Calls::new(
+    "phi",
+    &["<|/tool_call|>"],
+    &[open("<|tool_call|>", Place::Anywhere, || MarkedJson::boxed(&[], &["<|/tool_call|>"], named))],
+);
 
 /// Granite 3: a list, without an end marker.
-pub(super) const GRANITE: Calls =
-    Calls::new("granite", &["<|tool_call|>"], &[open("<|tool_call|>", Place::Anywhere, || {
-        MarkedJson::boxed(&[], &[], named)
-    })]);
+pub(super) const GRANITE: Calls = Calls::new(
+    "granite",
+    &["<|tool_call|>"],
+    &[open("<|tool_call|>", Place::Anywhere, || MarkedJson::boxed(&[], &[], named))],
+);
 
 /// GigaChat: one call, without an end marker.
-pub(super) const GIGACHAT: Calls =
-    Calls::new("gigachat", &["<|function_call|>"], &[open("<|function_call|>", Place::Anywhere, || {
-        MarkedJson::boxed(&[], &[], named)
-    })]);
+pub(super) const GIGACHAT: Calls = Calls::new(
+    "gigachat",
+    &["<|function_call|>"],
+    &[open("<|function_call|>", Place::Anywhere, || MarkedJson::boxed(&[], &[], named))],
+);
 
 /// Firefunction: a list right after the word.
-pub(super) const FUNCTOOLS: Calls = Calls::new("functools", &["functools["], &[open("functools", Place::Text, || {
-    MarkedJson::boxed(&[], &[], named)
-})]);
+pub(super) const FUNCTOOLS: Calls =
+    Calls::new("functools", &["functools["], &[open("functools", Place::Text, || MarkedJson::boxed(&[], &[], named))]);
 
 const fn open(text: &'static str, place: Place, grammar: fn() -> Box<dyn Grammar>) -> Marker {
     Marker::new(text, place, Action::Open(grammar))
@@ -111,8 +122,8 @@ impl Grammar for MarkedJson {
     }
 }
 
-/// Reads `{"name": …, "arguments": …}`, with `tool_name`, `parameters` and `id` or `tool_call_id` as some templates have
-/// them, or all of it in a `function`.
+/// Reads `{"name": …, "arguments": …}`, with `tool_name`, `parameters` and `id` or `tool_call_id` as some templates
+/// have them, or with name and arguments in a `function`.
 pub(super) fn named(text: &str) -> Option<Call> {
     let members = members(text)?;
     let get = |keys: &[&str]| members.iter().find(|(k, _)| keys.contains(&k.as_str())).map(|(_, v)| *v);

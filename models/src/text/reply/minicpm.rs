@@ -1,4 +1,4 @@
-//! `<function name="f"><param name="k">value</param></function>`: MiniCPM 5. Text with `<`, `&` or line breaks is CDATA.
+//! MiniCPM 5: `<function name="f"><param name="k">value</param></function>`. Text with `<`, `&` or line breaks is CDATA.
 
 use super::call::{Call, Grammar, Step};
 use super::lexer::{Piece, Want};
@@ -6,11 +6,11 @@ use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
 use super::values::{Arguments, ToolTypes, Written};
 
-pub(super) const CALLS: Calls = Calls::new("minicpm", &["<function name="], &[Marker::new(
-    "<function name=\"",
-    Place::Text,
-    Action::Open(|| Box::new(MiniCpm::default())),
-)]);
+pub(super) const CALLS: Calls = Calls::new(
+    "minicpm",
+    &["<function name="],
+    &[Marker::new("<function name=\"", Place::Text, Action::Open(|| Box::new(MiniCpm::default())))],
+);
 
 #[derive(Clone, Copy, Debug, Default)]
 enum At {

@@ -1,19 +1,19 @@
 //! MiniMax M3: calls as nested elements, every tag behind a namespace token.
 //!
-//! `]<]minimax[>[<invoke name="f">]<]minimax[>[<key>value]<]minimax[>[</key>]<]minimax[>[</invoke>`; a list's elements are
-//! called `item`.
+//! `]<]minimax[>[<invoke name="f">]<]minimax[>[<key>value]<]minimax[>[</key>]<]minimax[>[</invoke>`; the elements of a
+//! list are called `item`.
 
 use super::call::{Call, Grammar, Step};
 use super::lexer::{Piece, Want};
 use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
-use super::values::{Arguments, ToolTypes, Written};
+use super::values::{Arguments, ToolTypes, Written, scalar};
 
-pub(super) const CALLS: Calls = Calls::new("minimax-nested", &["]<]minimax[>["], &[Marker::new(
-    "]<]minimax[>[<tool_call>",
-    Place::Anywhere,
-    Action::Open(|| Box::new(Nested::default())),
-)]);
+pub(super) const CALLS: Calls = Calls::new(
+    "minimax-nested",
+    &["]<]minimax[>["],
+    &[Marker::new("]<]minimax[>[<tool_call>", Place::Anywhere, Action::Open(|| Box::new(Nested::default())))],
+);
 
 /// Elements may be nested this deep.
 const MAX_DEPTH: usize = 100;
@@ -103,7 +103,7 @@ impl Nested {
             }
             return;
         };
-        let json = value.unwrap_or_else(|| super::values::bare_or_string(&element.text, Written::Json));
+        let json = value.unwrap_or_else(|| scalar(&element.text));
         parent.members.push_json(&element.key, &json);
         if element.key == "item" {
             parent.items.push(json);

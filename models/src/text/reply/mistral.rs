@@ -8,17 +8,17 @@ use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
 use super::values::ToolTypes;
 
-pub(super) const LIST: Calls = Calls::new("mistral-list", &["[TOOL_CALLS]"], &[Marker::new(
-    "[TOOL_CALLS]",
-    Place::Anywhere,
-    Action::Open(|| MarkedJson::boxed(&[], &[], named)),
-)]);
+pub(super) const LIST: Calls = Calls::new(
+    "mistral-list",
+    &["[TOOL_CALLS]"],
+    &[Marker::new("[TOOL_CALLS]", Place::Anywhere, Action::Open(|| MarkedJson::boxed(&[], &[], named)))],
+);
 
-pub(super) const ARGS: Calls = Calls::new("mistral-args", &["[ARGS]"], &[Marker::new(
-    "[TOOL_CALLS]",
-    Place::Anywhere,
-    Action::Open(|| Box::new(Args::default())),
-)]);
+pub(super) const ARGS: Calls = Calls::new(
+    "mistral-args",
+    &["[ARGS]"],
+    &[Marker::new("[TOOL_CALLS]", Place::Anywhere, Action::Open(|| Box::new(Args::default())))],
+);
 
 /// `name[ARGS]{…}`, or `name[CALL_ID]id[ARGS]{…}` as Mistral Small 3.2 writes it.
 #[derive(Debug, Default)]

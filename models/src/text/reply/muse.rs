@@ -9,12 +9,16 @@ use super::values::ToolTypes;
 
 pub(super) const CALLS: Calls = Calls {
     opened_by: Some(("<|start|>assistant", || Box::new(Heading::default()))),
-    ..Calls::new("muse", &["<atem:function_calls>"], &[
-        Marker::new("<|start|>assistant", Place::Anywhere, Action::Open(|| Box::new(Heading::default()))),
-        Marker::new("<|eom|>", Place::Anywhere, Action::EndReasoning),
-        Marker::new("<|eot|>", Place::Anywhere, Action::EndReasoning),
-        invoke::MUSE,
-    ])
+    ..Calls::new(
+        "muse",
+        &["<atem:function_calls>"],
+        &[
+            Marker::new("<|start|>assistant", Place::Anywhere, Action::Open(|| Box::new(Heading::default()))),
+            Marker::new("<|eom|>", Place::Anywhere, Action::EndReasoning),
+            Marker::new("<|eot|>", Place::Anywhere, Action::EndReasoning),
+            invoke::MUSE,
+        ],
+    )
 };
 
 #[derive(Debug, Default)]

@@ -244,7 +244,8 @@ impl<'a> Reader<'a> {
 
     /// A number or one of the words for true, false and nothing.
     fn bare(&mut self) -> Option<&'a str> {
-        let end = self.rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c))).unwrap_or(self.rest.len());
+        let end =
+            self.rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c))).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         match word {

@@ -7,11 +7,15 @@ use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
 use super::values::ToolTypes;
 
-pub(super) const CALLS: Calls = Calls::new("solar", &["<|tool_call:begin|>"], &[
-    Marker::new("<|begin|>assistant", Place::Text, Action::Drop),
-    Marker::new("<|content|>", Place::Text, Action::Drop),
-    Marker::new("<|tool_calls|>", Place::Anywhere, Action::Open(|| Box::new(Solar::default()))),
-]);
+pub(super) const CALLS: Calls = Calls::new(
+    "solar",
+    &["<|tool_call:begin|>"],
+    &[
+        Marker::new("<|begin|>assistant", Place::Text, Action::Drop),
+        Marker::new("<|content|>", Place::Text, Action::Drop),
+        Marker::new("<|tool_calls|>", Place::Anywhere, Action::Open(|| Box::new(Solar::default()))),
+    ],
+);
 
 #[derive(Debug, Default)]
 struct Solar {

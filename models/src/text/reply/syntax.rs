@@ -66,8 +66,8 @@ const CALLS: &[Calls] = &[
 ];
 
 impl ReplySyntax {
-    /// The syntax of a chat template, found by what `source`, its Jinja text, contains. A source without any known marker
-    /// gives replies that are text from end to end.
+    /// The syntax of a chat template, found by what `source`, its Jinja text, contains. A source without any known
+    /// marker gives replies that are text from end to end.
     pub fn of_template(source: &str) -> Self {
         let seen = |texts: &[&str]| texts.iter().any(|text| source.contains(text));
         let calls = CALLS.iter().find(|calls| seen(calls.seen_in)).copied();
@@ -116,4 +116,3 @@ impl ReplySyntax {
         prompt.trim_end().ends_with(end).then_some(grammar)
     }
 }
-

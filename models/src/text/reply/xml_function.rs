@@ -7,16 +7,28 @@ use super::syntax::Calls;
 use super::values::{Arguments, ToolTypes, Written};
 
 /// Qwen's models sometimes leave `<tool_call>` out.
-pub(super) const CALLS: Calls = Calls::new("xml-function", &["<function="], &[
-    Marker::new("<tool_call>", Place::Text, Action::Open(|| Box::new(XmlFunction::new(&["<function=", "</tool_call>"])))),
-    Marker::new("<function=", Place::Text, Action::Open(|| Box::new(XmlFunction::bare()))),
-]);
+pub(super) const CALLS: Calls = Calls::new(
+    "xml-function",
+    &["<function="],
+    &[
+        Marker::new(
+            "<tool_call>",
+            Place::Text,
+            Action::Open(|| Box::new(XmlFunction::new(&["<function=", "</tool_call>"]))),
+        ),
+        Marker::new("<function=", Place::Text, Action::Open(|| Box::new(XmlFunction::bare()))),
+    ],
+);
 
-pub(super) const SEED: Calls = Calls::new("seed", &["<seed:tool_call>"], &[Marker::new(
-    "<seed:tool_call>",
-    Place::Text,
-    Action::Open(|| Box::new(XmlFunction::new(&["<function=", "</seed:tool_call>"]))),
-)]);
+pub(super) const SEED: Calls = Calls::new(
+    "seed",
+    &["<seed:tool_call>"],
+    &[Marker::new(
+        "<seed:tool_call>",
+        Place::Text,
+        Action::Open(|| Box::new(XmlFunction::new(&["<function=", "</seed:tool_call>"]))),
+    )],
+);
 
 #[derive(Clone, Copy, Debug)]
 enum At {
