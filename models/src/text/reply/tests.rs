@@ -238,7 +238,7 @@ fn malformed() {
         ("llama", TOOLS, "{\"answer\": 1}"),
         ("llama", TOOLS, "{\"name\": \"Bob\", \"age\": 1"),
         ("llama", "\n", "{\"name\": \"f\", \"parameters\": {}}"),
-        ("llama", TOOLS, "<|python_tag|>print(1)"),
+        ("llama", "\n", "<|python_tag|>print(1)"),
     ];
     for (syntax, prompt, reply) in rows {
         check(syntax, prompt, reply, &[t(reply)]);

@@ -212,6 +212,12 @@ pub(super) fn complete() -> Vec<(&'static str, &'static str, &'static str, Vec<P
             ],
         ),
         (
+            "pythonic",
+            "\n",
+            r#"<|tool_call_start|>[{"name": "f", "arguments": {"a": 1}}]<|tool_call_end|>"#,
+            vec![c("f", r#"{"a": 1}"#)],
+        ),
+        (
             "gemma-channel + gemma",
             "\n",
             "<|channel>thought\nhmm<channel|><|tool_call>call:f{city:<|\"|>Zü \"q\" {<|\"|>,days:2,f:true,n:N\
@@ -276,7 +282,7 @@ pub(super) fn complete() -> Vec<(&'static str, &'static str, &'static str, Vec<P
         ("functionary", ">>>", "all\nLet me.>>>f\n{\"a\": 1}>>>g\n{}", both()),
         ("functionary", ">>>", "all\nType >>> to begin.", vec![t("Type >>> to begin.")]),
         ("llama", TOOLS, r#"{"name": "f", "parameters": {"city": "Zü \"q\" <b>", "days": 2}}"#, vec![c("f", city)]),
-        ("llama", TOOLS, r#"<|python_tag|>{"type": "function", "name": "f", "parameters": {}}"#, vec![c("f", "{}")]),
+        ("llama", "\n", r#"<|python_tag|>{"type": "function", "name": "f", "parameters": {}}"#, vec![c("f", "{}")]),
         ("llama", TOOLS, "<|python_tag|>brave.search.call(query=\"a)\")", vec![c("brave.search", r#"{"query":"a)"}"#)]),
     ]
 }
