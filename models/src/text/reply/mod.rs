@@ -44,6 +44,8 @@ mod tests_complete;
 #[cfg(test)]
 mod tests_properties;
 #[cfg(test)]
+mod tests_syntax;
+#[cfg(test)]
 mod tests_templates;
 
 pub use parser::ReplyParser;
