@@ -40,6 +40,9 @@ impl Step {
     }
 }
 
+/// Makes a grammar.
+pub(super) type NewGrammar = fn() -> Box<dyn Grammar>;
+
 /// The grammar of one construct. It says what must come next, and gets it from the lexer in one piece.
 pub(super) trait Grammar: std::fmt::Debug + Send {
     /// What follows the opening marker.

@@ -1,6 +1,7 @@
 //! `<invoke name="f"><parameter name="k">value</parameter></invoke>` in a block: MiniMax M2, DeepSeek's DSML, Muse.
 
 use super::call::{Call, Grammar, Step};
+use super::json::is_inner_value;
 use super::lexer::{Literals, Piece, Want};
 use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
@@ -121,7 +122,7 @@ impl Invoke {
         match (self.tags.key.len(), self.kind) {
             (1, _) => self.arguments.push_bare(&self.name, &self.key, text, Written::Json, types),
             (_, 0) => self.arguments.push_string(&self.key, text),
-            _ if serde_json::from_str::<serde_json::Value>(text).is_err() => return false,
+            _ if !is_inner_value(text) => return false,
             _ => self.arguments.push_json(&self.key, text.trim()),
         }
         true

@@ -122,6 +122,13 @@ impl JsonScan {
     }
 }
 
+/// Whether `text` is a JSON value that may stand inside another: nested a little less deep than readers allow.
+pub(super) fn is_inner_value(text: &str) -> bool {
+    let mut scan = JsonScan::default();
+    let nested = text.trim_start().starts_with(['{', '[']);
+    serde_json::from_str::<Value>(text).is_ok() && (!nested || text.trim().chars().all(|c| scan.push(c)))
+}
+
 /// The members of a JSON object, with the text of their values; `None` if `text` is no JSON object.
 pub(super) fn members(text: &str) -> Option<Vec<(String, &str)>> {
     let Value::Object(_) = serde_json::from_str(text).ok()? else { return None };

@@ -1,6 +1,6 @@
 //! Calls as JSON between markers: `<tool_call>{"name": …, "arguments": …}</tool_call>` and its many relatives.
 
-use super::call::{Call, Grammar, Step};
+use super::call::{Call, Grammar, NewGrammar, Step};
 use super::json::{arguments, elements, members};
 use super::lexer::{Piece, Want};
 use super::markers::{Action, Marker, Place};
@@ -67,7 +67,7 @@ pub(super) const GIGACHAT: Calls = Calls::new(
 pub(super) const FUNCTOOLS: Calls =
     Calls::new("functools", &["functools["], &[open("functools", Place::Text, || MarkedJson::boxed(&[], &[], named))]);
 
-const fn open(text: &'static str, place: Place, grammar: fn() -> Box<dyn Grammar>) -> Marker {
+const fn open(text: &'static str, place: Place, grammar: NewGrammar) -> Marker {
     Marker::new(text, place, Action::Open(grammar))
 }
 
@@ -122,8 +122,8 @@ impl Grammar for MarkedJson {
     }
 }
 
-/// Reads `{"name": …, "arguments": …}`, with `tool_name`, `parameters` and `id` or `tool_call_id` as some templates have
-/// them, or all of it in a `function`.
+/// Reads `{"name": …, "arguments": …}`, with `tool_name`, `parameters` and `id` or `tool_call_id` as some templates
+/// have them, or with name and arguments in a `function`.
 pub(super) fn named(text: &str) -> Option<Call> {
     let members = members(text)?;
     let get = |keys: &[&str]| members.iter().find(|(k, _)| keys.contains(&k.as_str())).map(|(_, v)| *v);

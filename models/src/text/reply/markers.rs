@@ -1,6 +1,6 @@
 //! The markers that a reply is searched for, and what they mean.
 
-use super::call::Grammar;
+use super::call::NewGrammar;
 
 /// Where a marker counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) enum Action {
     /// It only wraps the answer.
     Drop,
     /// It opens what this grammar reads.
-    Open(fn() -> Box<dyn Grammar>),
+    Open(NewGrammar),
 }
 
 /// A text that means something in a reply.

@@ -1,4 +1,5 @@
-//! `<function name="f"><param name="k">value</param></function>`: MiniCPM 5. Text with `<`, `&` or line breaks is CDATA.
+//! MiniCPM 5: `<function name="f"><param name="k">value</param></function>`. Text with `<`, `&` or
+//! line breaks is CDATA.
 
 use super::call::{Call, Grammar, Step};
 use super::lexer::{Piece, Want};

@@ -1,13 +1,13 @@
 //! MiniMax M3: calls as nested elements, every tag behind a namespace token.
 //!
-//! `]<]minimax[>[<invoke name="f">]<]minimax[>[<key>value]<]minimax[>[</key>]<]minimax[>[</invoke>`; a list's elements are
-//! called `item`.
+//! `]<]minimax[>[<invoke name="f">]<]minimax[>[<key>value]<]minimax[>[</key>]<]minimax[>[</invoke>`; the elements of a
+//! list are called `item`.
 
 use super::call::{Call, Grammar, Step};
 use super::lexer::{Piece, Want};
 use super::markers::{Action, Marker, Place};
 use super::syntax::Calls;
-use super::values::{Arguments, ToolTypes, Written};
+use super::values::{Arguments, ToolTypes, Written, scalar};
 
 pub(super) const CALLS: Calls = Calls::new(
     "minimax-nested",
@@ -103,7 +103,7 @@ impl Nested {
             }
             return;
         };
-        let json = value.unwrap_or_else(|| super::values::bare_or_string(&element.text, Written::Json));
+        let json = value.unwrap_or_else(|| scalar(&element.text));
         parent.members.push_json(&element.key, &json);
         if element.key == "item" {
             parent.items.push(json);

@@ -8,6 +8,7 @@
 //! - Text and reasoning come out at once, except for what may begin a marker and for spaces that a marker would drop.
 //! - A call comes out when it is complete, with all of its arguments. A truncated or malformed call comes out as text,
 //!   from its first character on, as soon as it can no longer become a call.
+//! - In reasoning only control tokens open a call; words such as `<tool_call>` may be part of it.
 //! - Spaces that a template puts around reasoning, text and calls are dropped: the template puts them back.
 
 mod call;
@@ -39,7 +40,11 @@ mod xml_function;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_complete;
+#[cfg(test)]
 mod tests_properties;
+#[cfg(test)]
+mod tests_syntax;
 #[cfg(test)]
 mod tests_templates;
 

@@ -1,7 +1,9 @@
-//! LFM2: a list of calls as Python writes them, between control tokens.
+//! LFM2: a list of calls between control tokens, as Python writes them, or in JSON where a system message asks for it.
 
 use super::call::{Call, Grammar, Step};
+use super::json::elements;
 use super::lexer::{Piece, Want};
+use super::marked_json::named;
 use super::markers::{Action, Marker, Place};
 use super::python;
 use super::syntax::Calls;
@@ -19,6 +21,14 @@ struct Pythonic {
     calls: Option<Vec<Call>>,
 }
 
+fn read(list: &str) -> Option<Vec<Call>> {
+    if let Some(objects) = elements(list) {
+        return objects.into_iter().map(named).collect();
+    }
+    let calls = python::calls(list)?.into_iter();
+    Some(calls.map(|(name, arguments)| Call { name, id: None, arguments }).collect())
+}
+
 impl Grammar for Pythonic {
     fn begin(&mut self) -> Want {
         Want::Tag(&["["])
@@ -32,9 +42,8 @@ impl Grammar for Pythonic {
             }
             (Piece::Tag(_), None) => Step::Want(Want::PythonFrom('[')),
             (Piece::Value(list), _) => {
-                let Some(read) = python::calls(&list) else { return Step::Fail };
-                let read = read.into_iter().map(|(name, arguments)| Call { name, id: None, arguments });
-                self.calls = Some(read.collect());
+                let Some(read) = read(&list) else { return Step::Fail };
+                self.calls = Some(read);
                 Step::Want(Want::Tag(&["<|tool_call_end|>"]))
             }
             _ => Step::Fail,

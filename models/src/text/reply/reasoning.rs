@@ -39,7 +39,7 @@ pub(super) const ALL: &[Reasoning] = &[
     // Granite 3.3 also wraps its answer.
     Reasoning::words("think-response", "<think>", "</think>")
         .wrapped(&[drop("<response>", Place::Start), drop("</response>", Place::Text)])
-        .seen_in(&["<think>", "<response>"]),
+        .seen_in(&["<think>", "<response></response>"]),
     // Qwen3, DeepSeek, GLM, MiniMax M2, SmolLM3, Kimi K2 Thinking and most others. Some templates show the closing tag
     // only: they cut the reasoning of earlier turns away.
     Reasoning::words("think", "<think>", "</think>").seen_in(&["think>"]),

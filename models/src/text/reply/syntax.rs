@@ -1,7 +1,7 @@
 //! Which syntax a template uses, by what its source contains.
 
-use super::call::Grammar;
-use super::markers::Marker;
+use super::call::NewGrammar;
+use super::markers::{Marker, Place};
 use super::reasoning::Reasoning;
 use super::{
     deepseek, functionary, gemma, glm, harmony, invoke, kimi, llama, marked_json, minicpm, minimax, mistral, muse,
@@ -23,8 +23,8 @@ pub(super) struct Calls {
     pub seen_in: &'static [&'static str],
     pub markers: &'static [Marker],
     /// What the end of a prompt opens, and the grammar that then reads the reply's start.
-    pub opened_by: Option<(&'static str, fn() -> Box<dyn Grammar>)>,
-    /// Where the markers could be plain text too: a text of the prompt without which they mean nothing.
+    pub opened_by: Option<(&'static str, NewGrammar)>,
+    /// Where markers at a reply's start could be plain text too: a text of the prompt without which they are.
     pub only_with: Option<&'static str>,
 }
 
@@ -66,8 +66,8 @@ const CALLS: &[Calls] = &[
 ];
 
 impl ReplySyntax {
-    /// The syntax of a chat template, found by what `source`, its Jinja text, contains. A source without any known marker
-    /// gives replies that are text from end to end.
+    /// The syntax of a chat template, found by what `source`, its Jinja text, contains. A source without any known
+    /// marker gives replies that are text from end to end.
     pub fn of_template(source: &str) -> Self {
         let seen = |texts: &[&str]| texts.iter().any(|text| source.contains(text));
         let calls = CALLS.iter().find(|calls| seen(calls.seen_in)).copied();
@@ -98,8 +98,10 @@ impl ReplySyntax {
 
     pub(super) fn markers(&self, prompt: &str) -> Vec<Marker> {
         let mut markers = self.reasoning.map(|r| r.markers()).unwrap_or_default();
-        let calls = self.calls.filter(|c| c.only_with.is_none_or(|text| prompt.contains(text)));
-        markers.extend(calls.map(|c| c.markers).unwrap_or_default());
+        if let Some(calls) = self.calls {
+            let told = calls.only_with.is_none_or(|text| prompt.contains(text));
+            markers.extend(calls.markers.iter().filter(|m| told || m.place != Place::Start));
+        }
         markers
     }
 
@@ -111,7 +113,7 @@ impl ReplySyntax {
         self.reasoning.is_some_and(|r| r.is_closed_after(prompt))
     }
 
-    pub(super) fn opened_by(&self, prompt: &str) -> Option<fn() -> Box<dyn Grammar>> {
+    pub(super) fn opened_by(&self, prompt: &str) -> Option<NewGrammar> {
         let (end, grammar) = self.calls?.opened_by?;
         prompt.trim_end().ends_with(end).then_some(grammar)
     }

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::tests::{Part, complete, cut, parse};
+use super::tests::{Part, cut, parse};
+use super::tests_complete::complete;
 use super::{ReplyParser, ReplySyntax};
 
 /// All names that syntaxes of the tables have, with the end of a prompt.
@@ -99,9 +100,7 @@ proptest! {
 /// The work is proportional to the text, whatever is in it.
 #[test]
 fn hostile_replies_take_linear_time() {
-    const SIZE: usize = 1 << 20;
     let fragments = [
-        ("hermes", "<tool_call>"),
         ("hermes", "<tool_call>{"),
         ("hermes", "<tool_call>{\"name\":["),
         ("hermes", "<tool_call"),
@@ -117,8 +116,9 @@ fn hostile_replies_take_linear_time() {
         ("think", "<think></think>"),
         ("llama", "{\"name\""),
     ];
-    for (syntax, fragment) in fragments {
-        let text = fragment.repeat(SIZE / fragment.len());
+    let sized = fragments.map(|(syntax, fragment)| (syntax, fragment, 1 << 17));
+    for (syntax, fragment, size) in sized.into_iter().chain([("hermes", "<tool_call>", 1 << 20)]) {
+        let text = fragment.repeat(size / fragment.len());
         let start = std::time::Instant::now();
         let mut parser = parser(syntax, "dictionary of argument name and its value\n");
         let mut events = Vec::new();
@@ -128,7 +128,7 @@ fn hostile_replies_take_linear_time() {
             given += events.drain(..).count();
         }
         parser.finish(&mut events);
-        // Quadratic work would take hours.
+        // Linear work takes a second at most, quadratic work many minutes.
         assert!(start.elapsed().as_secs() < 60, "{syntax}: {fragment}: {:?}, {given}", start.elapsed());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::json::push_string;
+use super::json::{is_inner_value, push_string};
 use super::python;
 
 /// The types of the tools' parameters: tool → parameter → names of JSON types.
@@ -97,14 +97,15 @@ fn bare(value: &str, written: Written) -> Option<String> {
     if text.starts_with('"') {
         return None;
     }
-    match serde_json::from_str::<Value>(text) {
-        Ok(_) => Some(text.to_owned()),
-        Err(_) if written == Written::Python => python::value(text).filter(|json| !json.starts_with('"')),
-        Err(_) => None,
+    if is_inner_value(text) {
+        return Some(text.to_owned());
     }
+    let python = || python::value(text).filter(|json| !json.starts_with('"'));
+    if written == Written::Python { python() } else { None }
 }
 
-/// Bare text as the JSON text of the value that it reads as, else of a string.
-pub(super) fn bare_or_string(value: &str, written: Written) -> String {
-    bare(value, written).unwrap_or_else(|| Value::from(value).to_string())
+/// Bare text inside a list or an object whose brackets are tags: a number, a word of JSON or a string, as JSON text.
+pub(super) fn scalar(text: &str) -> String {
+    let json = bare(text, Written::Json).filter(|json| !json.starts_with(['{', '[']));
+    json.unwrap_or_else(|| Value::from(text).to_string())
 }

@@ -14,7 +14,7 @@ pub(super) const CALLS: Calls = Calls::new(
         Marker::new(
             "<tool_call>",
             Place::Text,
-            Action::Open(|| Box::new(XmlFunction::new(&["<function=", "</tool_call>"]))),
+            Action::Open(|| Box::new(XmlFunction::new(&["<function=", "</tool_call>"], true))),
         ),
         Marker::new("<function=", Place::Text, Action::Open(|| Box::new(XmlFunction::bare()))),
     ],
@@ -26,7 +26,7 @@ pub(super) const SEED: Calls = Calls::new(
     &[Marker::new(
         "<seed:tool_call>",
         Place::Text,
-        Action::Open(|| Box::new(XmlFunction::new(&["<function=", "</seed:tool_call>"]))),
+        Action::Open(|| Box::new(XmlFunction::new(&["<function=", "</seed:tool_call>"], false))),
     )],
 );
 
@@ -46,23 +46,27 @@ struct XmlFunction {
     at: At,
     /// A function's beginning and the block's end; none where the block was left out.
     block: Option<&'static [&'static str]>,
+    /// Whether the template puts values on lines of their own, as Qwen's does and Seed's does not.
+    lines: bool,
     name: String,
     key: String,
     arguments: Arguments,
 }
 
 impl XmlFunction {
-    fn new(block: &'static [&'static str]) -> Self {
+    fn new(block: &'static [&'static str], lines: bool) -> Self {
         let (name, key) = (String::new(), String::new());
-        Self { at: At::Block, block: Some(block), name, key, arguments: Arguments::default() }
+        Self { at: At::Block, block: Some(block), lines, name, key, arguments: Arguments::default() }
     }
 
     fn bare() -> Self {
-        Self { at: At::Name, block: None, ..Self::new(&[]) }
+        Self { at: At::Name, block: None, ..Self::new(&[], true) }
     }
 
-    /// One line break on both sides belongs to Qwen's template. Seed's has none.
-    fn value(text: &str) -> &str {
+    fn value<'a>(&self, text: &'a str) -> &'a str {
+        if !self.lines {
+            return text;
+        }
         let text = text.strip_prefix('\n').unwrap_or(text);
         text.strip_suffix('\n').unwrap_or(text)
     }
@@ -109,7 +113,8 @@ impl Grammar for XmlFunction {
                 Step::Want(Want::Text(&["</parameter>"]))
             }
             (At::Value, Piece::Text(text, _)) => {
-                self.arguments.push_bare(&self.name, &self.key, Self::value(&text), Written::Python, types);
+                let value = self.value(&text);
+                self.arguments.push_bare(&self.name, &self.key, value, Written::Python, types);
                 self.function()
             }
             _ => Step::Fail,
