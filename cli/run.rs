@@ -1,7 +1,7 @@
 //! `handmill run`: continues a prompt and streams the answer.
 
 use crate::{
-    args::Global,
+    args::{COMMON, Compute, Ctx, Output},
     error::CliError,
     fetch, input,
     interrupt::{self, LastWords},
@@ -51,6 +51,15 @@ pub struct Args {
     /// How tokens are chosen
     #[command(flatten)]
     sampling: Sampling,
+    /// Context length in tokens; `model` is as long as it was made for [default: that, within 4096 to 32768]
+    #[arg(long, value_name = "N|model", value_parser = Ctx::parse, help_heading = COMMON)]
+    ctx: Option<Ctx>,
+    /// Where it runs
+    #[command(flatten)]
+    pub compute: Compute,
+    /// How results are shown
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Values of `--kv-type`.
@@ -132,7 +141,7 @@ impl Sampling {
 }
 
 /// Runs the subcommand.
-pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+pub fn run(args: &Args) -> Result<(), CliError> {
     let missing = "no prompt: give it with -p TEXT, --file FILE, or on standard input";
     let prompt = input::text(args.prompt.as_deref(), args.file.as_deref(), missing)?;
     if prompt.is_empty() {
@@ -140,12 +149,13 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     }
     let params = args.sampling.params();
     params.validate().map_err(|e| CliError::Usage(e.to_string()))?;
+    let json = args.output.json;
     let heard = Heard::default();
     let last_words = LastWords::new({
-        let (heard, json) = (heard.clone(), global.json);
+        let heard = heard.clone();
         move || drop(heard.tell(json))
     });
-    let (model, mut engine) = session::open(global, &args.model, args.kv_type.into())?;
+    let (model, mut engine) = session::open(&args.compute, &args.model, args.kv_type.into(), args.ctx)?;
     let ids = model
         .tokenizer()
         .and_then(|tokenizer| Ok(tokenize::ids(tokenizer, &prompt, true, args.parse_special)?))
@@ -162,7 +172,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     args.profile.begin(&mut engine)?;
     let mut failed = None;
     let result = engine.generate(&ids, &options, |piece| {
-        let written = if global.json {
+        let written = if json {
             locked(&heard.answer).push_str(piece);
             Ok(())
         } else {
@@ -177,16 +187,16 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     if let Some(error) = failed {
         return Err(error);
     }
-    let stats = result.map_err(|e| CliError::of_engine("the model could not go on", e))?;
+    let stats = result.map_err(|e| CliError::because("the model could not go on", e))?;
     drop(last_words);
-    if !global.json {
+    if !json {
         out::text("\n")?;
     }
     if let Some(why) = cut_short(&stats, engine.n_ctx()) {
         note(&format!("the answer is cut off: {why}"));
     }
-    heard.tell(global.json)?;
-    args.profile.end(&mut engine, global.threads.map(usize::from))?;
+    heard.tell(json)?;
+    args.profile.end(&mut engine, args.compute.machine.threads.map(usize::from))?;
     if interrupt::asked() { Err(CliError::Interrupted) } else { Ok(()) }
 }
 

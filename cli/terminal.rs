@@ -1,6 +1,33 @@
 //! Lines for people on standard error, and text made harmless for terminals. Depends on nothing else of the command.
 
-use std::{borrow::Cow, io::Write};
+use std::{
+    borrow::Cow,
+    io::Write,
+    sync::atomic::{AtomicU8, Ordering},
+};
+
+/// How much standard error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Errors alone, and what an option asked to be shown there.
+    Errors,
+    /// Also progress, warnings, and decisions that people may not expect.
+    Notes,
+    /// Also all other decisions, and times.
+    Details,
+}
+
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Notes as u8);
+
+/// Sets how much standard error says from now on.
+pub fn set_level(level: Level) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+}
+
+/// Whether standard error says so much.
+pub fn says(level: Level) -> bool {
+    LEVEL.load(Ordering::Relaxed) >= level as u8
+}
 
 /// Whether a terminal acts on `c` instead of showing it: control characters of either set (ESC and CSI among them), and
 /// characters that reorder or break lines.
@@ -29,9 +56,23 @@ fn escaped(text: &str, which: impl Fn(char) -> bool) -> Cow<'_, str> {
     out.into()
 }
 
-/// Writes one or more lines to standard error, harmless for a terminal. A closed standard error is ignored.
-pub fn note(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", harmless(line));
+/// Writes one or more lines to standard error, harmless for a terminal, unless `--quiet` is given.
+pub fn note(lines: &str) {
+    if says(Level::Notes) {
+        always(lines);
+    }
+}
+
+/// Writes a line that only `--verbose` shows.
+pub fn detail(line: impl FnOnce() -> String) {
+    if says(Level::Details) {
+        always(&line());
+    }
+}
+
+/// Writes an error, or what an option asked for, whatever the level. A closed standard error is ignored.
+pub fn always(lines: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", harmless(lines));
 }
 
 /// Sizes as people read them: 10³ steps, `93 MB`, `1.3 GB`.
