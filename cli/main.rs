@@ -27,6 +27,7 @@ mod profile;
 mod pull;
 mod rm;
 mod run;
+mod sampling;
 mod session;
 mod spellings;
 mod system;

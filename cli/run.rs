@@ -5,11 +5,13 @@ use crate::{
     error::CliError,
     fetch, input,
     interrupt::{self, LastWords},
-    out, profile, session, system,
+    out, profile,
+    sampling::{Limit, Sampling},
+    session, system,
     terminal::{human_bytes, note},
     tokenize,
 };
-use handmill_models::{GenerateOptions, GenerateStats, KvChoice, StopReason, engine::sampling::SamplingParams};
+use handmill_models::{GenerateOptions, GenerateStats, KvChoice, StopReason};
 use serde_json::json;
 use std::{
     ffi::OsString,
@@ -33,9 +35,9 @@ pub struct Args {
     /// Turn names of special tokens in the prompt, like <|im_start|>, into these tokens
     #[arg(long)]
     parse_special: bool,
-    /// Generate at most this many tokens
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
-    max_tokens: usize,
+    /// Generate at most this many tokens; `all` is as many as the context holds
+    #[arg(short = 'n', long, value_name = "N|all", default_value = "256", value_parser = Limit::parse)]
+    max_tokens: Limit,
     /// Go on where the model would end its answer
     #[arg(long)]
     ignore_eos: bool,
@@ -83,63 +85,6 @@ impl From<KvType> for KvChoice {
     }
 }
 
-/// How tokens are chosen.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Sampling")]
-struct Sampling {
-    /// Temperature; 0 takes the likeliest token each time
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
-    temp: f32,
-    /// Keep the K likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 40)]
-    top_k: usize,
-    /// Keep the fewest tokens that together reach this probability; 1 keeps all
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
-    top_p: f32,
-    /// Keep tokens at least this times as likely as the likeliest; 0 keeps all
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
-    min_p: f32,
-    /// Make tokens of the last 64 less likely by this factor; 1 does nothing
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    repeat_penalty: f32,
-    /// Take this from the logits of tokens of the last 64
-    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
-    presence_penalty: f32,
-    /// Take this from the logits of tokens of the last 64, once for each time
-    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
-    frequency_penalty: f32,
-    /// Add X to the logit of token ID (may be given several times; -inf forbids it)
-    #[arg(long, value_name = "ID=X", value_parser = logit_bias)]
-    logit_bias: Vec<(u32, f32)>,
-    /// Where the random numbers start: the same seed gives the same answer
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-}
-
-fn logit_bias(text: &str) -> Result<(u32, f32), String> {
-    let (id, bias) = text.split_once('=').ok_or("write it as ID=X, for example 42=-5")?;
-    let id = id.trim().parse().map_err(|_| format!("{id:?} is not a token id"))?;
-    let bias: f32 = bias.trim().parse().map_err(|_| format!("{bias:?} is not a number"))?;
-    if bias.is_nan() || bias == f32::INFINITY { Err(format!("{bias} is no bias")) } else { Ok((id, bias)) }
-}
-
-impl Sampling {
-    fn params(&self) -> SamplingParams {
-        SamplingParams {
-            temperature: self.temp,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repeat_penalty,
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            logit_bias: self.logit_bias.clone(),
-            seed: self.seed,
-            ..SamplingParams::default()
-        }
-    }
-}
-
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let missing = "no prompt: give it with -p TEXT, --file FILE, or on standard input";
@@ -147,10 +92,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if prompt.is_empty() {
         return Err(CliError::Usage(missing.to_owned()));
     }
-    let params = args.sampling.params();
-    params.validate().map_err(|e| CliError::Usage(e.to_string()))?;
+    args.sampling.check()?;
     let json = args.output.json;
-    let heard = Heard::default();
+    let heard = Heard { seed: args.sampling.seed(), ..Heard::default() };
     let last_words = LastWords::new({
         let heard = heard.clone();
         move || drop(heard.tell(json))
@@ -161,8 +105,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         .and_then(|tokenizer| Ok(tokenize::ids(tokenizer, &prompt, true, args.parse_special)?))
         .map_err(|e| CliError::because("could not tokenize the prompt", e))?;
     let options = GenerateOptions {
-        max_tokens: Some(args.max_tokens),
-        sampling: params,
+        max_tokens: args.max_tokens.tokens(),
+        sampling: args.sampling.params(model.checkpoint(), heard.seed)?,
         stop: args.stop.clone(),
         ignore_end_of_turn: args.ignore_eos,
         cancel: Some(interrupt::flag()),
@@ -203,6 +147,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 /// The answer so far.
 #[derive(Clone, Default)]
 struct Heard {
+    seed: u64,
     /// Kept for JSON alone; otherwise the text has been shown.
     answer: Arc<Mutex<String>>,
     stats: Arc<Mutex<GenerateStats>>,
@@ -217,13 +162,14 @@ impl Heard {
                 "text": *locked(&self.answer),
                 "ids": stats.generated,
                 "stop": stats.stop.name(),
+                "seed": self.seed,
                 "prompt": { "tokens": stats.prompt_tokens, "tokens_per_second": stats.prompt_rate() },
                 "generation": { "tokens": stats.generated.len(), "tokens_per_second": stats.generation_rate() },
                 "time_to_first_token": stats.time_to_first_token,
                 "peak_memory_bytes": system::peak_memory(),
             }))?;
         }
-        note(&statistics(&stats));
+        note(&statistics(&stats, self.seed));
         Ok(())
     }
 }
@@ -233,7 +179,7 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The line at the end.
-fn statistics(stats: &GenerateStats) -> String {
+fn statistics(stats: &GenerateStats, seed: u64) -> String {
     let mut line = format!("prompt {} tokens, {:.1} tokens/s; ", stats.prompt_tokens, stats.prompt_rate());
     if let Some(seconds) = stats.time_to_first_token {
         line += &format!("first token after {:.0} ms; ", seconds * 1e3);
@@ -246,7 +192,7 @@ fn statistics(stats: &GenerateStats) -> String {
     if let Some(peak) = system::peak_memory() {
         line += &format!("; peak memory {}", human_bytes(peak));
     }
-    line
+    line + &format!("; seed {seed}")
 }
 
 /// The limit that cut the answer, and advice.
@@ -257,19 +203,5 @@ fn cut_short(stats: &GenerateStats, n_ctx: usize) -> Option<String> {
         }
         StopReason::ContextFull => Some(format!("the context of {n_ctx} tokens is full (--ctx)")),
         StopReason::EndOfTurn | StopReason::StopText | StopReason::Cancelled => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn logit_biases_are_read() {
-        assert_eq!(logit_bias("5=+1.5"), Ok((5, 1.5)));
-        assert_eq!(logit_bias("5=-inf"), Ok((5, f32::NEG_INFINITY)));
-        for wrong in ["5", "=1", "5=", "a=1", "5=x", "5=nan", "-1=2", "5=inf"] {
-            assert!(logit_bias(wrong).is_err(), "{wrong}");
-        }
     }
 }
