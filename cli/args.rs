@@ -1,37 +1,102 @@
-//! The options that mean the same in all subcommands.
+//! The options that several subcommands have. They mean the same in all that have them; a subcommand refuses those that it
+//! has no use for.
 
-use crate::{error::CliError, terminal::note};
+use crate::{
+    error::CliError,
+    terminal::{Level, note},
+};
 use clap::{Args, ValueEnum};
+use handmill_models::Model;
 use handmill_runtime::cpu::Pool;
 use std::num::NonZeroUsize;
 
-/// Options that mean the same in every subcommand.
+/// The heading of these options in the help.
+pub const COMMON: &str = "Common options";
+
+/// How results and messages are shown.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = COMMON)]
+pub struct Output {
+    /// Results as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Nothing on standard error but errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Also say on standard error what is decided and how long it takes: device, kernels, threads, pages, sampling
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+impl Output {
+    /// How much standard error says.
+    pub fn level(self) -> Level {
+        match self {
+            Self { quiet: true, .. } => Level::Errors,
+            Self { verbose: true, .. } => Level::Details,
+            _ => Level::Notes,
+        }
+    }
+}
+
+/// Where a model runs.
 #[derive(Clone, Debug, Args)]
-pub struct Global {
+#[command(next_help_heading = COMMON)]
+pub struct Compute {
     /// Where to compute
-    #[arg(long, global = true, value_enum, default_value_t = Backend::Auto)]
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub backend: Backend,
+    /// How to compute there
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// How a model uses the machine.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = COMMON)]
+pub struct Machine {
     /// GPU to use: its number in `handmill devices`, or part of its name and API (`dx12`) [default: the best]
-    #[arg(long, global = true, value_name = "GPU")]
+    #[arg(long, value_name = "GPU")]
     pub device: Option<String>,
     /// Layers that run on the GPU, the last ones and the head with them; the CPU runs the rest [default: all]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, value_name = "N")]
     pub gpu_layers: Option<usize>,
     /// Leave the experts of a mixture to the CPU, whatever else runs on the GPU
-    #[arg(long, global = true)]
+    #[arg(long)]
     pub experts_on_cpu: bool,
     /// CPU threads [default: the physical cores this process may use]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
-    /// Context length in tokens [default: what the model was made for, within 4096 to 32768; perplexity: 512]
-    #[arg(long, global = true, value_name = "N")]
-    pub ctx: Option<NonZeroUsize>,
     /// Where the page cache holds the model in small pages, as after a copy: read it anew, leave it, or copy it to memory
-    #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t = HugePages::Auto)]
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = HugePages::Auto)]
     pub huge_pages: HugePages,
-    /// Results as JSON
-    #[arg(long, global = true)]
-    pub json: bool,
+}
+
+/// The value of `--ctx`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ctx {
+    /// So many tokens.
+    Tokens(NonZeroUsize),
+    /// As long a context as the model was made for.
+    Model,
+}
+
+impl Ctx {
+    /// Reads a number or `model`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "model" => Ok(Self::Model),
+            _ => text.parse().map(Self::Tokens).map_err(|_| "give a number above 0, or model".to_owned()),
+        }
+    }
+
+    /// Its tokens for that model.
+    pub fn tokens(self, model: &Model) -> usize {
+        match self {
+            Self::Tokens(n) => n.get(),
+            Self::Model => model.info().context,
+        }
+    }
 }
 
 /// Values of `--backend`.
@@ -66,19 +131,19 @@ impl From<HugePages> for handmill_runtime::format::HugePages {
     }
 }
 
-impl Global {
-    /// Refuses what this build cannot do, and takes no more threads than can help.
-    pub fn check(&mut self) -> Result<(), CliError> {
+impl Machine {
+    /// Refuses what this build cannot do on `backend`, and takes no more threads than can help.
+    pub fn check(&mut self, backend: Backend) -> Result<(), CliError> {
         let most = most_threads(Pool::hardware_threads());
         if let Some(asked) = self.threads.filter(|asked| *asked > most) {
             note(&format!("--threads {asked} is more than can help here; using {most}"));
             self.threads = Some(most);
         }
-        if self.backend == Backend::Cpu && self.gpu_layers.is_some_and(|n| n > 0) {
+        if backend == Backend::Cpu && self.gpu_layers.is_some_and(|n| n > 0) {
             return Err(CliError::Usage("--gpu-layers does not go with --backend cpu".to_owned()));
         }
         if cfg!(feature = "gpu")
-            || (self.backend != Backend::Gpu && self.device.is_none() && self.gpu_layers.is_none_or(|n| n == 0))
+            || (backend != Backend::Gpu && self.device.is_none() && self.gpu_layers.is_none_or(|n| n == 0))
         {
             return Ok(());
         }
@@ -96,10 +161,19 @@ fn most_threads(logical: usize) -> NonZeroUsize {
 
 #[cfg(test)]
 mod tests {
-    use super::most_threads;
+    use super::{Ctx, most_threads};
 
     #[test]
     fn threads_are_capped_at_what_can_help() {
         assert_eq!([0, 1, 2, 96, usize::MAX].map(|n| most_threads(n).get()), [2, 2, 4, 192, usize::MAX]);
+    }
+
+    #[test]
+    fn contexts_are_numbers_or_the_models_own() {
+        assert_eq!(Ctx::parse("4096"), Ok(Ctx::Tokens(4096.try_into().unwrap())));
+        assert_eq!(Ctx::parse("model"), Ok(Ctx::Model));
+        for wrong in ["0", "-1", "", "4k", "Model"] {
+            assert!(Ctx::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `--backend auto`: the CPU or a GPU, by measurement; and the API through which a GPU is used.
 
 use crate::{
-    args::{Backend, Global},
+    args::{Backend, Compute},
     terminal::note,
 };
 use handmill_models::engine::DeviceChoice;
@@ -36,8 +36,8 @@ enum Found {
 ///
 /// # Errors
 /// The GPU that the options ask for cannot be opened.
-pub fn choose(global: &Global, options: &GpuOptions) -> Result<DeviceChoice, GpuError> {
-    let (found, gpu) = look(global, options)?;
+pub fn choose(compute: &Compute, options: &GpuOptions) -> Result<DeviceChoice, GpuError> {
+    let (found, gpu) = look(compute, options)?;
     let (take, why) = decide(&found);
     note(&why);
     Ok(gpu.filter(|_| take).map_or(DeviceChoice::Cpu, taken))
@@ -85,16 +85,17 @@ pub fn dxcompiler() -> Option<PathBuf> {
 }
 
 /// Whether the options leave the choice of the device to this module.
-pub fn is_free(global: &Global) -> bool {
-    global.backend == Backend::Auto && global.device.is_none() && global.gpu_layers.is_none()
+pub fn is_free(compute: &Compute) -> bool {
+    let machine = &compute.machine;
+    compute.backend == Backend::Auto && machine.device.is_none() && machine.gpu_layers.is_none()
 }
 
 /// Looks no further than needed: findings that cost time or memory come last.
-fn look(global: &Global, options: &GpuOptions) -> Result<(Found, Option<Gpu>), GpuError> {
-    if global.gpu_layers == Some(0) {
+fn look(compute: &Compute, options: &GpuOptions) -> Result<(Found, Option<Gpu>), GpuError> {
+    if compute.machine.gpu_layers == Some(0) {
         return Ok((Found::NoLayers, None));
     }
-    if !is_free(global) {
+    if !is_free(compute) {
         let gpu = Gpu::open(options)?;
         return Ok((Found::Asked(gpu.name().to_owned()), Some(gpu)));
     }

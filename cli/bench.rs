@@ -5,7 +5,7 @@
 //! The walls are measured in the same run, one sample before the repetitions and one after each: machines drift.
 
 use crate::{
-    args::Global,
+    args::{COMMON, Compute, Ctx, Output},
     error::CliError,
     fetch, interrupt, out, profile,
     run::KvType,
@@ -64,16 +64,23 @@ pub struct Args {
     /// Where the time goes, in a turn of its own behind the measured ones
     #[command(flatten)]
     profile: profile::Profile,
+    /// Context length in tokens; `model` is as long as it was made for [default: what is measured]
+    #[arg(long, value_name = "N|model", value_parser = Ctx::parse, help_heading = COMMON)]
+    ctx: Option<Ctx>,
+    /// Where it runs
+    #[command(flatten)]
+    pub compute: Compute,
+    /// How results are shown
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Runs the subcommand.
-pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+pub fn run(args: &Args) -> Result<(), CliError> {
     if args.reps == 0 || args.prompt + args.generate == 0 {
         return Err(CliError::Usage("nothing to measure: --reps and one of -p and -n must be above 0".to_owned()));
     }
-    let threads = global.threads.map_or_else(Pool::default_threads, usize::from);
-    // Prompt and generation are measured apart, each from an empty context, as llama-bench does.
-    let n_ctx = global.ctx.map(usize::from).or(Some(args.prompt.max(args.generate)));
+    let threads = args.compute.machine.threads.map_or_else(Pool::default_threads, usize::from);
     let (model, made_up) = match &args.synthetic {
         Some(config) => {
             let made_up = make_up(config, args, threads)?;
@@ -81,7 +88,9 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         }
         None => (session::model(&args.model)?, None),
     };
-    let mut engine = session::engine(global, &model, args.kv_type.into(), n_ctx)?;
+    // Prompt and generation are measured apart, each from an empty context, as llama-bench does.
+    let n_ctx = args.ctx.map_or(args.prompt.max(args.generate), |ctx| ctx.tokens(&model));
+    let mut engine = session::engine(&args.compute, &model, args.kv_type.into(), Some(n_ctx))?;
     let info = model.info().clone();
     let isa = Isa::from_env().map_err(|e| CliError::because("the CPU cannot be used as asked", e))?;
 
@@ -144,8 +153,8 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         host,
         weights: engine.backend().gpu_weight_bytes(),
     };
-    if global.json { out::json(&report.json()) } else { out::text(&report.text()) }?;
-    args.profile.end(&mut engine, global.threads.map(usize::from))
+    if args.output.json { out::json(&report.json()) } else { out::text(&report.text()) }?;
+    args.profile.end(&mut engine, args.compute.machine.threads.map(usize::from))
 }
 
 /// A format by its name.

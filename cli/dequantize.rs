@@ -1,12 +1,12 @@
 //! `handmill inspect --dequantize`: one tensor as float32, in a NumPy array.
 
-use crate::{args::Global, error::CliError, npy};
+use crate::{error::CliError, npy};
 use handmill_runtime::format::Checkpoint;
 use serde_json::json;
 use std::path::Path;
 
 /// Writes the tensor `name` to `path`, decoded, in its shape.
-pub fn run(global: &Global, checkpoint: &Checkpoint, name: &str, path: &Path) -> Result<(), CliError> {
+pub fn run(json: bool, checkpoint: &Checkpoint, name: &str, path: &Path) -> Result<(), CliError> {
     let failed = |e| CliError::because("could not read the tensor", e);
     let tensor = checkpoint.find(name).map_err(failed)?.ok_or_else(|| failed(checkpoint.missing(name)))?;
     let mut array = npy::Array::create(path, tensor.shape())?;
@@ -16,5 +16,5 @@ pub fn run(global: &Global, checkpoint: &Checkpoint, name: &str, path: &Path) ->
         array.write(&row)?;
     }
     let dtype = tensor.dtype().name();
-    array.finish(global.json, &format!(", from {dtype}"), json!({ "type": dtype }))
+    array.finish(json, &format!(", from {dtype}"), json!({ "type": dtype }))
 }

@@ -1,6 +1,6 @@
 //! `handmill detokenize`: token ids to text.
 
-use crate::{args::Global, error::CliError, input, out, tokenize};
+use crate::{args::Output, error::CliError, input, out, tokenize};
 use serde_json::json;
 use std::{ffi::OsString, path::PathBuf};
 
@@ -17,10 +17,13 @@ pub struct Args {
     /// Leave special tokens out of the text
     #[arg(long)]
     skip_special: bool,
+    /// How results are shown
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Runs the subcommand.
-pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+pub fn run(args: &Args) -> Result<(), CliError> {
     let given = (!args.ids.is_empty()).then(|| args.ids.join(" "));
     let missing = "no ids: give them after the model, with --file FILE, or on standard input";
     let ids = input::ids(&input::text(given.as_deref(), args.file.as_deref(), missing)?)?;
@@ -33,7 +36,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         )));
     }
     let text = tokenizer.decode(&ids, args.skip_special);
-    if global.json {
+    if args.output.json {
         return out::json(&json!({ "text": text }));
     }
     out::answer(&text)

@@ -1,11 +1,19 @@
 //! `handmill devices`: the devices that models can run on here.
 
-use crate::{args::Global, error::CliError, out, system};
+use crate::{args::Output, error::CliError, out, system};
 use handmill_runtime::cpu::{Pool, arch::Isa};
 use serde_json::{Value, json};
 
+/// Arguments of the subcommand.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How results are shown
+    #[command(flatten)]
+    pub output: Output,
+}
+
 /// Runs the subcommand.
-pub fn run(global: &Global) -> Result<(), CliError> {
+pub fn run(args: &Args) -> Result<(), CliError> {
     let isa = Isa::from_env().map_err(|e| CliError::because("the CPU cannot be used as asked", e))?;
     let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
     let logical = Pool::hardware_threads();
@@ -13,7 +21,7 @@ pub fn run(global: &Global) -> Result<(), CliError> {
     let memory = system::total_memory();
     let free = system::available_memory();
     let gpus = Gpu::all();
-    if global.json {
+    if args.output.json {
         return out::json(&json!({
             "cpu": {
                 "name": name,

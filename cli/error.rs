@@ -1,6 +1,9 @@
 //! Reasons that end a command early, each with its exit code and its line.
 
 use crate::{fetch::FetchError, terminal::harmless_line};
+use handmill_models::Error;
+#[cfg(feature = "gpu")]
+use handmill_runtime::{BackendError, gpu::GpuError};
 
 /// Reasons why a command ended before it was done.
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +49,6 @@ impl CliError {
         }
     }
 
-    /// A failure of an engine, with the option that may help against it.
-    pub fn of_engine(what: impl Into<String>, error: handmill_models::Error) -> Self {
-        let mut what = what.into();
-        if let handmill_models::Error::NotFinite { beyond_f16: true, .. } = error {
-            what += " (--kv-type f32 may help)";
-        }
-        Self::because(what, error)
-    }
-
     /// The process's exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -65,6 +59,49 @@ impl CliError {
             Self::Fetch(_) | Self::Failed { .. } => 1,
         }
     }
+}
+
+/// The error and its causes in one line, with the options that may help.
+pub fn explain(error: &CliError) -> String {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if let Some(hint) = hint(inner) {
+            return format!("{} ({hint})", one_line(error));
+        }
+        cause = inner.source();
+    }
+    one_line(error)
+}
+
+/// The options that may help against an error. The libraries know of no options.
+fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<Error>() {
+        return match error {
+            Error::ContextFull { .. } | Error::TextTooShort { .. } => Some("--ctx".to_owned()),
+            Error::NotFinite { beyond_f16: true, .. } => Some("--kv-type f32 may help".to_owned()),
+            Error::DeviceMemory { fit: 0, .. } => Some("--backend cpu".to_owned()),
+            Error::DeviceMemory { fit, .. } => Some(format!("--gpu-layers {fit}")),
+            #[cfg(feature = "gpu")]
+            Error::Backend(BackendError::Gpu(error)) => gpu_hint(error),
+            _ => None,
+        };
+    }
+    #[cfg(feature = "gpu")]
+    if let Some(error) = error.downcast_ref::<GpuError>() {
+        return gpu_hint(error);
+    }
+    None
+}
+
+#[cfg(feature = "gpu")]
+fn gpu_hint(error: &GpuError) -> Option<String> {
+    let options = match error {
+        GpuError::NoAdapter | GpuError::Limit { .. } | GpuError::Unsupported { .. } => "--backend cpu",
+        GpuError::Cache { .. } => "--ctx, --gpu-layers, --backend cpu",
+        GpuError::OutOfMemory { .. } => "--ctx, --gpu-layers",
+        _ => return None,
+    };
+    Some(options.to_owned())
 }
 
 /// The error and its causes in one line, each cause once, with text from files made harmless for a terminal.
@@ -81,4 +118,28 @@ pub fn one_line(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     harmless_line(&line.replace('\n', " ")).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_adds_the_option_that_helps() {
+        let memory = |fit| {
+            let source: Box<handmill_runtime::BackendError> =
+                Box::new(handmill_runtime::cpu::CpuError::OutOfMemory { what: "weights", bytes: 1 }.into());
+            Error::DeviceMemory { layers: 3, fit, n_ctx: 64, source }
+        };
+        for (error, end) in [
+            (Error::ContextFull { tokens: 9, n_ctx: 4 }, "ask for a longer one (--ctx)"),
+            (Error::TextTooShort { tokens: 9, window: 16 }, "a smaller window (--ctx)"),
+            (memory(2), "tokens (--gpu-layers 2)"),
+            (memory(0), "use the CPU (--backend cpu)"),
+            (Error::EmptyPrompt, "give at least one"),
+        ] {
+            let line = explain(&CliError::because("it failed", error));
+            assert!(line.starts_with("it failed: ") && line.ends_with(end), "{line}");
+        }
+    }
 }

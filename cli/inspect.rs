@@ -1,13 +1,13 @@
 //! `handmill inspect`: the contents of a model's files, also of architectures that cannot be run.
 
 use crate::{
-    args::Global,
+    args::Output,
     dequantize,
     error::{CliError, one_line},
-    fetch, input, out,
+    fetch, input, licences, out,
     terminal::{harmless_line, human_bytes},
 };
-use handmill_models::{Error, Model};
+use handmill_models::{Error, Model, licence::Licence};
 use handmill_runtime::format::{Checkpoint, Kind, TensorInfo, gguf::Value as GgufValue};
 use serde_json::{Value, json};
 use std::{
@@ -37,6 +37,9 @@ pub struct Args {
     /// The file that --dequantize writes, or - for standard output: a NumPy array
     #[arg(long, value_name = "FILE.npy", requires = "dequantize", allow_hyphen_values = true, value_parser = input::path())]
     out: Option<PathBuf>,
+    /// How results are shown
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Values of `--graph`.
@@ -50,13 +53,13 @@ enum GraphFormat {
 const SHOWN: usize = 12;
 
 /// Runs the subcommand.
-pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+pub fn run(args: &Args) -> Result<(), CliError> {
     let path = fetch::locate(&args.model)?;
     let checkpoint = Checkpoint::open(&path).map_err(|e| CliError::because("could not open the model", e))?;
     if let (Some(tensor), Some(path)) = (&args.dequantize, &args.out) {
-        return dequantize::run(global, &checkpoint, tensor, path);
+        return dequantize::run(args.output.json, &checkpoint, tensor, path);
     }
-    let summary = Summary::of(&checkpoint);
+    let summary = Summary::of(&path, &checkpoint);
     // Opened a second time as a model; where it is none that can be run, the file's contents are shown all the same.
     let model = Model::open(&path);
     if let Some(format) = args.graph {
@@ -66,7 +69,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
             GraphFormat::Json => out::json(&model.graph().to_json()),
         };
     }
-    if global.json {
+    if args.output.json {
         out::json(&summary.json(&path, &checkpoint, &model))
     } else {
         out::text(&summary.text(&path, &checkpoint, &model, args))
@@ -80,20 +83,15 @@ struct Summary {
     name: Option<String>,
     context: Option<u64>,
     tokenizer: Option<String>,
-    licence: Option<Licence>,
+    licence: Licence,
     parameters: u64,
     /// Format name → tensors and bytes.
     formats: BTreeMap<String, (usize, u64)>,
 }
 
-/// A licence as the file states it.
-struct Licence {
-    name: String,
-    link: Option<String>,
-}
-
 impl Summary {
-    fn of(checkpoint: &Checkpoint) -> Self {
+    fn of(path: &Path, checkpoint: &Checkpoint) -> Self {
+        let licence = licences::of(path, checkpoint);
         let mut summary = match checkpoint.kind() {
             Kind::Gguf(gguf) => {
                 let text = |key: &str| match gguf.get(key) {
@@ -107,9 +105,6 @@ impl Summary {
                     Some(pre) => format!("{model} ({pre})"),
                     None => model,
                 });
-                let licence = text("general.license.name")
-                    .or_else(|| text("general.license"))
-                    .map(|name| Licence { link: text("general.license.link").or_else(|| known_link(&name)), name });
                 let name = text("general.name");
                 Self {
                     kind: "gguf",
@@ -135,7 +130,7 @@ impl Summary {
                     name: folder.config["_name_or_path"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
                     context: value("max_position_embeddings").as_u64(),
                     tokenizer: tokenizer.map(|&file| file.to_owned()),
-                    licence: licence_file(folder.dir()),
+                    licence,
                     parameters: 0,
                     formats: BTreeMap::new(),
                 }
@@ -180,7 +175,7 @@ impl Summary {
             "formats": formats,
             "context_length": self.context,
             "tokenizer": self.tokenizer,
-            "licence": self.licence.as_ref().map(|l| json!({ "name": l.name, "link": l.link })),
+            "licence": licences::json(&self.licence),
             "supported": model.is_ok(),
             "tensors": tensors,
         });
@@ -219,11 +214,7 @@ impl Summary {
         line("parameters", human_count(self.parameters));
         line("context", self.context.map_or_else(unknown, |n| format!("{n} tokens")));
         line("tokenizer", self.tokenizer.clone().unwrap_or_else(|| "none".to_owned()));
-        let licence = self.licence.as_ref().map(|l| match &l.link {
-            Some(link) => format!("{}, {link}", l.name),
-            None => l.name.clone(),
-        });
-        line("licence", licence.unwrap_or_else(|| "not stated in the file".to_owned()));
+        line("licence", self.licence.to_string());
         for (name, count, bytes, share) in self.shares() {
             line("format", format!("{name:<6} {:5.1} %  {:>7}  {count} tensors", share * 100.0, human_bytes(bytes)));
         }
@@ -272,29 +263,4 @@ fn human_count(n: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.1} M", n as f64 / 1e6),
         _ => format!("{:.2} B", n as f64 / 1e9),
     }
-}
-
-/// Addresses of licences that files call by their SPDX name.
-fn known_link(name: &str) -> Option<String> {
-    let spdx = match name.to_ascii_lowercase().as_str() {
-        "apache-2.0" => "Apache-2.0",
-        "mit" => "MIT",
-        "bsd-3-clause" => "BSD-3-Clause",
-        "gpl-3.0" => "GPL-3.0-only",
-        "cc-by-4.0" => "CC-BY-4.0",
-        "cc-by-nc-4.0" => "CC-BY-NC-4.0",
-        "cc-by-sa-4.0" => "CC-BY-SA-4.0",
-        "gemma" => return Some("https://ai.google.dev/gemma/terms".to_owned()),
-        _ => return None,
-    };
-    Some(format!("https://spdx.org/licenses/{spdx}.html"))
-}
-
-/// The licence text of a folder, by its first line that is not empty.
-fn licence_file(dir: &Path) -> Option<Licence> {
-    let path =
-        ["LICENSE", "LICENSE.txt", "LICENSE.md"].iter().map(|name| dir.join(name)).find(|path| path.is_file())?;
-    let text = std::fs::read_to_string(&path).ok()?;
-    let name = text.lines().map(|line| line.trim_matches([' ', '#', '*'])).find(|line| !line.is_empty())?.to_owned();
-    Some(Licence { name, link: Some(path.display().to_string()) })
 }

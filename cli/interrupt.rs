@@ -36,7 +36,7 @@ pub fn listen() {
         all.into_iter().rev().for_each(|(_, say)| say());
         // Fetched bytes stay in a partial file, and the next run continues it.
         let kept = if ON_NETWORK.load(Ordering::Relaxed) { "; what has arrived is kept" } else { "" };
-        terminal::note(&format!("error: interrupted{kept}"));
+        terminal::always(&format!("error: interrupted{kept}"));
         system::exit_now(130);
     };
     // A failure leaves the system's own behaviour in place, which is good enough.

@@ -1,6 +1,12 @@
 //! `handmill logits`: the model's logits at every position, as a NumPy array.
 
-use crate::{args::Global, error::CliError, fetch, input, npy, run::KvType, session};
+use crate::{
+    args::{COMMON, Compute, Ctx, Output},
+    error::CliError,
+    fetch, input, npy,
+    run::KvType,
+    session,
+};
 use serde_json::Value;
 use std::{ffi::OsString, path::PathBuf};
 
@@ -19,15 +25,24 @@ pub struct Args {
     /// Element type of cached keys and values; this command measures the model, so it rounds nothing unasked
     #[arg(long, value_enum, default_value_t = KvType::F32)]
     kv_type: KvType,
+    /// Context length in tokens; `model` is as long as it was made for [default: that, within 4096 to 32768]
+    #[arg(long, value_name = "N|model", value_parser = Ctx::parse, help_heading = COMMON)]
+    ctx: Option<Ctx>,
+    /// Where it runs
+    #[command(flatten)]
+    pub compute: Compute,
+    /// How results are shown
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Runs the subcommand.
-pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+pub fn run(args: &Args) -> Result<(), CliError> {
     let tokens = input::ids(&args.tokens)?;
     if tokens.is_empty() {
         return Err(CliError::Usage("--tokens has no ids".to_owned()));
     }
-    let (model, mut engine) = session::open(global, &args.model, args.kv_type.into())?;
+    let (model, mut engine) = session::open(&args.compute, &args.model, args.kv_type.into(), args.ctx)?;
     let vocab = model.info().vocab_size;
     let shape = [tokens.len(), vocab];
     let mut array = npy::Array::create(&args.out, &shape)?;
@@ -37,7 +52,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
             written = array.write(rows);
         }
     });
-    result.map_err(|e| CliError::of_engine("could not compute the logits", e))?;
+    result.map_err(|e| CliError::because("could not compute the logits", e))?;
     written?;
-    array.finish(global.json, "", Value::Null)
+    array.finish(args.output.json, "", Value::Null)
 }

@@ -3,10 +3,13 @@
 // The doc comments of arguments are help texts, where brackets mean "optional".
 #![allow(rustdoc::broken_intra_doc_links)]
 
+mod answer;
 mod args;
 #[cfg(feature = "gpu")]
 mod auto;
 mod bench;
+mod chat;
+mod completions;
 mod dequantize;
 mod detokenize;
 mod devices;
@@ -15,15 +18,21 @@ mod fetch;
 mod input;
 mod inspect;
 mod interrupt;
+mod licences;
+mod list;
 mod logits;
 mod npy;
 mod out;
 mod out_file;
 mod perplexity;
 mod profile;
+mod pull;
 mod render;
+mod rm;
 mod run;
+mod sampling;
 mod session;
+mod spellings;
 mod system;
 mod terminal;
 mod tokenize;
@@ -31,10 +40,11 @@ mod tokenize;
 mod verify;
 mod walls;
 
-use args::Global;
-use clap::{Parser, Subcommand};
+use args::{Backend, Machine, Output};
+use clap::{CommandFactory, Parser, Subcommand};
 use error::CliError;
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
+use terminal::{Level, always, note};
 
 const AFTER: &str = "\
 MODEL is a path to a .gguf file or to a checkpoint folder, hf:owner/name[:file], or one of the names smollm2 (the \
@@ -46,9 +56,6 @@ Results go to standard output, progress to standard error. Exit codes: 0 done, 1
 #[derive(Debug, Parser)]
 #[command(name = "handmill", version, about, after_help = AFTER)]
 struct Cli {
-    /// Options of every subcommand.
-    #[command(flatten)]
-    global: Global,
     /// What to do.
     #[command(subcommand)]
     command: Command,
@@ -57,9 +64,19 @@ struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Continue a prompt
+    /// Answer a message
     Run(run::Args),
+    /// Converse with a model
+    Chat(chat::Args),
+    /// Fetch a model into the cache
+    Pull(pull::Args),
+    /// Show the models in the cache
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    /// Remove models from the cache
+    Rm(rm::Args),
     /// Show what is in a model: architecture, block formats, licence, tensors, graph
+    #[command(alias = "show")]
     Inspect(inspect::Args),
     /// Turn text into token ids
     Tokenize(tokenize::Args),
@@ -77,33 +94,88 @@ enum Command {
     #[cfg(feature = "gpu")]
     Verify(verify::Args),
     /// Show the devices that models can run on
-    Devices,
+    Devices(devices::Args),
+    /// Write the completions of this command for a shell
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// How results and messages are shown; none where there is nothing to choose.
+    fn output(&self) -> Option<Output> {
+        Some(match self {
+            Self::Run(args) => args.answering.output,
+            Self::Chat(args) => args.answering.output,
+            Self::Pull(args) => args.output,
+            Self::List(args) => args.output,
+            Self::Rm(args) => args.output,
+            Self::Inspect(args) => args.output,
+            Self::Tokenize(args) => args.output,
+            Self::Detokenize(args) => args.output,
+            Self::Render(args) => args.output,
+            Self::Logits(args) => args.output,
+            Self::Perplexity(args) => args.output,
+            Self::Bench(args) => args.output,
+            #[cfg(feature = "gpu")]
+            Self::Verify(args) => args.output,
+            Self::Devices(args) => args.output,
+            Self::Completions(_) => return None,
+        })
+    }
+
+    /// Where it computes, if it runs a model.
+    fn machine(&mut self) -> Option<(Backend, &mut Machine)> {
+        let compute = match self {
+            Self::Run(args) => &mut args.answering.compute,
+            Self::Chat(args) => &mut args.answering.compute,
+            Self::Logits(args) => &mut args.compute,
+            Self::Perplexity(args) => &mut args.compute,
+            Self::Bench(args) => &mut args.compute,
+            #[cfg(feature = "gpu")]
+            Self::Verify(args) => return Some((Backend::Gpu, &mut args.machine)),
+            _ => return None,
+        };
+        Some((compute.backend, &mut compute.machine))
+    }
+
+    fn run(&self) -> Result<(), CliError> {
+        match self {
+            Self::Run(args) => run::run(args),
+            Self::Chat(args) => chat::run(args),
+            Self::Pull(args) => pull::run(args),
+            Self::List(args) => list::run(args),
+            Self::Rm(args) => rm::run(args),
+            Self::Inspect(args) => inspect::run(args),
+            Self::Tokenize(args) => tokenize::run(args),
+            Self::Detokenize(args) => detokenize::run(args),
+            Self::Render(args) => render::run(args),
+            Self::Logits(args) => logits::run(args),
+            Self::Perplexity(args) => perplexity::run(args),
+            Self::Bench(args) => bench::run(args),
+            #[cfg(feature = "gpu")]
+            Self::Verify(args) => verify::run(args),
+            Self::Devices(args) => devices::run(args),
+            Self::Completions(args) => completions::run(args, Cli::command()),
+        }
+    }
 }
 
 fn main() -> ExitCode {
     // While there is no other thread.
     system::silence_drivers();
-    let Cli { mut global, command } = Cli::parse();
-    interrupt::listen();
-    system::explain_cut_files();
-    let done = global.check().and_then(|()| match &command {
-        Command::Inspect(args) => inspect::run(&global, args),
-        Command::Run(args) => run::run(&global, args),
-        Command::Tokenize(args) => tokenize::run(&global, args),
-        Command::Detokenize(args) => detokenize::run(&global, args),
-        Command::Render(args) => render::run(&global, args),
-        Command::Logits(args) => logits::run(&global, args),
-        Command::Perplexity(args) => perplexity::run(&global, args),
-        Command::Bench(args) => bench::run(&global, args),
-        #[cfg(feature = "gpu")]
-        Command::Verify(args) => verify::run(&global, args),
-        Command::Devices => devices::run(&global),
+    let done = spellings::rewrite(env::args_os(), Cli::command()).and_then(|words| {
+        let Cli { mut command } = Cli::parse_from(words.words);
+        terminal::set_level(command.output().map_or(Level::Notes, Output::level));
+        interrupt::listen();
+        system::explain_cut_files();
+        words.notes.iter().for_each(|line| note(line));
+        command.machine().map_or(Ok(()), |(backend, machine)| machine.check(backend))?;
+        command.run()
     });
     let Err(error) = done else { return ExitCode::SUCCESS };
     // An interrupted action returns an error in its own words; the exit code is Ctrl-C's all the same.
     let error = if interrupt::asked() { error.or_interrupted() } else { error };
     if !matches!(error, CliError::ClosedPipe) {
-        terminal::note(&format!("error: {}", error::one_line(&error)));
+        always(&format!("error: {}", error::explain(&error)));
     }
     ExitCode::from(error.exit_code())
 }

@@ -38,7 +38,8 @@ pub fn json(value: &serde_json::Value) -> Result<(), CliError> {
     bytes(json_line(value).as_bytes())
 }
 
-fn bytes(bytes: &[u8]) -> Result<(), CliError> {
+/// Writes bytes as they are and flushes.
+pub fn bytes(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(write_error)
 }

@@ -1,6 +1,14 @@
 //! `handmill perplexity`: how well a model predicts a text.
 
-use crate::{args::Global, error::CliError, fetch, input, out, run::KvType, session, terminal::note, tokenize};
+use crate::{
+    args::{COMMON, Compute, Ctx, Output},
+    error::CliError,
+    fetch, input, out,
+    run::KvType,
+    session,
+    terminal::note,
+    tokenize,
+};
 use serde_json::json;
 use std::{ffi::OsString, io::IsTerminal, path::PathBuf, time::Instant};
 
@@ -20,16 +28,26 @@ pub struct Args {
     /// Element type of cached keys and values
     #[arg(long, value_enum, default_value_t = KvType::Auto)]
     kv_type: KvType,
+    /// Tokens of a window; `model` is as long a context as it was made for [default: 512]
+    #[arg(long, value_name = "N|model", value_parser = Ctx::parse, help_heading = COMMON)]
+    ctx: Option<Ctx>,
+    /// Where it runs
+    #[command(flatten)]
+    pub compute: Compute,
+    /// How results are shown
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Tokens of a window without `--ctx`.
 const WINDOW: usize = 512;
 
 /// Runs the subcommand.
-pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+pub fn run(args: &Args) -> Result<(), CliError> {
     let text = input::text_file(&args.file)?;
-    let window = global.ctx.map_or(WINDOW, usize::from);
-    let (model, mut engine) = session::with_ctx(global, &args.model, args.kv_type.into(), Some(window))?;
+    let model = session::model(&args.model)?;
+    let window = args.ctx.map_or(WINDOW, |ctx| ctx.tokens(&model));
+    let mut engine = session::engine(&args.compute, &model, args.kv_type.into(), Some(window))?;
     let ids = model
         .tokenizer()
         .and_then(|tokenizer| Ok(tokenize::ids(tokenizer, &text, true, false)?))
@@ -42,9 +60,9 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
                 note(&format!("window {} of {}: {:.4}", so_far.windows, so_far.of, so_far.value()));
             }
         })
-        .map_err(|e| CliError::of_engine("could not compute the perplexity", e))?;
+        .map_err(|e| CliError::because("could not compute the perplexity", e))?;
     let seconds = start.elapsed().as_secs_f64();
-    if global.json {
+    if args.output.json {
         return out::json(&json!({
             "perplexity": result.value(),
             "nll": result.nll / result.scored.max(1) as f64,

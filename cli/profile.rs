@@ -1,6 +1,11 @@
 //! `--profile`: the time of a run by op, as a table, and as a trace that Perfetto and Chrome show.
 
-use crate::{error::CliError, out_file::OutFile, terminal::note, walls::Meter};
+use crate::{
+    error::CliError,
+    out_file::OutFile,
+    terminal::{always, note},
+    walls::Meter,
+};
 use handmill_models::Engine;
 use handmill_runtime::{
     cpu::{Isa, Pool},
@@ -54,7 +59,7 @@ impl Profile {
         let bandwidth = bandwidth(engine, threads);
         let backend = engine.backend();
         let Some(trace) = backend.trace() else { return Ok(()) };
-        note(&table(&device, trace, bandwidth));
+        always(&table(&device, trace, bandwidth));
         if let Some(file) = file {
             let text = events(&device, trace, backend.plan()).to_string();
             let written = OutFile::create(file).and_then(|mut out| {

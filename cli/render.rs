@@ -1,13 +1,13 @@
 //! `handmill render`: a conversation as its model's template writes it.
 
-use crate::{args::Global, error::CliError, fetch, input, out, terminal::note};
+use crate::{args::Output, error::CliError, fetch, input, out, terminal::{always, note}};
 use chrono::{Datelike, Timelike};
 use handmill_models::text::{ChatTemplate, Conversation, LocalTime, TextError, Tokenizer};
 use serde_json::{Value, json};
 use std::{
     ffi::OsString,
     io::{self, IsTerminal},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// Arguments of the subcommand.
@@ -29,6 +29,9 @@ pub struct Args {
     /// Variables of the template
     #[command(flatten)]
     variables: Variables,
+    /// How results are shown
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Options that set variables of a template.
@@ -82,7 +85,7 @@ pub fn now() -> Result<LocalTime, CliError> {
 }
 
 /// Runs the subcommand.
-pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+pub fn run(args: &Args) -> Result<(), CliError> {
     let now = match &args.now {
         Some(text) => text.parse().map_err(|e: TextError| CliError::Usage(format!("--now: {e}")))?,
         None => now()?,
@@ -95,20 +98,8 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         (None, None) => Some(fetch::locate(fetch::DEFAULT.as_ref())?),
     };
     let own = model.as_ref().map(ChatTemplate::from_path).transpose().map_err(failed)?.flatten();
-    let template = match &args.template {
-        Some(path) => {
-            let given = ChatTemplate::from_jinja(&path.display().to_string(), &input::text_file(path)?);
-            let given = given.map_err(failed)?;
-            Some(match &own {
-                Some(own) => given.in_place_of(own),
-                None => given,
-            })
-        }
-        None => own,
-    };
-    let Some(template) = template else {
-        return Err(CliError::failed("the model has no chat template; give one with --template FILE.jinja"));
-    };
+    let template = with_file(own, args.template.as_deref())?;
+    let template = template.ok_or_else(no_template)?;
     let prompt = template.render(&conversation, now).map_err(failed)?;
     let ids = match model {
         Some(model) => {
@@ -120,7 +111,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         }
         None => None,
     };
-    if global.json {
+    if args.output.json {
         let mut answer = json!({ "text": prompt.text() });
         if let Some(ids) = ids {
             answer["ids"] = json!(ids);
@@ -133,8 +124,23 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     // The ids are no part of the text, so pipes get them apart; a terminal shows both.
     let line_end = if text.ends_with('\n') || !io::stdout().is_terminal() { "" } else { "\n" };
     let list: Vec<String> = ids.iter().map(u32::to_string).collect();
-    note(&format!("{line_end}{} tokens: {}", ids.len(), list.join(" ")));
+    always(&format!("{line_end}{} tokens: {}", ids.len(), list.join(" ")));
     Ok(())
+}
+
+/// The template in a file, with what else is known of the model; without a file the model's `own`.
+pub fn with_file(own: Option<ChatTemplate>, file: Option<&Path>) -> Result<Option<ChatTemplate>, CliError> {
+    let Some(path) = file else { return Ok(own) };
+    let given = ChatTemplate::from_jinja(&path.display().to_string(), &input::text_file(path)?).map_err(failed)?;
+    Ok(Some(match &own {
+        Some(own) => given.in_place_of(own),
+        None => given,
+    }))
+}
+
+/// The error where a command needs a template and there is none.
+pub fn no_template() -> CliError {
+    CliError::failed("the model has no chat template; give one with --template FILE.jinja")
 }
 
 fn failed(error: TextError) -> CliError {

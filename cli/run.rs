@@ -1,22 +1,26 @@
-//! `handmill run`: continues a prompt and streams the answer.
+//! `handmill run`: answers a message, or continues a text, and streams what the model says.
 
 use crate::{
-    args::Global,
+    answer::{self, Answering, Shown, cut_short, statistics},
+    chat,
     error::CliError,
     fetch, input,
     interrupt::{self, LastWords},
-    out, profile, session, system,
-    terminal::{human_bytes, note},
+    out, profile, render,
+    terminal::note,
     tokenize,
 };
-use handmill_models::{GenerateOptions, GenerateStats, KvChoice, StopReason, engine::sampling::SamplingParams};
-use serde_json::json;
+use handmill_models::{Chat, Engine, Error, GenerateOptions, GenerateStats, Reply, text::ReplyEvent};
 use std::{
     ffi::OsString,
+    io::{self, IsTerminal},
     ops::ControlFlow,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+/// Most tokens of the continuation of a text, which need not come to an end.
+const MOST_OF_RAW: usize = 256;
 
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
@@ -24,177 +28,137 @@ pub struct Args {
     /// Path, hf:owner/name[:file] or alias
     #[arg(default_value = fetch::DEFAULT)]
     model: OsString,
-    /// The prompt; @- reads it from standard input
-    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    /// The message, as with -p
+    text: Option<String>,
+    /// The message to answer; @- reads it from standard input
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "text")]
     prompt: Option<String>,
-    /// Read the prompt from a file
+    /// Read the message from a file
     #[arg(short, long, value_name = "FILE", allow_hyphen_values = true, value_parser = input::path())]
     file: Option<PathBuf>,
-    /// Turn names of special tokens in the prompt, like <|im_start|>, into these tokens
+    /// Continue the text instead of answering it as a message
+    #[arg(long)]
+    raw: bool,
+    /// Continue the text, in which names of special tokens, like <|im_start|>, are these tokens
     #[arg(long)]
     parse_special: bool,
-    /// Generate at most this many tokens
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
-    max_tokens: usize,
     /// Go on where the model would end its answer
     #[arg(long)]
     ignore_eos: bool,
-    /// End the answer before this text (may be given several times)
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    stop: Vec<String>,
-    /// Element type of cached keys and values
-    #[arg(long, value_enum, default_value_t = KvType::Auto)]
-    kv_type: KvType,
     /// Where the time goes
     #[command(flatten)]
     profile: profile::Profile,
-    /// How tokens are chosen
+    /// How it answers
     #[command(flatten)]
-    sampling: Sampling,
+    pub answering: Answering,
 }
 
-/// Values of `--kv-type`.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub enum KvType {
-    /// f32 for models stored as f32, else f16.
-    Auto,
-    /// 16 bits.
-    F16,
-    /// 32 bits; linears then round nothing either: exact, and slower where weights are in blocks.
-    F32,
-}
-
-impl From<KvType> for KvChoice {
-    fn from(kv: KvType) -> Self {
-        match kv {
-            KvType::Auto => Self::Auto,
-            KvType::F16 => Self::F16,
-            KvType::F32 => Self::F32,
-        }
+impl Args {
+    fn is_raw(&self) -> bool {
+        self.raw || self.parse_special
     }
-}
 
-/// How tokens are chosen.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Sampling")]
-struct Sampling {
-    /// Temperature; 0 takes the likeliest token each time
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
-    temp: f32,
-    /// Keep the K likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 40)]
-    top_k: usize,
-    /// Keep the fewest tokens that together reach this probability; 1 keeps all
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
-    top_p: f32,
-    /// Keep tokens at least this times as likely as the likeliest; 0 keeps all
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
-    min_p: f32,
-    /// Make tokens of the last 64 less likely by this factor; 1 does nothing
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    repeat_penalty: f32,
-    /// Take this from the logits of tokens of the last 64
-    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
-    presence_penalty: f32,
-    /// Take this from the logits of tokens of the last 64, once for each time
-    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
-    frequency_penalty: f32,
-    /// Add X to the logit of token ID (may be given several times; -inf forbids it)
-    #[arg(long, value_name = "ID=X", value_parser = logit_bias)]
-    logit_bias: Vec<(u32, f32)>,
-    /// Where the random numbers start: the same seed gives the same answer
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-}
-
-fn logit_bias(text: &str) -> Result<(u32, f32), String> {
-    let (id, bias) = text.split_once('=').ok_or("write it as ID=X, for example 42=-5")?;
-    let id = id.trim().parse().map_err(|_| format!("{id:?} is not a token id"))?;
-    let bias: f32 = bias.trim().parse().map_err(|_| format!("{bias:?} is not a number"))?;
-    if bias.is_nan() || bias == f32::INFINITY { Err(format!("{bias} is no bias")) } else { Ok((id, bias)) }
-}
-
-impl Sampling {
-    fn params(&self) -> SamplingParams {
-        SamplingParams {
-            temperature: self.temp,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repeat_penalty,
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            logit_bias: self.logit_bias.clone(),
-            seed: self.seed,
-            ..SamplingParams::default()
+    /// The message or text, without the line end that a file or a pipe ends with.
+    fn prompt(&self) -> Result<String, CliError> {
+        let missing = "no prompt: give it with -p TEXT, --file FILE, or on standard input";
+        let argument = self.prompt.as_deref().or(self.text.as_deref());
+        let mut text = input::text(argument, self.file.as_deref(), missing)?;
+        if argument.is_none_or(|argument| argument == "@-") && text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
         }
+        if text.is_empty() { Err(CliError::Usage(missing.to_owned())) } else { Ok(text) }
     }
 }
 
 /// Runs the subcommand.
-pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
-    let missing = "no prompt: give it with -p TEXT, --file FILE, or on standard input";
-    let prompt = input::text(args.prompt.as_deref(), args.file.as_deref(), missing)?;
-    if prompt.is_empty() {
-        return Err(CliError::Usage(missing.to_owned()));
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let json = args.answering.output.json;
+    let given = args.text.is_some() || args.prompt.is_some() || args.file.is_some();
+    if !given && !json && !args.is_raw() && io::stdin().is_terminal() && io::stdout().is_terminal() {
+        return chat::converse(&args.model, &args.answering);
     }
-    let params = args.sampling.params();
-    params.validate().map_err(|e| CliError::Usage(e.to_string()))?;
-    let heard = Heard::default();
+    let prompt = args.prompt()?;
+    args.answering.sampling.check()?;
+    let heard = Heard { seed: args.answering.sampling.seed(), ..Heard::default() };
     let last_words = LastWords::new({
-        let (heard, json) = (heard.clone(), global.json);
+        let heard = heard.clone();
         move || drop(heard.tell(json))
     });
-    let (model, mut engine) = session::open(global, &args.model, args.kv_type.into())?;
-    let ids = model
-        .tokenizer()
-        .and_then(|tokenizer| Ok(tokenize::ids(tokenizer, &prompt, true, args.parse_special)?))
-        .map_err(|e| CliError::because("could not tokenize the prompt", e))?;
+    let (model, mut engine) = args.answering.open(&args.model)?;
+    let template = if args.is_raw() { None } else { args.answering.template(&model)? };
+    if template.is_none() && !args.is_raw() {
+        note("the model has no chat template, so the text is continued (--raw says so, --template FILE.jinja gives one)");
+    }
     let options = GenerateOptions {
-        max_tokens: Some(args.max_tokens),
-        sampling: params,
-        stop: args.stop.clone(),
         ignore_end_of_turn: args.ignore_eos,
         cancel: Some(interrupt::flag()),
         progress: Some(heard.stats.clone()),
+        ..args.answering.options(&model, heard.seed, if template.is_none() { Some(MOST_OF_RAW) } else { None })?
     };
-
     args.profile.begin(&mut engine)?;
-    let mut failed = None;
-    let result = engine.generate(&ids, &options, |piece| {
-        let written = if global.json {
-            locked(&heard.answer).push_str(piece);
-            Ok(())
-        } else {
-            out::answer(piece)
-        };
-        if let Err(error) = written {
-            failed = Some(error);
-            return ControlFlow::Break(());
+    let (mut shown, mut failed) = (Shown::default(), None);
+    let mut hear = |event: &ReplyEvent| {
+        let written = if json { Ok(()) } else { shown.event(event) };
+        locked(&heard.reply).take(event);
+        written.map_or_else(
+            |error| {
+                failed = Some(error);
+                ControlFlow::Break(())
+            },
+            ControlFlow::Continue,
+        )
+    };
+    let result = match template {
+        Some(template) => {
+            let mut chat = Chat::new(template);
+            args.answering.variables.set(chat.conversation_mut());
+            chat.say(&prompt);
+            chat.reply(&mut engine, &options, render::now()?, hear).map(|reply| reply.stats)
         }
-        ControlFlow::Continue(())
-    });
+        None => continued(&mut engine, &prompt, args.parse_special, &options, |text| {
+            hear(&ReplyEvent::Text(text.to_owned()))
+        })?,
+    };
     if let Some(error) = failed {
         return Err(error);
     }
-    let stats = result.map_err(|e| CliError::of_engine("the model could not go on", e))?;
+    let stats = result.map_err(|e| CliError::because("the model could not answer", e))?;
     drop(last_words);
-    if !global.json {
-        out::text("\n")?;
+    if !json {
+        shown.end()?;
     }
     if let Some(why) = cut_short(&stats, engine.n_ctx()) {
         note(&format!("the answer is cut off: {why}"));
     }
-    heard.tell(global.json)?;
-    args.profile.end(&mut engine, global.threads.map(usize::from))?;
+    heard.tell(json)?;
+    args.profile.end(&mut engine, args.answering.compute.machine.threads.map(usize::from))?;
     if interrupt::asked() { Err(CliError::Interrupted) } else { Ok(()) }
+}
+
+/// Continues a text.
+fn continued(
+    engine: &mut Engine,
+    text: &str,
+    parse_special: bool,
+    options: &GenerateOptions,
+    on_text: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<Result<GenerateStats, Error>, CliError> {
+    let ids = engine
+        .model()
+        .tokenizer()
+        .and_then(|tokenizer| Ok(tokenize::ids(tokenizer, text, true, parse_special)?))
+        .map_err(|e| CliError::because("could not tokenize the prompt", e))?;
+    Ok(engine.generate(&ids, options, on_text))
 }
 
 /// The answer so far.
 #[derive(Clone, Default)]
 struct Heard {
-    /// Kept for JSON alone; otherwise the text has been shown.
-    answer: Arc<Mutex<String>>,
+    seed: u64,
+    reply: Arc<Mutex<Reply>>,
     stats: Arc<Mutex<GenerateStats>>,
 }
 
@@ -203,63 +167,13 @@ impl Heard {
     fn tell(&self, json: bool) -> Result<(), CliError> {
         let stats = locked(&self.stats).clone();
         if json {
-            out::json(&json!({
-                "text": *locked(&self.answer),
-                "ids": stats.generated,
-                "stop": stats.stop.name(),
-                "prompt": { "tokens": stats.prompt_tokens, "tokens_per_second": stats.prompt_rate() },
-                "generation": { "tokens": stats.generated.len(), "tokens_per_second": stats.generation_rate() },
-                "time_to_first_token": stats.time_to_first_token,
-                "peak_memory_bytes": system::peak_memory(),
-            }))?;
+            out::json(&answer::json(&locked(&self.reply), &stats, self.seed))?;
         }
-        note(&statistics(&stats));
+        note(&statistics(&stats, self.seed));
         Ok(())
     }
 }
 
 fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The line at the end.
-fn statistics(stats: &GenerateStats) -> String {
-    let mut line = format!("prompt {} tokens, {:.1} tokens/s; ", stats.prompt_tokens, stats.prompt_rate());
-    if let Some(seconds) = stats.time_to_first_token {
-        line += &format!("first token after {:.0} ms; ", seconds * 1e3);
-    }
-    line += &match stats.generated.len() {
-        // The first token comes with the prompt, so there is no rate yet.
-        0 | 1 => format!("generated {} tokens", stats.generated.len()),
-        n => format!("generated {n} tokens, {:.1} tokens/s", stats.generation_rate()),
-    };
-    if let Some(peak) = system::peak_memory() {
-        line += &format!("; peak memory {}", human_bytes(peak));
-    }
-    line
-}
-
-/// The limit that cut the answer, and advice.
-fn cut_short(stats: &GenerateStats, n_ctx: usize) -> Option<String> {
-    match stats.stop {
-        StopReason::MaxTokens => {
-            Some(format!("it has as many tokens as it may have, {} (-n, --max-tokens)", stats.generated.len()))
-        }
-        StopReason::ContextFull => Some(format!("the context of {n_ctx} tokens is full (--ctx)")),
-        StopReason::EndOfTurn | StopReason::StopText | StopReason::Cancelled => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn logit_biases_are_read() {
-        assert_eq!(logit_bias("5=+1.5"), Ok((5, 1.5)));
-        assert_eq!(logit_bias("5=-inf"), Ok((5, f32::NEG_INFINITY)));
-        for wrong in ["5", "=1", "5=", "a=1", "5=x", "5=nan", "-1=2", "5=inf"] {
-            assert!(logit_bias(wrong).is_err(), "{wrong}");
-        }
-    }
 }

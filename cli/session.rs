@@ -8,10 +8,10 @@ use crate::{
     fetch::{Cache, Progress},
 };
 use crate::{
-    args::Global,
+    args::{Compute, Ctx, Machine},
     error::CliError,
-    fetch, interrupt,
-    terminal::{human_bytes, note},
+    fetch, interrupt, licences,
+    terminal::{detail, human_bytes, note},
 };
 #[cfg(feature = "gpu")]
 use handmill_models::Error;
@@ -23,36 +23,40 @@ use std::{
 };
 
 /// Opens the model of that name and makes an engine with the context of `--ctx`.
-pub fn open(global: &Global, name: &OsStr, kv: KvChoice) -> Result<(Model, Engine), CliError> {
-    with_ctx(global, name, kv, global.ctx.map(usize::from))
-}
-
-/// The same with a context of `n_ctx` tokens instead of `--ctx`.
-pub fn with_ctx(
-    global: &Global,
-    name: &OsStr,
-    kv: KvChoice,
-    n_ctx: Option<usize>,
-) -> Result<(Model, Engine), CliError> {
+pub fn open(compute: &Compute, name: &OsStr, kv: KvChoice, ctx: Option<Ctx>) -> Result<(Model, Engine), CliError> {
     let model = model(name)?;
-    let engine = engine(global, &model, kv, n_ctx)?;
+    let engine = engine(compute, &model, kv, ctx.map(|ctx| ctx.tokens(&model)))?;
     Ok((model, engine))
 }
 
 /// Opens the model of that name: a path, a hub name or an alias.
 pub fn model(name: &OsStr) -> Result<Model, CliError> {
     let path = fetch::locate(name)?;
-    Model::open(&path).map_err(|e| CliError::because("could not open the model", e))
+    let start = Instant::now();
+    let model = Model::open(&path).map_err(|e| CliError::because("could not open the model", e))?;
+    detail(|| format!("licence: {}", licences::of(&path, model.checkpoint())));
+    let info = model.info();
+    detail(|| {
+        format!(
+            "opened {} in {}: {}, {} layers of width {}, made for {} tokens",
+            path.display(),
+            millis(start),
+            info.architecture,
+            info.n_layers,
+            info.width,
+            info.context
+        )
+    });
+    Ok(model)
 }
 
 /// An engine for the model, with a context of `n_ctx` tokens.
-pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>) -> Result<Engine, CliError> {
-    let device = device(global)?;
+pub fn engine(compute: &Compute, model: &Model, kv: KvChoice, n_ctx: Option<usize>) -> Result<Engine, CliError> {
+    let device = device(compute)?;
     let on_gpu = !matches!(device, DeviceChoice::Cpu);
-    let threads = global.threads.map(usize::from);
-    let Global { gpu_layers, experts_on_cpu, .. } = *global;
+    let Machine { gpu_layers, experts_on_cpu, threads, huge_pages, .. } = compute.machine;
+    let (threads, huge_pages) = (threads.map(usize::from), huge_pages.into());
     let cancel = Some(interrupt::flag());
-    let huge_pages = global.huge_pages.into();
     let options = EngineOptions {
         device,
         gpu_layers,
@@ -68,20 +72,33 @@ pub fn engine(global: &Global, model: &Model, kv: KvChoice, n_ctx: Option<usize>
     #[cfg(feature = "gpu")]
     let engine = {
         let make = |options: &EngineOptions| watched(|progress| Engine::with_progress(model, options, progress));
-        if auto::is_free(global) { or_on_cpu(options, make) } else { make(&options) }
+        if auto::is_free(compute) { or_on_cpu(options, make) } else { make(&options) }
     };
     #[cfg(not(feature = "gpu"))]
     let engine = Engine::new(model, &options);
     let mut engine = engine.map_err(|e| CliError::because("could not set the model up", e))?;
-    engine.paging().iter().filter_map(about_pages).for_each(|line| note(&line));
-    if on_gpu {
-        note(&format!(
-            "running on {}, ready after {:.1} s",
-            engine.backend().describe(),
-            start.elapsed().as_secs_f64()
-        ));
+    for paging in engine.paging() {
+        match (about_pages(paging), paging) {
+            (Some(line), _) => note(&line),
+            (None, Paging::Small(_)) => {
+                detail(|| "the model lies in small pages: the file system has no others".to_owned())
+            }
+            (None, _) => detail(|| "the pages that the model lies in stay as they are".to_owned()),
+        }
     }
+    let describe = engine.backend().describe();
+    if on_gpu {
+        note(&format!("running on {describe}, ready after {:.1} s", start.elapsed().as_secs_f64()));
+    } else {
+        detail(|| format!("running on {describe}, ready after {}", millis(start)));
+    }
+    detail(|| format!("context of {} tokens, keys and values: {kv:?}", engine.n_ctx()));
     Ok(engine)
+}
+
+/// Time since then.
+pub fn millis(start: Instant) -> String {
+    format!("{:.1} ms", start.elapsed().as_secs_f64() * 1e3)
 }
 
 /// A line about the pages of one of the model's files, where it mattered.
@@ -154,14 +171,14 @@ fn watched<T>(make: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
 }
 
 #[cfg(not(feature = "gpu"))]
-fn device(_: &Global) -> Result<DeviceChoice, CliError> {
+fn device(_: &Compute) -> Result<DeviceChoice, CliError> {
     Ok(DeviceChoice::Cpu)
 }
 
 /// The device of `--backend`, `--device` and `--gpu-layers`. By default a GPU is taken where its memory is read faster
 /// than the CPU reads its own, because that bounds generation, which takes most of the time.
 #[cfg(feature = "gpu")]
-fn device(global: &Global) -> Result<DeviceChoice, CliError> {
+fn device(compute: &Compute) -> Result<DeviceChoice, CliError> {
     use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
     let caps = CapsOverride::from_env().map_err(|name| {
         CliError::Usage(format!(
@@ -171,11 +188,11 @@ fn device(global: &Global) -> Result<DeviceChoice, CliError> {
     // Without a home folder pipelines are compiled at every start.
     let cache_dir = Cache::from_env().ok().map(|cache| cache.dir().join("pipelines"));
     let dxc = auto::dxcompiler();
-    let options = GpuOptions { device: global.device.clone(), dxc, caps, cache_dir, ..GpuOptions::default() };
-    let device = match global.backend {
+    let options = GpuOptions { device: compute.machine.device.clone(), dxc, caps, cache_dir, ..GpuOptions::default() };
+    let device = match compute.backend {
         Backend::Cpu => Ok(DeviceChoice::Cpu),
         Backend::Gpu => Gpu::open(&options).map(auto::taken),
-        Backend::Auto => auto::choose(global, &options),
+        Backend::Auto => auto::choose(compute, &options),
     };
     device.map_err(|e| CliError::because("could not open the GPU", e))
 }

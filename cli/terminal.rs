@@ -4,7 +4,31 @@ use std::{
     borrow::Cow,
     env,
     io::{self, IsTerminal, Write},
+    sync::atomic::{AtomicU8, Ordering},
 };
+
+/// How much standard error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Errors alone, and what an option asked to be shown there.
+    Errors,
+    /// Also progress, warnings, and decisions that people may not expect.
+    Notes,
+    /// Also all other decisions, and times.
+    Details,
+}
+
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Notes as u8);
+
+/// Sets how much standard error says from now on.
+pub fn set_level(level: Level) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+}
+
+/// Whether standard error says so much.
+pub fn says(level: Level) -> bool {
+    LEVEL.load(Ordering::Relaxed) >= level as u8
+}
 
 /// Whether a terminal acts on `c` instead of showing it: control characters of either set (ESC and CSI among them), and
 /// characters that reorder or break lines.
@@ -33,11 +57,6 @@ fn escaped(text: &str, which: impl Fn(char) -> bool) -> Cow<'_, str> {
     out.into()
 }
 
-/// Writes one or more lines to standard error, harmless for a terminal. A closed standard error is ignored.
-pub fn note(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", harmless(line));
-}
-
 /// Writes text to standard error as it comes, harmless for a terminal and dimmed where that is one with colours.
 pub fn dimmed(text: &str) {
     let mut stderr = io::stderr().lock();
@@ -51,6 +70,25 @@ pub fn dimmed(text: &str) {
 fn has_colours() -> bool {
     let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     io::stderr().is_terminal() && !set("NO_COLOR") && env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Writes one or more lines to standard error, harmless for a terminal, unless `--quiet` is given.
+pub fn note(lines: &str) {
+    if says(Level::Notes) {
+        always(lines);
+    }
+}
+
+/// Writes a line that only `--verbose` shows.
+pub fn detail(line: impl FnOnce() -> String) {
+    if says(Level::Details) {
+        always(&line());
+    }
+}
+
+/// Writes an error, or what an option asked for, whatever the level. A closed standard error is ignored.
+pub fn always(lines: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", harmless(lines));
 }
 
 /// Sizes as people read them: 10³ steps, `93 MB`, `1.3 GB`.

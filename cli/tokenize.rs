@@ -1,6 +1,6 @@
 //! `handmill tokenize`: text to token ids.
 
-use crate::{args::Global, error::CliError, fetch, input, out, terminal::note};
+use crate::{args::Output, error::CliError, fetch, input, out, terminal::note};
 use handmill_models::text::{TextError, Tokenizer};
 use serde_json::json;
 use std::{
@@ -22,15 +22,18 @@ pub struct Args {
     /// Add no special tokens (like BOS), and take text that looks like one, like <|im_end|>, as text
     #[arg(long)]
     no_special: bool,
+    /// How results are shown
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Runs the subcommand.
-pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+pub fn run(args: &Args) -> Result<(), CliError> {
     let missing = "no text: give it after the model, with --file FILE, or on standard input";
     let text = input::text(args.text.as_deref(), args.file.as_deref(), missing)?;
     let tokenizer = open(&args.model)?;
     let ids = ids(&tokenizer, &text, !args.no_special, !args.no_special).map_err(failed)?;
-    if global.json {
+    if args.output.json {
         return out::json(&json!({ "ids": ids }));
     }
     let ids: Vec<String> = ids.iter().map(u32::to_string).collect();

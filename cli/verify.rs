@@ -1,7 +1,7 @@
 //! `handmill verify`: each stage of a model on the GPU against the CPU.
 
 use crate::{
-    args::{Backend, Global},
+    args::{Backend, Compute, Machine, Output},
     devices,
     error::CliError,
     fetch, out, session,
@@ -22,17 +22,25 @@ pub struct Args {
     /// Tokens of the prompt that is run before the single token
     #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
     prompt: u16,
+    /// How it runs
+    #[command(flatten)]
+    pub machine: Machine,
+    /// How results are shown
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Runs the subcommand. The GPU runs twice: as it does for `run`, and with nothing rounded, where a wrong bit has no rounding
 /// to hide behind. One after the other, for there may be no room for its weights twice.
-pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
+pub fn run(args: &Args) -> Result<(), CliError> {
     let prompt = usize::from(args.prompt);
     let n_ctx = Some(prompt + 1);
-    let here = Global { backend: Backend::Cpu, device: None, gpu_layers: None, ..global.clone() };
-    let there = Global { backend: Backend::Gpu, ..global.clone() };
-    let failed = |e| CliError::of_engine("the model could not be run", e);
-    let (model, mut gpu) = session::with_ctx(&there, &args.model, KvChoice::Auto, n_ctx)?;
+    let machine = Machine { device: None, gpu_layers: None, ..args.machine.clone() };
+    let here = Compute { backend: Backend::Cpu, machine };
+    let there = Compute { backend: Backend::Gpu, machine: args.machine.clone() };
+    let failed = |e| CliError::because("the model could not be run", e);
+    let model = session::model(&args.model)?;
+    let mut gpu = session::engine(&there, &model, KvChoice::Auto, n_ctx)?;
     let mut cpu = session::engine(&here, &model, KvChoice::Auto, n_ctx)?;
     let mut exact = session::engine(&here, &model, KvChoice::F32, n_ctx)?;
     let vocab = model.info().vocab_size.max(1);
@@ -55,7 +63,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
     };
     let phases = [phase("prompt", prompt), phase("generation", 1)];
     let report = Report { model: &args.model.to_string_lossy(), cpu: cpu.backend().describe(), about, phases };
-    if global.json {
+    if args.output.json {
         out::json(&report.json())?
     } else {
         out::text(&report.text())?

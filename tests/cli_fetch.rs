@@ -39,7 +39,7 @@ fn a_fetched_file_is_used_again_without_the_network() {
     let setup = Setup::new(one_gguf());
     let first = setup.handmill().run(&["inspect", "hf:own/name:tiny.gguf", "--json"]);
     first.assert_ok();
-    assert!(first.stderr.contains("licence apache-2.0"), "{}", first.stderr);
+    assert!(first.stderr.contains("licence: Apache License 2.0, https://"), "{}", first.stderr);
     assert_eq!(setup.file("tiny.gguf").unwrap(), tiny_gguf(300_000));
     let requests = setup.server.requests();
     let second = setup.handmill().run(&["inspect", "hf:own/name:tiny.gguf", "--json"]);
@@ -150,16 +150,19 @@ fn a_checkpoint_folder_is_fetched_with_the_shards_of_its_index() {
     let setup = Setup::new(vec![
         RepoFile::small("config.json", br#"{"model_type": "unheard-of"}"#.to_vec()),
         RepoFile::small("model.safetensors.index.json", index.to_vec()),
-        RepoFile::small("README.md", b"not wanted".to_vec()),
+        RepoFile::small("README.md", b"---\nlicense: mit\n---\n".to_vec()),
+        RepoFile::small("notes.md", b"not wanted".to_vec()),
         RepoFile::lfs("model-1.safetensors", cli_support::tiny_safetensors("a")),
         RepoFile::lfs("model-2.safetensors", cli_support::tiny_safetensors("b")),
         RepoFile::lfs("model-3.safetensors", vec![3; 8]),
     ]);
     setup.handmill().run(&["inspect", "hf:own/name"]).assert_ok();
-    for name in ["config.json", "model.safetensors.index.json", "model-1.safetensors", "model-2.safetensors"] {
+    for name in
+        ["config.json", "README.md", "model.safetensors.index.json", "model-1.safetensors", "model-2.safetensors"]
+    {
         assert!(setup.file(name).is_some(), "{name}");
     }
-    assert!(setup.file("README.md").is_none() && setup.file("model-3.safetensors").is_none());
+    assert!(setup.file("notes.md").is_none() && setup.file("model-3.safetensors").is_none());
 }
 
 #[test]

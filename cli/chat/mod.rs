@@ -5,25 +5,87 @@ mod lines;
 mod settings;
 
 use crate::{
-    answer::Shown,
-    args::{Compute, Json},
-    clock,
+    answer::{self, Answering, Shown, cut_short, statistics},
     error::{CliError, one_line},
-    input,
+    fetch, input,
     interrupt::{self, InAnswer},
-    out,
+    licences, out,
     out_file::OutFile,
-    run::{self, cut_short, statistics},
-    session,
-    terminal::note,
+    render,
+    terminal::{always, note},
 };
 use command::{COMMANDS, Command, Line};
-use handmill_models::{
-    Chat, Engine, GenerateOptions, Reply,
-    text::Conversation,
-};
+use handmill_models::{Chat, Engine, GenerateOptions, Reply, text::Conversation};
 use lines::{Lines, Next};
-use std::{io::Write, ops::ControlFlow, path::Path};
+use std::{
+    ffi::{OsStr, OsString},
+    io::Write,
+    ops::ControlFlow,
+    path::Path,
+};
+
+/// Arguments of the subcommand.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Path, hf:owner/name[:file] or alias
+    #[arg(default_value = fetch::DEFAULT)]
+    model: OsString,
+    /// How it answers
+    #[command(flatten)]
+    pub answering: Answering,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    converse(&args.model, &args.answering)
+}
+
+/// Converses with the model of that name until the lines end.
+pub fn converse(model: &OsStr, answering: &Answering) -> Result<(), CliError> {
+    answering.sampling.check()?;
+    let name = model;
+    let (model, engine) = answering.open(name)?;
+    let mut chat = Chat::new(answering.template(&model)?.ok_or_else(render::no_template)?);
+    answering.variables.set(chat.conversation_mut());
+    let seed = answering.sampling.seed();
+    let options = answering.options(&model, seed, None)?;
+    let mut lines = Lines::open()?;
+    if lines.are_typed() {
+        let licence = licences::of(&fetch::locate(name)?, model.checkpoint());
+        let info = model.info();
+        note(&format!(
+            "{}: {}, {} layers; {}; {} tokens of context; seed {seed}\nlicence: {licence}\n\
+             a line that ends with \\ goes on; /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends",
+            name.to_string_lossy(),
+            info.architecture,
+            info.n_layers,
+            engine.describe(),
+            engine.n_ctx(),
+        ));
+    }
+    let mut talk = Talk { engine, chat, options, answers: 0, last: None, json: answering.output.json };
+    loop {
+        match lines.next()? {
+            Next::End => return Ok(()),
+            Next::ThrownAway => {}
+            Next::Line(line) => match command::parse(&line) {
+                Line::Empty => {}
+                Line::Wrong(why) => always(&why),
+                Line::Command(command) => {
+                    if !talk.obey(command)? {
+                        return Ok(());
+                    }
+                }
+                Line::Message(text) => {
+                    talk.chat.say(&text);
+                    if !talk.answer()? {
+                        talk.chat.undo();
+                    }
+                }
+            },
+        }
+    }
+}
 
 /// A conversation under way.
 struct Talk {
@@ -48,7 +110,7 @@ impl Talk {
         let mut failed = None;
         let left_out = self.last.as_ref().map_or(0, |reply| reply.left_out);
         let in_answer = InAnswer::begin();
-        let reply = self.chat.reply(&mut self.engine, &options, clock::now(), |event| {
+        let reply = self.chat.reply(&mut self.engine, &options, render::now()?, |event| {
             let written = if self.json { Ok(()) } else { shown.event(event) };
             written.map_or_else(
                 |error| {
@@ -69,7 +131,7 @@ impl Talk {
         let reply = match reply {
             Ok(reply) => reply,
             Err(error) => {
-                note(&format!("error: {}", one_line(&CliError::of_engine("the model could not answer", error))));
+                always(&format!("error: {}", one_line(&CliError::because("the model could not answer", error))));
                 return Ok(false);
             }
         };
@@ -86,7 +148,7 @@ impl Talk {
             note(&format!("the answer is cut off: {why}"));
         }
         if self.json {
-            out::json(&run::reply_json(&reply, options.sampling.seed))?;
+            out::json(&answer::json(&reply, &reply.stats, options.sampling.seed))?;
         }
         self.last = Some(reply);
         Ok(true)
@@ -96,9 +158,11 @@ impl Talk {
     fn obey(&mut self, command: Command) -> Result<bool, CliError> {
         match command {
             Command::Exit => return Ok(false),
-            Command::Help => COMMANDS.iter().for_each(|(usage, what)| note(&format!("  {usage:<18} {what}"))),
-            Command::System(None) => note(self.system().unwrap_or("there is no system message")),
-            Command::System(Some(text)) => self.chat.set_system(if text == "-" { "" } else { &text }),
+            Command::Help => COMMANDS.iter().for_each(|(usage, what)| always(&format!("  {usage:<18} {what}"))),
+            Command::System(None) => always(self.system().unwrap_or("there is no system message")),
+            Command::System(Some(text)) => {
+                self.chat.conversation_mut().set_system(if text == "-" { "" } else { &text });
+            }
             Command::Reset => {
                 self.chat.reset();
                 self.last = None;
@@ -109,18 +173,18 @@ impl Talk {
                 self.answer()?;
             }
             Command::Undo | Command::Regen => note("there is no message yet"),
-            Command::Set(None) => note(&settings::list(&self.options)),
+            Command::Set(None) => always(&settings::list(&self.options)),
             Command::Set(Some((name, value))) => match settings::set(&mut self.options, &name, &value) {
-                Ok(done) | Err(done) => note(&done),
+                Ok(done) | Err(done) => always(&done),
             },
-            Command::Stats => note(&self.stats()),
+            Command::Stats => always(&self.stats()),
             Command::Save(path) => match self.save(Path::new(&path)) {
                 Ok(()) => note(&format!("{} messages are in {path}", self.chat.conversation().messages.len())),
-                Err(error) => note(&format!("error: {}", one_line(&error))),
+                Err(error) => always(&format!("error: {}", one_line(&error))),
             },
             Command::Load(path) => match self.load(Path::new(&path)) {
                 Ok(n) => note(&format!("{n} messages")),
-                Err(error) => note(&format!("error: {}", one_line(&error))),
+                Err(error) => always(&format!("error: {}", one_line(&error))),
             },
         }
         Ok(true)
@@ -138,14 +202,13 @@ impl Talk {
             "{context}; the last turn evaluated {} tokens and kept {}; {}",
             reply.stats.prompt_tokens,
             reply.reused,
-            statistics(&reply.stats)
+            statistics(&reply.stats, self.options.sampling.seed)
         )
     }
 
     fn save(&self, path: &Path) -> Result<(), CliError> {
         let failed = |e| CliError::because(format!("could not write {}", path.display()), e);
-        let mut json = serde_json::to_string_pretty(self.chat.conversation()).map_err(|e| failed(e.into()))?;
-        json.push('\n');
+        let json = format!("{:#}\n", self.chat.conversation().to_json());
         let mut file = OutFile::create(path).map_err(failed)?;
         file.write_all(json.as_bytes()).map_err(failed)?;
         file.finish().map_err(failed)
@@ -153,7 +216,7 @@ impl Talk {
 
     fn load(&mut self, path: &Path) -> Result<usize, CliError> {
         let wrong = |e| CliError::because(format!("{} is no conversation", path.display()), e);
-        let conversation: Conversation = serde_json::from_str(&input::text_file(path)?).map_err(wrong)?;
+        let conversation = Conversation::from_json(&input::text_file(path)?).map_err(wrong)?;
         let n = conversation.messages.len();
         *self.chat.conversation_mut() = Conversation { add_generation_prompt: true, ..conversation };
         self.last = None;

@@ -1,5 +1,7 @@
 //! Models with a short name. Each is pinned by sha256, so it does not matter where its bytes come from.
 
+use handmill_models::licence::Licence;
+
 /// A model that `handmill` knows by name.
 #[derive(Debug)]
 pub struct Alias {
@@ -89,7 +91,29 @@ pub const ALIASES: &[Alias] = &[
     },
 ];
 
+impl Alias {
+    /// Its licence.
+    pub fn licence(&self) -> Licence {
+        Licence::of_names(&[Some(self.licence)], Some(self.licence_link))
+    }
+}
+
+/// The names, for messages.
+pub fn names() -> String {
+    ALIASES.iter().map(|alias| alias.name).collect::<Vec<_>>().join(", ")
+}
+
 /// The alias of that name.
 pub fn find(name: &str) -> Option<&'static Alias> {
     ALIASES.iter().find(|alias| alias.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ALIASES;
+
+    #[test]
+    fn licences_are_known_ones() {
+        assert!(ALIASES.iter().all(|alias| alias.licence().known));
+    }
 }

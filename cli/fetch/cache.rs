@@ -17,7 +17,7 @@ use std::{
     env,
     fs::{self, File, Metadata, TryLockError},
     path::{Path, PathBuf},
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// The cache folder, and operations on the whole of it.
@@ -67,15 +67,7 @@ impl Cache {
     /// Takes the right to fetch `name`, waiting for another process that has it. Released when the file is dropped,
     /// also by a crash. `on_wait` is called once where there is something to wait for.
     pub fn lock(&self, name: &str, on_wait: impl FnOnce()) -> Result<File, FetchError> {
-        let folder = self.partial();
-        create_dir(&folder)?;
-        let path = folder.join(format!("{}.lock", name.replace(['/', '\\', ':'], "--")));
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|e| FetchError::io("open", &path, e))?;
+        let file = self.lock_file(name)?;
         let mut on_wait = Some(on_wait);
         loop {
             match file.try_lock() {
@@ -95,6 +87,20 @@ impl Cache {
             }
         }
     }
+
+    /// The same without waiting; none where another process fetches `name`.
+    pub fn try_lock(&self, name: &str) -> Result<Option<File>, FetchError> {
+        let file = self.lock_file(name)?;
+        Ok((!matches!(file.try_lock(), Err(TryLockError::WouldBlock))).then_some(file))
+    }
+
+    fn lock_file(&self, name: &str) -> Result<File, FetchError> {
+        let folder = self.partial();
+        create_dir(&folder)?;
+        let path = folder.join(format!("{}.lock", name.replace(['/', '\\', ':'], "--")));
+        let open = File::options().create(true).truncate(false).write(true).open(&path);
+        open.map_err(|e| FetchError::io("open", &path, e))
+    }
 }
 
 /// Creates a folder of the cache with its parents.
@@ -102,7 +108,8 @@ pub fn create_dir(path: &Path) -> Result<(), FetchError> {
     fs::create_dir_all(path).map_err(|e| FetchError::io("create the cache folder", path, e))
 }
 
-fn stamp_path(file: &Path) -> PathBuf {
+/// The note that `file` was checked.
+pub fn stamp_path(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".checked");
     name.into()
@@ -118,6 +125,12 @@ fn stamp(meta: &Metadata, sha256: &str) -> String {
 pub fn was_checked(file: &Path, sha256: &str) -> bool {
     let (Ok(meta), Ok(kept)) = (fs::metadata(file), fs::read_to_string(stamp_path(file))) else { return false };
     kept == stamp(&meta, sha256)
+}
+
+/// Notes the use of a model, in the time of the note that vouches for it. Where the cache cannot be written, it is not
+/// noted.
+pub fn note_used(note: &Path) {
+    let _ = File::options().write(true).open(note).and_then(|file| file.set_modified(SystemTime::now()));
 }
 
 /// Notes that `file` has just been checked. Where the cache cannot be written, the next start checks again.

@@ -89,6 +89,12 @@ pub enum FetchError {
         /// The whole message.
         text: String,
     },
+    /// A model to remove that is being fetched.
+    #[error("another process is fetching {name}; nothing of it was removed")]
+    Busy {
+        /// The model.
+        name: String,
+    },
     /// Ctrl-C.
     #[error("interrupted{kept}")]
     Interrupted {

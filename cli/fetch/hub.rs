@@ -1,4 +1,5 @@
-//! Models of the Hugging Face hub: `hf:owner/name`, `hf:owner/name:file`, either with `@revision` after the name.
+//! Models of the Hugging Face hub: `hf:owner/name`, `hf:owner/name:file`, `hf:owner/name:KIND`, all with `@revision` after
+//! the name if wanted.
 //!
 //! The hub's API names the commit, the files and their digests; the files come from its `resolve` addresses. Like the
 //! hub's own clients, this honours `HF_ENDPOINT` and `HF_TOKEN`. Cached files are used without asking the hub again.
@@ -11,6 +12,7 @@ use super::{
     progress::Progress,
 };
 use crate::terminal::{harmless_line, human_bytes, note};
+use handmill_models::licence::Licence;
 use serde_json::{Value, json};
 use std::{
     env, fs,
@@ -24,7 +26,7 @@ pub struct HubName {
     pub repo: String,
     /// Branch, tag or commit; `main` where none is named.
     pub revision: String,
-    /// One file of the repository, else the whole checkpoint.
+    /// One file of the repository, or the kind of quantisation in a GGUF file's name (`Q4_K_M`); else the whole checkpoint.
     pub file: Option<String>,
 }
 
@@ -38,10 +40,17 @@ const FOLDER_FILES: &[&str] = &[
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
+    // What the model may be used for.
+    "LICENSE",
+    "README.md",
 ];
 
 /// Tokenizer files of repositories that have neither of those above.
 const OTHER_TOKENIZERS: &[&str] = &["tekken.json", "vocab.json", "merges.txt"];
+
+/// The kind of quantisation that is taken of several where none is named, as llama.cpp takes it.
+const USUAL_KIND: &str = "Q4_K_M";
 
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -101,28 +110,68 @@ struct Listed {
 /// The path of the model here: a file where one was named (or the repository has just one GGUF file), else a folder.
 pub fn locate(cache: &Cache, name: &HubName, make_http: impl FnOnce() -> Http) -> Result<PathBuf, FetchError> {
     let root = cache.dir().join("hf").join(&name.repo);
-    if let Some(path) = cached(&root, name) {
+    if let Some((path, note)) = cached(&root, name) {
+        cache::note_used(&note);
         return Ok(path);
     }
-    let _lock = cache.lock(&format!("hf:{}", name.repo), || {
+    let _lock = cache.lock(&lock_name(&name.repo), || {
         note(&format!("another process is fetching {}; waiting for it", name.repo));
     })?;
-    if let Some(path) = cached(&root, name) {
+    if let Some((path, _)) = cached(&root, name) {
         return Ok(path);
     }
     fetch(&make_http(), cache, &root, name)
 }
 
-/// The path at which an earlier fetch of the same name put it, if all of it is still there.
-fn cached(root: &Path, name: &HubName) -> Option<PathBuf> {
+/// The path of a model that is in the cache already.
+pub fn already(cache: &Cache, name: &HubName) -> Option<PathBuf> {
+    Some(cached(&cache.dir().join("hf").join(&name.repo), name)?.0)
+}
+
+/// The name under which a repository is locked.
+pub fn lock_name(repo: &str) -> String {
+    format!("hf:{repo}")
+}
+
+/// A note that all files of a model are there.
+pub struct Note {
+    /// The note itself.
+    pub at: PathBuf,
+    /// The path of the model in its commit's folder; empty for the folder.
+    pub path: String,
+    /// Its files there.
+    pub files: Vec<String>,
+    /// The part of the repository's card that is about the licence.
+    pub card: Value,
+}
+
+/// The notes in a commit's folder.
+pub fn notes(folder: &Path) -> Vec<Note> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_note = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(".complete-"))
+    };
+    let paths = entries.map(|entry| entry.path()).filter(is_note);
+    let read = |at: PathBuf| {
+        let mut kept: Value = serde_json::from_slice(&fs::read(&at).ok()?).ok()?;
+        let path = kept["path"].as_str().filter(|path| path.is_empty() || plain_path(path))?.to_owned();
+        let files = kept["files"].as_object()?.keys().filter(|file| plain_path(file)).cloned().collect();
+        Some(Note { at, path, files, card: kept["card"].take() })
+    };
+    paths.filter_map(read).collect()
+}
+
+/// The path at which an earlier fetch of the same name put it, if all of it is still there, and the note of that.
+fn cached(root: &Path, name: &HubName) -> Option<(PathBuf, PathBuf)> {
     let commit = fs::read_to_string(root.join("refs").join(file_key(&name.revision))).ok()?;
     let folder = root.join(commit.trim());
-    let kept: Value = serde_json::from_slice(&fs::read(folder.join(complete_name(name))).ok()?).ok()?;
+    let note = folder.join(complete_name(name));
+    let kept: Value = serde_json::from_slice(&fs::read(&note).ok()?).ok()?;
     let whole = kept["files"].as_object()?.iter().all(|(file, size)| {
         plain_path(file) && fs::metadata(folder.join(file)).is_ok_and(|meta| Some(meta.len()) == size.as_u64())
     });
     let path = kept["path"].as_str().filter(|path| path.is_empty() || plain_path(path))?;
-    whole.then(|| if path.is_empty() { folder } else { folder.join(path) })
+    whole.then(|| (if path.is_empty() { folder } else { folder.join(path) }, note))
 }
 
 fn plain_path(path: &str) -> bool {
@@ -158,7 +207,8 @@ fn fetch(http: &Http, cache: &Cache, root: &Path, name: &HubName) -> Result<Path
     let first_time = !folder.exists();
     cache::create_dir(&folder)?;
     if first_time {
-        note(&format!("{repo}: {}", harmless_line(&licence(&info, repo))));
+        let licence = licence_of_card(&info["cardData"], repo).to_string();
+        note(&format!("{repo}, licence: {}", harmless_line(&licence)));
     }
 
     let run = Run { http, token, base: format!("{endpoint}/{repo}/resolve/{commit}"), folder: &folder, repo };
@@ -170,10 +220,13 @@ fn fetch(http: &Http, cache: &Cache, root: &Path, name: &HubName) -> Result<Path
         .filter_map(|file| Some((file.name.clone(), fs::metadata(folder.join(&file.name)).ok()?.len().into())))
         .collect();
     let write = |path: PathBuf, text: String| fs::write(&path, text).map_err(|e| FetchError::io("write", &path, e));
-    write(folder.join(complete_name(name)), json!({ "path": path, "files": sizes }).to_string())?;
+    write(
+        folder.join(complete_name(name)),
+        json!({ "path": path, "files": sizes, "card": card(&info["cardData"]) }).to_string(),
+    )?;
     cache::create_dir(&root.join("refs"))?;
     write(root.join("refs").join(file_key(&name.revision)), commit.to_owned())?;
-    cached(root, name).ok_or_else(|| FetchError::Answer {
+    cached(root, name).map(|(path, _)| path).ok_or_else(|| FetchError::Answer {
         what,
         host: http::host(&url),
         reason: format!("the files under {} do not last", cache.dir().display()),
@@ -195,8 +248,9 @@ impl Run<'_> {
         let find = |wanted: &str| all.iter().find(|file| file.name == wanted);
         let lacks = |text: String| FetchError::Repository { text: format!("hf:{} {text}", self.repo) };
         if let Some(wanted) = &name.file {
-            let file = find(wanted).ok_or_else(|| lacks(format!("has no file {wanted}; it has {}", names(all))))?;
-            return Ok((wanted.clone(), with_splits(file, all)));
+            let file = find(wanted).or_else(|| of_kind(wanted, all));
+            let file = file.ok_or_else(|| lacks(format!("has no file {wanted}; it has {}", names(all))))?;
+            return Ok((file.name.clone(), with_splits(file, all)));
         }
         let usual = ["tokenizer.json", "tokenizer.model"].iter().any(|&name| find(name).is_some());
         let others = if usual { &[] } else { OTHER_TOKENIZERS };
@@ -224,6 +278,10 @@ impl Run<'_> {
             [one] => Ok((one.name.clone(), vec![one])),
             [] => Err(lacks("has neither model.safetensors nor .gguf files".to_owned())),
             [first, ..] => {
+                if let Some(file) = of_kind(USUAL_KIND, all) {
+                    note(&format!("hf:{} has several .gguf files; taking {}", self.repo, file.name));
+                    return Ok((file.name.clone(), with_splits(file, all)));
+                }
                 let example = format!("for example hf:{}:{}", self.repo, first.name);
                 Err(lacks(format!(
                     "has several .gguf files, name one of them, {example}; they are {}",
@@ -293,15 +351,33 @@ fn with_splits<'l>(file: &'l Listed, all: &'l [Listed]) -> Vec<&'l Listed> {
     }
 }
 
-/// The licence that the repository's card states.
-fn licence(info: &Value, repo: &str) -> String {
-    let card = &info["cardData"];
-    let page = format!("https://huggingface.co/{repo}");
-    let link = card["license_link"].as_str().filter(|link| link.starts_with("http")).unwrap_or(&page);
-    match card["license_name"].as_str().or(card["license"].as_str()) {
-        Some(name) => format!("licence {name}, {link}"),
-        None => format!("no licence stated, see {page}"),
-    }
+/// The part of a repository's card that is about its licence.
+fn card(card: &Value) -> Value {
+    let keys = ["license", "license_name", "license_link"];
+    keys.iter().map(|key| (key.to_string(), card[key].clone())).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// The licence that a repository's card states; where it has no link, the repository's page is that.
+pub fn licence_of_card(card: &Value, repo: &str) -> Licence {
+    let text = |key: &str| card[key].as_str().or_else(|| card[key][0].as_str());
+    let stated = Licence::of_names(&[text("license_name"), text("license")], text("license_link"));
+    Licence { link: stated.link.or_else(|| Some(format!("https://huggingface.co/{repo}"))), ..stated }
+}
+
+/// The GGUF file whose name has that kind of quantisation in it, as a word of its own; of several the shortest name, which
+/// has the least said beside it. Projectors of multimodal models are none.
+fn of_kind<'l>(kind: &str, all: &'l [Listed]) -> Option<&'l Listed> {
+    let kind = kind.to_ascii_lowercase();
+    let word = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == b'_');
+    let has_kind = |name: &str| {
+        let found = name.match_indices(&kind).any(|(at, _)| {
+            let bytes = name.as_bytes();
+            !word(at.checked_sub(1).map(|i| bytes[i])) && !word(bytes.get(at + kind.len()).copied())
+        });
+        found && name.ends_with(".gguf") && !name.contains("mmproj")
+    };
+    let files = all.iter().filter(|file| has_kind(&file.name.to_ascii_lowercase()));
+    files.min_by_key(|file| (file.name.len(), &file.name))
 }
 
 fn names(files: &[Listed]) -> String {
@@ -350,6 +426,33 @@ mod tests {
         }
         for name in ["config.json", "console", "com", "com10", "null.gguf"] {
             assert!(!is_device(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn kinds_of_quantisation_name_files() {
+        let all: Vec<Listed> = [
+            "x-Q4_K_M.gguf",
+            "x-UD-Q4_K_M.gguf",
+            "x-Q4_K_S.gguf",
+            "mmproj-Q8_0.gguf",
+            "x.Q8_0.gguf",
+            "Q5_K_M/x-Q5_K_M-00001-of-00002.gguf",
+            "Q5_K_M/x-Q5_K_M-00002-of-00002.gguf",
+            "Q6_K.txt",
+        ]
+        .map(|name| Listed { name: name.into(), size: None, digest: None })
+        .into();
+        for (kind, file) in [
+            ("Q4_K_M", Some("x-Q4_K_M.gguf")),
+            ("q4_k_s", Some("x-Q4_K_S.gguf")),
+            ("Q8_0", Some("x.Q8_0.gguf")),
+            ("Q5_K_M", Some("Q5_K_M/x-Q5_K_M-00001-of-00002.gguf")),
+            ("Q4_K", None),
+            ("K_M", None),
+            ("Q6_K", None),
+        ] {
+            assert_eq!(of_kind(kind, &all).map(|file| &file.name[..]), file, "{kind}");
         }
     }
 

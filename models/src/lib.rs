@@ -15,18 +15,40 @@
 //! })?;
 //! # Ok::<(), handmill_models::Error>(())
 //! ```
+//!
+//! On a GPU, with the feature `gpu`, which is on by default:
+//!
+//! ```no_run
+//! # #[cfg(feature = "gpu")] {
+//! use handmill_models::{
+//!     Engine, EngineOptions, Model,
+//!     engine::DeviceChoice,
+//!     runtime::gpu::{Gpu, GpuOptions},
+//! };
+//!
+//! let model = Model::open("model.gguf".as_ref())?;
+//! let gpu = Gpu::open(&GpuOptions::default())?;
+//! let options = EngineOptions { device: DeviceChoice::Gpu(gpu.into()), ..EngineOptions::default() };
+//! let engine = Engine::new(&model, &options)?;
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod blocks;
 pub mod config;
 pub mod engine;
 mod error;
 pub mod families;
+pub mod licence;
 mod model;
 pub mod synthetic;
 pub mod text;
 
 pub use engine::{Chat, Engine, EngineOptions, GenerateOptions, GenerateStats, KvChoice, Reply, StopReason, ToolCall};
 pub use error::Error;
+/// The runtime underneath: what a program needs of it, such as [`runtime::gpu::Gpu`] to open a GPU, without a dependency of
+/// its own on it.
+pub use handmill_runtime as runtime;
 pub use model::{Model, ModelInfo};
 
 /// The example of the README, compiled.

@@ -62,7 +62,8 @@ pub struct Reply {
 }
 
 impl Reply {
-    fn take(&mut self, event: &ReplyEvent) {
+    /// Adds an event.
+    pub fn take(&mut self, event: &ReplyEvent) {
         match event {
             ReplyEvent::Text(text) => self.text.push_str(text),
             ReplyEvent::Reasoning(text) => self.reasoning.push_str(text),

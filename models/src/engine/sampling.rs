@@ -8,6 +8,10 @@
 //! included, so that a seed gives the same tokens on every machine that gives the same logits. After the first token
 //! nothing is allocated, and a vocabulary of 262,144 is never sorted as a whole.
 
+mod defaults;
+
+pub use defaults::SamplingDefaults;
+
 use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 

@@ -84,7 +84,7 @@ pub struct CapsOverride {
 /// One adapter for a list.
 #[derive(Clone, Debug)]
 pub struct AdapterSummary {
-    /// Number for `--device`.
+    /// Number by which it can be asked for.
     pub index: usize,
     /// The adapter's name.
     pub name: String,

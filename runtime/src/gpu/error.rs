@@ -5,11 +5,9 @@
 #[non_exhaustive]
 pub enum GpuError {
     /// No driver, or no adapter that the driver lists.
-    #[error(
-        "no GPU was found: install a Vulkan driver (or Metal, DX12 where the system has them), or use --backend cpu"
-    )]
+    #[error("no GPU was found: install a Vulkan driver (or Metal, DX12 where the system has them), or use the CPU")]
     NoAdapter,
-    /// `--device` matches no adapter, or several.
+    /// A name or number matches no adapter, or several.
     #[error("no GPU matches `{wanted}`; there are: {available}")]
     NoSuchAdapter {
         /// The name or number asked for.
@@ -26,7 +24,7 @@ pub enum GpuError {
         reason: String,
     },
     /// The adapter lacks something that the backend needs.
-    #[error("{adapter} allows {what} of {has}, {op} needs {needs}; use --backend cpu")]
+    #[error("{adapter} allows {what} of {has}, {op} needs {needs}; use the CPU")]
     Limit {
         /// The adapter.
         adapter: String,
@@ -41,7 +39,7 @@ pub enum GpuError {
     },
     /// More cached tokens than fit one binding of a layer's keys and values.
     #[error(
-        "{adapter} shows kernels the keys and values of {most} tokens at most, not {asked}: use a shorter --ctx, fewer --gpu-layers, or --backend cpu"
+        "{adapter} shows kernels the keys and values of {most} tokens at most, not {asked}: use a shorter context, fewer layers on the GPU, or the CPU"
     )]
     Cache {
         /// The adapter.
@@ -52,7 +50,7 @@ pub enum GpuError {
         most: usize,
     },
     /// An op that the GPU backend does not run.
-    #[error("the GPU backend cannot run {op} `{name}`: {why}; use --backend cpu")]
+    #[error("the GPU backend cannot run {op} `{name}`: {why}; use the CPU")]
     Unsupported {
         /// The kind of op.
         op: &'static str,
@@ -63,7 +61,7 @@ pub enum GpuError {
     },
     /// Device memory ran out.
     #[error(
-        "{adapter} is out of memory: {what} take(s) {bytes} bytes beside {in_use} in use (a shorter --ctx or fewer --gpu-layers take less)"
+        "{adapter} is out of memory: {what} take(s) {bytes} bytes beside {in_use} in use (a shorter context or fewer layers on the GPU take less)"
     )]
     OutOfMemory {
         /// The adapter.
