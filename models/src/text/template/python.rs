@@ -113,13 +113,23 @@ fn repr_str(text: &str, out: &mut String) {
             '\t' => out.push_str("\\t"),
             '\\' => out.push_str("\\\\"),
             c if c == quote => out.extend(['\\', c]),
-            c if (c as u32) < 0x20 || (0x7f..0xa0).contains(&(c as u32)) || c == '\u{ad}' => {
-                out.push_str(&format!("\\x{:02x}", c as u32));
-            }
-            c => out.push(c),
+            c if is_printable(c) => out.push(c),
+            c => match c as u32 {
+                code @ ..0x100 => out.push_str(&format!("\\x{code:02x}")),
+                code @ ..0x10000 => out.push_str(&format!("\\u{code:04x}")),
+                code => out.push_str(&format!("\\U{code:08x}")),
+            },
         }
     }
     out.push(quote);
+}
+
+/// Whether `repr()` shows `c` as it is: no control or format character, no private one, and no space but U+0020.
+fn is_printable(c: char) -> bool {
+    let format = matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e000}'..='\u{f8ff}' | '\u{e0000}'..='\u{e007f}'
+        | '\u{f0000}'..);
+    c == ' ' || !(format || c.is_control() || c.is_whitespace())
 }
 
 /// Appends a number or a truth value.
