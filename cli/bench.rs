@@ -5,11 +5,10 @@
 //! The walls are measured in the same run, one sample before the repetitions and one after each: machines drift.
 
 use crate::{
+    answer::KvType,
     args::{COMMON, Compute, Ctx, Output},
     error::CliError,
-    fetch, interrupt, out, profile,
-    run::KvType,
-    session, system,
+    fetch, interrupt, out, profile, session, system,
     terminal::{human_bytes, note},
     walls::{Medians, Walls, median},
 };

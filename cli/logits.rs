@@ -1,11 +1,10 @@
 //! `handmill logits`: the model's logits at every position, as a NumPy array.
 
 use crate::{
+    answer::KvType,
     args::{COMMON, Compute, Ctx, Output},
     error::CliError,
-    fetch, input, npy,
-    run::KvType,
-    session,
+    fetch, input, npy, session,
 };
 use serde_json::Value;
 use std::{ffi::OsString, path::PathBuf};

@@ -1,11 +1,10 @@
 //! `handmill perplexity`: how well a model predicts a text.
 
 use crate::{
+    answer::KvType,
     args::{COMMON, Compute, Ctx, Output},
     error::CliError,
-    fetch, input, out,
-    run::KvType,
-    session,
+    fetch, input, out, session,
     terminal::note,
     tokenize,
 };

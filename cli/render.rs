@@ -1,6 +1,11 @@
 //! `handmill render`: a conversation as its model's template writes it.
 
-use crate::{args::Output, error::CliError, fetch, input, out, terminal::{always, note}};
+use crate::{
+    args::Output,
+    error::CliError,
+    fetch, input, out,
+    terminal::{always, note},
+};
 use chrono::{Datelike, Timelike};
 use handmill_models::text::{ChatTemplate, Conversation, LocalTime, TextError, Tokenizer};
 use serde_json::{Value, json};

@@ -90,7 +90,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let (model, mut engine) = args.answering.open(&args.model)?;
     let template = if args.is_raw() { None } else { args.answering.template(&model)? };
     if template.is_none() && !args.is_raw() {
-        note("the model has no chat template, so the text is continued (--raw says so, --template FILE.jinja gives one)");
+        note(
+            "the model has no chat template, so the text is continued (--raw says so, --template FILE.jinja gives one)",
+        );
     }
     let options = GenerateOptions {
         ignore_end_of_turn: args.ignore_eos,

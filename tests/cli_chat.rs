@@ -106,9 +106,15 @@ fn commands_of_a_chat_do_what_they_say() {
     let answer = model.chat(&[], &lines);
     answer.assert_ok();
     let said = &answer.stderr;
-    for expected in ["/regen", "the last turn evaluated", "temp is 0.5", "no parameter colour", "no command /nonsense",
-        "3 messages", ".missing"]
-    {
+    for expected in [
+        "/regen",
+        "the last turn evaluated",
+        "temp is 0.5",
+        "no parameter colour",
+        "no command /nonsense",
+        "3 messages",
+        ".missing",
+    ] {
         assert!(said.contains(expected), "{expected:?} is not in {said}");
     }
     let conversation: Value = serde_json::from_str(&fs::read_to_string(saved).unwrap()).unwrap();
@@ -124,13 +130,24 @@ fn reasoning_is_apart_from_the_answer() {
     // The prompt opens a block that this model, with its random weights, never closes.
     let model = Model::with(Some(&format!("{TEMPLATE}<think>\n{{# </think> #}}")));
     let answer = Handmill::new().run(&[
-        "run", model.path(), "--backend", "cpu", "-n", "8", "--seed", "1", "-p", "hello", "--json",
+        "run",
+        model.path(),
+        "--backend",
+        "cpu",
+        "-n",
+        "8",
+        "--seed",
+        "1",
+        "-p",
+        "hello",
+        "--json",
     ]);
     answer.assert_ok();
     let json: Value = serde_json::from_str(&answer.stdout).unwrap();
     assert_eq!(json["text"], "");
     assert!(json["reasoning"].as_str().is_some_and(|text| !text.is_empty()), "{json}");
-    let plain = Handmill::new().run(&["run", model.path(), "--backend", "cpu", "-n", "8", "--seed", "1", "-p", "hello"]);
+    let plain =
+        Handmill::new().run(&["run", model.path(), "--backend", "cpu", "-n", "8", "--seed", "1", "-p", "hello"]);
     plain.assert_ok();
     assert_eq!(plain.stdout.trim(), "");
     assert!(plain.stderr.contains(json["reasoning"].as_str().unwrap().trim()), "{}", plain.stderr);

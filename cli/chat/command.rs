@@ -94,7 +94,9 @@ pub fn parse(line: &str) -> Line {
         "stats" => alone(Command::Stats),
         "help" | "?" => alone(Command::Help),
         "exit" | "quit" | "bye" => alone(Command::Exit),
-        _ => Line::Wrong(format!("there is no command /{name}; /help lists them, and a message with a slash in front is written //")),
+        _ => Line::Wrong(format!(
+            "there is no command /{name}; /help lists them, and a message with a slash in front is written //"
+        )),
     }
 }
 

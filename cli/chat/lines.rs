@@ -46,7 +46,8 @@ impl Lines {
         if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
             return Ok(Self::Piped);
         }
-        let config = rustyline::Config::builder().max_history_size(1000).and_then(|config| config.history_ignore_dups(true));
+        let config =
+            rustyline::Config::builder().max_history_size(1000).and_then(|config| config.history_ignore_dups(true));
         let config = config.map_err(no_editor)?.auto_add_history(true).build();
         let mut editor = Editor::with_config(config).map_err(no_editor)?;
         editor.set_helper(Some(Chatting));
@@ -94,7 +95,8 @@ fn no_editor(error: ReadlineError) -> CliError {
 fn piped() -> Result<Next, CliError> {
     let mut text = String::new();
     loop {
-        let read = io::stdin().read_line(&mut text).map_err(|e| CliError::because("could not read standard input", e))?;
+        let read =
+            io::stdin().read_line(&mut text).map_err(|e| CliError::because("could not read standard input", e))?;
         let whole = text.trim_end_matches(['\n', '\r']);
         if read == 0 && text.is_empty() {
             return Ok(Next::End);

@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 pub fn converse(model: &OsStr, answering: &Answering) -> Result<(), CliError> {
     answering.sampling.check()?;
     let name = model;
-    let (model, engine) = answering.open(name)?;
+    let (model, mut engine) = answering.open(name)?;
     let mut chat = Chat::new(answering.template(&model)?.ok_or_else(render::no_template)?);
     answering.variables.set(chat.conversation_mut());
     let seed = answering.sampling.seed();
@@ -59,7 +59,7 @@ pub fn converse(model: &OsStr, answering: &Answering) -> Result<(), CliError> {
             name.to_string_lossy(),
             info.architecture,
             info.n_layers,
-            engine.describe(),
+            engine.backend().describe(),
             engine.n_ctx(),
         ));
     }

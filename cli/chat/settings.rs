@@ -75,7 +75,9 @@ mod tests {
             set(&mut options, name, value).unwrap();
         }
         let list = list(&options);
-        for shown in ["temp               0.25", "top-k              7", "seed               9", "max-tokens         12"] {
+        for shown in
+            ["temp               0.25", "top-k              7", "seed               9", "max-tokens         12"]
+        {
             assert!(list.contains(shown), "{list}");
         }
     }
