@@ -1,6 +1,5 @@
 //! The result of every loader: an encoder, a vocabulary and the special ids.
 
-use super::bpe::BytePairs;
 use super::decode::Decoding;
 use super::error::Result;
 use super::merge::Merger;
@@ -13,7 +12,6 @@ use super::vocab::Vocab;
 #[derive(Debug)]
 pub(crate) enum Encoder {
     Pipeline(Box<Pipeline>),
-    BytePairs(BytePairs, SpecialSplit),
     Pieces(PieceTable, SpecialSplit),
 }
 
@@ -36,36 +34,34 @@ pub(crate) struct Parts {
 impl Encoder {
     /// Appends the ids of `text`.
     pub(crate) fn encode(&self, vocab: &Vocab, text: &str, parse_special: bool, out: &mut Vec<u32>) -> Result<()> {
-        let mut merger = Merger::default();
         match self {
-            Encoder::Pipeline(pipeline) => pipeline.encode(text, parse_special, out)?,
-            Encoder::BytePairs(pairs, special) => special.split(text, parse_special, |fragment| match fragment {
-                Fragment::Token(id) => out.push(id),
-                Fragment::Text(text) => pairs.encode(vocab, text, &mut merger, out),
-            }),
+            Encoder::Pipeline(pipeline) => pipeline.encode(vocab, text, parse_special, out),
             Encoder::Pieces(pieces, special) => {
+                let mut merger = Merger::default();
                 let mut space_next = pieces.prefix != SpacePrefix::Never;
-                special.split(text, parse_special, |fragment| match fragment {
-                    Fragment::Token(id) => {
-                        let in_text = pieces.is_part_of_text(vocab, id);
-                        if space_next && in_text && pieces.prefix == SpacePrefix::AfterControl {
-                            // The prefix goes in front of the whole text, even where the text starts with a token.
-                            pieces.encode(vocab, "", true, &mut merger, out);
+                special.split(text, parse_special, |fragment| {
+                    match fragment {
+                        Fragment::Token(id) => {
+                            let in_text = pieces.is_part_of_text(vocab, id);
+                            if space_next && in_text && pieces.prefix == SpacePrefix::AfterControl {
+                                // The prefix goes in front of the whole text, even where the text starts with a token.
+                                pieces.encode(vocab, "", true, &mut merger, out);
+                            }
+                            space_next = match pieces.prefix {
+                                SpacePrefix::Never | SpacePrefix::AtStart => false,
+                                SpacePrefix::AfterEveryToken => true,
+                                SpacePrefix::AfterControl => !in_text,
+                            };
+                            out.push(id);
                         }
-                        space_next = match pieces.prefix {
-                            SpacePrefix::Never | SpacePrefix::AtStart => false,
-                            SpacePrefix::AfterEveryToken => true,
-                            SpacePrefix::AfterControl => !in_text,
-                        };
-                        out.push(id);
+                        Fragment::Text(_, text) => {
+                            pieces.encode(vocab, text, std::mem::take(&mut space_next), &mut merger, out);
+                        }
                     }
-                    Fragment::Text(text) => {
-                        pieces.encode(vocab, text, std::mem::take(&mut space_next), &mut merger, out);
-                    }
-                });
+                    Ok(())
+                })
             }
         }
-        Ok(())
     }
 }
 

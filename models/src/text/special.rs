@@ -27,7 +27,8 @@ pub(crate) struct Place {
 
 /// A part of a text: plain, or one token.
 pub(crate) enum Fragment<'t> {
-    Text(&'t str),
+    /// Where it starts, and the text.
+    Text(usize, &'t str),
     Token(u32),
 }
 
@@ -35,13 +36,24 @@ pub(crate) enum Fragment<'t> {
 #[derive(Debug, Default)]
 struct Finder {
     automaton: Option<AhoCorasick>,
-    tokens: Vec<(u32, Place)>,
+    tokens: Vec<Found>,
+}
+
+/// A token that a [`Finder`] finds.
+#[derive(Debug)]
+struct Found {
+    id: u32,
+    kind: TokenKind,
+    place: Place,
+    /// It is left as text.
+    passed_over: bool,
 }
 
 impl Finder {
     fn new<'a>(tokens: impl Iterator<Item = &'a Special>) -> Result<Self> {
+        let found = |t: &Special| Found { id: t.id, kind: t.kind, place: t.place, passed_over: false };
         let (tokens, texts): (Vec<_>, Vec<&str>) =
-            tokens.filter(|t| !t.text.is_empty()).map(|t| ((t.id, t.place), t.text.as_str())).unzip();
+            tokens.filter(|t| !t.text.is_empty()).map(|t| (found(t), t.text.as_str())).unzip();
         if tokens.is_empty() {
             return Ok(Self::default());
         }
@@ -58,46 +70,67 @@ impl Finder {
 pub(crate) struct SpecialSplit {
     /// Control, unknown and user-defined tokens.
     all: Finder,
-    /// Only the user-defined ones: they belong to the text and are always matched.
-    user_defined: Finder,
+    /// Without control and unknown tokens: the others belong to the text and are always matched.
+    text_only: Finder,
 }
 
 impl SpecialSplit {
     /// `tokens` are all tokens that are not plain text.
     pub(crate) fn new(tokens: &[Special]) -> Result<Self> {
         let user_defined = tokens.iter().filter(|t| t.kind == TokenKind::UserDefined);
-        Ok(Self { all: Finder::new(tokens.iter())?, user_defined: Finder::new(user_defined)? })
+        Ok(Self { all: Finder::new(tokens.iter())?, text_only: Finder::new(user_defined)? })
+    }
+
+    /// The tokens of a `tokenizer.json`. Where control tokens are not parsed, each still hides the tokens that lie
+    /// inside of it, as in the library behind the format.
+    pub(crate) fn hiding(tokens: &[Special]) -> Result<Self> {
+        let mut text_only = Finder::new(tokens.iter())?;
+        for found in &mut text_only.tokens {
+            found.passed_over = found.kind != TokenKind::UserDefined;
+        }
+        Ok(Self { all: Finder::new(tokens.iter())?, text_only })
     }
 
     /// Calls `each` with the fragments of `text` in order, none of them empty.
-    pub(crate) fn split<'t>(&self, text: &'t str, parse_special: bool, mut each: impl FnMut(Fragment<'t>)) {
-        let finder = if parse_special { &self.all } else { &self.user_defined };
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub(crate) fn split<'t>(
+        &self,
+        text: &'t str,
+        parse_special: bool,
+        mut each: impl FnMut(Fragment<'t>) -> Result<()>,
+    ) -> Result<()> {
+        let finder = if parse_special { &self.all } else { &self.text_only };
         let mut at = 0;
         if let Some(automaton) = &finder.automaton {
             for found in automaton.find_iter(text) {
-                let (id, place) = finder.tokens[found.pattern().as_usize()];
-                // The token before may have absorbed the white space that this one starts with.
-                let before = &text[at.min(found.start())..found.start()];
+                let &Found { id, place, passed_over, .. } = &finder.tokens[found.pattern().as_usize()];
                 let behind = &text[found.end()..];
-                if place.single_word && (before.ends_with(is_word) || behind.starts_with(is_word)) {
+                let touched = || text[..found.start()].ends_with(is_word) || behind.starts_with(is_word);
+                if passed_over || place.single_word && touched() {
                     continue;
                 }
+                // The token before may have absorbed the white space that this one starts with.
+                let before = &text[at.min(found.start())..found.start()];
                 let plain = if place.lstrip { before.trim_end() } else { before };
                 if !plain.is_empty() {
-                    each(Fragment::Text(plain));
+                    each(Fragment::Text(at, plain))?;
                 }
-                each(Fragment::Token(id));
+                each(Fragment::Token(id))?;
                 at = found.end() + if place.rstrip { behind.len() - behind.trim_start().len() } else { 0 };
             }
         }
         if at < text.len() {
-            each(Fragment::Text(&text[at..]));
+            each(Fragment::Text(at, &text[at..]))?;
         }
+        Ok(())
     }
 }
 
+/// `\w` of regular expressions.
 fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
+    regex_syntax::is_word_character(c)
 }
 
 #[cfg(test)]
@@ -119,12 +152,14 @@ mod tests {
         ])
         .unwrap();
         let mut out = Vec::new();
-        special.split(text, parse_special, |f| {
+        let mut each = |f: Fragment<'_>| {
             out.push(match f {
-                Fragment::Text(t) => t.to_owned(),
+                Fragment::Text(_, t) => t.to_owned(),
                 Fragment::Token(id) => format!("#{id}"),
-            })
-        });
+            });
+            Ok(())
+        };
+        special.split(text, parse_special, &mut each).unwrap();
         out
     }
 
