@@ -115,3 +115,6 @@ fn flatten<'v>(value: &'v serde_json::Value, list: &str, out: &mut Vec<&'v serde
         _ => out.push(value),
     }
 }
+
+#[cfg(test)]
+mod tests;
