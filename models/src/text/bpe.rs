@@ -20,7 +20,7 @@ pub(crate) struct Bpe {
 #[derive(Debug)]
 pub(crate) enum Units {
     /// The token of each byte. A vocabulary without a byte cannot spell it, so the byte is left out, as elsewhere.
-    Bytes([u32; 256]),
+    Bytes(Box<[u32; 256]>),
     Chars(Chars),
 }
 
@@ -153,8 +153,8 @@ impl Bpe {
 }
 
 /// The token of each byte, [`NONE`] where the vocabulary has none.
-fn byte_ids(vocab: &Vocab, index: &TextIndex) -> [u32; 256] {
-    std::array::from_fn(|byte| index.get(vocab, &[byte as u8]))
+fn byte_ids(vocab: &Vocab, index: &TextIndex) -> Box<[u32; 256]> {
+    Box::new(std::array::from_fn(|byte| index.get(vocab, &[byte as u8])))
 }
 
 /// The model with its vocabulary.

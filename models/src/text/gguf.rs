@@ -86,7 +86,7 @@ fn pieces(gguf: &Gguf) -> Result<Parts> {
     let special = SpecialSplit::new(&specials(&tokens, |id| place(&tokens[id as usize].0)))?;
     let defaults = Defaults { add_bos: true, bos: Some(1), eos: Some(2), warnings };
     let decoding = Decoding { byte_level: false, leading_space: LeadingSpace::of_pieces(prefix) };
-    finish(gguf, vocab, Encoder::Pieces(table, special), decoding, defaults)
+    finish(gguf, vocab, Encoder::Pieces(Box::new(table), special), decoding, defaults)
 }
 
 /// Gemma 4: no space in front, and BOS even where a file of the first weeks denies it (llama.cpp#21500). llama.cpp
@@ -102,7 +102,7 @@ fn gemma4(gguf: &Gguf) -> Result<Parts> {
     let special = SpecialSplit::new(&specials(&tokens, |_| Place::default()))?;
     let defaults = Defaults { add_bos: true, bos: named("<bos>"), eos: named("<eos>"), warnings };
     let decoding = Decoding { byte_level: false, leading_space: LeadingSpace::Kept };
-    let mut parts = finish(gguf, vocab, Encoder::Pieces(table, special), decoding, defaults)?;
+    let mut parts = finish(gguf, vocab, Encoder::Pieces(Box::new(table), special), decoding, defaults)?;
     parts.prefix = parts.bos.into_iter().collect();
     Ok(parts)
 }

@@ -12,7 +12,7 @@ use super::vocab::Vocab;
 #[derive(Debug)]
 pub(crate) enum Encoder {
     Pipeline(Box<Pipeline>),
-    Pieces(PieceTable, SpecialSplit),
+    Pieces(Box<PieceTable>, SpecialSplit),
 }
 
 /// The contents of a tokenizer's file.

@@ -41,7 +41,7 @@ pub(crate) fn load(model: &[u8], files: &mut SideFiles) -> Result<Parts> {
     let scores = model.pieces.iter().map(|p| p.score);
     let table = PieceTable::new(&vocab, scores, model.unknown.unwrap_or(NONE), prefix);
     Ok(Parts {
-        encoder: Encoder::Pieces(table, SpecialSplit::new(&special)?),
+        encoder: Encoder::Pieces(Box::new(table), SpecialSplit::new(&special)?),
         vocab,
         decoding: Decoding { byte_level: false, leading_space: LeadingSpace::of_pieces(prefix != SpacePrefix::Never) },
         prefix: bos.into_iter().collect(),

@@ -101,7 +101,7 @@ pub(super) fn bpe(
     if let Some(vocab) = decoded.filter(|_| plain) {
         let spelled = |id| names.text(id).is_some_and(byte_level::is_spelled);
         let index = TextIndex::of(vocab, |id, kind| kind != TokenKind::Control && spelled(id));
-        let units = Units::Bytes(byte_level::ALPHABET.map(|c| id(c.encode_utf8(&mut [0; 4]))));
+        let units = Units::Bytes(Box::new(byte_level::ALPHABET.map(|c| id(c.encode_utf8(&mut [0; 4])))));
         return Ok((Bpe::of_parts(index, merges, units, ignore_merges), None));
     }
     let unknown = model.unk_token.as_deref().and_then(|name| names.id(name));
