@@ -7,7 +7,7 @@
 const END: usize = 256 + 68;
 
 /// `FROM_CHAR[c]` is the byte that character `c` stands for, or -1.
-static FROM_CHAR: [i16; END] = build();
+const FROM_CHAR: [i16; END] = build();
 
 const fn stands_for_itself(byte: usize) -> bool {
     matches!(byte, 33..=126 | 161..=172 | 174..=255)
@@ -27,6 +27,26 @@ const fn build() -> [i16; END] {
         byte += 1;
     }
     table
+}
+
+/// The characters of the bytes, in order.
+pub(crate) static ALPHABET: [char; 256] = alphabet();
+
+const fn alphabet() -> [char; 256] {
+    let mut table = ['\0'; 256];
+    let mut c = 0;
+    while c < END {
+        if let (byte @ 0.., Some(c)) = (FROM_CHAR[c], char::from_u32(c as u32)) {
+            table[byte as usize] = c;
+        }
+        c += 1;
+    }
+    table
+}
+
+/// Whether `token` is written in the alphabet.
+pub(crate) fn is_spelled(token: &str) -> bool {
+    token.chars().all(|c| FROM_CHAR.get(c as usize).is_some_and(|&byte| byte >= 0))
 }
 
 /// Appends the bytes that `token` stands for. A token with a character outside of the alphabet (an added token such
@@ -70,5 +90,9 @@ mod tests {
             seen[*byte as usize] += 1;
         }
         assert!(seen.iter().all(|&n| n == 1));
+        for (byte, c) in ALPHABET.into_iter().enumerate() {
+            assert_eq!(bytes(&c.to_string()), [byte as u8]);
+        }
+        assert!(is_spelled("Ġthe") && !is_spelled(" the") && !is_spelled("你"));
     }
 }

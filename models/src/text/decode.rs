@@ -8,8 +8,26 @@ pub(crate) struct Decoding {
     /// Byte-level BPE: any token may end inside of a character, and each longest broken piece of a character reads as
     /// one U+FFFD. Otherwise only byte tokens may end there, and each broken byte reads as one U+FFFD.
     pub(crate) byte_level: bool,
-    /// The encoder put a space in front of the text, so the decoder takes one away.
-    pub(crate) strip_leading_space: bool,
+    pub(crate) leading_space: LeadingSpace,
+}
+
+/// The spaces that are taken away at the start of a text, where the encoder may have put one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeadingSpace {
+    Kept,
+    /// One, of the first piece that is text (sentencepiece). A byte is no such piece: its space stays.
+    OfFirstPiece,
+    /// One, if the whole text starts with it (`Strip` of a `tokenizer.json`).
+    OfText,
+    /// All in the first token, unless it is an added one (`Metaspace` of a `tokenizer.json`).
+    InFirstToken,
+}
+
+impl LeadingSpace {
+    /// Sentencepiece's rule, where its encoder puts a space in front.
+    pub(crate) fn of_pieces(prefixed: bool) -> Self {
+        if prefixed { LeadingSpace::OfFirstPiece } else { LeadingSpace::Kept }
+    }
 }
 
 /// Text waits for the end of its last character for at most this many bytes, so that a model that emits endless broken
@@ -33,14 +51,19 @@ impl DecodeState {
 
     /// Appends the whole characters that the next token completes.
     pub(crate) fn push(&mut self, bytes: &[u8], kind: TokenKind, out: &mut String) {
-        let mut bytes = bytes;
-        let text_piece = !matches!(kind, TokenKind::Control | TokenKind::Unknown) && !bytes.is_empty();
-        if text_piece && std::mem::take(&mut self.at_start) && self.decoding.strip_leading_space {
-            // A byte token is not a piece: sentencepiece strips the space of pieces only.
-            if kind != TokenKind::Byte {
-                bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+        let text_piece = !matches!(kind, TokenKind::Control | TokenKind::Unknown);
+        let bytes = match self.decoding.leading_space {
+            LeadingSpace::OfFirstPiece if !text_piece || bytes.is_empty() => bytes,
+            LeadingSpace::OfText if bytes.is_empty() => bytes,
+            _ if !std::mem::take(&mut self.at_start) => bytes,
+            LeadingSpace::OfFirstPiece if kind != TokenKind::Byte => bytes.strip_prefix(b" ").unwrap_or(bytes),
+            LeadingSpace::OfText => bytes.strip_prefix(b" ").unwrap_or(bytes),
+            LeadingSpace::InFirstToken if kind == TokenKind::Normal => {
+                self.pending.extend(bytes.iter().filter(|&&byte| byte != b' '));
+                &[]
             }
-        }
+            _ => bytes,
+        };
         self.pending.extend_from_slice(bytes);
         self.take_whole(out);
     }
@@ -92,7 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn decode(chunks: &[&[u8]], byte_level: bool) -> (String, Vec<String>) {
-        let mut state = DecodeState::new(Decoding { byte_level, strip_leading_space: false });
+        let mut state = DecodeState::new(Decoding { byte_level, leading_space: LeadingSpace::Kept });
         let mut parts = Vec::new();
         for chunk in chunks {
             let mut part = String::new();
@@ -137,12 +160,30 @@ mod tests {
 
     #[test]
     fn leading_space_goes_once() {
-        let mut state = DecodeState::new(Decoding { byte_level: false, strip_leading_space: true });
-        let mut out = String::new();
-        state.push(b"<s>", TokenKind::Control, &mut out);
-        state.push(b" ", TokenKind::Normal, &mut out);
-        state.push(b" a", TokenKind::Normal, &mut out);
-        assert_eq!(out, "<s> a");
+        for (leading_space, expected) in [
+            (LeadingSpace::Kept, "<s>   a b"),
+            (LeadingSpace::OfFirstPiece, "<s>  a b"),
+            (LeadingSpace::OfText, "<s>   a b"),
+            (LeadingSpace::InFirstToken, "<s>   a b"),
+        ] {
+            let mut state = DecodeState::new(Decoding { byte_level: false, leading_space });
+            let mut out = String::new();
+            state.push(b"<s>", TokenKind::Control, &mut out);
+            state.push(b"  ", TokenKind::Normal, &mut out);
+            state.push(b" a", TokenKind::Normal, &mut out);
+            state.push(b" b", TokenKind::Normal, &mut out);
+            assert_eq!(out, expected, "{leading_space:?}");
+            let mut without = String::new();
+            state.finish(&mut without);
+            state.push(b"  ", TokenKind::Normal, &mut without);
+            state.push(b" a", TokenKind::Normal, &mut without);
+            let spaces = match leading_space {
+                LeadingSpace::Kept => "   a",
+                LeadingSpace::OfFirstPiece | LeadingSpace::OfText => "  a",
+                LeadingSpace::InFirstToken => " a",
+            };
+            assert_eq!(without, spaces, "{leading_space:?}");
+        }
     }
 
     /// Bytes that are often the start or the inside of a character.

@@ -265,7 +265,7 @@ fn tekken_json_is_read_as_mistral_common_does() {
         (tekken(21, "").replace("\"v3\"", "\"v11\""), "lists no special_tokens"),
         (tekken(21, "").replace("\"rank\":7,", "\"rank\":8,"), "entry 7"),
         (tekken(21, "").replace("AQ==", "Ag=="), "entry 1 "),
-        (tekken(21, "").replace("(?!\\\\S)", "(?<=\\\\S)"), "pre-tokenizer"),
+        (tekken(21, "").replace("(?!\\\\S)", "(?!\\\\S"), "the expression"),
         ("{}".to_owned(), "pattern"),
     ] {
         folder.write("tekken.json", &text);

@@ -6,13 +6,14 @@ use handmill_runtime::format::Gguf;
 use handmill_runtime::format::gguf::Array;
 
 use super::added::{MAX_IDS, Tokens, specials};
-use super::bpe::{BytePairs, WordRules};
+use super::bpe::Bpe;
 use super::byte_level;
-use super::decode::Decoding;
+use super::decode::{Decoding, LeadingSpace};
 use super::ends;
 use super::error::{Result, TextError};
 use super::parts::{Encoder, Parts, in_range};
-use super::pre_split::PreSplit;
+use super::pipeline::{Pipeline, TextRules};
+use super::pre_tokenizers::PreSplit;
 use super::special::{Place, SpecialSplit};
 use super::spm::{PieceTable, SpacePrefix, byte_token, push_piece};
 use super::vocab::{NONE, TokenKind, Vocab};
@@ -44,19 +45,18 @@ fn byte_pairs(gguf: &Gguf) -> Result<Parts> {
         TokenKind::Normal | TokenKind::Byte | TokenKind::Unused => byte_level::push_bytes(text, out),
         _ => out.extend_from_slice(text.as_bytes()),
     })?;
-    let encoder = match merges(gguf)? {
-        Some(merges) => {
-            let rules = WordRules { nfc: kind.nfc, ignore_merges: kind.ignore_merges, add_space: false };
-            BytePairs::new(&vocab, merges, pre, rules)
-        }
+    let model = match merges(gguf)? {
+        Some(merges) => Bpe::new(&vocab, merges, kind.ignore_merges),
         // Kimi K2's vocabulary is tiktoken's, and converters leave the merges out.
-        None if kind.by_ids => BytePairs::by_ids(&vocab, pre),
+        None if kind.by_ids => Bpe::by_ids(&vocab),
         None => return Err(missing_merges(gguf)),
     };
     let special = SpecialSplit::new(&specials(&tokens, |_| Place::default()))?;
     let defaults = Defaults { add_bos: kind.add_bos, ..Defaults::default() };
-    let decoding = Decoding { byte_level: true, strip_leading_space: false };
-    finish(gguf, vocab, Encoder::BytePairs(encoder, special), decoding, defaults)
+    let decoding = Decoding { byte_level: true, leading_space: LeadingSpace::Kept };
+    let rules = TextRules { nfc: kind.nfc, add_space: false };
+    let pipeline = Pipeline::byte_level(special, rules, pre, model);
+    finish(gguf, vocab, Encoder::Pipeline(Box::new(pipeline)), decoding, defaults)
 }
 
 fn pieces(gguf: &Gguf) -> Result<Parts> {
@@ -85,8 +85,8 @@ fn pieces(gguf: &Gguf) -> Result<Parts> {
     let place: fn(&str) -> Place = if is_phi3(gguf)? { phi3_place } else { |_| Place::default() };
     let special = SpecialSplit::new(&specials(&tokens, |id| place(&tokens[id as usize].0)))?;
     let defaults = Defaults { add_bos: true, bos: Some(1), eos: Some(2), warnings };
-    let decoding = Decoding { byte_level: false, strip_leading_space: prefix };
-    finish(gguf, vocab, Encoder::Pieces(table, special), decoding, defaults)
+    let decoding = Decoding { byte_level: false, leading_space: LeadingSpace::of_pieces(prefix) };
+    finish(gguf, vocab, Encoder::Pieces(Box::new(table), special), decoding, defaults)
 }
 
 /// Gemma 4: no space in front, and BOS even where a file of the first weeks denies it (llama.cpp#21500). llama.cpp
@@ -101,8 +101,8 @@ fn gemma4(gguf: &Gguf) -> Result<Parts> {
     let table = PieceTable::by_merges(&vocab, merges, unknown.unwrap_or(NONE), SpacePrefix::Never);
     let special = SpecialSplit::new(&specials(&tokens, |_| Place::default()))?;
     let defaults = Defaults { add_bos: true, bos: named("<bos>"), eos: named("<eos>"), warnings };
-    let decoding = Decoding { byte_level: false, strip_leading_space: false };
-    let mut parts = finish(gguf, vocab, Encoder::Pieces(table, special), decoding, defaults)?;
+    let decoding = Decoding { byte_level: false, leading_space: LeadingSpace::Kept };
+    let mut parts = finish(gguf, vocab, Encoder::Pieces(Box::new(table), special), decoding, defaults)?;
     parts.prefix = parts.bos.into_iter().collect();
     Ok(parts)
 }

@@ -1,6 +1,7 @@
 //! The merge loop that both kinds of BPE share: join the best adjacent pair until none is left.
 //!
-//! Symbols form a linked list and candidate pairs a heap, so a run of n bytes costs O(n log n) however long it is.
+//! Symbols form a linked list and candidate pairs a heap, so a run of n bytes costs O(n log n) however long it is. Words
+//! are short, though, and a look at all pairs of a short one is faster than a heap.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -29,6 +30,13 @@ struct MergeSlot {
 }
 
 impl MergeTable {
+    /// A table for at most `merges` merges.
+    pub(crate) fn with_capacity(merges: usize) -> Self {
+        let free = MergeSlot { left: NONE, right: NONE, rank: 0, id: NONE };
+        // At least a third more slots than merges, so the table never fills.
+        Self { slots: vec![free; (merges + merges / 2).max(2).next_power_of_two()] }
+    }
+
     /// `merges` are pairs in order of rank, written `left right`; `push` appends the bytes of one side. A pair can
     /// never be joined where a side or the result is not a text token; such pairs are left out.
     pub(crate) fn new<S: AsRef<str>>(
@@ -37,10 +45,7 @@ impl MergeTable {
         merges: impl ExactSizeIterator<Item = S>,
         push: impl Fn(&str, &mut Vec<u8>),
     ) -> Self {
-        let free = MergeSlot { left: NONE, right: NONE, rank: 0, id: NONE };
-        // At least a third more slots than merges, so the table never fills.
-        let slots = vec![free; (merges.len() + merges.len() / 2).max(2).next_power_of_two()];
-        let mut table = Self { slots };
+        let mut table = Self::with_capacity(merges.len());
         let mut joined = Vec::new();
         for (rank, merge) in merges.enumerate() {
             let merge = merge.as_ref();
@@ -73,8 +78,8 @@ impl MergeTable {
         }
     }
 
-    /// The first of two equal pairs counts.
-    fn insert(&mut self, left: u32, right: u32, rank: u32, id: u32) {
+    /// Adds a pair, the ids of its sides and of the joined token. Of two equal pairs the one added first counts.
+    pub(crate) fn insert(&mut self, left: u32, right: u32, rank: u32, id: u32) {
         let at = self.slot(left, right);
         if self.slots[at].id == NONE {
             self.slots[at] = MergeSlot { left, right, rank, id };
@@ -123,7 +128,14 @@ struct Candidate {
 pub(crate) struct Merger {
     symbols: Vec<Symbol>,
     heap: BinaryHeap<Reverse<Candidate>>,
+    /// Of a short word: for each symbol but the last, rank and id of it joined to its right neighbour.
+    pairs: Vec<(u64, u32)>,
 }
+
+/// Symbols of the longest word that is searched pair by pair.
+const SHORT: usize = 32;
+/// The rank of a pair that cannot be joined, above all others.
+const NEVER: (u64, u32) = (u64::MAX, NONE);
 
 impl Merger {
     /// Forgets the last word.
@@ -143,7 +155,16 @@ impl Merger {
     }
 
     /// Joins pairs until none is left, then hands the symbols to `emit` in order.
-    pub(crate) fn run(&mut self, merges: &impl Merges, text: &[u8], mut emit: impl FnMut(&Symbol)) {
+    pub(crate) fn run(&mut self, merges: &impl Merges, text: &[u8], emit: impl FnMut(&Symbol)) {
+        if self.symbols.len() <= SHORT {
+            self.run_short(merges, text);
+            return self.symbols.iter().for_each(emit);
+        }
+        self.run_long(merges, text);
+        self.symbols.iter().filter(|s| s.len > 0).for_each(emit);
+    }
+
+    fn run_long(&mut self, merges: &impl Merges, text: &[u8]) {
         for left in 1..self.symbols.len() {
             self.offer(merges, text, left as u32 - 1);
         }
@@ -169,7 +190,30 @@ impl Merger {
                 self.offer(merges, text, left.prev);
             }
         }
-        self.symbols.iter().filter(|s| s.len > 0).for_each(&mut emit);
+    }
+
+    /// Joins pairs of a short word until none is left; its symbols then lie next to each other.
+    fn run_short(&mut self, merges: &impl Merges, text: &[u8]) {
+        let Self { symbols, pairs, .. } = self;
+        let pair = |symbols: &[Symbol], left: usize| match symbols.get(left + 1) {
+            Some(right) => merges.rank(text, &symbols[left], right).map_or(NEVER, |(rank, id)| (rank.into(), id)),
+            None => NEVER,
+        };
+        pairs.clear();
+        pairs.extend((0..symbols.len()).map(|left| pair(symbols, left)));
+        loop {
+            // The first of equal ranks.
+            let best = pairs.iter().enumerate().min_by_key(|(_, pair)| pair.0);
+            let Some((at, &(_, id))) = best.filter(|(_, pair)| pair.0 != NEVER.0) else { return };
+            symbols[at].id = id;
+            symbols[at].len += symbols[at + 1].len;
+            symbols.remove(at + 1);
+            pairs.remove(at + 1);
+            pairs[at] = pair(symbols, at);
+            if at > 0 {
+                pairs[at - 1] = pair(symbols, at - 1);
+            }
+        }
     }
 
     fn offer(&mut self, merges: &impl Merges, text: &[u8], at: u32) {
@@ -177,6 +221,39 @@ impl Merger {
         let right = &self.symbols[left.next as usize];
         if let Some((rank, id)) = merges.rank(text, left, right) {
             self.heap.push(Reverse(Candidate { rank, left: at, len: left.len + right.len, id }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Pairs of equal letters join, and so do neighbours in the alphabet.
+    struct Letters;
+
+    impl Merges for Letters {
+        fn rank(&self, _: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)> {
+            let joins = left.id == right.id || left.id + 1 == right.id;
+            joins.then_some((left.id * 7 % 5, left.id / 2 + right.id))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn short_words_are_joined_as_long_ones(ids in proptest::collection::vec(0..6u32, 0..SHORT)) {
+            let mut runs = [(); 2].map(|()| Merger::default());
+            for merger in &mut runs {
+                ids.iter().enumerate().for_each(|(at, &id)| merger.push(id, at, 1));
+            }
+            let [mut short, mut long] = runs;
+            short.run_short(&Letters, b"");
+            long.run_long(&Letters, b"");
+            let found = |merger: &Merger| -> Vec<(u32, u32, u32)> {
+                merger.symbols.iter().filter(|s| s.len > 0).map(|s| (s.id, s.start, s.len)).collect()
+            };
+            prop_assert_eq!(found(&short), found(&long));
         }
     }
 }

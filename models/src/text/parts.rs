@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::bpe::BytePairs;
 use super::decode::Decoding;
 use super::error::Result;
 use super::merge::Merger;
@@ -15,8 +14,7 @@ use super::vocab::Vocab;
 #[derive(Debug)]
 pub(crate) enum Encoder {
     Pipeline(Box<Pipeline>),
-    BytePairs(BytePairs, SpecialSplit),
-    Pieces(PieceTable, SpecialSplit),
+    Pieces(Box<PieceTable>, SpecialSplit),
 }
 
 /// The contents of a tokenizer's file.
@@ -45,38 +43,34 @@ impl Encoder {
         literal: &[Range<usize>],
         out: &mut Vec<u32>,
     ) -> Result<()> {
-        let mut merger = Merger::default();
         match self {
-            Encoder::Pipeline(pipeline) => pipeline.encode(text, parse_special, literal, out)?,
-            Encoder::BytePairs(pairs, special) => {
-                special.split(text, parse_special, literal, |fragment| match fragment {
-                    Fragment::Token(id) => out.push(id),
-                    Fragment::Text(text) => pairs.encode(vocab, text, &mut merger, out),
+            Encoder::Pipeline(pipeline) => pipeline.encode(vocab, text, parse_special, literal, out),
+            Encoder::Pieces(pieces, special) => {
+                let mut merger = Merger::default();
+                let mut space_next = pieces.prefix != SpacePrefix::Never;
+                special.split(text, parse_special, literal, |fragment| {
+                    match fragment {
+                        Fragment::Token(id) => {
+                            let in_text = pieces.is_part_of_text(vocab, id);
+                            if space_next && in_text && pieces.prefix == SpacePrefix::AfterControl {
+                                // The prefix goes in front of the whole text, even where the text starts with a token.
+                                pieces.encode(vocab, "", true, &mut merger, out);
+                            }
+                            space_next = match pieces.prefix {
+                                SpacePrefix::Never | SpacePrefix::AtStart => false,
+                                SpacePrefix::AfterEveryToken => true,
+                                SpacePrefix::AfterControl => !in_text,
+                            };
+                            out.push(id);
+                        }
+                        Fragment::Text(_, text) => {
+                            pieces.encode(vocab, text, std::mem::take(&mut space_next), &mut merger, out);
+                        }
+                    }
+                    Ok(())
                 })
             }
-            Encoder::Pieces(pieces, special) => {
-                let mut space_next = pieces.prefix != SpacePrefix::Never;
-                special.split(text, parse_special, literal, |fragment| match fragment {
-                    Fragment::Token(id) => {
-                        let in_text = pieces.is_part_of_text(vocab, id);
-                        if space_next && in_text && pieces.prefix == SpacePrefix::AfterControl {
-                            // The prefix goes in front of the whole text, even where the text starts with a token.
-                            pieces.encode(vocab, "", true, &mut merger, out);
-                        }
-                        space_next = match pieces.prefix {
-                            SpacePrefix::Never | SpacePrefix::AtStart => false,
-                            SpacePrefix::AfterEveryToken => true,
-                            SpacePrefix::AfterControl => !in_text,
-                        };
-                        out.push(id);
-                    }
-                    Fragment::Text(text) => {
-                        pieces.encode(vocab, text, std::mem::take(&mut space_next), &mut merger, out);
-                    }
-                });
-            }
         }
-        Ok(())
     }
 }
 

@@ -1,64 +1,115 @@
-//! The pipeline of a `tokenizer.json`, run by the `tokenizers` crate.
+//! The way of a text to ids: added tokens are cut out, the rest is normalized, cut into words, and encoded by BPE.
+//!
+//! The order and its names are those of a `tokenizer.json`; byte-level BPE of the other files is the same with fewer
+//! steps.
 
 use std::ops::Range;
 
-use tokenizers::{AddedVocabulary, Model, OffsetReferential, OffsetType, PreTokenizer};
+use super::bpe::Bpe;
+use super::error::Result;
+use super::merge::Merger;
+use super::normalize::{Normalizer, normalize};
+use super::pre_tokenizers::{Piece, PreSplit, Stage};
+use super::special::{Fragment, SpecialSplit, touches};
+use super::vocab::Vocab;
 
-use super::error::{Result, TextError};
-
-/// The encoder: the file's own pipeline.
+/// The encoder.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
-    tokenizer: tokenizers::Tokenizer,
-    /// The added tokens again, with control tokens left as text.
-    literal: AddedVocabulary,
+    /// Tokens that are cut out of the text as it is.
+    pub(crate) added: SpecialSplit,
+    pub(crate) normalizers: Vec<Normalizer>,
+    /// Tokens that are cut out of the normalized text.
+    pub(crate) normalized: SpecialSplit,
+    pub(crate) pre: PreSplit,
+    pub(crate) model: Bpe,
+    /// The texts of the model's tokens, where they are not what the tokens decode to.
+    pub(crate) texts: Option<Vocab>,
+}
+
+/// Steps before the words of byte-level BPE in files that are no `tokenizer.json`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TextRules {
+    /// The text is composed (NFC) first.
+    pub(crate) nfc: bool,
+    /// A text that does not start with a space is given one.
+    pub(crate) add_space: bool,
 }
 
 impl Pipeline {
-    pub(crate) fn new(tokenizer: tokenizers::Tokenizer) -> Self {
-        let mut literal = tokenizer.get_added_vocabulary().clone();
-        literal.set_encode_special_tokens(true);
-        Self { tokenizer, literal }
+    /// Byte-level BPE by `model`.
+    pub(crate) fn byte_level(added: SpecialSplit, rules: TextRules, mut pre: PreSplit, model: Bpe) -> Self {
+        if rules.add_space {
+            pre.stages.insert(0, Stage::PrefixSpace);
+        }
+        let normalizers = if rules.nfc { vec![Normalizer::Nfc] } else { Vec::new() };
+        Self { added, normalizers, normalized: SpecialSplit::default(), pre, model, texts: None }
     }
 
-    /// Appends the ids of `text`. Where it has `literal` ranges, the text between them and each of them is encoded on
-    /// its own: the crate has no other way to leave a control token in them as text.
+    /// Appends the ids of `text`; `vocab` is that of the tokenizer. Control tokens are parsed only outside of the
+    /// `literal` byte ranges of `text`.
     pub(crate) fn encode(
         &self,
+        vocab: &Vocab,
         text: &str,
         parse_special: bool,
         literal: &[Range<usize>],
         out: &mut Vec<u32>,
     ) -> Result<()> {
-        let mut at = 0;
-        for range in literal.iter().filter(|range| self.has_control_token(&text[(*range).clone()])) {
-            self.encode_part(&text[at..range.start], parse_special, out)?;
-            self.encode_part(&text[range.clone()], false, out)?;
-            at = range.end;
-        }
-        self.encode_part(&text[at..], parse_special, out)
+        let vocab = self.texts.as_ref().unwrap_or(vocab);
+        let mut merger = Merger::default();
+        self.added.split(text, parse_special, literal, |fragment| match fragment {
+            Fragment::Token(id) => {
+                out.push(id);
+                Ok(())
+            }
+            Fragment::Text(start, plain) => {
+                let whole = start..start + plain.len();
+                if !(parse_special && self.normalized.has_control() && touches(literal, whole.clone())) {
+                    return self.plain(vocab, plain, start == 0, parse_special, &mut merger, out);
+                }
+                // Normalizing moves the ranges, so each is normalized on its own.
+                let inside = literal.iter().map(|r| r.start.max(whole.start)..r.end.min(whole.end));
+                let mut at = whole.start;
+                for range in inside.filter(|r| r.start < r.end) {
+                    self.plain(vocab, &text[at..range.start], at == 0, true, &mut merger, out)?;
+                    self.plain(vocab, &text[range.clone()], range.start == 0, false, &mut merger, out)?;
+                    at = range.end;
+                }
+                self.plain(vocab, &text[at..whole.end], at == 0, true, &mut merger, out)
+            }
+        })
     }
 
-    fn has_control_token(&self, text: &str) -> bool {
-        let tokens = self.tokenizer.get_added_vocabulary().get_added_tokens_decoder();
-        tokens.values().any(|token| token.special && text.contains(&token.content))
-    }
-
-    fn encode_part(&self, text: &str, parse_special: bool, out: &mut Vec<u32>) -> Result<()> {
-        if text.is_empty() {
+    /// Appends the ids of a text without tokens that are cut out of the text as it is. `at_start` tells whether the
+    /// whole text begins with it.
+    fn plain(
+        &self,
+        vocab: &Vocab,
+        plain: &str,
+        at_start: bool,
+        parse_special: bool,
+        merger: &mut Merger,
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
+        let first = plain.chars().next().map_or(0, char::len_utf8);
+        if first == 0 {
             return Ok(());
         }
-        let failed = |e: tokenizers::Error| TextError::Encode(e.to_string());
-        let added = if parse_special { self.tokenizer.get_added_vocabulary() } else { &self.literal };
-        let mut pieces = added.extract_and_normalize(self.tokenizer.get_normalizer(), text);
-        if let Some(pre) = self.tokenizer.get_pre_tokenizer() {
-            pre.pre_tokenize(&mut pieces).map_err(failed)?;
-        }
-        let model = self.tokenizer.get_model();
-        pieces.tokenize(|piece| model.tokenize(piece.get())).map_err(failed)?;
-        for (_, _, tokens) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-            out.extend(tokens.iter().flatten().map(|t| t.id));
-        }
-        Ok(())
+        let (plain, head) = normalize(&self.normalizers, plain, if at_start { first } else { 0 })?;
+        let plain = Piece { text: &plain, head };
+        self.normalized.split(plain.text, parse_special, &[], |fragment| match fragment {
+            Fragment::Token(id) => {
+                out.push(id);
+                Ok(())
+            }
+            Fragment::Text(start, text) => {
+                let mut word = |word: &str| {
+                    self.model.word(vocab, word, merger, out);
+                    Ok(())
+                };
+                self.pre.words(plain.part(start, start + text.len()), &mut word)
+            }
+        })
     }
 }

@@ -2,17 +2,14 @@
 //! (`tokenizer.ggml.pre`), or by an expression of the file's own.
 //!
 //! Each kind is one or more stages; a stage cuts every piece of the stage before into its matches and what lies
-//! between them. The expressions are the published ones of the tokenizers, with one change: their last alternatives
-//! `\s+(?!\S)|\s+` leave the last space of a run to the word after it. The `regex` crate has no look-ahead (and is
-//! fast because of that), so a plain `\s+` stands there and [`Stage::split`] gives the last space back.
-
-use std::borrow::Cow;
-
-use regex::Regex;
+//! between them. The expressions are the published ones of the tokenizers, with one abbreviation: an `|\s+` at the end
+//! stands for the last alternatives `\s+(?!\S)|\s+`, which leave the last space of a run to the word after it.
 
 use super::error::{Result, TextError};
+use super::pattern::{Pattern, THOUSANDS};
+use super::pre_tokenizers::{PreSplit, Stage};
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
+pub(crate) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 const DIGIT: &str = r"\p{N}";
 const LLAMA3: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
@@ -78,10 +75,6 @@ const DEEPSEEK_LLM: &[&str] = &[
 const DEEPSEEK_CODER: &[&str] = &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-\u{D7FF}]+", r"\p{N}"];
 const PUNCTUATION: &str = r"[\p{P}\$\+<=>\^~\|]+";
 
-/// Digits in groups of three from the right, as in large numbers. The `regex` crate cannot look ahead, so
-/// [`Stage::split`] counts them.
-const THOUSANDS: &str = r"(?=(\d{3})+(?!\d))";
-
 /// The behaviour of one name of `tokenizer.ggml.pre`.
 #[derive(Debug)]
 pub(crate) struct PreKind {
@@ -142,76 +135,17 @@ static KINDS: &[PreKind] = &[
     kind(&["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"], DEEPSEEK3),
 ];
 
-/// One expression and how to walk a text with it.
-#[derive(Debug)]
-struct Stage {
-    regex: Regex,
-    /// Whether the expression ends in the `\s+` whose last space goes to the next word.
-    gives_back: bool,
-    /// Whether another alternative matches a run of white space that ends in a line end.
-    keeps_line_ends: bool,
-    /// Whether matches are cut into groups of three characters, the first of which may be shorter.
-    by_threes: bool,
-}
-
-impl Stage {
-    fn new(what: &str, pattern: &str) -> Result<Self> {
-        let by_threes = pattern == THOUSANDS;
-        let pattern = if by_threes { r"\p{N}+" } else { pattern };
-        let regex = Regex::new(pattern).map_err(|e| TextError::broken(what, format!("its pre-tokenizer: {e}")))?;
-        let gives_back = pattern.ends_with(r"|\s+");
-        Ok(Self { regex, gives_back, keeps_line_ends: pattern.contains(r"\s*[\r\n]"), by_threes })
+impl PreKind {
+    /// The stages of the pre-tokenizer.
+    fn stages(&self, name: &str) -> Result<PreSplit> {
+        let pattern = |stage: &&str| match stage.strip_suffix(r"|\s+") {
+            _ if *stage == THOUSANDS => Pattern::thousands(name),
+            Some(front) => Pattern::with_spaces(name, front),
+            None => Pattern::expression(name, stage),
+        };
+        let stages = self.stages.iter().map(|stage| Ok(Stage::isolating(pattern(stage)?)));
+        Ok(PreSplit { stages: stages.collect::<Result<_>>()? })
     }
-
-    fn split<'t>(&self, text: &'t str, mut piece: impl FnMut(&'t str)) {
-        let mut at = 0;
-        while at < text.len() {
-            let Some(found) = self.regex.find_at(text, at).filter(|m| !m.is_empty()) else {
-                piece(&text[at..]);
-                return;
-            };
-            if found.start() > at {
-                piece(&text[at..found.start()]);
-            }
-            if self.by_threes {
-                groups_of_three(found.as_str(), &mut piece);
-                at = found.end();
-                continue;
-            }
-            let mut end = found.end();
-            if self.gives_back && end < text.len() {
-                end -= self.last_space(found.as_str());
-            }
-            piece(&text[found.start()..end]);
-            at = end;
-        }
-    }
-
-    /// The bytes at the end of `run` that go to the next word: its last space, unless that is all of it.
-    fn last_space(&self, run: &str) -> usize {
-        match run.chars().next_back() {
-            Some('\r' | '\n') if self.keeps_line_ends => 0,
-            Some(c) if c.is_whitespace() && run.len() > c.len_utf8() => c.len_utf8(),
-            _ => 0,
-        }
-    }
-}
-
-/// Cuts `digits` into groups of three, counted from the right.
-fn groups_of_three<'t>(digits: &'t str, piece: &mut impl FnMut(&'t str)) {
-    let mut rest = digits;
-    while !rest.is_empty() {
-        let first = (rest.chars().count() - 1) % 3 + 1;
-        let len = rest.char_indices().nth(first).map_or(rest.len(), |(at, _)| at);
-        piece(&rest[..len]);
-        rest = &rest[len..];
-    }
-}
-
-/// A pre-tokenizer ready to cut.
-#[derive(Debug)]
-pub(crate) struct PreSplit {
-    stages: Vec<Stage>,
 }
 
 impl PreSplit {
@@ -227,52 +161,37 @@ impl PreSplit {
                 supported: "default, gpt-2, smollm, llama-bpe, qwen2, qwen35, tekken, gpt-4o, deepseek-llm, deepseek-v3, kimi-k2, refact, starcoder and their kin",
             });
         };
-        let stages = kind.stages.iter().map(|p| Stage::new(name, p)).collect::<Result<_>>()?;
-        Ok((Self { stages }, kind))
+        Ok((kind.stages(name)?, kind))
     }
 
-    /// The pre-tokenizer of the expression in the file `what`, as tiktoken runs it.
+    /// The pre-tokenizer of one expression in the file `what`, as tiktoken runs it.
     ///
     /// # Errors
-    /// Expressions that are broken, or that look ahead anywhere but in the usual last alternatives.
+    /// Expressions that are broken or too large.
     pub(crate) fn of_pattern(what: &str, pattern: &str) -> Result<Self> {
-        let pattern = match pattern.strip_suffix(r"|\s+(?!\S)|\s+") {
-            Some(front) => Cow::Owned(format!(r"{front}|\s+")),
-            None => Cow::Borrowed(pattern),
-        };
-        Ok(Self { stages: vec![Stage::new(what, &pattern)?] })
-    }
-
-    /// Calls `word` with each word of `text` in order; joined they are the text.
-    pub(crate) fn words<'t>(&self, text: &'t str, mut word: impl FnMut(&'t str)) {
-        self.split_from(0, text, &mut word);
-    }
-
-    fn split_from<'t>(&self, stage: usize, text: &'t str, word: &mut impl FnMut(&'t str)) {
-        match self.stages.get(stage) {
-            None => word(text),
-            Some(s) if stage + 1 == self.stages.len() => s.split(text, word),
-            Some(s) => {
-                // Recursion with a generic closure would not end at compile time, so each stage collects its pieces.
-                let mut pieces = Vec::new();
-                s.split(text, |p| pieces.push(p));
-                for piece in pieces {
-                    self.split_from(stage + 1, piece, word);
-                }
-            }
-        }
+        Ok(Self { stages: vec![Stage::isolating(Pattern::expression(what, pattern)?)] })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::pre_tokenizers::Piece;
     use super::*;
 
     fn words(kind: &str, text: &str) -> Vec<String> {
         let (pre, _) = PreSplit::named(kind).unwrap();
-        let mut out = Vec::new();
-        pre.words(text, |w| out.push(w.to_owned()));
+        let out = cut(&pre, text);
         assert_eq!(out.concat(), text);
+        out
+    }
+
+    fn cut(pre: &PreSplit, text: &str) -> Vec<String> {
+        let mut out = Vec::new();
+        let mut word = |word: &str| {
+            out.push(word.to_owned());
+            Ok(())
+        };
+        pre.words(Piece { text, head: 0 }, &mut word).unwrap();
         out
     }
 
@@ -321,11 +240,10 @@ mod tests {
     #[test]
     fn an_expression_out_of_a_file_gives_the_last_space_back_too() {
         let pre = PreSplit::of_pattern("file", r"\p{L}+|\s*[\r\n]+|\s+(?!\S)|\s+").unwrap();
-        let mut out = Vec::new();
-        pre.words("a   b \n c  ", |word| out.push(word));
-        assert_eq!(out, ["a", "  ", " ", "b", " \n", " ", "c", "  "]);
-        let error = PreSplit::of_pattern("my file", r"a(?=b)").unwrap_err().to_string();
-        assert!(error.contains("my file") && error.contains("look"), "{error}");
+        assert_eq!(cut(&pre, "a   b \n c  "), ["a", "  ", " ", "b", " \n", " ", "c", "  "]);
+        assert_eq!(cut(&PreSplit::of_pattern("file", "a(?=b)").unwrap(), "aab"), ["a", "a", "b"]);
+        let error = PreSplit::of_pattern("my file", "a(").unwrap_err().to_string();
+        assert!(error.contains("my file") && error.contains("a("), "{error}");
     }
 
     #[test]

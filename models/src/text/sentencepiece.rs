@@ -4,7 +4,7 @@
 //! field 3 the normalizer's.
 
 use super::added::{self, SideFiles, Tokens};
-use super::decode::Decoding;
+use super::decode::{Decoding, LeadingSpace};
 use super::error::{Result, TextError};
 use super::parts::{Encoder, Parts};
 use super::special::SpecialSplit;
@@ -41,9 +41,9 @@ pub(crate) fn load(model: &[u8], files: &mut SideFiles) -> Result<Parts> {
     let scores = model.pieces.iter().map(|p| p.score);
     let table = PieceTable::new(&vocab, scores, model.unknown.unwrap_or(NONE), prefix);
     Ok(Parts {
-        encoder: Encoder::Pieces(table, SpecialSplit::new(&special)?),
+        encoder: Encoder::Pieces(Box::new(table), SpecialSplit::new(&special)?),
         vocab,
-        decoding: Decoding { byte_level: false, strip_leading_space: prefix != SpacePrefix::Never },
+        decoding: Decoding { byte_level: false, leading_space: LeadingSpace::of_pieces(prefix != SpacePrefix::Never) },
         prefix: bos.into_iter().collect(),
         suffix: Vec::new(),
         bos,

@@ -29,7 +29,8 @@ pub(crate) struct Place {
 
 /// A part of a text: plain, or one token.
 pub(crate) enum Fragment<'t> {
-    Text(&'t str),
+    /// Where it starts, and the text.
+    Text(usize, &'t str),
     Token(u32),
 }
 
@@ -37,13 +38,24 @@ pub(crate) enum Fragment<'t> {
 #[derive(Debug, Default)]
 struct Finder {
     automaton: Option<AhoCorasick>,
-    tokens: Vec<(u32, TokenKind, Place)>,
+    tokens: Vec<Found>,
+}
+
+/// A token that a [`Finder`] finds.
+#[derive(Debug)]
+struct Found {
+    id: u32,
+    kind: TokenKind,
+    place: Place,
+    /// It is left as text.
+    passed_over: bool,
 }
 
 impl Finder {
     fn new<'a>(tokens: impl Iterator<Item = &'a Special>) -> Result<Self> {
+        let found = |t: &Special| Found { id: t.id, kind: t.kind, place: t.place, passed_over: false };
         let (tokens, texts): (Vec<_>, Vec<&str>) =
-            tokens.filter(|t| !t.text.is_empty()).map(|t| ((t.id, t.kind, t.place), t.text.as_str())).unzip();
+            tokens.filter(|t| !t.text.is_empty()).map(|t| (found(t), t.text.as_str())).unzip();
         if tokens.is_empty() {
             return Ok(Self::default());
         }
@@ -60,62 +72,83 @@ impl Finder {
 pub(crate) struct SpecialSplit {
     /// Control, unknown and user-defined tokens.
     all: Finder,
-    /// Only the user-defined ones: they belong to the text and are always matched.
-    user_defined: Finder,
+    /// Without control and unknown tokens: the others belong to the text and are always matched.
+    text_only: Finder,
 }
 
 impl SpecialSplit {
     /// `tokens` are all tokens that are not plain text.
     pub(crate) fn new(tokens: &[Special]) -> Result<Self> {
         let user_defined = tokens.iter().filter(|t| t.kind == TokenKind::UserDefined);
-        Ok(Self { all: Finder::new(tokens.iter())?, user_defined: Finder::new(user_defined)? })
+        Ok(Self { all: Finder::new(tokens.iter())?, text_only: Finder::new(user_defined)? })
+    }
+
+    /// The tokens of a `tokenizer.json`. Where control tokens are not parsed, each still hides the tokens that lie
+    /// inside of it, as in the library behind the format.
+    pub(crate) fn hiding(tokens: &[Special]) -> Result<Self> {
+        let mut text_only = Finder::new(tokens.iter())?;
+        for found in &mut text_only.tokens {
+            found.passed_over = found.kind != TokenKind::UserDefined;
+        }
+        Ok(Self { all: Finder::new(tokens.iter())?, text_only })
+    }
+
+    /// Whether there are control tokens.
+    pub(crate) fn has_control(&self) -> bool {
+        self.all.tokens.iter().any(|found| found.kind != TokenKind::UserDefined)
     }
 
     /// Calls `each` with the fragments of `text` in order, none of them empty. Control tokens are parsed only outside
     /// of the `literal` byte ranges of `text`, which are in order and apart.
+    ///
+    /// # Errors
+    /// Those of `each`.
     pub(crate) fn split<'t>(
         &self,
         text: &'t str,
         parse_special: bool,
         literal: &[Range<usize>],
-        mut each: impl FnMut(Fragment<'t>),
-    ) {
-        let finder = if parse_special { &self.all } else { &self.user_defined };
+        mut each: impl FnMut(Fragment<'t>) -> Result<()>,
+    ) -> Result<()> {
+        let finder = if parse_special { &self.all } else { &self.text_only };
         let mut at = 0;
         if let Some(automaton) = &finder.automaton {
             for found in automaton.find_iter(text) {
-                let (id, kind, place) = finder.tokens[found.pattern().as_usize()];
+                let &Found { id, kind, place, passed_over } = &finder.tokens[found.pattern().as_usize()];
                 if kind != TokenKind::UserDefined && touches(literal, found.range()) {
+                    continue;
+                }
+                let behind = &text[found.end()..];
+                let touched = || text[..found.start()].ends_with(is_word) || behind.starts_with(is_word);
+                if passed_over || place.single_word && touched() {
                     continue;
                 }
                 // The token before may have absorbed the white space that this one starts with.
                 let before = &text[at.min(found.start())..found.start()];
-                let behind = &text[found.end()..];
-                if place.single_word && (before.ends_with(is_word) || behind.starts_with(is_word)) {
-                    continue;
-                }
                 let plain = if place.lstrip { before.trim_end() } else { before };
                 if !plain.is_empty() {
-                    each(Fragment::Text(plain));
+                    each(Fragment::Text(at, plain))?;
                 }
-                each(Fragment::Token(id));
+                each(Fragment::Token(id))?;
                 at = found.end() + if place.rstrip { behind.len() - behind.trim_start().len() } else { 0 };
             }
         }
         if at < text.len() {
-            each(Fragment::Text(&text[at..]));
+            each(Fragment::Text(at, &text[at..]))?;
         }
+        Ok(())
     }
 }
 
 /// Whether one of `ranges`, which are in order and apart, has a byte of `range`.
-fn touches(ranges: &[Range<usize>], range: Range<usize>) -> bool {
+pub(crate) fn touches(ranges: &[Range<usize>], range: Range<usize>) -> bool {
     let next = ranges.partition_point(|r| r.end <= range.start);
     ranges.get(next).is_some_and(|r| r.start < range.end)
 }
 
+/// `\w` of regular expressions.
 fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
+    regex_syntax::is_word_character(c)
 }
 
 #[cfg(test)]
@@ -141,12 +174,14 @@ mod tests {
         ])
         .unwrap();
         let mut out = Vec::new();
-        special.split(text, parse_special, literal, |f| {
+        let mut each = |f: Fragment<'_>| {
             out.push(match f {
-                Fragment::Text(t) => t.to_owned(),
+                Fragment::Text(_, t) => t.to_owned(),
                 Fragment::Token(id) => format!("#{id}"),
-            })
-        });
+            });
+            Ok(())
+        };
+        special.split(text, parse_special, literal, &mut each).unwrap();
         out
     }
 
@@ -158,19 +193,20 @@ mod tests {
     }
 
     #[test]
+    fn what_touches_a_literal_range_is_no_control_token() {
+        let text = "x<|a|><tool>y<|a|>";
+        let literal = |ranges: &[Range<usize>]| split_literal(text, true, ranges);
+        assert_eq!(literal(&[0..2]), ["x<|a|>", "#9", "y", "#7"]);
+        assert_eq!(literal(&[0..1, 6..13]), ["x", "#7", "#9", "y", "#7"]);
+        assert_eq!(literal(&[1..text.len()]), ["x<|a|>", "#9", "y<|a|>"]);
+    }
+
+    #[test]
     fn white_space_beside_a_token_is_swallowed_where_it_says_so() {
         assert_eq!(split("x <r> \n y", true), ["x ", "#11", "y"]);
         assert_eq!(split("x <l> y", true), ["x", "#12", " y"]);
         assert_eq!(split("<r>\u{3000}<l>", true), ["#11", "#12"]);
         assert_eq!(split("<r> \n\n<r>", true), ["#11", "#14", "#11"]);
         assert_eq!(split("x<w> <w>_ <w>", true), ["x<w> <w>_ ", "#13"]);
-    }
-    #[test]
-    fn control_tokens_that_touch_a_literal_range_stay_text() {
-        let text = "<|a|>x<|a|><tool><|a|>";
-        assert_eq!(split_literal(text, true, &[6..8, 8..11]), ["#7", "x<|a|>", "#9", "#7"]);
-        assert_eq!(split_literal(text, true, &[0..1, 21..22]), ["<|a|>x", "#7", "#9", "<|a|>"]);
-        assert_eq!(split_literal(text, true, &[4..6, 6..7, 11..18]), ["<|a|>x<|a|>", "#9", "<|a|>"]);
-        assert_eq!(split_literal(text, true, &[5..6, 6..6]), ["#7", "x", "#7", "#9", "#7"]);
     }
 }

@@ -4,11 +4,12 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use super::added::{Tokens, specials};
-use super::bpe::BytePairs;
-use super::decode::Decoding;
+use super::bpe::Bpe;
+use super::decode::{Decoding, LeadingSpace};
 use super::error::{Result, TextError};
 use super::parts::{Encoder, Parts};
-use super::pre_split::PreSplit;
+use super::pipeline::{Pipeline, TextRules};
+use super::pre_tokenizers::PreSplit;
 use super::special::{Place, SpecialSplit};
 use super::vocab::{TokenKind, Vocab};
 
@@ -68,11 +69,13 @@ pub(crate) fn load(what: &str, json: &[u8]) -> Result<Parts> {
     }
     let named = |name: &str| special.iter().position(|(text, _)| text == name).map(|id| id as u32);
     let (bos, eos) = (named("<s>"), named("</s>"));
-    let pairs = BytePairs::by_ids(&vocab, PreSplit::of_pattern(what, pattern)?);
+    let added = SpecialSplit::new(&specials(&special, |_| Place::default()))?;
+    let pre = PreSplit::of_pattern(what, pattern)?;
+    let pipeline = Pipeline::byte_level(added, TextRules::default(), pre, Bpe::by_ids(&vocab));
     Ok(Parts {
-        encoder: Encoder::BytePairs(pairs, SpecialSplit::new(&specials(&special, |_| Place::default()))?),
+        encoder: Encoder::Pipeline(Box::new(pipeline)),
         vocab,
-        decoding: Decoding { byte_level: true, strip_leading_space: false },
+        decoding: Decoding { byte_level: true, leading_space: LeadingSpace::Kept },
         prefix: bos.into_iter().collect(),
         suffix: Vec::new(),
         bos,

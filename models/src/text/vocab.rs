@@ -103,14 +103,19 @@ pub(crate) struct TextIndex {
 }
 
 impl TextIndex {
-    /// Of two tokens with the same bytes the lower id wins.
+    /// The index of all tokens that are text.
     pub(crate) fn new(vocab: &Vocab) -> Self {
+        Self::of(vocab, |_, kind| matches!(kind, TokenKind::Normal | TokenKind::UserDefined | TokenKind::Unused))
+    }
+
+    /// The index of the tokens of which `is_text` is true. Of two tokens with the same bytes the lower id wins.
+    pub(crate) fn of(vocab: &Vocab, is_text: impl Fn(u32, TokenKind) -> bool) -> Self {
         let slots = vec![(0, NONE); (vocab.len() * 2).max(2).next_power_of_two()];
         // A seed per process, so that no file can make all its tokens collide.
         let seed = std::hash::RandomState::new().hash_one(0u8) | 1;
         let mut index = Self { slots, seed, max_len: 0 };
         for (id, kind) in vocab.kinds() {
-            if !matches!(kind, TokenKind::Normal | TokenKind::UserDefined | TokenKind::Unused) {
+            if !is_text(id, kind) {
                 continue;
             }
             let bytes = vocab.bytes(id);

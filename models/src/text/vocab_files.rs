@@ -7,14 +7,15 @@ use std::path::Path;
 use handmill_runtime::format::read_json_object;
 
 use super::added::{self, MAX_IDS, SideFiles, Tokens};
-use super::bpe::{BytePairs, WordRules};
+use super::bpe::Bpe;
 use super::byte_level;
-use super::decode::Decoding;
+use super::decode::{Decoding, LeadingSpace};
 use super::ends;
 use super::error::{Result, TextError};
 use super::file;
 use super::parts::{Encoder, Parts};
-use super::pre_split::PreSplit;
+use super::pipeline::{Pipeline, TextRules};
+use super::pre_tokenizers::PreSplit;
 use super::special::SpecialSplit;
 use super::vocab::{TokenKind, Vocab};
 
@@ -48,12 +49,13 @@ pub(crate) fn load(folder: &Path, files: &mut SideFiles) -> Result<Parts> {
     }
     let merges: Vec<&str> = lines().map(|line| line.1).collect();
     let (pre, kind) = PreSplit::named(pre_tokenizer(&files.class, &files.model_type))?;
-    let rules = WordRules { nfc: kind.nfc, add_space: files.add_prefix_space == Some(true), ..WordRules::default() };
-    let encoder = BytePairs::new(&vocab, merges.into_iter(), pre, rules);
+    let rules = TextRules { nfc: kind.nfc, add_space: files.add_prefix_space == Some(true) };
+    let model = Bpe::new(&vocab, merges.into_iter(), false);
+    let pipeline = Pipeline::byte_level(SpecialSplit::new(&special)?, rules, pre, model);
     Ok(Parts {
-        encoder: Encoder::BytePairs(encoder, SpecialSplit::new(&special)?),
+        encoder: Encoder::Pipeline(Box::new(pipeline)),
         vocab,
-        decoding: Decoding { byte_level: true, strip_leading_space: false },
+        decoding: Decoding { byte_level: true, leading_space: LeadingSpace::Kept },
         prefix: Vec::new(),
         suffix: Vec::new(),
         bos: None,
