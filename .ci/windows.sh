@@ -1,6 +1,6 @@
 # The Windows build, linked, and what of it runs on Debian. `.ci/run` reads this file and has the helpers.
 #
-#   windows       without GPUs: the command, the CPU's tests and a few families, under wine
+#   windows       without GPUs: the command and its tests, the CPU's tests and a few families, under wine
 #   windows-gpu   as released: all of the CPU's tests, every family, Vulkan
 #   hlsl          the shaders of Direct3D 12, by both of Microsoft's compilers
 #   dx12          Direct3D 12 itself: logits, an answer, GPU tests
@@ -68,16 +68,19 @@ same_answer() { # BACKEND COMMAND [ARGUMENTS]: whether it continues a text as th
 }
 
 windows() {
-  local cheap kernels families
+  local cheap root kernels families units paths
   # Optimised only as far as vectors need it to stay vectors: the compiler is most of this step.
   cheap=(--no-default-features --target-dir target/windows-cpu --config 'profile.release.package."*".opt-level=0'
     --config profile.release.opt-level=1)
-  families=$(windows_binary families --test families "${cheap[@]}") &&
+  root=("${cheap[@]}" --bin handmill --test families --test cli_paths)
+  families=$(windows_binary families "${root[@]}") && units=$(windows_binary handmill "${root[@]}") &&
+    paths=$(windows_binary cli_paths "${root[@]}") &&
     kernels=$(windows_binary handmill_runtime -p handmill-runtime --lib "${cheap[@]}") &&
-    [[ -n $kernels && -n $families ]] || { cat "$logs/build.log"; return 1; }
+    [[ -n $kernels && -n $families && -n $units && -n $paths ]] || { cat "$logs/build.log"; return 1; }
   wine_begins || return 1
   same_answer cpu wine 60 target/windows-cpu/x86_64-pc-windows-gnu/release/handmill.exe &&
-    wine 600 "$kernels" && wine 600 "$families" "${few_families[@]}" && no_skips "$logs/windows.log"
+    wine 300 "$units" && wine 300 "$paths" && wine 600 "$kernels" && wine 600 "$families" "${few_families[@]}" &&
+    no_skips "$logs/windows.log"
 }
 
 windows_gpu() {

@@ -93,6 +93,19 @@ fn devices() -> &'static [Device] {
                 let hardware = CapsOverride { pretend_hardware: true, ..CapsOverride::default() };
                 let name = format!("{} with kernels for hardware", adapter.name);
                 all.push(Device { name, options: options(hardware, true), slow: false, pretended: true });
+                if std::env::var_os("HANDMILL_TEST_FULL").is_some_and(|v| v == "1") {
+                    let apple = CapsOverride {
+                        no_cooperative: true,
+                        no_int8: true,
+                        no_timestamps: true,
+                        no_host_import: true,
+                        max_invocations: Some(1024),
+                        max_storage_buffers: Some(29),
+                        ..hardware
+                    };
+                    let name = format!("{} with what Apple's devices have", adapter.name);
+                    all.push(Device { name, options: options(apple, true), slow: false, pretended: true });
+                }
                 let least = CapsOverride {
                     no_f16: true,
                     no_subgroups: true,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use handmill_runtime::{
+    cpu::Pool,
     format::{Bytes, Checkpoint, FormatError, Tensor, TensorSource},
     quant::DType,
 };
@@ -37,7 +38,7 @@ impl Default for SyntheticOptions {
             format: DType::Q4_K,
             seed: 0,
             limit: None,
-            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            threads: NonZeroUsize::new(Pool::hardware_threads()).unwrap_or(NonZeroUsize::MIN),
         }
     }
 }

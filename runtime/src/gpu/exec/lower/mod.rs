@@ -19,6 +19,7 @@ use super::{
     memory::Memory,
 };
 use crate::{
+    cpu::Pool,
     format::ScaleType,
     gpu::{
         Caps, Gpu, GpuError,
@@ -174,7 +175,7 @@ impl<'a> Lowering<'a> {
                 kernels.push(kernel);
             }
         }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(kernels.len().max(1));
+        let threads = Pool::hardware_threads().min(kernels.len().max(1));
         let next = std::sync::atomic::AtomicUsize::new(0);
         let compiled: Vec<Result<(), GpuError>> = std::thread::scope(|scope| {
             let work = || {
