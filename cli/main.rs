@@ -47,8 +47,8 @@ use std::{env, process::ExitCode};
 use terminal::{Level, always, note};
 
 const AFTER: &str = "\
-MODEL is a path to a .gguf file or to a checkpoint folder, hf:owner/name[:file], or one of the names smollm2 (the \
-default), gemma3, qwen05. Models that are not here yet are fetched into the cache folder ($HANDMILL_CACHE).
+MODEL is a path to a .gguf file or to a checkpoint folder, hf:owner/name[:file], or one of the names qwen05 (the \
+default), smollm2, gemma3. Models that are not here yet are fetched into the cache folder ($HANDMILL_CACHE).
 
 Results go to standard output, progress to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 

@@ -19,7 +19,7 @@ use std::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Path, hf:owner/name[:file] or alias; also a bare tokenizer.json, tekken.json or vocabulary-only GGUF [default:
-    /// smollm2, or no model with --template]
+    /// qwen05, or no model with --template]
     model: Option<OsString>,
     /// The conversation: a JSON file with "messages", and "tools", "documents", "add_generation_prompt" and further
     /// variables of the template; - reads it from standard input

@@ -112,7 +112,7 @@ fn long_conversations_lose_their_oldest_turns() {
     for turn in 0..20 {
         chat.say(&format!("message number {turn}"));
         let reply = reply(&mut chat, &mut engine, turn);
-        assert!(reply.left_out >= left_out && reply.left_out % 2 == 0, "whole turns");
+        assert!(reply.left_out >= left_out && reply.left_out.is_multiple_of(2), "whole turns");
         assert!(reply.reused + reply.stats.prompt_tokens <= 256);
         left_out = reply.left_out;
     }

@@ -42,8 +42,9 @@ const fn qwen(name: &'static str) -> Package {
     Package { name, version: "0.9.0", marker: "/data/part" }
 }
 
-/// The model where none is named.
-pub const DEFAULT: &str = "smollm2";
+/// The model where none is named: the smallest of them that answers questions in its own format. The 4-bit file of
+/// `smollm2` does not, whatever the arithmetic: of ten answers about the capital of France four name it.
+pub const DEFAULT: &str = "qwen05";
 
 /// All of them.
 pub const ALIASES: &[Alias] = &[

@@ -195,10 +195,13 @@ mod tests {
     #[test]
     fn what_touches_a_literal_range_is_no_control_token() {
         let text = "x<|a|><tool>y<|a|>";
-        let literal = |ranges: &[Range<usize>]| split_literal(text, true, ranges);
-        assert_eq!(literal(&[0..2]), ["x<|a|>", "#9", "y", "#7"]);
-        assert_eq!(literal(&[0..1, 6..13]), ["x", "#7", "#9", "y", "#7"]);
-        assert_eq!(literal(&[1..text.len()]), ["x<|a|>", "#9", "y<|a|>"]);
+        for (ranges, fragments) in [
+            ([0..2, 13..13], vec!["x<|a|>", "#9", "y", "#7"]),
+            ([0..1, 6..13], vec!["x", "#7", "#9", "y", "#7"]),
+            ([1..9, 9..text.len()], vec!["x<|a|>", "#9", "y<|a|>"]),
+        ] {
+            assert_eq!(split_literal(text, true, &ranges), fragments, "{ranges:?}");
+        }
     }
 
     #[test]

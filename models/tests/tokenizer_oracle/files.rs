@@ -38,7 +38,7 @@ impl Model {
     /// `model` of the file: these keys beside vocabulary and merges, in one of their spellings.
     fn with(&self, keys: Value) -> Value {
         let spaces = self.merges.iter().any(|(left, right)| left.contains(' ') || right.contains(' '));
-        let merge = |(left, right): &(String, String)| match spaces || self.merges.len() % 2 == 0 {
+        let merge = |(left, right): &(String, String)| match spaces || self.merges.len().is_multiple_of(2) {
             true => json!([left, right]),
             false => json!(format!("{left} {right}")),
         };

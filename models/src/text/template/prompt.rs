@@ -71,7 +71,7 @@ mod tests {
     fn a_prompt_goes_on_behind_its_begin_with_the_users_text_still_known() {
         let prompt = Prompt::new("abcdef".to_owned(), vec![1..3, 4..6]);
         assert_eq!(prompt.after("ab"), Some(Prompt::new("cdef".to_owned(), vec![0..1, 2..4])));
-        assert_eq!(prompt.after("abc"), Some(Prompt::new("def".to_owned(), vec![1..3])));
+        assert_eq!(prompt.after("a"), Some(Prompt::new("bcdef".to_owned(), vec![0..2, 3..5])));
         assert_eq!(prompt.after(""), Some(prompt.clone()));
         assert_eq!(prompt.after("b"), None);
     }
