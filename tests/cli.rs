@@ -189,22 +189,24 @@ fn a_text_that_begins_with_bos_is_warned_about() {
     assert_eq!(twice.json()["ids"].as_array().unwrap()[..2], [1, 1]);
     let doubled: &[&[&str]] = &[
         &["tokenize", &model, "<s>Hi"],
-        &["run", &model, "-p", "<s>Hi", "-n", "1"],
-        &["run", &model, "-f", file, "-n", "1", "--parse-special"],
-        &["perplexity", &model, "-f", file, "--ctx", "16"],
+        &["run", &model, "-p", "<s>Hi", "-n", "1", "--raw", "--backend", "cpu"],
+        &["run", &model, "-f", file, "-n", "1", "--parse-special", "--backend", "cpu"],
+        &["perplexity", &model, "-f", file, "--ctx", "16", "--backend", "cpu"],
     ];
     for args in doubled {
-        let answer = run(&[args, &["--backend", "cpu"][..]].concat());
+        let answer = run(args);
         answer.assert_ok();
         assert!(answer.stderr.contains("begins with <s>, the BOS token"), "{args:?}: {}", answer.stderr);
     }
     let single: &[&[&str]] = &[
         &["tokenize", &model, "Hi<s>"],
         &["tokenize", &model, "<s>Hi", "--no-special"],
-        &["run", &model, "-p", "Hi", "-n", "1"],
+        &["run", &model, "-p", "Hi", "-n", "1", "--raw", "--backend", "cpu"],
+        &["run", &model, "-p", "<s>Hi", "-n", "1", "--backend", "cpu"],
     ];
     for args in single {
-        let answer = run(&[args, &["--backend", "cpu"][..]].concat());
+        let answer = run(args);
+        answer.assert_ok();
         assert!(!answer.stderr.contains("BOS"), "{args:?}: {}", answer.stderr);
     }
 }

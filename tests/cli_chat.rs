@@ -19,8 +19,10 @@ impl Model {
         for entry in fs::read_dir(from).unwrap().flatten() {
             fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
         }
-        if let Some(template) = template {
-            fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+        match template {
+            Some(template) => fs::write(folder.path().join("chat_template.jinja"), template).unwrap(),
+            // The fixture's own is in there.
+            None => fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap(),
         }
         Self(folder)
     }

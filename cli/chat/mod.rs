@@ -199,7 +199,7 @@ impl Talk {
         let context = format!("{} of {} tokens of context", self.chat.cached(), self.engine.n_ctx());
         let Some(reply) = &self.last else { return format!("{context}; no answer yet") };
         format!(
-            "{context}; the last turn evaluated {} tokens and kept {}; {}",
+            "{context}; the last turn evaluated {} tokens and kept {}\n{}",
             reply.stats.prompt_tokens,
             reply.reused,
             statistics(&reply.stats, self.options.sampling.seed)

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Engine, GenerateOptions, GenerateStats, Sequence, StopReason};
 use crate::{
     Error,
-    text::{ChatTemplate, Conversation, LocalTime, Prompt, ReplyEvent, ReplyParser, ReplySyntax, Tokenizer, is_system},
+    text::{ChatTemplate, Conversation, LocalTime, Prompt, ReplyEvent, ReplyParser, Tokenizer, is_system},
 };
 
 /// A conversation with a model in the model's own format.
@@ -17,7 +17,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Chat {
     template: ChatTemplate,
-    syntax: ReplySyntax,
     conversation: Conversation,
     /// Messages left out because they do not fit: the first ones behind the system message.
     left_out: usize,
@@ -108,9 +107,8 @@ impl Reply {
 impl Chat {
     /// An empty conversation in the format of `template`, for one engine.
     pub fn new(template: ChatTemplate) -> Self {
-        let syntax = ReplySyntax::of_template(template.source());
         let conversation = Conversation::new(Vec::new());
-        Self { template, syntax, conversation, left_out: 0, sequence: Sequence::default(), known: Known::default() }
+        Self { template, conversation, left_out: 0, sequence: Sequence::default(), known: Known::default() }
     }
 
     /// The messages so far, and what else the template is given.
@@ -188,7 +186,8 @@ impl Chat {
         let reused = self.go_back_to(engine, &ids)?;
         let text = prompt.text();
         let tools = self.conversation.tools.as_deref().unwrap_or_default();
-        let mut parser = ReplyParser::new(&self.syntax, &text).with_tools(tools);
+        let syntax = self.template.reply_syntax(&self.conversation);
+        let mut parser = ReplyParser::new(&syntax, &text).with_tools(tools);
         let mut reply = Reply { reused, left_out: self.left_out, ..Reply::default() };
         self.known = Known { text, ids };
         let (mut raw, mut events) = (String::new(), Vec::new());

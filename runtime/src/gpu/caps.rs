@@ -41,6 +41,7 @@ pub struct Caps {
     /// Alignment of a uniform binding's offset in bytes.
     pub uniform_alignment: u64,
     /// Whether the "GPU" is a CPU: lanes are vector lanes, and workgroup memory and barriers cost more than they save.
+    /// Not where FXC compiles, on DX12 without subgroups: it takes minutes for the kernels made for CPUs.
     pub software: bool,
     /// Whether device memory is host memory.
     pub unified_memory: bool,
@@ -144,6 +145,7 @@ impl Caps {
         let (features, limits, info) = (adapter.features(), adapter.limits(), adapter.get_info());
         let has = |f: wgpu::Features| features.contains(f);
         let software = info.device_type == wgpu::DeviceType::Cpu;
+        let by_fxc = info.backend == wgpu::Backend::Dx12 && !has(wgpu::Features::SUBGROUP);
         Self {
             f16: has(wgpu::Features::SHADER_F16) && !o.no_f16,
             subgroups: (has(wgpu::Features::SUBGROUP) && !o.no_subgroups)
@@ -178,7 +180,7 @@ impl Caps {
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             storage_alignment: limits.min_storage_buffer_offset_alignment.into(),
             uniform_alignment: limits.min_uniform_buffer_offset_alignment.into(),
-            software: software && !o.pretend_hardware,
+            software: software && !o.pretend_hardware && !by_fxc,
             unified_memory: software || info.device_type == wgpu::DeviceType::IntegratedGpu,
             max_memory: o.max_memory,
         }

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// How a model writes reasoning and tool calls.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ReplySyntax {
     reasoning: Option<Reasoning>,
     calls: Option<Calls>,

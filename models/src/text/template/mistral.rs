@@ -57,6 +57,16 @@ impl Version {
             Self::V13 => "mistral v13",
         }
     }
+
+    /// The name of the syntax of its replies.
+    pub(super) fn replies(self) -> &'static str {
+        match self {
+            Self::V1 => "text",
+            Self::V2 | Self::V3 | Self::V7 => "mistral-list",
+            Self::V11 => "mistral-args",
+            Self::V13 => "mistral-think + mistral-args",
+        }
+    }
 }
 
 /// Renders `conversation`. `spaced` says that the tokenizer is sentencepiece's, which puts a space before a text: one

@@ -24,6 +24,7 @@ pub use time::LocalTime;
 use serde_json::{Map, Value};
 
 use super::error::Result;
+use super::reply::ReplySyntax;
 use jinja::Jinja;
 use mistral::Version;
 
@@ -77,6 +78,17 @@ impl ChatTemplate {
         };
         prompt.may_add_bos = self.may_add_bos;
         Ok(prompt)
+    }
+
+    /// The syntax of replies to `conversation`.
+    pub fn reply_syntax(&self, conversation: &Conversation) -> ReplySyntax {
+        let with_tools = self.with_tools.as_ref().filter(|_| conversation.tools.is_some());
+        match (&self.format, with_tools) {
+            (_, Some(jinja)) => ReplySyntax::of_template(jinja.source()),
+            (Format::Jinja(jinja), None) => ReplySyntax::of_template(jinja.source()),
+            (Format::Mistral(version, _), None) => ReplySyntax::named(version.replies()).unwrap_or_default(),
+            (Format::Harmony, None) => ReplySyntax::named("harmony").unwrap_or_default(),
+        }
     }
 
     /// The Jinja text, or the name of a coded format: `harmony`, `mistral v7`.

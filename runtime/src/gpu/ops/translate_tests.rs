@@ -47,7 +47,7 @@ struct Common {
 
 impl Common {
     fn of(caps: &Caps) -> Self {
-        let bare = !caps.f16 && caps.subgroups.is_none() && !caps.cooperative && !caps.int8_dot;
+        let bare = !caps.f16 && caps.subgroups.is_none() && !caps.cooperative && !caps.int8_dot && !caps.software;
         Self {
             shader_model_5: bare && (caps.max_invocations, caps.max_workgroup_memory) == (1024, 32768),
             f16: caps.f16,
