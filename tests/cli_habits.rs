@@ -68,7 +68,7 @@ fn llama_cpps_options_run_the_same() {
 fn values_may_begin_with_a_dash() {
     let model = fixture("llama2");
     let prompt = |text: &str| {
-        let args = ["run", "-m", &model, "-p", text, "-n", "1", "--stop", "-", "--stop", "--", "--json"];
+        let args = ["run", "-m", &model, "--raw", "-p", text, "-n", "1", "--stop", "-", "--stop", "--", "--json"];
         run(&args).json()["prompt"]["tokens"].as_u64().unwrap()
     };
     for text in ["- item", "-c", "--", "-m", "--no-mmap", "-hf", "-5"] {

@@ -77,7 +77,8 @@ fn text_that_begins_with_a_dash_is_taken_where_a_text_stands() {
         ids.as_array().unwrap().len()
     };
     for prompt in ["- item", "-", "--", "-1", "--- a", "-n", "--json", "-p"] {
-        let args = ["run", model, "--temp", "0", "-n", "2", "--json", "--ignore-eos", "--stop", "-- x", "-p", prompt];
+        let args =
+            ["run", model, "--raw", "--temp", "0", "-n", "2", "--json", "--ignore-eos", "--stop", "-- x", "-p", prompt];
         assert_eq!(run(&args).json()["prompt"]["tokens"], tokens(prompt), "{prompt:?}");
     }
     for given in ["- item", "-1", "---", "-x", "--no-such-option"] {
@@ -105,7 +106,7 @@ fn text_that_begins_with_a_dash_is_taken_where_a_text_stands() {
 fn an_answer_that_is_cut_off_says_so() {
     let model = fixture("llama2");
     let answer = |more: &[&str]| {
-        let args = ["run", text(&model), "-p", "ab", "--temp", "0", "--ignore-eos"];
+        let args = ["run", text(&model), "--raw", "-p", "ab", "--temp", "0", "--ignore-eos"];
         let answer = run(&[&args[..], more].concat());
         answer.assert_ok();
         answer.stderr
