@@ -60,7 +60,7 @@ wine10() { # SECONDS PROGRAM [ARGUMENTS]
 }
 
 same_answer() { # BACKEND COMMAND [ARGUMENTS]: whether it continues a text as this machine's own build does there
-  local question=(run smollm2 -p 'The capital of France is' -n 32 --temp 0 --backend "$1") native answer
+  local question=(run smollm2 --raw -p 'The capital of France is' -n 32 --temp 0 --backend "$1") native answer
   shift
   native=$(cargo run --release --quiet -- "${question[@]}") && answer=$("$@" "${question[@]}") || return 1
   echo "$answer"
@@ -113,7 +113,7 @@ print(next(gpu["index"] for gpu in json.load(sys.stdin)["gpus"] if gpu["api"] ==
       .ci/windows/npy_difference.py "$logs/cpu.npy" "$logs/dx12.npy" 1e-3 || return 1
   done
   # Near ties of logits are another driver's to break: its text need not be that of Vulkan.
-  wine10 600 "$windows_command" run smollm2 -p 'The capital of France is' -n 32 --temp 0 --backend gpu --device "$device" |
-    tee "$logs/dx12-answer.log" && grep -q Paris "$logs/dx12-answer.log" &&
+  wine10 600 "$windows_command" run smollm2 --raw -p 'The capital of France is' -n 32 --temp 0 --backend gpu \
+    --device "$device" | tee "$logs/dx12-answer.log" && grep -q Paris "$logs/dx12-answer.log" &&
     wine10 1800 "$kernels" gpu:: --skip every_kernel_is_valid_and_translates
 }
