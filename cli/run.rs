@@ -69,6 +69,13 @@ impl Args {
                 text.pop();
             }
         }
+        if text.is_empty()
+            && let Some(words) = self.model.to_str().filter(|model| model.contains(' '))
+        {
+            let said =
+                format!("{words:?} stands where the model does; give a message with -p, or behind the model's name");
+            return Err(CliError::Usage(said));
+        }
         if text.is_empty() { Err(CliError::Usage(missing.to_owned())) } else { Ok(text) }
     }
 }

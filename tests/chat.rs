@@ -145,6 +145,19 @@ fn a_reply_that_is_broken_off_stays_and_the_chat_goes_on() {
 }
 
 #[test]
+fn a_reply_that_is_cancelled_before_it_begins_leaves_no_message() {
+    let (mut engine, mut chat) = (engine("llama3", 2048), chat(TEMPLATE));
+    chat.say("first");
+    let cancel = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let cancelled = GenerateOptions { cancel: Some(cancel), ..options(8, 1) };
+    let none = chat.reply(&mut engine, &cancelled, now(), |_| ControlFlow::Continue(())).expect("a reply");
+    assert!(none.is_empty() && none.stats.stop == StopReason::Cancelled);
+    assert_eq!(chat.conversation().messages.len(), 1);
+    reply(&mut chat, &mut engine, 1);
+    assert_eq!(chat.conversation().messages.len(), 2);
+}
+
+#[test]
 fn a_template_that_refuses_changes_nothing() {
     let refuses =
         "{% if messages[-1].content == 'no' %}{{ raise_exception('not that') }}{% endif %}".to_owned() + TEMPLATE;

@@ -87,6 +87,11 @@ fn a_message_is_rendered_and_raw_text_is_not() {
 }
 
 #[test]
+fn a_message_where_the_model_stands_is_named() {
+    Handmill::new().run(&["run", "What is up?"]).assert_failed(2, "\"What is up?\" stands where the model does");
+}
+
+#[test]
 fn models_without_a_template_continue_and_say_so() {
     let model = Model::with(None);
     let answer =

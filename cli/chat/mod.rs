@@ -99,8 +99,8 @@ struct Talk {
 }
 
 impl Talk {
-    /// Lets the model answer and shows the answer. The errors that end the chat are those of standard output; others
-    /// are shown, and the conversation is as before.
+    /// Lets the model answer and shows the answer. Returns false where there is none: the conversation is then as
+    /// before. The errors that end the chat are those of standard output; others are shown.
     fn answer(&mut self) -> Result<bool, CliError> {
         let mut options = self.options.clone();
         options.sampling.seed = options.sampling.seed.wrapping_add(self.answers);
@@ -142,6 +142,10 @@ impl Talk {
                 reply.left_out
             ));
         }
+        if stopped && reply.is_empty() {
+            note("stopped before the answer began; the message is taken back");
+            return Ok(false);
+        }
         if stopped {
             note("stopped");
         } else if let Some(why) = cut_short(&reply.stats, self.engine.n_ctx()) {
@@ -169,10 +173,15 @@ impl Talk {
                 note("all messages are forgotten");
             }
             Command::Undo if self.chat.undo() => note("the last message and its answer are taken back"),
-            Command::Regen if self.chat.forget_reply() => {
-                self.answer()?;
+            Command::Regen => {
+                let before = self.chat.conversation().clone();
+                if !self.chat.forget_reply() {
+                    note("there is no message yet");
+                } else if !self.answer()? {
+                    *self.chat.conversation_mut() = before;
+                }
             }
-            Command::Undo | Command::Regen => note("there is no message yet"),
+            Command::Undo => note("there is no message yet"),
             Command::Set(None) => always(&settings::list(&self.options)),
             Command::Set(Some((name, value))) => match settings::set(&mut self.options, &name, &value) {
                 Ok(done) | Err(done) => always(&done),

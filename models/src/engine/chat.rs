@@ -78,6 +78,11 @@ impl Reply {
         }
     }
 
+    /// Whether nothing came.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.reasoning.is_empty() && self.calls.is_empty()
+    }
+
     /// The assistant's message that stands for this reply, as templates read it.
     pub fn message(&self) -> Value {
         let mut message = json!({ "role": "assistant", "content": self.text });
@@ -166,7 +171,7 @@ impl Chat {
     }
 
     /// Answers the conversation and adds the reply to it. `on_event` hears each piece as it comes and breaks off by
-    /// returning [`ControlFlow::Break`]; the reply so far then counts.
+    /// returning [`ControlFlow::Break`]; the reply so far then counts, if there is any.
     ///
     /// Where the conversation and a reply of `options.max_tokens` (or a quarter of the context, whichever is less) do not
     /// fit the context, the oldest turns are left out, until half of it is free.
@@ -219,7 +224,9 @@ impl Chat {
             self.known.ids.extend_from_slice(&generated[..all]);
             self.known.text += &raw;
         }
-        self.conversation.messages.push(reply.message());
+        if !reply.is_empty() || reply.stats.stop != StopReason::Cancelled {
+            self.conversation.messages.push(reply.message());
+        }
         Ok(reply)
     }
 
