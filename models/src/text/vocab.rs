@@ -100,6 +100,8 @@ pub(crate) struct TextIndex {
     seed: u64,
     /// Bytes of the longest token: longer slices are never looked up.
     max_len: usize,
+    /// Tokens in it.
+    len: usize,
 }
 
 impl TextIndex {
@@ -113,7 +115,7 @@ impl TextIndex {
         let slots = vec![(0, NONE); (vocab.len() * 2).max(2).next_power_of_two()];
         // A seed per process, so that no file can make all its tokens collide.
         let seed = std::hash::RandomState::new().hash_one(0u8) | 1;
-        let mut index = Self { slots, seed, max_len: 0 };
+        let mut index = Self { slots, seed, max_len: 0, len: 0 };
         for (id, kind) in vocab.kinds() {
             if !is_text(id, kind) {
                 continue;
@@ -123,9 +125,15 @@ impl TextIndex {
             if index.slots[slot].1 == NONE {
                 index.slots[slot] = (tag, id);
                 index.max_len = index.max_len.max(bytes.len());
+                index.len += 1;
             }
         }
         index
+    }
+
+    /// Tokens that differ from each other.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// The id of the token that is exactly `bytes`, [`NONE`] if there is none.

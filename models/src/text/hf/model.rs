@@ -59,10 +59,12 @@ impl Names {
         }
         let index = TextIndex::of(&vocab, |_, kind| kind == TokenKind::Normal);
         let names = Self { vocab, index, count: entries.len() };
-        match entries.iter().find(|(text, id)| names.id(&text.0) != Some(*id)) {
-            Some((text, _)) => Err(TextError::broken(what, format!("`{}` stands twice in its vocab", text.0))),
-            None => Ok(names),
+        if names.index.len() == entries.len() {
+            return Ok(names);
         }
+        let twice = entries.iter().find(|(text, id)| names.id(&text.0) != Some(*id));
+        let twice = twice.map_or("", |(text, _)| &text.0);
+        Err(TextError::broken(what, format!("`{twice}` stands twice in its vocab")))
     }
 
     /// One past the highest id.
@@ -72,6 +74,12 @@ impl Names {
 
     pub(super) fn id(&self, text: &str) -> Option<u32> {
         Some(self.index.get(&self.vocab, text.as_bytes())).filter(|&id| id != NONE)
+    }
+
+    /// As [`id`](Self::id), quicker where the token is `near` or the one before.
+    fn id_near(&self, text: &str, near: u32) -> Option<u32> {
+        let is = |id: &u32| self.vocab.kind(*id) == Some(TokenKind::Normal) && self.vocab.bytes(*id) == text.as_bytes();
+        [near, near.wrapping_sub(1)].into_iter().find(is).or_else(|| self.id(text))
     }
 
     pub(super) fn text(&self, id: u32) -> Option<&str> {
@@ -127,6 +135,8 @@ fn merges(what: &str, merges: &[Merge<'_>], prefix: &str, names: &Names, added: 
     let broken = |merge: &str, reason: &str| TextError::broken(what, format!("the merge `{merge}` {reason}"));
     let mut table = MergeTable::with_capacity(merges.len());
     let mut joined = String::new();
+    // Most vocabularies list the joined tokens in the order of their merges, which may join one in several ways.
+    let mut last = NONE;
     // Of two equal pairs the last one counts, and the table keeps the one that it was given first.
     for (rank, merge) in merges.iter().enumerate().rev() {
         let (left, right) = match merge {
@@ -142,9 +152,11 @@ fn merges(what: &str, merges: &[Merge<'_>], prefix: &str, names: &Names, added: 
         };
         joined.clear();
         joined.extend([left, rest]);
-        let id =
-            |name: &str| names.id(name).ok_or_else(|| broken(&joined, &format!("names the unknown token `{name}`")));
-        let (left, right, id) = (id(left)?, id(right)?, id(&joined)?);
+        let unknown = |name: &str| broken(&joined, &format!("names the unknown token `{name}`"));
+        let side = |name: &str| names.id(name).ok_or_else(|| unknown(name));
+        let (left, right) = (side(left)?, side(right)?);
+        let id = names.id_near(&joined, last).ok_or_else(|| unknown(&joined))?;
+        last = id;
         if !added.is_special(id) {
             table.insert(left, right, rank as u32, id);
         }
