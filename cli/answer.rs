@@ -2,7 +2,7 @@
 //! output, reasoning apart from it and dimmed on standard error.
 
 use crate::{
-    args::{COMMON, Compute, Ctx, Output},
+    args::{COMMON, Compute, Ctx, KvType, Output},
     error::CliError,
     input, out,
     render::{self, Variables},
@@ -11,7 +11,7 @@ use crate::{
     terminal::{self, human_bytes},
 };
 use handmill_models::{
-    Engine, GenerateOptions, GenerateStats, KvChoice, Model, Reply, StopReason,
+    Engine, GenerateOptions, GenerateStats, Model, Reply, StopReason,
     text::{ChatTemplate, ReplyEvent},
 };
 use serde_json::{Value, json};
@@ -47,27 +47,6 @@ pub struct Answering {
     /// How results are shown
     #[command(flatten)]
     pub output: Output,
-}
-
-/// Values of `--kv-type`.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub enum KvType {
-    /// f32 for models stored as f32, else f16.
-    Auto,
-    /// 16 bits.
-    F16,
-    /// 32 bits; linears then round nothing either: exact, and slower where weights are in blocks.
-    F32,
-}
-
-impl From<KvType> for KvChoice {
-    fn from(kv: KvType) -> Self {
-        match kv {
-            KvType::Auto => Self::Auto,
-            KvType::F16 => Self::F16,
-            KvType::F32 => Self::F32,
-        }
-    }
 }
 
 impl Answering {

@@ -6,7 +6,7 @@ use crate::{
     terminal::{Level, note},
 };
 use clap::{Args, ValueEnum};
-use handmill_models::Model;
+use handmill_models::{KvChoice, Model};
 use handmill_runtime::cpu::Pool;
 use std::num::NonZeroUsize;
 
@@ -127,6 +127,27 @@ impl From<HugePages> for handmill_runtime::format::HugePages {
             HugePages::Auto => Self::Auto,
             HugePages::Off => Self::Off,
             HugePages::Copy => Self::Copy,
+        }
+    }
+}
+
+/// Values of `--kv-type`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum KvType {
+    /// f32 for models stored as f32, else f16.
+    Auto,
+    /// 16 bits.
+    F16,
+    /// 32 bits; linears then round nothing either: exact, and slower where weights are in blocks.
+    F32,
+}
+
+impl From<KvType> for KvChoice {
+    fn from(kv: KvType) -> Self {
+        match kv {
+            KvType::Auto => Self::Auto,
+            KvType::F16 => Self::F16,
+            KvType::F32 => Self::F32,
         }
     }
 }

@@ -5,8 +5,7 @@
 //! The walls are measured in the same run, one sample before the repetitions and one after each: machines drift.
 
 use crate::{
-    answer::KvType,
-    args::{COMMON, Compute, Ctx, Output},
+    args::{COMMON, Compute, Ctx, KvType, Output},
     error::CliError,
     fetch, interrupt, out, profile, session, system,
     terminal::{human_bytes, note},

@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if let (Some(tensor), Some(path)) = (&args.dequantize, &args.out) {
         return dequantize::run(args.output.json, &checkpoint, tensor, path);
     }
-    let summary = Summary::of(&path, &checkpoint);
+    let summary = Summary::of(&checkpoint);
     // Opened a second time as a model; where it is none that can be run, the file's contents are shown all the same.
     let model = Model::open(&path);
     if let Some(format) = args.graph {
@@ -90,8 +90,8 @@ struct Summary {
 }
 
 impl Summary {
-    fn of(path: &Path, checkpoint: &Checkpoint) -> Self {
-        let licence = licences::of(path, checkpoint);
+    fn of(checkpoint: &Checkpoint) -> Self {
+        let licence = licences::of(checkpoint);
         let mut summary = match checkpoint.kind() {
             Kind::Gguf(gguf) => {
                 let text = |key: &str| match gguf.get(key) {

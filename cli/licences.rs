@@ -4,12 +4,11 @@ use crate::fetch;
 use handmill_models::licence::{self, Licence};
 use handmill_runtime::format::Checkpoint;
 use serde_json::{Value, json};
-use std::path::Path;
 
-/// The licence of the model at `path`: what its files state, else what was stated where it was fetched.
-pub fn of(path: &Path, checkpoint: &Checkpoint) -> Licence {
+/// The licence of a model: what its files state, else what was stated where it was fetched.
+pub fn of(checkpoint: &Checkpoint) -> Licence {
     let own = licence::of(checkpoint);
-    if own.name.is_some() { own } else { fetch::licence(path).unwrap_or(own) }
+    if own.name.is_some() { own } else { fetch::licence(checkpoint.path()).unwrap_or(own) }
 }
 
 /// The licence in JSON; null where none is stated.

@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 /// With the licence that was stated at the fetch, or else that its files state.
 fn with_licence(model: Stored) -> (Stored, Licence) {
     let stated = model.licence.clone();
-    let of_files = || Checkpoint::open(&model.path).ok().map(|opened| licences::of(&model.path, &opened));
+    let of_files = || Checkpoint::open(&model.path).ok().map(|opened| licences::of(&opened));
     let licence = stated.or_else(of_files).unwrap_or_default();
     (model, licence)
 }

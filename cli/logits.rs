@@ -1,8 +1,7 @@
 //! `handmill logits`: the model's logits at every position, as a NumPy array.
 
 use crate::{
-    answer::KvType,
-    args::{COMMON, Compute, Ctx, Output},
+    args::{COMMON, Compute, Ctx, KvType, Output},
     error::CliError,
     fetch, input, npy, session,
 };

@@ -1,8 +1,7 @@
 //! `handmill perplexity`: how well a model predicts a text.
 
 use crate::{
-    answer::KvType,
-    args::{COMMON, Compute, Ctx, Output},
+    args::{COMMON, Compute, Ctx, KvType, Output},
     error::CliError,
     fetch, input, out, session,
     terminal::note,

@@ -21,7 +21,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     // Also a tokenizer or another file of a repository can be fetched; then nothing is known of its licence.
     let opened = Checkpoint::open(&path).ok();
     let licence = match &opened {
-        Some(checkpoint) => licences::of(&path, checkpoint),
+        Some(checkpoint) => licences::of(checkpoint),
         None => fetch::licence(&path).unwrap_or_default(),
     };
     let bytes = opened.map(|checkpoint| checkpoint.file_size());

@@ -34,7 +34,7 @@ pub fn model(name: &OsStr) -> Result<Model, CliError> {
     let path = fetch::locate(name)?;
     let start = Instant::now();
     let model = Model::open(&path).map_err(|e| CliError::because("could not open the model", e))?;
-    detail(|| format!("licence: {}", licences::of(&path, model.checkpoint())));
+    detail(|| format!("licence: {}", licences::of(model.checkpoint())));
     let info = model.info();
     detail(|| {
         format!(

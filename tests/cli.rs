@@ -4,21 +4,15 @@ mod cli_support;
 #[cfg(feature = "gpu")]
 mod support;
 
-use cli_support::{Handmill, tiny_gguf};
+use cli_support::{Handmill, fixture, tiny_gguf};
 use handmill_runtime::{
     format::{Bytes, Tensor, gguf::GgufWriter},
     quant::DType,
 };
 use serde_json::json;
-use std::{fs, path::PathBuf, process::Stdio};
+use std::{fs, process::Stdio};
 #[cfg(feature = "gpu")]
 use support::no_adapter;
-
-/// A small checkpoint of the repository's own.
-fn fixture(name: &str) -> String {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families", name].iter().collect();
-    path.to_str().unwrap().to_owned()
-}
 
 fn run(args: &[&str]) -> cli_support::Answer {
     Handmill::new().run(args)

@@ -6,34 +6,13 @@ use cli_support::{Handmill, gguf, server::*, tiny_gguf, tiny_safetensors};
 use serde_json::Value;
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, SystemTime},
 };
 
-/// A cache folder and a hub that has the files of one repository.
-struct Setup {
-    cache: tempfile::TempDir,
-    server: Server,
-}
-
 impl Setup {
-    fn new(files: Vec<RepoFile>) -> Self {
-        Self { cache: tempfile::tempdir().unwrap(), server: Server::start(Repo::hub("own/name", files)) }
-    }
-
     fn run(&self, args: &[&str]) -> cli_support::Answer {
         self.handmill().run(args)
-    }
-
-    fn handmill(&self) -> Handmill {
-        Handmill::new()
-            .env("HANDMILL_CACHE", self.cache.path().to_str().unwrap())
-            .env("HF_ENDPOINT", &self.server.url())
-            .env("HANDMILL_PYPI", &format!("{}/simple", self.server.url()))
-    }
-
-    fn commit(&self) -> PathBuf {
-        self.cache.path().join("hf/own/name").join(COMMIT)
     }
 
     /// Names, and whether each is whole.

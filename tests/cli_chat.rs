@@ -2,9 +2,9 @@
 
 mod cli_support;
 
-use cli_support::{Answer, Handmill};
+use cli_support::{Answer, Handmill, copy};
 use serde_json::Value;
-use std::{fs, path::PathBuf};
+use std::fs;
 
 const TEMPLATE: &str = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}\
     {% if add_generation_prompt %}<s>assistant: {% endif %}";
@@ -14,11 +14,7 @@ struct Model(tempfile::TempDir);
 
 impl Model {
     fn with(template: Option<&str>) -> Self {
-        let from: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families/llama3"].iter().collect();
-        let folder = tempfile::tempdir().unwrap();
-        for entry in fs::read_dir(from).unwrap().flatten() {
-            fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-        }
+        let folder = copy("llama3");
         match template {
             Some(template) => fs::write(folder.path().join("chat_template.jinja"), template).unwrap(),
             // The fixture's own is in there.

@@ -7,26 +7,9 @@ use cli_support::{Handmill, server::*, tiny_gguf};
 use std::{fs, path::Path, time::Duration};
 use support::{Skip, skip};
 
-/// A cache folder and a hub that has the files of one repository.
-struct Setup {
-    cache: tempfile::TempDir,
-    server: Server,
-}
-
 impl Setup {
-    fn new(files: Vec<RepoFile>) -> Self {
-        Self { cache: tempfile::tempdir().unwrap(), server: Server::start(Repo::hub("own/name", files)) }
-    }
-
-    fn handmill(&self) -> Handmill {
-        Handmill::new()
-            .env("HANDMILL_CACHE", self.cache.path().to_str().unwrap())
-            .env("HF_ENDPOINT", &self.server.url())
-            .env("HANDMILL_PYPI", &format!("{}/simple", self.server.url()))
-    }
-
     fn file(&self, name: &str) -> Option<Vec<u8>> {
-        fs::read(self.cache.path().join("hf/own/name").join(COMMIT).join(name)).ok()
+        fs::read(self.commit().join(name)).ok()
     }
 }
 

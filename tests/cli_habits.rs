@@ -3,27 +3,12 @@
 
 mod cli_support;
 
-use cli_support::Handmill;
+use cli_support::{Handmill, copy, fixture};
 use serde_json::json;
-use std::{fs, path::PathBuf};
-
-fn fixture(name: &str) -> String {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families", name].iter().collect();
-    path.to_str().unwrap().to_owned()
-}
+use std::fs;
 
 fn run(args: &[&str]) -> cli_support::Answer {
     Handmill::new().run(args)
-}
-
-/// A copy of a fixture's folder.
-fn copy(name: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(fixture(name)).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
-    }
-    folder
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod cli_support;
 
-use cli_support::{Answer, Handmill, Running, gguf, tiny_safetensors, wait_for};
+use cli_support::{Answer, Handmill, Running, copy, gguf, tiny_safetensors, wait_for};
 use std::{
     fs,
     io::Read,
@@ -13,7 +13,7 @@ use std::{
 
 /// A small checkpoint of the repository's own.
 fn fixture(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families", name].iter().collect()
+    cli_support::fixture(name).into()
 }
 
 fn text(path: &Path) -> &str {
@@ -22,15 +22,6 @@ fn text(path: &Path) -> &str {
 
 fn run(args: &[&str]) -> Answer {
     Handmill::new().run(args)
-}
-
-/// A copy of a checkpoint, to be changed.
-fn copy(name: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(fixture(name)).unwrap().flatten().filter(|entry| entry.path().is_file()) {
-        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-    }
-    folder
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
 use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
 use support::{
     DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, NOT_IN_GGUF, NOT_ON_GPU, Options, Session, argmax, assert_close,
-    full, no_adapter, why_not, write_gguf,
+    full, is_full, no_adapter, why_not, write_gguf,
 };
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
@@ -93,7 +93,7 @@ fn devices() -> &'static [Device] {
                 let hardware = CapsOverride { pretend_hardware: true, ..CapsOverride::default() };
                 let name = format!("{} with kernels for hardware", adapter.name);
                 all.push(Device { name, options: options(hardware, true), slow: false, pretended: true });
-                if std::env::var_os("HANDMILL_TEST_FULL").is_some_and(|v| v == "1") {
+                if is_full() {
                     let apple = CapsOverride {
                         no_cooperative: true,
                         no_int8: true,

@@ -1,7 +1,7 @@
 //! Tokenizers against cases recorded with Hugging Face's tokenizers, sentencepiece and llama.cpp.
 //!
 //! Vocabularies belong to their makers and are not in the repository. Those of real models come with the model: that
-//! of the default model always, the others with `HANDMILL_TEST_FULL=1`. Further ones are looked for as
+//! of SmolLM2 always, the others with `HANDMILL_TEST_FULL=1`. Further ones are looked for as
 //! `<name>/<file>` in `$HANDMILL_TEST_VOCABS` and in `vocabs` in handmill's cache. A set whose vocabulary is not there
 //! says so and counts as skipped.
 

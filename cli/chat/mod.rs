@@ -51,7 +51,7 @@ pub fn converse(model: &OsStr, answering: &Answering) -> Result<(), CliError> {
     let options = answering.options(&model, seed, None)?;
     let mut lines = Lines::open()?;
     if lines.are_typed() {
-        let licence = licences::of(&fetch::locate(name)?, model.checkpoint());
+        let licence = licences::of(model.checkpoint());
         let info = model.info();
         note(&format!(
             "{}: {}, {} layers; {}; {} tokens of context; seed {seed}\nlicence: {licence}\n\
@@ -163,7 +163,7 @@ impl Talk {
         match command {
             Command::Exit => return Ok(false),
             Command::Help => COMMANDS.iter().for_each(|(usage, what)| always(&format!("  {usage:<18} {what}"))),
-            Command::System(None) => always(self.system().unwrap_or("there is no system message")),
+            Command::System(None) => always(self.chat.conversation().system().unwrap_or("there is no system message")),
             Command::System(Some(text)) => {
                 self.chat.conversation_mut().set_system(if text == "-" { "" } else { &text });
             }
@@ -197,11 +197,6 @@ impl Talk {
             },
         }
         Ok(true)
-    }
-
-    fn system(&self) -> Option<&str> {
-        let first = self.chat.conversation().messages.first()?;
-        (first.get("role")?.as_str()? == "system").then(|| first.get("content")?.as_str())?
     }
 
     fn stats(&self) -> String {

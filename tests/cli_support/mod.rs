@@ -4,10 +4,27 @@
 pub mod server;
 
 use std::{
+    fs,
     io::Write,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+
+/// A small checkpoint of the repository's own.
+pub fn fixture(name: &str) -> String {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families", name].iter().collect();
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+/// A copy of its folder, to be changed.
+pub fn copy(name: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(fixture(name)).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    folder
+}
 
 /// A command line of the program under test.
 pub struct Handmill {

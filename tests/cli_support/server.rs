@@ -1,9 +1,11 @@
 //! An HTTP server on 127.0.0.1 that behaves like the hub or the package index, and misbehaves when told to.
 
+use super::Handmill;
 use sha1::Digest as _;
 use std::{
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
+    path::PathBuf,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -11,6 +13,30 @@ use std::{
 
 /// The commit that the repository is at.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// A cache folder and a hub that has the files of one repository.
+pub struct Setup {
+    pub cache: tempfile::TempDir,
+    pub server: Server,
+}
+
+impl Setup {
+    pub fn new(files: Vec<RepoFile>) -> Self {
+        Self { cache: tempfile::tempdir().unwrap(), server: Server::start(Repo::hub("own/name", files)) }
+    }
+
+    pub fn handmill(&self) -> Handmill {
+        Handmill::new()
+            .env("HANDMILL_CACHE", self.cache.path().to_str().unwrap())
+            .env("HF_ENDPOINT", &self.server.url())
+            .env("HANDMILL_PYPI", &format!("{}/simple", self.server.url()))
+    }
+
+    /// The folder of the repository's commit.
+    pub fn commit(&self) -> PathBuf {
+        self.cache.path().join("hf/own/name").join(COMMIT)
+    }
+}
 
 /// What goes wrong with one request for a file.
 #[derive(Clone, Debug)]

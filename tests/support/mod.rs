@@ -27,5 +27,5 @@ pub use fixture::{FAMILIES, Fixture, Matrix, NOT_IN_GGUF, NOT_ON_GPU, Spelling, 
 pub use gguf::write_gguf;
 #[cfg(feature = "gpu")]
 pub use gpu::open_gpu;
-pub use models::{Golden, Skip, full, golden, handmill, model_path, no_adapter, skip};
+pub use models::{Golden, Skip, full, golden, handmill, is_full, model_path, no_adapter, skip};
 pub use readme::family_table;

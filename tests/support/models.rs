@@ -43,11 +43,16 @@ pub fn no_adapter(test: &str) {
 /// Whether tests that take long or fetch much were asked for (`HANDMILL_TEST_FULL=1`, as `.ci/full` does); says so where
 /// they were not.
 pub fn full(test: &str) -> bool {
-    let asked = std::env::var_os("HANDMILL_TEST_FULL").is_some_and(|v| v == "1");
+    let asked = is_full();
     if !asked {
         skip(Skip::OptIn, test, "HANDMILL_TEST_FULL=1 runs all, and fetches the larger models");
     }
     asked
+}
+
+/// The same without a word.
+pub fn is_full() -> bool {
+    std::env::var_os("HANDMILL_TEST_FULL").is_some_and(|v| v == "1")
 }
 
 /// The command under test.

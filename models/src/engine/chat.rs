@@ -240,20 +240,29 @@ impl Chat {
     ) -> Result<(Prompt, Vec<u32>), Error> {
         let n_ctx = engine.n_ctx();
         let answer = options.max_tokens.unwrap_or(usize::MAX).min(n_ctx / 4);
-        let mut most = n_ctx - answer;
-        loop {
-            let prompt = self.template.render(&without(&self.conversation, self.left_out), now)?;
+        let prompt = |left_out| {
+            let prompt = self.template.render(&without(&self.conversation, left_out), now)?;
             let ids = self.known.ids_of(&prompt, tokenizer)?;
-            if ids.len() <= most {
-                return Ok((prompt, ids));
-            }
-            most = n_ctx / 2;
-            match next_turn(&self.conversation.messages, self.left_out) {
-                Some(left_out) => self.left_out = left_out,
-                None if ids.len() < n_ctx => return Ok((prompt, ids)),
-                None => return Err(Error::ContextFull { tokens: ids.len() + 1, n_ctx }),
-            }
+            Ok::<_, Error>((prompt, ids))
+        };
+        let mut best = prompt(self.left_out)?;
+        if best.1.len() <= n_ctx - answer {
+            return Ok(best);
         }
+        // Fewer turns have fewer tokens: the first number that leaves half of the context free, else the last.
+        let numbers = fewer_turns(&self.conversation.messages, self.left_out);
+        let (mut from, mut to, mut left_out) = (0, numbers.len(), self.left_out);
+        while from < to {
+            let middle = from.midpoint(to);
+            let shorter = prompt(numbers[middle])?;
+            let fits = shorter.1.len() <= n_ctx / 2;
+            if fits || middle + 1 == numbers.len() {
+                (best, left_out) = (shorter, numbers[middle]);
+            }
+            if fits { to = middle } else { from = middle + 1 }
+        }
+        self.left_out = left_out;
+        if best.1.len() < n_ctx { Ok(best) } else { Err(Error::ContextFull { tokens: best.1.len() + 1, n_ctx }) }
     }
 
     /// Makes the cache hold only tokens that `ids` begins with, all but the last at most. Returns their number.
@@ -292,9 +301,9 @@ fn without(conversation: &Conversation, left_out: usize) -> Conversation {
     shorter
 }
 
-/// The number of messages to leave out instead of `left_out`, so that one more turn is gone; none where only one is left.
-fn next_turn(messages: &[Value], left_out: usize) -> Option<usize> {
+/// The numbers of messages to leave out instead of `left_out`, so that one more turn is gone, or two, up to all but one.
+fn fewer_turns(messages: &[Value], left_out: usize) -> Vec<usize> {
     let first = usize::from(messages.first().is_some_and(is_system));
     let users = messages.iter().enumerate().skip(first + left_out + 1).filter(|(_, message)| is_user(message));
-    users.map(|(at, _)| at - first).next()
+    users.map(|(at, _)| at - first).collect()
 }

@@ -133,6 +133,11 @@ fn submit_flops(kind: wgpu::DeviceType) -> u64 {
     if kind == wgpu::DeviceType::DiscreteGpu { 1_000_000_000_000 } else { 100_000_000_000 }
 }
 
+/// Whether FXC compiles the adapter's kernels: on DX12 it is the compiler without subgroups.
+pub(super) fn is_compiled_by_fxc(adapter: &wgpu::Adapter) -> bool {
+    adapter.get_info().backend == wgpu::Backend::Dx12 && !adapter.features().contains(wgpu::Features::SUBGROUP)
+}
+
 impl Caps {
     /// Reads an adapter. `host_import` is the alignment of memory that its driver imports; `byte_products` says whether
     /// it multiplies four bytes at once.
@@ -145,7 +150,6 @@ impl Caps {
         let (features, limits, info) = (adapter.features(), adapter.limits(), adapter.get_info());
         let has = |f: wgpu::Features| features.contains(f);
         let software = info.device_type == wgpu::DeviceType::Cpu;
-        let by_fxc = info.backend == wgpu::Backend::Dx12 && !has(wgpu::Features::SUBGROUP);
         Self {
             f16: has(wgpu::Features::SHADER_F16) && !o.no_f16,
             subgroups: (has(wgpu::Features::SUBGROUP) && !o.no_subgroups)
@@ -180,7 +184,7 @@ impl Caps {
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             storage_alignment: limits.min_storage_buffer_offset_alignment.into(),
             uniform_alignment: limits.min_uniform_buffer_offset_alignment.into(),
-            software: software && !o.pretend_hardware && !by_fxc,
+            software: software && !o.pretend_hardware && !is_compiled_by_fxc(adapter),
             unified_memory: software || info.device_type == wgpu::DeviceType::IntegratedGpu,
             max_memory: o.max_memory,
         }

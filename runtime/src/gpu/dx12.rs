@@ -4,6 +4,8 @@ use windows::Win32::Graphics::Direct3D12::{
     D3D_SHADER_MODEL_6_4, D3D12_FEATURE_DATA_SHADER_MODEL, D3D12_FEATURE_SHADER_MODEL,
 };
 
+use super::caps::is_compiled_by_fxc;
+
 /// Whether kernels multiply four bytes at once: they may from shader model 6.4 on. `None` where `adapter` is not
 /// Direct3D's.
 ///
@@ -14,8 +16,7 @@ pub(super) fn byte_products(adapter: &wgpu::Adapter) -> Option<bool> {
     if adapter.get_info().backend != wgpu::Backend::Dx12 {
         return None;
     }
-    // All devices of model 6.4 have subgroups, and FXC has not.
-    Some(adapter.features().contains(wgpu::Features::SUBGROUP) && has_shader_model_6_4(adapter) == Some(true))
+    Some(!is_compiled_by_fxc(adapter) && has_shader_model_6_4(adapter) == Some(true))
 }
 
 /// `None` where the device cannot be asked.

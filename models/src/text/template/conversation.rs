@@ -67,6 +67,11 @@ impl Conversation {
         }
     }
 
+    /// The text of the message with instructions in front.
+    pub fn system(&self) -> Option<&str> {
+        self.messages.first().filter(|message| is_system(message))?.get("content")?.as_str()
+    }
+
     /// Asks a model that can reason to do so before it answers, or not to. Templates have no common variable for it:
     /// most read `enable_thinking`, DeepSeek's and Granite's `thinking`, MiniMax's `thinking_mode`, and Seed's a budget
     /// of 0.
