@@ -1,11 +1,12 @@
 //! How fast the linear kernels are on this machine, beside what its memory gives.
 //!
 //! ```text
-//! cargo run --release -p handmill-runtime --example linear_speed -- [mat_vec|cached|mat_mat] [isa|all] [format ...]
+//! cargo run --release -p handmill-runtime --example linear_speed -- [mat_vec|cached|batch|mat_mat] [isa|all] [format ...]
 //! ```
 //!
 //! `mat_vec` streams a matrix far larger than the caches (default 512 MiB; HANDMILL_MIB) and prints GB/s on one thread and
-//! on all, next to a plain read of the same bytes. `cached` does the same from L2. `mat_mat` prints GFLOP/s for shapes of small models.
+//! on all, next to a plain read of the same bytes. `cached` does the same from L2. `mat_mat` prints
+//! GFLOP/s for shapes of small models, `batch` for few tokens up to many, from L2.
 
 use handmill_runtime::cpu::arch::{Isa, Simd, prefetch};
 use handmill_runtime::cpu::ops::linear::{LinearKernels, WeightRows, linear_kernels};
@@ -158,9 +159,18 @@ fn mat_vec_cached(isas: &[Isa], dtypes: &[DType]) {
     }
 }
 
-fn mat_mat(isas: &[Isa], dtypes: &[DType]) {
+/// Shapes of small models: rows, elements of a row, tokens.
+const PROMPTS: &[(usize, usize, usize)] = &[(1536, 576, 64), (576, 1536, 256), (4864, 896, 512)];
+
+/// From one token to many.
+fn batches() -> Vec<(usize, usize, usize)> {
+    [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 64, 256].map(|tokens| (768, 1024, tokens)).to_vec()
+}
+
+/// GFLOP/s by the kernel that each number of tokens calls for.
+fn products(isas: &[Isa], dtypes: &[DType], shapes: &[(usize, usize, usize)]) {
     let w = weights(64 << 20);
-    for (n_rows, k, n_tokens) in [(1536usize, 576usize, 64usize), (576, 1536, 256), (4864, 896, 512)] {
+    for &(n_rows, k, n_tokens) in shapes {
         for &dtype in dtypes {
             let k = k.next_multiple_of(dtype.block_len());
             let row_bytes = dtype.row_bytes(k).expect("whole blocks");
@@ -172,15 +182,19 @@ fn mat_mat(isas: &[Isa], dtypes: &[DType]) {
                 let mut panel = vec![0; kernels.panel_bytes(dtype, k)];
                 // Panel by panel: the time of a panel is that of the fastest tenth.
                 let mut times = vec![];
-                for _ in 0..200_000_000_000 / (n_rows * k * n_tokens * 40) {
+                for _ in 0..200_000_000_000 / (n_rows * k * (n_tokens + 16) * 40) {
                     for row in (0..n_rows).step_by(step) {
                         let n = step.min(n_rows - row);
-                        let w = &w[row * row_bytes..];
+                        let w = WeightRows::new(dtype, n, k, &w[row * row_bytes..]);
                         let start = Instant::now();
                         // SAFETY: `out` has room for all rows of all tokens.
                         unsafe {
                             let out = out.as_mut_ptr().add(row);
-                            kernels.mat_mat(WeightRows::new(dtype, n, k, w), &acts, n_tokens, out, n_rows, &mut panel);
+                            if n_tokens <= LinearKernels::MAT_VEC_TOKENS {
+                                kernels.mat_vec(w, &acts, n_tokens, out, n_rows);
+                            } else {
+                                kernels.mat_mat(w, &acts, n_tokens, out, n_rows, &mut panel);
+                            }
                         }
                         times.push(start.elapsed().as_secs_f64() / n as f64);
                     }
@@ -211,7 +225,8 @@ fn main() {
     let dtypes: Vec<DType> = DType::ALL.into_iter().filter(chosen).collect();
     match what.as_str() {
         "cached" => mat_vec_cached(&isas, &dtypes),
-        "mat_mat" => mat_mat(&isas, &dtypes),
+        "batch" => products(&isas, &dtypes, &batches()),
+        "mat_mat" => products(&isas, &dtypes, PROMPTS),
         _ => mat_vec(&isas, &dtypes),
     }
 }

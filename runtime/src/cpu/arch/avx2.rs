@@ -177,13 +177,26 @@ unsafe impl Simd for Avx2 {
     fn sub_i32(self, a: __m256i, b: __m256i) -> __m256i {
         unsafe { _mm256_sub_epi32(a, b) }
     }
+    // The compiler folds a constant count into the immediate form.
     #[inline(always)]
-    fn shl_i32<const N: i32>(self, a: __m256i) -> __m256i {
-        unsafe { _mm256_slli_epi32::<N>(a) }
+    fn shl_i32(self, a: __m256i, n: u32) -> __m256i {
+        unsafe { _mm256_sll_epi32(a, _mm_cvtsi32_si128(n as i32)) }
     }
     #[inline(always)]
-    fn shr_i32<const N: i32>(self, a: __m256i) -> __m256i {
-        unsafe { _mm256_srai_epi32::<N>(a) }
+    fn shr_i32(self, a: __m256i, n: u32) -> __m256i {
+        unsafe { _mm256_sra_epi32(a, _mm_cvtsi32_si128(n as i32)) }
+    }
+    #[inline(always)]
+    fn and_i32(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(a, b) }
+    }
+    #[inline(always)]
+    fn or_i32(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    fn xor_i32(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_xor_si256(a, b) }
     }
     #[inline(always)]
     fn round_to_i32(self, a: __m256) -> __m256i {

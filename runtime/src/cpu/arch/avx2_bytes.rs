@@ -177,6 +177,14 @@ unsafe impl SimdBytes for Avx2 {
         }
     }
     #[inline(always)]
+    fn spread_byte<const B: usize>(self, v: __m256i) -> __m256i {
+        unsafe {
+            let first = (B * 0x0101_0101) as i32;
+            let at = _mm_setr_epi32(first, first + 0x0404_0404, first + 0x0808_0808, first + 0x0c0c_0c0c);
+            _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(at))
+        }
+    }
+    #[inline(always)]
     fn transpose4(self, v: [__m256i; 4]) -> [__m256i; 4] {
         unsafe {
             let (a, b) = (_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
@@ -188,6 +196,15 @@ unsafe impl SimdBytes for Avx2 {
                 _mm256_unpackhi_epi64(b, d),
             ]
         }
+    }
+
+    #[inline(always)]
+    fn to_words(self, v: __m256i) -> __m256i {
+        v
+    }
+    #[inline(always)]
+    fn from_words(self, v: __m256i) -> __m256i {
+        v
     }
 
     #[inline(always)]

@@ -143,13 +143,26 @@ unsafe impl<const VNNI: bool> Simd for Avx512<VNNI> {
     fn sub_i32(self, a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_sub_epi32(a, b) }
     }
+    // The compiler folds a constant count into the immediate form.
     #[inline(always)]
-    fn shl_i32<const N: i32>(self, a: __m512i) -> __m512i {
-        unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(N)) }
+    fn shl_i32(self, a: __m512i, n: u32) -> __m512i {
+        unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(n as i32)) }
     }
     #[inline(always)]
-    fn shr_i32<const N: i32>(self, a: __m512i) -> __m512i {
-        unsafe { _mm512_sra_epi32(a, _mm_cvtsi32_si128(N)) }
+    fn shr_i32(self, a: __m512i, n: u32) -> __m512i {
+        unsafe { _mm512_sra_epi32(a, _mm_cvtsi32_si128(n as i32)) }
+    }
+    #[inline(always)]
+    fn and_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
+    fn or_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    fn xor_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_xor_si512(a, b) }
     }
     #[inline(always)]
     fn round_to_i32(self, a: __m512) -> __m512i {

@@ -251,6 +251,14 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         }
     }
     #[inline(always)]
+    fn spread_byte<const B: usize>(self, v: __m512i) -> __m512i {
+        unsafe {
+            let first = (B * 0x0101_0101) as i32;
+            let at = _mm_setr_epi32(first, first + 0x0404_0404, first + 0x0808_0808, first + 0x0c0c_0c0c);
+            _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(at))
+        }
+    }
+    #[inline(always)]
     fn transpose4(self, v: [__m512i; 4]) -> [__m512i; 4] {
         unsafe {
             let (a, b) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
@@ -262,6 +270,15 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
                 _mm512_unpackhi_epi64(b, d),
             ]
         }
+    }
+
+    #[inline(always)]
+    fn to_words(self, v: __m512i) -> __m512i {
+        v
+    }
+    #[inline(always)]
+    fn from_words(self, v: __m512i) -> __m512i {
+        v
     }
 
     #[inline(always)]

@@ -184,9 +184,17 @@ pub unsafe trait SimdBytes: Simd {
     /// `q` must be readable for 32 bytes.
     unsafe fn two_bits(self, q: *const u8, at: usize) -> Self::B;
 
+    /// Byte `B` of every word, in all four bytes of the word.
+    fn spread_byte<const B: usize>(self, v: Self::I) -> Self::B;
+
     /// Transposes the four words of four vectors, piece by piece: word j of piece b of `v[i]` becomes word i of piece b of
     /// result j.
     fn transpose4(self, v: [Self::B; 4]) -> [Self::B; 4];
+
+    /// The bytes as 32-bit words, the first byte lowest.
+    fn to_words(self, v: Self::B) -> Self::I;
+    /// The bytes of 32-bit words, the lowest first.
+    fn from_words(self, v: Self::I) -> Self::B;
 
     // ---- dot products of bytes into 32-bit lanes: lane i sums the products of bytes 4i ..= 4i + 3 ----
 

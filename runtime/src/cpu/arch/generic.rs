@@ -166,12 +166,24 @@ unsafe impl Simd for Generic {
         from_fn(|i| a[i].wrapping_sub(b[i]))
     }
     #[inline(always)]
-    fn shl_i32<const N: i32>(self, a: I) -> I {
-        from_fn(|i| a[i] << N)
+    fn shl_i32(self, a: I, n: u32) -> I {
+        from_fn(|i| a[i] << n)
     }
     #[inline(always)]
-    fn shr_i32<const N: i32>(self, a: I) -> I {
-        from_fn(|i| a[i] >> N)
+    fn shr_i32(self, a: I, n: u32) -> I {
+        from_fn(|i| a[i] >> n)
+    }
+    #[inline(always)]
+    fn and_i32(self, a: I, b: I) -> I {
+        from_fn(|i| a[i] & b[i])
+    }
+    #[inline(always)]
+    fn or_i32(self, a: I, b: I) -> I {
+        from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn xor_i32(self, a: I, b: I) -> I {
+        from_fn(|i| a[i] ^ b[i])
     }
     // Adding 1.5·2²³ leaves the rounded integer in the low bits of the mantissa; a rounding function would be a call.
     #[inline(always)]

@@ -123,8 +123,21 @@ unsafe impl SimdBytes for Generic {
         q.map(|x| x >> (at / 32 * 2) & 3)
     }
     #[inline(always)]
+    fn spread_byte<const N: usize>(self, v: I) -> B {
+        from_fn(|i| v[i / 4].to_le_bytes()[N])
+    }
+    #[inline(always)]
     fn transpose4(self, v: [B; 4]) -> [B; 4] {
         from_fn(|j| from_fn(|i| v[i / 4][4 * j + i % 4]))
+    }
+
+    #[inline(always)]
+    fn to_words(self, v: B) -> I {
+        from_fn(|i| i32::from_le_bytes([v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]]))
+    }
+    #[inline(always)]
+    fn from_words(self, v: I) -> B {
+        from_fn(|i| v[i / 4].to_le_bytes()[i % 4])
     }
 
     #[inline(always)]

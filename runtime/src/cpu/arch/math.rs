@@ -22,7 +22,7 @@ pub(super) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     p = s.mul_add(p, r, s.splat(1.0 / 6.0));
     p = s.mul_add(p, r, s.splat(0.5));
     p = s.mul_add(s.mul(p, r), r, s.add(r, s.splat(1.0)));
-    let half = s.shr_i32::<1>(n);
+    let half = s.shr_i32(n, 1);
     let rest = s.sub_i32(n, half);
     s.mul(s.mul(p, pow2(s, half)), pow2(s, rest))
 }
@@ -30,7 +30,7 @@ pub(super) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 /// 2ⁿ for −126 ≤ n ≤ 127, from the exponent's bits.
 #[inline(always)]
 fn pow2<S: Simd>(s: S, n: S::I) -> S::F {
-    s.f32_from_bits(s.shl_i32::<23>(s.add_i32(n, s.splat_i32(127))))
+    s.f32_from_bits(s.shl_i32(s.add_i32(n, s.splat_i32(127)), 23))
 }
 
 /// tanh x = 1 − 2/(e²ˣ + 1) for large |x|. Near 0 the difference cancels, so an odd polynomial replaces it there (the

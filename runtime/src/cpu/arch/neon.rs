@@ -189,15 +189,26 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
     fn sub_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
         unsafe { vsubq_s32(a, b) }
     }
-    // Shifts by a vector of counts: the immediate forms refuse a count of 0 or 32 at compile time, and a const
-    // parameter cannot rule these out here. The compiler folds the vector into the immediate form.
+    // The compiler folds a constant vector of counts into the immediate form.
     #[inline(always)]
-    fn shl_i32<const N: i32>(self, a: int32x4_t) -> int32x4_t {
-        unsafe { vshlq_s32(a, vdupq_n_s32(N)) }
+    fn shl_i32(self, a: int32x4_t, n: u32) -> int32x4_t {
+        unsafe { vshlq_s32(a, vdupq_n_s32(n as i32)) }
     }
     #[inline(always)]
-    fn shr_i32<const N: i32>(self, a: int32x4_t) -> int32x4_t {
-        unsafe { vshlq_s32(a, vdupq_n_s32(-N)) }
+    fn shr_i32(self, a: int32x4_t, n: u32) -> int32x4_t {
+        unsafe { vshlq_s32(a, vdupq_n_s32(-(n as i32))) }
+    }
+    #[inline(always)]
+    fn and_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { vandq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn or_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { vorrq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn xor_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { veorq_s32(a, b) }
     }
     #[inline(always)]
     fn round_to_i32(self, a: float32x4_t) -> int32x4_t {

@@ -163,6 +163,13 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         }
     }
     #[inline(always)]
+    fn spread_byte<const B: usize>(self, v: int32x4_t) -> uint8x16_t {
+        unsafe {
+            let at: [u8; 16] = std::array::from_fn(|i| (i / 4 * 4 + B) as u8);
+            vqtbl1q_u8(vreinterpretq_u8_s32(v), vld1q_u8(at.as_ptr()))
+        }
+    }
+    #[inline(always)]
     fn transpose4(self, v: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
         unsafe {
             let v = [
@@ -185,6 +192,15 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
     }
 
     // Weights below 128 are the same signed or not.
+    #[inline(always)]
+    fn to_words(self, v: uint8x16_t) -> int32x4_t {
+        unsafe { vreinterpretq_s32_u8(v) }
+    }
+    #[inline(always)]
+    fn from_words(self, v: int32x4_t) -> uint8x16_t {
+        unsafe { vreinterpretq_u8_s32(v) }
+    }
+
     #[inline(always)]
     fn dot2_u5(self, w0: uint8x16_t, x0: uint8x16_t, w1: uint8x16_t, x1: uint8x16_t) -> int32x4_t {
         self.dot2_i8(w0, x0, w1, x1)

@@ -130,10 +130,16 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
     /// a − b, wrapping.
     fn sub_i32(self, a: Self::I, b: Self::I) -> Self::I;
-    /// a << N
-    fn shl_i32<const N: i32>(self, a: Self::I) -> Self::I;
-    /// a >> N, keeping the sign.
-    fn shr_i32<const N: i32>(self, a: Self::I) -> Self::I;
+    /// a << n, for n < 32.
+    fn shl_i32(self, a: Self::I, n: u32) -> Self::I;
+    /// a >> n, keeping the sign, for n < 32.
+    fn shr_i32(self, a: Self::I, n: u32) -> Self::I;
+    /// a & b
+    fn and_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    /// a | b
+    fn or_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    /// a ^ b
+    fn xor_i32(self, a: Self::I, b: Self::I) -> Self::I;
     /// To the nearest integer, ties to even; |a| < 2²².
     fn round_to_i32(self, a: Self::F) -> Self::I;
     /// The nearest float.

@@ -5,7 +5,7 @@ use super::{Isa, IsaError, Simd};
 const N: usize = 64;
 
 #[inline(always)]
-fn arithmetic_impl<S: Simd>(s: S, a: &[f32; N], b: &[f32; N], out: &mut [[f32; N]; 12]) {
+fn arithmetic_impl<S: Simd>(s: S, a: &[f32; N], b: &[f32; N], out: &mut [[f32; N]; 15]) {
     let mut i = 0;
     while i < N {
         // SAFETY: LANES divides N.
@@ -22,9 +22,13 @@ fn arithmetic_impl<S: Simd>(s: S, a: &[f32; N], b: &[f32; N], out: &mut [[f32; N
             s.store(out[8].as_mut_ptr().add(i), s.sqrt(s.abs(x)));
             s.store(out[9].as_mut_ptr().add(i), s.select(s.gt(x, y), x, s.zero()));
             let n = s.round_to_i32(x);
-            s.store(out[10].as_mut_ptr().add(i), s.i32_to_f32(s.shl_i32::<3>(s.sub_i32(n, s.splat_i32(1)))));
+            s.store(out[10].as_mut_ptr().add(i), s.i32_to_f32(s.shl_i32(s.sub_i32(n, s.splat_i32(1)), 3)));
+            let m = s.round_to_i32(y);
+            s.store(out[12].as_mut_ptr().add(i), s.i32_to_f32(s.and_i32(n, m)));
+            s.store(out[13].as_mut_ptr().add(i), s.i32_to_f32(s.or_i32(n, m)));
+            s.store(out[14].as_mut_ptr().add(i), s.i32_to_f32(s.xor_i32(n, m)));
             let mut lanes = [0i32; N];
-            s.store_i32(lanes.as_mut_ptr(), s.shr_i32::<1>(n));
+            s.store_i32(lanes.as_mut_ptr(), s.shr_i32(n, 1));
             for j in 0..S::LANES {
                 out[11][i + j] = lanes[j] as f32;
             }
@@ -32,14 +36,14 @@ fn arithmetic_impl<S: Simd>(s: S, a: &[f32; N], b: &[f32; N], out: &mut [[f32; N
         i += S::LANES;
     }
 }
-simd_dispatch!(fn arithmetic(a: &[f32; N], b: &[f32; N], out: &mut [[f32; N]; 12]) = arithmetic_impl);
+simd_dispatch!(fn arithmetic(a: &[f32; N], b: &[f32; N], out: &mut [[f32; N]; 15]) = arithmetic_impl);
 
 #[test]
 fn arithmetic_matches_plain_rust() {
     let a: [f32; N] = std::array::from_fn(|i| (i as f32 - 31.3) * 1.37);
     let b: [f32; N] = std::array::from_fn(|i| ((i * 29 % N) as f32 - 20.5) * 0.77);
     for isa in Isa::available() {
-        let mut out = [[f32::NAN; N]; 12];
+        let mut out = [[f32::NAN; N]; 15];
         arithmetic(isa)(&a, &b, &mut out);
         for i in 0..N {
             let (x, y) = (a[i], b[i]);
@@ -50,6 +54,9 @@ fn arithmetic_matches_plain_rust() {
             let rest = [x.max(y), x.min(y), -x.abs(), x.abs().sqrt(), if x > y { x } else { 0.0 }];
             assert_eq!(rest, [out[5][i], out[6][i], out[7][i], out[8][i], out[9][i]], "{isa:?}");
             assert_eq!([((n - 1) << 3) as f32, (n >> 1) as f32], [out[10][i], out[11][i]], "{isa:?}");
+            let m = y.round_ties_even() as i32;
+            let bits = [n & m, n | m, n ^ m].map(|v| v as f32);
+            assert_eq!(bits, [out[12][i], out[13][i], out[14][i]], "{isa:?}");
         }
     }
 }

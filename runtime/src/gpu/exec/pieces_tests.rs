@@ -160,6 +160,10 @@ fn few_bytes_are_on_their_way_at_a_time() {
             gpu.queue.submit([]);
             gpu.wait().unwrap();
             let before = gpu.memory_in_use();
+            let small = gpu.buffer("small", 4, wgpu::BufferUsages::COPY_DST).unwrap();
+            // Drivers round every buffer up: Direct3D 12 to 64 KiB.
+            let rounding = (gpu.memory_in_use() - before).max(1);
+            drop(small);
             let busy = keep_busy(&gpu);
             if gpu.memory_in_use() == 0 {
                 let why = format!("{} does not count memory", gpu.name());
@@ -175,8 +179,9 @@ fn few_bytes_are_on_their_way_at_a_time() {
             let peak = peak - others;
             let what = format!("at most {peak} bytes on their way to {}, {most} being allowed", gpu.name());
             println!("{what}");
-            // Drivers round every buffer up.
-            assert!(peak <= most + most / 64 && seen.len() as u64 >= model.bytes / (most / 4), "{what}");
+            // Four buffers on their way, and the one of the weights.
+            let allowed = 4 * (most / 4).next_multiple_of(rounding) + rounding + most / 64;
+            assert!(peak <= allowed && seen.len() as u64 >= model.bytes / (most / 4), "{what}");
             drop(busy);
             check(&mut backend, &model, &what);
         }

@@ -311,7 +311,7 @@ fn exp2_negative<S: Simd>(s: S, x: S::F) -> S::F {
     p = s.mul_add(p, r, s.splat(2.402_265e-1));
     p = s.mul_add(p, r, s.splat(std::f32::consts::LN_2));
     p = s.mul_add(p, r, s.splat(1.0));
-    s.mul(p, s.f32_from_bits(s.shl_i32::<23>(s.add_i32(n, s.splat_i32(127)))))
+    s.mul(p, s.f32_from_bits(s.shl_i32(s.add_i32(n, s.splat_i32(127)), 23)))
 }
 
 /// One over the softmax's denominator with the sink (in units of log₂), and the factor by which a row's sum and values

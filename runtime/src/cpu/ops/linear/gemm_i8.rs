@@ -14,7 +14,8 @@
 
 use super::act::ActChunk;
 use super::job::Job;
-use super::unpack::{Loader, Quants, Shape, e8m0_half};
+use super::panel::{PanelBlock, RowBlocks};
+use super::unpack::{Loader, Shape, e8m0_half};
 use crate::cpu::arch::SimdBytes;
 
 /// Rows of a tile.
@@ -47,41 +48,27 @@ pub(super) unsafe fn mat_mat<S: SimdBytes, W: Loader>(s: S, job: &Job, multiply:
     }
 }
 
-/// Unpacks one tile of rows into the panel.
+/// Unpacks one tile of rows into the panel. Meanwhile the next tile's bytes are prefetched, in the order of memory.
 #[inline(always)]
 unsafe fn fill<S: SimdBytes, W: Loader>(s: S, job: &Job, row: usize) {
     let tile = tile_rows::<S>();
     let groups_of_block = W::LEN / W::Shape::GROUP;
-    // As many rows as a vector has lanes, one block wide: small enough to be transposed from L1.
+    let group_bytes = group_bytes::<S, W::Shape>();
+    let mut cursor = job.w.wrapping_add((row + tile) * job.row_bytes);
     for first in (0..tile).step_by(S::LANES) {
-        for block in 0..job.k / W::LEN {
-            let mut quants = [const { Quants::EMPTY }; 16];
-            // SAFETY: rows are clamped to those that exist; the panel has all groups of the row.
-            unsafe {
-                for r in 0..S::LANES {
-                    W::to_quants(s, job.row(row + first + r).add(block * W::BYTES), &mut quants[r]);
-                    if W::APART && !job.scales.is_null() {
-                        quants[r].scale[0] = e8m0_half(*job.scale_row(row + first + r).add(block));
-                    }
-                }
-                for g in 0..groups_of_block {
-                    let group = job.panel.add((block * groups_of_block + g) * group_bytes::<S, W::Shape>());
-                    let words = group.cast::<u32>().add(first);
-                    s.transpose_words(
-                        quants[0].q.as_ptr().add(g * W::Shape::GROUP),
-                        size_of::<Quants>(),
-                        words,
-                        tile,
-                        W::Shape::GROUP / 4,
-                    );
-                    let scales = group.cast::<f32>().add(W::Shape::GROUP / 4 * tile + first);
+        let first_row = (row + first).min(job.n_rows - 1);
+        // SAFETY: rows are clamped to those that exist; the panel has all groups of the row.
+        unsafe {
+            let rows = RowBlocks::new::<S>(job.row(first_row), job.row_bytes, job.n_rows - first_row);
+            for block in 0..job.k / W::LEN {
+                job.prefetch(s, cursor, S::LANES * W::BYTES);
+                cursor = cursor.wrapping_add(S::LANES * W::BYTES);
+                let p = job.panel.add(block * groups_of_block * group_bytes + 4 * first);
+                W::to_panel(s, rows.skip(block * W::BYTES), PanelBlock { p, tile, group_bytes });
+                if W::APART && !job.scales.is_null() {
+                    let scales = p.add(W::Shape::GROUP * tile).cast::<f32>();
                     for r in 0..S::LANES {
-                        *scales.add(r) = quants[r].scale[g];
-                    }
-                    if W::Shape::HAS_MIN {
-                        for r in 0..S::LANES {
-                            *scales.add(tile + r) = quants[r].min[g];
-                        }
+                        *scales.add(r) = e8m0_half(*job.scale_row(first_row + r).add(block));
                     }
                 }
             }
@@ -227,15 +214,5 @@ unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job
 /// −zero · Σq in all lanes, from −Σq. A vector shift, because the scalar units are busier than the vector units here.
 #[inline(always)]
 fn zero_share<S: SimdBytes, W: Shape>(s: S, neg_sum: i32) -> S::I {
-    let sum = s.splat_i32(neg_sum);
-    match W::zero::<S>() {
-        1 => sum,
-        2 => s.shl_i32::<1>(sum),
-        4 => s.shl_i32::<2>(sum),
-        8 => s.shl_i32::<3>(sum),
-        16 => s.shl_i32::<4>(sum),
-        32 => s.shl_i32::<5>(sum),
-        64 => s.shl_i32::<6>(sum),
-        _ => s.shl_i32::<7>(sum),
-    }
+    s.shl_i32(s.splat_i32(neg_sum), W::zero::<S>().trailing_zeros())
 }

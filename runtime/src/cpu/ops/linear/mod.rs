@@ -23,6 +23,7 @@ mod mat_vec_float;
 mod mat_vec_scaled;
 mod mat_vec_super;
 mod mat_vec_unpacked;
+mod panel;
 mod table;
 mod unpack;
 

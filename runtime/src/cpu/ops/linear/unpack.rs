@@ -2,6 +2,7 @@
 //! floats.
 
 use super::job::Job;
+use super::panel::{PanelBlock, RowBlocks};
 use crate::cpu::arch::SimdBytes;
 use crate::quant::DType;
 
@@ -107,6 +108,13 @@ pub(super) trait Loader {
     /// # Safety
     /// `p` must be readable for BYTES.
     unsafe fn to_quants<S: SimdBytes>(s: S, p: *const u8, out: &mut Quants);
+
+    /// Unpacks one block of many rows into a panel of bytes; the quants are those of [`Loader::to_quants`]. Formats of
+    /// floats are never multiplied as bytes.
+    /// # Safety
+    /// The blocks must be readable for BYTES each, and the panel have LEN / GROUP groups.
+    #[inline(always)]
+    unsafe fn to_panel<S: SimdBytes>(_: S, _: RowBlocks, _: PanelBlock) {}
 
     /// Unpacks `n` elements, whole blocks, to floats.
     /// # Safety

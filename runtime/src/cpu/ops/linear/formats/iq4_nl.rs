@@ -3,6 +3,7 @@
 use super::{declared, nibbles};
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::mat_vec_block::Block32;
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, half};
 use crate::quant::IQ4_VALUES;
 
@@ -45,6 +46,15 @@ impl Loader for IQ4_NL {
         unsafe {
             out.scale[0] = half(s, p);
             look_up(s, p.add(2), out, 0);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
+        // SAFETY: all offsets are below the block's size, and all groups are the block's.
+        unsafe {
+            out.scale::<S, Self::Shape>(s, 0, s.f16_low(rows.words(s, 0)[0]));
+            out.looked_up(s, 0, rows.words(s, 2), &VALUES.map(|v| v ^ S::I8_BIAS as u8));
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::act::ActChunk;
 use crate::cpu::ops::linear::mat_vec_super::{Block256, Sums, scales_of_32};
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, field};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 pub(in super::super) struct IQ4_XS;
@@ -45,6 +46,23 @@ impl Loader for IQ4_XS {
             for sub in 0..8 {
                 out.scale[sub] = d * f32::from(scales[sub]);
                 look_up(s, p.add(8 + 16 * sub), out, 32 * sub);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
+        // SAFETY: all offsets are below the block's size, and all groups are the block's.
+        unsafe {
+            let [header, low, ..] = rows.words(s, 0);
+            let d = s.f16_low(header);
+            let values = VALUES.map(|v| v ^ S::I8_BIAS as u8);
+            for sub in 0..8 {
+                let high = s.shl_i32(field(s, header, 16 + 2 * sub as u32, 3), 4);
+                let scale = s.or_i32(field(s, low, 4 * sub as u32, 15), high);
+                let scale = s.i32_to_f32(s.sub_i32(scale, s.splat_i32(32)));
+                out.scale::<S, Self::Shape>(s, sub, s.mul(d, scale));
+                out.looked_up(s, sub, rows.words(s, 8 + 16 * sub), &values);
             }
         }
     }

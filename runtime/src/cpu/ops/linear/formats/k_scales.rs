@@ -3,7 +3,8 @@
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::act::ActChunk;
 use crate::cpu::ops::linear::mat_vec_super::{Sums, scales_of_32};
-use crate::cpu::ops::linear::unpack::{Quants, bytes, half};
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, field, high4, low4, or_bit};
+use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 /// Unpacks the twelve bytes of 6-bit scales and minima of Q4_K and Q5_K: eight scales, then eight minima.
 ///
@@ -93,6 +94,46 @@ pub(super) unsafe fn to_quants<S: SimdBytes>(
             for i in 0..32 {
                 let high = fifth.map_or(0, |fifth| (fifth[i] >> sub & 1) << 4);
                 out.q[32 * sub + i] = (packed[i] >> (sub % 2 * 4) & 15) | high;
+            }
+        }
+    }
+}
+
+/// Q4_K, and Q5_K with `FIFTH`, of many rows.
+///
+/// # Safety
+/// As for [`Loader::to_panel`].
+#[inline(always)]
+pub(super) unsafe fn to_panel<S: SimdBytes, W: Loader, const FIFTH: bool>(s: S, rows: RowBlocks, out: PanelBlock) {
+    // SAFETY: all offsets are below the super-block's size, and all groups are the super-block's.
+    unsafe {
+        // As in `unpack_scales`, but with a row a lane.
+        let [header, a, b, c] = rows.words(s, 0);
+        let (d, dmin) = (s.f16_low(header), s.neg(s.f16_high(header)));
+        for sub in 0..8 {
+            let at = 8 * (sub as u32 % 4);
+            let (scale, min) = if sub < 4 {
+                (field(s, a, at, 63), field(s, b, at, 63))
+            } else {
+                let high = |v| s.shl_i32(field(s, v, at + 6, 3), 4);
+                (s.or_i32(field(s, c, at, 15), high(a)), s.or_i32(field(s, c, at + 4, 15), high(b)))
+            };
+            out.scale::<S, W::Shape>(s, sub, s.mul(d, s.i32_to_f32(scale)));
+            out.min::<S, W::Shape>(s, sub, s.mul(dmin, s.i32_to_f32(min)));
+        }
+        for half in 0..2 {
+            let fifth = if FIFTH { rows.words(s, 16 + 16 * half) } else { [s.splat_i32(0); 4] };
+            for pair in 0..4 {
+                let packed = rows.words(s, if FIFTH { 48 } else { 16 } + 32 * pair + 16 * half);
+                for j in 0..4 {
+                    let (mut lo, mut hi) = (low4(s, packed[j]), high4(s, packed[j]));
+                    if FIFTH {
+                        lo = or_bit::<S, 16>(s, lo, fifth[j], 2 * pair);
+                        hi = or_bit::<S, 16>(s, hi, fifth[j], 2 * pair + 1);
+                    }
+                    out.quants(s, 2 * pair, 4 * half + j, lo);
+                    out.quants(s, 2 * pair + 1, 4 * half + j, hi);
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::declared;
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::mat_vec_block::Block32;
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, field};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, e8m0_half, low_then_high};
 use crate::quant::mxfp4::MXFP4_DOUBLED;
 
@@ -25,7 +26,7 @@ const QUANTS: [u8; 16] = {
 #[inline(always)]
 fn e8m0_halves<S: SimdBytes>(s: S, headers: S::I) -> S::F {
     // e moves to the place of a float's exponent. The shift to the right spreads its top bit over the sign.
-    let v = s.abs(s.f32_from_bits(s.shr_i32::<1>(s.shl_i32::<24>(headers))));
+    let v = s.abs(s.f32_from_bits(s.shr_i32(s.shl_i32(headers, 24), 1)));
     // e = 0 stands for a subnormal.
     let least = s.splat(f32::from_bits(0x0040_0000));
     s.mul(s.max(v, least), s.splat(0.5))
@@ -43,6 +44,15 @@ impl Loader for MXFP4 {
         }
         out.q[..32].iter_mut().for_each(|q| *q = QUANTS[usize::from(*q)]);
     }
+
+    #[inline(always)]
+    unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
+        // SAFETY: all offsets are below the block's size, and all groups are the block's.
+        unsafe {
+            out.scale::<S, Self::Shape>(s, 0, e8m0_halves(s, rows.words(s, 0)[0]));
+            out.looked_up(s, 0, rows.words(s, 1), &QUANTS);
+        }
+    }
 }
 
 impl Loader for MXFP4_SPLIT {
@@ -56,6 +66,26 @@ impl Loader for MXFP4_SPLIT {
         for (i, byte) in packed.into_iter().enumerate() {
             out.q[2 * i] = QUANTS[usize::from(byte & 15)];
             out.q[2 * i + 1] = QUANTS[usize::from(byte >> 4)];
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
+        // SAFETY: all offsets are below the block's size, and all groups are the block's.
+        unsafe {
+            out.scale::<S, Self::Shape>(s, 0, s.splat(0.5));
+            for (j, packed) in rows.words(s, 0).into_iter().enumerate() {
+                // Bytes become pairs: two of them are a word of four quants.
+                for half in 0..2 {
+                    let two = s.shr_i32(packed, 16 * half as u32);
+                    let apart = s.or_i32(field(s, two, 0, 0xff), s.shl_i32(field(s, two, 8, 0xff), 16));
+                    let nibbles = s.or_i32(
+                        s.and_i32(apart, s.splat_i32(0x000f_000f)),
+                        s.and_i32(s.shl_i32(apart, 4), s.splat_i32(0x0f00_0f00)),
+                    );
+                    out.quants(s, 0, 2 * j + half, s.to_words(s.lookup(&QUANTS, s.from_words(nibbles))));
+                }
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use super::declared;
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::act::ActChunk;
 use crate::cpu::ops::linear::mat_vec_super::{Block256, Minima, Sums, scales_of_16};
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, field, two_bits};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 pub(in super::super) struct Q2_K;
@@ -26,6 +27,33 @@ impl Loader for Q2_K {
                 let packed: [u8; 32] = bytes(p.add(16 + part / 4 * 32));
                 for i in 0..32 {
                     out.q[32 * part + i] = packed[i] >> (part % 4 * 2) & 3;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
+        // SAFETY: all offsets are below the block's size, and all groups are the block's.
+        unsafe {
+            let header = rows.words(s, 68)[3];
+            let (d, dmin) = (s.f16_low(header), s.neg(s.f16_high(header)));
+            for (word, scales) in rows.words(s, 0).into_iter().enumerate() {
+                for at in 0..4 {
+                    let number = |from| s.i32_to_f32(field(s, scales, 8 * at as u32 + from, 15));
+                    out.scale::<S, Self::Shape>(s, 4 * word + at, s.mul(d, number(0)));
+                    out.min::<S, Self::Shape>(s, 4 * word + at, s.mul(dmin, number(4)));
+                }
+            }
+            for h in 0..2 {
+                for half in 0..2 {
+                    let packed = rows.words(s, 16 + 32 * h + 16 * half);
+                    for part in 0..4 {
+                        for j in 0..4 {
+                            let q = two_bits(s, packed[j], 2 * part as u32);
+                            out.quants(s, 8 * h + 2 * part + half, j, q);
+                        }
+                    }
                 }
             }
         }

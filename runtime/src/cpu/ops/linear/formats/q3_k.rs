@@ -4,6 +4,7 @@ use super::declared;
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::act::ActChunk;
 use crate::cpu::ops::linear::mat_vec_super::{Block256, Minima, Sums, scales_of_16};
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, or_bit, signed_byte, two_bits};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 pub(in super::super) struct Q3_K;
@@ -38,6 +39,41 @@ impl Loader for Q3_K {
                 let low: [u8; 32] = bytes(p.add(32 + part / 4 * 32));
                 for i in 0..32 {
                     out.q[32 * part + i] = (low[i] >> (part % 4 * 2) & 3) | (high[i] >> part & 1) << 2;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
+        // SAFETY: all offsets are below the block's size, and all groups are the block's.
+        unsafe {
+            let [.., a, b, c] = rows.words(s, 92);
+            let d = s.f16_high(rows.words(s, 94)[3]);
+            let (low, high) = (s.splat_i32(0x0f0f_0f0f), s.splat_i32(0x3030_3030));
+            // As in `unpack_scales`, but with a row a lane; 32 is taken off below.
+            let words = [
+                s.or_i32(s.and_i32(a, low), s.and_i32(s.shl_i32(c, 4), high)),
+                s.or_i32(s.and_i32(b, low), s.and_i32(s.shl_i32(c, 2), high)),
+                s.or_i32(s.and_i32(s.shr_i32(a, 4), low), s.and_i32(c, high)),
+                s.or_i32(s.and_i32(s.shr_i32(b, 4), low), s.and_i32(s.shr_i32(c, 2), high)),
+            ];
+            for (word, scales) in words.into_iter().enumerate() {
+                for at in 0..4 {
+                    let scale = s.sub_i32(signed_byte(s, scales, at), s.splat_i32(32));
+                    out.scale::<S, Self::Shape>(s, 4 * word + at, s.mul(d, s.i32_to_f32(scale)));
+                }
+            }
+            for half in 0..2 {
+                let high = rows.words(s, 16 * half);
+                for h in 0..2 {
+                    let packed = rows.words(s, 32 + 32 * h + 16 * half);
+                    for part in 0..4 {
+                        for j in 0..4 {
+                            let q = or_bit::<S, 4>(s, two_bits(s, packed[j], 2 * part as u32), high[j], 4 * h + part);
+                            out.quants(s, 8 * h + 2 * part + half, j, q);
+                        }
+                    }
                 }
             }
         }

@@ -3,6 +3,7 @@
 use super::{declared, nibbles};
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::mat_vec_block::Block32;
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half, low_then_high};
 
 pub(in super::super) struct Q4_0;
@@ -16,6 +17,15 @@ impl Loader for Q4_0 {
         unsafe {
             out.scale[0] = half(s, p);
             low_then_high(bytes(p.add(2)), out);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
+        // SAFETY: all offsets are below the block's size, and all groups are the block's.
+        unsafe {
+            out.scale::<S, Self::Shape>(s, 0, s.f16_low(rows.words(s, 0)[0]));
+            out.nibbles(s, 0, rows.words(s, 2));
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{declared, nibbles};
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::mat_vec_block::Block32;
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, fifth_bits, half, low_then_high};
 
 pub(in super::super) struct Q5_1;
@@ -17,6 +18,17 @@ impl Loader for Q5_1 {
             (out.scale[0], out.min[0]) = (half(s, p), half(s, p.add(2)));
             low_then_high(bytes(p.add(8)), out);
             fifth_bits(u32::from_le_bytes(bytes(p.add(4))), out);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
+        // SAFETY: all offsets are below the block's size, and all groups are the block's.
+        unsafe {
+            let [header, fifth, ..] = rows.words(s, 0);
+            out.scale::<S, Self::Shape>(s, 0, s.f16_low(header));
+            out.min::<S, Self::Shape>(s, 0, s.f16_high(header));
+            out.nibbles_and_fifth(s, rows.words(s, 8), fifth);
         }
     }
 }

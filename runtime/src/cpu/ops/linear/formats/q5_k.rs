@@ -4,6 +4,7 @@ use super::{declared, k_scales};
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::act::ActChunk;
 use crate::cpu::ops::linear::mat_vec_super::{Block256, Sums};
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes};
 
 pub(in super::super) struct Q5_K;
@@ -15,6 +16,12 @@ impl Loader for Q5_K {
     unsafe fn to_quants<S: SimdBytes>(s: S, p: *const u8, out: &mut Quants) {
         // SAFETY: all offsets are below the super-block's size.
         unsafe { k_scales::to_quants(s, p, Some(bytes(p.add(16))), p.add(48), out) }
+    }
+
+    #[inline(always)]
+    unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
+        // SAFETY: all offsets are below the block's size, and all groups are the block's.
+        unsafe { k_scales::to_panel::<S, Self, true>(s, rows, out) }
     }
 }
 

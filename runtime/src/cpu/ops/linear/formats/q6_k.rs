@@ -4,6 +4,7 @@ use super::declared;
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::act::ActChunk;
 use crate::cpu::ops::linear::mat_vec_super::{Block256, Minima, Sums, scales_of_16};
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, high4, low4, signed_byte, two_bits};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 pub(in super::super) struct Q6_K;
@@ -26,6 +27,35 @@ impl Loader for Q6_K {
                 let high: [u8; 32] = bytes(p.add(128 + 32 * h));
                 for i in 0..32 {
                     out.q[32 * part + i] = (low[i] >> (j / 2 * 4) & 15) | (high[i] >> (2 * j) & 3) << 4;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
+        // SAFETY: all offsets are below the block's size, and all groups are the block's.
+        unsafe {
+            let d = s.f16_high(rows.words(s, 194)[3]);
+            for (word, scales) in rows.words(s, 192).into_iter().enumerate() {
+                for at in 0..4 {
+                    let scale = s.mul(d, s.i32_to_f32(signed_byte(s, scales, at)));
+                    out.scale::<S, Self::Shape>(s, 4 * word + at, scale);
+                }
+            }
+            for h in 0..2 {
+                // Groups of 16 of a half: two for each of its four parts.
+                for half in 0..2 {
+                    let high = rows.words(s, 128 + 32 * h + 16 * half);
+                    for part in 0..2 {
+                        let low = rows.words(s, 64 * h + 32 * part + 16 * half);
+                        for j in 0..4 {
+                            let top = |from| s.shl_i32(two_bits(s, high[j], from), 4);
+                            let group = 8 * h + 2 * part + half;
+                            out.quants(s, group, j, s.or_i32(low4(s, low[j]), top(2 * part as u32)));
+                            out.quants(s, group + 4, j, s.or_i32(high4(s, low[j]), top(4 + 2 * part as u32)));
+                        }
+                    }
                 }
             }
         }

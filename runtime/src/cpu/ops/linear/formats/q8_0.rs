@@ -3,6 +3,7 @@
 use super::declared;
 use crate::cpu::arch::SimdBytes;
 use crate::cpu::ops::linear::mat_vec_block::Block32;
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 pub(in super::super) struct Q8_0;
@@ -19,6 +20,20 @@ impl Loader for Q8_0 {
         };
         for i in 0..32 {
             out.q[i] = q[i] ^ S::I8_BIAS as u8;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
+        // SAFETY: all offsets are below the block's size, and all groups are the block's.
+        unsafe {
+            out.scale::<S, Self::Shape>(s, 0, s.f16_low(rows.words(s, 0)[0]));
+            let bias = s.splat_i32(S::I8_BIAS.wrapping_mul(0x0101_0101));
+            for half in 0..2 {
+                for (j, q) in rows.words(s, 2 + 16 * half).into_iter().enumerate() {
+                    out.quants(s, 0, 4 * half + j, s.xor_i32(q, bias));
+                }
+            }
         }
     }
 }
