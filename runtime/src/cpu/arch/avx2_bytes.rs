@@ -48,7 +48,6 @@ unsafe impl SimdBytes for Avx2 {
     type B = __m256i;
     // Sixteen registers: twelve sums, two vectors of rows, an activation.
     const GEMM_VECTORS: usize = 2;
-    const GEMM_I8_BITS: u32 = 6;
     // Sixteen registers: four sums, four dot products, four vectors of rows, activations, the ones.
     const GEMM_I8_VECTORS: usize = 1;
     const GEMM_I8_TOKENS: usize = 4;
@@ -87,6 +86,13 @@ unsafe impl SimdBytes for Avx2 {
     #[inline(always)]
     unsafe fn load_dup4(self, p: *const f32) -> __m256 {
         unsafe { self.splat_halves(p.read_unaligned(), p.add(1).read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn load_dup4_i32(self, p: *const i32) -> __m256i {
+        unsafe {
+            let (a, b) = (p.read_unaligned(), p.add(1).read_unaligned());
+            _mm256_setr_epi32(a, a, a, a, b, b, b, b)
+        }
     }
     #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> __m256 {
@@ -147,6 +153,13 @@ unsafe impl SimdBytes for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn nibbles_by_16(self, p: *const u8, _at: usize) -> __m256i {
+        unsafe {
+            let packed = _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast()));
+            self.low4(_mm256_srlv_epi64(packed, _mm256_setr_epi64x(0, 0, 4, 4)))
+        }
+    }
+    #[inline(always)]
     fn splat_byte_halves(self, a: u8, b: u8) -> __m256i {
         unsafe { _mm256_blend_epi32::<0xf0>(_mm256_set1_epi8(a as i8), _mm256_set1_epi8(b as i8)) }
     }
@@ -185,6 +198,13 @@ unsafe impl SimdBytes for Avx2 {
         }
     }
     #[inline(always)]
+    fn shr_pieces(self, v: __m256i, from: u32, step: u32) -> __m256i {
+        unsafe {
+            let (a, b) = (from as i32, (from + step) as i32);
+            _mm256_srlv_epi32(v, _mm256_setr_epi32(a, a, a, a, b, b, b, b))
+        }
+    }
+    #[inline(always)]
     fn transpose4(self, v: [__m256i; 4]) -> [__m256i; 4] {
         unsafe {
             let (a, b) = (_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
@@ -215,22 +235,18 @@ unsafe impl SimdBytes for Avx2 {
         }
     }
     #[inline(always)]
-    fn dot_u6(self, w: __m256i, x: __m256i) -> __m256i {
-        unsafe { maddubs(w, x) }
-    }
-    #[inline(always)]
-    fn dot2_i8(self, w0: __m256i, x0: __m256i, w1: __m256i, x1: __m256i) -> __m256i {
-        unsafe { _mm256_add_epi32(signed_maddubs(w0, x0), signed_maddubs(w1, x1)) }
-    }
-    #[inline(always)]
-    fn dot_add(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        unsafe { _mm256_add_epi32(acc, maddubs(w, x)) }
+    fn dot_add<const SIGNED: bool>(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(acc, if SIGNED { signed_maddubs(w, x) } else { maddubs(w, x) }) }
     }
 
     // Sums of products are kept in 16 bits as long as they fit: 8 · 31 · 127 < 2¹⁵ and 4 · 63 · 127 < 2¹⁵.
     #[inline(always)]
     fn dot_add4<const BITS: u32>(self, acc: __m256i, w: [__m256i; 4], x: [__m256i; 4]) -> __m256i {
         unsafe {
+            if BITS == 8 {
+                let acc = self.dot_add::<true>(self.dot_add::<true>(acc, w[0], x[0]), w[1], x[1]);
+                return self.dot_add::<true>(self.dot_add::<true>(acc, w[2], x[2]), w[3], x[3]);
+            }
             let ones = _mm256_set1_epi16(1);
             let a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], x[0]), _mm256_maddubs_epi16(w[1], x[1]));
             let b = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], x[2]), _mm256_maddubs_epi16(w[3], x[3]));
@@ -275,6 +291,14 @@ unsafe impl SimdBytes for Avx2 {
             let b = _mm256_add_ps(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
             _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xee>(a, b))
         }
+    }
+    #[inline(always)]
+    fn sum4_i32(self, v: [__m256i; 4]) -> __m256i {
+        unsafe { _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3])) }
+    }
+    #[inline(always)]
+    fn add_piece_pairs(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)) }
     }
     #[inline(always)]
     fn reduce_pieces(self, v: __m256) -> [f32; 4] {

@@ -89,7 +89,6 @@ unsafe fn maddubs(w: __m512i, x: __m512i) -> __m512i {
 unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
     type B = __m512i;
     const GEMM_VECTORS: usize = 4;
-    const GEMM_I8_BITS: u32 = if VNNI { 8 } else { 6 };
     // VNNI: twelve sums, twelve dot products, two vectors of rows, an activation. Else eight sums, eight dot products,
     // and four vectors of rows and of activations.
     const GEMM_I8_VECTORS: usize = if VNNI { 2 } else { 1 };
@@ -166,6 +165,13 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         }
     }
     #[inline(always)]
+    unsafe fn load_dup4_i32(self, p: *const i32) -> __m512i {
+        unsafe {
+            let lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+            _mm512_permutexvar_epi32(lanes, _mm512_castsi128_si512(_mm_loadu_si128(p.cast())))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
     }
@@ -225,6 +231,20 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         unsafe { _mm512_mask_add_epi8(v, _mm512_test_epi8_mask(q, bits), v, _mm512_set1_epi8(BIT)) }
     }
     #[inline(always)]
+    unsafe fn nibbles_by_32(self, p: *const u8, _at: usize) -> __m512i {
+        unsafe {
+            let packed = _mm512_broadcast_i64x4(_mm256_loadu_si256(p.cast()));
+            self.low4(_mm512_srlv_epi64(packed, _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn nibbles_by_16(self, p: *const u8, _at: usize) -> __m512i {
+        unsafe {
+            let packed = self.load_pieces(p, [0, 0, 16, 16]);
+            self.low4(_mm512_srlv_epi64(packed, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4)))
+        }
+    }
+    #[inline(always)]
     fn splat_byte_halves(self, a: u8, b: u8) -> __m512i {
         unsafe { _mm512_mask_mov_epi64(_mm512_set1_epi8(a as i8), 0xf0, _mm512_set1_epi8(b as i8)) }
     }
@@ -256,6 +276,13 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
             let first = (B * 0x0101_0101) as i32;
             let at = _mm_setr_epi32(first, first + 0x0404_0404, first + 0x0808_0808, first + 0x0c0c_0c0c);
             _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(at))
+        }
+    }
+    #[inline(always)]
+    fn shr_pieces(self, v: __m512i, from: u32, step: u32) -> __m512i {
+        unsafe {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|i| (from + i * step) as i32);
+            _mm512_srlv_epi32(v, _mm512_setr_epi32(a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d))
         }
     }
     #[inline(always)]
@@ -293,32 +320,23 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         }
     }
     #[inline(always)]
-    fn dot_u6(self, w: __m512i, x: __m512i) -> __m512i {
-        unsafe { if VNNI { _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, x) } else { maddubs(w, x) } }
-    }
-    #[inline(always)]
-    fn dot2_i8(self, w0: __m512i, x0: __m512i, w1: __m512i, x1: __m512i) -> __m512i {
+    fn dot_add<const SIGNED: bool>(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
         unsafe {
-            if VNNI {
-                let flip = _mm512_set1_epi8(-128);
-                self.dot2_u8(_mm512_xor_si512(w0, flip), x0, _mm512_xor_si512(w1, flip), x1)
-            } else {
-                _mm512_add_epi32(signed_maddubs(w0, x0), signed_maddubs(w1, x1))
+            match (VNNI, SIGNED) {
+                (true, _) => _mm512_dpbusd_epi32(acc, w, x),
+                (false, true) => _mm512_add_epi32(acc, signed_maddubs(w, x)),
+                (false, false) => _mm512_add_epi32(acc, maddubs(w, x)),
             }
         }
-    }
-    #[inline(always)]
-    fn dot_add(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
-        unsafe { if VNNI { _mm512_dpbusd_epi32(acc, w, x) } else { _mm512_add_epi32(acc, maddubs(w, x)) } }
     }
 
     // Sums of products are kept in 16 bits as long as they fit: 8 · 31 · 127 < 2¹⁵ and 4 · 63 · 127 < 2¹⁵.
     #[inline(always)]
     fn dot_add4<const BITS: u32>(self, acc: __m512i, w: [__m512i; 4], x: [__m512i; 4]) -> __m512i {
         unsafe {
-            if VNNI {
-                let acc = self.dot_add(self.dot_add(acc, w[0], x[0]), w[1], x[1]);
-                return self.dot_add(self.dot_add(acc, w[2], x[2]), w[3], x[3]);
+            if VNNI || BITS == 8 {
+                let acc = self.dot_add::<true>(self.dot_add::<true>(acc, w[0], x[0]), w[1], x[1]);
+                return self.dot_add::<true>(self.dot_add::<true>(acc, w[2], x[2]), w[3], x[3]);
             }
             let ones = _mm512_set1_epi16(1);
             let a = _mm512_add_epi16(_mm512_maddubs_epi16(w[0], x[0]), _mm512_maddubs_epi16(w[1], x[1]));
@@ -366,6 +384,22 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         }
     }
     #[inline(always)]
+    fn sum4_i32(self, v: [__m512i; 4]) -> __m512i {
+        unsafe {
+            // As `sum4`.
+            let a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+            let b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+            _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b))
+        }
+    }
+    #[inline(always)]
+    fn add_piece_pairs(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe {
+            let even = _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b);
+            _mm512_add_epi32(even, _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b))
+        }
+    }
+    #[inline(always)]
     fn reduce_pieces(self, v: __m512) -> [f32; 4] {
         unsafe {
             let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
@@ -382,14 +416,5 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
     #[inline(always)]
     fn add_upper(self, a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_mask_add_ps(a, 0xff00, a, b) }
-    }
-}
-
-impl<const VNNI: bool> Avx512<VNNI> {
-    /// w0·x0 + w1·x1 for any unsigned weights; VNNI only.
-    #[inline(always)]
-    fn dot2_u8(self, w0: __m512i, x0: __m512i, w1: __m512i, x1: __m512i) -> __m512i {
-        // SAFETY: the token proves the features; callers check VNNI.
-        unsafe { _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), w0, x0), w1, x1) }
     }
 }

@@ -21,9 +21,6 @@ pub unsafe trait SimdBytes: Simd {
     /// Vectors of rows in a matrix product's register tile, beside six tokens: 1, 2 or 4, as registers allow.
     const GEMM_VECTORS: usize;
 
-    /// Most bits of a weight for which a matrix product over bytes is faster than a product over floats; 0 for never.
-    const GEMM_I8_BITS: u32;
-
     /// Vectors of rows in the register tile of a matrix product over bytes: 1 or 2.
     const GEMM_I8_VECTORS: usize;
 
@@ -33,7 +30,7 @@ pub unsafe trait SimdBytes: Simd {
     /// Whether four of its dot products at once ([`SimdBytes::dot_add4`]) are cheaper than one by one.
     const GEMM_I8_BY_FOUR: bool;
 
-    /// Bias that [`SimdBytes::dot2_i8`] adds to every weight: its result is Σ (w + bias)·x.
+    /// What is added to signed weights before they are multiplied: 0 where there are products of signed bytes.
     const I8_BIAS: i32;
 
     // ---- memory ----
@@ -93,6 +90,11 @@ pub unsafe trait SimdBytes: Simd {
     /// # Safety
     /// `p` must be readable for `PIECES` floats.
     unsafe fn load_dup4(self, p: *const f32) -> Self::F;
+
+    /// Lanes `4·i ..= 4·i + 3` are `p[i]`.
+    /// # Safety
+    /// `p` must be readable for `PIECES` integers.
+    unsafe fn load_dup4_i32(self, p: *const i32) -> Self::I;
 
     /// `LANES` unsigned bytes as floats.
     /// # Safety
@@ -170,6 +172,22 @@ pub unsafe trait SimdBytes: Simd {
     /// Sets the clear bit `BIT` in the bytes of `v` where `q & bits` is not zero; `bits` has one bit a byte.
     fn or_where<const BIT: i8>(self, v: Self::B, q: Self::B, bits: Self::B) -> Self::B;
 
+    /// Nibbles `at .. at + 4·LANES` of 64, of which the first 32 are the low ones of the 32 bytes at `p`.
+    /// # Safety
+    /// `p` must be readable for 32 bytes.
+    #[inline(always)]
+    unsafe fn nibbles_by_32(self, p: *const u8, at: usize) -> Self::B {
+        // SAFETY: vectors are no wider than 32 bytes where this is not overridden, and `at` is below 64.
+        let packed = unsafe { self.load_bytes(p.add(at % 32)) };
+        if at < 32 { self.low4(packed) } else { self.high4(packed) }
+    }
+
+    /// Nibbles `at .. at + 4·LANES` of the 16-byte stretches from `p` on, which hold 32 each: the first 16 are the low
+    /// ones.
+    /// # Safety
+    /// `p` must be readable for the stretches.
+    unsafe fn nibbles_by_16(self, p: *const u8, at: usize) -> Self::B;
+
     /// `a` in all bytes of the lower half, `b` in those of the upper.
     fn splat_byte_halves(self, a: u8, b: u8) -> Self::B;
 
@@ -187,6 +205,9 @@ pub unsafe trait SimdBytes: Simd {
     /// Byte `B` of every word, in all four bytes of the word.
     fn spread_byte<const B: usize>(self, v: Self::I) -> Self::B;
 
+    /// Moves the words of piece `i` down by `from + i·step` bits, all below 32; zeroes move in.
+    fn shr_pieces(self, v: Self::I, from: u32, step: u32) -> Self::I;
+
     /// Transposes the four words of four vectors, piece by piece: word j of piece b of `v[i]` becomes word i of piece b of
     /// result j.
     fn transpose4(self, v: [Self::B; 4]) -> [Self::B; 4];
@@ -201,21 +222,19 @@ pub unsafe trait SimdBytes: Simd {
     /// w0·x0 + w1·x1 for weights ≤ 31 and |x| ≤ 127, exact.
     fn dot2_u5(self, w0: Self::B, x0: Self::B, w1: Self::B, x1: Self::B) -> Self::I;
 
-    /// w·x for weights ≤ 63 and |x| ≤ 127, exact.
-    fn dot_u6(self, w: Self::B, x: Self::B) -> Self::I;
+    /// acc + w·x, exact for |x| ≤ 127: for signed weights without a bias, where `SIGNED`; else for unsigned ones of up to 6
+    /// bits, or of 8 where there is a bias.
+    fn dot_add<const SIGNED: bool>(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
 
-    /// (w0 + bias)·x0 + (w1 + bias)·x1 for signed weights, |x| ≤ 127, exact.
-    fn dot2_i8(self, w0: Self::B, x0: Self::B, w1: Self::B, x1: Self::B) -> Self::I;
-
-    /// acc + w·x for weights of up to [`SimdBytes::GEMM_I8_BITS`] bits: signed where they have 8 bits and no bias, else
-    /// unsigned.
-    fn dot_add(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
-
-    /// acc + Σ wᵢ·xᵢ, with weights of up to `BITS` bits, 5 or [`SimdBytes::GEMM_I8_BITS`].
+    /// acc + Σ wᵢ·xᵢ, with weights of up to `BITS` bits, 5, 6 or 8; those of 8 bits have a sign or [`SimdBytes::I8_BIAS`].
     #[inline(always)]
     fn dot_add4<const BITS: u32>(self, acc: Self::I, w: [Self::B; 4], x: [Self::B; 4]) -> Self::I {
-        let acc = self.dot_add(self.dot_add(acc, w[0], x[0]), w[1], x[1]);
-        self.dot_add(self.dot_add(acc, w[2], x[2]), w[3], x[3])
+        if BITS == 8 && Self::I8_BIAS == 0 {
+            let acc = self.dot_add::<true>(self.dot_add::<true>(acc, w[0], x[0]), w[1], x[1]);
+            return self.dot_add::<true>(self.dot_add::<true>(acc, w[2], x[2]), w[3], x[3]);
+        }
+        let acc = self.dot_add::<false>(self.dot_add::<false>(acc, w[0], x[0]), w[1], x[1]);
+        self.dot_add::<false>(self.dot_add::<false>(acc, w[2], x[2]), w[3], x[3])
     }
 
     // ---- floats ----
@@ -232,6 +251,12 @@ pub unsafe trait SimdBytes: Simd {
 
     /// Lane `4·i + r` is the sum of the four lanes of piece `i` of `v[r]`.
     fn sum4(self, v: [Self::F; 4]) -> Self::F;
+
+    /// [`SimdBytes::sum4`] of integers.
+    fn sum4_i32(self, v: [Self::I; 4]) -> Self::I;
+
+    /// Sums of adjacent pieces: piece `i` is the sum of pieces `2·i` and `2·i + 1` of `a` and behind it `b`.
+    fn add_piece_pairs(self, a: Self::I, b: Self::I) -> Self::I;
 
     /// Sums over the pieces: element `r` is the sum of lanes `4·i + r`, in a fixed order.
     fn reduce_pieces(self, v: Self::F) -> [f32; 4];

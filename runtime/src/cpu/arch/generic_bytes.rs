@@ -20,7 +20,6 @@ unsafe impl SimdBytes for Generic {
     type B = B;
     // Sixteen registers on x86-64: twelve sums, two vectors of rows, an activation.
     const GEMM_VECTORS: usize = 2;
-    const GEMM_I8_BITS: u32 = 0;
     const GEMM_I8_VECTORS: usize = 1;
     const GEMM_I8_TOKENS: usize = 4;
     const GEMM_I8_BY_FOUR: bool = false;
@@ -51,6 +50,11 @@ unsafe impl SimdBytes for Generic {
     unsafe fn load_dup4(self, p: *const f32) -> F {
         // SAFETY: the caller vouches for the float.
         self.splat(unsafe { p.read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn load_dup4_i32(self, p: *const i32) -> I {
+        // SAFETY: the caller vouches for the integer.
+        self.splat_i32(unsafe { p.read_unaligned() })
     }
     #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> F {
@@ -106,6 +110,12 @@ unsafe impl SimdBytes for Generic {
         from_fn(|i| v[i] | if q[i] & bits[i] != 0 { BIT as u8 } else { 0 })
     }
     #[inline(always)]
+    unsafe fn nibbles_by_16(self, p: *const u8, at: usize) -> B {
+        // SAFETY: the caller vouches for 16 bytes.
+        let packed = unsafe { self.load_bytes(p) };
+        if at < 16 { self.low4(packed) } else { self.high4(packed) }
+    }
+    #[inline(always)]
     fn splat_byte_halves(self, a: u8, b: u8) -> B {
         from_fn(|i| if i < BYTES / 2 { a } else { b })
     }
@@ -127,6 +137,10 @@ unsafe impl SimdBytes for Generic {
         from_fn(|i| v[i / 4].to_le_bytes()[N])
     }
     #[inline(always)]
+    fn shr_pieces(self, v: I, from: u32, _step: u32) -> I {
+        v.map(|word| (word as u32 >> from) as i32)
+    }
+    #[inline(always)]
     fn transpose4(self, v: [B; 4]) -> [B; 4] {
         from_fn(|j| from_fn(|i| v[i / 4][4 * j + i % 4]))
     }
@@ -142,19 +156,11 @@ unsafe impl SimdBytes for Generic {
 
     #[inline(always)]
     fn dot2_u5(self, w0: B, x0: B, w1: B, x1: B) -> I {
-        self.add_i32(self.dot_u6(w0, x0), self.dot_u6(w1, x1))
+        self.add_i32(dot(w0, x0), dot(w1, x1))
     }
     // Weights below 128 are the same signed or not.
     #[inline(always)]
-    fn dot_u6(self, w: B, x: B) -> I {
-        dot(w, x)
-    }
-    #[inline(always)]
-    fn dot2_i8(self, w0: B, x0: B, w1: B, x1: B) -> I {
-        self.add_i32(dot(w0, x0), dot(w1, x1))
-    }
-    #[inline(always)]
-    fn dot_add(self, acc: I, w: B, x: B) -> I {
+    fn dot_add<const SIGNED: bool>(self, acc: I, w: B, x: B) -> I {
         self.add_i32(acc, dot(w, x))
     }
 
@@ -177,6 +183,14 @@ unsafe impl SimdBytes for Generic {
     #[inline(always)]
     fn sum4(self, v: [F; 4]) -> F {
         v.map(|lanes| (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]))
+    }
+    #[inline(always)]
+    fn sum4_i32(self, v: [I; 4]) -> I {
+        v.map(|lanes| lanes.into_iter().fold(0, i32::wrapping_add))
+    }
+    #[inline(always)]
+    fn add_piece_pairs(self, a: I, b: I) -> I {
+        self.add_i32(a, b)
     }
     #[inline(always)]
     fn reduce_pieces(self, v: F) -> [f32; 4] {

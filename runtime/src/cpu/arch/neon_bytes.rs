@@ -42,7 +42,6 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
     type B = uint8x16_t;
     // Thirty-two registers: 24 sums, four vectors of rows, an activation.
     const GEMM_VECTORS: usize = 4;
-    const GEMM_I8_BITS: u32 = if LEVEL >= 1 { 8 } else { 0 };
     // Thirty-two registers: twelve sums, twelve dot products, two vectors of rows, an activation.
     const GEMM_I8_VECTORS: usize = 2;
     const GEMM_I8_TOKENS: usize = 6;
@@ -73,6 +72,10 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
     #[inline(always)]
     unsafe fn load_dup4(self, p: *const f32) -> float32x4_t {
         unsafe { vdupq_n_f32(p.read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn load_dup4_i32(self, p: *const i32) -> int32x4_t {
+        unsafe { vld1q_dup_s32(p) }
     }
     #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> float32x4_t {
@@ -137,6 +140,12 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         unsafe { vorrq_u8(v, vandq_u8(vtstq_u8(q, bits), vdupq_n_u8(BIT as u8))) }
     }
     #[inline(always)]
+    unsafe fn nibbles_by_16(self, p: *const u8, at: usize) -> uint8x16_t {
+        // SAFETY: the caller vouches for 16 bytes.
+        let packed = unsafe { self.load_bytes(p) };
+        if at < 16 { self.low4(packed) } else { self.high4(packed) }
+    }
+    #[inline(always)]
     fn splat_byte_halves(self, a: u8, b: u8) -> uint8x16_t {
         unsafe { vcombine_u8(vdup_n_u8(a), vdup_n_u8(b)) }
     }
@@ -168,6 +177,10 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
             let at: [u8; 16] = std::array::from_fn(|i| (i / 4 * 4 + B) as u8);
             vqtbl1q_u8(vreinterpretq_u8_s32(v), vld1q_u8(at.as_ptr()))
         }
+    }
+    #[inline(always)]
+    fn shr_pieces(self, v: int32x4_t, from: u32, _step: u32) -> int32x4_t {
+        unsafe { vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(v), vdupq_n_s32(-(from as i32)))) }
     }
     #[inline(always)]
     fn transpose4(self, v: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
@@ -203,18 +216,11 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
 
     #[inline(always)]
     fn dot2_u5(self, w0: uint8x16_t, x0: uint8x16_t, w1: uint8x16_t, x1: uint8x16_t) -> int32x4_t {
-        self.dot2_i8(w0, x0, w1, x1)
-    }
-    #[inline(always)]
-    fn dot_u6(self, w: uint8x16_t, x: uint8x16_t) -> int32x4_t {
-        unsafe { dot::<LEVEL>(self.splat_i32(0), w, x) }
-    }
-    #[inline(always)]
-    fn dot2_i8(self, w0: uint8x16_t, x0: uint8x16_t, w1: uint8x16_t, x1: uint8x16_t) -> int32x4_t {
         unsafe { dot::<LEVEL>(dot::<LEVEL>(self.splat_i32(0), w0, x0), w1, x1) }
     }
+    // Weights below 128 are the same signed or not.
     #[inline(always)]
-    fn dot_add(self, acc: int32x4_t, w: uint8x16_t, x: uint8x16_t) -> int32x4_t {
+    fn dot_add<const SIGNED: bool>(self, acc: int32x4_t, w: uint8x16_t, x: uint8x16_t) -> int32x4_t {
         unsafe { dot::<LEVEL>(acc, w, x) }
     }
 
@@ -237,6 +243,14 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
     #[inline(always)]
     fn sum4(self, v: [float32x4_t; 4]) -> float32x4_t {
         unsafe { vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3])) }
+    }
+    #[inline(always)]
+    fn sum4_i32(self, v: [int32x4_t; 4]) -> int32x4_t {
+        unsafe { vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3])) }
+    }
+    #[inline(always)]
+    fn add_piece_pairs(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { vaddq_s32(a, b) }
     }
     #[inline(always)]
     fn reduce_pieces(self, v: float32x4_t) -> [f32; 4] {

@@ -143,6 +143,25 @@ impl Schedule {
     }
 }
 
+/// Ranges of rows for workers to claim in turn, in multiples of `step`: each is one of `shares` parts of the bytes left.
+/// This makes few ranges, long streams for the prefetchers, and small ranges at the end.
+fn guided(weights: &[&Tensor], shares: usize, step: impl Fn(&Tensor) -> usize) -> Vec<RowRange> {
+    let mut ranges = Vec::new();
+    let mut left: usize = weights.iter().map(|w| w.bytes().len()).sum();
+    for (part, w) in weights.iter().enumerate() {
+        let (rows, row_bytes, step) = (w.rows(), w.row_bytes().max(1), step(w));
+        let mut start = 0;
+        while start < rows {
+            let bytes = if shares == 1 { left } else { (left / shares).max(MIN_ITEM_BYTES) };
+            let len = (bytes / row_bytes).next_multiple_of(step).max(step).min(rows - start);
+            ranges.push(RowRange { part, start, len });
+            start += len;
+            left -= len * row_bytes;
+        }
+    }
+    ranges
+}
+
 impl LinearSchedule {
     fn new(plan: &Plan, stage: &LinearStage, kernels: &LinearKernels, threads: usize) -> Self {
         if let Some(heads) = &stage.heads {
@@ -158,27 +177,10 @@ impl LinearSchedule {
                 }
             }
         }
-        // Guided: each range is a thread's share of the bytes left. This makes few ranges, long streams for the
-        // prefetchers, and small ranges at the end.
-        let mut left: usize = weights.iter().map(|w| w.bytes().len()).sum();
-        for (part, w) in weights.iter().enumerate() {
-            let (rows, row_bytes) = (w.rows(), w.row_bytes().max(1));
-            let mut start = 0;
-            while start < rows {
-                let bytes = if threads == 1 { left } else { (left / threads).max(MIN_ITEM_BYTES) };
-                let len = (bytes / row_bytes).next_multiple_of(ROW_STEP).max(ROW_STEP).min(rows - start);
-                s.mat_vec.push(RowRange { part, start, len });
-                start += len;
-                left -= len * row_bytes;
-            }
-        }
-        // Panels of equal size: enough of them to even out, each within the kernel's cache budget.
-        for (part, w) in weights.iter().enumerate() {
-            let rows = w.rows();
-            let share = rows.div_ceil(threads * 4).next_multiple_of(32);
-            let len = kernels.panel_rows(w.dtype(), stage.k).min(share).max(1);
-            s.mat_mat.extend((0..rows).step_by(len).map(|start| RowRange { part, start, len: len.min(rows - start) }));
-        }
+        // Whole tiles of panels; a matrix product unpacks a tile even for few rows.
+        let tile = |w: &Tensor| kernels.tile_rows(w.dtype());
+        s.mat_vec = guided(&weights, threads, |_| ROW_STEP);
+        s.mat_mat = guided(&weights, if threads == 1 { 1 } else { 2 * threads }, tile);
         s
     }
 

@@ -96,9 +96,9 @@ pub(super) fn quantize_groups<S: SimdBytes, const PAIRS: bool>(s: S, x: &[f32], 
             let q: &[u8] = bytemuck::cast_slice(&q);
             out[16 * i..][..16].copy_from_slice(&q[..16]);
             out[width + 16 * i..][..16].copy_from_slice(&q[16..]);
-            let dup = |v: f32| bytemuck::cast::<[f32; 4], [u8; 16]>([v; 4]);
-            out[2 * width + 16 * i..][..16].copy_from_slice(&dup(scale));
-            out[3 * width + 16 * i..][..16].copy_from_slice(&dup(scale * (first + last) as f32));
+
+            out[2 * width + 16 * i..][..16].copy_from_slice(bytemuck::bytes_of(&[scale; 4]));
+            out[3 * width + 16 * i..][..16].copy_from_slice(bytemuck::bytes_of(&[first + last; 4]));
         }
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! for each tile of R vectors of rows:                       W is unpacked once, whatever the number of tokens
-//!     panel: for each group of G = 16 or 32 elements
-//!         [G / 4][R vectors] quants, four of one row in a lane      then [R] scales and, if any, [R] minima
+//!     panel: for each group of G = 16 or 32 elements        see `panel`
 //!     for each tile of N tokens:
-//!         for each group: int[N][R] = zero point's share; += four quants · four activations, G / 4 times
-//!                         sum[N][R] += int · activation scale · scale (+ min · activation scale · Σq)
+//!         for each chain c of four: for the groups c, c + 4, …
+//!             int[N][R] = zero point's share; += four quants · four activations, G / 4 times
+//!             sum[N][R] += int · (scale · activation scale) (+ min · (activation scale · Σq))
+//!         out = (sum of chain 0 + chain 2) + (chain 1 + chain 3)
 //! ```
+//!
+//! The chains are those of mat-vec, whose vectors hold four groups side by side: both give the same bits.
 //!
 //! The panel is about k·R·(4·LANES) bytes: L1 or L2. 2·rows·k·tokens operations; W is read once, the activations once per
 //! tile of rows.
@@ -33,36 +36,83 @@ const fn group_bytes<S: SimdBytes, W: Shape>() -> usize {
     panel_bytes(W::GROUP, tile_rows::<S>(), W::GROUP, W::HAS_MIN)
 }
 
+/// Prefetches of the next tile's weights, spread over the work on one tile so that memory is never idle. With few tokens
+/// the reading takes as long as the products.
+pub(super) struct Ahead {
+    /// What is prefetched next, and the end of what may be.
+    next: *const u8,
+    end: *const u8,
+    /// What should be prefetched by now.
+    due: *const u8,
+    /// Bytes a step of unpacking, and a step of multiplying.
+    unpacking: usize,
+    multiplying: usize,
+}
+
+/// Unpacking a block's columns of a tile takes about as long as multiplying them with this many tokens.
+const UNPACKING_TOKENS: usize = 8;
+/// With more tokens than this there is time enough during the products with the first ones.
+const AHEAD_TOKENS: usize = 24;
+
+impl Ahead {
+    /// For the tile from `row` on, with `blocks` steps of unpacking and `groups` of multiplying for each `tile_tokens`.
+    fn new(job: &Job, row: usize, tile: usize, [blocks, groups, tile_tokens]: [usize; 3]) -> Self {
+        let at = |row: usize| job.w.wrapping_add(row.min(job.n_rows) * job.row_bytes);
+        let (next, end) = (at(row + tile), at(row + 2 * tile));
+        let bytes = end as usize - next as usize;
+        let tokens = job.n_tokens.min(AHEAD_TOKENS);
+        let first = bytes * UNPACKING_TOKENS / (UNPACKING_TOKENS + tokens);
+        let steps = groups * tokens.div_ceil(tile_tokens);
+        Self {
+            next,
+            end,
+            due: next,
+            unpacking: first.div_ceil(blocks.max(1)),
+            multiplying: (bytes - first).div_ceil(steps.max(1)),
+        }
+    }
+
+    #[inline(always)]
+    fn step<S: SimdBytes>(&mut self, s: S, bytes: usize) {
+        self.due = self.due.wrapping_add(bytes);
+        while self.next < self.due && self.next < self.end {
+            s.prefetch(self.next);
+            self.next = self.next.wrapping_add(64);
+        }
+    }
+}
+
 /// Mat-mat for any number of tokens. `multiply` is [`multiply`] for the format's shape.
 ///
 /// # Safety
 /// The job's pointers must be valid, with activations in the Q8Chunks form and a panel of [`panel_bytes`].
 #[inline(always)]
-pub(super) unsafe fn mat_mat<S: SimdBytes, W: Loader>(s: S, job: &Job, multiply: unsafe fn(&Job, usize)) {
-    for row in (0..job.n_rows).step_by(tile_rows::<S>()) {
+pub(super) unsafe fn mat_mat<S: SimdBytes, W: Loader>(s: S, job: &Job, multiply: unsafe fn(&Job, usize, &mut Ahead)) {
+    let tile = tile_rows::<S>();
+    let steps = [tile / S::LANES * (job.k / W::LEN), job.k / W::Shape::GROUP, S::GEMM_I8_TOKENS];
+    for row in (0..job.n_rows).step_by(tile) {
+        let mut ahead = Ahead::new(job, row, tile, steps);
         // SAFETY: the contract is passed on; rows are clamped to those that exist.
         unsafe {
-            fill::<S, W>(s, job, row);
-            multiply(job, row);
+            fill::<S, W>(s, job, row, &mut ahead);
+            multiply(job, row, &mut ahead);
         }
     }
 }
 
-/// Unpacks one tile of rows into the panel. Meanwhile the next tile's bytes are prefetched, in the order of memory.
+/// Unpacks one tile of rows into the panel.
 #[inline(always)]
-unsafe fn fill<S: SimdBytes, W: Loader>(s: S, job: &Job, row: usize) {
+unsafe fn fill<S: SimdBytes, W: Loader>(s: S, job: &Job, row: usize, ahead: &mut Ahead) {
     let tile = tile_rows::<S>();
     let groups_of_block = W::LEN / W::Shape::GROUP;
     let group_bytes = group_bytes::<S, W::Shape>();
-    let mut cursor = job.w.wrapping_add((row + tile) * job.row_bytes);
     for first in (0..tile).step_by(S::LANES) {
         let first_row = (row + first).min(job.n_rows - 1);
         // SAFETY: rows are clamped to those that exist; the panel has all groups of the row.
         unsafe {
             let rows = RowBlocks::new::<S>(job.row(first_row), job.row_bytes, job.n_rows - first_row);
             for block in 0..job.k / W::LEN {
-                job.prefetch(s, cursor, S::LANES * W::BYTES);
-                cursor = cursor.wrapping_add(S::LANES * W::BYTES);
+                ahead.step(s, ahead.unpacking);
                 let p = job.panel.add(block * groups_of_block * group_bytes + 4 * first);
                 W::to_panel(s, rows.skip(block * W::BYTES), PanelBlock { p, tile, group_bytes });
                 if W::APART && !job.scales.is_null() {
@@ -81,61 +131,112 @@ unsafe fn fill<S: SimdBytes, W: Loader>(s: S, job: &Job, row: usize) {
 /// # Safety
 /// As for [`mat_mat`]; the panel must be filled by a format of shape `W`.
 #[inline(always)]
-pub(super) unsafe fn multiply<S: SimdBytes, W: Shape>(s: S, job: &Job, row: usize) {
+pub(super) unsafe fn multiply<S: SimdBytes, W: Shape>(s: S, job: &Job, row: usize, ahead: &mut Ahead) {
     // SAFETY: the contract is passed on.
     unsafe {
         match (S::GEMM_I8_VECTORS, S::GEMM_I8_TOKENS) {
-            (1, 4) => multiply_tiles::<S, W, 1, 4>(s, job, row),
-            (1, _) => multiply_tiles::<S, W, 1, 8>(s, job, row),
-            _ => multiply_tiles::<S, W, 2, 6>(s, job, row),
+            (1, 4) => multiply_tiles::<S, W, 1, 4>(s, job, row, ahead),
+            (1, _) => multiply_tiles::<S, W, 1, 8>(s, job, row, ahead),
+            _ => multiply_tiles::<S, W, 2, 6>(s, job, row, ahead),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn multiply_tiles<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job: &Job, row: usize) {
+unsafe fn multiply_tiles<S: SimdBytes, W: Shape, const R: usize, const N: usize>(
+    s: S,
+    job: &Job,
+    row: usize,
+    ahead: &mut Ahead,
+) {
     let mut t = 0;
     // SAFETY: tiles may be partly empty.
     unsafe {
         while t + 2 < job.n_tokens {
-            tile::<S, W, R, N>(s, job, row, t);
+            // Three or four may be left.
+            if N > 4 && t + 4 >= job.n_tokens {
+                return tile::<S, W, R, 4>(s, job, row, t, ahead);
+            }
+            tile::<S, W, R, N>(s, job, row, t, ahead);
             t += N;
         }
         // One or two tokens are left.
         if t < job.n_tokens {
-            tile::<S, W, R, 2>(s, job, row, t);
+            tile::<S, W, R, 2>(s, job, row, t, ahead);
         }
     }
 }
 
 /// R vectors of rows by N tokens, of which some may not exist.
 #[inline(always)]
-unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job: &Job, row: usize, t: usize) {
-    let width = 4 * S::LANES;
-    let mut sums = [[s.zero(); R]; N];
-    let mut panel = job.panel.cast_const();
+unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(
+    s: S,
+    job: &Job,
+    row: usize,
+    t: usize,
+    ahead: &mut Ahead,
+) {
+    // (0 + 2) + (1 + 3), which is how a vector of four pieces is halved twice.
+    let mut sums = [[[s.zero(); R]; N]; 2];
     // SAFETY: the panel has k / GROUP groups, every token k / 256 chunks; rows that do not exist are not written.
+    unsafe {
+        for chain in [0, 2, 1, 3] {
+            let more = chain_sums::<S, W, R, N>(s, job, t, chain, ahead);
+            let sums = &mut sums[chain % 2];
+            for n in 0..N {
+                for r in 0..R {
+                    sums[n][r] = if chain < 2 { more[n][r] } else { s.add(sums[n][r], more[n][r]) };
+                }
+            }
+        }
+        for n in 0..N.min(job.n_tokens - t) {
+            for r in 0..R {
+                let at = row + r * S::LANES;
+                if at < job.n_rows {
+                    let out = job.gathered_out(t + n).add(at);
+                    s.store_partial(out, job.n_rows - at, s.add(sums[0][n][r], sums[1][n][r]));
+                }
+            }
+        }
+    }
+}
+
+/// The sums over groups `chain`, `chain + 4`, … of the panel.
+///
+/// # Safety
+/// As for [`multiply`].
+#[inline(always)]
+unsafe fn chain_sums<S: SimdBytes, W: Shape, const R: usize, const N: usize>(
+    s: S,
+    job: &Job,
+    t: usize,
+    chain: usize,
+    ahead: &mut Ahead,
+) -> [[S::F; R]; N] {
+    let width = 4 * S::LANES;
+    let groups_of_chunk = 256 / W::GROUP;
+    let mut sums = [[s.zero(); R]; N];
+    // SAFETY: as the caller vouches.
     unsafe {
         let mut rows = [std::ptr::null::<ActChunk>(); N];
         for (n, row) in rows.iter_mut().enumerate() {
             *row = job.gathered_act(t + n).cast();
         }
-        for block in 0..job.k / 32 {
-            let i = block % 8;
-            let x = rows.map(|row| row.add(block / 8));
-            for part in 0..32 / W::GROUP {
+        let n_groups = job.k / W::GROUP;
+        for chunk in 0..n_groups.div_ceil(groups_of_chunk) {
+            let x = rows.map(|row| row.add(chunk));
+            for i in (chain..groups_of_chunk.min(n_groups - chunk * groups_of_chunk)).step_by(4) {
+                let mut panel = job.panel.add((chunk * groups_of_chunk + i) * group_bytes::<S, W>()).cast_const();
+                ahead.step(s, ahead.multiplying);
                 let mut dots = [[s.splat_i32(0); R]; N];
                 if W::zero::<S>() != 0 {
                     for n in 0..N {
-                        let sum = if W::GROUP == 16 {
-                            (&raw const (*x[n]).neg_sum16).cast::<i32>().add(2 * i + part)
-                        } else {
-                            (&raw const (*x[n]).neg_sum32).cast::<i32>().add(i)
-                        };
-                        dots[n] = [zero_share::<S, W>(s, *sum); R];
+                        let sum =
+                            if W::GROUP == 16 { &raw const (*x[n]).neg_sum16 } else { &raw const (*x[n]).neg_sum32 };
+                        dots[n] = [zero_share::<S, W>(s, *sum.cast::<i32>().add(i)); R];
                     }
                 }
-                let at = 32 * i + W::GROUP * part;
+                let q = x.map(|x| (&raw const (*x).q).cast::<u8>().add(W::GROUP * i));
                 if S::GEMM_I8_BY_FOUR {
                     for step in (0..W::GROUP / 4).step_by(4) {
                         for r in 0..R {
@@ -147,7 +248,7 @@ unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job
                                 s.load_bytes(p.add(3 * R * width)),
                             ];
                             for n in 0..N {
-                                let q = (&raw const (*x[n]).q).cast::<u8>().add(at + 4 * step);
+                                let q = q[n].add(4 * step);
                                 let q = [
                                     s.splat_word(q),
                                     s.splat_word(q.add(4)),
@@ -156,7 +257,8 @@ unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job
                                 ];
                                 dots[n][r] = match W::BITS {
                                     0..=5 => s.dot_add4::<5>(dots[n][r], w, q),
-                                    _ => s.dot_add4::<6>(dots[n][r], w, q),
+                                    6 => s.dot_add4::<6>(dots[n][r], w, q),
+                                    _ => s.dot_add4::<8>(dots[n][r], w, q),
                                 };
                             }
                         }
@@ -170,45 +272,38 @@ unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(s: S, job
                         }
                         panel = panel.add(R * width);
                         for n in 0..N {
-                            let q = s.splat_word((&raw const (*x[n]).q).cast::<u8>().add(at + 4 * step));
+                            let q = s.splat_word(q[n].add(4 * step));
                             for r in 0..R {
-                                dots[n][r] = s.dot_add(dots[n][r], w[r], q);
+                                dots[n][r] = s.dot_add::<false>(dots[n][r], w[r], q);
                             }
                         }
                     }
                 }
                 let scales = panel.cast::<f32>();
                 for n in 0..N {
-                    let scale = s.splat(*(&raw const (*x[n]).scale).cast::<f32>().add(i));
+                    let scale =
+                        if W::GROUP == 16 { &raw const (*x[n]).scale16 } else { (&raw const (*x[n]).scale).cast() };
+                    let scale = s.splat(*scale.cast::<f32>().add(i));
                     for r in 0..R {
-                        let dot = s.mul(s.i32_to_f32(dots[n][r]), scale);
-                        sums[n][r] = s.mul_add(dot, s.load(scales.add(r * S::LANES)), sums[n][r]);
+                        let scale = s.mul(s.load(scales.add(r * S::LANES)), scale);
+                        sums[n][r] = s.mul_add(s.i32_to_f32(dots[n][r]), scale, sums[n][r]);
                     }
                     if W::HAS_MIN {
                         let sum = if W::GROUP == 16 {
-                            (&raw const (*x[n]).scaled_sum16).cast::<f32>().add(2 * i + part)
+                            &raw const (*x[n]).scaled_sum16
                         } else {
-                            (&raw const (*x[n]).scaled_sum).cast::<f32>().add(i)
+                            (&raw const (*x[n]).scaled_sum).cast()
                         };
-                        let sum = s.splat(*sum);
+                        let sum = s.splat(*sum.cast::<f32>().add(i));
                         for r in 0..R {
                             sums[n][r] = s.mul_add(s.load(scales.add((R + r) * S::LANES)), sum, sums[n][r]);
                         }
                     }
                 }
-                panel = panel.add((1 + W::HAS_MIN as usize) * R * width);
-            }
-        }
-        for n in 0..N.min(job.n_tokens - t) {
-            for r in 0..R {
-                let at = row + r * S::LANES;
-                if at < job.n_rows {
-                    let out = job.gathered_out(t + n).add(at);
-                    s.store_partial(out, job.n_rows - at, sums[n][r]);
-                }
             }
         }
     }
+    sums
 }
 
 /// −zero · Σq in all lanes, from −Σq. A vector shift, because the scalar units are busier than the vector units here.

@@ -1,20 +1,23 @@
 //! Mat-vec over the 32-element block formats: the kernel that bounds the speed of decoding.
 //!
-//! Four rows at once. A step takes one group of P blocks from each (P = 16-byte pieces in a vector: 4 on AVX-512):
+//! Four rows at once. A part takes one group of P blocks from each (P = 16-byte pieces in a vector: 4 on AVX-512):
 //!
 //! ```text
 //! quants of P blocks of one row     -> lo: first 16 of each block, hi: last 16      one byte a quant
 //! lo·x_lo + hi·x_hi                 -> four 32-bit lanes a block                    exact integers
-//! headers of P blocks of four rows  -> one vector of scales (lane 4·block + row), converted at once
-//! sum[row]  += lanes · scale[row]   where scale = weight scale · activation scale
-//! min       += m · (activation scale · Σq): offsets and minima of four rows at once
+//! the lanes of four rows            -> one vector of products (lane 4·block + row), less the zero point's share
+//! headers of P blocks of four rows  -> one vector of scales, in the same order, converted at once
+//! sum  += product · (scale · activation scale)
+//! sum  += minimum · (activation scale · Σq), if there are minima
 //! ```
 //!
-//! Rows are reduced by one transpose for four. A row's last group may have fewer blocks: the missing ones read the
-//! group's first block again and meet zero activations. An earlier version copied the headers out first, by scalar
-//! loads and stores, instead of gathering them in registers. It was slower, because the vectors waited for many small
-//! stores. A group on AVX-512 costs about 2.5 cycles a block, less than the 4 to 5 that memory takes to deliver one.
-//! 2·rows·k·tokens flops; W is read once.
+//! A row has four chains of sums, block b in chain b mod 4: where a vector has fewer than four pieces, several vectors
+//! take turns. At the end they are joined as (0 + 2) + (1 + 3), by one transpose for four rows. The matrix product keeps
+//! the same chains, so it gives the same bits, and so do all instruction sets with fused multiply-adds.
+//!
+//! A row's last group may have fewer blocks: the missing ones read the group's first block again and meet zero
+//! activations. An earlier version copied the headers out first, by scalar loads and stores, instead of gathering them
+//! in registers. It was slower, because the vectors waited for many small stores. 2·rows·k·tokens flops; W is read once.
 
 use super::job::{AHEAD, Job};
 use super::unpack::{Loader, Shape};
@@ -68,7 +71,7 @@ unsafe fn headers_apart<S: SimdBytes>(s: S, job: &Job, rows: [*const u8; 4], n: 
     unsafe { s.load_headers([copies[0].as_ptr(), copies[1].as_ptr(), copies[2].as_ptr(), copies[3].as_ptr()], AT) }
 }
 
-/// Mat-vec for 1 to 4 tokens; three run as four, the last one twice, which costs less than a kernel of their own.
+/// Mat-vec for one or two tokens.
 ///
 /// # Safety
 /// The job's pointers must be valid, with activations in the Q8Groups form of `S`.
@@ -78,23 +81,19 @@ pub(super) unsafe fn mat_vec<S: SimdBytes, W: Block32>(s: S, job: &Job) {
     unsafe {
         match job.n_tokens {
             1 => mat_vec_n::<S, W, 1>(s, job),
-            2 => mat_vec_n::<S, W, 2>(s, job),
-            _ => mat_vec_n::<S, W, 4>(s, job),
+            _ => mat_vec_n::<S, W, 2>(s, job),
         }
     }
 }
 
-/// lo·x_lo + hi·x_hi
+/// Joins the chains of four rows, which lie in [`SimdBytes::PIECES`] pieces of as many vectors as make four.
 #[inline(always)]
-fn dot<S: SimdBytes, W: Block32>(s: S, (lo, hi): (S::B, S::B), x_lo: S::B, x_hi: S::B) -> S::I {
-    if W::Shape::SIGNED { s.dot2_i8(lo, x_lo, hi, x_hi) } else { s.dot2_u5(lo, x_lo, hi, x_hi) }
-}
-
-/// Sums of four rows for one token.
-#[derive(Clone, Copy)]
-struct Sums<F> {
-    rows: [F; 4],
-    mins: F,
+pub(super) fn join<S: SimdBytes>(s: S, chains: [S::F; 4]) -> [f32; 4] {
+    s.reduce_pieces(match S::PIECES {
+        4 => chains[0],
+        2 => s.add(chains[0], chains[1]),
+        _ => s.add(s.add(chains[0], chains[2]), s.add(chains[1], chains[3])),
+    })
 }
 
 #[inline(always)]
@@ -103,12 +102,14 @@ unsafe fn mat_vec_n<S: SimdBytes, W: Block32, const T: usize>(s: S, job: &Job) {
     let n_blocks = job.k / 32;
     let (n_groups, rest) = (n_blocks / S::PIECES, n_blocks % S::PIECES);
     let partial: [usize; 4] = std::array::from_fn(|i| if i < rest { i * W::BYTES } else { 0 });
+    // Groups before chain 0 comes again.
+    let parts = 4 / S::PIECES;
     // Prefetches run in memory order, one set of four rows and a bit ahead. During the first set they run at twice the
     // pace, to catch up from the bytes that the caller has prefetched.
     let group_bytes = S::PIECES * W::BYTES;
     let mut row = 0;
     while row < job.n_rows {
-        let mut sums = [Sums { rows: [s.zero(); 4], mins: s.zero() }; T];
+        let mut chains = [[s.zero(); 4]; T];
         let mut cursor = job.w.wrapping_add(if row == 0 { AHEAD } else { (row + 4) * job.row_bytes + AHEAD });
         // SAFETY: rows are clamped to those that exist, and groups to the blocks of a row.
         unsafe {
@@ -117,48 +118,53 @@ unsafe fn mat_vec_n<S: SimdBytes, W: Block32, const T: usize>(s: S, job: &Job) {
                 true => [job.scale_row(row), job.scale_row(row + 1), job.scale_row(row + 2), job.scale_row(row + 3)],
                 false => [std::ptr::null(); 4],
             };
-            for group in 0..n_groups {
-                job.prefetch(s, cursor, 4 * group_bytes);
-                cursor = cursor.wrapping_add(4 * group_bytes);
-                if row == 0 {
+            let mut group = 0;
+            while group < n_groups {
+                for part in 0..parts {
+                    if group == n_groups {
+                        break;
+                    }
                     job.prefetch(s, cursor, 4 * group_bytes);
                     cursor = cursor.wrapping_add(4 * group_bytes);
+                    if row == 0 {
+                        job.prefetch(s, cursor, 4 * group_bytes);
+                        cursor = cursor.wrapping_add(4 * group_bytes);
+                    }
+                    add_group::<S, W, T>(s, job, rows, scales, None, group, part, &mut chains);
+                    rows = rows.map(|p| p.add(group_bytes));
+                    group += 1;
                 }
-                step::<S, W, T>(s, job, rows, scales, None, group, &mut sums);
-                rows = rows.map(|p| p.add(group_bytes));
             }
-            if rest > 0 {
-                step::<S, W, T>(s, job, rows, scales, Some((partial, rest)), n_groups, &mut sums);
+            for part in 0..parts {
+                if rest > 0 && part == n_groups % parts {
+                    add_group::<S, W, T>(s, job, rows, scales, Some((partial, rest)), group, part, &mut chains);
+                }
             }
-            for (t, sums) in sums.into_iter().enumerate().take(job.n_tokens) {
-                let all = s.sum4(sums.rows);
-                let all = if W::Shape::HAS_MIN {
-                    s.add(all, sums.mins)
-                } else {
-                    s.mul_add(sums.mins, s.splat(-(W::Shape::zero::<S>() as f32)), all)
-                };
-                job.write4(row, t, s.reduce_pieces(all));
+            for (t, chains) in chains.into_iter().enumerate().take(job.n_tokens) {
+                job.write4(row, t, join(s, chains));
             }
         }
         row += 4;
     }
 }
 
-/// One group of P blocks of four rows. The blocks are adjacent unless the group is a `partial` one, which has fewer
-/// blocks but offsets for all P. `scale_rows` are the rows' scales, for formats whose scales lie apart.
+/// Adds one group of P blocks of four rows to vector `part` of the chains. The blocks are adjacent unless the group is a
+/// `partial` one, which has fewer blocks but offsets for all P. `scale_rows` are the rows' scales, for formats whose
+/// scales lie apart.
 ///
 /// # Safety
 /// The blocks at `rows[r] + offsets[i]` must be readable, and the group must be one of the activations'.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // inlined: the state of a loop
-unsafe fn step<S: SimdBytes, W: Block32, const T: usize>(
+unsafe fn add_group<S: SimdBytes, W: Block32, const T: usize>(
     s: S,
     job: &Job,
     rows: [*const u8; 4],
     scale_rows: [*const u8; 4],
     partial: Option<([usize; 4], usize)>,
     group: usize,
-    sums: &mut [Sums<S::F>; T],
+    part: usize,
+    chains: &mut [[S::F; 4]; T],
 ) {
     let width = 4 * S::LANES;
     // SAFETY: as the caller vouches.
@@ -173,31 +179,49 @@ unsafe fn step<S: SimdBytes, W: Block32, const T: usize>(
             None => W::load_group_headers(s, rows),
             Some(offsets) => s.load_headers(rows, offsets),
         };
-        let scales = W::scales(s, headers);
-        // An offset is the same for all blocks and is added at the end.
-        let mins = if W::Shape::HAS_MIN { s.f16_high(headers) } else { scales };
+        let (scales, minima) = (W::scales(s, headers), s.f16_high(headers));
         let load = |row: *const u8| match offsets {
             None => W::load_group(s, row),
             Some(offsets) => W::load(s, row, offsets),
         };
         let quants = [load(rows[0]), load(rows[1]), load(rows[2]), load(rows[3])];
-        for (t, sums) in sums.iter_mut().enumerate() {
+        for (t, chains) in chains.iter_mut().enumerate() {
             let x = job.act(t).add(4 * width * group);
             let (x_lo, x_hi) = (s.load_bytes(x), s.load_bytes(x.add(width)));
-            let scales = s.mul(scales, s.load(x.add(2 * width).cast()));
-            let dots = [
-                s.i32_to_f32(dot::<S, W>(s, quants[0], x_lo, x_hi)),
-                s.i32_to_f32(dot::<S, W>(s, quants[1], x_lo, x_hi)),
-                s.i32_to_f32(dot::<S, W>(s, quants[2], x_lo, x_hi)),
-                s.i32_to_f32(dot::<S, W>(s, quants[3], x_lo, x_hi)),
-            ];
-            sums.rows[0] = s.mul_add_lane::<0>(dots[0], scales, sums.rows[0]);
-            sums.rows[1] = s.mul_add_lane::<1>(dots[1], scales, sums.rows[1]);
-            sums.rows[2] = s.mul_add_lane::<2>(dots[2], scales, sums.rows[2]);
-            sums.rows[3] = s.mul_add_lane::<3>(dots[3], scales, sums.rows[3]);
-            if W::Shape::HAS_MIN || W::Shape::zero::<S>() != 0 {
-                sums.mins = s.mul_add(mins, s.load(x.add(3 * width).cast()), sums.mins);
+            let x_scales = s.load(x.add(2 * width).cast());
+            let x_sums = s.to_words(s.load_bytes(x.add(3 * width)));
+            let mut products = s.sum4_i32([
+                dot::<S, W>(s, quants[0], x_lo, x_hi),
+                dot::<S, W>(s, quants[1], x_lo, x_hi),
+                dot::<S, W>(s, quants[2], x_lo, x_hi),
+                dot::<S, W>(s, quants[3], x_lo, x_hi),
+            ]);
+            if W::Shape::zero::<S>() != 0 {
+                products = s.sub_i32(products, s.shl_i32(x_sums, W::Shape::zero::<S>().trailing_zeros()));
+            }
+            let chain = &mut chains[part];
+            *chain = s.mul_add(s.i32_to_f32(products), s.mul(scales, x_scales), *chain);
+            if W::Shape::HAS_MIN {
+                *chain = s.mul_add(minima, s.mul(x_scales, s.i32_to_f32(x_sums)), *chain);
             }
         }
+    }
+}
+
+/// lo·x_lo + hi·x_hi, with [`SimdBytes::I8_BIAS`] added to signed quants.
+#[inline(always)]
+fn dot<S: SimdBytes, W: Block32>(s: S, (lo, hi): (S::B, S::B), x_lo: S::B, x_hi: S::B) -> S::I {
+    if !W::Shape::SIGNED {
+        return s.dot2_u5(lo, x_lo, hi, x_hi);
+    }
+    s.dot_add::<true>(s.dot_add::<true>(s.splat_i32(0), biased(s, lo), x_lo), biased(s, hi), x_hi)
+}
+
+/// Adds [`SimdBytes::I8_BIAS`] to signed bytes.
+#[inline(always)]
+pub(super) fn biased<S: SimdBytes>(s: S, v: S::B) -> S::B {
+    match S::I8_BIAS {
+        0 => v,
+        bias => s.from_words(s.xor_i32(s.to_words(v), s.splat_i32(bias.wrapping_mul(0x0101_0101)))),
     }
 }

@@ -18,7 +18,7 @@ pub(super) trait FloatWeight: Loader {
     unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F;
 }
 
-/// Mat-vec for 1 to 4 tokens; three run as four, the last one twice, which costs less than a kernel of their own.
+/// Mat-vec for one or two tokens.
 ///
 /// # Safety
 /// The job's pointers must be valid, with activations in the F32 form.
@@ -28,8 +28,7 @@ pub(super) unsafe fn mat_vec<S: SimdBytes, W: FloatWeight>(s: S, job: &Job) {
     unsafe {
         match job.n_tokens {
             1 => mat_vec_n::<S, W, 1>(s, job),
-            2 => mat_vec_n::<S, W, 2>(s, job),
-            _ => mat_vec_n::<S, W, 4>(s, job),
+            _ => mat_vec_n::<S, W, 2>(s, job),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::job::{AHEAD, Job, f32_at};
 use super::mat_vec_float::{FloatWeight, add_columns};
 use crate::cpu::arch::SimdBytes;
 
-/// Mat-vec for 1 to 4 tokens; three run as four, the last one twice.
+/// Mat-vec for one or two tokens.
 ///
 /// # Safety
 /// The job's pointers must be valid, with activations in the F32 form.
@@ -18,8 +18,7 @@ pub(super) unsafe fn mat_vec<S: SimdBytes, W: FloatWeight>(s: S, job: &Job) {
     unsafe {
         match job.n_tokens {
             1 => mat_vec_n::<S, W, 1>(s, job),
-            2 => mat_vec_n::<S, W, 2>(s, job),
-            _ => mat_vec_n::<S, W, 4>(s, job),
+            _ => mat_vec_n::<S, W, 2>(s, job),
         }
     }
 }

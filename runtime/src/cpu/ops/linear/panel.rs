@@ -7,7 +7,7 @@
 //! [G / 4][rows] words of four quants      [rows] scales      [rows] minima, if the format has them
 //! ```
 
-use super::unpack::Shape;
+use super::unpack::{Loader, Shape};
 use crate::cpu::arch::SimdBytes;
 
 /// One block of as many rows as a vector has lanes.
@@ -51,6 +51,18 @@ impl RowBlocks {
             ])
         };
         [s.to_words(a), s.to_words(b), s.to_words(c), s.to_words(d)]
+    }
+
+    /// The word at byte `at` of every block of the format `W`.
+    ///
+    /// # Safety
+    /// It must be readable. The 16 bytes around it are those that other words near it lie in.
+    #[inline(always)]
+    pub unsafe fn word<S: SimdBytes, W: Loader>(&self, s: S, at: usize) -> S::I {
+        let last = W::BYTES - 16;
+        let from = (at / 16 * 16 + at % 4).min(last - (last + 4 - at % 4) % 4);
+        // SAFETY: as the caller vouches; the 16 bytes end within the block.
+        unsafe { self.words(s, from)[(at - from) / 4] }
     }
 }
 
@@ -138,7 +150,6 @@ impl PanelBlock {
     /// As [`PanelBlock::scale`]; the format must have minima.
     #[inline(always)]
     pub unsafe fn min<S: SimdBytes, W: Shape>(&self, s: S, group: usize, v: S::F) {
-        const { assert!(W::HAS_MIN) };
         // SAFETY: as the caller vouches.
         unsafe { s.store(self.p.add(group * self.group_bytes + (W::GROUP + 4) * self.tile).cast(), v) }
     }
@@ -186,10 +197,4 @@ pub(super) fn or_bit<S: SimdBytes, const BIT: i8>(s: S, v: S::I, bits: S::I, at:
 #[inline(always)]
 pub(super) fn field<S: SimdBytes>(s: S, v: S::I, from: u32, mask: i32) -> S::I {
     s.and_i32(s.shr_i32(v, from), s.splat_i32(mask))
-}
-
-/// Byte `at` of every lane, with its sign.
-#[inline(always)]
-pub(super) fn signed_byte<S: SimdBytes>(s: S, v: S::I, at: usize) -> S::I {
-    s.shr_i32(s.shl_i32(v, 24 - 8 * at as u32), 24)
 }

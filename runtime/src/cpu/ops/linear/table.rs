@@ -4,7 +4,7 @@ use super::act::{self, ActForm};
 use super::job::{Gather, Job, Kernel, WeightRows};
 use super::unpack::{self, Loader, Numbers, Shape, ToFloats};
 use super::{formats, gemm_f32, gemm_i8, mat_vec_unpacked};
-use crate::cpu::arch::{Isa, Simd, SimdBytes};
+use crate::cpu::arch::{Isa, Simd};
 use crate::quant::{DType, for_every_format};
 
 /// Alignment of a panel, in bytes.
@@ -16,8 +16,6 @@ pub struct LinearKernels {
     lanes: usize,
     /// Whether activations stay floats for weights of all formats.
     exact: bool,
-    /// Most bits of a weight whose mat-mat multiplies bytes.
-    gemm_i8_bits: u32,
     /// Rows of a tile of mat-mat on floats, and of mat-mat on bytes.
     tile_rows: [usize; 2],
     /// By `DType as usize`.
@@ -64,7 +62,7 @@ fn tables(isa: Isa) -> &'static [LinearKernels; 2] {
 
 impl LinearKernels {
     /// Most tokens that [`LinearKernels::mat_vec`] takes; from one more on, [`LinearKernels::mat_mat`] is faster.
-    pub const MAT_VEC_TOKENS: usize = 4;
+    pub const MAT_VEC_TOKENS: usize = 2;
 
     /// The instruction set of these kernels.
     pub fn isa(&self) -> Isa {
@@ -84,7 +82,7 @@ impl LinearKernels {
 
     /// Whether mat-mat unpacks this format to bytes instead of floats.
     fn multiplies_bytes(&self, dtype: DType) -> bool {
-        Numbers::of(dtype).bits <= self.gemm_i8_bits
+        !self.exact && Numbers::of(dtype).bits <= 8
     }
 
     /// Bytes of one token's row of `k` activations: a multiple of 64.
@@ -126,9 +124,14 @@ impl LinearKernels {
         unsafe { self.mat_vec[w.dtype as usize](&job) }
     }
 
+    /// Rows that mat-mat unpacks together.
+    pub fn tile_rows(&self, dtype: DType) -> usize {
+        self.tile_rows[usize::from(self.multiplies_bytes(dtype))]
+    }
+
     /// Rows of W that one call of [`LinearKernels::mat_mat`] should take: a whole number of register tiles.
     pub fn panel_rows(&self, dtype: DType, k: usize) -> usize {
-        let tile = self.tile_rows[usize::from(self.multiplies_bytes(dtype))];
+        let tile = self.tile_rows(dtype);
         // About 2¹⁷ weights: long enough to hide the call, short enough to share out a small matrix.
         tile * ((1 << 17) / (tile * k).max(1)).clamp(1, 8)
     }
@@ -343,7 +346,6 @@ macro_rules! instantiate {
                     isa: $isa,
                     lanes: <$token as Simd>::LANES,
                     exact: EXACT,
-                    gemm_i8_bits: gemm_i8_bits::<EXACT>(),
                     tile_rows: [gemm_f32::tile_rows::<$token>(), gemm_i8::tile_rows::<$token>()],
                     mat_vec: for_every_format!(kernels mat_vec_of EXACT),
                     mat_mat: for_every_format!(kernels mat_mat_of EXACT),
@@ -352,11 +354,6 @@ macro_rules! instantiate {
                     quantize_pairs,
                     quantize_chunks,
                 }
-            }
-
-            /// Most bits of a weight that is multiplied as bytes.
-            const fn gemm_i8_bits<const EXACT: bool>() -> u32 {
-                if EXACT { 0 } else { <$token as SimdBytes>::GEMM_I8_BITS }
             }
 
             const fn mat_vec_of<W: Loader, const EXACT: bool>() -> Kernel {
@@ -388,7 +385,7 @@ macro_rules! instantiate {
             unsafe fn mat_mat<W: Loader, const EXACT: bool>(job: &Job) {
                 // SAFETY: as above.
                 unsafe {
-                    if W::Shape::BITS <= gemm_i8_bits::<EXACT>() {
+                    if !EXACT && W::Shape::BITS <= 8 {
                         gemm_i8::mat_mat::<_, W>(<$token>::new(), job, multiply_i8::<W::Shape>)
                     } else {
                         mat_mat_f32(job, to_floats::<W>())
@@ -435,9 +432,9 @@ macro_rules! instantiate {
             }
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn multiply_i8<W: Shape>(job: &Job, row: usize) {
+            unsafe fn multiply_i8<W: Shape>(job: &Job, row: usize, ahead: &mut gemm_i8::Ahead) {
                 // SAFETY: as above.
-                unsafe { gemm_i8::multiply::<_, W>(<$token>::new(), job, row) }
+                unsafe { gemm_i8::multiply::<_, W>(<$token>::new(), job, row, ahead) }
             }
 
             $(#[target_feature(enable = $features)])?

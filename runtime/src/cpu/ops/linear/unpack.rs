@@ -98,7 +98,7 @@ pub(super) trait Loader {
     /// Whether blocks hold no scales, and unpack with scales of 1: the job has the scales, one byte a block.
     const APART: bool = Self::DTYPE.format().apart;
 
-    /// Mat-vec for 1 to 4 tokens, by the kernel for such blocks.
+    /// Mat-vec for one or two tokens, by the kernel for such blocks.
     /// # Safety
     /// The job's pointers must be valid, with activations in the declared form.
     unsafe fn mat_vec<S: SimdBytes>(s: S, job: &Job);

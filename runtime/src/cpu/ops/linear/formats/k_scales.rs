@@ -1,10 +1,9 @@
 //! Scales and quants of Q4_K and Q5_K, whose loaders share this; [`crate::quant::k_scales`] draws the layout.
 
 use crate::cpu::arch::SimdBytes;
-use crate::cpu::ops::linear::act::ActChunk;
-use crate::cpu::ops::linear::mat_vec_super::{Sums, scales_of_32};
-use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, field, high4, low4, or_bit};
-use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
+use crate::cpu::ops::linear::mat_vec_super::{Block256, Scales, Words, bits_of_group, scales_to_panel};
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, high4, low4, or_bit};
+use crate::cpu::ops::linear::unpack::{Quants, bytes, half};
 
 /// Unpacks the twelve bytes of 6-bit scales and minima of Q4_K and Q5_K: eight scales, then eight minima.
 ///
@@ -23,54 +22,42 @@ unsafe fn unpack_scales(p: *const u8) -> [u8; 16] {
     bytemuck::cast(words.map(u32::to_le))
 }
 
-/// The number of the quant in the low nibble of byte `at` of a super-block's 128 bytes: blocks of 32 quants alternate
-/// between the low and the high nibbles of 32 bytes.
-const fn quant_of_low(at: usize) -> usize {
-    at / 32 * 64 + at % 32
+/// The header: f16 scale and minimum, then the twelve bytes of sub-scales.
+pub(super) const WORDS: Words<usize> = [0, 4, 8, 12, 0];
+
+/// As [`unpack_scales`], of several rows.
+#[inline(always)]
+pub(super) fn scales<S: SimdBytes, const PIECES: bool>(s: S, words: Words<S::I>, group: usize) -> Scales<S::F> {
+    let [header, a, b, c, _] = words;
+    let bits = |v, from, n| bits_of_group::<S, PIECES>(s, v, group % 4, (from, 8), n);
+    let (scale, min) = if group < 4 {
+        (bits(a, 0, 6), bits(b, 0, 6))
+    } else {
+        let high = |v| s.shl_i32(bits(v, 6, 2), 4);
+        (s.or_i32(bits(c, 0, 4), high(a)), s.or_i32(bits(c, 4, 4), high(b)))
+    };
+    Scales {
+        scale: s.mul(s.f16_low(header), s.i32_to_f32(scale)),
+        min: s.mul(s.neg(s.f16_high(header)), s.i32_to_f32(min)),
+    }
 }
 
-/// Q4_K and, with `FIFTH`, Q5_K: f16 scale and minimum, 12 bytes of sub-scales, then 32 bytes of fifth bits in Q5_K, then
-/// 128 bytes of nibbles.
+/// Quants in their order; Q5_K, with `FIFTH`, has 32 bytes of fifth bits before the 128 bytes of nibbles.
+///
+/// # Safety
+/// As for [`Block256::quants`].
 #[inline(always)]
-pub(super) unsafe fn accumulate<S: SimdBytes, const T: usize, const FIFTH: bool>(
-    s: S,
-    block: *const u8,
-    x: [*const ActChunk; T],
-    sums: &mut [Sums<S::F>; T],
-) {
-    let width = 4 * S::LANES;
-    // SAFETY: all offsets are below the super-block's and the chunk's size.
+pub(super) unsafe fn quants<S: SimdBytes, const FIFTH: bool>(s: S, block: *const u8, at: usize) -> S::B {
+    // SAFETY: all offsets are below the super-block's size.
     unsafe {
-        let header = block.cast::<[u16; 2]>().read_unaligned();
-        let (d, dmin) = (s.f16_to_f32(u16::from_le(header[0])), -s.f16_to_f32(u16::from_le(header[1])));
-        let scales = unpack_scales(block.add(4));
-        let table = scales_of_32(s, bytemuck::cast_ref(&scales), [d, dmin], x, sums);
-        let fifth = block.add(16);
-        let nibbles = block.add(if FIFTH { 48 } else { 16 });
-        let mut at = 0;
-        while at < 128 {
-            // Where a vector is wider than 32 bytes its halves lie in different sub-blocks.
-            let (a, b) = (quant_of_low(at), quant_of_low(at + width / 2));
-            let packed = s.load_bytes(nibbles.add(at));
-            let (mut lo, mut hi) = (s.low4(packed), s.high4(packed));
-            if FIFTH {
-                let q = s.load_halves(fifth.add(at % 32), fifth.add((at + width / 2) % 32));
-                let (bit_a, bit_b) = (1u8 << (a / 32), 1u8 << (b / 32));
-                lo = s.or_where::<16>(lo, q, s.splat_byte_halves(bit_a, bit_b));
-                hi = s.or_where::<16>(hi, q, s.splat_byte_halves(bit_a << 1, bit_b << 1));
-            }
-            for t in 0..T {
-                let q = (&raw const (*x[t]).q).cast::<u8>();
-                let x_lo = s.load_halves(q.add(a), q.add(b));
-                let x_hi = s.load_halves(q.add(a + 32), q.add(b + 32));
-                let lo = s.i32_to_f32(s.dot_u6(lo, x_lo));
-                let hi = s.i32_to_f32(s.dot_u6(hi, x_hi));
-                let table = &table[t];
-                sums[t].lo = s.mul_add(lo, s.splat_halves(table[a / 32], table[b / 32]), sums[t].lo);
-                sums[t].hi = s.mul_add(hi, s.splat_halves(table[a / 32 + 1], table[b / 32 + 1]), sums[t].hi);
-            }
-            at += width;
+        let q = s.nibbles_by_32(block.add(if FIFTH { 48 } else { 16 } + at / 64 * 32), at % 64);
+        if !FIFTH {
+            return q;
         }
+        // Where a vector is wider than 32 bytes its halves lie in different sub-blocks.
+        let (fifth, b) = (block.add(16), at + 2 * S::LANES);
+        let bits = s.load_halves(fifth.add(at % 32), fifth.add(b % 32));
+        s.or_where::<16>(q, bits, s.splat_byte_halves(1 << (at / 32), 1 << (b / 32)))
     }
 }
 
@@ -102,25 +89,12 @@ pub(super) unsafe fn to_quants<S: SimdBytes>(
 /// Q4_K, and Q5_K with `FIFTH`, of many rows.
 ///
 /// # Safety
-/// As for [`Loader::to_panel`].
+/// As for [`to_panel`](super::super::unpack::Loader::to_panel).
 #[inline(always)]
-pub(super) unsafe fn to_panel<S: SimdBytes, W: Loader, const FIFTH: bool>(s: S, rows: RowBlocks, out: PanelBlock) {
+pub(super) unsafe fn to_panel<S: SimdBytes, W: Block256, const FIFTH: bool>(s: S, rows: RowBlocks, out: PanelBlock) {
     // SAFETY: all offsets are below the super-block's size, and all groups are the super-block's.
     unsafe {
-        // As in `unpack_scales`, but with a row a lane.
-        let [header, a, b, c] = rows.words(s, 0);
-        let (d, dmin) = (s.f16_low(header), s.neg(s.f16_high(header)));
-        for sub in 0..8 {
-            let at = 8 * (sub as u32 % 4);
-            let (scale, min) = if sub < 4 {
-                (field(s, a, at, 63), field(s, b, at, 63))
-            } else {
-                let high = |v| s.shl_i32(field(s, v, at + 6, 3), 4);
-                (s.or_i32(field(s, c, at, 15), high(a)), s.or_i32(field(s, c, at + 4, 15), high(b)))
-            };
-            out.scale::<S, W::Shape>(s, sub, s.mul(d, s.i32_to_f32(scale)));
-            out.min::<S, W::Shape>(s, sub, s.mul(dmin, s.i32_to_f32(min)));
-        }
+        scales_to_panel::<S, W>(s, rows, out);
         for half in 0..2 {
             let fifth = if FIFTH { rows.words(s, 16 + 16 * half) } else { [s.splat_i32(0); 4] };
             for pair in 0..4 {

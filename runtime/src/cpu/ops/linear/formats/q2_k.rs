@@ -2,9 +2,8 @@
 
 use super::declared;
 use crate::cpu::arch::SimdBytes;
-use crate::cpu::ops::linear::act::ActChunk;
-use crate::cpu::ops::linear::mat_vec_super::{Block256, Minima, Sums, scales_of_16};
-use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, field, two_bits};
+use crate::cpu::ops::linear::mat_vec_super::{Block256, Scales, Words, bits_of_group, scales_to_panel};
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, two_bits};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 pub(in super::super) struct Q2_K;
@@ -36,15 +35,7 @@ impl Loader for Q2_K {
     unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
         // SAFETY: all offsets are below the block's size, and all groups are the block's.
         unsafe {
-            let header = rows.words(s, 68)[3];
-            let (d, dmin) = (s.f16_low(header), s.neg(s.f16_high(header)));
-            for (word, scales) in rows.words(s, 0).into_iter().enumerate() {
-                for at in 0..4 {
-                    let number = |from| s.i32_to_f32(field(s, scales, 8 * at as u32 + from, 15));
-                    out.scale::<S, Self::Shape>(s, 4 * word + at, s.mul(d, number(0)));
-                    out.min::<S, Self::Shape>(s, 4 * word + at, s.mul(dmin, number(4)));
-                }
-            }
+            scales_to_panel::<S, Self>(s, rows, out);
             for h in 0..2 {
                 for half in 0..2 {
                     let packed = rows.words(s, 16 + 32 * h + 16 * half);
@@ -61,35 +52,18 @@ impl Loader for Q2_K {
 }
 
 impl Block256 for Q2_K {
+    const WORDS: Words<usize> = [0, 4, 8, 12, 80];
+
     #[inline(always)]
-    unsafe fn accumulate<S: SimdBytes, const T: usize>(
-        s: S,
-        block: *const u8,
-        x: [*const ActChunk; T],
-        sums: &mut [Sums<S::F>; T],
-    ) {
-        let width = 4 * S::LANES;
-        // SAFETY: all offsets are below the super-block's and the chunk's size.
-        unsafe {
-            let packed: [u8; 16] = bytes(block);
-            let (scales, minima) = (packed.map(|b| b & 15), packed.map(|b| b >> 4));
-            let (d, dmin) = (half(s, block.add(80)), -half(s, block.add(82)));
-            let minima = Minima::Own(minima.as_ptr().cast(), dmin);
-            let table = scales_of_16(s, scales.as_ptr().cast(), d, minima, x, sums);
-            for h in 0..2 {
-                for at in (0..128).step_by(2 * width) {
-                    let qs = block.add(16 + 32 * h);
-                    let (lo, hi) = (s.two_bits(qs, at), s.two_bits(qs, at + width));
-                    for t in 0..T {
-                        let q = (&raw const (*x[t]).q).cast::<u8>().add(128 * h + at);
-                        let scales = table[t].as_ptr().add((128 * h + at) / 16);
-                        let lo = s.i32_to_f32(s.dot_u6(lo, s.load_bytes(q)));
-                        let hi = s.i32_to_f32(s.dot_u6(hi, s.load_bytes(q.add(width))));
-                        sums[t].lo = s.mul_add(lo, s.load_dup4(scales), sums[t].lo);
-                        sums[t].hi = s.mul_add(hi, s.load_dup4(scales.add(S::PIECES)), sums[t].hi);
-                    }
-                }
-            }
-        }
+    fn scales<S: SimdBytes, const PIECES: bool>(s: S, words: Words<S::I>, group: usize) -> Scales<S::F> {
+        let header = words[4];
+        let number = |from| s.i32_to_f32(bits_of_group::<S, PIECES>(s, words[group / 4], group % 4, (from, 8), 4));
+        Scales { scale: s.mul(s.f16_low(header), number(0)), min: s.mul(s.neg(s.f16_high(header)), number(4)) }
+    }
+
+    #[inline(always)]
+    unsafe fn quants<S: SimdBytes>(s: S, block: *const u8, at: usize) -> S::B {
+        // SAFETY: all offsets are below the super-block's size.
+        unsafe { s.two_bits(block.add(16 + at / 128 * 32), at % 128) }
     }
 }

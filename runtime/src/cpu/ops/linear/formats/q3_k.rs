@@ -2,9 +2,8 @@
 
 use super::declared;
 use crate::cpu::arch::SimdBytes;
-use crate::cpu::ops::linear::act::ActChunk;
-use crate::cpu::ops::linear::mat_vec_super::{Block256, Minima, Sums, scales_of_16};
-use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, or_bit, signed_byte, two_bits};
+use crate::cpu::ops::linear::mat_vec_super::{Block256, Scales, Words, scales_to_panel, signed_byte_of_group};
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, or_bit, two_bits};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 pub(in super::super) struct Q3_K;
@@ -48,22 +47,7 @@ impl Loader for Q3_K {
     unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
         // SAFETY: all offsets are below the block's size, and all groups are the block's.
         unsafe {
-            let [.., a, b, c] = rows.words(s, 92);
-            let d = s.f16_high(rows.words(s, 94)[3]);
-            let (low, high) = (s.splat_i32(0x0f0f_0f0f), s.splat_i32(0x3030_3030));
-            // As in `unpack_scales`, but with a row a lane; 32 is taken off below.
-            let words = [
-                s.or_i32(s.and_i32(a, low), s.and_i32(s.shl_i32(c, 4), high)),
-                s.or_i32(s.and_i32(b, low), s.and_i32(s.shl_i32(c, 2), high)),
-                s.or_i32(s.and_i32(s.shr_i32(a, 4), low), s.and_i32(c, high)),
-                s.or_i32(s.and_i32(s.shr_i32(b, 4), low), s.and_i32(s.shr_i32(c, 2), high)),
-            ];
-            for (word, scales) in words.into_iter().enumerate() {
-                for at in 0..4 {
-                    let scale = s.sub_i32(signed_byte(s, scales, at), s.splat_i32(32));
-                    out.scale::<S, Self::Shape>(s, 4 * word + at, s.mul(d, s.i32_to_f32(scale)));
-                }
-            }
+            scales_to_panel::<S, Self>(s, rows, out);
             for half in 0..2 {
                 let high = rows.words(s, 16 * half);
                 for h in 0..2 {
@@ -97,32 +81,26 @@ unsafe fn quants<S: SimdBytes>(s: S, block: *const u8, h: usize, at: usize) -> S
 }
 
 impl Block256 for Q3_K {
+    const WORDS: Words<usize> = [96, 100, 104, 106, 96];
+
     #[inline(always)]
-    unsafe fn accumulate<S: SimdBytes, const T: usize>(
-        s: S,
-        block: *const u8,
-        x: [*const ActChunk; T],
-        sums: &mut [Sums<S::F>; T],
-    ) {
-        let width = 4 * S::LANES;
-        // SAFETY: all offsets are below the super-block's and the chunk's size.
-        unsafe {
-            let scales = unpack_scales(bytes(block.add(96)));
-            let d = half(s, block.add(108));
-            let table = scales_of_16(s, scales.as_ptr(), d, Minima::Scales(-4.0), x, sums);
-            for h in 0..2 {
-                for at in (0..128).step_by(2 * width) {
-                    let (lo, hi) = (quants(s, block, h, at), quants(s, block, h, at + width));
-                    for t in 0..T {
-                        let q = (&raw const (*x[t]).q).cast::<u8>().add(128 * h + at);
-                        let scales = table[t].as_ptr().add((128 * h + at) / 16);
-                        let lo = s.i32_to_f32(s.dot_u6(lo, s.load_bytes(q)));
-                        let hi = s.i32_to_f32(s.dot_u6(hi, s.load_bytes(q.add(width))));
-                        sums[t].lo = s.mul_add(lo, s.load_dup4(scales), sums[t].lo);
-                        sums[t].hi = s.mul_add(hi, s.load_dup4(scales.add(S::PIECES)), sums[t].hi);
-                    }
-                }
-            }
-        }
+    fn scales<S: SimdBytes, const PIECES: bool>(s: S, words: Words<S::I>, group: usize) -> Scales<S::F> {
+        let [a, b, c, unit, _] = words;
+        let (low, high) = (s.splat_i32(0x0f0f_0f0f), s.splat_i32(0x3030_3030));
+        // As in `unpack_scales`, but with a row a lane; 32 is taken off below.
+        let words = [
+            s.or_i32(s.and_i32(a, low), s.and_i32(s.shl_i32(c, 4), high)),
+            s.or_i32(s.and_i32(b, low), s.and_i32(s.shl_i32(c, 2), high)),
+            s.or_i32(s.and_i32(s.shr_i32(a, 4), low), s.and_i32(c, high)),
+            s.or_i32(s.and_i32(s.shr_i32(b, 4), low), s.and_i32(s.shr_i32(c, 2), high)),
+        ];
+        let scale = s.sub_i32(signed_byte_of_group::<S, PIECES>(s, words, group), s.splat_i32(32));
+        Scales { scale: s.mul(s.f16_high(unit), s.i32_to_f32(scale)), min: s.zero() }
+    }
+
+    #[inline(always)]
+    unsafe fn quants<S: SimdBytes>(s: S, block: *const u8, at: usize) -> S::B {
+        // SAFETY: the contract is passed on.
+        unsafe { quants(s, block, at / 128, at % 128) }
     }
 }

@@ -2,8 +2,7 @@
 
 use super::{declared, k_scales};
 use crate::cpu::arch::SimdBytes;
-use crate::cpu::ops::linear::act::ActChunk;
-use crate::cpu::ops::linear::mat_vec_super::{Block256, Sums};
+use crate::cpu::ops::linear::mat_vec_super::{Block256, Scales, Words};
 use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks};
 use crate::cpu::ops::linear::unpack::{Loader, Quants};
 
@@ -26,14 +25,16 @@ impl Loader for Q4_K {
 }
 
 impl Block256 for Q4_K {
+    const WORDS: Words<usize> = k_scales::WORDS;
+
     #[inline(always)]
-    unsafe fn accumulate<S: SimdBytes, const T: usize>(
-        s: S,
-        block: *const u8,
-        x: [*const ActChunk; T],
-        sums: &mut [Sums<S::F>; T],
-    ) {
+    fn scales<S: SimdBytes, const PIECES: bool>(s: S, words: Words<S::I>, group: usize) -> Scales<S::F> {
+        k_scales::scales::<S, PIECES>(s, words, group)
+    }
+
+    #[inline(always)]
+    unsafe fn quants<S: SimdBytes>(s: S, block: *const u8, at: usize) -> S::B {
         // SAFETY: the contract is passed on.
-        unsafe { k_scales::accumulate::<S, T, false>(s, block, x, sums) }
+        unsafe { k_scales::quants::<S, false>(s, block, at) }
     }
 }

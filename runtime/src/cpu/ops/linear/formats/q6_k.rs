@@ -2,9 +2,8 @@
 
 use super::declared;
 use crate::cpu::arch::SimdBytes;
-use crate::cpu::ops::linear::act::ActChunk;
-use crate::cpu::ops::linear::mat_vec_super::{Block256, Minima, Sums, scales_of_16};
-use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, high4, low4, signed_byte, two_bits};
+use crate::cpu::ops::linear::mat_vec_super::{Block256, Scales, Words, scales_to_panel, signed_byte_of_group};
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks, high4, low4, two_bits};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 pub(in super::super) struct Q6_K;
@@ -36,13 +35,7 @@ impl Loader for Q6_K {
     unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock) {
         // SAFETY: all offsets are below the block's size, and all groups are the block's.
         unsafe {
-            let d = s.f16_high(rows.words(s, 194)[3]);
-            for (word, scales) in rows.words(s, 192).into_iter().enumerate() {
-                for at in 0..4 {
-                    let scale = s.mul(d, s.i32_to_f32(signed_byte(s, scales, at)));
-                    out.scale::<S, Self::Shape>(s, 4 * word + at, scale);
-                }
-            }
+            scales_to_panel::<S, Self>(s, rows, out);
             for h in 0..2 {
                 // Groups of 16 of a half: two for each of its four parts.
                 for half in 0..2 {
@@ -63,37 +56,24 @@ impl Loader for Q6_K {
 }
 
 impl Block256 for Q6_K {
+    const WORDS: Words<usize> = [192, 196, 200, 204, 206];
+
     #[inline(always)]
-    unsafe fn accumulate<S: SimdBytes, const T: usize>(
-        s: S,
-        block: *const u8,
-        x: [*const ActChunk; T],
-        sums: &mut [Sums<S::F>; T],
-    ) {
-        let width = 4 * S::LANES;
-        // SAFETY: all offsets are below the super-block's and the chunk's size.
+    fn scales<S: SimdBytes, const PIECES: bool>(s: S, words: Words<S::I>, group: usize) -> Scales<S::F> {
+        let [a, b, c, d, unit] = words;
+        let scale = s.i32_to_f32(signed_byte_of_group::<S, PIECES>(s, [a, b, c, d], group));
+        Scales { scale: s.mul(s.f16_high(unit), scale), min: s.zero() }
+    }
+
+    #[inline(always)]
+    unsafe fn quants<S: SimdBytes>(s: S, block: *const u8, at: usize) -> S::B {
+        // Half h: 64 bytes whose low nibbles are quants 0..64 of the half and whose high ones are 64..128.
+        let (h, at) = (at / 128, at % 128);
+        // SAFETY: all offsets are below the super-block's size.
         unsafe {
-            let d = half(s, block.add(208));
-            let table = scales_of_16(s, block.add(192).cast(), d, Minima::Scales(-32.0), x, sums);
-            // Half h: 64 bytes whose low nibbles are quants 0..64 of the half and whose high ones are 64..128.
-            for h in 0..2 {
-                let mut at = 0;
-                while at < 64 {
-                    let packed = s.load_bytes(block.add(64 * h + at));
-                    let (lo_bits, hi_bits) = s.high2(block.add(128 + 32 * h), at);
-                    let lo = s.or_bytes(s.low4(packed), lo_bits);
-                    let hi = s.or_bytes(s.high4(packed), hi_bits);
-                    for t in 0..T {
-                        let q = (&raw const (*x[t]).q).cast::<u8>().add(128 * h + at);
-                        let scales = table[t].as_ptr().add((128 * h + at) / 16);
-                        let lo = s.i32_to_f32(s.dot_u6(lo, s.load_bytes(q)));
-                        let hi = s.i32_to_f32(s.dot_u6(hi, s.load_bytes(q.add(64))));
-                        sums[t].lo = s.mul_add(lo, s.load_dup4(scales), sums[t].lo);
-                        sums[t].hi = s.mul_add(hi, s.load_dup4(scales.add(4)), sums[t].hi);
-                    }
-                    at += width;
-                }
-            }
+            let packed = s.load_bytes(block.add(64 * h + at % 64));
+            let (low_top, high_top) = s.high2(block.add(128 + 32 * h), at % 64);
+            if at < 64 { s.or_bytes(s.low4(packed), low_top) } else { s.or_bytes(s.high4(packed), high_top) }
         }
     }
 }

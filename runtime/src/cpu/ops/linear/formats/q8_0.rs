@@ -2,7 +2,7 @@
 
 use super::declared;
 use crate::cpu::arch::SimdBytes;
-use crate::cpu::ops::linear::mat_vec_block::Block32;
+use crate::cpu::ops::linear::mat_vec_block::{Block32, biased};
 use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks};
 use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
@@ -28,10 +28,9 @@ impl Loader for Q8_0 {
         // SAFETY: all offsets are below the block's size, and all groups are the block's.
         unsafe {
             out.scale::<S, Self::Shape>(s, 0, s.f16_low(rows.words(s, 0)[0]));
-            let bias = s.splat_i32(S::I8_BIAS.wrapping_mul(0x0101_0101));
             for half in 0..2 {
                 for (j, q) in rows.words(s, 2 + 16 * half).into_iter().enumerate() {
-                    out.quants(s, 0, 4 * half + j, s.xor_i32(q, bias));
+                    out.quants(s, 0, 4 * half + j, s.to_words(biased(s, s.from_words(q))));
                 }
             }
         }
