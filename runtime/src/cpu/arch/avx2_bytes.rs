@@ -85,7 +85,10 @@ unsafe impl SimdBytes for Avx2 {
     }
     #[inline(always)]
     unsafe fn load_dup4(self, p: *const f32) -> __m256 {
-        unsafe { self.splat_halves(p.read_unaligned(), p.add(1).read_unaligned()) }
+        unsafe {
+            let (a, b) = (_mm256_broadcast_ss(&p.read_unaligned()), _mm256_broadcast_ss(&p.add(1).read_unaligned()));
+            _mm256_blend_ps::<0xf0>(a, b)
+        }
     }
     #[inline(always)]
     unsafe fn load_dup4_i32(self, p: *const i32) -> __m256i {
@@ -93,14 +96,6 @@ unsafe impl SimdBytes for Avx2 {
             let (a, b) = (p.read_unaligned(), p.add(1).read_unaligned());
             _mm256_setr_epi32(a, a, a, a, b, b, b, b)
         }
-    }
-    #[inline(always)]
-    unsafe fn load_u8(self, p: *const u8) -> __m256 {
-        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))) }
-    }
-    #[inline(always)]
-    unsafe fn load_i8(self, p: *const i8) -> __m256 {
-        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
     }
     #[inline(always)]
     unsafe fn splat_word(self, p: *const u8) -> __m256i {
@@ -219,11 +214,11 @@ unsafe impl SimdBytes for Avx2 {
     }
 
     #[inline(always)]
-    fn to_words(self, v: __m256i) -> __m256i {
+    fn bytes_to_words(self, v: __m256i) -> __m256i {
         v
     }
     #[inline(always)]
-    fn from_words(self, v: __m256i) -> __m256i {
+    fn words_to_bytes(self, v: __m256i) -> __m256i {
         v
     }
 
@@ -272,18 +267,6 @@ unsafe impl SimdBytes for Avx2 {
         unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(h)))) }
     }
     #[inline(always)]
-    fn mul_add_lane<const R: i32>(self, a: __m256, s: __m256, c: __m256) -> __m256 {
-        unsafe {
-            let s = match R {
-                0 => _mm256_permute_ps::<0x00>(s),
-                1 => _mm256_permute_ps::<0x55>(s),
-                2 => _mm256_permute_ps::<0xaa>(s),
-                _ => _mm256_permute_ps::<0xff>(s),
-            };
-            _mm256_fmadd_ps(a, s, c)
-        }
-    }
-    #[inline(always)]
     fn sum4(self, v: [__m256; 4]) -> __m256 {
         unsafe {
             // Interleaving by ones, then by twos, leaves in each lane a partial sum of its row.
@@ -308,13 +291,5 @@ unsafe impl SimdBytes for Avx2 {
             _mm_storeu_ps(out.as_mut_ptr(), v);
             out
         }
-    }
-    #[inline(always)]
-    fn splat_halves(self, a: f32, b: f32) -> __m256 {
-        unsafe { _mm256_blend_ps::<0xf0>(_mm256_set1_ps(a), _mm256_set1_ps(b)) }
-    }
-    #[inline(always)]
-    fn add_upper(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_blend_ps::<0xf0>(a, _mm256_add_ps(a, b)) }
     }
 }

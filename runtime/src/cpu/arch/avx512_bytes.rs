@@ -172,14 +172,6 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         }
     }
     #[inline(always)]
-    unsafe fn load_u8(self, p: *const u8) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
-    }
-    #[inline(always)]
-    unsafe fn load_i8(self, p: *const i8) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
-    }
-    #[inline(always)]
     unsafe fn splat_word(self, p: *const u8) -> __m512i {
         unsafe { broadcast_word(p) }
     }
@@ -300,11 +292,11 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
     }
 
     #[inline(always)]
-    fn to_words(self, v: __m512i) -> __m512i {
+    fn bytes_to_words(self, v: __m512i) -> __m512i {
         v
     }
     #[inline(always)]
-    fn from_words(self, v: __m512i) -> __m512i {
+    fn words_to_bytes(self, v: __m512i) -> __m512i {
         v
     }
 
@@ -363,18 +355,6 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(h)))) }
     }
     #[inline(always)]
-    fn mul_add_lane<const R: i32>(self, a: __m512, s: __m512, c: __m512) -> __m512 {
-        unsafe {
-            let s = match R {
-                0 => _mm512_permute_ps::<0x00>(s),
-                1 => _mm512_permute_ps::<0x55>(s),
-                2 => _mm512_permute_ps::<0xaa>(s),
-                _ => _mm512_permute_ps::<0xff>(s),
-            };
-            _mm512_fmadd_ps(a, s, c)
-        }
-    }
-    #[inline(always)]
     fn sum4(self, v: [__m512; 4]) -> __m512 {
         unsafe {
             // Interleaving by ones, then by twos, leaves in each lane a partial sum of its row.
@@ -408,13 +388,5 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
             _mm_storeu_ps(out.as_mut_ptr(), v);
             out
         }
-    }
-    #[inline(always)]
-    fn splat_halves(self, a: f32, b: f32) -> __m512 {
-        unsafe { _mm512_mask_mov_ps(_mm512_set1_ps(a), 0xff00, _mm512_set1_ps(b)) }
-    }
-    #[inline(always)]
-    fn add_upper(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mask_add_ps(a, 0xff00, a, b) }
     }
 }

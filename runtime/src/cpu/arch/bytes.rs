@@ -96,16 +96,6 @@ pub unsafe trait SimdBytes: Simd {
     /// `p` must be readable for `PIECES` integers.
     unsafe fn load_dup4_i32(self, p: *const i32) -> Self::I;
 
-    /// `LANES` unsigned bytes as floats.
-    /// # Safety
-    /// `p` must be readable for `LANES` bytes.
-    unsafe fn load_u8(self, p: *const u8) -> Self::F;
-
-    /// `LANES` signed bytes as floats.
-    /// # Safety
-    /// `p` must be readable for `LANES` bytes.
-    unsafe fn load_i8(self, p: *const i8) -> Self::F;
-
     /// The four bytes at `p` in every lane.
     /// # Safety
     /// `p` must be readable for four bytes.
@@ -213,9 +203,9 @@ pub unsafe trait SimdBytes: Simd {
     fn transpose4(self, v: [Self::B; 4]) -> [Self::B; 4];
 
     /// The bytes as 32-bit words, the first byte lowest.
-    fn to_words(self, v: Self::B) -> Self::I;
+    fn bytes_to_words(self, v: Self::B) -> Self::I;
     /// The bytes of 32-bit words, the lowest first.
-    fn from_words(self, v: Self::I) -> Self::B;
+    fn words_to_bytes(self, v: Self::I) -> Self::B;
 
     // ---- dot products of bytes into 32-bit lanes: lane i sums the products of bytes 4i ..= 4i + 3 ----
 
@@ -246,10 +236,7 @@ pub unsafe trait SimdBytes: Simd {
     /// One IEEE half.
     fn f16_to_f32(self, h: u16) -> f32;
 
-    /// c + a · s', where all lanes of piece i of s' are lane `4·i + R` of `s`.
-    fn mul_add_lane<const R: i32>(self, a: Self::F, s: Self::F, c: Self::F) -> Self::F;
-
-    /// Lane `4·i + r` is the sum of the four lanes of piece `i` of `v[r]`.
+    /// Lane `4·i + r` is the sum of the four lanes of piece `i` of `v[r]`, as (0 + 2) + (1 + 3).
     fn sum4(self, v: [Self::F; 4]) -> Self::F;
 
     /// [`SimdBytes::sum4`] of integers.
@@ -258,12 +245,6 @@ pub unsafe trait SimdBytes: Simd {
     /// Sums of adjacent pieces: piece `i` is the sum of pieces `2·i` and `2·i + 1` of `a` and behind it `b`.
     fn add_piece_pairs(self, a: Self::I, b: Self::I) -> Self::I;
 
-    /// Sums over the pieces: element `r` is the sum of lanes `4·i + r`, in a fixed order.
+    /// Sums over the pieces: element `r` is the sum of lanes `4·i + r`, four as (0 + 2) + (1 + 3).
     fn reduce_pieces(self, v: Self::F) -> [f32; 4];
-
-    /// `a` in the lower half of the lanes, `b` in the upper.
-    fn splat_halves(self, a: f32, b: f32) -> Self::F;
-
-    /// Adds the upper half of the lanes of `b` to `a` and leaves the lower ones as they are.
-    fn add_upper(self, a: Self::F, b: Self::F) -> Self::F;
 }

@@ -57,18 +57,6 @@ unsafe impl SimdBytes for Generic {
         self.splat_i32(unsafe { p.read_unaligned() })
     }
     #[inline(always)]
-    unsafe fn load_u8(self, p: *const u8) -> F {
-        // SAFETY: the caller vouches for four bytes.
-        let bytes = unsafe { p.cast::<[u8; 4]>().read_unaligned() };
-        bytes.map(f32::from)
-    }
-    #[inline(always)]
-    unsafe fn load_i8(self, p: *const i8) -> F {
-        // SAFETY: the caller vouches for four bytes.
-        let bytes = unsafe { p.cast::<[i8; 4]>().read_unaligned() };
-        bytes.map(f32::from)
-    }
-    #[inline(always)]
     unsafe fn splat_word(self, p: *const u8) -> B {
         // SAFETY: the caller vouches for four bytes.
         let word = unsafe { p.cast::<[u8; 4]>().read_unaligned() };
@@ -146,11 +134,11 @@ unsafe impl SimdBytes for Generic {
     }
 
     #[inline(always)]
-    fn to_words(self, v: B) -> I {
+    fn bytes_to_words(self, v: B) -> I {
         from_fn(|i| i32::from_le_bytes([v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]]))
     }
     #[inline(always)]
-    fn from_words(self, v: I) -> B {
+    fn words_to_bytes(self, v: I) -> B {
         from_fn(|i| v[i / 4].to_le_bytes()[i % 4])
     }
 
@@ -177,12 +165,8 @@ unsafe impl SimdBytes for Generic {
         crate::quant::f16_to_f32(h)
     }
     #[inline(always)]
-    fn mul_add_lane<const R: i32>(self, a: F, s: F, c: F) -> F {
-        from_fn(|i| c[i] + a[i] * s[R as usize])
-    }
-    #[inline(always)]
     fn sum4(self, v: [F; 4]) -> F {
-        v.map(|lanes| (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]))
+        v.map(|lanes| (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]))
     }
     #[inline(always)]
     fn sum4_i32(self, v: [I; 4]) -> I {
@@ -195,14 +179,6 @@ unsafe impl SimdBytes for Generic {
     #[inline(always)]
     fn reduce_pieces(self, v: F) -> [f32; 4] {
         v
-    }
-    #[inline(always)]
-    fn splat_halves(self, a: f32, b: f32) -> F {
-        [a, a, b, b]
-    }
-    #[inline(always)]
-    fn add_upper(self, a: F, b: F) -> F {
-        from_fn(|i| if i < 2 { a[i] } else { a[i] + b[i] })
     }
 }
 

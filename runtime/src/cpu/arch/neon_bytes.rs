@@ -78,20 +78,6 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         unsafe { vld1q_dup_s32(p) }
     }
     #[inline(always)]
-    unsafe fn load_u8(self, p: *const u8) -> float32x4_t {
-        unsafe {
-            let word = vcreate_u8(u64::from(p.cast::<u32>().read_unaligned()));
-            vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(word))))
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_i8(self, p: *const i8) -> float32x4_t {
-        unsafe {
-            let word = vcreate_s8(u64::from(p.cast::<u32>().read_unaligned()));
-            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(word))))
-        }
-    }
-    #[inline(always)]
     unsafe fn splat_word(self, p: *const u8) -> uint8x16_t {
         unsafe { vreinterpretq_u8_u32(vdupq_n_u32(p.cast::<u32>().read_unaligned())) }
     }
@@ -206,11 +192,11 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
 
     // Weights below 128 are the same signed or not.
     #[inline(always)]
-    fn to_words(self, v: uint8x16_t) -> int32x4_t {
+    fn bytes_to_words(self, v: uint8x16_t) -> int32x4_t {
         unsafe { vreinterpretq_s32_u8(v) }
     }
     #[inline(always)]
-    fn from_words(self, v: int32x4_t) -> uint8x16_t {
+    fn words_to_bytes(self, v: int32x4_t) -> uint8x16_t {
         unsafe { vreinterpretq_u8_s32(v) }
     }
 
@@ -237,12 +223,13 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         unsafe { vgetq_lane_f32::<0>(widen_f16(vdup_n_u16(h))) }
     }
     #[inline(always)]
-    fn mul_add_lane<const R: i32>(self, a: float32x4_t, s: float32x4_t, c: float32x4_t) -> float32x4_t {
-        unsafe { vfmaq_laneq_f32::<R>(c, a, s) }
-    }
-    #[inline(always)]
     fn sum4(self, v: [float32x4_t; 4]) -> float32x4_t {
-        unsafe { vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3])) }
+        unsafe {
+            // Interleaving by ones, then by twos, as the other instruction sets do.
+            let a = vaddq_f32(vzip1q_f32(v[0], v[1]), vzip2q_f32(v[0], v[1]));
+            let b = vaddq_f32(vzip1q_f32(v[2], v[3]), vzip2q_f32(v[2], v[3]));
+            vaddq_f32(vcombine_f32(vget_low_f32(a), vget_low_f32(b)), vcombine_f32(vget_high_f32(a), vget_high_f32(b)))
+        }
     }
     #[inline(always)]
     fn sum4_i32(self, v: [int32x4_t; 4]) -> int32x4_t {
@@ -257,13 +244,5 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         let mut out = [0.0; 4];
         unsafe { vst1q_f32(out.as_mut_ptr(), v) };
         out
-    }
-    #[inline(always)]
-    fn splat_halves(self, a: f32, b: f32) -> float32x4_t {
-        unsafe { vcombine_f32(vdup_n_f32(a), vdup_n_f32(b)) }
-    }
-    #[inline(always)]
-    fn add_upper(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vcombine_f32(vget_low_f32(a), vadd_f32(vget_high_f32(a), vget_high_f32(b))) }
     }
 }

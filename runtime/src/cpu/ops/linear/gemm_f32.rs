@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! for each tile of R rows (R = 1, 2 or 4 vectors):          W is unpacked once, whatever the number of tokens
-//!     panel[k][R] = floats of these rows                    4·k·R bytes: stays in L2
+//!     panel[16][k / 16][R] = floats of these rows           4·k·R bytes: stays in L2
 //!     for each tile of 6 tokens:                            their activations stream from L2
-//!         acc[6][R] += x[t][i] · panel[i][..]               registers; R + 6 loads for 6·R multiply-adds
+//!         for each chain c of sixteen: for i = c, c + 16, …
+//!             acc[6][R] += x[t][i] · panel[c][i / 16][..]   registers; R + 6 loads for 6·R multiply-adds
+//!         out = the chains, joined as in `mat_vec_float`
 //! ```
 //!
+//! The chains are those of mat-vec, whose vectors run along a row: both give the same bits.
 //! 2·rows·k·tokens flops; W is read once, the activations once per R rows.
 
 use super::job::Job;
@@ -18,9 +21,22 @@ pub(super) const fn tile_rows<S: SimdBytes>() -> usize {
     S::GEMM_VECTORS * S::LANES
 }
 
-/// Bytes of the panel.
+/// Sums that a row is made of.
+const CHAINS: usize = 16;
+
+/// Elements of the longest chain.
+const fn chain_len(k: usize) -> usize {
+    k.div_ceil(CHAINS)
+}
+
+/// Bytes of the panel, whose chains are all as long as the longest.
 pub(super) const fn panel_bytes(k: usize, tile_rows: usize) -> usize {
-    4 * k * tile_rows
+    4 * CHAINS * chain_len(k) * tile_rows
+}
+
+/// Row of the panel that element `i` of a row of `k` goes to.
+const fn panel_row(i: usize, k: usize) -> usize {
+    i % CHAINS * chain_len(k) + i / CHAINS
 }
 
 /// Mat-mat for any number of tokens, of weights in the format that `w` reads.
@@ -72,7 +88,7 @@ pub(super) unsafe fn mat_mat_transposed<S: SimdBytes>(s: S, job: &Job, w: ToFloa
     }
 }
 
-/// panel[t][i][r] = W[i][columns.0 + first + t · tile + r], n columns in all.
+/// panel[t][i % 16][i / 16][r] = W[i][columns.0 + first + t · tile + r], n columns in all.
 #[inline(always)]
 unsafe fn fill_transposed<S: SimdBytes>(job: &Job, w: ToFloats, first: usize, n: usize) {
     let tile = tile_rows::<S>();
@@ -82,7 +98,7 @@ unsafe fn fill_transposed<S: SimdBytes>(job: &Job, w: ToFloats, first: usize, n:
         unsafe {
             let row = unpack_columns(job, w, i, first, n, &mut buffer);
             for t in 0..n.div_ceil(tile) {
-                let target = job.panel.cast::<f32>().add((t * job.k + i) * tile);
+                let target = job.panel.add(t * panel_bytes(job.k, tile)).cast::<f32>().add(panel_row(i, job.k) * tile);
                 std::ptr::copy_nonoverlapping(row.add(t * tile), target, tile.min(n - t * tile));
             }
         }
@@ -92,23 +108,84 @@ unsafe fn fill_transposed<S: SimdBytes>(job: &Job, w: ToFloats, first: usize, n:
 /// One token, without a panel: out[r] = Σ_i x[i] · W[i][columns.0 + r].
 #[inline(always)]
 unsafe fn vec_transposed<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
-    let (mut sums, mut buffer) = ([0f32; MAX_LEN], [0f32; 3 * MAX_LEN]);
+    let (mut chains, mut buffer) = ([[0f32; MAX_LEN]; CHAINS], [0f32; 3 * MAX_LEN]);
     for first in (0..job.n_rows).step_by(MAX_LEN) {
         let n = MAX_LEN.min(job.n_rows - first);
-        let to = sums.as_mut_ptr();
-        sums[..n].fill(0.0);
+        chains.iter_mut().for_each(|chain| chain[..n].fill(0.0));
         // SAFETY: the columns exist, the token has k floats, and n results go where they belong.
         unsafe {
             let x = job.gathered_act(0).cast::<f32>();
             for i in 0..job.k {
                 let row = unpack_columns(job, w, i, first, n, &mut buffer);
-                let x = s.splat(*x.add(i));
+                let (x, to) = (s.splat(*x.add(i)), chains[i % CHAINS].as_mut_ptr());
                 by_lanes!(n, j, m => {
                     s.store_partial(to.add(j), m, s.mul_add(s.load_partial(row.add(j), m), x, s.load_partial(to.add(j), m)));
                 });
             }
-            std::ptr::copy_nonoverlapping(to, job.gathered_out(0).add(first), n);
+            let out = job.gathered_out(0).add(first);
+            by_lanes!(n, j, m => {
+                let mut joined = Joined::<_, 1, 1>::new(s);
+                for (piece, lane) in JOINING {
+                    let chain = chains[4 * piece + lane].as_ptr();
+                    joined.add(s, (piece, lane), [[s.load_partial(chain.add(j), m)]]);
+                }
+                s.store_partial(out.add(j), m, joined.sum(s)[0][0]);
+            });
         }
+    }
+}
+
+/// The chains, four to a piece, in the order in which they are joined: fours as (0 + 2) + (1 + 3), and the four sums
+/// likewise.
+const JOINING: [(usize, usize); CHAINS] = {
+    const ORDER: [usize; 4] = [0, 2, 1, 3];
+    let mut order = [(0, 0); CHAINS];
+    let mut i = 0;
+    while i < CHAINS {
+        order[i] = (ORDER[i / 4], ORDER[i % 4]);
+        i += 1;
+    }
+    order
+};
+
+/// Sums of chains that were added in the order of [`JOINING`].
+struct Joined<F, const R: usize, const N: usize> {
+    /// Of the piece so far: 0 + 2, 1 + 3.
+    lanes: [[[F; R]; N]; 2],
+    /// Of the pieces before: 0 + 2, 1 + 3.
+    pieces: [[[F; R]; N]; 2],
+}
+
+impl<F: Copy, const R: usize, const N: usize> Joined<F, R, N> {
+    #[inline(always)]
+    fn new<S: SimdBytes<F = F>>(s: S) -> Self {
+        Self { lanes: [[[s.zero(); R]; N]; 2], pieces: [[[s.zero(); R]; N]; 2] }
+    }
+
+    #[inline(always)]
+    fn add<S: SimdBytes<F = F>>(&mut self, s: S, (piece, lane): (usize, usize), sums: [[F; R]; N]) {
+        for n in 0..N {
+            for r in 0..R {
+                let lanes = &mut self.lanes[lane % 2][n][r];
+                *lanes = if lane < 2 { sums[n][r] } else { s.add(*lanes, sums[n][r]) };
+                if lane == 3 {
+                    let sum = s.add(self.lanes[0][n][r], self.lanes[1][n][r]);
+                    let pieces = &mut self.pieces[piece % 2][n][r];
+                    *pieces = if piece < 2 { sum } else { s.add(*pieces, sum) };
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn sum<S: SimdBytes<F = F>>(&self, s: S) -> [[F; R]; N] {
+        let mut sums = self.pieces[0];
+        for n in 0..N {
+            for r in 0..R {
+                sums[n][r] = s.add(sums[n][r], self.pieces[1][n][r]);
+            }
+        }
+        sums
     }
 }
 
@@ -135,7 +212,7 @@ unsafe fn unpack_columns(
     }
 }
 
-/// panel[i][r] = W[row + r][i]
+/// panel[i % 16][i / 16][r] = W[row + r][i]
 #[inline(always)]
 unsafe fn fill<S: SimdBytes>(s: S, job: &Job, w: ToFloats, row: usize) {
     let panel = job.panel.cast::<f32>();
@@ -153,8 +230,12 @@ unsafe fn fill<S: SimdBytes>(s: S, job: &Job, w: ToFloats, row: usize) {
                 for r in 0..S::LANES {
                     (w.read)(job, (row + first + r).min(job.n_rows - 1), i, n, buffer[r].as_mut_ptr());
                 }
-                let words = panel.add(i * tile + first).cast::<u32>();
-                s.transpose_words(buffer.as_ptr().cast(), stride, words, tile, n);
+                // Element by element the chains take turns.
+                for j in (0..n).step_by(CHAINS) {
+                    let words = panel.add((i + j) / CHAINS * tile + first).cast::<u32>();
+                    let from = buffer.as_ptr().cast::<f32>().add(j).cast();
+                    s.transpose_words(from, stride, words, chain_len(job.k) * tile, CHAINS.min(n - j));
+                }
             }
         }
     }
@@ -195,26 +276,32 @@ unsafe fn multiply_tiles<S: SimdBytes, const R: usize>(s: S, job: &Job, row: usi
 /// R vectors of rows by N tokens, of which some may not exist.
 #[inline(always)]
 unsafe fn tile<S: SimdBytes, const R: usize, const N: usize>(s: S, job: &Job, row: usize, t: usize) {
-    let panel = job.panel.cast_const().cast::<f32>();
-    let mut sums = [[s.zero(); R]; N];
-    // SAFETY: the panel has k rows of R vectors, every token k floats; rows that do not exist are not written.
+    let mut joined = Joined::<_, R, N>::new(s);
+    // SAFETY: the panel has R vectors for each element, every token k floats; rows that do not exist are not written.
     unsafe {
         let mut x = [std::ptr::null::<f32>(); N];
         for (n, x) in x.iter_mut().enumerate() {
             *x = job.gathered_act(t + n).cast();
         }
-        for i in 0..job.k {
-            let mut w = [s.zero(); R];
-            for (r, w) in w.iter_mut().enumerate() {
-                *w = s.load(panel.add((i * R + r) * S::LANES));
-            }
-            for n in 0..N {
-                let x = s.splat(*x[n].add(i));
-                for r in 0..R {
-                    sums[n][r] = s.mul_add(w[r], x, sums[n][r]);
+        for (piece, lane) in JOINING {
+            let chain = 4 * piece + lane;
+            let panel = job.panel.cast_const().cast::<f32>().add(chain * chain_len(job.k) * R * S::LANES);
+            let mut sums = [[s.zero(); R]; N];
+            for (at, i) in (chain..job.k).step_by(CHAINS).enumerate() {
+                let mut w = [s.zero(); R];
+                for (r, w) in w.iter_mut().enumerate() {
+                    *w = s.load(panel.add((at * R + r) * S::LANES));
+                }
+                for n in 0..N {
+                    let x = s.splat(*x[n].add(i));
+                    for r in 0..R {
+                        sums[n][r] = s.mul_add(w[r], x, sums[n][r]);
+                    }
                 }
             }
+            joined.add(s, (piece, lane), sums);
         }
+        let sums = joined.sum(s);
         for n in 0..N.min(job.n_tokens - t) {
             for r in 0..R {
                 let at = row + r * S::LANES;

@@ -189,7 +189,7 @@ unsafe fn add_group<S: SimdBytes, W: Block32, const T: usize>(
             let x = job.act(t).add(4 * width * group);
             let (x_lo, x_hi) = (s.load_bytes(x), s.load_bytes(x.add(width)));
             let x_scales = s.load(x.add(2 * width).cast());
-            let x_sums = s.to_words(s.load_bytes(x.add(3 * width)));
+            let x_sums = s.bytes_to_words(s.load_bytes(x.add(3 * width)));
             let mut products = s.sum4_i32([
                 dot::<S, W>(s, quants[0], x_lo, x_hi),
                 dot::<S, W>(s, quants[1], x_lo, x_hi),
@@ -222,6 +222,6 @@ fn dot<S: SimdBytes, W: Block32>(s: S, (lo, hi): (S::B, S::B), x_lo: S::B, x_hi:
 pub(super) fn biased<S: SimdBytes>(s: S, v: S::B) -> S::B {
     match S::I8_BIAS {
         0 => v,
-        bias => s.from_words(s.xor_i32(s.to_words(v), s.splat_i32(bias.wrapping_mul(0x0101_0101)))),
+        bias => s.words_to_bytes(s.xor_i32(s.bytes_to_words(v), s.splat_i32(bias.wrapping_mul(0x0101_0101)))),
     }
 }

@@ -6,7 +6,7 @@
 
 use super::formats::floats::F32;
 use super::job::Job;
-use super::mat_vec_float::add_columns;
+use super::mat_vec_float::{add_columns, join16};
 use super::unpack::{MAX_LEN, ToFloats};
 use crate::cpu::arch::SimdBytes;
 
@@ -21,7 +21,7 @@ pub(super) unsafe fn mat_vec<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
     // A cursor at the end of the weights: this kernel prefetches nothing.
     let mut cursor = job.w.wrapping_add(job.n_rows * job.row_bytes);
     for (t, row) in (0..job.n_tokens).flat_map(|t| (0..job.n_rows).step_by(4).map(move |row| (t, row))) {
-        let mut sums = [[s.zero(); 4]];
+        let mut chains = [[s.zero(); 4]; 4];
         for i in (0..job.k).step_by(MAX_LEN) {
             let n = MAX_LEN.min(job.k - i);
             // SAFETY: rows are clamped to those that exist, blocks divide the stretch, and n elements of each row and of
@@ -31,12 +31,11 @@ pub(super) unsafe fn mat_vec<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
                     (w.read)(job, (row + r).min(job.n_rows - 1), i, n, buffer.as_mut_ptr());
                 }
                 let rows = [0, 1, 2, 3].map(|r: usize| buffer[r].as_ptr().cast());
-                let stretch = Job { acts: job.act(t).add(4 * i), n_tokens: 1, ..*job };
-                add_columns::<S, F32, 1>(s, &stretch, rows, 0..n, &mut cursor, &mut sums);
+                let x = job.act(t).cast::<f32>().add(i);
+                add_columns::<S, F32>(s, job, rows, None, x, 0..n, &mut cursor, &mut chains);
             }
         }
-        let [sums] = sums;
         // SAFETY: the row and the token exist.
-        unsafe { job.write4(row, t, s.reduce_pieces(s.sum4(sums))) };
+        unsafe { job.write4(row, t, join16(s, chains)) };
     }
 }

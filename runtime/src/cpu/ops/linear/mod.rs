@@ -7,8 +7,11 @@
 //! Float weights take float activations. Block formats take activations quantised to int8 in blocks of 32 ([`act`]), or,
 //! by the kernels of [`exact_linear_kernels`], floats: weights are then unpacked to floats for mat-vec too.
 //!
-//! Results do not depend on how rows are split over calls or threads, nor on how many tokens share a call of the same
-//! kernel. Mat-vec and mat-mat may differ in the last bits, as may different instruction sets.
+//! A result depends on its own row of weights and its own token alone, bit by bit: not on the kernel, nor on how rows and
+//! tokens are split over calls or threads, nor on the instruction set, as long as that has fused multiply-adds. Every
+//! format has one arithmetic for this: exact integers a group of 16 or 32 elements, then one multiply-add into chain
+//! `group mod 4` ([`mat_vec_block`]), or for floats into chain `element mod 16` ([`mat_vec_float`]); the chains are
+//! joined in one order.
 
 // Kernels walk several arrays by one index; iterators over one of them hide that.
 #![allow(clippy::needless_range_loop)]
@@ -20,7 +23,6 @@ mod gemm_i8;
 mod job;
 mod mat_vec_block;
 mod mat_vec_float;
-mod mat_vec_scaled;
 mod mat_vec_super;
 mod mat_vec_unpacked;
 mod panel;

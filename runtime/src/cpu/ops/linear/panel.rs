@@ -50,7 +50,7 @@ impl RowBlocks {
                 s.load_pieces(p, self.offsets[3]),
             ])
         };
-        [s.to_words(a), s.to_words(b), s.to_words(c), s.to_words(d)]
+        [s.bytes_to_words(a), s.bytes_to_words(b), s.bytes_to_words(c), s.bytes_to_words(d)]
     }
 
     /// The word at byte `at` of every block of the format `W`.
@@ -85,7 +85,7 @@ impl PanelBlock {
     #[inline(always)]
     pub unsafe fn quants<S: SimdBytes>(&self, s: S, group: usize, word: usize, v: S::I) {
         // SAFETY: as the caller vouches.
-        unsafe { s.store_bytes(self.p.add(group * self.group_bytes + 4 * word * self.tile), s.from_words(v)) }
+        unsafe { s.store_bytes(self.p.add(group * self.group_bytes + 4 * word * self.tile), s.words_to_bytes(v)) }
     }
 
     /// Writes a group of 32 quants out of 16 bytes of nibbles: the low ones are the first 16.
@@ -125,11 +125,11 @@ impl PanelBlock {
     #[inline(always)]
     pub unsafe fn looked_up<S: SimdBytes>(&self, s: S, group: usize, packed: [S::I; 4], table: &[u8; 16]) {
         for j in 0..4 {
-            let packed = s.from_words(packed[j]);
+            let packed = s.words_to_bytes(packed[j]);
             // SAFETY: as the caller vouches.
             unsafe {
-                self.quants(s, group, j, s.to_words(s.lookup(table, s.low4(packed))));
-                self.quants(s, group, 4 + j, s.to_words(s.lookup(table, s.high4(packed))));
+                self.quants(s, group, j, s.bytes_to_words(s.lookup(table, s.low4(packed))));
+                self.quants(s, group, 4 + j, s.bytes_to_words(s.lookup(table, s.high4(packed))));
             }
         }
     }
@@ -183,14 +183,14 @@ fn or_fifth_bits<S: SimdBytes>(s: S, v: S::I, fifth: S::I, word: usize) -> S::I 
         _ => s.spread_byte::<3>(fifth),
     };
     let bits = if word % 2 == 0 { 0x0804_0201 } else { 0x8040_2010_u32 as i32 };
-    s.to_words(s.or_where::<16>(s.from_words(v), q, s.from_words(s.splat_i32(bits))))
+    s.bytes_to_words(s.or_where::<16>(s.words_to_bytes(v), q, s.words_to_bytes(s.splat_i32(bits))))
 }
 
 /// Sets the clear bit `BIT` in the bytes of `v` where bit `at` of the bytes of `bits` is set.
 #[inline(always)]
 pub(super) fn or_bit<S: SimdBytes, const BIT: i8>(s: S, v: S::I, bits: S::I, at: usize) -> S::I {
-    let mask = s.from_words(s.splat_i32(0x0101_0101 << at));
-    s.to_words(s.or_where::<BIT>(s.from_words(v), s.from_words(bits), mask))
+    let mask = s.words_to_bytes(s.splat_i32(0x0101_0101 << at));
+    s.bytes_to_words(s.or_where::<BIT>(s.words_to_bytes(v), s.words_to_bytes(bits), mask))
 }
 
 /// Bits `from ..` of every lane that `mask` leaves.

@@ -372,7 +372,13 @@ macro_rules! instantiate {
             $(#[target_feature(enable = $features)])?
             unsafe fn mat_vec<W: Loader>(job: &Job) {
                 // SAFETY: the table is handed out only where the CPU has the features; the job is checked.
-                unsafe { W::mat_vec(<$token>::new(), job) }
+                unsafe {
+                    // Scales of an odd number of columns: mat-vec over floats begins each with the first of its chains.
+                    if W::LEN == 1 && job.scale_block_cols < job.k && !job.scale_block_cols.is_multiple_of(16) {
+                        return mat_vec_unpacked(job, to_floats::<W>());
+                    }
+                    W::mat_vec(<$token>::new(), job)
+                }
             }
 
             $(#[target_feature(enable = $features)])?

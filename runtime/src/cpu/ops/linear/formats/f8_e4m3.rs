@@ -9,7 +9,7 @@ use crate::quant::F8E4M3;
 pub(in super::super) struct F8_E4M3;
 
 impl Loader for F8_E4M3 {
-    declared!(F8_E4M3, mat_vec_scaled);
+    declared!(F8_E4M3, mat_vec_float);
     float!();
 }
 

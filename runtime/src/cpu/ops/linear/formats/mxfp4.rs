@@ -83,7 +83,7 @@ impl Loader for MXFP4_SPLIT {
                         s.and_i32(apart, s.splat_i32(0x000f_000f)),
                         s.and_i32(s.shl_i32(apart, 4), s.splat_i32(0x0f00_0f00)),
                     );
-                    out.quants(s, 0, 2 * j + half, s.to_words(s.lookup(&QUANTS, s.from_words(nibbles))));
+                    out.quants(s, 0, 2 * j + half, s.bytes_to_words(s.lookup(&QUANTS, s.words_to_bytes(nibbles))));
                 }
             }
         }

@@ -30,7 +30,7 @@ impl Loader for Q8_0 {
             out.scale::<S, Self::Shape>(s, 0, s.f16_low(rows.words(s, 0)[0]));
             for half in 0..2 {
                 for (j, q) in rows.words(s, 2 + 16 * half).into_iter().enumerate() {
-                    out.quants(s, 0, 4 * half + j, s.to_words(biased(s, s.from_words(q))));
+                    out.quants(s, 0, 4 * half + j, s.bytes_to_words(biased(s, s.words_to_bytes(q))));
                 }
             }
         }
