@@ -5,12 +5,11 @@
 #   hlsl          the shaders of Direct3D 12, by both of Microsoft's compilers
 #   dx12          Direct3D 12 itself: logits, an answer, GPU tests
 #
-# .ci/full runs them. Wine 8 of Debian 12 does for all but the last, which enters .ci/windows/wine10.
+# .ci/run runs the first, .ci/full all. Wine 8 of Debian 12 does for all but the last, which enters .ci/windows/wine10.
 
-windows_packages=()
+windows_packages=(gcc-mingw-w64-x86-64-win32 wine64)
 if [[ ${HANDMILL_TEST_FULL-} == 1 ]]; then
-  windows_packages=(gcc-mingw-w64-x86-64-win32 wine64
-    xvfb libx11-6 libxext6 libxrandr2 libxi6 libxcursor1 libxcomposite1 libxfixes3 libxrender1)
+  windows_packages+=(xvfb libx11-6 libxext6 libxrandr2 libxi6 libxcursor1 libxcomposite1 libxfixes3 libxrender1)
   command -v npm >/dev/null || windows_packages+=(npm)
 fi
 windows_command=target/windows/x86_64-pc-windows-gnu/release/handmill.exe

@@ -35,6 +35,8 @@ fn wrong_usage_is_exit_code_2_and_says_how_it_goes() {
         &["logits", &model, "--tokens", "1,x", "--out", "x.npy"],
         &["logits", &model, "--tokens", "", "--out", "x.npy"],
         &["bench", &model, "--reps", "0"],
+        &["bench", &model, "--batch", "1,0"],
+        &["bench", &model, "--batch", "4", "-n", "0"],
         &["bench", &model, "--synthetic", "config.json"],
         &["bench", "--layers", "2"],
         &["bench", "--synthetic", "config.json", "--layers", "0"],
@@ -311,7 +313,12 @@ fn perplexity_has_its_steady_names() {
 #[test]
 fn bench_has_its_steady_names() {
     let args = ["bench", &fixture("llama2"), "-p", "16", "-n", "4", "--threads", "2", "--reps", "2", "--json"];
-    let value = run(&[&args[..], &["--no-walls"]].concat()).json();
+    let value = run(&[&args[..], &["--no-walls", "--batch", "1,3"]].concat()).json();
+    let sequences = value["batch"].as_array().unwrap().iter().map(|rate| {
+        assert!(rate["tokens_per_second"].as_f64().unwrap() > 0.0, "{value}");
+        rate["sequences"].as_u64().unwrap()
+    });
+    assert_eq!(sequences.collect::<Vec<_>>(), [1, 3]);
     for part in ["prompt", "generation"] {
         assert!(value[part]["tokens_per_second"].as_f64().unwrap() > 0.0, "{value}");
         assert!(value[part]["min"].as_f64() <= value[part]["max"].as_f64());

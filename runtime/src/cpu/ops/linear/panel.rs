@@ -182,7 +182,7 @@ fn or_fifth_bits<S: SimdBytes>(s: S, v: S::I, fifth: S::I, word: usize) -> S::I 
         2 => s.spread_byte::<2>(fifth),
         _ => s.spread_byte::<3>(fifth),
     };
-    let bits = if word % 2 == 0 { 0x0804_0201 } else { 0x8040_2010_u32 as i32 };
+    let bits = if word.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010_u32 as i32 };
     s.bytes_to_words(s.or_where::<16>(s.words_to_bytes(v), q, s.words_to_bytes(s.splat_i32(bits))))
 }
 

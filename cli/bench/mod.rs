@@ -4,6 +4,8 @@
 //!
 //! The walls are measured in the same run, one sample before the repetitions and one after each: machines drift.
 
+mod batch;
+
 use crate::{
     args::{COMMON, Compute, Ctx, KvType, Output},
     error::CliError,
@@ -19,7 +21,7 @@ use handmill_models::{
 use handmill_runtime::{
     cpu::{Pool, arch::Isa},
     quant::DType,
-    step::{GpuStats, Outputs},
+    step::{GpuStats, Outputs, PAGE_TOKENS},
 };
 use serde_json::{Value, json};
 use std::{
@@ -50,6 +52,9 @@ pub struct Args {
     /// Tokens to generate
     #[arg(short = 'n', long = "generate", value_name = "N", default_value_t = 64)]
     generate: usize,
+    /// Also generate for N sequences at once, for each N of the list
+    #[arg(long, value_name = "N,…", value_parser = batch::Sizes::parse)]
+    batch: Option<batch::Sizes>,
     /// Repetitions; the medians count
     #[arg(short, long, value_name = "N", default_value_t = 5)]
     reps: usize,
@@ -78,6 +83,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if args.reps == 0 || args.prompt + args.generate == 0 {
         return Err(CliError::Usage("nothing to measure: --reps and one of -p and -n must be above 0".to_owned()));
     }
+    if args.batch.is_some() && args.generate == 0 {
+        return Err(CliError::Usage("--batch measures generation: -n must be above 0".to_owned()));
+    }
     let threads = args.compute.machine.threads.map_or_else(Pool::default_threads, usize::from);
     let (model, made_up) = match &args.synthetic {
         Some(config) => {
@@ -87,7 +95,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         None => (session::model(&args.model)?, None),
     };
     // Prompt and generation are measured apart, each from an empty context, as llama-bench does.
-    let n_ctx = args.ctx.map_or(args.prompt.max(args.generate), |ctx| ctx.tokens(&model));
+    // Sequences take whole pages.
+    let batched = args.batch.as_ref().map_or(0, batch::Sizes::most) * args.generate.next_multiple_of(PAGE_TOKENS);
+    let n_ctx = args.ctx.map_or(args.prompt.max(args.generate), |ctx| ctx.tokens(&model)).max(batched);
     let mut engine = session::engine(&args.compute, &model, args.kv_type.into(), Some(n_ctx))?;
     let info = model.info().clone();
     let isa = Isa::from_env().map_err(|e| CliError::because("the CPU cannot be used as asked", e))?;
@@ -123,6 +133,10 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             walls.sample(&mut engine)?;
         }
     }
+    let batch = match &args.batch {
+        Some(sizes) => batch::measure(&mut engine, sizes, &ids(args.generate), args.reps)?,
+        None => Vec::new(),
+    };
     let host = host_time(&mut engine, &ids(args.generate.min(16))).map_err(failed)?;
     if args.profile.wanted() {
         args.profile.begin(&mut engine)?;
@@ -144,6 +158,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         flops_per_token: prompt_flops(&model),
         bytes_per_token: info.bytes_per_token,
         generation,
+        batch,
         walls: walls.map(Walls::medians),
         peak,
         device: engine.backend().describe(),
@@ -269,6 +284,8 @@ struct Report<'a> {
     reps: usize,
     prompt: Rates,
     generation: Rates,
+    /// Generation of several sequences at once.
+    batch: Vec<batch::Rate>,
     bytes_per_token: u64,
     flops_per_token: f64,
     /// Bytes of weights a second that generation reads.
@@ -331,6 +348,10 @@ impl Report<'_> {
             "fma_peak": self.walls.as_ref().and_then(|walls| walls.fma_peak),
             "peak_memory_bytes": self.peak,
         });
+        if !self.batch.is_empty() {
+            let rate = |rate: &batch::Rate| json!({ "sequences": rate.sequences, "tokens_per_second": rate.tokens_per_second });
+            report["batch"] = self.batch.iter().map(rate).collect();
+        }
         if let Some((copied, imported)) = self.weights {
             report["weights_copied_bytes"] = copied.into();
             report["weights_imported_bytes"] = imported.into();
@@ -365,6 +386,9 @@ impl Report<'_> {
         let walls = self.walls.as_ref();
         line("prompt", &self.prompt, "GFLOP/s", self.prompt_flops(), walls.and_then(|walls| walls.fma_peak));
         line("generation", &self.generation, "GB/s", self.read, walls.map(|walls| walls.bandwidth));
+        for batch::Rate { sequences, tokens_per_second } in &self.batch {
+            text += &format!("batch      {sequences:>5} sequences {tokens_per_second:6.1} tokens/s together\n");
+        }
         if let Some(costs) = &self.costs {
             let steps = costs.steps.max(1);
             text += &format!(
