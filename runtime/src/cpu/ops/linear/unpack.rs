@@ -109,12 +109,10 @@ pub(super) trait Loader {
     /// `p` must be readable for BYTES.
     unsafe fn to_quants<S: SimdBytes>(s: S, p: *const u8, out: &mut Quants);
 
-    /// Unpacks one block of many rows into a panel of bytes; the quants are those of [`Loader::to_quants`]. Formats of
-    /// floats are never multiplied as bytes.
+    /// Unpacks one block of many rows into a panel of bytes; the quants are those of [`Loader::to_quants`].
     /// # Safety
     /// The blocks must be readable for BYTES each, and the panel have LEN / GROUP groups.
-    #[inline(always)]
-    unsafe fn to_panel<S: SimdBytes>(_: S, _: RowBlocks, _: PanelBlock) {}
+    unsafe fn to_panel<S: SimdBytes>(s: S, rows: RowBlocks, out: PanelBlock);
 
     /// Unpacks `n` elements, whole blocks, to floats.
     /// # Safety

@@ -3,6 +3,7 @@
 use super::{declared, floats::float};
 use crate::cpu::arch::{Simd, SimdBytes};
 use crate::cpu::ops::linear::mat_vec_float::FloatWeight;
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks};
 use crate::cpu::ops::linear::unpack::{Loader, Quants};
 use crate::quant::F8E4M3;
 

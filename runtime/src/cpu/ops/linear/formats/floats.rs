@@ -3,6 +3,7 @@
 use super::declared;
 use crate::cpu::arch::{Simd, SimdBytes};
 use crate::cpu::ops::linear::mat_vec_float::FloatWeight;
+use crate::cpu::ops::linear::panel::{PanelBlock, RowBlocks};
 use crate::cpu::ops::linear::unpack::{Loader, Quants};
 
 /// The methods of a [`Loader`] of floats.
@@ -11,6 +12,9 @@ macro_rules! float {
         // Never called: floats have no quants.
         #[inline(always)]
         unsafe fn to_quants<S: SimdBytes>(_: S, _: *const u8, _: &mut Quants) {}
+        // Never called: floats are not multiplied as bytes.
+        #[inline(always)]
+        unsafe fn to_panel<S: SimdBytes>(_: S, _: RowBlocks, _: PanelBlock) {}
 
         #[inline(always)]
         unsafe fn to_f32<S: SimdBytes>(s: S, p: *const u8, n: usize, out: *mut f32) {
