@@ -1,0 +1,115 @@
+//! A row's result on the CPU, bit by bit, depends on its own tokens alone: not on how many rows a step has, how a prompt
+//! is cut, what else runs, how many threads there are, whether the sequence is a fork, or which of the instruction sets
+//! with fused multiply-adds computes.
+//!
+//! Models are made up with weights in blocks, because fixtures have floats, whose arithmetic is another.
+
+mod support;
+
+use std::num::NonZeroUsize;
+
+use handmill_models::{
+    Model,
+    engine::{Engine, EngineOptions, Sequence, Step},
+    synthetic::{Synthetic, SyntheticOptions},
+};
+use handmill_runtime::{cpu::Isa, quant::DType, step::Outputs};
+use support::{Fixture, Spelling};
+
+/// Full attention, windows, experts, latent keys, recurrent states, and keys that turn when they are read.
+const MODELS: &[&str] = &["llama2", "gemma3", "qwen3-moe", "deepseek-v3", "qwen3-next", "phi3-longrope"];
+
+/// Tokens of the sequence that is looked at: more than a page and a piece of keys.
+const LEN: usize = 300;
+
+fn model(name: &'static str, format: DType) -> Model {
+    let (folder, _guard) = Fixture::load(name).folder(Spelling::V5);
+    let threads = NonZeroUsize::MIN;
+    let options = SyntheticOptions { format, threads, limit: Some(1 << 30), ..SyntheticOptions::default() };
+    let made_up = Synthetic::new(&folder.join("config.json"), &options);
+    made_up.unwrap_or_else(|e| panic!("{name}: {e}")).model
+}
+
+fn engine(model: &Model, threads: usize, isa: Option<Isa>) -> Engine {
+    let options = EngineOptions { threads: Some(threads), isa, n_ctx: Some(64 * 128), ..EngineOptions::default() };
+    Engine::new(model, &options).expect("an engine")
+}
+
+fn tokens(model: &Model, seed: usize) -> Vec<u32> {
+    let vocab = model.info().vocab_size;
+    (0..LEN).map(|i| ((i * 7919 + seed * 104_729 + i * i * 31) % vocab) as u32).collect()
+}
+
+/// Adds `tokens` to `sequence` in parts of `chunk`, each in one step with a part of every one of `others`; its logits.
+fn run(engine: &mut Engine, sequence: &mut Sequence, tokens: &[u32], chunk: usize, others: &[Vec<u32>]) -> Vec<f32> {
+    let vocab = engine.model().info().vocab_size;
+    let mut company: Vec<(Sequence, &[u32])> = others.iter().map(|other| (engine.sequence(), &other[..])).collect();
+    let mut logits = Vec::new();
+    for (i, part) in tokens.chunks(chunk).enumerate() {
+        let mut steps = Vec::new();
+        // Some have one token in the step and some have more, before it and behind it.
+        for (j, (other, rest)) in company.iter_mut().enumerate() {
+            let n = if (i + j) % 3 == 0 { 5 } else { 1 }.min(rest.len());
+            let (now, later) = rest.split_at(n);
+            *rest = later;
+            steps.push(Step { sequence: other, tokens: now, outputs: Outputs::None });
+        }
+        let at = steps.len() / 2;
+        steps.insert(at, Step { sequence, tokens: part, outputs: Outputs::All });
+        let out = engine.step(&mut steps).expect("a step");
+        assert_eq!(out.len(), part.len() * vocab);
+        logits.extend_from_slice(out);
+    }
+    logits
+}
+
+/// The first position at which the two differ.
+fn first_difference(a: &[f32], b: &[f32], vocab: usize) -> Option<usize> {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits()).map(|at| at / vocab)
+}
+
+fn check(name: &'static str, format: DType) {
+    let model = model(name, format);
+    let vocab = model.info().vocab_size;
+    let mine = tokens(&model, 1);
+    let mut one = engine(&model, 1, None);
+    let mut sequence = one.sequence();
+    let alone = run(&mut one, &mut sequence, &mine, 1, &[]);
+    assert!(alone.iter().all(|v| v.is_finite()) && alone.iter().any(|v| v.abs() > 1e-3), "{name}");
+    let same = |what: &str, logits: &[f32], want: &[f32]| {
+        let at = first_difference(logits, want, vocab);
+        assert_eq!(at, None, "{name} in {format}, {what}: the first position with another result");
+    };
+    for (threads, chunk, company) in [(1, LEN, 0), (2, 1, 1), (3, 64, 0), (2, 7, 2), (1, 1, 4), (3, 7, 7), (2, 1, 16)] {
+        let others: Vec<_> = (0..company).map(|i| tokens(&model, i + 2)).collect();
+        let mut engine = engine(&model, threads, None);
+        let mut sequence = engine.sequence();
+        let logits = run(&mut engine, &mut sequence, &mine, chunk, &others);
+        same(&format!("{threads} threads, {chunk} at a time, {company} others"), &logits, &alone);
+    }
+    let mut two = engine(&model, 2, None);
+    let mut sequence = two.sequence();
+    let (before, behind) = mine.split_at(LEN * 2 / 3);
+    run(&mut two, &mut sequence, before, 50, &[]);
+    let mut fork = two.fork(&sequence).expect("a fork");
+    for (what, sequence) in [("the fork", &mut fork), ("what was forked", &mut sequence)] {
+        let logits = run(&mut two, sequence, behind, 9, &[]);
+        same(what, &logits, &alone[before.len() * vocab..]);
+    }
+    for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Generic) {
+        let mut engine = engine(&model, 2, Some(isa));
+        let mut sequence = engine.sequence();
+        let logits = run(&mut engine, &mut sequence, &mine, 33, &[]);
+        same(&format!("{isa:?}"), &logits, &alone);
+    }
+}
+
+#[test]
+fn a_row_depends_on_its_own_tokens_alone() {
+    for name in MODELS {
+        for format in [DType::Q8_0, DType::Q4_1] {
+            check(name, format);
+        }
+    }
+}
