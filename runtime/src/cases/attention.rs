@@ -190,6 +190,28 @@ pub fn long() -> Vec<AttentionCase> {
     cases
 }
 
+/// Prompts over several pieces that begin behind cached tokens: all head sizes and groups of real models, with masks,
+/// bounded scores, sinks, keys that turn on read, and values within keys.
+pub fn behind_others() -> Vec<AttentionCase> {
+    let sinks = Some(WeightId(0));
+    let mut cases = Vec::new();
+    for (op, page_tokens) in [
+        (heads(2, 2, [64, 64]), 32),
+        (AttentionOp { window: Some(100), ..heads(9, 3, [64, 48]) }, 32),
+        (AttentionOp { chunk: Some(90), softcap: Some(5.0), ..heads(7, 1, [80, 80]) }, 16),
+        (AttentionOp { sinks, window: Some(130), ..heads(8, 1, [96, 64]) }, 64),
+        (AttentionOp { sinks, softcap: Some(50.0), ..heads(3, 1, [128, 128]) }, 32),
+        (AttentionOp { scale: 0.05, ..heads(4, 1, [256, 256]) }, 7),
+        (AttentionOp { rotate_on_read: Some(RopeId(1)), ..heads(6, 2, [20, 12]) }, 32),
+        (AttentionOp { v_in_k: true, scale: 0.05, ..heads(4, 1, [192, 128]) }, 32),
+    ] {
+        for kv in [KvType::F16, KvType::F32] {
+            cases.push(AttentionCase { kv, page_tokens, devices: Devices::None, ..case(op.clone(), &[(150, 420)]) });
+        }
+    }
+    cases
+}
+
 /// Chosen keys: DeepSeek V3.2's, and small ones; as many as are seen, and fewer.
 pub fn chosen() -> Vec<AttentionCase> {
     let mut cases = Vec::new();

@@ -35,6 +35,16 @@ unsafe fn widen_bf16(v: __m128i) -> __m256 {
     unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(v))) }
 }
 
+/// In each half the sums of `a`'s two pairs of neighbours, then those of `b`'s.
+#[inline(always)]
+unsafe fn add_pairs(a: __m256, b: __m256) -> __m256 {
+    // SAFETY: called only from methods of the token. Faster than `hadd`, which makes the same sums.
+    unsafe {
+        let (even, odd) = (_mm256_shuffle_ps::<0b10_00_10_00>(a, b), _mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+        _mm256_add_ps(even, odd)
+    }
+}
+
 // SAFETY: every method touches only the memory of its contract; a token exists only where the CPU has the features.
 // In all methods: the token proves that the intrinsics' features are there.
 #[allow(clippy::undocumented_unsafe_blocks)]
@@ -84,6 +94,14 @@ unsafe impl Simd for Avx2 {
             self.store_f16(buffer.as_mut_ptr(), v);
             std::ptr::copy_nonoverlapping(buffer.as_ptr().cast::<u8>(), p.cast::<u8>(), 2 * n.min(LANES));
         }
+    }
+    #[inline(always)]
+    unsafe fn load_pair(self, a: *const f32, b: *const f32) -> __m256 {
+        unsafe { _mm256_loadu2_m128(b, a) }
+    }
+    #[inline(always)]
+    unsafe fn load_pair_f16(self, a: *const u16, b: *const u16) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_unpacklo_epi64(_mm_loadl_epi64(a.cast()), _mm_loadl_epi64(b.cast()))) }
     }
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const u16) -> __m256 {
@@ -145,6 +163,18 @@ unsafe impl Simd for Avx2 {
             let x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+        }
+    }
+    #[inline(always)]
+    fn sum_eights(self, v: [__m256; 8]) -> __m256 {
+        unsafe {
+            // Pairs of lanes within each half, twice: then every lane holds four elements of one block.
+            let (ab, cd, ef, gh) =
+                (add_pairs(v[0], v[1]), add_pairs(v[2], v[3]), add_pairs(v[4], v[5]), add_pairs(v[6], v[7]));
+            let (abcd, efgh) = (add_pairs(ab, cd), add_pairs(ef, gh));
+            let low = _mm256_permute2f128_ps::<0x20>(abcd, efgh);
+            let high = _mm256_permute2f128_ps::<0x31>(abcd, efgh);
+            _mm256_add_ps(low, high)
         }
     }
     #[inline(always)]

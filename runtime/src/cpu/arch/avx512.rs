@@ -60,6 +60,14 @@ unsafe impl<const VNNI: bool> Simd for Avx512<VNNI> {
         unsafe { _mm256_mask_storeu_epi16(p.cast(), first(n), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
     }
     #[inline(always)]
+    unsafe fn load_pair(self, a: *const f32, b: *const f32) -> __m512 {
+        unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(_mm256_loadu_ps(a)), _mm256_loadu_ps(b)) }
+    }
+    #[inline(always)]
+    unsafe fn load_pair_f16(self, a: *const u16, b: *const u16) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu2_m128i(b.cast(), a.cast())) }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(self, p: *const u16) -> __m512 {
         unsafe { widen_bf16(_mm256_loadu_si256(p.cast())) }
     }
@@ -116,6 +124,20 @@ unsafe impl<const VNNI: bool> Simd for Avx512<VNNI> {
     #[inline(always)]
     fn reduce_sum(self, a: __m512) -> f32 {
         unsafe { _mm512_reduce_add_ps(a) }
+    }
+    #[inline(always)]
+    fn sum_eights(self, v: [__m512; 8]) -> __m512 {
+        unsafe {
+            // Pairs of lanes within each quarter, twice: then every lane holds four elements of one block.
+            let (ab, cd, ef, gh) =
+                (add_pairs(v[0], v[1]), add_pairs(v[2], v[3]), add_pairs(v[4], v[5]), add_pairs(v[6], v[7]));
+            let (abcd, efgh) = (add_pairs(ab, cd), add_pairs(ef, gh));
+            let low = _mm512_shuffle_f32x4::<0b10_00_10_00>(abcd, efgh);
+            let high = _mm512_shuffle_f32x4::<0b11_01_11_01>(abcd, efgh);
+            // A quarter has every other block of eight; the permutation sets them in order.
+            let order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+            _mm512_permutexvar_ps(order, _mm512_add_ps(low, high))
+        }
     }
     #[inline(always)]
     fn reduce_max(self, a: __m512) -> f32 {
@@ -187,4 +209,14 @@ unsafe impl<const VNNI: bool> Simd for Avx512<VNNI> {
 unsafe fn widen_bf16(v: __m256i) -> __m512 {
     // SAFETY: called only from methods of the token.
     unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(v))) }
+}
+
+/// In each quarter the sums of `a`'s two pairs of neighbours, then those of `b`'s.
+#[inline(always)]
+unsafe fn add_pairs(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: called only from methods of the token.
+    unsafe {
+        let (even, odd) = (_mm512_shuffle_ps::<0b10_00_10_00>(a, b), _mm512_shuffle_ps::<0b11_01_11_01>(a, b));
+        _mm512_add_ps(even, odd)
+    }
 }

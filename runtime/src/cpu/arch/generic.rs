@@ -78,6 +78,18 @@ unsafe impl Simd for Generic {
     }
 
     #[inline(always)]
+    unsafe fn load_pair(self, a: *const f32, b: *const f32) -> F {
+        // SAFETY: the caller vouches for half of the lanes at each.
+        from_fn(|i| unsafe { if i < LANES / 2 { a.add(i) } else { b.add(i - LANES / 2) }.read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_pair_f16(self, a: *const u16, b: *const u16) -> F {
+        // SAFETY: as above.
+        from_fn(|i| unsafe { f16_to_f32(if i < LANES / 2 { a.add(i) } else { b.add(i - LANES / 2) }.read_unaligned()) })
+    }
+
+    #[inline(always)]
     unsafe fn load_bf16(self, p: *const u16) -> F {
         // SAFETY: the caller vouches for LANES values.
         unsafe { self.load_bf16_partial(p, LANES) }
@@ -138,6 +150,11 @@ unsafe impl Simd for Generic {
     #[inline(always)]
     fn reduce_sum(self, a: F) -> f32 {
         (a[0] + a[2]) + (a[1] + a[3])
+    }
+    #[inline(always)]
+    fn sum_eights(self, v: [F; 8]) -> F {
+        let sum = |a: F| (a[0] + a[1]) + (a[2] + a[3]);
+        from_fn(|i| sum(v[2 * i]) + sum(v[2 * i + 1]))
     }
     #[inline(always)]
     fn reduce_max(self, a: F) -> f32 {

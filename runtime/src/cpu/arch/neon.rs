@@ -106,6 +106,17 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
         }
     }
     #[inline(always)]
+    unsafe fn load_pair(self, a: *const f32, b: *const f32) -> float32x4_t {
+        unsafe { vcombine_f32(vld1_f32(a), vld1_f32(b)) }
+    }
+    #[inline(always)]
+    unsafe fn load_pair_f16(self, a: *const u16, b: *const u16) -> float32x4_t {
+        unsafe {
+            let both = [a.cast::<u32>().read_unaligned(), b.cast::<u32>().read_unaligned()];
+            widen_f16(vreinterpret_u16_u32(vld1_u32(both.as_ptr())))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(self, p: *const u16) -> float32x4_t {
         unsafe { widen_bf16(vld1_u16(p)) }
     }
@@ -161,7 +172,17 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
 
     #[inline(always)]
     fn reduce_sum(self, a: float32x4_t) -> f32 {
-        unsafe { vaddvq_f32(a) }
+        // Not `vaddvq`, which adds neighbours first.
+        unsafe { vpadds_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a))) }
+    }
+    #[inline(always)]
+    fn sum_eights(self, v: [float32x4_t; 8]) -> float32x4_t {
+        // Vectors 2i and 2i + 1 hold block i.
+        unsafe {
+            let low = vpaddq_f32(vpaddq_f32(v[0], v[2]), vpaddq_f32(v[4], v[6]));
+            let high = vpaddq_f32(vpaddq_f32(v[1], v[3]), vpaddq_f32(v[5], v[7]));
+            vaddq_f32(low, high)
+        }
     }
     #[inline(always)]
     fn reduce_max(self, a: float32x4_t) -> f32 {

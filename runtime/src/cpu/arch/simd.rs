@@ -65,6 +65,16 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// `p` must be writable for `min(n, LANES)` halves.
     unsafe fn store_f16_partial(self, p: *mut u16, n: usize, v: Self::F);
 
+    /// Reads the lower half of the lanes from `a` and the upper half from `b`; any alignment.
+    /// # Safety
+    /// Both must be readable for `LANES / 2` floats.
+    unsafe fn load_pair(self, a: *const f32, b: *const f32) -> Self::F;
+
+    /// [`Simd::load_pair`] of IEEE halves.
+    /// # Safety
+    /// Both must be readable for `LANES / 2` halves.
+    unsafe fn load_pair_f16(self, a: *const u16, b: *const u16) -> Self::F;
+
     /// Reads `LANES` bfloat16 as floats (exact); any alignment.
     /// # Safety
     /// `p` must be readable for `LANES` 16-bit values.
@@ -107,6 +117,9 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
 
     /// The sum of all lanes, halving the vector until one lane is left: a fixed order.
     fn reduce_sum(self, a: Self::F) -> f32;
+    /// The sums of the `LANES` blocks of eight elements that eight vectors hold one after the other. A block's sum is
+    /// `((e0 + e1) + (e2 + e3)) + ((e4 + e5) + (e6 + e7))`.
+    fn sum_eights(self, v: [Self::F; 8]) -> Self::F;
     /// The greatest lane; unspecified where lanes are NaN.
     fn reduce_max(self, a: Self::F) -> f32;
 

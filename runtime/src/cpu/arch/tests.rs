@@ -75,6 +75,15 @@ fn memory_impl<S: Simd>(s: S, n: usize, x: &[f32], half: &[u16], out: &mut [f32]
             let sum = s.reduce_sum(s.load(x.as_ptr()));
             assert!((sum - x.iter().sum::<f32>()).abs() < 1e-4);
             assert_eq!(s.reduce_max(s.load(x.as_ptr())), x.iter().copied().fold(f32::MIN, f32::max));
+            let (a, b) = (n / 2, n / 3);
+            s.store(out.as_mut_ptr(), s.load_pair(x.as_ptr().add(a), x.as_ptr().add(b)));
+            s.store(out.as_mut_ptr().add(n), s.load_pair_f16(half.as_ptr().add(a), half.as_ptr().add(b)));
+            for i in 0..n {
+                let from = if i < n / 2 { a + i } else { b + i - n / 2 };
+                assert_eq!(out[i], x[from]);
+                assert_eq!(out[n + i], half::f16::from_bits(half[from]).to_f32());
+            }
+            s.store(out.as_mut_ptr(), s.load(x.as_ptr()));
             s.store_f16(out_half.as_mut_ptr(), s.load(x.as_ptr()));
             s.store(out.as_mut_ptr().add(n), s.load_f16(half.as_ptr()));
             s.store(out.as_mut_ptr().add(2 * n), s.load_bf16(half.as_ptr()));
@@ -108,6 +117,37 @@ fn partial_accesses_touch_nothing_else() {
                 assert_eq!(out_half[i], half::f16::from_f32(x[i]).to_bits(), "{isa:?} {n} {}", x[i]);
             }
         }
+    }
+}
+
+/// The sum of a vector in an order of its own, and the sums of as many blocks of eight.
+#[inline(always)]
+fn sums_impl<S: Simd>(s: S, x: &[f32; 128], sums: &mut [f32; 16]) -> (usize, f32) {
+    // SAFETY: eight vectors have 128 lanes at most, and one has 16 at most.
+    unsafe {
+        let v = std::array::from_fn(|i| s.load(x.as_ptr().add(i * S::LANES)));
+        s.store(sums.as_mut_ptr(), s.sum_eights(v));
+        (S::LANES, s.reduce_sum(s.load(x.as_ptr())))
+    }
+}
+simd_dispatch!(fn sums(x: &[f32; 128], sums: &mut [f32; 16]) -> (usize, f32) = sums_impl);
+
+#[test]
+fn sums_have_a_fixed_order() {
+    let x: [f32; 128] = std::array::from_fn(|i| (i as f32 * 12.9898).sin() * 43.7 + 1e3 * (i % 3) as f32);
+    for isa in Isa::available() {
+        let mut out = [f32::NAN; 16];
+        let (lanes, sum) = sums(isa)(&x, &mut out);
+        for (block, out) in x.chunks(8).zip(&out[..lanes]) {
+            let four = |e: &[f32]| (e[0] + e[1]) + (e[2] + e[3]);
+            assert_eq!(*out, four(block) + four(&block[4..]), "{isa:?}");
+        }
+        let mut halved = x[..lanes].to_vec();
+        while halved.len() > 1 {
+            let (a, b) = halved.split_at(halved.len() / 2);
+            halved = a.iter().zip(b).map(|(a, b)| a + b).collect();
+        }
+        assert_eq!(sum, halved[0], "{isa:?}");
     }
 }
 

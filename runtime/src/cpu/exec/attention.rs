@@ -1,16 +1,17 @@
 //! Attention stages: per-head norms and rotations, keys and values into their pages, then attention over the pages.
 //!
-//! A step in which every sequence has one token is a *decode* step. While no sequence has more than one piece of keys,
-//! the stage is one phase: the worker that claims a key/value head writes its key and value and then attends. Longer
-//! sequences take three phases: write, attend piece by piece, merge. In all other steps the stage writes first and then
-//! attends tile by tile.
+//! A sequence with one row takes the decode kernel, one with more rows the prompt kernel, whatever the other sequences
+//! of the step are. Where every sequence has one row and few pieces of keys, the stage is one phase: the worker that
+//! claims a key/value head writes its key and value and then attends. All other steps write in a first phase and attend
+//! in a second one: prompts tile by tile, short sequences head by head, long ones piece by piece. Where there are long
+//! ones, a third phase joins their pieces.
 
 use super::StepContext;
 use crate::{
     cpu::{
         buffer::Buffer,
         kv::KvRows,
-        ops::attention::{AttentionParams, DECODE_PIECE, DecodeItem, KeyRope, PromptItem},
+        ops::attention::{AttentionParams, PIECE, DecodeItem, KeyRope, PromptItem},
         pool::Worker,
     },
     graph::{AttentionOp, AttentionStage, CacheId, HeadOp, ValueId},
@@ -60,10 +61,13 @@ pub(super) fn scratch_len(op: &AttentionOp) -> usize {
     query_len(op) + key_len(op) + partials_len(op) + p.scratch_len()
 }
 
-/// Elements of an item's partial results at a time: of one piece; where keys are listed also of all pieces before it.
+/// Pieces at most that one item does where it does all of a sequence: a phase more costs as much.
+const WHOLE_PIECES: usize = 2;
+
+/// Elements of an item's partial results at a time: of a short sequence's pieces; where keys are listed, of one piece
+/// and of all pieces before it.
 fn partials_len(op: &AttentionOp) -> usize {
-    let listed = op.selected.is_some() || op.blocks.is_some();
-    ((1 + usize::from(listed)) * params(op, None, None).partial_len()).next_multiple_of(16)
+    (WHOLE_PIECES * params(op, None, None).partial_len()).next_multiple_of(16)
 }
 
 fn query_len(op: &AttentionOp) -> usize {
@@ -72,6 +76,49 @@ fn query_len(op: &AttentionOp) -> usize {
 
 fn key_len(op: &AttentionOp) -> usize {
     op.head_dim.max(op.v_dim).next_multiple_of(16)
+}
+
+/// Rows of a step whose keys and values are written one by one.
+const FEW_ROWS: usize = 16;
+
+/// The items of each key/value head that a sequence takes.
+#[derive(Clone, Copy)]
+enum Share {
+    Nothing,
+    /// One item from queries to results.
+    Whole,
+    /// As many pieces of keys.
+    Pieces(usize),
+    /// As many tiles of queries.
+    Tiles(usize),
+}
+
+impl Share {
+    fn tiles(self) -> usize {
+        if let Share::Tiles(n) = self { n } else { 0 }
+    }
+
+    /// Items of the decode kernel.
+    fn parts(self) -> usize {
+        match self {
+            Share::Nothing | Share::Tiles(_) => 0,
+            Share::Whole => 1,
+            Share::Pieces(n) => n,
+        }
+    }
+}
+
+/// The sequence that item `left` belongs to, and the item's number among the sequence's.
+fn find(items: impl Iterator<Item = usize>, mut left: usize) -> (usize, usize) {
+    let mut s = 0;
+    for n in items {
+        if left < n {
+            break;
+        }
+        left -= n;
+        s += 1;
+    }
+    (s, left)
 }
 
 /// A worker's scratch in its parts.
@@ -87,19 +134,29 @@ impl StepContext<'_> {
         if stage.selected.is_some() || stage.blocks.is_some() {
             return self.listed(worker, stage);
         }
-        let sequences = &self.backend.batch.sequences;
-        if sequences.iter().any(|s| s.n_rows > 1) {
-            return self.prompt(worker, stage);
+        let whole = |s: &SequenceRows| matches!(self.share_of(stage, s), Share::Nothing | Share::Whole);
+        if share(&stage.op) == 1 && self.backend.batch.sequences.iter().all(whole) {
+            self.decode_at_once(worker, stage);
+        } else {
+            self.write_and_attend(worker, stage);
         }
-        let pieces = |s: &SequenceRows| params(&stage.op, None, None).pieces(s.cached.max(1) - 1, s.cached).len();
-        match sequences.iter().map(pieces).max() {
-            None | Some(0 | 1) if share(&stage.op) == 1 => self.decode_whole(worker, stage),
-            pieces => self.decode_pieces(worker, stage, pieces.unwrap_or(1).max(1)),
+    }
+
+    /// The items that a sequence takes.
+    fn share_of(&self, stage: &AttentionStage, seq: &SequenceRows) -> Share {
+        let params = params(&stage.op, None, None);
+        match seq.n_rows {
+            0 => Share::Nothing,
+            1 => match params.pieces(seq.cached - 1, seq.cached).len() {
+                0..=WHOLE_PIECES => Share::Whole,
+                n => Share::Pieces(n),
+            },
+            n => Share::Tiles(params.prompt_tiles(n)),
         }
     }
 
     /// One phase: an item takes one key/value head of one sequence from its key's rotation to its result.
-    fn decode_whole(&self, worker: &Worker<'_>, stage: &AttentionStage) {
+    fn decode_at_once(&self, worker: &Worker<'_>, stage: &AttentionStage) {
         let heads = stage.op.n_kv_heads;
         let group = stage.op.n_heads / heads;
         worker.for_each(self.backend.batch.sequences.len() * heads, |item| {
@@ -110,7 +167,6 @@ impl StepContext<'_> {
             }
             let scratch = self.attention_scratch(worker, &stage.op);
             self.write_head(stage, kv, seq.first_row, head, scratch.key);
-            let params = self.params(stage, &seq);
             // A copy, because other items may be rotating their heads of the row. Only this group's elements are filled
             // in.
             let own = head * group * stage.op.head_dim..(head + 1) * group * stage.op.head_dim;
@@ -119,115 +175,128 @@ impl StepContext<'_> {
             let from = unsafe { buffer.slice::<f32>(first + own.start, own.len()) };
             scratch.query[own.clone()].copy_from_slice(from);
             self.head_ops(&stage.head_ops[0], &mut scratch.query[own], stage.op.head_dim, seq.first_row);
-            let q = &*scratch.query;
-            let pages = self.backend.kv.pages(&self.backend.book, stage.op.cache, kv);
-            let position = seq.cached - 1;
-            let piece = params.pieces(position, seq.cached).start;
-            let item = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece, keys: None };
             // SAFETY: the one key and value of this head that this step writes were written just now, by this item.
-            unsafe { (self.backend.ops.attention_decode)(&item, scratch.kernel, scratch.partial) };
-            let partial = &scratch.partial[..params.partial_len()];
-            self.merge(stage, &params, seq.first_row, head, partial);
+            unsafe { self.decode_whole(stage, s, head, scratch.query, scratch.partial, scratch.kernel) };
         });
     }
 
-    /// Three phases, for long sequences.
-    fn decode_pieces(&self, worker: &Worker<'_>, stage: &AttentionStage, most: usize) {
-        let heads = stage.op.n_kv_heads;
-        let group = stage.op.n_heads / heads;
-        let sequences = &self.backend.batch.sequences;
-        worker.for_each(sequences.len() * heads, |item| {
-            let (s, head) = (item / heads, item % heads);
-            if sequences[s].n_rows == 1 {
-                let scratch = self.attention_scratch(worker, &stage.op);
-                self.write_head(stage, self.kvs[s], sequences[s].first_row, head, scratch.key);
-                self.rotate_queries(stage, sequences[s].first_row, head, group);
-            }
-        });
-        let p = params(&stage.op, None, None);
-        let (heads, partial_len) = (p.n_kv_heads, p.partial_len());
-        worker.for_each(sequences.len() * heads * most, |item| {
-            let (s, head, piece) = (item / most / heads, item / most % heads, item % most);
-            let (seq, kv) = (sequences[s], self.kvs[s]);
-            let params = self.params(stage, &seq);
-            let pieces = if seq.n_rows == 1 { params.pieces(seq.cached - 1, seq.cached) } else { 0..0 };
-            if piece >= pieces.len() {
-                return;
-            }
-            let q = self.query_rows(stage.inputs[0], seq.first_row, 1);
-            let pages = self.backend.kv.pages(&self.backend.book, stage.op.cache, kv);
-            let (position, piece) = (seq.cached - 1, pieces.start + piece);
-            let decode = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece, keys: None };
-            let scratch = self.attention_scratch(worker, &stage.op);
-            // SAFETY: this item alone writes its partial result.
-            let partial = unsafe { self.backend.partials.slice_mut::<f32>(item * partial_len, partial_len) };
-            // SAFETY: keys and values were written in the phase before.
-            unsafe { (self.backend.ops.attention_decode)(&decode, scratch.kernel, partial) };
-        });
-        worker.for_each(sequences.len() * heads, |item| {
-            let (seq, head) = (sequences[item / heads], item % heads);
-            if seq.n_rows == 1 {
-                let params = self.params(stage, &seq);
-                let n = params.pieces(seq.cached - 1, seq.cached).len();
-                // SAFETY: written in the phase before.
-                let partials =
-                    unsafe { self.backend.partials.slice::<f32>(item * most * partial_len, n * partial_len) };
-                self.merge(stage, &params, seq.first_row, head, partials);
-            }
-        });
+    /// One head of a sequence with one row and few pieces, from its queries to its result.
+    ///
+    /// # Safety
+    /// Nobody writes the sequence's keys and values of this head meanwhile.
+    unsafe fn decode_whole(
+        &self,
+        stage: &AttentionStage,
+        s: usize,
+        head: usize,
+        q: &[f32],
+        partials: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        let seq = self.backend.batch.sequences[s];
+        let params = self.params(stage, &seq);
+        let pages = self.backend.kv.pages(&self.backend.book, stage.op.cache, self.kvs[s]);
+        let position = seq.cached - 1;
+        let pieces = params.pieces(position, seq.cached);
+        // A token that sees nothing has one empty piece.
+        let n = pieces.len().max(1);
+        let partials = &mut partials[..n * params.partial_len()];
+        for (piece, partial) in (pieces.start..).zip(partials.chunks_exact_mut(params.partial_len())) {
+            let item = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece, keys: None };
+            // SAFETY: the caller's promise.
+            unsafe { (self.backend.ops.attention_decode)(&item, scratch, partial) };
+        }
+        self.merge(stage, &params, seq.first_row, head, partials);
     }
 
-    /// Two phases: write all keys and values, then attend in tiles of queries, the last (and longest) tiles first.
-    fn prompt(&self, worker: &Worker<'_>, stage: &AttentionStage) {
+    /// Two phases, or three where sequences have many pieces: write all keys and values, attend, join pieces.
+    fn write_and_attend(&self, worker: &Worker<'_>, stage: &AttentionStage) {
         self.write_rows(worker, stage);
         let sequences = &self.backend.batch.sequences;
-        let tiles = |s: &SequenceRows| params(&stage.op, None, None).prompt_tiles(s.n_rows);
-        let heads = params(&stage.op, None, None).n_kv_heads;
-        let total: usize = sequences.iter().map(|s| tiles(s) * heads).sum();
-        worker.for_each(total, |item| {
-            let (mut seq, mut s, mut left) = (sequences[0], 0, total - 1 - item);
-            while left >= tiles(&seq) * heads {
-                left -= tiles(&seq) * heads;
-                s += 1;
-                seq = sequences[s];
+        let p = params(&stage.op, None, None);
+        let (heads, partial_len) = (p.n_kv_heads, p.partial_len());
+        let shares = || sequences.iter().map(|seq| self.share_of(stage, seq));
+        let tiles: usize = shares().map(Share::tiles).sum();
+        let (parts, most) = shares().map(Share::parts).fold((0, 0), |(sum, most), n| (sum + n, n.max(most)));
+        // Place of a head's partial results.
+        let place = |s: usize, head: usize, piece: usize| ((s * heads + head) * most + piece) * partial_len;
+        // Tiles take longest, and so they come first; the last tiles of a sequence see most keys.
+        worker.for_each((tiles + parts) * heads, |item| {
+            let scratch = self.attention_scratch(worker, &stage.op);
+            let (item, head) = (item / heads, item % heads);
+            if let Some(left) = tiles.checked_sub(item + 1) {
+                let (s, tile) = find(shares().map(Share::tiles), left);
+                return self.prompt_tile(stage, s, head, tile, scratch.kernel);
+            }
+            let (s, piece) = find(shares().map(Share::parts), item - tiles);
+            let seq = sequences[s];
+            let q = self.query_rows(stage.inputs[0], seq.first_row, 1);
+            if let Share::Whole = self.share_of(stage, &seq) {
+                // SAFETY: keys and values were written in the phase before.
+                return unsafe { self.decode_whole(stage, s, head, q, scratch.partial, scratch.kernel) };
             }
             let params = self.params(stage, &seq);
             let pages = self.backend.kv.pages(&self.backend.book, stage.op.cache, self.kvs[s]);
-            let (_, _, q_stride) = self.place(stage.inputs[0], 0);
-            let (out, out_first, out_stride) = self.place(stage.output, seq.first_row);
-            let width = stage.op.n_heads * stage.op.v_dim;
-            let item = PromptItem {
-                params: &params,
-                kv: &pages,
-                kv_head: left % heads,
-                tile: left / heads,
-                q: self.query_rows(stage.inputs[0], seq.first_row, seq.n_rows),
-                q_stride,
-                out: out.element::<f32>(out_first, (seq.n_rows - 1) * out_stride + width),
-                out_stride,
-                n_tokens: seq.n_rows,
-                first_position: seq.cached - seq.n_rows,
-            };
-            let scratch = self.attention_scratch(worker, &stage.op);
-            // SAFETY: keys and values were written in the phase before; this item alone writes its tile's heads.
-            unsafe { (self.backend.ops.attention_prompt)(&item, scratch.kernel) };
+            let position = seq.cached - 1;
+            // SAFETY: this item alone writes its partial result.
+            let partial = unsafe { self.backend.partials.slice_mut::<f32>(place(s, head, piece), partial_len) };
+            let piece = params.pieces(position, seq.cached).start + piece;
+            let decode = DecodeItem { params: &params, kv: &pages, kv_head: head, q, position, piece, keys: None };
+            // SAFETY: keys and values were written in the phase before.
+            unsafe { (self.backend.ops.attention_decode)(&decode, scratch.kernel, partial) };
+        });
+        if most <= 1 {
+            return;
+        }
+        worker.for_each(sequences.len() * heads, |item| {
+            let (s, head) = (item / heads, item % heads);
+            if let Share::Pieces(n) = self.share_of(stage, &sequences[s]) {
+                let params = self.params(stage, &sequences[s]);
+                // SAFETY: written in the phase before.
+                let partials = unsafe { self.backend.partials.slice::<f32>(place(s, head, 0), n * partial_len) };
+                self.merge(stage, &params, sequences[s].first_row, head, partials);
+            }
         });
     }
 
-    /// One phase: the keys and values of all rows into their pages, queries rotated.
+    /// One tile of one head of a sequence with several rows.
+    fn prompt_tile(&self, stage: &AttentionStage, s: usize, head: usize, tile: usize, scratch: &mut [f32]) {
+        let seq = self.backend.batch.sequences[s];
+        let params = self.params(stage, &seq);
+        let pages = self.backend.kv.pages(&self.backend.book, stage.op.cache, self.kvs[s]);
+        let (_, _, q_stride) = self.place(stage.inputs[0], 0);
+        let (out, out_first, out_stride) = self.place(stage.output, seq.first_row);
+        let width = stage.op.n_heads * stage.op.v_dim;
+        let item = PromptItem {
+            params: &params,
+            kv: &pages,
+            kv_head: head,
+            tile,
+            q: self.query_rows(stage.inputs[0], seq.first_row, seq.n_rows),
+            q_stride,
+            out: out.element::<f32>(out_first, (seq.n_rows - 1) * out_stride + width),
+            out_stride,
+            n_tokens: seq.n_rows,
+            first_position: seq.cached - seq.n_rows,
+        };
+        // SAFETY: keys and values were written in the phase before; this item alone writes its tile's heads.
+        unsafe { (self.backend.ops.attention_prompt)(&item, scratch) };
+    }
+
+    /// One phase: the keys and values of all rows into their pages, queries rotated. An item has one head of some rows,
+    /// of one where there are few.
     fn write_rows(&self, worker: &Worker<'_>, stage: &AttentionStage) {
-        const TOKENS: usize = 4;
         let heads = stage.op.n_kv_heads;
         let group = stage.op.n_heads / heads;
         let n = self.backend.batch.tokens.len();
-        worker.for_each(n.div_ceil(TOKENS), |item| {
+        let rows = if n <= FEW_ROWS { 1 } else { 4 };
+        worker.for_each(n.div_ceil(rows) * heads, |item| {
+            let (first, head) = (item / heads * rows, item % heads);
             let scratch = self.attention_scratch(worker, &stage.op);
-            for row in item * TOKENS..n.min((item + 1) * TOKENS) {
-                for head in 0..heads {
-                    self.write_head(stage, self.kvs[self.sequence_of(row)], row, head, scratch.key);
-                    self.rotate_queries(stage, row, head, group);
-                }
-                if let Some((blocks, cache)) = stage.blocks.zip(stage.op.blocks) {
+            for row in first..n.min(first + rows) {
+                self.write_head(stage, self.kvs[self.sequence_of(row)], row, head, scratch.key);
+                self.rotate_queries(stage, row, head, group);
+                if let (0, Some((blocks, cache))) = (head, stage.blocks.zip(stage.op.blocks)) {
                     self.cache_row(row, cache, blocks, None);
                 }
             }
@@ -298,7 +367,7 @@ impl StepContext<'_> {
                 _ => (&own, position + 1),
             };
             let everything = AttentionParams { window: None, ..params };
-            for piece in 0..keys.map_or(seen, <[f32]>::len).div_ceil(DECODE_PIECE) {
+            for piece in 0..keys.map_or(seen, <[f32]>::len).div_ceil(PIECE) {
                 let position = seen - 1;
                 attend(&DecodeItem { params: &everything, kv, kv_head: head, q, position, piece, keys });
             }

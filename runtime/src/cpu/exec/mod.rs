@@ -35,7 +35,7 @@ use super::{
     buffer::Buffer,
     kv::KvMemory,
     ops::{
-        LinearKernels, OpKernels, attention::DECODE_PIECE, exact_linear_kernels, linear_kernels, op_kernels,
+        LinearKernels, OpKernels, attention::PIECE, exact_linear_kernels, linear_kernels, op_kernels,
         rope_cos_sin,
     },
     pool::{Pool, Worker},
@@ -234,7 +234,7 @@ impl CpuBackend {
         }
         self.fill_rope_tables()?;
         let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
-        let partials = self.schedule.partial_len * longest.div_ceil(DECODE_PIECE) * n_sequences * 4;
+        let partials = self.schedule.partial_len * longest.div_ceil(PIECE) * n_sequences * 4;
         let selects = self.plan.stages.iter().any(|s| matches!(s.kind, StageKind::Select(_)));
         let scores = select::scratch_bytes(longest);
         if selects && self.select_scratch[0].len() < scores {

@@ -85,9 +85,9 @@ pub struct OpKernels {
     pub argmax: fn(&[f32]) -> Option<usize>,
     /// [`attention::decode::attention_decode`]
     pub attention_decode: attention::DecodeKernel,
-    /// [`attention::decode::attention_merge`]
+    /// [`attention::join::attention_merge`]
     pub attention_merge: attention::MergeKernel,
-    /// [`attention::decode::attention_join`]
+    /// [`attention::join::attention_join`]
     pub attention_join: attention::JoinKernel,
     /// [`attention::pool::pool_block`]
     pub pool_block: attention::PoolKernel,
@@ -118,8 +118,8 @@ impl OpKernels {
             rope_heads: rope::rope_heads(isa),
             argmax: sample::argmax(isa),
             attention_decode: attention::decode::attention_decode(isa),
-            attention_merge: attention::decode::attention_merge(isa),
-            attention_join: attention::decode::attention_join(isa),
+            attention_merge: attention::join::attention_merge(isa),
+            attention_join: attention::join::attention_join(isa),
             pool_block: attention::pool::pool_block(isa),
             select_scores: attention::select::select_scores(isa),
             attention_prompt: attention::prompt::attention_prompt(isa),

@@ -1,13 +1,23 @@
-//! Attention of one query token over a piece of its keys, and the merging of pieces.
+//! Attention of one query token over a piece of its keys.
 //!
-//! One item does all `group` query heads of a kv head together: it loads and widens every key and value row once for up
-//! to four heads. Vectors run along a row: a score is one horizontal sum, and weighted values accumulate in registers
-//! over a page's run of keys.
+//! One item does all `group` query heads of a kv head together, up to four at a time over the same key and value rows.
+//!
+//! ```text
+//! q       as scores::load_queries makes them
+//! scores  [group][PIECE]    then probabilities, at the keys' places in the piece
+//! ```
+//!
+//! [`scores`](super::scores) makes the scores of a batch of keys; weighted values accumulate in registers over all of
+//! the piece.
 //!
 //! Per item: reads 2 · keys · head_dim elements (the wall, at long contexts), 4 · group · keys · head_dim flops.
 
+use std::ops::Range;
+
 use super::super::by_lanes;
-use super::{AttentionParams, DECODE_PIECE, DecodeItem, KvType, NO_SCORE, Run, exp2_negative, load_kv, normaliser};
+use super::join::exp2_negative;
+use super::scores::{HEADS, MOST_LANES, group_scores, load_queries, queries_len};
+use super::{AttentionParams, DecodeItem, KvType, NO_SCORE, PIECE, SUM_CHAINS, load_kv};
 use crate::cpu::arch::Simd;
 use crate::simd_dispatch;
 
@@ -24,27 +34,10 @@ simd_dispatch!(
     /// If a slice is too short or a visible key's page is missing.
     pub unsafe fn attention_decode(item: &DecodeItem<'_>, scratch: &mut [f32], partial: &mut [f32]) = decode_impl
 );
-simd_dispatch!(
-    /// Merges the partial results of consecutive pieces (`[pieces][partial_len]`, at least one) of a kv head into `out`,
-    /// the `[group][v_dim]` results of its query heads; sinks join here.
-    ///
-    /// # Panics
-    /// If the lengths do not fit.
-    pub fn attention_merge(params: &AttentionParams<'_>, kv_head: usize, partials: &[f32], out: &mut [f32]) = merge_impl
-);
-simd_dispatch!(
-    /// Joins the partial result of further keys to that of all before: both [`AttentionParams::partial_len`] floats.
-    ///
-    /// # Panics
-    /// If the lengths do not fit.
-    pub fn attention_join(params: &AttentionParams<'_>, partial: &[f32], joined: &mut [f32]) = join_impl
-);
-
-/// Keys that are widened and rotated together where keys are cached un-rotated.
-const TURNED_KEYS: usize = 16;
 
 pub(super) fn scratch_len(params: &AttentionParams<'_>) -> usize {
-    params.group() * (params.head_dim + DECODE_PIECE) + TURNED_KEYS * params.head_dim
+    let dim = params.head_dim;
+    params.group() * (queries_len(dim) + PIECE) + MOST_LANES * dim
 }
 
 #[inline(always)]
@@ -58,6 +51,75 @@ unsafe fn decode_impl<S: Simd>(s: S, item: &DecodeItem<'_>, scratch: &mut [f32],
     }
 }
 
+/// The keys of a piece.
+struct Piece<'a> {
+    /// Places of the keys within the piece.
+    places: Range<usize>,
+    /// Position of place 0, where keys are not chosen.
+    start: usize,
+    chosen: Option<&'a [f32]>,
+    /// Rows of keys and values by place. Places beside `places` have the nearest one's key, as far as a batch of keys
+    /// may reach.
+    keys: [*const u8; PIECE],
+    values: [*const u8; PIECE],
+}
+
+impl<'a> Piece<'a> {
+    #[inline(always)]
+    fn new(item: &DecodeItem<'a>) -> Self {
+        let (params, kv, start) = (item.params, item.kv, item.piece * PIECE);
+        let chosen = item.keys.map(|keys| &keys[keys.len().min(start)..]);
+        let chosen = chosen.map(|keys| &keys[..keys.len().min(PIECE)]);
+        let places = match chosen {
+            Some(chosen) => 0..chosen.len(),
+            None => {
+                let visible = params.visible(item.position, kv.len);
+                let end = visible.end.clamp(start, start + PIECE) - start;
+                (visible.start.max(start) - start).min(end)..end
+            }
+        };
+        let nowhere = [std::ptr::null(); PIECE];
+        let mut piece = Piece { places: places.clone(), start, chosen, keys: nowhere, values: nowhere };
+        let (k_bytes, v_bytes) = (params.head_dim * kv.kv.bytes(), params.v_stride() * kv.kv.bytes());
+        let mut at = places.start;
+        while at < places.end {
+            let first = piece.position(at, kv.len);
+            let together = match chosen {
+                Some(_) => (at..places.end).take_while(|i| piece.position(*i, kv.len) == first + i - at).count(),
+                None => places.end - at,
+            };
+            let run = kv.run(params, item.kv_head, first..first + together);
+            for j in 0..run.n {
+                piece.keys[at + j] = run.k.wrapping_add(j * k_bytes);
+                piece.values[at + j] = run.v.wrapping_add(j * v_bytes);
+            }
+            at += run.n;
+        }
+        if !places.is_empty() {
+            let around = whole(&places, MOST_LANES);
+            let (first, last) = (piece.keys[places.start], piece.keys[places.end - 1]);
+            piece.keys[around.start..places.start].fill(first);
+            piece.keys[places.end..around.end].fill(last);
+        }
+        piece
+    }
+
+    /// Position of the key at a place, in a cache of `len` keys.
+    #[inline(always)]
+    fn position(&self, place: usize, len: usize) -> usize {
+        match self.chosen {
+            // An observer of a step may leave any numbers there.
+            Some(chosen) => (chosen[place] as usize).min(len.saturating_sub(1)),
+            None => self.start + place,
+        }
+    }
+}
+
+/// `places` and those around them that make whole blocks of `n`.
+fn whole(places: &Range<usize>, n: usize) -> Range<usize> {
+    places.start / n * n..places.end.next_multiple_of(n)
+}
+
 /// # Safety
 /// As [`attention_decode`]; `F16` must agree with the storage.
 #[inline(always)]
@@ -68,217 +130,133 @@ unsafe fn decode_typed<S: Simd, const F16: bool>(
     partial: &mut [f32],
 ) {
     let params = item.params;
-    let (group, dim, v_dim) = (params.group(), params.head_dim, params.v_dim);
-    let chosen = item.keys.map(|keys| &keys[keys.len().min(item.piece * DECODE_PIECE)..]);
-    let chosen = chosen.map(|keys| &keys[..keys.len().min(DECODE_PIECE)]);
-    let visible = params.visible(item.position, item.kv.len);
-    let keys = visible.start.max(item.piece * DECODE_PIECE)..visible.end.min((item.piece + 1) * DECODE_PIECE);
-    let n = chosen.map_or(keys.len(), <[f32]>::len);
-    // The run of adjacent keys that begins with key number `done`.
-    let run_from = |done: usize| {
-        let Some(chosen) = chosen else { return item.kv.run(params, item.kv_head, keys.start + done..keys.end) };
-        // An observer of a step may leave any numbers there.
-        let number = |key: f32| (key as usize).min(item.kv.len.saturating_sub(1));
-        let first = number(chosen[done]);
-        let together = chosen[done..].iter().enumerate().take_while(|(i, key)| number(**key) == first + i).count();
-        item.kv.run(params, item.kv_head, first..first + together)
-    };
+    let (group, dim) = (params.group(), params.head_dim);
     let (max, rest) = partial[..params.partial_len()].split_at_mut(group);
     let (sum, acc) = rest.split_at_mut(group);
-    acc.fill(0.0);
-    let (q, rest) = scratch.split_at_mut(group * dim);
-    let (scores, turned) = rest.split_at_mut(group * DECODE_PIECE);
+    let piece = Piece::new(item);
+    if piece.places.is_empty() {
+        max.fill(NO_SCORE);
+        sum.fill(0.0);
+        acc.fill(0.0);
+        return;
+    }
+    let (q, rest) = scratch.split_at_mut(group * queries_len(dim));
+    let (scores, turned) = rest.split_at_mut(group * PIECE);
+    let turned = &mut turned[..MOST_LANES * dim];
     let (factor, cap) = params.factors();
-    let heads = &item.q[item.kv_head * group * dim..][..group * dim];
-    q.iter_mut().zip(heads).for_each(|(q, x)| *q = x * factor);
+    load_queries::<S>(&item.q[item.kv_head * group * dim..][..group * dim], dim, factor, q);
 
-    let mut done = 0;
-    while done < n {
-        let run = run_from(done);
-        // SAFETY: rows of visible keys; `q` and `scores` have `group` rows, and the run ends inside of this piece.
+    let batches = whole(&piece.places, S::LANES);
+    for at in batches.step_by(S::LANES) {
+        let mut rows = [std::ptr::null(); MOST_LANES];
+        rows[..S::LANES].copy_from_slice(&piece.keys[at..at + S::LANES]);
+        let scores = scores[at..].as_mut_ptr();
+        // SAFETY: rows of visible keys; `q` and `scores` have `group` rows, and the batch ends inside of the piece.
         unsafe {
-            let scores = scores.as_mut_ptr().add(done);
-            if params.k_rope.is_some() {
-                turned_scores::<S, F16>(s, params, &run, q, turned, scores);
-            } else {
-                group_scores::<S, F16>(s, group, dim, q, run.k, run.n, scores);
-            }
-        }
-        done += run.n;
-    }
-    for g in 0..group {
-        let row = &mut scores[g * DECODE_PIECE..][..n];
-        (max[g], sum[g]) = softmax(s, row, cap);
-    }
-    let mut done = 0;
-    while done < n {
-        let run = run_from(done);
-        // SAFETY: as above, and `acc` has `group` rows of `v_dim`.
-        unsafe {
-            let weights = scores.as_ptr().add(done);
-            group_values::<S, F16>(s, group, (v_dim, params.v_stride()), run.v, run.n, weights, acc.as_mut_ptr());
-        }
-        done += run.n;
-    }
-}
-
-/// Scores of a run whose keys must be rotated first: in small batches, through floats in scratch.
-///
-/// # Safety
-/// As [`group_scores`].
-#[inline(always)]
-unsafe fn turned_scores<S: Simd, const F16: bool>(
-    s: S,
-    params: &AttentionParams<'_>,
-    run: &Run,
-    q: &[f32],
-    turned: &mut [f32],
-    scores: *mut f32,
-) {
-    let dim = params.head_dim;
-    let mut done = 0;
-    while done < run.n {
-        let n = (run.n - done).min(TURNED_KEYS);
-        for (j, row) in turned[..n * dim].chunks_exact_mut(dim).enumerate() {
-            // SAFETY: row `done + j` of the run.
-            unsafe { widen::<S, F16>(s, run.k, done + j, row) };
             if let Some(rope) = &params.k_rope {
-                rope.turn(s, run.key + done + j, row);
+                for (i, row) in turned.chunks_exact_mut(dim).take(S::LANES).enumerate() {
+                    widen::<S, F16>(s, rows[i], row);
+                    let place = (at + i).clamp(piece.places.start, piece.places.end - 1);
+                    rope.turn(s, piece.position(place, item.kv.len), row);
+                    rows[i] = row.as_ptr().cast();
+                }
+                group_scores::<S, false>(s, group, dim, q.as_ptr(), &rows, scores);
+            } else {
+                group_scores::<S, F16>(s, group, dim, q.as_ptr(), &rows, scores);
             }
         }
-        // SAFETY: `turned` holds `n` rows of floats.
-        unsafe { group_scores::<S, false>(s, params.group(), dim, q, turned.as_ptr().cast(), n, scores.add(done)) };
-        done += n;
     }
+    for (g, row) in scores.chunks_exact_mut(PIECE).enumerate() {
+        (max[g], sum[g]) = softmax(s, row, piece.places.clone(), cap);
+    }
+    let values = &piece.values[piece.places.clone()];
+    // SAFETY: rows of values of visible keys, as many weights for each head, and `acc` has `group` rows of `v_dim`.
+    unsafe { group_values::<S, F16>(s, group, params.v_dim, values, &scores[piece.places.start..], acc) };
 }
 
-/// Copies row `index` of consecutive rows into floats.
+/// Copies a row of keys or values into floats. Returns a vector of zeros if all elements are finite, else one with NaN.
 ///
 /// # Safety
-/// That row, as long as `out`, must be readable.
+/// The row, as long as `out`, must be readable.
 #[inline(always)]
-pub(super) unsafe fn widen<S: Simd, const F16: bool>(s: S, rows: *const u8, index: usize, out: &mut [f32]) {
-    let (dim, to) = (out.len(), out.as_mut_ptr());
+pub(super) unsafe fn widen<S: Simd, const F16: bool>(s: S, row: *const u8, out: &mut [f32]) -> S::F {
+    let (dim, to, mut spoiled) = (out.len(), out.as_mut_ptr(), s.zero());
     by_lanes!(dim, i, m => {
         // SAFETY: i + m <= the row's length.
-        unsafe { s.store_partial(to.add(i), m, load_kv::<S, F16>(s, rows, index * dim + i, m)) };
-    });
-}
-
-/// `scores[g * DECODE_PIECE + j] = q[g] · k[j]` for all heads of the group and `n` rows of keys.
-///
-/// # Safety
-/// `k` must be readable for `n` rows of `dim` elements, `scores` writable for those places.
-#[inline(always)]
-unsafe fn group_scores<S: Simd, const F16: bool>(
-    s: S,
-    group: usize,
-    dim: usize,
-    q: &[f32],
-    k: *const u8,
-    n: usize,
-    scores: *mut f32,
-) {
-    assert!(q.len() >= group * dim);
-    let mut g = 0;
-    while g < group {
-        // SAFETY: heads g.. of `group`.
         unsafe {
-            let (q, scores) = (q.as_ptr().add(g * dim), scores.add(g * DECODE_PIECE));
-            g += match group - g {
-                1 => head_scores::<S, F16, 1>(s, dim, q, k, n, scores),
-                2 => head_scores::<S, F16, 2>(s, dim, q, k, n, scores),
-                3 => head_scores::<S, F16, 3>(s, dim, q, k, n, scores),
-                _ => head_scores::<S, F16, 4>(s, dim, q, k, n, scores),
-            };
+            let x = load_kv::<S, F16>(s, row, i, m);
+            s.store_partial(to.add(i), m, x);
+            spoiled = s.mul_add(x, s.zero(), spoiled);
         }
-    }
+    });
+    spoiled
 }
 
-/// [`group_scores`] for `G` heads; returns `G`.
-///
-/// As [`group_scores`], with `q` readable for `G` rows of `dim`.
-/// As there, with `q` readable for `G` rows of `dim`.
+/// Turns the scores at `places` of a piece into probabilities relative to their maximum; returns it and their sum.
 #[inline(always)]
-unsafe fn head_scores<S: Simd, const F16: bool, const G: usize>(
-    s: S,
-    dim: usize,
-    q: *const f32,
-    k: *const u8,
-    n: usize,
-    scores: *mut f32,
-) -> usize {
-    for j in 0..n {
-        let mut sums = [s.zero(); G];
-        by_lanes!(dim, i, m => {
-            // SAFETY: i + m <= dim.
-            unsafe {
-                let key = load_kv::<S, F16>(s, k, j * dim + i, m);
-                for (g, sum) in sums.iter_mut().enumerate() {
-                    *sum = s.mul_add(key, s.load_partial(q.add(g * dim + i), m), *sum);
-                }
-            }
-        });
-        for (g, sum) in sums.iter().enumerate() {
-            // SAFETY: the place of head g and key j.
-            unsafe { *scores.add(g * DECODE_PIECE + j) = s.reduce_sum(*sum) };
-        }
-    }
-    G
-}
-
-/// Turns scores into probabilities relative to their maximum; returns it and their sum.
-#[inline(always)]
-fn softmax<S: Simd>(s: S, scores: &mut [f32], cap: Option<f32>) -> (f32, f32) {
-    let (n, x) = (scores.len(), scores.as_mut_ptr());
+fn softmax<S: Simd>(s: S, scores: &mut [f32], places: Range<usize>, cap: Option<f32>) -> (f32, f32) {
+    let around = whole(&places, SUM_CHAINS);
+    assert!(around.end <= scores.len());
+    let x = scores.as_mut_ptr();
     if let Some(cap) = cap {
-        by_lanes!(n, i, m => {
-            // SAFETY: i + m <= n.
-            unsafe { s.store_partial(x.add(i), m, s.mul(s.splat(cap), s.tanh(s.load_partial(x.add(i), m)))) };
-        });
-    }
-    let mut top = s.splat(NO_SCORE);
-    let whole = n - n % S::LANES;
-    for i in (0..whole).step_by(S::LANES) {
-        // SAFETY: i + LANES <= n.
-        top = s.max(top, unsafe { s.load(x.add(i)) });
-    }
-    let max = scores[whole..].iter().fold(s.reduce_max(top), |max, &score| max.max(score));
-    let (mut sum, x) = (s.zero(), scores.as_mut_ptr());
-    by_lanes!(n, i, m => {
-        // SAFETY: i + m <= n. Unused lanes are not stored, and read back as zeros.
-        unsafe {
-            s.store_partial(x.add(i), m, exp2_negative(s, s.sub(s.load_partial(x.add(i), m), s.splat(max))));
-            sum = s.add(sum, s.load_partial(x.add(i), m));
+        for at in around.clone().step_by(S::LANES) {
+            // SAFETY: LANES divides the chains, and so at + LANES <= around.end.
+            unsafe { s.store(x.add(at), s.mul(s.splat(cap), s.tanh(s.load(x.add(at))))) };
         }
-    });
+    }
+    scores[around.start..places.start].fill(f32::NEG_INFINITY);
+    scores[places.end..around.end].fill(f32::NEG_INFINITY);
+    let (mut top, x) = (s.splat(NO_SCORE), scores.as_mut_ptr());
+    for at in around.clone().step_by(S::LANES) {
+        // SAFETY: as above.
+        top = s.max(top, unsafe { s.load(x.add(at)) });
+    }
+    let max = s.reduce_max(top);
+    let mut chains = [s.zero(); 4];
+    for at in around.step_by(SUM_CHAINS) {
+        for (i, chain) in chains.iter_mut().take(SUM_CHAINS / S::LANES).enumerate() {
+            // SAFETY: as above.
+            unsafe {
+                let place = x.add(at + i * S::LANES);
+                let weight = exp2_negative(s, s.sub(s.load(place), s.splat(max)));
+                s.store(place, weight);
+                *chain = s.add(*chain, weight);
+            }
+        }
+    }
+    let [a, b, c, d] = chains;
+    let sum = match S::LANES {
+        16 => a,
+        8 => s.add(a, b),
+        _ => s.add(s.add(a, c), s.add(b, d)),
+    };
     (max, s.reduce_sum(sum))
 }
 
-/// `acc[g] += Σ weights[g * DECODE_PIECE + j] · v[j]` for all heads of the group over `n` rows of values.
+/// `acc[g] = Σ weights[g * PIECE + j] · rows[j]` for all heads of the group.
 ///
 /// # Safety
-/// `v` must be readable for `n` rows of `dim` elements, `stride` apart, `weights` at those places; `acc` is `[group][dim]`.
+/// `rows` must be readable for `dim` elements.
 #[inline(always)]
 unsafe fn group_values<S: Simd, const F16: bool>(
     s: S,
     group: usize,
-    (dim, stride): (usize, usize),
-    v: *const u8,
-    n: usize,
-    weights: *const f32,
-    acc: *mut f32,
+    dim: usize,
+    rows: &[*const u8],
+    weights: &[f32],
+    acc: &mut [f32],
 ) {
+    assert!(weights.len() >= (group - 1) * PIECE + rows.len() && acc.len() == group * dim);
     let mut g = 0;
     while g < group {
         // SAFETY: heads g.. of `group`.
         unsafe {
-            let (weights, acc) = (weights.add(g * DECODE_PIECE), acc.add(g * dim));
+            let (weights, acc) = (weights.as_ptr().add(g * PIECE), acc.as_mut_ptr().add(g * dim));
             g += match group - g {
-                1 => head_values::<S, F16, 1>(s, (dim, stride), v, n, weights, acc),
-                2 => head_values::<S, F16, 2>(s, (dim, stride), v, n, weights, acc),
-                3 => head_values::<S, F16, 3>(s, (dim, stride), v, n, weights, acc),
-                _ => head_values::<S, F16, 4>(s, (dim, stride), v, n, weights, acc),
+                1 => head_values::<S, F16, 1>(s, dim, rows, weights, acc),
+                2 => head_values::<S, F16, 2>(s, dim, rows, weights, acc),
+                3 => head_values::<S, F16, 3>(s, dim, rows, weights, acc),
+                _ => head_values::<S, F16, HEADS>(s, dim, rows, weights, acc),
             };
         }
     }
@@ -291,9 +269,8 @@ unsafe fn group_values<S: Simd, const F16: bool>(
 #[inline(always)]
 unsafe fn head_values<S: Simd, const F16: bool, const G: usize>(
     s: S,
-    (dim, stride): (usize, usize),
-    v: *const u8,
-    n: usize,
+    dim: usize,
+    rows: &[*const u8],
     weights: *const f32,
     acc: *mut f32,
 ) -> usize {
@@ -301,15 +278,15 @@ unsafe fn head_values<S: Simd, const F16: bool, const G: usize>(
     // SAFETY: each call covers columns below `dim`.
     unsafe {
         while S::LANES != 8 && i + 4 * S::LANES <= dim {
-            value_block::<S, F16, G, 4>(s, (dim, stride), i, S::LANES, v, n, weights, acc);
+            value_block::<S, F16, G, 4>(s, dim, i, S::LANES, rows, weights, acc);
             i += 4 * S::LANES;
         }
         while i + 2 * S::LANES <= dim {
-            value_block::<S, F16, G, 2>(s, (dim, stride), i, S::LANES, v, n, weights, acc);
+            value_block::<S, F16, G, 2>(s, dim, i, S::LANES, rows, weights, acc);
             i += 2 * S::LANES;
         }
         while i < dim {
-            value_block::<S, F16, G, 1>(s, (dim, stride), i, S::LANES.min(dim - i), v, n, weights, acc);
+            value_block::<S, F16, G, 1>(s, dim, i, S::LANES.min(dim - i), rows, weights, acc);
             i += S::LANES;
         }
     }
@@ -321,32 +298,25 @@ unsafe fn head_values<S: Simd, const F16: bool, const G: usize>(
 /// # Safety
 /// As [`group_values`]; `m` is `LANES` unless `C` is 1.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 unsafe fn value_block<S: Simd, const F16: bool, const G: usize, const C: usize>(
     s: S,
-    (dim, stride): (usize, usize),
+    dim: usize,
     i: usize,
     m: usize,
-    v: *const u8,
-    n: usize,
+    rows: &[*const u8],
     weights: *const f32,
     acc: *mut f32,
 ) {
     let mut sums = [[s.zero(); C]; G];
     // SAFETY: columns i..i + C · m are below `dim`.
     unsafe {
-        for (g, sums) in sums.iter_mut().enumerate() {
-            for (c, sum) in sums.iter_mut().enumerate() {
-                *sum = s.load_partial(acc.add(g * dim + i + c * S::LANES), m);
-            }
-        }
-        for j in 0..n {
+        for (j, &row) in rows.iter().enumerate() {
             let mut values = [s.zero(); C];
             for (c, value) in values.iter_mut().enumerate() {
-                *value = load_kv::<S, F16>(s, v, j * stride + i + c * S::LANES, m);
+                *value = load_kv::<S, F16>(s, row, i + c * S::LANES, m);
             }
             for (g, sums) in sums.iter_mut().enumerate() {
-                let weight = s.splat(*weights.add(g * DECODE_PIECE + j));
+                let weight = s.splat(*weights.add(g * PIECE + j));
                 for (sum, &value) in sums.iter_mut().zip(&values) {
                     *sum = s.mul_add(weight, value, *sum);
                 }
@@ -356,55 +326,6 @@ unsafe fn value_block<S: Simd, const F16: bool, const G: usize, const C: usize>(
             for (c, &sum) in sums.iter().enumerate() {
                 s.store_partial(acc.add(g * dim + i + c * S::LANES), m, sum);
             }
-        }
-    }
-}
-
-#[inline(always)]
-fn join_impl<S: Simd>(s: S, params: &AttentionParams<'_>, partial: &[f32], joined: &mut [f32]) {
-    let (group, dim) = (params.group(), params.v_dim);
-    assert!(partial.len() == params.partial_len() && joined.len() == params.partial_len());
-    for g in 0..group {
-        let max = partial[g].max(joined[g]);
-        let (new, old) = ((partial[g] - max).exp2(), (joined[g] - max).exp2());
-        joined[g] = max;
-        joined[group + g] = joined[group + g] * old + partial[group + g] * new;
-        let first = 2 * group + g * dim;
-        let (from, to) = (partial[first..][..dim].as_ptr(), joined[first..][..dim].as_mut_ptr());
-        by_lanes!(dim, i, m => {
-            // SAFETY: i + m <= dim, the length of both.
-            unsafe {
-                let before = s.mul(s.splat(old), s.load_partial(to.add(i), m));
-                s.store_partial(to.add(i), m, s.mul_add(s.splat(new), s.load_partial(from.add(i), m), before));
-            }
-        });
-    }
-}
-
-#[inline(always)]
-fn merge_impl<S: Simd>(s: S, params: &AttentionParams<'_>, kv_head: usize, partials: &[f32], out: &mut [f32]) {
-    let (group, dim) = (params.group(), params.v_dim);
-    assert_eq!(out.len(), group * dim);
-    assert!(!partials.is_empty() && partials.len().is_multiple_of(params.partial_len()));
-    for (g, out) in out.chunks_exact_mut(dim).enumerate() {
-        let (mut max, mut sum) = (NO_SCORE, 0.0);
-        for partial in partials.chunks_exact(params.partial_len()) {
-            max = partial[g].max(max);
-        }
-        for partial in partials.chunks_exact(params.partial_len()) {
-            sum += partial[group + g] * (partial[g] - max).exp2();
-        }
-        let normaliser = normaliser(max, sum, params.sinks.map(|sinks| sinks[kv_head * group + g]));
-        for (index, partial) in partials.chunks_exact(params.partial_len()).enumerate() {
-            let factor = s.splat((partial[g] - max).exp2() * normaliser);
-            let (acc, out) = (partial[2 * group + g * dim..][..dim].as_ptr(), out.as_mut_ptr());
-            by_lanes!(dim, i, m => {
-                // SAFETY: i + m <= dim, the length of both.
-                unsafe {
-                    let before = if index == 0 { s.zero() } else { s.load_partial(out.add(i), m) };
-                    s.store_partial(out.add(i), m, s.mul_add(factor, s.load_partial(acc.add(i), m), before));
-                }
-            });
         }
     }
 }

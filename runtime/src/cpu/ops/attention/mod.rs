@@ -1,39 +1,57 @@
 //! Attention over paged keys and values, by streaming softmax (Milakov and Gimelshein 2018; Dao et al. 2022): scores
-//! are never stored for more than a tile of keys.
+//! are never stored for more than a piece of keys.
 //!
 //! Two kernels. [`decode`] serves one query token: an item does the query heads that share a kv head together, over a
-//! piece of at most [`DECODE_PIECE`] keys. A merge of the pieces follows, so that many workers can share one long
-//! sequence. [`prompt`] serves tiles of queries. Pieces and tiles lie at fixed places in the sequence, so the result
-//! depends neither on the number of threads nor, within one kernel, on how a prompt was cut.
+//! piece of [`PIECE`] keys, and [`join`] joins the pieces, so that many workers can share one long sequence. [`prompt`]
+//! serves tiles of queries, each over all of its pieces.
+//!
+//! A row's result depends on its query and the keys that it sees, and on nothing else: both kernels give the same bits,
+//! with all instruction sets that fuse multiply-adds. They share one order of operations:
+//!
+//! 1. A score is eight chains of multiply-adds over the elements, element d in chain d mod 8, from zero. The chains are
+//!    added as neighbours, then neighbouring pairs, then the two halves.
+//! 2. Pieces lie at multiples of [`PIECE`] from position 0. Probabilities are relative to the row's greatest score
+//!    within the piece. Their sum is sixteen chains, position p in chain p mod 16, which are halved until one is left.
+//!    Weighted values are one chain of multiply-adds over the positions, from zero. Keys that the row does not see weigh
+//!    exactly zero.
+//! 3. Pieces are joined in order of position, sinks last.
 //!
 //! Scores are in units of log₂: queries are multiplied by `scale · log₂e` and probabilities are powers of two, which
 //! saves a multiplication and an exact range reduction an element.
 
 pub mod decode;
+pub mod join;
 pub mod pool;
 pub mod prompt;
+mod scores;
 pub mod select;
 #[cfg(test)]
 mod tests;
+mod tile;
 
 use std::ops::Range;
 
 use crate::{cpu::arch::Simd, graph::RopeLayout, step::KvType};
 
-/// Keys of one decode item: long enough that merging costs nothing, short enough to spread 1000 keys over cores.
-pub const DECODE_PIECE: usize = 256;
+/// Keys of a piece: long enough that joining costs little, short enough to spread 1000 keys over cores and to keep a
+/// piece's probabilities in the first-level cache.
+pub const PIECE: usize = 128;
+/// Chains of a score.
+const SCORE_CHAINS: usize = 8;
+/// Chains of a piece's sum of probabilities; it divides [`PIECE`].
+const SUM_CHAINS: usize = 16;
 
 /// Query rows (tokens × heads of one group) of one prompt item.
 pub const QUERY_ROWS: usize = 64;
 
-/// Start of a row's running maximum: below any real score, and finite, so that differences are no NaN.
+/// Start of a row's maximum: below any real score, and finite, so that differences are no NaN.
 const NO_SCORE: f32 = -1e30;
 
 /// [`decode::attention_decode`]'s kernels.
 pub type DecodeKernel = unsafe fn(&DecodeItem<'_>, &mut [f32], &mut [f32]);
-/// [`decode::attention_merge`]'s kernels.
+/// [`join::attention_merge`]'s kernels.
 pub type MergeKernel = fn(&AttentionParams<'_>, usize, &[f32], &mut [f32]);
-/// [`decode::attention_join`]'s kernels.
+/// [`join::attention_join`]'s kernels.
 pub type JoinKernel = fn(&AttentionParams<'_>, &[f32], &mut [f32]);
 /// [`pool::pool_block`]'s kernels.
 pub type PoolKernel = unsafe fn(&pool::PoolItem<'_>, &mut [f32], &mut [f32]);
@@ -196,11 +214,11 @@ impl AttentionParams<'_> {
         window.max(chunk_start).min(end)..end
     }
 
-    /// The pieces into which the keys of a decode step at `position` fall; piece i has the keys `i * DECODE_PIECE..(i +
-    /// 1) * DECODE_PIECE`.
+    /// The pieces into which the keys of a decode step at `position` fall; piece i has the keys `i * PIECE..(i +
+    /// 1) * PIECE`.
     pub fn pieces(&self, position: usize, len: usize) -> Range<usize> {
         let keys = self.visible(position, len);
-        keys.start / DECODE_PIECE..keys.end.div_ceil(DECODE_PIECE)
+        keys.start / PIECE..keys.end.div_ceil(PIECE)
     }
 
     /// Floats of the partial result of one decode item: `group` maxima, `group` sums, `[group][v_dim]` weighted values.
@@ -241,7 +259,7 @@ pub struct DecodeItem<'a> {
     /// The token's position.
     pub position: usize,
     /// The piece: one of [`AttentionParams::pieces`]. Where keys are chosen, piece i begins at number `i *
-    /// DECODE_PIECE` of them.
+    /// PIECE` of them.
     pub piece: usize,
     /// The positions of the keys that the token attends to, in ascending order; none where it attends to all that it
     /// sees.
@@ -293,34 +311,4 @@ unsafe fn load_kv<S: Simd, const F16: bool>(s: S, row: *const u8, index: usize, 
             s.load_partial(row.cast::<f32>().add(index), m)
         }
     }
-}
-
-/// 2ˣ for x ≤ 0 within about 2 ulp; exactly 0 below −127. NaN for NaN.
-///
-/// n = round(x) leaves |x − n| ≤ ½, where the series' first missing term is 1.2e-7. Inputs are clamped to a power whose
-/// exponent field is 0, which is zero.
-#[inline(always)]
-fn exp2_negative<S: Simd>(s: S, x: S::F) -> S::F {
-    let x = s.max(s.splat(-127.0), x);
-    let n = s.round_to_i32(x);
-    let r = s.sub(x, s.i32_to_f32(n));
-    let mut p = s.splat(1.540_353_1e-4);
-    p = s.mul_add(p, r, s.splat(1.333_355_8e-3));
-    p = s.mul_add(p, r, s.splat(9.618_129e-3));
-    p = s.mul_add(p, r, s.splat(5.550_411e-2));
-    p = s.mul_add(p, r, s.splat(2.402_265e-1));
-    p = s.mul_add(p, r, s.splat(std::f32::consts::LN_2));
-    p = s.mul_add(p, r, s.splat(1.0));
-    s.mul(p, s.f32_from_bits(s.shl_i32(s.add_i32(n, s.splat_i32(127)), 23)))
-}
-
-/// One over the softmax's denominator with the sink (in units of log₂), and the factor by which a row's sum and values
-/// must be multiplied first.
-fn normaliser(max: f32, sum: f32, sink: Option<f32>) -> f32 {
-    let Some(sink) = sink.map(|sink| sink * std::f32::consts::LOG2_E) else {
-        return if sum == 0.0 { 0.0 } else { 1.0 / sum };
-    };
-    let top = max.max(sink);
-    let factor = (max - top).exp2();
-    factor / (sum * factor + (sink - top).exp2())
 }

@@ -7,7 +7,7 @@
 //! exponentials as rows have elements.
 
 use super::super::by_lanes;
-use super::{AttentionParams, KvPages, KvType, NO_SCORE, exp2_negative, load_kv};
+use super::{AttentionParams, KvPages, KvType, NO_SCORE, join::exp2_negative, load_kv};
 use crate::cpu::arch::Simd;
 use crate::graph::PoolOp;
 use crate::simd_dispatch;

@@ -1,6 +1,7 @@
-//! Both attention kernels against a softmax in f64 that stores all scores: the cases of `cases::attention`.
+//! Both attention kernels against a softmax in f64 that stores all scores, and bit by bit against each other: the cases
+//! of `cases::attention`.
 
-use super::*;
+use super::{join::exp2_negative, *};
 use crate::cases::{
     attention::{self, AttentionCase, Cached},
     paged::Paged,
@@ -105,18 +106,24 @@ impl Run<'_> {
                     unsafe { (op_kernels(isa).attention_decode)(&item, &mut scratch, partial) };
                 }
                 (op_kernels(isa).attention_merge)(p, kv_head, &partials, out);
-                // Joined one after the other they merge to the same.
+                // Joined in a place of their own they merge to the same.
                 let (first, more) = partials.split_at_mut(p.partial_len());
                 more.chunks(p.partial_len()).for_each(|more| (op_kernels(isa).attention_join)(p, more, first));
                 let mut joined = vec![f32::NAN; out.len()];
                 (op_kernels(isa).attention_merge)(p, kv_head, first, &mut joined);
-                assert!(relative_error(&joined, &wide(out)) < 1e-6, "{} pieces joined", pieces.len());
+                assert!(bits(&joined) == bits(out), "{} pieces joined", pieces.len());
             }
         }
         out
     }
 }
 
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// The results are those of f64, and the same bits from both kernels, for all parts of the prompt, and with all
+/// instruction sets that fuse multiply-adds.
 fn check(cases: Vec<AttentionCase>) {
     for case in cases {
         for s in 0..case.sequences.len() {
@@ -126,14 +133,21 @@ fn check(cases: Vec<AttentionCase>) {
             let run = Run { params: case.params(&angles), cache: &cache, q: &q, len, n_tokens };
             let expected = reference(&case, s, &cached, &q);
             let what = format!("{}, sequence {s}", case.name());
+            let mut fused: Option<Vec<u32>> = None;
             for isa in Isa::available() {
-                let whole = run.prompt(isa, n_tokens);
-                for (kernel, out) in [("prompt", &whole), ("decode", &run.decode(isa))] {
+                let (whole, single) = (run.prompt(isa, n_tokens), run.decode(isa));
+                for (kernel, out) in [("prompt", &whole), ("decode", &single)] {
                     let error = relative_error(out, &expected);
                     assert!(error < 3e-6, "{what}, {kernel}, {}: {error:e}", isa.name());
                 }
+                let whole = bits(&whole);
+                assert!(whole == bits(&single), "{what}: prompt and decode differ, {}", isa.name());
                 for part in [1, 5, 23].into_iter().filter(|part| *part < n_tokens) {
-                    assert!(whole == run.prompt(isa, part), "{what}: parts of {part}, {}", isa.name());
+                    assert!(whole == bits(&run.prompt(isa, part)), "{what}: parts of {part}, {}", isa.name());
+                }
+                if isa != Isa::Generic {
+                    let fused = fused.get_or_insert_with(|| whole.clone());
+                    assert!(*fused == whole, "{what}: {} differs", isa.name());
                 }
             }
         }
@@ -158,6 +172,34 @@ fn bounded_sunk_turned_and_huge_scores_match_f64() {
 #[test]
 fn long_sequences_match_f64() {
     check(attention::long());
+}
+
+#[test]
+fn prompts_behind_other_tokens_match_f64() {
+    check(attention::behind_others());
+}
+
+#[test]
+fn infinite_keys_and_values_of_later_tokens_change_nothing() {
+    for case in attention::behind_others().into_iter().filter(|case| case.causal) {
+        let (n_tokens, len) = case.sequences[0];
+        let (cached, q, angles) = (case.cached(0), case.queries(0), case.key_angles(len));
+        let mut spoiled = cached.clone();
+        let last = case.op.n_heads * case.op.v_dim;
+        for rows in spoiled.k.iter_mut().chain(&mut spoiled.v) {
+            let row = &mut rows[len - 1];
+            row.iter_mut().enumerate().for_each(|(i, x)| *x = if i % 2 == 0 { f32::INFINITY } else { f32::NAN });
+        }
+        let caches = [cached, spoiled].map(|cached| case.paged(0, &cached));
+        for isa in Isa::available() {
+            let [clean, spoiled] = caches.each_ref().map(|cache| {
+                let run = Run { params: case.params(&angles), cache, q: &q, len, n_tokens };
+                let out = run.prompt(isa, n_tokens);
+                bits(&out[..out.len() - last])
+            });
+            assert!(clean == spoiled, "{}, {}", case.name(), isa.name());
+        }
+    }
 }
 
 #[test]
