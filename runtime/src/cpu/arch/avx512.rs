@@ -123,7 +123,13 @@ unsafe impl<const VNNI: bool> Simd for Avx512<VNNI> {
 
     #[inline(always)]
     fn reduce_sum(self, a: __m512) -> f32 {
-        unsafe { _mm512_reduce_add_ps(a) }
+        // Not `_mm512_reduce_add_ps`, whose order is the compiler's.
+        unsafe {
+            let x = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+        }
     }
     #[inline(always)]
     fn sum_eights(self, v: [__m512; 8]) -> __m512 {

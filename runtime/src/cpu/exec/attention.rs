@@ -11,7 +11,7 @@ use crate::{
     cpu::{
         buffer::Buffer,
         kv::KvRows,
-        ops::attention::{AttentionParams, PIECE, DecodeItem, KeyRope, PromptItem},
+        ops::attention::{AttentionParams, DecodeItem, KeyRope, PIECE, PromptItem},
         pool::Worker,
     },
     graph::{AttentionOp, AttentionStage, CacheId, HeadOp, ValueId},

@@ -34,10 +34,7 @@ use super::{
     arch::Isa,
     buffer::Buffer,
     kv::KvMemory,
-    ops::{
-        LinearKernels, OpKernels, attention::PIECE, exact_linear_kernels, linear_kernels, op_kernels,
-        rope_cos_sin,
-    },
+    ops::{LinearKernels, OpKernels, attention::PIECE, exact_linear_kernels, linear_kernels, op_kernels, rope_cos_sin},
     pool::{Pool, Worker},
     states::StateMemory,
 };

@@ -10,6 +10,7 @@
 //! 4 flops an element each; a single token takes two passes, of which only the first waits for memory. Bytes: 8 an
 //! element of the state and step.
 
+use super::sums;
 use crate::cpu::arch::Simd;
 use crate::graph::GatedDeltaOp;
 use crate::simd_dispatch;
@@ -105,23 +106,17 @@ struct Gates {
 /// As [`gated_delta`]; `t` is one of the item's tokens.
 #[inline(always)]
 unsafe fn gates<S: Simd>(s: S, item: &GatedDeltaItem, t: usize) -> Gates {
-    let (mut kk, mut qq, mut kq) = (s.zero(), s.zero(), s.zero());
     // SAFETY: `k_dim` elements of the token's q and k, and its b and a.
-    let (b, a) = unsafe {
-        let (k, q) = (item.k.add(t * item.stride), item.q.add(t * item.stride));
-        super::by_lanes!(item.k_dim, i, m => {
-            let (k, q) = (s.load_partial(k.add(i), m), s.load_partial(q.add(i), m));
-            kk = s.mul_add(k, k, kk);
-            qq = s.mul_add(q, q, qq);
-            kq = s.mul_add(k, q, kq);
-        });
-        (*item.b.add(t * item.b_stride), *item.a.add(t * item.a_stride) + item.dt_bias)
+    let ([kk, qq, kq], b, a) = unsafe {
+        let (n, k, q) = (item.k_dim, item.k.add(t * item.stride), item.q.add(t * item.stride));
+        let products = [sums::dot(s, n, k, k), sums::dot(s, n, q, q), sums::dot(s, n, k, q)];
+        (products, *item.b.add(t * item.b_stride), *item.a.add(t * item.a_stride) + item.dt_bias)
     };
-    let inverse = |sum: S::F| 1.0 / (s.reduce_sum(sum) + GatedDeltaOp::EPS).sqrt();
+    let inverse = |sum: f32| 1.0 / (sum + GatedDeltaOp::EPS).sqrt();
     let (k, q) = (inverse(kk), inverse(qq) / (item.k_dim as f32).sqrt());
     // ln(1 + eᵃ), which neither overflows nor loses small values.
     let softplus = a.max(0.0) + (-a.abs()).exp().ln_1p();
-    Gates { keep: (item.decay * softplus).exp(), write: 1.0 / (1.0 + (-b).exp()), k, q, kq: s.reduce_sum(kq) * k * q }
+    Gates { keep: (item.decay * softplus).exp(), write: 1.0 / (1.0 + (-b).exp()), k, q, kq: kq * k * q }
 }
 
 /// `N` vectors of columns from `c` on. `m` lanes of the last one are in use (all of them unless `N` is 1).

@@ -16,6 +16,7 @@ pub mod route;
 pub mod sample;
 pub mod short_conv;
 pub mod streams;
+mod sums;
 
 use std::sync::OnceLock;
 

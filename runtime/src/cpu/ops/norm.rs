@@ -1,9 +1,8 @@
 //! RMS norm and layer norm of one row.
 //!
-//! Two passes over a row that stays in the first-level cache. Sums run in four vectors at once, which hides the latency
-//! of additions; short partial sums also lose less to rounding.
+//! Two passes over a row that stays in the first-level cache.
 
-use super::by_lanes;
+use super::{by_lanes, sums};
 use crate::cpu::arch::Simd;
 use crate::simd_dispatch;
 
@@ -64,7 +63,7 @@ unsafe fn rms_norm_raw<S: Simd>(
     out: *mut f32,
 ) {
     // SAFETY: the caller vouches for `x`.
-    let sum = unsafe { sum_of_squares(s, n, x, 0.0) };
+    let sum = unsafe { sums::dot(s, n, x, x) };
     let factor = s.splat(1.0 / (sum / n as f32 + eps).sqrt());
     let Some(weight) = weight else {
         by_lanes!(n, i, m => {
@@ -98,14 +97,10 @@ fn layer_norm_impl<S: Simd>(
     assert_eq!(n, out.len());
     assert!(weight.is_none_or(|w| w.len() == n) && bias.is_none_or(|b| b.len() == n));
     let (x, out) = (x.as_ptr(), out.as_mut_ptr());
-    let mut sum = s.zero();
-    by_lanes!(n, i, m => {
-        // SAFETY: i + m <= n.
-        sum = s.add(sum, unsafe { s.load_partial(x.add(i), m) });
-    });
-    let mean = s.reduce_sum(sum) / n as f32;
     // SAFETY: `x` has `n` elements.
-    let variance = unsafe { sum_of_squares(s, n, x, mean) } / n as f32;
+    let mean = unsafe { sums::sum(s, n, x) } / n as f32;
+    // SAFETY: as above.
+    let variance = unsafe { sums::sum_of_squares(s, n, x, mean) } / n as f32;
     let (mean, factor, offset) = (s.splat(mean), s.splat(1.0 / (variance + eps).sqrt()), s.splat(weight_offset));
     by_lanes!(n, i, m => {
         // SAFETY: i + m <= n, the length of all four.
@@ -120,39 +115,6 @@ fn layer_norm_impl<S: Simd>(
             s.store_partial(out.add(i), m, y);
         }
     });
-}
-
-/// `Σ (x[i] - mean)²`
-///
-/// # Safety
-/// `x` must be readable for `n` floats.
-#[inline(always)]
-unsafe fn sum_of_squares<S: Simd>(s: S, n: usize, x: *const f32, mean: f32) -> f32 {
-    let centre = s.splat(mean);
-    let mut sums = [s.zero(); 4];
-    let mut i = 0;
-    while i + 4 * S::LANES <= n {
-        for (j, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: i + 4 · LANES <= n.
-            let d = s.sub(unsafe { s.load(x.add(i + j * S::LANES)) }, centre);
-            *sum = s.mul_add(d, d, *sum);
-        }
-        i += 4 * S::LANES;
-    }
-    let mut rest = 0.0;
-    while i + S::LANES <= n {
-        // SAFETY: i + LANES <= n.
-        let d = s.sub(unsafe { s.load(x.add(i)) }, centre);
-        sums[0] = s.mul_add(d, d, sums[0]);
-        i += S::LANES;
-    }
-    while i < n {
-        // SAFETY: i < n. One by one, since the unused lanes of a partial load would add mean².
-        let d = unsafe { *x.add(i) } - mean;
-        rest += d * d;
-        i += 1;
-    }
-    s.reduce_sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3]))) + rest
 }
 
 #[cfg(test)]

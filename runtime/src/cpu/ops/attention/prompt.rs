@@ -148,13 +148,16 @@ unsafe fn prompt_typed<S: Simd, const F16: bool, const KB: usize, const VB: usiz
                 // SAFETY: rows of this run, one after the other.
                 unsafe {
                     let of_key = widen::<S, F16>(s, run.k.add(j * dim * item.kv.kv.bytes()), key);
-                    spoiled = s.add(spoiled, match params.v_in_k {
-                        true => of_key,
-                        false => {
-                            let value = &mut scratch.vp[at * v_pad..][..params.v_dim];
-                            widen::<S, F16>(s, run.v.add(j * params.v_dim * item.kv.kv.bytes()), value)
-                        }
-                    });
+                    spoiled = s.add(
+                        spoiled,
+                        match params.v_in_k {
+                            true => of_key,
+                            false => {
+                                let value = &mut scratch.vp[at * v_pad..][..params.v_dim];
+                                widen::<S, F16>(s, run.v.add(j * params.v_dim * item.kv.kv.bytes()), value)
+                            }
+                        },
+                    );
                 }
                 if let Some(rope) = &params.k_rope {
                     rope.turn(s, run.key + j, key);

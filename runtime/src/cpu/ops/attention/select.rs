@@ -4,7 +4,7 @@
 //! the same cached key. The best `k` are chosen; of equals the earlier one. A common factor on all scores does not
 //! change the choice and is left out. Reads one index key for every cached token; 2 · heads · head_dim flops each.
 
-use super::super::by_lanes;
+use super::super::sums::sum_of;
 use super::{AttentionParams, KvPages, KvType, load_kv};
 use crate::cpu::arch::Simd;
 use crate::simd_dispatch;
@@ -56,15 +56,12 @@ unsafe fn scores_typed<S: Simd, const F16: bool>(s: S, item: &SelectItem<'_>, sc
         for j in 0..run.n {
             let mut total = 0.0;
             for (h, weight) in weights.iter().enumerate() {
-                let mut sum = s.zero();
-                by_lanes!(dim, i, m => {
-                    // SAFETY: i + m <= dim, of a row of this run and of a head.
-                    unsafe {
-                        let key = load_kv::<S, F16>(s, run.k, j * dim + i, m);
-                        sum = s.mul_add(key, s.load_partial(q.as_ptr().add(h * dim + i), m), sum);
-                    }
+                // SAFETY: i + m <= dim, of a row of this run and of a head.
+                let score = sum_of!(s, dim, |i, m, sum| unsafe {
+                    let key = load_kv::<S, F16>(s, run.k, j * dim + i, m);
+                    s.mul_add(key, s.load_partial(q.as_ptr().add(h * dim + i), m), sum)
                 });
-                total += weight * s.reduce_sum(sum).max(0.0);
+                total += weight * score.max(0.0);
             }
             // Adding 0 turns a negative zero into a positive one: the two are equal, but their bits sort apart.
             scores[done + j] = total + 0.0;
