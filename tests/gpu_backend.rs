@@ -118,9 +118,9 @@ fn steps_can_be_placed_one_by_one() {
         ];
         for (r, on_gpu) in rules.into_iter().enumerate() {
             let mut step = 0;
-            let plan = Plan::new(model.graph().clone(), |_, name, kind| {
+            let plan = Plan::new(model.graph().clone(), |_, node, kind| {
                 step += 1;
-                Ok(if on_gpu(step - 1, name, kind) { Device::Gpu } else { Device::Cpu })
+                Ok(if on_gpu(step - 1, &node.name, kind) { Device::Gpu } else { Device::Cpu })
             });
             let gpu_options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 256, max_step_tokens: 64 };
             let cpu_options = CpuOptions {
@@ -386,7 +386,7 @@ fn a_lost_device_is_an_error_and_the_next_one_works() {
     backend.step_ahead(&mut kv, Some(ids)).expect("a prompt");
     backend.step_ahead(&mut kv, None).expect("a token");
     assert_eq!(backend.read_token().expect("a token"), Some(fixture.gen_ids[0]));
-    gpu.device().destroy();
+    gpu.destroy();
     let error = (0..4)
         .find_map(|_| backend.step_ahead(&mut kv, None).and_then(|()| backend.read_token().map(|_| ())).err())
         .expect("an error within a few steps");

@@ -2,7 +2,7 @@
 # benches/gpu/run.sh [BIN_DIR] [OUT_DIR] [MODEL...]: everything worth measuring on a GPU, in one go, on a bare machine.
 #
 # BIN_DIR holds the prebuilt release binaries `handmill` and `gpu_linear_speed`:
-#   cargo build --release && cargo build --release -p handmill-runtime --features gpu --example gpu_linear_speed
+#   cargo build --release && cargo build --release -p handmill-runtime --features unstable-wgpu --example gpu_linear_speed
 #   mkdir -p bin && cp target/release/handmill target/release/examples/gpu_linear_speed bin/
 # It needs nothing else but a driver and the models (default: smollm2, fetched unless cached). Without arguments it takes
 # target/release and writes to benches/results/<date>-<device>/. DEVICE chooses a GPU by its number in `handmill devices`

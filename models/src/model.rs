@@ -7,7 +7,7 @@ use std::{
 
 use handmill_runtime::{
     format::{Checkpoint, Kind},
-    graph::{Graph, Op},
+    graph::Graph,
     quant::DType,
 };
 
@@ -22,7 +22,7 @@ pub struct ModelInfo {
     pub n_layers: usize,
     /// Width of the residual stream.
     pub width: usize,
-    /// Rows of the head: tokens that have a logit.
+    /// Rows of the head: tokens that have a logit; 0 without a head.
     pub vocab_size: usize,
     /// Longest context that the model was made for.
     pub context: usize,
@@ -62,15 +62,11 @@ impl Model {
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self, Error> {
         let built = families::build(&checkpoint)?;
         let graph = built.graph;
-        let heads = graph.nodes().iter().rev().find_map(|n| match n.op {
-            Op::Linear { weight, .. } => Some(graph.weight(weight).rows()),
-            _ => None,
-        });
         let info = ModelInfo {
             architecture: Config::new(&checkpoint)?.architecture().to_owned(),
-            n_layers: built.n_layers,
+            n_layers: graph.n_layers(),
             width: built.width,
-            vocab_size: heads.unwrap_or(0),
+            vocab_size: graph.head().map_or(0, |head| graph.weight(head).rows()),
             context: built.context,
             parameters: graph.weights().map(|(_, t)| t.shape().iter().product::<usize>() as u64).sum(),
             bytes_per_token: graph.bytes_per_token(),

@@ -1,7 +1,7 @@
 //! How fast the GPU's linear kernels are, beside what the device copies.
 //!
 //! ```text
-//! cargo run --release -p handmill-runtime --features gpu --example gpu_linear_speed -- \
+//! cargo run --release -p handmill-runtime --features unstable-wgpu --example gpu_linear_speed -- \
 //!     [--device D] [--k 4096] [--rows 14336] [--tokens 1,8,512] [--json] [format ...]
 //! ```
 //!
@@ -13,7 +13,8 @@ use std::{process::ExitCode, time::Instant};
 
 use handmill_runtime::gpu::ops::linear::{LinearCall, LinearPart, dispatches};
 use handmill_runtime::gpu::ops::{Dim, Place};
-use handmill_runtime::gpu::{Binding, Caps, Gpu, GpuError, GpuOptions, Pipeline};
+use handmill_runtime::gpu::raw::{Binding, Pipeline, wgpu};
+use handmill_runtime::gpu::{Caps, Gpu, GpuError, GpuOptions};
 use handmill_runtime::graph::Rows;
 use handmill_runtime::quant::DType;
 use wgpu::BufferUsages as U;
@@ -114,16 +115,16 @@ fn measure(gpu: &Gpu, o: &Options) -> Result<(), Failure> {
 /// Bytes a second, read and written, of a plain copy.
 fn copy_rate(gpu: &Gpu) -> Result<f64, GpuError> {
     let size = if gpu.caps().software { 64 << 20 } else { gpu.caps().max_buffer.min(1 << 30) };
-    let from = gpu.buffer("from", size, U::COPY_SRC)?;
-    let to = gpu.buffer("to", size, U::COPY_DST)?;
+    let from = gpu.raw().buffer("from", size, U::COPY_SRC)?;
+    let to = gpu.raw().buffer("to", size, U::COPY_DST)?;
     let mut best = f64::INFINITY;
     for _ in 0..5 {
         let start = Instant::now();
-        let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut encoder = gpu.raw().device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         for _ in 0..4 {
             encoder.copy_buffer_to_buffer(&from, 0, &to, 0, Some(size));
         }
-        gpu.queue().submit([encoder.finish()]);
+        gpu.raw().queue().submit([encoder.finish()]);
         gpu.wait()?;
         best = best.min(start.elapsed().as_secs_f64() / 4.0);
     }
@@ -155,8 +156,8 @@ fn linear_time(
     let weights = filled(gpu, "weights", one * copies)?;
     let arena = filled(gpu, "arena", 4 * (u64::from(o.k) + u64::from(o.rows)) * u64::from(tokens))?;
     let vectors = filled(gpu, "vectors", 64)?;
-    let batch = gpu.buffer("batch", 64, U::STORAGE | U::COPY_DST)?;
-    gpu.queue().write_buffer(&batch, 0, bytemuck::cast_slice(&[tokens, tokens, 1, 0]));
+    let batch = gpu.raw().buffer("batch", 64, U::STORAGE | U::COPY_DST)?;
+    gpu.raw().queue().write_buffer(&batch, 0, bytemuck::cast_slice(&[tokens, tokens, 1, 0]));
     let place = |base: u32, stride: u32| Place { base, offset: 0, stride, rows: Rows::Token };
     let mut calls: Vec<(std::sync::Arc<Pipeline>, wgpu::BindGroup, [u32; 3])> = Vec::new();
     let mut name = "";
@@ -185,9 +186,9 @@ fn linear_time(
         let Some(variant) = variants.iter().find(|v| v.max_rows >= tokens) else { continue };
         let d = &variant.dispatch;
         name = d.kernel.name;
-        let pipeline = gpu.pipeline(&d.kernel)?;
-        let params = gpu.buffer("params", d.params.len() as u64, U::UNIFORM | U::STORAGE | U::COPY_DST)?;
-        gpu.queue().write_buffer(&params, 0, &d.params);
+        let pipeline = gpu.raw().pipeline(&d.kernel)?;
+        let params = gpu.raw().buffer("params", d.params.len() as u64, U::UNIFORM | U::STORAGE | U::COPY_DST)?;
+        gpu.raw().queue().write_buffer(&params, 0, &d.params);
         let bindings = [&params, &batch, &arena, &vectors, &weights].map(Binding::from);
         let grid = d.grid.map(|g| match g {
             Dim::Fixed(n) => n,
@@ -212,12 +213,12 @@ fn linear_time(
 /// A buffer of that size with the pattern in it.
 fn filled(gpu: &Gpu, what: &str, bytes: u64) -> Result<wgpu::Buffer, GpuError> {
     let size = bytes.next_multiple_of(16).max(64);
-    let buffer = gpu.buffer(what, size, U::STORAGE | U::COPY_DST)?;
+    let buffer = gpu.raw().buffer(what, size, U::STORAGE | U::COPY_DST)?;
     let pattern = pattern(1 << 20);
     for at in (0..size).step_by(pattern.len()) {
         let n = (size - at).min(pattern.len() as u64) as usize;
-        gpu.queue().write_buffer(&buffer, at, &pattern[..n]);
-        gpu.queue().submit([]);
+        gpu.raw().queue().write_buffer(&buffer, at, &pattern[..n]);
+        gpu.raw().queue().submit([]);
     }
     gpu.wait()?;
     Ok(buffer)
@@ -229,15 +230,15 @@ fn timed(
     calls: &[(std::sync::Arc<Pipeline>, wgpu::BindGroup, [u32; 3])],
     times: u32,
 ) -> Result<f64, GpuError> {
-    let device = gpu.device();
+    let device = gpu.raw().device();
     let clock = gpu.caps().timestamps.then(|| {
         let set = device.create_query_set(&wgpu::QuerySetDescriptor {
             label: None,
             ty: wgpu::QueryType::Timestamp,
             count: 2,
         });
-        let ticks = gpu.buffer("ticks", 16, U::QUERY_RESOLVE | U::COPY_SRC);
-        let copy = gpu.buffer("ticks read", 16, U::MAP_READ | U::COPY_DST);
+        let ticks = gpu.raw().buffer("ticks", 16, U::QUERY_RESOLVE | U::COPY_SRC);
+        let copy = gpu.raw().buffer("ticks read", 16, U::MAP_READ | U::COPY_DST);
         (set, ticks, copy)
     });
     let clock = match clock {
@@ -265,7 +266,7 @@ fn timed(
         encoder.resolve_query_set(set, 0..2, ticks, 0);
         encoder.copy_buffer_to_buffer(ticks, 0, copy, 0, Some(16));
     }
-    gpu.queue().submit([encoder.finish()]);
+    gpu.raw().queue().submit([encoder.finish()]);
     if let Some((_, _, copy)) = &clock {
         copy.map_async(wgpu::MapMode::Read, .., |_| {});
     }
@@ -274,6 +275,6 @@ fn timed(
     let Some((_, _, copy)) = &clock else { return Ok(wall) };
     let Ok(view) = copy.get_mapped_range(..) else { return Ok(wall) };
     let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&view[..]);
-    let seconds = ticks[1].saturating_sub(ticks[0]) as f64 * f64::from(gpu.queue().get_timestamp_period()) / 1e9;
+    let seconds = ticks[1].saturating_sub(ticks[0]) as f64 * f64::from(gpu.raw().queue().get_timestamp_period()) / 1e9;
     Ok(if seconds > 0.0 { seconds } else { wall })
 }

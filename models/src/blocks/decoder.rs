@@ -134,7 +134,7 @@ pub fn layer(
     attend: impl FnOnce(&mut GraphBuilder, ValueId) -> Result<ValueId, Error>,
     feed: impl FnOnce(&mut GraphBuilder, ValueId) -> Result<ValueId, Error>,
 ) -> Result<ValueId, Error> {
-    b.scoped(format!("layer.{layer}"), |b| {
+    b.layer(layer, |b| {
         let norm = |b: &mut GraphBuilder, name: &str, gguf: &str, hf: &str, x: ValueId| {
             let norm = l.layer_norm(b, layer, gguf, hf, b.graph().value(x).width)?;
             Ok::<_, Error>(b.norm(name, x, norm)?)
@@ -189,7 +189,7 @@ pub fn logits(
     let norm = l.final_norm(&mut b, head.norm, width)?;
     let x = b.norm("final_norm", x, norm)?;
     let (weight, bias) = l.head(&mut b, embedding, head.tied)?;
-    let mut y = b.linear("head", x, weight, bias)?;
+    let mut y = b.head("head", x, weight, bias)?;
     y = b.scale("head_scale", y, head.scale)?;
     if let Some(cap) = head.softcap {
         y = b.op("head_softcap", Op::Softcap { cap }, &[y])?;

@@ -216,7 +216,8 @@ impl Engine {
             DeviceChoice::Gpu(_) if options.gpu_layers == Some(0) => on_cpu()?,
             #[cfg(feature = "gpu")]
             DeviceChoice::Gpu(gpu) => {
-                let plan = place::plan(model, options.gpu_layers.unwrap_or(usize::MAX), options.experts_on_cpu)?;
+                let plan =
+                    place::plan(model.graph(), options.gpu_layers.unwrap_or(usize::MAX), options.experts_on_cpu)?;
                 if options.n_ctx.is_none() {
                     // The default context is cut to the cache that the device can hold.
                     n_ctx = n_ctx.min(GpuBackend::most_cached_tokens(gpu, &plan, kv_type)).max(1);
@@ -386,7 +387,8 @@ impl Engine {
 
     /// Rows of logits to hold in memory at once, after `cached` tokens: about 64 MiB, and all rows of a short prompt.
     fn output_rows_per_step(&self, cached: usize) -> usize {
-        let row = self.model.info().vocab_size.max(1) * 4;
+        let plan = self.backend.plan();
+        let row = plan.graph.value(plan.output).width.max(1) * 4;
         let most = self.backend.step_tokens(cached);
         ((64 << 20) / row).clamp(16, most.max(16)).min(most).min(self.backend.max_outputs()).max(1)
     }

@@ -3,31 +3,26 @@
 use handmill_runtime::{
     BackendError,
     gpu::{Gpu, GpuBackend, GpuBackendOptions, GpuError},
-    graph::{Device, Plan, StageKind},
+    graph::{Device, Graph, GraphError, Node, Plan, StageKind},
 };
 
 use crate::{Error, Model};
 
-/// Plans `model` with its last `gpu_layers` layers on the GPU, and with them the head, which is read whole for every
+/// Plans `graph` with its last `gpu_layers` layers on the GPU, and with them the head, which is read whole for every
 /// token. The embedding goes with the first layer: it only looks rows up. So a step crosses once each way.
 /// With `experts_on_cpu` the CPU runs the experts of these layers all the same.
-pub(super) fn plan(model: &Model, gpu_layers: usize, experts_on_cpu: bool) -> Result<Plan, Error> {
-    let first = model.info().n_layers.saturating_sub(gpu_layers);
+pub(super) fn plan(graph: &Graph, gpu_layers: usize, experts_on_cpu: bool) -> Result<Plan, GraphError> {
+    let first = graph.n_layers().saturating_sub(gpu_layers);
     // Stages outside of layers run where the stage before them runs.
     let mut device = if first == 0 { Device::Gpu } else { Device::Cpu };
-    let place = |_: &_, name: &str, kind: &StageKind| {
-        if let Some(layer) = layer_of(name) {
+    let place = |_: &_, node: &Node, kind: &StageKind| {
+        if let Some(layer) = node.layer {
             device = if layer >= first { Device::Gpu } else { Device::Cpu };
         }
         let expert = experts_on_cpu && matches!(kind, StageKind::Experts(_));
         Ok(if expert { Device::Cpu } else { device })
     };
-    Ok(Plan::new(model.graph().clone(), place)?)
-}
-
-/// The layer of a stage, from the name `layer.N.…` that families give.
-fn layer_of(name: &str) -> Option<usize> {
-    name.strip_prefix("layer.")?.split('.').next()?.parse().ok()
+    Plan::new(graph.clone(), place)
 }
 
 /// Adds to an error of memory how many layers would fit. `before` are the bytes in use before the engine was made.
@@ -41,9 +36,9 @@ pub(super) fn explain(
 ) -> Error {
     let BackendError::Gpu(GpuError::OutOfMemory { in_use, .. }) = &error else { return error.into() };
     let most = gpu.caps().max_memory.unwrap_or(*in_use).saturating_sub(before);
-    let layers = model.info().n_layers;
+    let layers = model.graph().n_layers();
     let fits = |n: &usize| {
-        plan(model, *n, experts_on_cpu)
+        plan(model.graph(), *n, experts_on_cpu)
             .is_ok_and(|p| GpuBackend::memory_needed(gpu, &p, options).is_ok_and(|bytes| bytes <= most))
     };
     let fit = (1..layers).rev().find(fits).unwrap_or(0);
@@ -52,14 +47,35 @@ pub(super) fn explain(
 
 #[cfg(test)]
 mod tests {
-    use super::layer_of;
+    use handmill_runtime::{
+        format::Tensor,
+        graph::{Device, Graph, GraphBuilder, GraphError},
+    };
+
+    use super::plan;
+
+    /// An embedding, three layers of a linear each, and a linear in no layer. No name begins with `layer.`.
+    fn graph() -> Result<Graph, GraphError> {
+        let mut b = GraphBuilder::new();
+        let matrix = Tensor::from_f32(vec![16, 16], &[1.0; 256]).expect("a matrix");
+        let matrix = b.weight("matrix", matrix);
+        let mut x = b.embed("embed", matrix, 1.0)?;
+        for i in 0..3 {
+            x = b.scoped("tower", |b| b.layer(i, |b| b.linear("only", x, matrix, None)))?;
+        }
+        let x = b.linear("layer.0.last", x, matrix, None)?;
+        Ok(b.finish(x))
+    }
 
     #[test]
-    fn layers_are_told_by_name() {
-        assert_eq!(layer_of("layer.12.attention"), Some(12));
-        assert_eq!(layer_of("layer.3"), Some(3));
-        for other in ["head", "layer.x.q", "layers.1.q", ""] {
-            assert_eq!(layer_of(other), None, "{other}");
+    fn layers_are_placed_whatever_their_nodes_are_called() {
+        let graph = graph().expect("a graph");
+        for (gpu_layers, on_gpu) in [(0, 0), (1, 2), (2, 3), (3, 4), (usize::MAX, 4)] {
+            let plan = plan(&graph, gpu_layers, false).expect("a plan");
+            let devices: Vec<Device> = plan.stages.iter().map(|s| s.device).collect();
+            let mut expected = vec![Device::Cpu; 4 - on_gpu];
+            expected.resize(4, Device::Gpu);
+            assert_eq!(devices, expected, "{gpu_layers} layers");
         }
     }
 }

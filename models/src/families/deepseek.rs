@@ -67,7 +67,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     }
     let tied = c.tied(false)?;
     let graph = blocks::logits(b, &l, h, embedding, &Head::new(tied))?;
-    Ok(Built { graph, n_layers: d.n_layers, width: d.width, context: d.context })
+    d.built(graph)
 }
 
 /// GGUF has one architecture for V2 and V3, which differ in how experts are scored, and one for V3.2.

@@ -58,7 +58,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let mut h = m.streams.widen(&mut b, e)?;
     for i in 0..m.d.n_layers {
         let last = i + 1 == m.d.n_layers;
-        h = b.scoped(format!("layer.{i}"), |b| {
+        h = b.layer(i, |b| {
             let (x, mut gets) = m.streams.read(b, &l, i, h, "attn")?;
             let x = m.norm(b, i, "attention_norm", x, "attn_norm")?;
             let attention = m.attention.layer(&l, i);
@@ -80,7 +80,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
     let norm = l.final_norm(&mut b, "norm", m.d.width)?;
     let x = b.norm("final_norm", x, norm)?;
     let (head, bias) = l.head(&mut b, embedding, c.tied(false)?)?;
-    let logits = b.linear("head", x, head, bias)?;
+    let logits = b.head("head", x, head, bias)?;
     m.d.built(b.finish(logits))
 }
 

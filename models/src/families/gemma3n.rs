@@ -100,7 +100,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
             k_is_v: false,
             shared: caches.get(producer[i]).copied(),
         };
-        h = b.scoped(format!("layer.{i}"), |b| {
+        h = b.layer(i, |b| {
             // Each layer predicts all streams, computes on one, and corrects the others by the result.
             let (mut predicted, x) = m.predict(b, i, h)?;
             let n = m.norm(b, i, "attn_norm", "input_layernorm", x)?;

@@ -78,7 +78,7 @@ pub(super) fn build(c: &Config<'_>, checkpoint: &Checkpoint) -> Result<Built, Er
             k_is_v: if c.is_gguf() { !l.has(i, "attn_v.weight", "")? } else { k_is_v && !layer.sliding },
             shared: caches.get(producer[i]).copied(),
         };
-        h = b.scoped(format!("layer.{i}"), |b| {
+        h = b.layer(i, |b| {
             let norm = |b: &mut GraphBuilder, gguf: &str, hf: &str, x: ValueId| {
                 let norm = l.layer_rms(b, i, &format!("{gguf}.weight"), &format!("{hf}.weight"), d.width)?;
                 Ok::<_, Error>(b.norm(hf, x, norm)?)

@@ -40,8 +40,6 @@ use crate::{
 pub struct Built {
     /// The graph from tokens to logits.
     pub graph: Graph,
-    /// Layers.
-    pub n_layers: usize,
     /// Width of the residual stream.
     pub width: usize,
     /// Longest context that the model was made for.
@@ -175,7 +173,7 @@ impl Dims {
     }
 
     fn built(&self, graph: Graph) -> Result<Built, Error> {
-        Ok(Built { graph, n_layers: self.n_layers, width: self.width, context: self.context })
+        Ok(Built { graph, width: self.width, context: self.context })
     }
 
     /// Reads the dimensions; `head_dim` and `context` are defaults for missing keys.

@@ -156,21 +156,16 @@ impl Gpu {
         &self.api_choice
     }
 
-    /// The wgpu device, for buffers and encoders.
-    pub fn device(&self) -> &wgpu::Device {
-        &self.device
-    }
-
-    /// The wgpu queue.
-    pub fn queue(&self) -> &wgpu::Queue {
-        &self.queue
+    /// Gives the device up, and its memory at once. Whatever is asked of it later fails with [`GpuError::Lost`].
+    pub fn destroy(&self) {
+        self.device.destroy();
     }
 
     /// The compiled kernel; it is compiled at the first call and cached.
     ///
     /// # Errors
     /// A shader that cannot be composed or that the driver refuses.
-    pub fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>, GpuError> {
+    pub(crate) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>, GpuError> {
         let cached = |map: &HashMap<Kernel, Arc<Pipeline>>| map.get(kernel).cloned();
         if let Some(p) = cached(&self.pipelines.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(p);
@@ -197,7 +192,7 @@ impl Gpu {
     ///
     /// # Errors
     /// A device without the memory, or a size above its limit.
-    pub fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, GpuError> {
+    pub(crate) fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, GpuError> {
         let size = bytes.next_multiple_of(4).max(16);
         let out_of_memory = || GpuError::OutOfMemory {
             adapter: self.name.clone(),

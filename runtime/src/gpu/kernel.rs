@@ -122,6 +122,7 @@ impl Pipeline {
     }
 
     /// The pipeline for passes that others encode.
+    #[cfg(feature = "unstable-wgpu")]
     pub fn raw(&self) -> &wgpu::ComputePipeline {
         &self.pipeline
     }
@@ -148,13 +149,19 @@ impl Pipeline {
     }
 }
 
+#[cfg(any(test, feature = "unstable-wgpu"))]
 impl Gpu {
     /// Runs `kernel` once over buffers made of `data`, in the order of its bindings, and returns the contents of the
-    /// writable ones. For tests, benches and `verify`; the backend keeps its buffers.
+    /// writable ones. The backend keeps its buffers.
     ///
     /// # Errors
     /// As [`Gpu::pipeline`], [`Gpu::buffer`] and [`Gpu::wait`].
-    pub fn dispatch_once(&self, kernel: &Kernel, data: &[&[u8]], grid: [u32; 3]) -> Result<Vec<Vec<u8>>, GpuError> {
+    pub(crate) fn dispatch_once(
+        &self,
+        kernel: &Kernel,
+        data: &[&[u8]],
+        grid: [u32; 3],
+    ) -> Result<Vec<Vec<u8>>, GpuError> {
         use wgpu::BufferUsages as U;
         let pipeline = self.pipeline(kernel)?;
         let mut buffers = Vec::new();

@@ -1,7 +1,10 @@
 //! The GPU backend on wgpu: Vulkan, Metal, DX12.
 //!
-//! [`Gpu`] is an opened device with its limits as [`Caps`]; a [`Kernel`] is a shader with its defines; pipelines are
+//! [`Gpu`] is an opened device with its limits as [`Caps`]; a kernel is a shader with its defines; pipelines are
 //! compiled once and cached. Nothing here asks for a vendor: kernels are chosen by capabilities alone.
+//!
+//! wgpu's own types, and the kernels that take them, are public with the feature `unstable-wgpu` alone, in `gpu::raw` and
+//! `gpu::ops`: they change with each version of wgpu and of the kernels, whatever the version of this crate says.
 
 mod adapters;
 mod bandwidth;
@@ -19,7 +22,12 @@ mod import;
 #[path = "no_import.rs"]
 mod import;
 mod kernel;
+#[cfg(not(feature = "unstable-wgpu"))]
+mod ops;
+#[cfg(feature = "unstable-wgpu")]
 pub mod ops;
+#[cfg(feature = "unstable-wgpu")]
+pub mod raw;
 mod staging;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -29,5 +37,5 @@ pub use caps::{AdapterSummary, Caps, CapsOverride};
 pub use device::{ApiChoice, Gpu, GpuOptions, OtherApi};
 pub use error::GpuError;
 pub use exec::{GpuBackend, GpuBackendOptions};
-pub use kernel::{Access, Binding, Kernel, Pipeline};
+pub(crate) use kernel::{Access, Binding, Kernel};
 pub use ops::sample::Choice;

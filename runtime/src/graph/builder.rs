@@ -24,6 +24,8 @@ pub struct Node {
     pub inputs: Vec<ValueId>,
     /// Value written.
     pub output: ValueId,
+    /// The layer that it was added in ([`GraphBuilder::layer`]), if any.
+    pub layer: Option<usize>,
 }
 
 /// A named weight.
@@ -43,6 +45,7 @@ pub struct Graph {
     pub(crate) caches: Vec<CacheSpec>,
     pub(crate) states: Vec<StateSpec>,
     pub(crate) output: Option<ValueId>,
+    pub(crate) head: Option<WeightId>,
 }
 
 impl Graph {
@@ -69,6 +72,16 @@ impl Graph {
     /// All weights with their names.
     pub fn weights(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.weights.iter().map(|w| (w.name.as_str(), &w.tensor))
+    }
+
+    /// Layers: one more than the highest number of a node's.
+    pub fn n_layers(&self) -> usize {
+        self.nodes.iter().filter_map(|n| n.layer).max().map_or(0, |last| last + 1)
+    }
+
+    /// The matrix `[scores, width]` of the head ([`GraphBuilder::head`]); none where the graph has no head.
+    pub fn head(&self) -> Option<WeightId> {
+        self.head
     }
 
     /// For each weight whether kernels want it as a vector of f32: all weights but matrices of a linear or an
@@ -166,6 +179,7 @@ impl Graph {
 pub struct GraphBuilder {
     graph: Graph,
     scope: Vec<String>,
+    layer: Option<usize>,
     /// Weights by name: models with many experts have tens of thousands.
     by_name: HashMap<String, WeightId>,
 }
@@ -186,6 +200,14 @@ impl GraphBuilder {
         self.scope.push(name.into());
         let result = body(self);
         self.scope.pop();
+        result
+    }
+
+    /// Adds the nodes of `body` as layer `index`, with `layer.index.` before their names. Plans are placed by layers.
+    pub fn layer<T>(&mut self, index: usize, body: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = self.layer.replace(index);
+        let result = self.scoped(format!("layer.{index}"), body);
+        self.layer = outer;
         result
     }
 
@@ -240,7 +262,7 @@ impl GraphBuilder {
         self.check_cache(&name, &op)?;
         let output = ValueId(self.graph.values.len() as u32);
         self.graph.values.push(Value { name: name.clone(), rows, width });
-        self.graph.nodes.push(Node { name, op, inputs: inputs.to_vec(), output });
+        self.graph.nodes.push(Node { name, op, inputs: inputs.to_vec(), output, layer: self.layer });
         Ok(output)
     }
 
@@ -317,6 +339,20 @@ impl GraphBuilder {
         bias: Option<WeightId>,
     ) -> Result<ValueId, GraphError> {
         self.op(name, Op::Linear { weight, bias }, &[x])
+    }
+
+    /// `x Wᵀ + b` as the graph's head: its rows are the scores of what the graph chooses among, as the tokens of a
+    /// vocabulary.
+    pub fn head(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        weight: WeightId,
+        bias: Option<WeightId>,
+    ) -> Result<ValueId, GraphError> {
+        let scores = self.linear(name, x, weight, bias)?;
+        self.graph.head = Some(weight);
+        Ok(scores)
     }
 
     /// Each head of `x` times its own matrix.

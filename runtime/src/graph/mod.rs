@@ -9,6 +9,8 @@
 
 mod attention;
 mod builder;
+#[cfg(test)]
+mod builder_tests;
 mod cost;
 mod dump;
 mod error;

@@ -22,7 +22,7 @@ mod stages;
 use std::collections::HashMap;
 
 use super::{
-    builder::Graph,
+    builder::{Graph, Node},
     error::GraphError,
     op::{CacheId, Rows, StateId, ValueId},
 };
@@ -55,8 +55,10 @@ impl Device {
 /// One stage of a plan.
 #[derive(Clone, Debug)]
 pub struct Stage {
-    /// Name of the op that gives the stage its kind.
+    /// Name of the node that gives the stage its kind.
     pub name: String,
+    /// That node's layer, if any.
+    pub layer: Option<usize>,
     /// Where it runs.
     pub device: Device,
     /// The ops and their operands.
@@ -103,14 +105,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `graph` with every stage on `place`'s device; `place` sees the stages in order. Keys and values lie where
+    /// Plans `graph` with every stage on `place`'s device; `place` sees the stages in order, each with the node that
+    /// gives it its kind. Keys and values lie where
     /// the first attention over them runs, and all other attention over them runs there, too.
     ///
     /// # Errors
     /// A graph without an output, and the errors of `place`.
     pub fn new(
         graph: Graph,
-        mut place: impl FnMut(&Graph, &str, &StageKind) -> Result<Device, GraphError>,
+        mut place: impl FnMut(&Graph, &Node, &StageKind) -> Result<Device, GraphError>,
     ) -> Result<Self, GraphError> {
         let output = graph.output.ok_or_else(|| GraphError::Shape {
             op: "graph",
@@ -119,14 +122,15 @@ impl Plan {
         })?;
         let mut stages = Vec::new();
         let mut homes = HashMap::new();
-        for (name, kind) in Planner::new(&graph, output).run() {
-            let placed = place(&graph, &name, &kind)?;
+        for (node, kind) in Planner::new(&graph, output).run() {
+            let node = &graph.nodes[node];
+            let placed = place(&graph, node, &kind)?;
             let caches = || kind.caches().into_iter().flatten();
             let device = caches().find_map(|cache| homes.get(&cache).copied()).unwrap_or(placed);
             for cache in caches() {
                 homes.entry(cache).or_insert(device);
             }
-            stages.push(Stage { device, name, kind });
+            stages.push(Stage { device, name: node.name.clone(), layer: node.layer, kind });
         }
         one_device_a_cache(&stages)?;
         let mut plan = Self {

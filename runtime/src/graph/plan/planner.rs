@@ -21,7 +21,8 @@ pub(super) struct Planner<'g> {
     users: Vec<Vec<usize>>,
     /// Nodes folded into an attention stage.
     folded: HashSet<usize>,
-    stages: Vec<(String, StageKind)>,
+    /// Stages, each with the node that gives it its kind.
+    stages: Vec<(usize, StageKind)>,
     /// Row-wise nodes not yet put into a stage.
     pending: Vec<usize>,
 }
@@ -35,7 +36,8 @@ impl<'g> Planner<'g> {
         Self { graph, output, users, folded: HashSet::new(), stages: Vec::new(), pending: Vec::new() }
     }
 
-    pub fn run(mut self) -> Vec<(String, StageKind)> {
+    /// The stages in execution order, each with the number of the node that gives it its kind.
+    pub fn run(mut self) -> Vec<(usize, StageKind)> {
         let attention = self.fold_heads();
         let nodes = &self.graph.nodes;
         let mut i = 0;
@@ -81,27 +83,27 @@ impl<'g> Planner<'g> {
                     self.flush();
                     let inputs = [node.inputs[0], node.inputs[1], node.inputs[2]];
                     let stage = SelectStage { op: *op, inputs, output: node.output };
-                    self.stages.push((node.name.clone(), StageKind::Select(stage)));
+                    self.stages.push((at, StageKind::Select(stage)));
                 }
                 Op::Pool(op) => {
                     self.flush();
                     let stage = PoolStage { op: *op, inputs: [node.inputs[0], node.inputs[1]], output: node.output };
-                    self.stages.push((node.name.clone(), StageKind::Pool(stage)));
+                    self.stages.push((at, StageKind::Pool(stage)));
                 }
                 Op::Attention(_) => {
                     self.flush();
-                    self.stages.push((node.name.clone(), StageKind::Attention(attention[&at].clone())));
+                    self.stages.push((at, StageKind::Attention(attention[&at].clone())));
                 }
                 Op::ShortConv(op) => {
                     self.flush();
                     let stage = ShortConvStage { op: op.clone(), input: node.inputs[0], output: node.output };
-                    self.stages.push((node.name.clone(), StageKind::ShortConv(stage)));
+                    self.stages.push((at, StageKind::ShortConv(stage)));
                 }
                 Op::GatedDelta(op) => {
                     self.flush();
                     let inputs = [node.inputs[0], node.inputs[1], node.inputs[2]];
                     let stage = GatedDeltaStage { op: op.clone(), inputs, output: node.output };
-                    self.stages.push((node.name.clone(), StageKind::GatedDelta(stage)));
+                    self.stages.push((at, StageKind::GatedDelta(stage)));
                 }
                 _ => {
                     let rows = self.graph.value(node.output).rows;
@@ -181,19 +183,18 @@ impl<'g> Planner<'g> {
             })
             .collect();
         let k = self.graph.value(x).width;
-        let name = self.graph.nodes[group[0]].name.clone();
-        self.stages.push((name, StageKind::Linear(LinearStage { prologue, input, k, parts, heads: None })));
+        self.stages.push((group[0], StageKind::Linear(LinearStage { prologue, input, k, parts, heads: None })));
     }
 
     fn head_linear(&mut self, at: usize, op: HeadLinearOp) {
-        let Node { name, inputs, output, .. } = &self.graph.nodes[at];
+        let Node { inputs, output, .. } = &self.graph.nodes[at];
         let (x, rows) = (inputs[0], self.graph.value(inputs[0]).rows);
         let (prologue, temps) = self.program(&[at]);
         let input = temps.get(&x).map_or(Src::Value(x), |t| Src::Temp(*t));
         let prologue = prologue.unwrap_or(RowProgram { rows, instrs: Vec::new() });
         let parts = vec![LinearPart { weight: op.weight, bias: None, output: *output }];
         let stage = LinearStage { prologue, input, k: op.input, parts, heads: Some(op) };
-        self.stages.push((name.clone(), StageKind::Linear(stage)));
+        self.stages.push((at, StageKind::Linear(stage)));
     }
 
     /// Whether two ops are linears by the same number of experts over inputs of the same length.
@@ -231,13 +232,13 @@ impl<'g> Planner<'g> {
             n_experts: first.experts.len(),
             parts,
         };
-        self.stages.push((self.graph.nodes[group[0]].name.clone(), StageKind::Experts(stage)));
+        self.stages.push((group[0], StageKind::Experts(stage)));
     }
 
     fn flush(&mut self) {
-        let name = self.pending.last().map(|i| self.graph.nodes[*i].name.clone());
-        if let (Some(program), Some(name)) = (self.program(&[]).0, name) {
-            self.stages.push((name, StageKind::Rows(program)));
+        let last = self.pending.last().copied();
+        if let (Some(program), Some(last)) = (self.program(&[]).0, last) {
+            self.stages.push((last, StageKind::Rows(program)));
         }
     }
 
