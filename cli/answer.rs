@@ -118,7 +118,8 @@ pub fn cut_short(stats: &GenerateStats, n_ctx: usize) -> Option<String> {
             Some(format!("it has as many tokens as it may have, {} (-n, --max-tokens)", stats.generated.len()))
         }
         StopReason::ContextFull => Some(format!("the context of {n_ctx} tokens is full (--ctx)")),
-        StopReason::EndOfTurn | StopReason::StopText | StopReason::Cancelled => None,
+        // No limit.
+        _ => None,
     }
 }
 
@@ -161,6 +162,8 @@ impl Shown {
                 out::answer("\n")?;
                 self.at_line_start = true;
             }
+            // An event of a later version of the library, for which there is no way to show it.
+            _ => {}
         }
         Ok(())
     }

@@ -124,7 +124,7 @@ fn about_pages(paging: &Paging) -> Option<String> {
                 .to_owned(),
         ),
         // Most file systems have no large folios: nobody can change that, and a line at every start would not help.
-        Paging::Small(WhySmall::Unsupported) | Paging::AsItWas => None,
+        _ => None,
     }
 }
 

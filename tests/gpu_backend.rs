@@ -9,7 +9,7 @@ use std::{fs, path::Path, sync::Arc};
 use handmill_models::{Engine, EngineOptions, Error, Model, engine::Step};
 use handmill_runtime::{
     Backend, SplitBackend,
-    cpu::{CpuOptions, Isa},
+    cpu::CpuOptions,
     gpu::{CapsOverride, Choice, Gpu, GpuBackendOptions, GpuOptions},
     graph::{Device, Plan, StageKind},
     step::{KvType, Outputs, PAGE_TOKENS, SequenceKv, SequenceStep},
@@ -122,14 +122,8 @@ fn steps_can_be_placed_one_by_one() {
                 step += 1;
                 Ok(if on_gpu(step - 1, &node.name, kind) { Device::Gpu } else { Device::Cpu })
             });
-            let gpu_options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 256, max_step_tokens: 64 };
-            let cpu_options = CpuOptions {
-                isa: Isa::detect(),
-                threads: 2,
-                kv_type: KvType::F32,
-                max_cached_tokens: 256,
-                max_step_tokens: 64,
-            };
+            let gpu_options = GpuBackendOptions { kv_type: KvType::F32, ..GpuBackendOptions::default() };
+            let cpu_options = CpuOptions { threads: 2, kv_type: KvType::F32, ..CpuOptions::default() };
             let plan = plan.expect("a plan");
             let mut backend =
                 SplitBackend::new(gpu.clone(), plan, &gpu_options, &cpu_options, &mut |_, _| {}).expect("a backend");

@@ -6,6 +6,7 @@ use crate::{engine::sampling::SamplingError, text::TextError};
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// An error of the file or its contents.
     #[error(transparent)]

@@ -15,6 +15,7 @@ use crate::{Error, config::Config, families, text::Tokenizer};
 
 /// Facts about a model, for people.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ModelInfo {
     /// `general.architecture` or `model_type`.
     pub architecture: String,

@@ -77,8 +77,10 @@ fn measure(gpu: &Gpu, o: &Options) -> Result<(), Failure> {
     for &dtype in &o.formats {
         for &tokens in &o.tokens {
             // What the device has, then what others would run.
-            let halves = Caps { cooperative: false, int8_dot: false, ..caps.clone() };
-            let plain = Caps { f16: false, ..halves.clone() };
+            let mut halves = caps.clone();
+            (halves.cooperative, halves.int8_dot) = (false, false);
+            let mut plain = halves.clone();
+            plain.f16 = false;
             let mut kinds = vec![(caps.clone(), "")];
             if caps.f16 && halves != *caps {
                 kinds.push((halves, ", f16"));

@@ -11,6 +11,7 @@ use crate::{
 
 /// A value that a stage of the plan has computed, for [`Backend::forward_observed`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Observed {
     /// The stage of the plan.
     pub stage: usize,

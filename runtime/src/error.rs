@@ -6,6 +6,7 @@ use crate::{cpu::CpuError, step::StepError};
 
 /// An error of a backend.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BackendError {
     /// A step that no backend could run.
     #[error(transparent)]

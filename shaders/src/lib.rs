@@ -55,6 +55,7 @@ impl Defines {
 
 /// Why a kernel could not be composed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ComposeError {
     /// There is no such file.
     #[error("no shader file `{0}`")]

@@ -34,6 +34,7 @@ struct Known {
 
 /// A tool call in a reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ToolCall {
     /// Its id, where the model's syntax has one.
     pub id: Option<String>,
@@ -45,6 +46,7 @@ pub struct ToolCall {
 
 /// A whole reply.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Reply {
     /// The answer, without reasoning and tool calls.
     pub text: String,

@@ -56,6 +56,7 @@ impl Default for GenerateOptions {
 
 /// Reasons why an answer ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StopReason {
     /// The model ended its turn.
     EndOfTurn,
@@ -85,6 +86,7 @@ impl StopReason {
 
 /// Token counts and times of a generation.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct GenerateStats {
     /// Tokens of the prompt that were run: all of them, unless the caller broke off.
     pub prompt_tokens: usize,

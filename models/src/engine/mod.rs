@@ -37,6 +37,7 @@ pub use perplexity::Perplexity;
 
 /// Element type of cached keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KvChoice {
     /// f32 for models stored as f32, else f16.
     #[default]
@@ -50,6 +51,7 @@ pub enum KvChoice {
 
 /// The device of a model.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub enum DeviceChoice {
     /// The CPU.
     #[default]

@@ -9,6 +9,7 @@ use crate::Error;
 
 /// The perplexity so far.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Perplexity {
     /// Windows done.
     pub windows: usize,

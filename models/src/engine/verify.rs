@@ -16,6 +16,7 @@ use crate::Error;
 
 /// The comparison of one stage of the plan.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StageCheck {
     /// Its name.
     pub name: String,

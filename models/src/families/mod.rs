@@ -37,6 +37,7 @@ use crate::{
 
 /// A family's graph, and facts about the model.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Built {
     /// The graph from tokens to logits.
     pub graph: Graph,

@@ -2,6 +2,7 @@
 
 /// An error of the CPU backend.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CpuError {
     /// No memory for a buffer.
     #[error("no memory for {what} ({} MiB): close other programs or ask for a shorter context", bytes >> 20)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 /// Errors of opening a model file or of using something in it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FormatError {
     /// No file is at the path.
     #[error("{}: no such file or folder; check the path", path.display())]

@@ -15,6 +15,7 @@ pub const HUGE_PAGE: usize = 2 << 20;
 
 /// Treatment of a file that lies in small pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HugePages {
     /// Read it anew where that is quick and no other process has it mapped.
     #[default]
@@ -27,6 +28,7 @@ pub enum HugePages {
 
 /// Outcome for the pages of a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Paging {
     /// Unchanged: the file is small, is not cached yet, lies in huge pages already, or [`HugePages::Off`] was chosen.
     AsItWas,
@@ -52,6 +54,7 @@ pub enum Paging {
 
 /// Reasons why a file stays in small pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WhySmall {
     /// The kernel or the file system has no large folios, or does not report them.
     Unsupported,

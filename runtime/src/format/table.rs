@@ -12,6 +12,7 @@ use std::{
 
 /// Description of a tensor in its file.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TensorInfo<'a> {
     /// Name in the file.
     pub name: &'a str,

@@ -7,6 +7,7 @@ use crate::quant::DType;
 
 /// Storage of scales that are kept apart from their elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ScaleType {
     /// One byte e, which stands for 2^(e − 127) (E8M0; 255 is NaN).
     E8M0,

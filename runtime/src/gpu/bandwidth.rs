@@ -21,7 +21,7 @@ impl Gpu {
     /// devices), each of several dispatches in one submit.
     ///
     /// # Errors
-    /// As [`Gpu::buffer`] and [`Gpu::wait`].
+    /// Too little memory on the device, and as [`Gpu::wait`].
     pub fn read_bandwidth(&self) -> Result<f64, GpuError> {
         use wgpu::BufferUsages as U;
         let pipeline = self.pipeline(&Self::read_kernel())?;

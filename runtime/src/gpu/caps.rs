@@ -2,6 +2,7 @@
 
 /// Capabilities by which kernels are chosen.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Caps {
     /// `f16` in shaders and storage.
     pub f16: bool,
@@ -84,6 +85,7 @@ pub struct CapsOverride {
 
 /// One adapter for a list.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct AdapterSummary {
     /// Number by which it can be asked for.
     pub index: usize,

@@ -15,6 +15,7 @@ use crate::format::Tensor;
 
 /// One op with its inputs and its output.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Node {
     /// Name for messages, dumps and profiles, as `layer.3.attention.q`.
     pub name: String,

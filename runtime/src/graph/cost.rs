@@ -12,6 +12,7 @@ use super::{
 
 /// Rows and cached tokens of one step of a model.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Load {
     /// New tokens.
     pub tokens: usize,
@@ -34,6 +35,7 @@ impl Load {
 
 /// Bytes and operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Cost {
     /// Bytes read and written.
     pub bytes: u64,
@@ -51,6 +53,7 @@ impl std::ops::Add for Cost {
 
 /// The cost of a stage of a plan, in the two parts that GPUs run as separate kernels.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct StageCost {
     /// The row program; in attention, norms and rotations of heads.
     pub rows: Cost,

@@ -2,6 +2,7 @@
 
 /// A graph that cannot be built or planned.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum GraphError {
     /// An op got inputs whose shapes do not fit it.
     #[error("{op} `{name}`: {what}")]

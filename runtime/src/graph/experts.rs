@@ -47,6 +47,7 @@ impl RouteOp {
 
 /// Scores of experts.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum RouteScore {
     /// Softmax over all experts.
     Softmax,
@@ -66,6 +67,7 @@ pub enum RouteScore {
 
 /// Weights of chosen experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RouteWeight {
     /// The score, without the bias of the choice.
     Score,
@@ -88,6 +90,7 @@ pub struct RouteGroups {
 
 /// Score by which groups of experts compete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GroupScore {
     /// Its best expert.
     Best,

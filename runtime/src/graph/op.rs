@@ -35,6 +35,7 @@ pub enum Rows {
 
 /// A value: `[rows, width]` f32.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Value {
     /// For messages and dumps.
     pub name: String,
@@ -74,6 +75,7 @@ pub struct NormOp {
 
 /// An activation `act(x)`, or a gated one `act(gate, up)`, which is `act(gate) * up` unless said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Act {
     /// `x * sigmoid(x)`.
     Silu,
@@ -166,6 +168,7 @@ pub struct StateSpec {
 
 /// An op. Inputs and outputs are `[rows, width]` values.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Op {
     /// Rows of `table` (`[vocab, width]`) by token id, times `scale`.
     Embed {

@@ -11,6 +11,7 @@ pub enum RopeLayout {
 
 /// Rotation speeds of the pairs: angle of pair `j` at position `p` is `p * inv_freq[j]`.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum RopeFreqs {
     /// The same at every length. `r/2` values.
     Fixed(Vec<f32>),

@@ -5,6 +5,7 @@ use super::op::WeightId;
 /// An op on rows that are made of several streams side by side, `[rows, streams * n]` (as AltUp's residual is), with a
 /// second value.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum StreamOp {
     /// Each stream of the result is a mixture of the first value's `inputs` streams:
     /// `out[s] = Σ_u (second[s * inputs + u] + offset) * first[u]`. The second value has `inputs` elements for each

@@ -12,6 +12,7 @@ use memmap2::MmapMut;
 use std::{hint::black_box, io};
 
 /// A buffer larger than any cache, and the loop that reads it.
+#[non_exhaustive]
 pub struct ReadBandwidth {
     buffer: MmapMut,
     threads: usize,

@@ -10,6 +10,7 @@ use crate::graph::{Cost, Load, Plan, StageCost};
 
 /// How the times of a trace were taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Clock {
     /// The device's own timestamps around each kernel.
     Timestamps,
@@ -35,6 +36,7 @@ impl Clock {
 
 /// A call of a kernel, or a stage of a plan where nothing finer is measured.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CallTrace {
     /// The stage of the plan; none for calls behind the plan, such as sampling.
     pub stage: Option<usize>,
@@ -52,6 +54,7 @@ pub struct CallTrace {
 
 /// One step of a model.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RunTrace {
     /// New tokens.
     pub tokens: usize,
@@ -65,6 +68,7 @@ pub struct RunTrace {
 
 /// Sum over equal calls.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Total {
     /// How many.
     pub calls: u64,
@@ -76,6 +80,7 @@ pub struct Total {
 
 /// Steps of one kind: prompts, or single tokens.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Phase {
     /// Steps.
     pub runs: u64,

@@ -52,6 +52,7 @@ pub struct Quants {
 
 /// The form in which a kernel reads activations. The CPU's kernels document the layouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ActForm {
     /// Plain floats.
     F32,

@@ -108,6 +108,7 @@ macro_rules! declare {
         /// Block formats pack [`DType::block_len`] consecutive elements of a row into [`DType::block_bytes`] bytes; plain
         /// types have a block of one element.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
         pub enum DType {
             $($(#[$doc])* $variant,)*
         }

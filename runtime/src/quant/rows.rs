@@ -17,6 +17,7 @@ pub trait Encode<const N: usize>: Block<N> {
 
 /// Reasons why a row cannot be decoded or encoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RowError {
     /// Bytes and elements do not make the same number of whole blocks.
     #[error("{elements} elements of {dtype} are not {bytes} bytes; a block is {} elements in {} bytes",

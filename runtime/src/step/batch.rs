@@ -5,6 +5,7 @@ use crate::graph::{Load, Op, Plan, Rows};
 
 /// Which tokens of a step get an output row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outputs {
     /// None: the step only fills the cache.
     None,

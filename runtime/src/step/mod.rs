@@ -16,6 +16,7 @@ pub use stats::GpuStats;
 
 /// Reasons why a step cannot run. The sequences are then unchanged.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StepError {
     /// More tokens than the key/value pages hold.
     #[error("the key/value cache is full: it holds {tokens} tokens; ask for a longer context")]

@@ -41,6 +41,7 @@ impl CacheSpec {
 
 /// How cached keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum KvType {
     /// IEEE binary16.
     F16,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// Sums over steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct GpuStats {
     /// Steps run.
     pub steps: u64,

@@ -53,6 +53,7 @@ pub use syntax::ReplySyntax;
 
 /// A piece of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReplyEvent {
     /// More of the model's reasoning, not meant as part of the answer.
     Reasoning(String),

@@ -75,6 +75,7 @@ pub use simd::Simd;
 
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Isa {
     /// Plain arrays that the compiler vectorises with what every CPU of the target has.
     Generic,
@@ -94,6 +95,7 @@ pub enum Isa {
 
 /// Reasons why an instruction set cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum IsaError {
     /// [`Isa::name`] gives no such name.
     #[error(

@@ -59,6 +59,19 @@ pub struct CpuOptions {
     pub max_step_tokens: usize,
 }
 
+impl Default for CpuOptions {
+    /// The best instruction set and the physical cores that the process may use, 4096 tokens in f16, 512 a step.
+    fn default() -> Self {
+        Self {
+            isa: Isa::detect(),
+            threads: Pool::default_threads(),
+            kv_type: KvType::F16,
+            max_cached_tokens: 4096,
+            max_step_tokens: 512,
+        }
+    }
+}
+
 /// A plan ready to run, with its memory and threads.
 pub struct CpuBackend {
     plan: Plan,

@@ -57,6 +57,13 @@ pub struct GpuBackendOptions {
     pub max_step_tokens: usize,
 }
 
+impl Default for GpuBackendOptions {
+    /// 4096 tokens in f16, 512 a step.
+    fn default() -> Self {
+        Self { kv_type: KvType::F16, max_cached_tokens: 4096, max_step_tokens: 512 }
+    }
+}
+
 /// A plan ready to run on a device, with its memory.
 pub struct GpuBackend {
     gpu: Arc<Gpu>,

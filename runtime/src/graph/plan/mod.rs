@@ -35,6 +35,7 @@ pub use stages::{
 
 /// Where a stage runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Device {
     /// The CPU backend.
     Cpu,
@@ -54,6 +55,7 @@ impl Device {
 
 /// One stage of a plan.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Stage {
     /// Name of the node that gives the stage its kind.
     pub name: String,
@@ -67,6 +69,7 @@ pub struct Stage {
 
 /// A value's place in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Slot {
     /// Rows that the value has; each kind of rows has its own region of the arena.
     pub rows: Rows,

@@ -17,6 +17,7 @@ pub enum Src {
 
 /// One row-wise computation.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum RowOp {
     /// The row's token's embedding, times `scale`.
     Embed {

@@ -75,6 +75,7 @@ impl ExpertStage {
 
 /// An op on each head of q, k or v before attention.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum HeadOp {
     /// Normalisation over the head.
     Norm(NormOp),
@@ -126,6 +127,7 @@ pub struct PoolStage {
 
 /// The computation of a stage, with its operands.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum StageKind {
     /// A row program on its own.
     Rows(RowProgram),
