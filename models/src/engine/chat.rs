@@ -216,7 +216,7 @@ impl Chat {
             parser.push(piece, &mut events);
             tell(&mut reply, &mut events)
         })?;
-        parser.finish(&mut events);
+        parser.finish(reply.stats.stop == StopReason::EndOfTurn, &mut events);
         // The reply is over whatever the caller returns.
         let _ = tell(&mut reply, &mut events);
         let generated = &reply.stats.generated;
