@@ -1,5 +1,5 @@
 //! What `run` and `chat` have in common: their options, and how a reply is shown as it comes: the answer on standard
-//! output, reasoning apart from it and dimmed on standard error.
+//! output, reasoning apart from it and dimmed on standard error, where `--quiet` hides it.
 
 use crate::{
     args::{COMMON, Compute, Ctx, KvType, Output},

@@ -20,7 +20,7 @@ pub struct Output {
     /// Results as JSON
     #[arg(long)]
     pub json: bool,
-    /// Nothing on standard error but errors
+    /// Nothing on standard error but errors, so no reasoning either
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
     /// Also say on standard error what is decided and how long it takes: device, kernels, threads, pages, sampling

@@ -7,7 +7,7 @@ use crate::{
     terminal::{always, note},
 };
 use chrono::{Datelike, Timelike};
-use handmill_models::text::{ChatTemplate, Conversation, LocalTime, TextError, Tokenizer};
+use handmill_models::text::{ChatTemplate, Conversation, LocalTime, TextError, TextSource};
 use serde_json::{Value, json};
 use std::{
     ffi::OsString,
@@ -102,13 +102,13 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         (None, Some(_)) => None,
         (None, None) => Some(fetch::locate(fetch::DEFAULT.as_ref())?),
     };
-    let own = model.as_ref().map(ChatTemplate::from_path).transpose().map_err(failed)?.flatten();
-    let template = with_file(own, args.template.as_deref())?;
-    let template = template.ok_or_else(no_template)?;
+    let model = model.map(TextSource::open).transpose().map_err(failed)?;
+    let own = model.as_ref().map(TextSource::template).transpose().map_err(failed)?.flatten();
+    let template = with_file(own, args.template.as_deref())?.ok_or_else(no_template)?;
     let prompt = template.render(&conversation, now).map_err(failed)?;
     let ids = match model {
         Some(model) => {
-            let tokenizer = Tokenizer::from_path(model).map_err(failed)?;
+            let tokenizer = model.tokenizer().map_err(failed)?;
             for warning in tokenizer.warnings() {
                 note(&format!("warning: {warning}"));
             }

@@ -12,7 +12,7 @@ use std::{
 pub enum Level {
     /// Errors alone, and what an option asked to be shown there.
     Errors,
-    /// Also progress, warnings, and decisions that people may not expect.
+    /// Also progress, warnings, reasoning, and decisions that people may not expect.
     Notes,
     /// Also all other decisions, and times.
     Details,
@@ -57,8 +57,12 @@ fn escaped(text: &str, which: impl Fn(char) -> bool) -> Cow<'_, str> {
     out.into()
 }
 
-/// Writes text to standard error as it comes, harmless for a terminal and dimmed where that is one with colours.
+/// Writes text to standard error as it comes, harmless for a terminal and dimmed where that is one with colours, unless
+/// `--quiet` is given.
 pub fn dimmed(text: &str) {
+    if !says(Level::Notes) {
+        return;
+    }
     let mut stderr = io::stderr().lock();
     let plain = harmless(text);
     let _ = if has_colours() { write!(stderr, "\x1b[2m{plain}\x1b[22m") } else { write!(stderr, "{plain}") };

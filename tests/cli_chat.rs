@@ -3,7 +3,7 @@
 mod cli_support;
 
 use cli_support::{Answer, Handmill, copy};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 
 const TEMPLATE: &str = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}\
@@ -129,29 +129,51 @@ fn commands_of_a_chat_do_what_they_say() {
 }
 
 #[test]
+fn a_loaded_conversation_that_ends_with_a_question_is_answered_at_once() {
+    let model = Model::with(Some(TEMPLATE));
+    let load = |name: &str, messages: Value, lines: &str| {
+        let path = model.0.path().join(name);
+        fs::write(&path, json!({ "messages": messages }).to_string()).unwrap();
+        turns(&model.chat(&["--json"], &format!("/load {}\n{lines}", path.display())))
+    };
+    let user = json!({ "role": "user", "content": "hello" });
+    let assistant = json!({ "role": "assistant", "content": "hi" });
+    let tool = json!({ "role": "tool", "content": "5" });
+    let typed = turns(&model.chat(&["--json"], "hello\n"));
+    let loaded = load("user.json", json!([user]), "");
+    assert_eq!((loaded.len(), &loaded[0]["ids"]), (1, &typed[0]["ids"]));
+    // The answer is part of the conversation, so the next message follows it.
+    let saved = model.0.path().join("saved.json");
+    assert_eq!(load("user.json", json!([user]), &format!("more\n/save {}\n", saved.display())).len(), 2);
+    let saved: Value = serde_json::from_str(&fs::read_to_string(saved).unwrap()).unwrap();
+    let roles: Vec<&str> =
+        saved["messages"].as_array().unwrap().iter().filter_map(|message| message["role"].as_str()).collect();
+    assert_eq!(roles, ["user", "assistant", "user", "assistant"]);
+    assert_eq!(load("tool.json", json!([user, assistant, tool]), "").len(), 1);
+    assert!(load("assistant.json", json!([user, assistant]), "").is_empty());
+}
+
+#[test]
 fn reasoning_is_apart_from_the_answer() {
     // The prompt opens a block that this model, with its random weights, never closes.
     let model = Model::with(Some(&format!("{TEMPLATE}<think>\n{{# </think> #}}")));
-    let answer = Handmill::new().run(&[
-        "run",
-        model.path(),
-        "--backend",
-        "cpu",
-        "-n",
-        "8",
-        "--seed",
-        "1",
-        "-p",
-        "hello",
-        "--json",
-    ]);
-    answer.assert_ok();
-    let json: Value = serde_json::from_str(&answer.stdout).unwrap();
+    let run = |more: &[&str]| {
+        let fixed = ["run", model.path(), "--backend", "cpu", "-n", "8", "--seed", "1", "-p", "hello"];
+        let answer = Handmill::new().run(&[&fixed, more].concat());
+        answer.assert_ok();
+        answer
+    };
+    let json: Value = serde_json::from_str(&run(&["--json"]).stdout).unwrap();
     assert_eq!(json["text"], "");
     assert!(json["reasoning"].as_str().is_some_and(|text| !text.is_empty()), "{json}");
-    let plain =
-        Handmill::new().run(&["run", model.path(), "--backend", "cpu", "-n", "8", "--seed", "1", "-p", "hello"]);
-    plain.assert_ok();
+    let plain = run(&[]);
     assert_eq!(plain.stdout.trim(), "");
     assert!(plain.stderr.contains(json["reasoning"].as_str().unwrap().trim()), "{}", plain.stderr);
+    // Quiet means errors alone on standard error, in a chat as well; JSON still has the reasoning.
+    let quiet = run(&["-q"]);
+    assert_eq!((&quiet.stderr[..], &quiet.stdout), ("", &plain.stdout));
+    let chat = model.chat(&["--quiet"], "hello\n");
+    assert_eq!((&chat.stderr[..], chat.stdout.trim()), ("", ""));
+    assert!(!model.chat(&[], "hello\n").stderr.is_empty());
+    assert_eq!(turns(&model.chat(&["--quiet", "--json"], "hello\n"))[0]["reasoning"], json["reasoning"]);
 }

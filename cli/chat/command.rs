@@ -43,7 +43,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("/system [TEXT]", "set the system message, or show it; /system - removes it"),
     ("/reset", "forget all messages but the system message"),
     ("/save FILE", "write the conversation as JSON, as handmill render reads it"),
-    ("/load FILE", "go on with the conversation in a file"),
+    ("/load FILE", "go on with the conversation in a file; a question at its end is answered"),
     ("/undo", "take back the last message and its answer"),
     ("/regen", "answer the last message once more, with other random numbers"),
     ("/set [NAME VALUE]", "set a parameter of the choice of tokens, or show all"),

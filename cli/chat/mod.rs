@@ -192,7 +192,12 @@ impl Talk {
                 Err(error) => always(&format!("error: {}", one_line(&error))),
             },
             Command::Load(path) => match self.load(Path::new(&path)) {
-                Ok(n) => note(&format!("{n} messages")),
+                Ok(n) => {
+                    note(&format!("{n} messages"));
+                    if self.chat.awaits_reply() && !self.answer()? {
+                        self.chat.undo();
+                    }
+                }
                 Err(error) => always(&format!("error: {}", one_line(&error))),
             },
         }

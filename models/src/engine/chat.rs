@@ -140,6 +140,12 @@ impl Chat {
         self.conversation.messages.push(json!({ "role": "user", "content": text }));
     }
 
+    /// Whether the last message is one that is answered: a user's, or a tool's result.
+    pub fn awaits_reply(&self) -> bool {
+        let last = self.conversation.messages.last();
+        last.and_then(|message| message.get("role")?.as_str()).is_some_and(|role| matches!(role, "user" | "tool"))
+    }
+
     /// Takes back the last user's message and all behind it. Returns whether there was one.
     pub fn undo(&mut self) -> bool {
         let messages = &mut self.conversation_mut().messages;
@@ -212,7 +218,7 @@ impl Chat {
             parser.push(piece, &mut events);
             tell(&mut reply, &mut events)
         })?;
-        parser.finish(&mut events);
+        parser.finish(reply.stats.stop == StopReason::EndOfTurn, &mut events);
         // The reply is over whatever the caller returns.
         let _ = tell(&mut reply, &mut events);
         let generated = &reply.stats.generated;

@@ -1,7 +1,7 @@
 //! What the files of a checkpoint folder say together.
 
 use super::super::tokenizer::tests::{JSON, sentencepiece_model};
-use super::super::{TextError, TokenKind, Tokenizer};
+use super::super::{TextError, TextSource, TokenKind, Tokenizer};
 
 /// A folder of these files; `loaded` reads its tokenizer.
 struct Folder(tempfile::TempDir);
@@ -272,6 +272,21 @@ fn tekken_json_is_read_as_mistral_common_does() {
         let error = folder.error();
         assert!(error.contains("tekken.json") && error.contains(says), "{says}: {error}");
     }
+}
+
+#[test]
+fn one_opened_file_gives_tokenizer_and_template() {
+    let folder = Folder::new(&[("tekken.json", &tekken(21, ""))]);
+    let path = folder.0.path().join("tekken.json");
+    let source = TextSource::open(&path).expect("a file");
+    std::fs::remove_file(&path).expect("removing");
+    assert_eq!(source.template().expect("a template").expect("one").source(), "mistral v3");
+    assert_eq!(encode(&source.tokenizer().expect("a tokenizer"), "ab"), [21 + 257]);
+    // A version in the name of sentencepiece's file chooses the format, and the file is still read as such.
+    folder.write("tokenizer.model.v2", sentencepiece_model(2, 0));
+    let source = TextSource::open(folder.0.path().join("tokenizer.model.v2")).expect("a file");
+    assert_eq!(source.template().expect("a template").expect("one").source(), "mistral v2");
+    source.tokenizer().expect("a tokenizer");
 }
 
 #[test]

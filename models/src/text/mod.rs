@@ -19,6 +19,7 @@ mod pre_split;
 mod pre_tokenizers;
 mod reply;
 mod sentencepiece;
+mod source;
 mod special;
 mod spm;
 mod stop;
@@ -31,6 +32,7 @@ mod vocab_files;
 
 pub use error::{Result, TextError};
 pub use reply::{ReplyEvent, ReplyParser, ReplySyntax};
+pub use source::TextSource;
 pub use stop::StopStrings;
 pub use stream::StreamDecoder;
 pub(crate) use template::is_system;

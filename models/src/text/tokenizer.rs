@@ -9,8 +9,9 @@ use super::decode::{DecodeState, Decoding};
 use super::ends::end_of_turn_markers;
 use super::error::{Result, TextError};
 use super::parts::{Encoder, Parts};
+use super::source::TextSource;
 use super::vocab::{TokenKind, Vocab};
-use super::{file, folder, gguf, hf, sentencepiece, tekken, vocab_files};
+use super::{folder, gguf, hf, sentencepiece, tekken};
 
 /// Turns text into token ids and back.
 ///
@@ -43,38 +44,12 @@ impl From<Parts> for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer at `path`: a `tokenizer.json` (any name that ends in `.json`), a `tekken.json` (any such name
-    /// with `tekken` in it), a sentencepiece `.model`, the `vocab.json` of a pair, a folder with a tokenizer, or anything
-    /// that [`Checkpoint::open`] opens; of a GGUF file the vocabulary is enough. In a folder the small JSON files say
-    /// which tokens are special, which start a text, and which end it.
+    /// Loads the tokenizer at `path`, a model or a bare tokenizer's file: all that [`TextSource::open`] opens.
     ///
     /// # Errors
-    /// Files that cannot be read or are broken; kinds that are not supported, by name.
+    /// As [`TextSource::open`] and [`TextSource::tokenizer`].
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        if path.is_dir() {
-            if folder::has_tokenizer(path) {
-                return Self::from_folder(path);
-            }
-            return match Checkpoint::open(path) {
-                Ok(checkpoint) => Self::from_checkpoint(&checkpoint),
-                // Only files of a tokenizer of an unknown kind: the error names them.
-                Err(_) if !folder::unread(path).is_empty() => Self::from_folder(path),
-                Err(error) => Err(error.into()),
-            };
-        }
-        // The end of a name that is not Unicode says as much as any other's.
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        let what = path.display().to_string();
-        match name.rsplit_once('.').map(|(_, extension)| extension) {
-            Some("json") if folder::is_tekken(&name) => Self::from_tekken(&what, &file::read(path)?),
-            Some("json") if name == vocab_files::VOCAB => {
-                Self::from_folder(path.parent().unwrap_or_else(|| Path::new("")))
-            }
-            Some("json") => Self::from_tokenizer_json(&what, &file::read(path)?),
-            Some("model") => Self::from_sentencepiece(&file::read(path)?),
-            _ => Self::from_checkpoint(&Checkpoint::open(path)?),
-        }
+        TextSource::open(path)?.tokenizer()
     }
 
     /// The tokenizer that belongs to an opened checkpoint.

@@ -1,5 +1,6 @@
 //! A tool call while it is read: the interface between the parser and the syntaxes.
 
+use super::json::push_string;
 use super::lexer::{Piece, Want};
 use super::values::ToolTypes;
 
@@ -25,6 +26,21 @@ pub(super) enum Step {
     Reasoning,
     /// It is none of this syntax: all of it that held no complete call is text.
     Fail,
+}
+
+impl Call {
+    /// The call of a tool that runs code: the code is its one argument, `code`.
+    ///
+    /// Blank lines around the code and spaces behind it are dropped. Blank code is no call.
+    pub fn of_code(name: &str, code: &str) -> Option<Self> {
+        let code = code.trim_start_matches(['\r', '\n']).trim_end();
+        if code.is_empty() {
+            return None;
+        }
+        let mut arguments = "{\"code\": ".to_owned();
+        push_string(&mut arguments, code);
+        Some(Self { name: name.to_owned(), id: None, arguments: arguments + "}" })
+    }
 }
 
 impl Step {

@@ -1,4 +1,6 @@
 //! Functionary 3.2: `>>>all` and a line break before text, `>>>name` and a line break before a call's arguments.
+//!
+//! The arguments are JSON. Those of `python` may be code instead, up to the end of the turn, and are then `{"code": …}`.
 
 use super::call::{Call, Grammar, Step};
 use super::json::arguments;
@@ -16,6 +18,9 @@ pub(super) const CALLS: Calls = Calls {
     )
 };
 
+/// The tool that takes code: built in, or a function of the user's, which takes JSON.
+const PYTHON: &str = "python";
+
 #[derive(Debug, Default)]
 struct Heading {
     name: String,
@@ -28,7 +33,15 @@ impl Grammar for Heading {
 
     fn next(&mut self, piece: Piece, _: &ToolTypes, calls: &mut Vec<Call>) -> Step {
         match piece {
+            Piece::Text(text, _) if self.name == PYTHON => {
+                let written = arguments(Some(&text)).map(|arguments| Call { name: PYTHON.into(), id: None, arguments });
+                Step::after(written.or_else(|| Call::of_code(PYTHON, &text)), calls, Step::Done)
+            }
             Piece::Text(name, _) if name == "all" => Step::Text,
+            Piece::Text(name, _) if name == PYTHON => {
+                self.name = name;
+                Step::Want(Want::TextOrEnd(&[]))
+            }
             Piece::Text(name, _) if !name.is_empty() => {
                 self.name = name;
                 Step::Want(Want::Json)

@@ -1,7 +1,8 @@
 //! Harmony, of gpt-oss: messages with a channel and perhaps a recipient.
 //!
-//! `analysis` is reasoning, a message to a recipient is a call, everything else is the answer. Source: the format's
-//! description at <https://cookbook.openai.com/articles/openai-harmony>.
+//! `analysis` is reasoning, a message to a recipient is a call, everything else is the answer. A call's content is JSON,
+//! except that of the built-in tool `python`: it is code, whatever kind the heading gives, and the call's arguments are
+//! `{"code": …}`. Source: the format's description at <https://cookbook.openai.com/articles/openai-harmony>.
 
 use super::call::{Call, Grammar, Step};
 use super::json::arguments;
@@ -34,10 +35,17 @@ enum At {
     /// The kind of a message's content, such as `json`.
     Kind,
     Arguments,
+    Code,
 }
 
+/// The built-in tool that runs code. A function of this name has `functions.` in front.
+const PYTHON: &str = "python";
+
+/// What ends a message.
+const MESSAGE_ENDS: Literals = &["<|call|>", "<|end|>", "<|return|>"];
+
 /// What may follow a part. The kind of content follows after a token, or as a plain word.
-const ENDS: Literals = &["<|message|>", " json<|message|>", "to=", "<|channel|>", "<|constrain|>"];
+const ENDS: Literals = &["<|message|>", " json<|message|>", " code<|message|>", "to=", "<|channel|>", "<|constrain|>"];
 
 #[derive(Debug)]
 struct Heading {
@@ -57,6 +65,7 @@ impl Heading {
             At::Role | At::Channel | At::Recipient => Want::Name(ENDS),
             At::Kind => Want::Name(&["<|message|>"]),
             At::Arguments => Want::Json,
+            At::Code => Want::TextOrEnd(MESSAGE_ENDS),
         }
     }
 
@@ -82,6 +91,9 @@ impl Grammar for Heading {
             }
             Piece::Tag(_) => return Step::Fail,
         };
+        if self.at == At::Code {
+            return Step::after(Call::of_code(PYTHON, &text), calls, Step::Done);
+        }
         // A kind ends with the heading.
         let end = if self.at == At::Kind { 0 } else { end };
         match self.at {
@@ -94,6 +106,7 @@ impl Grammar for Heading {
             "to=" => Step::Want(self.want(At::Recipient)),
             "<|channel|>" => Step::Want(self.want(At::Channel)),
             "<|constrain|>" => Step::Want(self.want(At::Kind)),
+            _ if self.recipient == PYTHON => Step::Want(self.want(At::Code)),
             _ if !self.name().is_empty() => Step::Want(self.want(At::Arguments)),
             _ if self.channel == "analysis" => Step::Reasoning,
             _ => Step::Text,

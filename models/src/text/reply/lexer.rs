@@ -17,6 +17,8 @@ pub(super) enum Want {
     Name(Literals),
     /// Any text, then one of these literals.
     Text(Literals),
+    /// Any text, then one of these literals or the end of the turn, which counts as one more literal.
+    TextOrEnd(Literals),
     /// White space, then a JSON object, array or string.
     Json,
     /// The rest of a JSON text that began so. The piece holds all of it.
@@ -74,10 +76,17 @@ impl Lexer {
         match self.want {
             Want::Tag(tags) => self.push_tag(c, tags),
             Want::Name(ends) => self.push_until(c, ends, true),
-            Want::Text(ends) => self.push_until(c, ends, false),
+            Want::Text(ends) | Want::TextOrEnd(ends) => self.push_until(c, ends, false),
             Want::Json | Want::JsonFrom(_) => self.push_json(c),
             Want::PythonFrom(_) => self.push_python(c),
         }
+    }
+
+    /// The piece that the end of the turn completes, if there is one.
+    pub fn end(&mut self) -> Option<Piece> {
+        let Want::TextOrEnd(ends) = self.want else { return None };
+        let text = std::mem::take(&mut self.text) + &std::mem::take(&mut self.partial);
+        Some(Piece::Text(text, ends.len()))
     }
 
     fn push_tag(&mut self, c: char, tags: Literals) -> Progress {

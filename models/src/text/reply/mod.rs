@@ -8,6 +8,7 @@
 //! - Text and reasoning come out at once, except for what may begin a marker and for spaces that a marker would drop.
 //! - A call comes out when it is complete, with all of its arguments. A truncated or malformed call comes out as text,
 //!   from its first character on, as soon as it can no longer become a call.
+//! - Code for a built-in tool is a call of that tool with the arguments `{"code": …}`, once the model ends its turn.
 //! - In reasoning only control tokens open a call; words such as `<tool_call>` may be part of it.
 //! - Spaces that a template puts around reasoning, text and calls are dropped: the template puts them back.
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde_json::Value;
 
 use super::call::{Call, Grammar, Step};
-use super::lexer::{Lexer, Progress};
+use super::lexer::{Lexer, Piece, Progress};
 use super::markers::{Action, Marker, Place};
 use super::values::ToolTypes;
 use super::{ReplyEvent, ReplySyntax};
@@ -101,7 +101,16 @@ impl ReplyParser {
     }
 
     /// Ends the reply: what was held back comes out, an incomplete call as text.
-    pub fn finish(&mut self, out: &mut Vec<ReplyEvent>) {
+    ///
+    /// `complete` says that the model itself ended its turn. Code that a model hands to a tool has no other end, so it
+    /// is a call only then; code that a limit or the user cut off is text.
+    pub fn finish(&mut self, complete: bool, out: &mut Vec<ReplyEvent>) {
+        if let Some(mut construct) = self.construct.take() {
+            match construct.lexer.end().filter(|_| complete) {
+                Some(piece) => self.take_piece(construct, piece, out),
+                None => self.give_back(construct, out),
+            }
+        }
         if let Some(construct) = self.construct.take() {
             self.give_back(construct, out);
         }
@@ -196,6 +205,11 @@ impl ReplyParser {
             }
             Progress::Piece(piece) => piece,
         };
+        self.take_piece(construct, piece, out);
+    }
+
+    /// Hands a piece to the grammar, and does what that makes of it.
+    fn take_piece(&mut self, mut construct: Construct, piece: Piece, out: &mut Vec<ReplyEvent>) {
         let mut calls = Vec::new();
         let step = construct.grammar.next(piece, &self.types, &mut calls);
         if !calls.is_empty() {

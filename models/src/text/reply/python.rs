@@ -69,13 +69,6 @@ pub(super) fn calls(text: &str) -> Option<Vec<PythonCall>> {
     reader.at_end().then_some(calls)
 }
 
-/// Reads keyword arguments, `a=1, b='x')`, the closing bracket with them.
-pub(super) fn keywords(text: &str) -> Option<String> {
-    let mut reader = Reader::new(text);
-    let arguments = reader.keywords()?;
-    reader.at_end().then_some(arguments)
-}
-
 /// A literal as JSON text; `None` if `text` is none.
 pub(super) fn value(text: &str) -> Option<String> {
     let mut reader = Reader::new(text);

@@ -65,15 +65,20 @@ pub(super) fn join(events: Vec<ReplyEvent>) -> Vec<Part> {
     parts
 }
 
-/// Parses `chunks`.
-pub(super) fn parse<'a>(mut parser: ReplyParser, chunks: impl IntoIterator<Item = &'a str>) -> Vec<Part> {
+/// Parses `chunks`, after which the model ended its turn.
+pub(super) fn parse<'a>(parser: ReplyParser, chunks: impl IntoIterator<Item = &'a str>) -> Vec<Part> {
+    parse_to(true, parser, chunks)
+}
+
+/// Parses `chunks`; `complete` says whether the model ended its turn after them.
+fn parse_to<'a>(complete: bool, mut parser: ReplyParser, chunks: impl IntoIterator<Item = &'a str>) -> Vec<Part> {
     let mut all = Vec::new();
     for chunk in chunks {
         let mut events = Vec::new();
         parser.push(chunk, &mut events);
         all.extend(events);
     }
-    parser.finish(&mut all);
+    parser.finish(complete, &mut all);
     join(all)
 }
 
@@ -238,7 +243,9 @@ fn malformed() {
         ("llama", TOOLS, "{\"answer\": 1}"),
         ("llama", TOOLS, "{\"name\": \"Bob\", \"age\": 1"),
         ("llama", "\n", "{\"name\": \"f\", \"parameters\": {}}"),
-        ("llama", "\n", "<|python_tag|>print(1)"),
+        ("llama", "\n", "<|python_tag|>{\"name\": print(1)"),
+        ("llama", "\n", "<|python_tag|><|eom_id|>"),
+        ("functionary", ">>>", "f\nprint(1)"),
     ];
     for (syntax, prompt, reply) in rows {
         check(syntax, prompt, reply, &[t(reply)]);
@@ -251,13 +258,9 @@ fn truncated() {
     for (syntax, prompt, reply, expect) in complete() {
         for (at, _) in reply.char_indices() {
             let cut_off = &reply[..at];
-            let whole = parse(ReplyParser::new(&named(syntax), prompt), [cut_off]);
-            assert_eq!(
-                whole,
-                parse(ReplyParser::new(&named(syntax), prompt), cut(cut_off, 1)),
-                "{syntax}: \
-                {cut_off:?}"
-            );
+            let parser = || ReplyParser::new(&named(syntax), prompt);
+            let whole = parse_to(false, parser(), [cut_off]);
+            assert_eq!(whole, parse_to(false, parser(), cut(cut_off, 1)), "{syntax}: {cut_off:?}");
             let calls =
                 |parts: &[Part]| -> Vec<Part> { parts.iter().filter(|p| matches!(p, Part::C(..))).cloned().collect() };
             let (found, all) = (calls(&whole), calls(&expect));
@@ -270,6 +273,26 @@ fn truncated() {
             }
         }
     }
+}
+
+/// Code for a tool has no end but the turn's: where a limit cuts the reply off, it is text.
+#[test]
+fn code_that_is_cut_off_is_no_call() {
+    for (syntax, prompt, reply) in [
+        ("llama", TOOLS, "<|python_tag|>import os\nos.remove(\"a"),
+        ("llama", TOOLS, "<|python_tag|>brave_search.call(query=\"a\")"),
+        ("harmony", "<|start|>assistant", "<|channel|>analysis to=python code<|message|>print(1"),
+        ("functionary", ">>>", "python\nprint(1"),
+    ] {
+        for n in [usize::MAX, 1] {
+            let parts = parse_to(false, ReplyParser::new(&named(syntax), prompt), cut(reply, n));
+            assert_eq!(parts, [t(reply)], "{syntax}");
+        }
+    }
+    // Its own end marker completes it, whatever ended the reply.
+    let reply = "<|channel|>analysis to=python code<|message|>print(1)<|call|>";
+    let parser = ReplyParser::new(&named("harmony"), "<|start|>assistant");
+    assert_eq!(parse_to(false, parser, [reply]), [c("python", r#"{"code": "print(1)"}"#)]);
 }
 
 /// The first call is complete, the second is not: only the second is text.

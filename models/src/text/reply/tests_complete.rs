@@ -271,6 +271,32 @@ pub(super) fn complete() -> Vec<(&'static str, &'static str, &'static str, Vec<P
             vec![t("I call."), c("f", "{}")],
         ),
         ("harmony", "<|channel|>final<|message|>", "Done.", vec![t("Done.")]),
+        // Built-in tools: `python` takes code, and a kind `code` does not make others take it.
+        (
+            "harmony",
+            "<|start|>assistant",
+            "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>analysis to=python code<|message|>\
+                x = {\"a\": 1}\nprint(x)<|call|>",
+            vec![r("hm"), c("python", r#"{"code": "x = {\"a\": 1}\nprint(x)"}"#)],
+        ),
+        (
+            "harmony",
+            "<|start|>assistant",
+            "<|channel|>analysis to=python <|constrain|>code<|message|>{\"a\": 1}",
+            vec![c("python", r#"{"code": "{\"a\": 1}"}"#)],
+        ),
+        (
+            "harmony",
+            "<|start|>assistant",
+            "<|channel|>analysis to=browser.search code<|message|>{\"query\": \"a\"}<|call|>",
+            vec![c("browser.search", r#"{"query": "a"}"#)],
+        ),
+        (
+            "harmony",
+            "<|start|>assistant",
+            "<|channel|>commentary to=functions.python <|constrain|>json<|message|>{\"n\": 1}<|call|>",
+            vec![c("python", r#"{"n": 1}"#)],
+        ),
         (
             "muse",
             "<|start|>assistant",
@@ -283,6 +309,38 @@ pub(super) fn complete() -> Vec<(&'static str, &'static str, &'static str, Vec<P
         ("functionary", ">>>", "all\nType >>> to begin.", vec![t("Type >>> to begin.")]),
         ("llama", TOOLS, r#"{"name": "f", "parameters": {"city": "Zü \"q\" <b>", "days": 2}}"#, vec![c("f", city)]),
         ("llama", "\n", r#"<|python_tag|>{"type": "function", "name": "f", "parameters": {}}"#, vec![c("f", "{}")]),
+        (
+            "functionary",
+            ">>>",
+            "all\nLet me.>>>python\nx = 1\n\nprint(x)\n",
+            vec![t("Let me."), c("python", r#"{"code": "x = 1\n\nprint(x)"}"#)],
+        ),
+        ("functionary", ">>>", "python\n{\"n\": 1}", vec![c("python", r#"{"n": 1}"#)]),
+        (
+            "llama",
+            "\n",
+            "<|python_tag|>wolfram_alpha.call(query='1 + 1', n=2)<|eom_id|>",
+            vec![c("wolfram_alpha", r#"{"query":"1 + 1","n":2}"#)],
+        ),
+        (
+            "llama",
+            TOOLS,
+            "<|python_tag|>\nimport sys\nprint(f\"{sys.version}\")\n",
+            vec![c("code_interpreter", r#"{"code": "import sys\nprint(f\"{sys.version}\")"}"#)],
+        ),
+        // No keyword arguments, or not all of the reply: code.
+        (
+            "llama",
+            TOOLS,
+            "I list.<|python_tag|>subprocess.call([\"ls\"])<|eom_id|>",
+            vec![t("I list."), c("code_interpreter", r#"{"code": "subprocess.call([\"ls\"])"}"#)],
+        ),
+        (
+            "llama",
+            TOOLS,
+            "<|python_tag|>a.call(b=1)\nprint(2)",
+            vec![c("code_interpreter", r#"{"code": "a.call(b=1)\nprint(2)"}"#)],
+        ),
         ("llama", TOOLS, "<|python_tag|>brave.search.call(query=\"a)\")", vec![c("brave.search", r#"{"query":"a)"}"#)]),
     ]
 }

@@ -6,6 +6,7 @@ use handmill_runtime::format::{Checkpoint, Gguf, Kind, read_json_object};
 use serde_json::{Map, Value};
 
 use super::super::error::{Result, TextError};
+use super::super::source::{Bare, BareKind, TextSource};
 use super::super::tokenizer::Tokenizer;
 use super::super::vocab::TokenKind;
 use super::super::{file, folder};
@@ -14,21 +15,6 @@ use super::mistral::Version;
 use super::{ChatTemplate, Format, harmony};
 
 impl ChatTemplate {
-    /// The template that belongs to the model or bare tokenizer at `path`, as
-    /// [`Tokenizer::from_path`] reads it. `None` where it has none.
-    ///
-    /// # Errors
-    /// As [`from_checkpoint`](Self::from_checkpoint); paths that hold no model.
-    pub fn from_path(path: impl AsRef<Path>) -> Result<Option<Self>> {
-        let path = path.as_ref();
-        if path.is_dir() && folder::has_tokenizer(path) {
-            return Self::from_folder(path);
-        }
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        let bare = [".json", ".model"].iter().any(|end| name.ends_with(end)) || name.contains(".model.");
-        if bare && path.is_file() { coded(path) } else { Self::from_checkpoint(&Checkpoint::open(path)?) }
-    }
-
     /// The template that belongs to an opened checkpoint: of a GGUF file `tokenizer.chat_template`, of a folder
     /// `chat_template.jinja`, `chat_template` in `tokenizer_config.json`, or `chat_template.json`. Of named ones
     /// (`tokenizer.chat_template.NAME`, `additional_chat_templates/NAME.jinja`) `tool_use` renders conversations with
@@ -68,6 +54,28 @@ impl ChatTemplate {
             }
         }
         Ok(Some(template))
+    }
+
+    /// The coded format of a bare tokenizer's file.
+    pub(in super::super) fn of_bare(bare: &Bare) -> Result<Option<Self>> {
+        let Bare { kind, what, name, bytes } = bare;
+        match kind {
+            BareKind::Tekken => {
+                let file: Map<String, Value> = serde_json::from_slice(bytes)
+                    .map_err(|e| TextError::broken(&**what, format!("not a valid tekken.json: {e}")))?;
+                let version = file.get("config").and_then(|config| config["version"].as_str()).unwrap_or_default();
+                let version = Version::named(version).ok_or_else(|| {
+                    TextError::broken(&**what, format!("config.version is `{version}`, which is no version"))
+                })?;
+                Ok(Some(Format::Mistral(version, false).into()))
+            }
+            BareKind::Sentencepiece => {
+                let version = name.split_once(".model.").and_then(|(_, version)| Version::named(version));
+                Ok(version.map(|version| Format::Mistral(version, true).into()))
+            }
+            BareKind::Json if may_be_harmony(bytes) => Ok(of_vocabulary(&bare.tokenizer()?)),
+            BareKind::Json => Ok(None),
+        }
     }
 
     /// This template with the special tokens of `other`, and with its rule for BOS: for a text from elsewhere in place
@@ -188,35 +196,20 @@ fn of_tokenizer_files(folder: &Path) -> Result<Option<ChatTemplate>> {
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort_unstable();
     let mistral = names.iter().find(|name| folder::is_tekken(name) || name.starts_with("tokenizer.model.v"));
-    match mistral {
-        Some(name) => coded(&folder.join(name)),
-        None if may_be_harmony(&folder.join("tokenizer.json"))? => Ok(of_vocabulary(&Tokenizer::from_folder(folder)?)),
-        None => Ok(None),
+    if let Some(name) = mistral {
+        return TextSource::open(folder.join(name))?.template();
     }
+    let json = folder.join("tokenizer.json");
+    if json.is_file() && may_be_harmony(&file::read(&json)?) {
+        return Ok(of_vocabulary(&Tokenizer::from_folder(folder)?));
+    }
+    Ok(None)
 }
 
-/// The coded format of a tokenizer's file.
-fn coded(path: &Path) -> Result<Option<ChatTemplate>> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    if folder::is_tekken(&name) {
-        let what = path.display().to_string();
-        let file: Map<String, Value> = serde_json::from_slice(&file::read(path)?)
-            .map_err(|e| TextError::broken(&*what, format!("not a valid tekken.json: {e}")))?;
-        let version = file.get("config").and_then(|config| config["version"].as_str()).unwrap_or_default();
-        let version = Version::named(version)
-            .ok_or_else(|| TextError::broken(&*what, format!("config.version is `{version}`, which is no version")))?;
-        return Ok(Some(Format::Mistral(version, false).into()));
-    }
-    if let Some((_, version)) = name.split_once(".model.") {
-        return Ok(Version::named(version).map(|version| Format::Mistral(version, true).into()));
-    }
-    Ok(if may_be_harmony(path)? { of_vocabulary(&Tokenizer::from_path(path)?) } else { None })
-}
-
-/// Whether the file has the name of one of harmony's tokens, which is quicker to find than to read its vocabulary.
-fn may_be_harmony(path: &Path) -> Result<bool> {
+/// Whether a `tokenizer.json` has the name of one of harmony's tokens, which is quicker to find than to read its vocabulary.
+fn may_be_harmony(json: &[u8]) -> bool {
     let name = harmony::TOKENS[0].as_bytes();
-    Ok(path.is_file() && file::read(path)?.windows(name.len()).any(|bytes| bytes == name))
+    json.windows(name.len()).any(|bytes| bytes == name)
 }
 
 /// Harmony, where the vocabulary has its control tokens.

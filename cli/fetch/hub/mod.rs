@@ -4,31 +4,27 @@
 //! The hub's API names the commit, the files and their digests; the files come from its `resolve` addresses. Like the
 //! hub's own clients, this honours `HF_ENDPOINT` and `HF_TOKEN`. Cached files are used without asking the hub again.
 
+mod listing;
+mod name;
+
+pub use name::HubName;
+
 use super::{
     FetchError,
     cache::{self, Cache},
-    download::{Digest, Wanted, download},
+    download::{Wanted, download},
     http::{self, Http, Request},
     progress::Progress,
 };
-use crate::terminal::{harmless_line, human_bytes, note};
+use crate::terminal::{harmless_line, note};
 use handmill_models::licence::Licence;
+use listing::{Listed, listing, names, names_of, of_kind, with_splits};
+use name::{plain_path, plain_piece};
 use serde_json::{Value, json};
 use std::{
     env, fs,
     path::{Path, PathBuf},
 };
-
-/// A name after `hf:`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HubName {
-    /// `owner/name`.
-    pub repo: String,
-    /// Branch, tag or commit; `main` where none is named.
-    pub revision: String,
-    /// One file of the repository, or the kind of quantisation in a GGUF file's name (`Q4_K_M`); else the whole checkpoint.
-    pub file: Option<String>,
-}
 
 /// Small files of a checkpoint folder that are fetched where the repository has them.
 const FOLDER_FILES: &[&str] = &[
@@ -53,59 +49,6 @@ const OTHER_TOKENIZERS: &[&str] = &["tekken.json", "vocab.json", "merges.txt"];
 const USUAL_KIND: &str = "Q4_K_M";
 
 const INDEX: &str = "model.safetensors.index.json";
-
-impl HubName {
-    /// Reads `owner/name[@revision][:file]`.
-    pub fn parse(text: &str) -> Result<Self, FetchError> {
-        let wrong = || FetchError::Spelling {
-            text: format!(
-                "hf:{text} is not of the form hf:owner/name, hf:owner/name:file or hf:owner/name@revision:file"
-            ),
-        };
-        let (front, file) = match text.split_once(':') {
-            Some((front, file)) => (front, Some(file)),
-            None => (text, None),
-        };
-        let (repo, revision) = front.split_once('@').unwrap_or((front, "main"));
-        let plain = |part: &str| {
-            // These become folders of the cache and pieces of URLs.
-            plain_piece(part)
-                && !part.starts_with('.')
-                && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-        };
-        let is_repo = repo.split_once('/').is_some_and(|(owner, name)| plain(owner) && plain(name));
-        let is_path = |path: &str| path.split('/').all(plain_piece);
-        if !is_repo || !is_path(revision) || !file.is_none_or(is_path) {
-            return Err(wrong());
-        }
-        Ok(Self { repo: repo.to_owned(), revision: revision.to_owned(), file: file.map(str::to_owned) })
-    }
-}
-
-/// Whether a piece of a path names a file below its folder on every system. Windows ignores dots and spaces at the end,
-/// so `name.` would be `name`, and takes some names for devices.
-fn plain_piece(piece: &str) -> bool {
-    let odd = |c: char| c.is_control() || "\\:?#%*\"<>|".contains(c);
-    if cfg!(windows) && is_device(piece) {
-        return false;
-    }
-    !piece.is_empty() && !piece.ends_with(['.', ' ']) && !piece.contains(odd)
-}
-
-/// Whether Windows takes a name for a device, whatever its extension is.
-fn is_device(name: &str) -> bool {
-    let stem = name.split('.').next().unwrap_or(name).trim_end().to_ascii_uppercase();
-    let numbered =
-        |kind: &str| stem.strip_prefix(kind).is_some_and(|n| n.len() == 1 && n.as_bytes()[0].is_ascii_digit());
-    ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&&stem[..]) || numbered("COM") || numbered("LPT")
-}
-
-/// A file in a repository's listing.
-struct Listed {
-    name: String,
-    size: Option<u64>,
-    digest: Option<Digest>,
-}
 
 /// The path of the model here: a file where one was named (or the repository has just one GGUF file), else a folder.
 pub fn locate(cache: &Cache, name: &HubName, make_http: impl FnOnce() -> Http) -> Result<PathBuf, FetchError> {
@@ -172,10 +115,6 @@ fn cached(root: &Path, name: &HubName) -> Option<(PathBuf, PathBuf)> {
     });
     let path = kept["path"].as_str().filter(|path| path.is_empty() || plain_path(path))?;
     whole.then(|| (if path.is_empty() { folder } else { folder.join(path) }, note))
-}
-
-fn plain_path(path: &str) -> bool {
-    path.split('/').all(plain_piece)
 }
 
 /// A file name for something that may contain slashes.
@@ -320,37 +259,6 @@ impl Run<'_> {
     }
 }
 
-/// The files of an API answer; names that could leave the folder are left out.
-fn listing(info: &Value) -> Vec<Listed> {
-    let siblings = info["siblings"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    siblings
-        .iter()
-        .filter_map(|file| {
-            let name = text(&file["rfilename"]).filter(|name| plain_path(name))?;
-            let digest = match text(&file["lfs"]["sha256"]) {
-                Some(sha256) => Some(Digest::Sha256(sha256)),
-                None => text(&file["blobId"]).map(Digest::GitBlob),
-            };
-            Some(Listed { name, size: file["lfs"]["size"].as_u64().or(file["size"].as_u64()), digest })
-        })
-        .collect()
-}
-
-/// All pieces of a split GGUF (`-00001-of-00003.gguf`), else the file alone.
-fn with_splits<'l>(file: &'l Listed, all: &'l [Listed]) -> Vec<&'l Listed> {
-    let stem = |name: &str| -> Option<(String, String)> {
-        let (front, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
-        let (stem, number) = front.rsplit_once('-')?;
-        let digits = |s: &str| s.len() == 5 && s.bytes().all(|b| b.is_ascii_digit());
-        (digits(number) && digits(count)).then(|| (stem.to_owned(), count.to_owned()))
-    };
-    match stem(&file.name) {
-        Some(own) => all.iter().filter(|other| stem(&other.name).as_ref() == Some(&own)).collect(),
-        None => vec![file],
-    }
-}
-
 /// The part of a repository's card that is about its licence.
 fn card(card: &Value) -> Value {
     let keys = ["license", "license_name", "license_link"];
@@ -362,108 +270,4 @@ pub fn licence_of_card(card: &Value, repo: &str) -> Licence {
     let text = |key: &str| card[key].as_str().or_else(|| card[key][0].as_str());
     let stated = Licence::of_names(&[text("license_name"), text("license")], text("license_link"));
     Licence { link: stated.link.or_else(|| Some(format!("https://huggingface.co/{repo}"))), ..stated }
-}
-
-/// The GGUF file whose name has that kind of quantisation in it, as a word of its own; of several the shortest name, which
-/// has the least said beside it. Projectors of multimodal models are none.
-fn of_kind<'l>(kind: &str, all: &'l [Listed]) -> Option<&'l Listed> {
-    let kind = kind.to_ascii_lowercase();
-    let word = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == b'_');
-    let has_kind = |name: &str| {
-        let found = name.match_indices(&kind).any(|(at, _)| {
-            let bytes = name.as_bytes();
-            !word(at.checked_sub(1).map(|i| bytes[i])) && !word(bytes.get(at + kind.len()).copied())
-        });
-        found && name.ends_with(".gguf") && !name.contains("mmproj")
-    };
-    let files = all.iter().filter(|file| has_kind(&file.name.to_ascii_lowercase()));
-    files.min_by_key(|file| (file.name.len(), &file.name))
-}
-
-fn names(files: &[Listed]) -> String {
-    names_of(&files.iter().collect::<Vec<_>>())
-}
-
-/// The first few names and how many more there are.
-fn names_of(files: &[&Listed]) -> String {
-    let total: u64 = files.iter().filter_map(|file| file.size).sum();
-    let shown: Vec<&str> = files.iter().take(12).map(|file| file.name.as_str()).collect();
-    let more = files.len().saturating_sub(shown.len());
-    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{}{tail} ({} in all)", shown.join(", "), human_bytes(total))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_read() {
-        let name = |repo: &str, revision: &str, file: Option<&str>| HubName {
-            repo: repo.into(),
-            revision: revision.into(),
-            file: file.map(str::to_owned),
-        };
-        assert_eq!(HubName::parse("a/b").unwrap(), name("a/b", "main", None));
-        assert_eq!(HubName::parse("a/b:x/y.gguf").unwrap(), name("a/b", "main", Some("x/y.gguf")));
-        assert_eq!(HubName::parse("a/b@v1:y.gguf").unwrap(), name("a/b", "v1", Some("y.gguf")));
-        for wrong in
-            ["", "a", "a/", "/b", "a/b/c", "../b", "a/..", "a/b:", "a/b:../x", "a/b@", "a/b:/etc/x", "a/b:x//y"]
-        {
-            assert!(HubName::parse(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn names_that_windows_takes_for_others_are_refused() {
-        for wrong in ["a/b.", "a./b", "a/b:x.", "a/b:x /y", "a/b:x../y", "a/b:.. /y", "a/b:x|y", "a/b:c:d", "a/b:x\ty"]
-        {
-            assert!(HubName::parse(wrong).is_err(), "{wrong}");
-        }
-        for device in ["con", "NUL", "aux.json", "Com1", "lpt9.gguf", "nul .txt"] {
-            assert!(is_device(device), "{device}");
-            assert_eq!(HubName::parse(&format!("a/b:{device}")).is_err(), cfg!(windows), "{device}");
-        }
-        for name in ["config.json", "console", "com", "com10", "null.gguf"] {
-            assert!(!is_device(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn kinds_of_quantisation_name_files() {
-        let all: Vec<Listed> = [
-            "x-Q4_K_M.gguf",
-            "x-UD-Q4_K_M.gguf",
-            "x-Q4_K_S.gguf",
-            "mmproj-Q8_0.gguf",
-            "x.Q8_0.gguf",
-            "Q5_K_M/x-Q5_K_M-00001-of-00002.gguf",
-            "Q5_K_M/x-Q5_K_M-00002-of-00002.gguf",
-            "Q6_K.txt",
-        ]
-        .map(|name| Listed { name: name.into(), size: None, digest: None })
-        .into();
-        for (kind, file) in [
-            ("Q4_K_M", Some("x-Q4_K_M.gguf")),
-            ("q4_k_s", Some("x-Q4_K_S.gguf")),
-            ("Q8_0", Some("x.Q8_0.gguf")),
-            ("Q5_K_M", Some("Q5_K_M/x-Q5_K_M-00001-of-00002.gguf")),
-            ("Q4_K", None),
-            ("K_M", None),
-            ("Q6_K", None),
-        ] {
-            assert_eq!(of_kind(kind, &all).map(|file| &file.name[..]), file, "{kind}");
-        }
-    }
-
-    #[test]
-    fn all_pieces_of_a_split_file_are_wanted() {
-        let all: Vec<Listed> =
-            ["q-00001-of-00002.gguf", "q-00002-of-00002.gguf", "r-00001-of-00002.gguf", "q.gguf", "config.json"]
-                .map(|name| Listed { name: name.into(), size: None, digest: None })
-                .into();
-        let got: Vec<&str> = with_splits(&all[0], &all).iter().map(|f| f.name.as_str()).collect();
-        assert_eq!(got, ["q-00001-of-00002.gguf", "q-00002-of-00002.gguf"]);
-        assert_eq!(with_splits(&all[3], &all).len(), 1);
-    }
 }
