@@ -16,7 +16,7 @@ pub struct TextSource(Found);
 #[derive(Debug)]
 enum Found {
     Folder(PathBuf),
-    Checkpoint(Checkpoint),
+    Checkpoint(Box<Checkpoint>),
     Bare(Bare),
 }
 
@@ -54,7 +54,7 @@ impl TextSource {
                 return Ok(Self(Found::Folder(path.to_owned())));
             }
             return match Checkpoint::open(path) {
-                Ok(checkpoint) => Ok(Self(Found::Checkpoint(checkpoint))),
+                Ok(checkpoint) => Ok(Self(Found::Checkpoint(Box::new(checkpoint)))),
                 // Only files of a tokenizer of an unknown kind: the tokenizer's error names them.
                 Err(_) if !folder::unread(path).is_empty() => Ok(Self(Found::Folder(path.to_owned()))),
                 Err(error) => Err(error.into()),
@@ -72,7 +72,7 @@ impl TextSource {
         } else if name.ends_with(".model") || name.contains(".model.") {
             BareKind::Sentencepiece
         } else {
-            return Ok(Self(Found::Checkpoint(Checkpoint::open(path)?)));
+            return Ok(Self(Found::Checkpoint(Box::new(Checkpoint::open(path)?))));
         };
         let what = path.display().to_string();
         Ok(Self(Found::Bare(Bare { kind, what, name, bytes: file::read(path)? })))

@@ -79,8 +79,8 @@ pub(super) unsafe fn dot<S: Simd>(s: S, n: usize, a: *const f32, b: *const f32) 
 pub(super) unsafe fn sum_of_squares<S: Simd>(s: S, n: usize, x: *const f32, mean: f32) -> f32 {
     // Unused lanes of a partial load are zero in both.
     let means = [mean; 16];
-    // SAFETY: i + m <= n; no vector has more than 16 lanes.
     sum_of!(s, n, |i, m, sum| {
+        // SAFETY: i + m <= n; no vector has more than 16 lanes.
         let d = unsafe { s.sub(s.load_partial(x.add(i), m), s.load_partial(means.as_ptr(), m)) };
         s.mul_add(d, d, sum)
     })

@@ -7,7 +7,7 @@
 //! scores  [group][PIECE]    then probabilities, at the keys' places in the piece
 //! ```
 //!
-//! [`scores`](super::scores) makes the scores of a batch of keys; weighted values accumulate in registers over all of
+//! `scores` makes the scores of a batch of keys; weighted values accumulate in registers over all of
 //! the piece.
 //!
 //! Per item: reads 2 · keys · head_dim elements (the wall, at long contexts), 4 · group · keys · head_dim flops.

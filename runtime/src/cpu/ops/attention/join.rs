@@ -147,6 +147,8 @@ fn merge_impl<S: Simd>(s: S, params: &AttentionParams<'_>, kv_head: usize, parti
                 join_values(s, &partial[2 * group + head..][..dim], &mut out[head..][..dim], old, new);
             }
         }
+        // A closure that is not inlined would lack the instruction set's features.
+        #[allow(clippy::manual_map)]
         let sinks = match sinks {
             Some(sinks) => Some(load(s, &sinks[first..], m)),
             None => None,

@@ -10,7 +10,7 @@
 //! A result depends on its own row of weights and its own token alone, bit by bit: not on the kernel, nor on how rows and
 //! tokens are split over calls or threads, nor on the instruction set, as long as that has fused multiply-adds. Every
 //! format has one arithmetic for this: exact integers a group of 16 or 32 elements, then one multiply-add into chain
-//! `group mod 4` ([`mat_vec_block`]), or for floats into chain `element mod 16` ([`mat_vec_float`]); the chains are
+//! `group mod 4` (`mat_vec_block`), or for floats into chain `element mod 16` (`mat_vec_float`); the chains are
 //! joined in one order.
 
 // Kernels walk several arrays by one index; iterators over one of them hide that.
