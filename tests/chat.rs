@@ -5,7 +5,7 @@ mod support;
 use handmill_models::{
     Chat, Engine, EngineOptions, Error, GenerateOptions, Model, Reply, StopReason,
     engine::sampling::SamplingParams,
-    text::{ChatTemplate, LocalTime},
+    text::{ChatTemplate, LocalTime, StreamDecoder},
 };
 use std::ops::ControlFlow;
 use support::fixtures_dir;
@@ -54,6 +54,48 @@ fn a_turn_runs_its_own_tokens_alone() {
             assert_eq!(reply.left_out, 0);
         }
         assert_eq!(chat.conversation().messages.len(), 20);
+    }
+}
+
+/// Whether a model began its answer with a space.
+fn begins_with_space(engine: &Engine, reply: &Reply) -> bool {
+    let mut decoder = StreamDecoder::continuing(&**engine.model().tokenizer().unwrap(), false);
+    reply.stats.generated.iter().find_map(|&id| Some(decoder.push(id)?.starts_with(' '))).unwrap_or(false)
+}
+
+/// Prompts that end without white space: a template puts a space in front of the answers of earlier turns or does not,
+/// and the model wrote one or did not.
+#[test]
+fn a_space_in_front_of_an_answer_does_not_make_it_run_again() {
+    for space in [" ", ""] {
+        let template = "{% for m in messages %}{% if m.role == 'user' %}USER: {{ m.content }} {% else %}\
+            ASSISTANT:SPACE{{ m.content }}</s>{% endif %}{% endfor %}\
+            {% if add_generation_prompt %}ASSISTANT:{% endif %}"
+            .replace("SPACE", space);
+        let mut otherwise = 0;
+        for name in ["llama3", "qwen3", "gemma3", "qwen3-next"] {
+            let (mut engine, mut chat) = (engine(name, 2048), chat(&template));
+            for turn in 0..8 {
+                let message = format!("message number {turn}");
+                chat.say(&message);
+                // The first seed with an answer that begins otherwise than the template writes it.
+                for attempt in 0..50 {
+                    let reply = reply(&mut chat, &mut engine, 100 * turn + attempt);
+                    let own = ids(&engine, &format!("</s>USER: {message} ASSISTANT:")) + 1;
+                    let ran = reply.stats.prompt_tokens;
+                    let again = turn == 0 || attempt > 0;
+                    assert!(again || ran <= own, "{name}, turn {turn}: {ran} tokens were run, {own} are new");
+                    if begins_with_space(&engine, &reply) == space.is_empty() {
+                        otherwise += 1;
+                        break;
+                    }
+                    if attempt < 49 {
+                        chat.forget_reply();
+                    }
+                }
+            }
+        }
+        assert!(otherwise > 8, "{otherwise} answers begin otherwise than the template writes them");
     }
 }
 

@@ -213,6 +213,12 @@ mod tests {
         write("LICENSE", b"\n      Apache License\n   Version 2.0, January 2004\n");
         assert_eq!((now().name.as_deref(), now().known), (Some("Apache License 2.0"), true));
         assert!(now().link.unwrap().ends_with("LICENSE"));
+        write("LICENSE", b"Modified MIT License\n\nCopyright (c) 2025 Moonshot AI\n\nPermission is\n");
+        assert_eq!(now().name.as_deref(), Some("Modified MIT License of Kimi K2"));
+        write("LICENSE", b"Modified MIT License\n\nCopyright (c) 2026 Somebody\n\nPermission is\n");
+        assert_eq!((now().name.as_deref(), now().known), (Some("Modified MIT License"), true));
+        write("LICENSE", b"OpenMDW License Agreement, version 1.1 (OpenMDW-1.1)\n");
+        assert_eq!(now().name.as_deref(), Some("OpenMDW License 1.1"));
         write("LICENSE", b"LLAMA 3.2 COMMUNITY LICENSE AGREEMENT\n");
         assert_eq!(now().name.as_deref(), Some("Llama 3.2 Community License"));
         write("config.json", br#"{"model_type":"llama","license":"mit"}"#);

@@ -29,6 +29,8 @@ pub struct Chat {
 #[derive(Debug, Default)]
 struct Known {
     text: String,
+    /// Bytes of `text` that are the prompt.
+    prompt: usize,
     ids: Vec<u32>,
 }
 
@@ -202,7 +204,7 @@ impl Chat {
         let syntax = self.template.reply_syntax(&self.conversation);
         let mut parser = ReplyParser::new(&syntax, &text).with_tools(tools);
         let mut reply = Reply { reused, left_out: self.left_out, ..Reply::default() };
-        self.known = Known { text, ids };
+        self.known = Known { prompt: text.len(), text, ids };
         let (mut raw, mut events) = (String::new(), Vec::new());
         let mut tell = |reply: &mut Reply, events: &mut Vec<ReplyEvent>| {
             for event in events.drain(..) {
@@ -287,13 +289,33 @@ impl Chat {
 impl Known {
     /// The tokens of `prompt`. Where it goes on from the known text with a special token, the known tokens are kept.
     fn ids_of(&self, prompt: &Prompt, tokenizer: &Tokenizer) -> Result<Vec<u32>, Error> {
-        if let Some(rest) = prompt.after(&self.text).filter(|_| !self.text.is_empty()) {
+        if let Some(rest) = self.rest_of(prompt) {
             let rest = rest.encode(tokenizer)?;
             if rest.first().is_some_and(|&id| tokenizer.is_end_of_turn(id) || tokenizer.is_special(id)) {
                 return Ok([&self.ids[..], &rest].concat());
             }
         }
         Ok(prompt.encode(tokenizer)?)
+    }
+
+    /// `prompt` behind the known text.
+    ///
+    /// Where a prompt ends without white space, as `ASSISTANT:` does, one space in front of the answer is no part of its
+    /// message: the template puts it back, or never has one, whatever the model wrote. Nothing else is between the two,
+    /// so the model keeps what it wrote, and the answer is not run again.
+    fn rest_of(&self, prompt: &Prompt) -> Option<Prompt> {
+        if self.text.is_empty() {
+            return None;
+        }
+        prompt.after(&self.text).or_else(|| {
+            let (before, answer) = self.text.split_at(self.prompt);
+            let other = match answer.strip_prefix(' ') {
+                _ if before.ends_with(char::is_whitespace) => return None,
+                Some(answer) => format!("{before}{answer}"),
+                None => format!("{before} {answer}"),
+            };
+            prompt.after(&other)
+        })
     }
 }
 

@@ -10,7 +10,7 @@ pub struct Row {
     titles: &'static [&'static str],
     /// Its full name.
     pub name: &'static str,
-    /// Its text.
+    /// Its text; empty where each publisher has one of its own.
     pub link: &'static str,
     /// One sentence on what it restricts; none for free licences.
     pub restricts: Option<&'static str>,
@@ -61,9 +61,13 @@ const USES: &str = "forbids a list of uses, and whoever passes the model on must
 /// Section 1.b of each, "Redistribution and Use", and section 2, "Additional Commercial Terms".
 const LLAMA: &str = "an acceptable-use policy; copies must say \"Built with Llama\" and derived models begin with \
                      \"Llama\"; over 700 million monthly users need a licence from Meta";
-/// Section 1.b.v of these two.
-const LLAMA_OLD: &str = "an acceptable-use policy; its output may not improve other language models; over 700 million \
-                         monthly users need a licence from Meta";
+/// Section 1.b.v, and section 2.
+const LLAMA_2: &str = "an acceptable-use policy; its output may not improve other language models; over 700 million \
+                       monthly users need a licence from Meta";
+/// Sections 1.b.i and 1.b.v, and section 2.
+const LLAMA_3: &str = "an acceptable-use policy; copies must say \"Built with Meta Llama 3\" and derived models begin with \
+                       \"Llama 3\"; its output may not improve other language models; over 700 million monthly users need \
+                       a licence from Meta";
 /// The acceptable-use policy of each, on multimodal models.
 const LLAMA_EU: &str = "an acceptable-use policy; copies must say \"Built with Llama\" and derived models begin with \
                         \"Llama\"; over 700 million monthly users need a licence from Meta; multimodal models are not \
@@ -78,11 +82,19 @@ const TABLE: &[Row] = &[
         "https://www.apache.org/licenses/LICENSE-2.0",
     ),
     bound(
-        &["modifiedmit", "kimik2", "modifiedmitlicense"],
-        &["modifiedmitlicense"],
-        "Modified MIT License of Kimi",
+        &["kimik2"],
+        &["modifiedmitlicensecopyrightc2025moonshotai"],
+        "Modified MIT License of Kimi K2",
         "https://huggingface.co/moonshotai/Kimi-K2-Instruct/blob/main/LICENSE",
         "products with over 100 million monthly users or 20 million dollars of monthly revenue must show the model's name",
+    ),
+    // Several publishers call a licence so, each with conditions of its own; so there is no one address.
+    bound(
+        &["modifiedmit", "modifiedmitlicense"],
+        &["modifiedmitlicense"],
+        "Modified MIT License",
+        "",
+        "a condition of the publisher's own, mostly on large commercial products: read it",
     ),
     free(
         &["mit"],
@@ -94,6 +106,12 @@ const TABLE: &[Row] = &[
     free(&["bsd2clause"], &[], "BSD 2-Clause License", "https://opensource.org/license/bsd-2-clause"),
     free(&["cc010"], &[], "Creative Commons Zero 1.0", "https://creativecommons.org/publicdomain/zero/1.0/"),
     free(&["unlicense"], &[], "The Unlicense", "https://unlicense.org/"),
+    free(
+        &["openmdw11"],
+        &["openmdwlicenseagreementversion11"],
+        "OpenMDW License 1.1",
+        "https://github.com/OpenMDW/openmdw/blob/main/1.1/LICENSE.OpenMDW-1.1",
+    ),
     free(&["openmdw10", "openmdw"], &["openmdwlicense"], "OpenMDW License 1.0", "https://openmdw.ai/license/1-0/"),
     free(&["ccby40"], &[], "Creative Commons Attribution 4.0", "https://creativecommons.org/licenses/by/4.0/"),
     bound(
@@ -144,7 +162,7 @@ const TABLE: &[Row] = &[
         &["llama2communitylicense"],
         "Llama 2 Community License",
         "https://ai.meta.com/llama/license/",
-        LLAMA_OLD,
+        LLAMA_2,
     ),
     bound(
         &["llama31"],
@@ -172,7 +190,7 @@ const TABLE: &[Row] = &[
         &["llama3communitylicense"],
         "Llama 3 Community License",
         "https://www.llama.com/llama3/license/",
-        LLAMA_OLD,
+        LLAMA_3,
     ),
     bound(
         &["llama4"],
@@ -195,14 +213,16 @@ const TABLE: &[Row] = &[
         &["qwenresearchlicense"],
         "Qwen Research License",
         "https://huggingface.co/Qwen/Qwen2.5-3B-Instruct/blob/main/LICENSE",
-        "research and evaluation only, no commercial use without a licence from Alibaba Cloud",
+        "research and evaluation only, no commercial use without a licence from Alibaba Cloud; models made with it or its \
+         output must say \"Built with Qwen\" or \"Improved using Qwen\"",
     ),
     bound(
         &["qwen", "qwenlicense"],
         &["qwenlicenseagreement"],
         "Qwen License",
         "https://huggingface.co/Qwen/Qwen2.5-72B-Instruct/blob/main/LICENSE",
-        "over 100 million monthly users need a licence from Alibaba Cloud",
+        "over 100 million monthly users need a licence from Alibaba Cloud; models made with it or its output must say \
+         \"Built with Qwen\" or \"Improved using Qwen\"",
     ),
     bound(
         &["tongyiqianwen", "tongyiqianwenlicenseagreement"],
@@ -216,7 +236,8 @@ const TABLE: &[Row] = &[
         &["tongyiqianwenresearchlicense"],
         "Tongyi Qianwen Research License",
         "https://github.com/QwenLM/Qwen/blob/main/Tongyi%20Qianwen%20RESEARCH%20LICENSE%20AGREEMENT",
-        "research and evaluation only, no commercial use",
+        "research and evaluation only, no commercial use without a licence from Alibaba Cloud; its output may not improve \
+         other language models",
     ),
     bound(
         &["mrl", "mistralresearch", "mistralairesearchlicence", "mistralairesearchlicense"],
@@ -230,7 +251,7 @@ const TABLE: &[Row] = &[
         &["mistralainonproductionlicen"],
         "Mistral AI Non-Production License",
         "https://mistral.ai/licenses/MNPL-0.1.md",
-        "testing and research only, nothing in production without a licence from Mistral",
+        "testing, research and personal use only, nothing in production without a licence from Mistral",
     ),
     // Attachment A.
     bound(
@@ -267,7 +288,7 @@ const TABLE: &[Row] = &[
         &["exaoneaimodellicense"],
         "EXAONE AI Model License",
         "https://huggingface.co/LGAI-EXAONE/EXAONE-3.5-2.4B-Instruct/blob/main/LICENSE",
-        "research only, no commercial use without a licence from LG",
+        "no commercial use without a licence from LG; versions before 1.2 allow research only",
     ),
     bound(
         &["lfm10", "lfmopenlicense"],
@@ -341,7 +362,8 @@ mod tests {
                 assert_eq!(plain(id), **id, "{id} cannot match");
             }
             assert!(row.ids.iter().all(|id| seen.insert(*id)), "{row:?}");
-            assert!(row.link.starts_with("https://"), "{row:?}");
+            let own = row.ids.contains(&"modifiedmit");
+            assert!(if own { row.link.is_empty() } else { row.link.starts_with("https://") }, "{row:?}");
             assert!(row.restricts.is_none_or(|text| !text.ends_with('.') && !text.contains("  ")), "{row:?}");
         }
     }

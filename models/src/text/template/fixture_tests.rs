@@ -11,7 +11,7 @@ use super::mistral::Version;
 use super::{ChatTemplate, Conversation, Format, LocalTime};
 
 /// The folders of the sets, in order; none, said in the test's output, where the variable is not set.
-fn sets() -> Vec<PathBuf> {
+pub(super) fn sets() -> Vec<PathBuf> {
     let Some(folder) = std::env::var_os("HANDMILL_TEST_TEMPLATES") else {
         eprintln!("SKIPPED (opt-in): set HANDMILL_TEST_TEMPLATES to a folder of chat templates with cases");
         return Vec::new();
@@ -144,7 +144,8 @@ fn conversation(case: &Value) -> Conversation {
     Conversation::new(case["messages"].as_array().expect("messages").clone())
 }
 
-fn noon() -> LocalTime {
+/// A time.
+pub(super) fn noon() -> LocalTime {
     LocalTime::new(2025, 6, 17, 12, 0, 0).expect("a time")
 }
 

@@ -107,3 +107,5 @@ mod fixture_tests;
 mod hostile_tests;
 #[cfg(test)]
 mod jinja_tests;
+#[cfg(test)]
+mod round_trip_tests;
