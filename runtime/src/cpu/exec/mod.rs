@@ -10,6 +10,9 @@
 //! [`Worker::for_each`](super::pool::Worker::for_each) demands.
 
 mod attention;
+mod attention_rows;
+#[cfg(test)]
+mod attention_tests;
 mod backend;
 mod experts;
 #[cfg(test)]
@@ -34,10 +37,7 @@ use super::{
     arch::Isa,
     buffer::Buffer,
     kv::KvMemory,
-    ops::{
-        LinearKernels, OpKernels, attention::PIECE, exact_linear_kernels, linear_kernels, op_kernels,
-        rope_cos_sin,
-    },
+    ops::{LinearKernels, OpKernels, attention::PIECE, exact_linear_kernels, linear_kernels, op_kernels, rope_cos_sin},
     pool::{Pool, Worker},
     states::StateMemory,
 };

@@ -166,7 +166,9 @@ unsafe fn chain_vector<S: Simd, const F16: bool>(
             (true, true) => {
                 s.load_pair_f16(rows[row].cast::<u16>().add(element), rows[row + 1].cast::<u16>().add(element))
             }
-            (false, true) => s.load_pair(rows[row].cast::<f32>().add(element), rows[row + 1].cast::<f32>().add(element)),
+            (false, true) => {
+                s.load_pair(rows[row].cast::<f32>().add(element), rows[row + 1].cast::<f32>().add(element))
+            }
             _ => load_kv::<S, F16>(s, rows[row], element, S::LANES),
         }
     }
