@@ -10,6 +10,9 @@
 //! [`Worker::for_each`](super::pool::Worker::for_each) demands.
 
 mod attention;
+mod attention_rows;
+#[cfg(test)]
+mod attention_tests;
 mod backend;
 mod experts;
 #[cfg(test)]

@@ -37,7 +37,7 @@ simd_dispatch!(
 );
 
 /// Rows of a piece's keys and scores in scratch: the last block of KB keys may reach beyond the piece.
-const KEY_ROWS: usize = PIECE + 12;
+const KEY_ROWS: usize = PIECE + 6;
 /// Query rows of the longest strip.
 const STRIP: usize = 32;
 /// `v_dim` is padded to this in scratch: a multiple of every VB.
@@ -84,16 +84,16 @@ impl<'a> Scratch<'a> {
 
 #[inline(always)]
 unsafe fn prompt_impl<S: Simd>(s: S, item: &PromptItem<'_>, scratch: &mut [f32]) {
-    // Accumulators: 12 · 2 of 32 registers (AVX-512), 6 · 2 of 16 (AVX2), 6 · 4 of 32 (NEON).
+    // Accumulators of scores: 2 · 6 · 2 of 32 registers (AVX-512), 2 · 3 · 2 of 16 (AVX2), 2 · 3 · 4 of 32 (NEON).
     // SAFETY: the caller's promise is passed on.
     unsafe {
         match (item.kv.kv, S::LANES) {
-            (KvType::F16, 16) => prompt_typed::<S, true, 12, 8, 2>(s, item, scratch),
-            (KvType::F32, 16) => prompt_typed::<S, false, 12, 8, 2>(s, item, scratch),
-            (KvType::F16, 8) => prompt_typed::<S, true, 6, 4, 2>(s, item, scratch),
-            (KvType::F32, 8) => prompt_typed::<S, false, 6, 4, 2>(s, item, scratch),
-            (KvType::F16, _) => prompt_typed::<S, true, 6, 4, 4>(s, item, scratch),
-            (KvType::F32, _) => prompt_typed::<S, false, 6, 4, 4>(s, item, scratch),
+            (KvType::F16, 16) => prompt_typed::<S, true, 6, 8, 2>(s, item, scratch),
+            (KvType::F32, 16) => prompt_typed::<S, false, 6, 8, 2>(s, item, scratch),
+            (KvType::F16, 8) => prompt_typed::<S, true, 3, 4, 2>(s, item, scratch),
+            (KvType::F32, 8) => prompt_typed::<S, false, 3, 4, 2>(s, item, scratch),
+            (KvType::F16, _) => prompt_typed::<S, true, 3, 4, 4>(s, item, scratch),
+            (KvType::F32, _) => prompt_typed::<S, false, 3, 4, 4>(s, item, scratch),
         }
     }
 }

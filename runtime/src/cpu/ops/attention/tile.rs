@@ -7,7 +7,10 @@ use super::join::{exp2_negative, join, join_factors};
 use super::{NO_SCORE, SCORE_CHAINS, SUM_CHAINS};
 use crate::cpu::arch::Simd;
 
-/// `p[j][lanes] = Σ_d k[j][d] · q[d][lanes]` for `KB` keys, one chain after the other.
+/// A vector for each strip's row and key of a block.
+type Block<F, const KB: usize, const RV: usize> = [[F; RV]; KB];
+
+/// `p[j][lanes] = Σ_d k[j][d] · q[d][lanes]` for `KB` keys.
 ///
 /// # Safety
 /// `k` is `[KB][dim]`, `q` `[dim][RV * LANES]`, `p` `[KB][RV * LANES]`.
@@ -19,44 +22,87 @@ pub(super) unsafe fn score_block<S: Simd, const KB: usize, const RV: usize>(
     q: *const f32,
     p: *mut f32,
 ) {
-    // Sums of 1, 2 and 4 chains that wait for their neighbours.
-    let mut waiting = [[[s.zero(); RV]; KB]; SCORE_CHAINS.ilog2() as usize];
-    for chain in 0..SCORE_CHAINS {
-        let mut sums = [[s.zero(); RV]; KB];
-        for d in (chain..dim).step_by(SCORE_CHAINS) {
-            let mut query = [s.zero(); RV];
-            for (v, query) in query.iter_mut().enumerate() {
-                // SAFETY: by the operands' sizes.
-                *query = unsafe { s.load(q.add((d * RV + v) * S::LANES)) };
-            }
-            for (j, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: as above.
-                let key = s.splat(unsafe { *k.add(j * dim + d) });
-                for (sum, &query) in sums.iter_mut().zip(&query) {
-                    *sum = s.mul_add(key, query, *sum);
-                }
-            }
-        }
-        let joins = chain.trailing_ones() as usize;
-        for before in &waiting[..joins] {
-            for (sums, before) in sums.iter_mut().zip(before) {
-                for (sum, &before) in sums.iter_mut().zip(before) {
-                    *sum = s.add(before, *sum);
-                }
-            }
-        }
-        match waiting.get_mut(joins) {
-            Some(waiting) => *waiting = sums,
-            None => {
-                for (j, sums) in sums.iter().enumerate() {
-                    for (v, &sum) in sums.iter().enumerate() {
-                        // SAFETY: as above.
-                        unsafe { s.store(p.add((j * RV + v) * S::LANES), sum) };
-                    }
-                }
+    // SAFETY: by the operands' sizes.
+    unsafe {
+        let (a, b) = (chain_pair(s, dim, 0, k, q), chain_pair(s, dim, 2, k, q));
+        let low: Block<S::F, KB, RV> = add_blocks(s, a, b);
+        let (a, b) = (chain_pair(s, dim, 4, k, q), chain_pair(s, dim, 6, k, q));
+        let sums = add_blocks(s, low, add_blocks(s, a, b));
+        for (j, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
+                s.store(p.add((j * RV + v) * S::LANES), sum);
             }
         }
     }
+}
+
+/// The sum of chains `first` and `first + 1`.
+///
+/// # Safety
+/// As [`score_block`].
+#[inline(always)]
+unsafe fn chain_pair<S: Simd, const KB: usize, const RV: usize>(
+    s: S,
+    dim: usize,
+    first: usize,
+    k: *const f32,
+    q: *const f32,
+) -> Block<S::F, KB, RV> {
+    let [mut even, mut odd] = [[[s.zero(); RV]; KB]; 2];
+    let mut d = first;
+    // SAFETY: elements below `dim`, by the operands' sizes.
+    unsafe {
+        while d + 1 < dim {
+            add_element(s, dim, d, k, q, &mut even);
+            add_element(s, dim, d + 1, k, q, &mut odd);
+            d += SCORE_CHAINS;
+        }
+        if d < dim {
+            add_element(s, dim, d, k, q, &mut even);
+        }
+    }
+    add_blocks(s, even, odd)
+}
+
+/// Adds the products of element `d` to a chain.
+///
+/// # Safety
+/// As [`score_block`]; `d` is below `dim`.
+#[inline(always)]
+unsafe fn add_element<S: Simd, const KB: usize, const RV: usize>(
+    s: S,
+    dim: usize,
+    d: usize,
+    k: *const f32,
+    q: *const f32,
+    sums: &mut Block<S::F, KB, RV>,
+) {
+    let mut query = [s.zero(); RV];
+    for (v, query) in query.iter_mut().enumerate() {
+        // SAFETY: by the operands' sizes.
+        *query = unsafe { s.load(q.add((d * RV + v) * S::LANES)) };
+    }
+    for (j, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: as above.
+        let key = s.splat(unsafe { *k.add(j * dim + d) });
+        for (sum, &query) in sums.iter_mut().zip(&query) {
+            *sum = s.mul_add(key, query, *sum);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_blocks<S: Simd, const KB: usize, const RV: usize>(
+    s: S,
+    mut a: Block<S::F, KB, RV>,
+    b: Block<S::F, KB, RV>,
+) -> Block<S::F, KB, RV> {
+    for (a, b) in a.iter_mut().zip(&b) {
+        for (a, &b) in a.iter_mut().zip(b) {
+            *a = s.add(*a, b);
+        }
+    }
+    a
 }
 
 /// What is known of a strip's rows.
@@ -114,25 +160,21 @@ pub(super) unsafe fn softmax<S: Simd, const RV: usize>(
                 }
                 max = s.max(max, score);
             }
+            let mut chains = [s.zero(); SUM_CHAINS];
             for j in 0..n {
-                s.store(place(j), exp2_negative(s, s.sub(s.load(place(j)), max)));
+                let weight = exp2_negative(s, s.sub(s.load(place(j)), max));
+                s.store(place(j), weight);
+                let chain = &mut chains[(keys.start + j) % SUM_CHAINS];
+                *chain = s.add(*chain, weight);
             }
-            // Neighbours of the tree one after the other: chains i and i + 8 first, then i + 4, i + 2, i + 1.
-            let mut waiting = [s.zero(); SUM_CHAINS.ilog2() as usize + 1];
-            for turn in 0..SUM_CHAINS {
-                let chain = turn.reverse_bits() >> (usize::BITS - SUM_CHAINS.ilog2());
-                let mut sum = s.zero();
-                let first = (chain + SUM_CHAINS - keys.start % SUM_CHAINS) % SUM_CHAINS;
-                for j in (first..n).step_by(SUM_CHAINS) {
-                    sum = s.add(sum, s.load(place(j)));
+            let mut half = SUM_CHAINS / 2;
+            while half > 0 {
+                for i in 0..half {
+                    chains[i] = s.add(chains[i], chains[i + half]);
                 }
-                let joins = turn.trailing_ones() as usize;
-                for &before in &waiting[..joins] {
-                    sum = s.add(before, sum);
-                }
-                waiting[joins] = sum;
+                half /= 2;
             }
-            let sum = waiting[SUM_CHAINS.ilog2() as usize];
+            let sum = chains[0];
             let (top, old, new) = join_factors(s, s.load(rows.max.add(at)), max);
             s.store(rows.max.add(at), top);
             s.store(rows.sum.add(at), join(s, (s.load(rows.sum.add(at)), old), (sum, new)));
