@@ -174,14 +174,14 @@ fn a_result_depends_on_its_own_row_and_token_alone() {
     let mut random = Random::new(7);
     for dtype in DType::ALL {
         let lengths: &[usize] = match dtype.block_len() {
-            1 => &[1, 37, 64, 96, 512],
-            32 => &[32, 64, 96, 160, 192, 512],
-            _ => &[256, 768],
+            1 => &[37, 96],
+            32 => &[32, 160],
+            _ => &[512],
         };
         for &k in lengths {
             let n_rows = 37;
             let w = random_weights(&mut random, dtype, n_rows * k);
-            let x: Vec<Vec<f32>> = (0..23).map(|_| (0..k).map(|_| random.float()).collect()).collect();
+            let x: Vec<Vec<f32>> = (0..9).map(|_| (0..k).map(|_| random.float()).collect()).collect();
             let row_bytes = dtype.row_bytes(k).unwrap();
             for of in [linear_kernels as KernelsOf, exact_linear_kernels] {
                 let mut fused: Option<Vec<f32>> = None;
@@ -192,11 +192,11 @@ fn a_result_depends_on_its_own_row_and_token_alone() {
                     if isa != Isa::Generic {
                         assert_eq!(*fused.get_or_insert_with(|| all.clone()), all, "{what}: another instruction set");
                     }
-                    for n_tokens in [1, 2, 3, 4, 5, 6, 7, 8, 12, 17] {
+                    for n_tokens in [1, 2, 3, 5, 8] {
                         let few = product(kernels, dtype, &w, n_rows, k, &x[..n_tokens]);
                         assert_eq!(few, all[..few.len()], "{what}: {n_tokens} tokens");
                     }
-                    for (first, n) in [(0, 1), (5, 9), (36, 1)] {
+                    for (first, n) in [(5, 9), (36, 1)] {
                         for n_tokens in [1, 9] {
                             let part = product(kernels, dtype, &w[first * row_bytes..], n, k, &x[..n_tokens]);
                             for (t, part) in part.chunks_exact(n).enumerate() {
