@@ -35,7 +35,8 @@ display_begins() { # an X server for the rest of a step: wine finds Vulkan throu
 }
 
 wine_begins() { # makes wine ready for the rest of a step
-  export WINEPREFIX=$PWD/target/wine8 WINEDEBUG=-all
+  # In the C locale wine has no names of files beyond ASCII.
+  export WINEPREFIX=$PWD/target/wine8 WINEDEBUG=-all LC_ALL=C.UTF-8
   # Without .NET, a browser engine and a start menu; and without its Direct3D 12, which computes garbage.
   export WINEDLLOVERRIDES='mscoree,mshtml,winemenubuilder.exe,d3d12='
   # One server for all programs: each would take a second to start its own. A step is a shell of its own.

@@ -60,7 +60,7 @@ pub enum ActForm {
     /// load matches one load of packed quants. With V bytes a vector and P = V / 16 blocks a group:
     ///
     /// ```text
-    /// [first 16 q of blocks 0..P][last 16 q of blocks 0..P][scale, each 4 times][scale · Σq, each 4 times]   4 V bytes
+    /// [first 16 q of blocks 0..P][last 16 q of blocks 0..P][scale, each 4 times][Σq, an i32, each 4 times]   4 V bytes
     /// ```
     Q8Groups,
     /// As [`ActForm::Q8Groups`], but with the even elements of a block for the first 16 and the odd ones for the last.

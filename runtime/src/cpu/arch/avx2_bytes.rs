@@ -2,7 +2,7 @@
 //! `vpmaddwd`. Weights ≤ 63 cannot saturate: 2 · 63 · 127 < 2¹⁵; nor can two products of weights ≤ 31 that are added as
 //! 16-bit sums: 4 · 31 · 127 < 2¹⁵.
 
-use super::{Avx2, SimdBytes};
+use super::{Avx2, SimdBytes, bytes::dot_add_each};
 use std::arch::x86_64::*;
 
 /// The word at `p` in all lanes.
@@ -239,8 +239,7 @@ unsafe impl SimdBytes for Avx2 {
     fn dot_add4<const BITS: u32>(self, acc: __m256i, w: [__m256i; 4], x: [__m256i; 4]) -> __m256i {
         unsafe {
             if BITS == 8 {
-                let acc = self.dot_add::<true>(self.dot_add::<true>(acc, w[0], x[0]), w[1], x[1]);
-                return self.dot_add::<true>(self.dot_add::<true>(acc, w[2], x[2]), w[3], x[3]);
+                return dot_add_each::<Self, true>(self, acc, w, x);
             }
             let ones = _mm256_set1_epi16(1);
             let a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], x[0]), _mm256_maddubs_epi16(w[1], x[1]));

@@ -2,7 +2,7 @@
 //! `vpmaddubsw` (16-bit pair sums, saturating) and `vpmaddwd`. Weights ≤ 63 cannot saturate: 2 · 63 · 127 < 2¹⁵; nor can
 //! two products of weights ≤ 31 that are added as 16-bit sums: 4 · 31 · 127 < 2¹⁵.
 
-use super::{Avx512, SimdBytes};
+use super::{Avx512, SimdBytes, bytes::dot_add_each};
 use std::arch::x86_64::*;
 
 /// The words of pieces 1, 2 and 3.
@@ -327,8 +327,7 @@ unsafe impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
     fn dot_add4<const BITS: u32>(self, acc: __m512i, w: [__m512i; 4], x: [__m512i; 4]) -> __m512i {
         unsafe {
             if VNNI || BITS == 8 {
-                let acc = self.dot_add::<true>(self.dot_add::<true>(acc, w[0], x[0]), w[1], x[1]);
-                return self.dot_add::<true>(self.dot_add::<true>(acc, w[2], x[2]), w[3], x[3]);
+                return dot_add_each::<Self, true>(self, acc, w, x);
             }
             let ones = _mm512_set1_epi16(1);
             let a = _mm512_add_epi16(_mm512_maddubs_epi16(w[0], x[0]), _mm512_maddubs_epi16(w[1], x[1]));

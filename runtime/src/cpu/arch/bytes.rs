@@ -219,12 +219,10 @@ pub unsafe trait SimdBytes: Simd {
     /// acc + Σ wᵢ·xᵢ, with weights of up to `BITS` bits, 5, 6 or 8; those of 8 bits have a sign or [`SimdBytes::I8_BIAS`].
     #[inline(always)]
     fn dot_add4<const BITS: u32>(self, acc: Self::I, w: [Self::B; 4], x: [Self::B; 4]) -> Self::I {
-        if BITS == 8 && Self::I8_BIAS == 0 {
-            let acc = self.dot_add::<true>(self.dot_add::<true>(acc, w[0], x[0]), w[1], x[1]);
-            return self.dot_add::<true>(self.dot_add::<true>(acc, w[2], x[2]), w[3], x[3]);
+        match BITS == 8 && Self::I8_BIAS == 0 {
+            true => dot_add_each::<Self, true>(self, acc, w, x),
+            false => dot_add_each::<Self, false>(self, acc, w, x),
         }
-        let acc = self.dot_add::<false>(self.dot_add::<false>(acc, w[0], x[0]), w[1], x[1]);
-        self.dot_add::<false>(self.dot_add::<false>(acc, w[2], x[2]), w[3], x[3])
     }
 
     // ---- floats ----
@@ -247,4 +245,11 @@ pub unsafe trait SimdBytes: Simd {
 
     /// Sums over the pieces: element `r` is the sum of lanes `4·i + r`, four as (0 + 2) + (1 + 3).
     fn reduce_pieces(self, v: Self::F) -> [f32; 4];
+}
+
+/// acc + Σ wᵢ·xᵢ, one after the other.
+#[inline(always)]
+pub(super) fn dot_add_each<S: SimdBytes, const SIGNED: bool>(s: S, acc: S::I, w: [S::B; 4], x: [S::B; 4]) -> S::I {
+    let acc = s.dot_add::<SIGNED>(s.dot_add::<SIGNED>(acc, w[0], x[0]), w[1], x[1]);
+    s.dot_add::<SIGNED>(s.dot_add::<SIGNED>(acc, w[2], x[2]), w[3], x[3])
 }

@@ -190,7 +190,6 @@ unsafe impl<const LEVEL: u8> SimdBytes for Neon<LEVEL> {
         }
     }
 
-    // Weights below 128 are the same signed or not.
     #[inline(always)]
     fn bytes_to_words(self, v: uint8x16_t) -> int32x4_t {
         unsafe { vreinterpretq_s32_u8(v) }

@@ -66,6 +66,7 @@ const WHOLE_PIECES: usize = 2;
 /// Elements of an item's partial results at a time: of a short sequence's pieces; where keys are listed, of one piece
 /// and of all pieces before it.
 fn partials_len(op: &AttentionOp) -> usize {
+    const { assert!(WHOLE_PIECES >= 2) };
     (WHOLE_PIECES * params(op, None, None).partial_len()).next_multiple_of(16)
 }
 

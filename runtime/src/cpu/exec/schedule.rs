@@ -152,7 +152,7 @@ fn guided(weights: &[&Tensor], shares: usize, step: impl Fn(&Tensor) -> usize) -
         let (rows, row_bytes, step) = (w.rows(), w.row_bytes().max(1), step(w));
         let mut start = 0;
         while start < rows {
-            let bytes = if shares == 1 { left } else { (left / shares).max(MIN_ITEM_BYTES) };
+            let bytes = (left / shares).max(MIN_ITEM_BYTES);
             let len = (bytes / row_bytes).next_multiple_of(step).max(step).min(rows - start);
             ranges.push(RowRange { part, start, len });
             start += len;

@@ -36,19 +36,24 @@ pub(super) use sum_of;
 
 /// Joins the chains: quarters of 16 as (0 + 1) + (2 + 3), then half with half.
 #[inline(always)]
-pub(super) fn join<S: Simd>(s: S, mut sums: [S::F; CHAINS / 4]) -> f32 {
-    let mut quarter = CHAINS / 4 / S::LANES;
-    for i in 0..quarter {
-        let (a, b) = (s.add(sums[i], sums[quarter + i]), s.add(sums[2 * quarter + i], sums[3 * quarter + i]));
-        sums[i] = s.add(a, b);
+pub(super) fn join<S: Simd>(s: S, sums: [S::F; CHAINS / 4]) -> f32 {
+    // Vectors of a quarter.
+    let n = CHAINS / 4 / S::LANES;
+    let mut quarter = [s.zero(); 4];
+    for (i, sum) in quarter[..n].iter_mut().enumerate() {
+        *sum = s.add(s.add(sums[i], sums[n + i]), s.add(sums[2 * n + i], sums[3 * n + i]));
     }
-    while quarter > 1 {
-        quarter /= 2;
-        for i in 0..quarter {
-            sums[i] = s.add(sums[i], sums[quarter + i]);
-        }
+    s.reduce_sum(halved(s, quarter))
+}
+
+/// Sixteen lanes, in as many vectors as they take, halved until they are one vector.
+#[inline(always)]
+pub(super) fn halved<S: Simd>(s: S, v: [S::F; 4]) -> S::F {
+    match S::LANES {
+        16 => v[0],
+        8 => s.add(v[0], v[1]),
+        _ => s.add(s.add(v[0], v[2]), s.add(v[1], v[3])),
     }
-    s.reduce_sum(sums[0])
 }
 
 /// `Σ x[i]`

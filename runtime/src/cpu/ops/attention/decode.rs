@@ -7,17 +7,16 @@
 //! scores  [group][PIECE]    then probabilities, at the keys' places in the piece
 //! ```
 //!
-//! `scores` makes the scores of a batch of keys; weighted values accumulate in registers over all of
-//! the piece.
+//! `scores.rs` makes the scores of a batch of keys; weighted values accumulate in registers over all of the piece.
 //!
 //! Per item: reads 2 · keys · head_dim elements (the wall, at long contexts), 4 · group · keys · head_dim flops.
 
 use std::ops::Range;
 
-use super::super::by_lanes;
+use super::super::{by_lanes, sums::halved};
 use super::join::exp2_negative;
-use super::scores::{HEADS, MOST_LANES, group_scores, load_queries, queries_len};
-use super::{AttentionParams, DecodeItem, KvType, NO_SCORE, PIECE, SUM_CHAINS, load_kv};
+use super::scores::{HEADS, group_scores, load_queries, queries_len};
+use super::{AttentionParams, DecodeItem, KvType, MOST_LANES, NO_SCORE, PIECE, SUM_CHAINS, load_kv};
 use crate::cpu::arch::Simd;
 use crate::simd_dispatch;
 
@@ -224,13 +223,8 @@ fn softmax<S: Simd>(s: S, scores: &mut [f32], places: Range<usize>, cap: Option<
             }
         }
     }
-    let [a, b, c, d] = chains;
-    let sum = match S::LANES {
-        16 => a,
-        8 => s.add(a, b),
-        _ => s.add(s.add(a, c), s.add(b, d)),
-    };
-    (max, s.reduce_sum(sum))
+    const { assert!(SUM_CHAINS == 16) };
+    (max, s.reduce_sum(halved(s, chains)))
 }
 
 /// `acc[g] = Σ weights[g * PIECE + j] · rows[j]` for all heads of the group.

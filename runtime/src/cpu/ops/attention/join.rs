@@ -4,7 +4,7 @@
 //! the greater of their maxima: `joined = joined · 2^(old − max) + partial · 2^(new − max)`.
 
 use super::super::by_lanes;
-use super::AttentionParams;
+use super::{AttentionParams, MOST_LANES};
 use crate::cpu::arch::Simd;
 use crate::simd_dispatch;
 
@@ -23,9 +23,6 @@ simd_dispatch!(
     /// If the lengths do not fit.
     pub fn attention_merge(params: &AttentionParams<'_>, kv_head: usize, partials: &[f32], out: &mut [f32]) = merge_impl
 );
-
-/// Lanes of the longest vectors.
-const MOST_LANES: usize = 16;
 
 /// 2ˣ for x ≤ 0 within about 2 ulp; exactly 0 below −127. NaN for NaN.
 ///

@@ -40,6 +40,8 @@ pub const PIECE: usize = 128;
 const SCORE_CHAINS: usize = 8;
 /// Chains of a piece's sum of probabilities; it divides [`PIECE`].
 const SUM_CHAINS: usize = 16;
+/// Lanes of the longest vectors, and so the most keys of a batch.
+const MOST_LANES: usize = 16;
 
 /// Query rows (tokens × heads of one group) of one prompt item.
 pub const QUERY_ROWS: usize = 64;

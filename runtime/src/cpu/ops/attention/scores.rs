@@ -7,11 +7,9 @@
 //! A batch has `LANES` keys and takes eight vectors a head. A vector holds the eight chains of one key (of two keys with
 //! 16 lanes, half of one with 4), and [`Simd::sum_eights`] turns the eight vectors into one score a lane.
 
-use super::{PIECE, SCORE_CHAINS, load_kv};
+use super::{MOST_LANES, PIECE, SCORE_CHAINS, load_kv};
 use crate::cpu::arch::Simd;
 
-/// Lanes of the longest vectors, and so the most keys of a batch.
-pub(super) const MOST_LANES: usize = 16;
 /// Heads that share a pass over keys or values, at most.
 pub(super) const HEADS: usize = 4;
 

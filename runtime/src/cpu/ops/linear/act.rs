@@ -1,7 +1,7 @@
 //! The forms in which kernels read activations, and the kernels that make them from floats.
 //!
-//! Both int8 forms quantise 32 elements together: scale = max|x| / 127, q = round(x / scale). They also keep scale ·
-//! Σq, so that a weight's minimum or offset costs one multiplication a block. A NaN or an infinity in x makes its
+//! All int8 forms quantise 32 elements together: scale = max|x| / 127, q = round(x / scale). They also keep Σq, and some
+//! scale · Σq, so that a weight's minimum or zero point costs one operation a block. A NaN or an infinity in x makes its
 //! block's scale NaN, and so the result.
 
 use crate::cpu::arch::{Simd, SimdBytes};
@@ -28,6 +28,43 @@ pub struct ActChunk {
 }
 
 const _: () = assert!(size_of::<ActChunk>() == 576);
+
+/// Where a chunk has the scales and sums of its groups of 16 or of 32 elements, from group 0 on.
+#[derive(Clone, Copy)]
+pub(super) struct GroupActs {
+    /// The scales.
+    pub scale: *const f32,
+    /// scale · Σq.
+    pub scaled_sum: *const f32,
+    /// −Σq.
+    pub neg_sum: *const i32,
+}
+
+impl ActChunk {
+    /// For groups of `len` elements, 16 or 32.
+    ///
+    /// # Safety
+    /// `chunk` must be a chunk.
+    #[inline(always)]
+    pub(super) unsafe fn of_groups(chunk: *const ActChunk, len: usize) -> GroupActs {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            if len == 16 {
+                GroupActs {
+                    scale: (&raw const (*chunk).scale16).cast(),
+                    scaled_sum: (&raw const (*chunk).scaled_sum16).cast(),
+                    neg_sum: (&raw const (*chunk).neg_sum16).cast(),
+                }
+            } else {
+                GroupActs {
+                    scale: (&raw const (*chunk).scale).cast(),
+                    scaled_sum: (&raw const (*chunk).scaled_sum).cast(),
+                    neg_sum: (&raw const (*chunk).neg_sum32).cast(),
+                }
+            }
+        }
+    }
+}
 
 /// Bytes of a row of `k` elements where a vector has `lanes` 32-bit lanes: a multiple of 64.
 pub(super) fn row_bytes(form: ActForm, lanes: usize, k: usize) -> usize {

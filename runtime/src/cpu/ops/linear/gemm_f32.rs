@@ -6,12 +6,13 @@
 //!     for each tile of 6 tokens:                            their activations stream from L2
 //!         for each chain c of sixteen: for i = c, c + 16, …
 //!             acc[6][R] += x[t][i] · panel[c][i / 16][..]   registers; R + 6 loads for 6·R multiply-adds
-//!         out = the chains, joined as in `mat_vec_float`
+//!         out = the chains, joined as `chains` says
 //! ```
 //!
 //! The chains are those of mat-vec, whose vectors run along a row: both give the same bits.
 //! 2·rows·k·tokens flops; W is read once, the activations once per R rows.
 
+use super::chains::{Four, ORDER};
 use super::job::Job;
 use super::unpack::{MAX_LEN, ToFloats};
 use crate::cpu::{arch::SimdBytes, ops::by_lanes};
@@ -124,68 +125,17 @@ unsafe fn vec_transposed<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
             }
             let out = job.gathered_out(0).add(first);
             by_lanes!(n, j, m => {
-                let mut joined = Joined::<_, 1, 1>::new(s);
-                for (piece, lane) in JOINING {
-                    let chain = chains[4 * piece + lane].as_ptr();
-                    joined.add(s, (piece, lane), [[s.load_partial(chain.add(j), m)]]);
+                let mut fours = Four::<_, 1, 1>::new(s);
+                for i in ORDER {
+                    let mut four = Four::new(s);
+                    for j4 in ORDER {
+                        four.add(s, j4, [[s.load_partial(chains[4 * i + j4].as_ptr().add(j), m)]]);
+                    }
+                    fours.add(s, i, four.sum(s));
                 }
-                s.store_partial(out.add(j), m, joined.sum(s)[0][0]);
+                s.store_partial(out.add(j), m, fours.sum(s)[0][0]);
             });
         }
-    }
-}
-
-/// The chains, four to a piece, in the order in which they are joined: fours as (0 + 2) + (1 + 3), and the four sums
-/// likewise.
-const JOINING: [(usize, usize); CHAINS] = {
-    const ORDER: [usize; 4] = [0, 2, 1, 3];
-    let mut order = [(0, 0); CHAINS];
-    let mut i = 0;
-    while i < CHAINS {
-        order[i] = (ORDER[i / 4], ORDER[i % 4]);
-        i += 1;
-    }
-    order
-};
-
-/// Sums of chains that were added in the order of [`JOINING`].
-struct Joined<F, const R: usize, const N: usize> {
-    /// Of the piece so far: 0 + 2, 1 + 3.
-    lanes: [[[F; R]; N]; 2],
-    /// Of the pieces before: 0 + 2, 1 + 3.
-    pieces: [[[F; R]; N]; 2],
-}
-
-impl<F: Copy, const R: usize, const N: usize> Joined<F, R, N> {
-    #[inline(always)]
-    fn new<S: SimdBytes<F = F>>(s: S) -> Self {
-        Self { lanes: [[[s.zero(); R]; N]; 2], pieces: [[[s.zero(); R]; N]; 2] }
-    }
-
-    #[inline(always)]
-    fn add<S: SimdBytes<F = F>>(&mut self, s: S, (piece, lane): (usize, usize), sums: [[F; R]; N]) {
-        for n in 0..N {
-            for r in 0..R {
-                let lanes = &mut self.lanes[lane % 2][n][r];
-                *lanes = if lane < 2 { sums[n][r] } else { s.add(*lanes, sums[n][r]) };
-                if lane == 3 {
-                    let sum = s.add(self.lanes[0][n][r], self.lanes[1][n][r]);
-                    let pieces = &mut self.pieces[piece % 2][n][r];
-                    *pieces = if piece < 2 { sum } else { s.add(*pieces, sum) };
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn sum<S: SimdBytes<F = F>>(&self, s: S) -> [[F; R]; N] {
-        let mut sums = self.pieces[0];
-        for n in 0..N {
-            for r in 0..R {
-                sums[n][r] = s.add(sums[n][r], self.pieces[1][n][r]);
-            }
-        }
-        sums
     }
 }
 
@@ -276,32 +226,21 @@ unsafe fn multiply_tiles<S: SimdBytes, const R: usize>(s: S, job: &Job, row: usi
 /// R vectors of rows by N tokens, of which some may not exist.
 #[inline(always)]
 unsafe fn tile<S: SimdBytes, const R: usize, const N: usize>(s: S, job: &Job, row: usize, t: usize) {
-    let mut joined = Joined::<_, R, N>::new(s);
+    let mut fours = Four::<_, R, N>::new(s);
     // SAFETY: the panel has R vectors for each element, every token k floats; rows that do not exist are not written.
     unsafe {
         let mut x = [std::ptr::null::<f32>(); N];
         for (n, x) in x.iter_mut().enumerate() {
             *x = job.gathered_act(t + n).cast();
         }
-        for (piece, lane) in JOINING {
-            let chain = 4 * piece + lane;
-            let panel = job.panel.cast_const().cast::<f32>().add(chain * chain_len(job.k) * R * S::LANES);
-            let mut sums = [[s.zero(); R]; N];
-            for (at, i) in (chain..job.k).step_by(CHAINS).enumerate() {
-                let mut w = [s.zero(); R];
-                for (r, w) in w.iter_mut().enumerate() {
-                    *w = s.load(panel.add((at * R + r) * S::LANES));
-                }
-                for n in 0..N {
-                    let x = s.splat(*x[n].add(i));
-                    for r in 0..R {
-                        sums[n][r] = s.mul_add(w[r], x, sums[n][r]);
-                    }
-                }
+        for i in ORDER {
+            let mut four = Four::new(s);
+            for j in ORDER {
+                four.add(s, j, chain_sums(s, job, &x, 4 * i + j));
             }
-            joined.add(s, (piece, lane), sums);
+            fours.add(s, i, four.sum(s));
         }
-        let sums = joined.sum(s);
+        let sums = fours.sum(s);
         for n in 0..N.min(job.n_tokens - t) {
             for r in 0..R {
                 let at = row + r * S::LANES;
@@ -312,4 +251,35 @@ unsafe fn tile<S: SimdBytes, const R: usize, const N: usize>(s: S, job: &Job, ro
             }
         }
     }
+}
+
+/// The sums over elements `chain`, `chain + 16`, … of the panel, for the tokens whose floats begin at `x`.
+///
+/// # Safety
+/// As for [`multiply`].
+#[inline(always)]
+unsafe fn chain_sums<S: SimdBytes, const R: usize, const N: usize>(
+    s: S,
+    job: &Job,
+    x: &[*const f32; N],
+    chain: usize,
+) -> [[S::F; R]; N] {
+    let mut sums = [[s.zero(); R]; N];
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let panel = job.panel.cast_const().cast::<f32>().add(chain * chain_len(job.k) * R * S::LANES);
+        for (at, i) in (chain..job.k).step_by(CHAINS).enumerate() {
+            let mut w = [s.zero(); R];
+            for (r, w) in w.iter_mut().enumerate() {
+                *w = s.load(panel.add((at * R + r) * S::LANES));
+            }
+            for n in 0..N {
+                let x = s.splat(*x[n].add(i));
+                for r in 0..R {
+                    sums[n][r] = s.mul_add(w[r], x, sums[n][r]);
+                }
+            }
+        }
+    }
+    sums
 }

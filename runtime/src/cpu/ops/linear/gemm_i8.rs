@@ -1,4 +1,4 @@
-//! Mat-mat over a panel of bytes, for block formats where the instruction set multiplies bytes fast enough.
+//! Mat-mat over a panel of bytes, for block formats.
 //!
 //! ```text
 //! for each tile of R vectors of rows:                       W is unpacked once, whatever the number of tokens
@@ -7,7 +7,7 @@
 //!         for each chain c of four: for the groups c, c + 4, …
 //!             int[N][R] = zero point's share; += four quants · four activations, G / 4 times
 //!             sum[N][R] += int · (scale · activation scale) (+ min · (activation scale · Σq))
-//!         out = (sum of chain 0 + chain 2) + (chain 1 + chain 3)
+//!         out = the chains, joined as `chains` says
 //! ```
 //!
 //! The chains are those of mat-vec, whose vectors hold four groups side by side: both give the same bits.
@@ -16,6 +16,7 @@
 //! tile of rows.
 
 use super::act::ActChunk;
+use super::chains::{Four, ORDER};
 use super::job::Job;
 use super::panel::{PanelBlock, RowBlocks};
 use super::unpack::{Loader, Shape, e8m0_half};
@@ -176,25 +177,19 @@ unsafe fn tile<S: SimdBytes, W: Shape, const R: usize, const N: usize>(
     t: usize,
     ahead: &mut Ahead,
 ) {
-    // (0 + 2) + (1 + 3), which is how a vector of four pieces is halved twice.
-    let mut sums = [[[s.zero(); R]; N]; 2];
+    let mut four = Four::<_, R, N>::new(s);
     // SAFETY: the panel has k / GROUP groups, every token k / 256 chunks; rows that do not exist are not written.
     unsafe {
-        for chain in [0, 2, 1, 3] {
-            let more = chain_sums::<S, W, R, N>(s, job, t, chain, ahead);
-            let sums = &mut sums[chain % 2];
-            for n in 0..N {
-                for r in 0..R {
-                    sums[n][r] = if chain < 2 { more[n][r] } else { s.add(sums[n][r], more[n][r]) };
-                }
-            }
+        for chain in ORDER {
+            four.add(s, chain, chain_sums::<S, W, R, N>(s, job, t, chain, ahead));
         }
+        let sums = four.sum(s);
         for n in 0..N.min(job.n_tokens - t) {
             for r in 0..R {
                 let at = row + r * S::LANES;
                 if at < job.n_rows {
                     let out = job.gathered_out(t + n).add(at);
-                    s.store_partial(out, job.n_rows - at, s.add(sums[0][n][r], sums[1][n][r]));
+                    s.store_partial(out, job.n_rows - at, sums[n][r]);
                 }
             }
         }
@@ -231,9 +226,8 @@ unsafe fn chain_sums<S: SimdBytes, W: Shape, const R: usize, const N: usize>(
                 let mut dots = [[s.splat_i32(0); R]; N];
                 if W::zero::<S>() != 0 {
                     for n in 0..N {
-                        let sum =
-                            if W::GROUP == 16 { &raw const (*x[n]).neg_sum16 } else { &raw const (*x[n]).neg_sum32 };
-                        dots[n] = [zero_share::<S, W>(s, *sum.cast::<i32>().add(i)); R];
+                        dots[n] =
+                            [W::times_zero(s, s.splat_i32(*ActChunk::of_groups(x[n], W::GROUP).neg_sum.add(i))); R];
                     }
                 }
                 let q = x.map(|x| (&raw const (*x).q).cast::<u8>().add(W::GROUP * i));
@@ -281,20 +275,13 @@ unsafe fn chain_sums<S: SimdBytes, W: Shape, const R: usize, const N: usize>(
                 }
                 let scales = panel.cast::<f32>();
                 for n in 0..N {
-                    let scale =
-                        if W::GROUP == 16 { &raw const (*x[n]).scale16 } else { (&raw const (*x[n]).scale).cast() };
-                    let scale = s.splat(*scale.cast::<f32>().add(i));
+                    let scale = s.splat(*ActChunk::of_groups(x[n], W::GROUP).scale.add(i));
                     for r in 0..R {
                         let scale = s.mul(s.load(scales.add(r * S::LANES)), scale);
                         sums[n][r] = s.mul_add(s.i32_to_f32(dots[n][r]), scale, sums[n][r]);
                     }
                     if W::HAS_MIN {
-                        let sum = if W::GROUP == 16 {
-                            &raw const (*x[n]).scaled_sum16
-                        } else {
-                            (&raw const (*x[n]).scaled_sum).cast()
-                        };
-                        let sum = s.splat(*sum.cast::<f32>().add(i));
+                        let sum = s.splat(*ActChunk::of_groups(x[n], W::GROUP).scaled_sum.add(i));
                         for r in 0..R {
                             sums[n][r] = s.mul_add(s.load(scales.add((R + r) * S::LANES)), sum, sums[n][r]);
                         }
@@ -304,10 +291,4 @@ unsafe fn chain_sums<S: SimdBytes, W: Shape, const R: usize, const N: usize>(
         }
     }
     sums
-}
-
-/// −zero · Σq in all lanes, from −Σq. A vector shift, because the scalar units are busier than the vector units here.
-#[inline(always)]
-fn zero_share<S: SimdBytes, W: Shape>(s: S, neg_sum: i32) -> S::I {
-    s.shl_i32(s.splat_i32(neg_sum), W::zero::<S>().trailing_zeros())
 }

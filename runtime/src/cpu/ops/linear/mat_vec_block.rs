@@ -19,6 +19,7 @@
 //! activations. An earlier version copied the headers out first, by scalar loads and stores, instead of gathering them
 //! in registers. It was slower, because the vectors waited for many small stores. 2·rows·k·tokens flops; W is read once.
 
+use super::chains::join;
 use super::job::{AHEAD, Job};
 use super::unpack::{Loader, Shape};
 use crate::cpu::arch::SimdBytes;
@@ -84,16 +85,6 @@ pub(super) unsafe fn mat_vec<S: SimdBytes, W: Block32>(s: S, job: &Job) {
             _ => mat_vec_n::<S, W, 2>(s, job),
         }
     }
-}
-
-/// Joins the chains of four rows, which lie in [`SimdBytes::PIECES`] pieces of as many vectors as make four.
-#[inline(always)]
-pub(super) fn join<S: SimdBytes>(s: S, chains: [S::F; 4]) -> [f32; 4] {
-    s.reduce_pieces(match S::PIECES {
-        4 => chains[0],
-        2 => s.add(chains[0], chains[1]),
-        _ => s.add(s.add(chains[0], chains[2]), s.add(chains[1], chains[3])),
-    })
 }
 
 #[inline(always)]
@@ -197,7 +188,7 @@ unsafe fn add_group<S: SimdBytes, W: Block32, const T: usize>(
                 dot::<S, W>(s, quants[3], x_lo, x_hi),
             ]);
             if W::Shape::zero::<S>() != 0 {
-                products = s.sub_i32(products, s.shl_i32(x_sums, W::Shape::zero::<S>().trailing_zeros()));
+                products = s.sub_i32(products, W::Shape::times_zero(s, x_sums));
             }
             let chain = &mut chains[part];
             *chain = s.mul_add(s.i32_to_f32(products), s.mul(scales, x_scales), *chain);

@@ -1,13 +1,13 @@
 //! Mat-vec over float weights: four rows share each load of the activations.
 //!
 //! Operands: W as f32, f16, bf16 or f8 in rows of k, any k ≥ 1, perhaps with scales apart; x as f32. A row has sixteen
-//! chains of sums, element i in chain i mod 16, which are joined as [`join16`] says: vectors with fewer lanes take turns.
+//! chains of sums, element i in chain i mod 16: vectors with fewer lanes take turns.
 //! 2·rows·k·tokens flops; W is read once.
 
 use std::ops::Range;
 
+use super::chains::{Sixteen, join16};
 use super::job::{AHEAD, Job, f32_at};
-use super::mat_vec_block::join;
 use super::unpack::Loader;
 use crate::cpu::arch::{Simd, SimdBytes};
 
@@ -19,15 +19,6 @@ pub(super) trait FloatWeight: Loader {
     /// # Safety
     /// `p` must be readable for `min(n, LANES)` weights.
     unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F;
-}
-
-/// Chains of four rows: element i of a row is in lane i mod 16 of as many vectors as make sixteen lanes.
-pub(super) type Chains<F> = [[F; 4]; 4];
-
-/// Joins the chains of four rows: fours as (0 + 2) + (1 + 3), and the four sums likewise.
-#[inline(always)]
-pub(super) fn join16<S: SimdBytes>(s: S, chains: Chains<S::F>) -> [f32; 4] {
-    join(s, [s.sum4(chains[0]), s.sum4(chains[1]), s.sum4(chains[2]), s.sum4(chains[3])])
 }
 
 /// Mat-vec for any number of tokens, of which only the first finds its rows in memory and not in a cache.
@@ -82,7 +73,7 @@ pub(super) unsafe fn add_columns<S: SimdBytes, W: FloatWeight>(
     x: *const f32,
     columns: Range<usize>,
     cursor: &mut *const u8,
-    chains: &mut Chains<S::F>,
+    chains: &mut Sixteen<S::F>,
 ) {
     let Range { start: mut i, end } = columns;
     // SAFETY: every access stays below `end`, which the caller says is there.

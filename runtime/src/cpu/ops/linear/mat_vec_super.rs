@@ -7,8 +7,9 @@
 //! 2·rows·k·tokens flops; W is read once.
 
 use super::act::ActChunk;
+use super::chains::join;
 use super::job::{AHEAD, Job};
-use super::mat_vec_block::{biased, join};
+use super::mat_vec_block::biased;
 use super::panel::{PanelBlock, RowBlocks};
 use super::unpack::{Loader, Shape};
 use crate::cpu::arch::SimdBytes;
@@ -160,27 +161,16 @@ unsafe fn add_blocks<S: SimdBytes, W: Block256, const T: usize>(
                 if group_len == 32 {
                     products = s.add_piece_pairs(products, dots::<S, W>(s, second, s.load_bytes(q.add(at + width))));
                 }
-                let (scale, sum, neg_sum): (*const f32, *const f32, *const i32) = match group_len {
-                    16 => (
-                        (&raw const (*x[t]).scale16).cast(),
-                        (&raw const (*x[t]).scaled_sum16).cast(),
-                        (&raw const (*x[t]).neg_sum16).cast(),
-                    ),
-                    _ => (
-                        (&raw const (*x[t]).scale).cast(),
-                        (&raw const (*x[t]).scaled_sum).cast(),
-                        (&raw const (*x[t]).neg_sum32).cast(),
-                    ),
-                };
+                let acts = ActChunk::of_groups(x[t], group_len);
                 if W::Shape::zero::<S>() != 0 {
-                    let share = s.shl_i32(s.load_dup4_i32(neg_sum.add(group)), W::Shape::zero::<S>().trailing_zeros());
+                    let share = W::Shape::times_zero(s, s.load_dup4_i32(acts.neg_sum.add(group)));
                     products = s.add_i32(products, share);
                 }
-                let scale = s.mul(scales.scale, s.load_dup4(scale.add(group)));
+                let scale = s.mul(scales.scale, s.load_dup4(acts.scale.add(group)));
                 let chain = &mut chains[t][part];
                 *chain = s.mul_add(s.i32_to_f32(products), scale, *chain);
                 if W::Shape::HAS_MIN {
-                    *chain = s.mul_add(scales.min, s.load_dup4(sum.add(group)), *chain);
+                    *chain = s.mul_add(scales.min, s.load_dup4(acts.scaled_sum.add(group)), *chain);
                 }
             }
         }

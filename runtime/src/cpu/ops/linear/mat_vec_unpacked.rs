@@ -4,9 +4,10 @@
 //! Operands: W in blocks, in rows of k; x as f32. 2·rows·k·tokens flops; W is read once, and unpacking it takes several
 //! times as long as reading.
 
+use super::chains::join16;
 use super::formats::floats::F32;
 use super::job::Job;
-use super::mat_vec_float::{add_columns, join16};
+use super::mat_vec_float::add_columns;
 use super::unpack::{MAX_LEN, ToFloats};
 use crate::cpu::arch::SimdBytes;
 

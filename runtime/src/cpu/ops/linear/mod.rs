@@ -17,6 +17,7 @@
 #![allow(clippy::needless_range_loop)]
 
 pub mod act;
+mod chains;
 mod formats;
 mod gemm_f32;
 mod gemm_i8;

@@ -37,6 +37,13 @@ pub(super) trait Shape {
     /// The quant that stands for zero, in the numbering of [`Loader::to_quants`] and of products of bytes: a power of
     /// two, or 0.
     fn zero<S: SimdBytes>() -> i32;
+
+    /// Sums times that quant, which must not be 0. By a vector shift, because the scalar units are busier than the vector
+    /// units.
+    #[inline(always)]
+    fn times_zero<S: SimdBytes>(s: S, sums: S::I) -> S::I {
+        s.shl_i32(sums, Self::zero::<S>().trailing_zeros())
+    }
 }
 
 /// The [`Shape`] that a format declares, by [`Numbers`].

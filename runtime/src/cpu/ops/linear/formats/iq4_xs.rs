@@ -11,12 +11,12 @@ use crate::cpu::ops::linear::unpack::{Loader, Quants, bytes, half};
 
 pub(in super::super) struct IQ4_XS;
 
-/// The eight scales of the super-block at `p`, twice.
+/// The eight scales of the super-block at `p`.
 ///
 /// # Safety
 /// Its first eight bytes must be readable.
 #[inline(always)]
-unsafe fn unpack_scales(p: *const u8) -> [i8; 16] {
+unsafe fn unpack_scales(p: *const u8) -> [i8; 8] {
     // SAFETY: as the caller vouches.
     let (high, low) = unsafe { (u16::from_le_bytes(bytes(p.add(2))), u32::from_le_bytes(bytes(p.add(4)))) };
     // A nibble and two bits go to each of eight bytes: each line halves the runs that lie together.
@@ -30,7 +30,7 @@ unsafe fn unpack_scales(p: *const u8) -> [i8; 16] {
     let high = (high | high << 6) & 0x0303_0303_0303_0303;
     // Takes 32 from every byte; the top bits are set meanwhile, so that no byte borrows from the next.
     let scales = (((low | high << 4) | 0x8080_8080_8080_8080) - 0x2020_2020_2020_2020) ^ 0x8080_8080_8080_8080;
-    bytemuck::cast([scales.to_le(); 2])
+    bytemuck::cast(scales.to_le())
 }
 
 impl Loader for IQ4_XS {
