@@ -144,14 +144,13 @@ fn merge_impl<S: Simd>(s: S, params: &AttentionParams<'_>, kv_head: usize, parti
                 join_values(s, &partial[2 * group + head..][..dim], &mut out[head..][..dim], old, new);
             }
         }
-        // A closure that is not inlined would lack the instruction set's features.
-        #[allow(clippy::manual_map)]
-        let sinks = match sinks {
-            Some(sinks) => Some(load(s, &sinks[first..], m)),
-            None => None,
-        };
+        // Not `map`: a closure over vectors may be compiled without the instruction set.
+        let mut logits = s.zero();
+        if let Some(sinks) = sinks {
+            logits = load(s, &sinks[first..], m);
+        }
         // SAFETY: as above.
-        unsafe { s.store(new.as_mut_ptr(), normaliser(s, max, sum, sinks)) };
+        unsafe { s.store(new.as_mut_ptr(), normaliser(s, max, sum, sinks.is_some().then_some(logits))) };
         for (i, factor) in new.into_iter().take(m).enumerate() {
             let out = out[(first + i) * dim..][..dim].as_mut_ptr();
             by_lanes!(dim, i, m => {
