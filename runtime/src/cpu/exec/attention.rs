@@ -60,8 +60,8 @@ pub(super) fn scratch_len(op: &AttentionOp) -> usize {
     query_len(op) + key_len(op) + partials_len(op) + p.scratch_len()
 }
 
-/// Pieces at most that one item does where it does all of a sequence: a phase more costs as much.
-const WHOLE_PIECES: usize = 2;
+/// Pieces at most that one item does where it does all of a sequence: two further phases cost as much as these.
+const WHOLE_PIECES: usize = 4;
 
 /// Elements of an item's partial results at a time: of a short sequence's pieces; where keys are listed, of one piece
 /// and of all pieces before it.
