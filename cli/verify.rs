@@ -85,8 +85,8 @@ struct About {
 
 impl About {
     fn of(engine: &mut Engine) -> Self {
-        let mut gpu = engine.backend().as_gpu();
-        let timestamps = gpu.as_mut().is_some_and(|gpu| gpu.gpu().caps().timestamps);
+        let gpu = engine.gpu();
+        let timestamps = gpu.is_some_and(|gpu| gpu.gpu().caps().timestamps);
         let clock = if timestamps { "device timestamps" } else { "host clock, one submit a kernel" };
         Self { adapter: gpu.map(|gpu| devices::Gpu(gpu.gpu().summary().clone())), clock }
     }

@@ -38,10 +38,10 @@ impl Meter {
     /// Walls of the device that `engine` runs on; none where a CPU and a GPU share the work.
     pub fn new(engine: &mut Engine, threads: usize, isa: Isa) -> Result<Option<Self>, CliError> {
         #[cfg(feature = "gpu")]
-        if engine.backend().as_gpu().is_some() {
+        if engine.gpu().is_some() {
             return Ok(Some(Meter::Gpu));
         }
-        if engine.backend().gpu_stats().is_some() {
+        if engine.gpu_stats().is_some() {
             return Ok(None);
         }
         let buffer = ReadBandwidth::new(threads, isa).map_err(unmeasured)?;
@@ -57,7 +57,7 @@ impl Meter {
             }
             #[cfg(feature = "gpu")]
             Meter::Gpu => {
-                let gpu = engine.backend().as_gpu();
+                let gpu = engine.gpu();
                 gpu.map(|gpu| gpu.gpu().read_bandwidth()).transpose().map_err(unmeasured)
             }
         }

@@ -68,10 +68,10 @@ fn run(engine: &mut Engine, sequence: &mut Sequence, tokens: &[u32], chunk: usiz
             let n = if (i + j) % 3 == 0 { 5 } else { 1 }.min(rest.len());
             let (now, later) = rest.split_at(n);
             *rest = later;
-            steps.push(Step { sequence: other, tokens: now, outputs: Outputs::None });
+            steps.push(Step::new(other, now, Outputs::None));
         }
         let at = steps.len() / 2;
-        steps.insert(at, Step { sequence, tokens: part, outputs: Outputs::All });
+        steps.insert(at, Step::new(sequence, part, Outputs::All));
         let out = engine.step(&mut steps).expect("a step");
         assert_eq!(out.len(), part.len() * vocab);
         logits.extend_from_slice(out);

@@ -71,7 +71,7 @@ fn log_probabilities(test: &str, golden: &Golden, path: &Path, split: bool) {
     let plan = session.engine().backend().plan();
     let longest = plan.graph.weights().map(|(_, w)| w.bytes().len() as u64).max();
     assert_eq!(longest > Some(BINDING), split, "the longest weight has {longest:?} bytes");
-    let software = session.engine().backend().as_gpu().expect("a GPU").gpu().caps().software;
+    let software = session.engine().gpu().expect("a GPU").gpu().caps().software;
     let mut cpu = Session::open(path, Options { kv: KvChoice::F32, n_ctx: 512, ..Options::default() });
     let (mut off, mut off_exact, mut worst) = (0.0, 0.0, 0.0f64);
     let mut next = golden.text_ids[1..=TEXT].iter().zip(&golden.text_logprobs);
@@ -92,7 +92,7 @@ fn log_probabilities(test: &str, golden: &Golden, path: &Path, split: bool) {
 
 fn greedy_tokens(test: &str, golden: &Golden, prompt: usize, path: &Path) {
     let Some(mut session) = open(test, path, KvChoice::F16, true) else { return };
-    let (copied, imported) = session.engine().backend().as_gpu().expect("a GPU").weight_bytes();
+    let (copied, imported) = session.engine().gpu().expect("a GPU").weight_bytes();
     assert!(copied > 0 && imported == 0, "{copied} bytes of weights copied, {imported} imported");
     let g = &golden.greedy[prompt];
     let mut exact = Session::open(path, Options { kv: KvChoice::F32, n_ctx: 512, ..Options::default() });

@@ -10,9 +10,7 @@ use handmill_runtime::{
     BackendError,
     step::{Outputs, StepError},
 };
-#[cfg(feature = "gpu")]
-use handmill_runtime::{gpu::GpuError, step::SequenceKv};
-use support::fixtures_dir;
+use support::{Greedy, fixtures_dir};
 
 const PROMPT: [u32; 6] = [1, 5, 2, 9, 7, 3];
 
@@ -42,25 +40,16 @@ fn refused(done: Result<(), Error>, what: &str) {
     assert_eq!(tokens, PROMPT.len(), "{what}");
 }
 
-/// Steps that run ahead on a device are refused, too.
+/// Steps that build on others under way are refused, too, and so are tickets.
 fn ahead(own: &mut Engine, other: &mut Engine) {
-    #[cfg(feature = "gpu")]
-    if let (Some(own), Some(other)) = (own.backend().as_gpu(), other.backend().as_gpu()) {
-        let choice = handmill_runtime::gpu::Choice::greedy(None);
-        let mut kv = SequenceKv::default();
-        for gpu in [&mut *own, &mut *other] {
-            gpu.choose_by(&choice).expect("kernels");
-        }
-        own.step_ahead(&mut kv, Some(&PROMPT)).expect("a step");
-        for tokens in [Some(&[4][..]), None] {
-            let refused = other.step_ahead(&mut kv, tokens);
-            assert!(matches!(refused, Err(GpuError::Step(StepError::OtherBackend { .. }))), "{refused:?}");
-        }
-        assert!(other.read_token().expect("no step").is_none());
-        assert!(own.read_token().expect("a token").is_some());
-    }
-    #[cfg(not(feature = "gpu"))]
-    let _ = (own, other);
+    let (own, other) = (own.backend(), other.backend());
+    let mut greedy = Greedy::new();
+    greedy.submit(own, Some(&PROMPT)).expect("a step");
+    let refused = greedy.submit(other, Some(&[4]));
+    assert!(matches!(refused, Err(BackendError::Step(StepError::OtherBackend { .. }))), "{refused:?}");
+    let refused = greedy.submit(other, None);
+    assert!(matches!(refused, Err(BackendError::Step(StepError::NotUnderWay))), "{refused:?}");
+    assert!(greedy.collect(own).expect("a token").is_some());
 }
 
 #[test]
@@ -78,8 +67,7 @@ fn a_sequence_of_another_engine_is_refused_at_every_entry() {
             refused(other.prefill(&mut sequence, &[4]).map(drop), &what);
             refused(other.truncate(&mut sequence, 3).map(drop), &what);
             refused(other.fork(&sequence).map(drop), &what);
-            let mut steps =
-                [&mut local, &mut sequence].map(|sequence| Step { sequence, tokens: &[4], outputs: Outputs::Last });
+            let mut steps = [&mut local, &mut sequence].map(|sequence| Step::new(sequence, &[4], Outputs::Last));
             refused(other.step(&mut steps).map(drop), &what);
             assert_eq!((sequence.len(), local.len()), (len, len), "{what}");
             assert_eq!(other.backend().pages().bytes_in_use(), used, "{what}");
@@ -124,11 +112,8 @@ fn a_failed_answer_leaves_the_sequences_of_others_alone() {
         let expected = engine.prefill(&mut sequence, &PROMPT).expect("a prompt").to_vec();
         // An id beyond the table in the last of several sequences.
         let mut other = engine.sequence();
-        let mut steps = [(&mut sequence, &[4][..]), (&mut other, &[1 << 20])].map(|(sequence, tokens)| Step {
-            sequence,
-            tokens,
-            outputs: Outputs::Last,
-        });
+        let mut steps = [(&mut sequence, &[4][..]), (&mut other, &[1 << 20])]
+            .map(|(sequence, tokens)| Step::new(sequence, tokens, Outputs::Last));
         let Err(Error::Backend(BackendError::Step(StepError::TokenOutOfRange { .. }))) = engine.step(&mut steps) else {
             panic!("{what}: an id beyond the table");
         };

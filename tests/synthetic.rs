@@ -28,7 +28,7 @@ fn logits(made_up: &Synthetic) -> Vec<f32> {
     let mut sequence = engine.sequence();
     let mut all = Vec::new();
     for tokens in [&[1, 5, 2, 9, 7][..], &[3]] {
-        let step = Step { sequence: &mut sequence, tokens, outputs: Outputs::All };
+        let step = Step::new(&mut sequence, tokens, Outputs::All);
         all.extend(engine.step(&mut [step]).expect("a step"));
     }
     all

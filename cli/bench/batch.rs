@@ -69,7 +69,7 @@ fn generate(engine: &mut Engine, n: usize, tokens: &[u32]) -> Result<f64, Error>
     let start = Instant::now();
     for token in tokens {
         let tokens = std::slice::from_ref(token);
-        let steps = sequences.iter_mut().map(|sequence| Step { sequence, tokens, outputs: Outputs::Last });
+        let steps = sequences.iter_mut().map(|sequence| Step::new(sequence, tokens, Outputs::Last));
         engine.step(&mut steps.collect::<Vec<_>>())?;
     }
     Ok(start.elapsed().as_secs_f64())

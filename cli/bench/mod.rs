@@ -15,7 +15,7 @@ use crate::{
 };
 use handmill_models::{
     Engine, Error, Model,
-    engine::{Sequence, Step},
+    engine::{Sequence, Step, sampling::SamplingParams},
     synthetic::{Synthetic, SyntheticOptions},
 };
 use handmill_runtime::{
@@ -115,9 +115,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             return Err(CliError::Interrupted);
         }
         let prompt_time = time_prompt(&mut engine, &prompt).map_err(failed)?;
-        let before = engine.backend().gpu_stats();
+        let before = engine.gpu_stats();
         let generation_time = time_generation(&mut engine, &ids(args.generate)).map_err(failed)?;
-        let gpu = before.zip(engine.backend().gpu_stats()).map(|(before, after)| after.since(before));
+        let gpu = before.zip(engine.gpu_stats()).map(|(before, after)| after.since(before));
         if turn == 0 {
             // Read before the buffer of the bandwidth measurement counts as well.
             peak = system::peak_memory();
@@ -164,7 +164,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         device: engine.backend().describe(),
         costs,
         host,
-        weights: engine.backend().gpu_weight_bytes(),
+        weights: engine.gpu_weight_bytes(),
     };
     if args.output.json { out::json(&report.json()) } else { out::text(&report.text()) }?;
     args.profile.end(&mut engine, args.compute.machine.threads.map(usize::from))
@@ -206,11 +206,10 @@ fn time_prompt(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
 /// Seconds of as many steps as there are `tokens`. The CPU runs these tokens. A GPU that runs the whole model chooses
 /// its own tokens after the first, some steps ahead of the host, as in `handmill run`.
 fn time_generation(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
-    #[cfg(feature = "gpu")]
     if let Some(first) = tokens.first()
-        && engine.backend().as_gpu().is_some()
+        && engine.backend().steps_ahead() > 1
     {
-        let greedy = handmill_models::engine::sampling::SamplingParams::greedy();
+        let greedy = SamplingParams::greedy();
         let start = Instant::now();
         engine.generate_ids(&[*first], &greedy, tokens.len())?;
         return Ok(start.elapsed().as_secs_f64());
@@ -225,7 +224,7 @@ fn time_generation(engine: &mut Engine, tokens: &[u32]) -> Result<f64, Error> {
 fn steps(engine: &mut Engine, tokens: &[u32], mut each: impl FnMut(&mut Engine)) -> Result<(), Error> {
     let mut sequence: Sequence = engine.sequence();
     for token in tokens {
-        let step = Step { sequence: &mut sequence, tokens: std::slice::from_ref(token), outputs: Outputs::Last };
+        let step = Step::new(&mut sequence, std::slice::from_ref(token), Outputs::Last);
         engine.step(&mut [step])?;
         each(engine);
     }
@@ -235,10 +234,10 @@ fn steps(engine: &mut Engine, tokens: &[u32], mut each: impl FnMut(&mut Engine))
 /// Seconds that the host of a GPU spends on a token until it is submitted, in separate steps, because drivers may wait
 /// in a submit for earlier work. The median, because a software device sometimes takes the host's core.
 fn host_time(engine: &mut Engine, tokens: &[u32]) -> Result<Option<f64>, Error> {
-    let Some(mut last) = engine.backend().gpu_stats() else { return Ok(None) };
+    let Some(mut last) = engine.gpu_stats() else { return Ok(None) };
     let mut times = Vec::new();
     steps(engine, tokens, |engine| {
-        if let Some(now) = engine.backend().gpu_stats() {
+        if let Some(now) = engine.gpu_stats() {
             times.push(now.since(last).host.as_secs_f64());
             last = now;
         }

@@ -1,12 +1,11 @@
 //! The interface that all backends share.
 
-use std::any::Any;
-
 use crate::{
     BackendError,
     graph::{Act, Plan, ValueId},
     profile::Trace,
-    step::{GpuStats, Pages, SequenceStep},
+    sample::Chosen,
+    step::{Pages, SequenceStep, Ticket},
 };
 
 /// A value that a stage of the plan has computed, for [`Backend::forward_observed`].
@@ -40,15 +39,71 @@ impl Observed {
     }
 }
 
+/// What a step was asked for.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct StepOutput<'a> {
+    /// The output rows `[outputs, width]`, in the order of the sequences.
+    pub logits: &'a [f32],
+    /// The tokens that were chosen, in the order of the sequences that had a choice.
+    pub chosen: Vec<Chosen>,
+}
+
 /// Runs the steps of one model.
 pub trait Backend: Send + 'static {
-    /// Runs the model over new tokens of one or more sequences and returns the output rows `[outputs, width]`, in the
-    /// order of the sequences.
+    /// Begins a step: new tokens of one or more sequences, whose caches then hold them. Up to
+    /// [`MOST_UNDER_WAY`](crate::step::MOST_UNDER_WAY) steps may be under way, each of which may build on tokens that those
+    /// before it choose. Where such a token turns out to end the answer, truncate the sequence to what counts.
     ///
-    /// Token ids outside the vocabulary, more tokens than a step or the cache holds, sequences of another backend, and
-    /// errors of the device. The sequences are then unchanged, with one exception: a device that fails in the middle of
-    /// a step may have overwritten a state, and a sequence with states is then empty.
-    fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], BackendError>;
+    /// A GPU runs the step while the caller goes on; on the CPU the caller's thread is one of those that run it, so it is
+    /// over when this returns.
+    ///
+    /// # Errors
+    /// Token ids outside the vocabulary, more tokens than a step or the cache holds, sequences of another backend, too
+    /// many steps under way, tokens of a step that is not; errors of the device. The sequences are then unchanged, with one
+    /// exception: a device that fails in the middle of a step may have overwritten a state, and a sequence with states is
+    /// then empty.
+    fn submit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<Ticket, BackendError>;
+
+    /// Whether [`Backend::collect`] would return at once.
+    ///
+    /// # Errors
+    /// [`StepError::NotUnderWay`](crate::step::StepError::NotUnderWay); errors of the device.
+    fn is_done(&mut self, ticket: Ticket) -> Result<bool, BackendError>;
+
+    /// Waits until a step is over.
+    ///
+    /// # Errors
+    /// [`StepError::NotUnderWay`](crate::step::StepError::NotUnderWay); errors of the device, after which the step is no
+    /// longer under way: truncate the sequences to what they held before it.
+    fn wait(&mut self, ticket: Ticket) -> Result<(), BackendError>;
+
+    /// Waits for a step and hands out what it was asked for. Steps may be collected in any order, each once.
+    ///
+    /// # Errors
+    /// As [`Backend::wait`].
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput<'_>, BackendError>;
+
+    /// Steps of one sequence that it pays to have under way: 1 where a step is over when it is submitted.
+    fn steps_ahead(&self) -> usize;
+
+    /// Runs a step to its end and returns its output rows `[outputs, width]`, in the order of the sequences.
+    ///
+    /// # Errors
+    /// As [`Backend::submit`].
+    fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], BackendError> {
+        let before: Vec<usize> = steps.iter().map(|s| s.kv.len()).collect();
+        let ticket = self.submit(steps)?;
+        if let Err(error) = self.wait(ticket) {
+            for (step, len) in steps.iter_mut().zip(before) {
+                if !self.pages().truncate(step.kv, len)? {
+                    self.pages().truncate(step.kv, 0)?;
+                }
+            }
+            return Err(error);
+        }
+        Ok(self.collect(ticket)?.logits)
+    }
 
     /// The pages of keys and values.
     fn pages(&mut self) -> Pages<'_>;
@@ -91,17 +146,4 @@ pub trait Backend: Send + 'static {
         steps: &mut [SequenceStep<'_>],
         look: &mut dyn FnMut(&mut Observed),
     ) -> Result<(), BackendError>;
-
-    /// Costs of all steps so far on the host's side of a GPU; none on the CPU.
-    fn gpu_stats(&self) -> Option<GpuStats> {
-        None
-    }
-
-    /// Bytes of weights copied to a GPU, and bytes that it reads where they lie in host memory; none on the CPU.
-    fn gpu_weight_bytes(&self) -> Option<(u64, u64)> {
-        None
-    }
-
-    /// The backend itself, for callers that know its type.
-    fn as_any(&mut self) -> &mut dyn Any;
 }

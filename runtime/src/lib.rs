@@ -12,11 +12,12 @@ pub mod gpu;
 pub mod graph;
 pub mod profile;
 pub mod quant;
+pub mod sample;
 #[cfg(feature = "gpu")]
 mod split;
 pub mod step;
 
-pub use backend::{Backend, Observed};
+pub use backend::{Backend, Observed, StepOutput};
 pub use error::BackendError;
 #[cfg(feature = "gpu")]
 pub use split::SplitBackend;

@@ -8,7 +8,7 @@
 //! the logits.
 
 use std::{
-    any::Any,
+    cell::RefCell,
     collections::HashSet,
     mem::swap,
     ops::Range,
@@ -17,12 +17,12 @@ use std::{
 };
 
 use crate::{
-    Backend, BackendError, Observed,
-    cpu::{CpuBackend, CpuOptions},
+    Backend, BackendError, Observed, StepOutput,
+    cpu::{CpuBackend, CpuOptions, Finished, Logits, choose::Choices},
     gpu::{Gpu, GpuBackend, GpuBackendOptions},
     graph::{Device, Plan, ValueId},
     profile::{Clock, RawCall, Trace},
-    step::{GpuStats, Pages, SequenceKv, SequenceStep, StepError},
+    step::{GpuStats, Pages, SequenceKv, SequenceStep, StepError, Ticket, UnderWay},
 };
 
 /// A plan ready to run on the CPU and a GPU.
@@ -32,7 +32,10 @@ pub struct SplitBackend {
     stretches: Arc<[Stretch]>,
     /// Device that has the book of pages and the rows of the step.
     state: Device,
+    /// Output rows of the step that runs, then those that were collected last.
     results: Vec<f32>,
+    /// Steps that have run and are not collected yet.
+    under_way: UnderWay<Finished>,
     /// The trace and its start, while tracing is on.
     tracing: Option<Box<(Trace, Instant)>>,
 }
@@ -88,7 +91,25 @@ impl SplitBackend {
         let mut cpu = CpuBackend::new(plan, cpu_options)?;
         // Steps are admitted to the CPU's book.
         GpuBackend::bound_pages(gpu.gpu(), gpu.plan(), cpu.step_state().0);
-        Ok(Self { cpu, gpu, stretches, state: Device::Cpu, results: Vec::new(), tracing: None })
+        Ok(Self {
+            cpu,
+            gpu,
+            stretches,
+            state: Device::Cpu,
+            results: Vec::new(),
+            under_way: UnderWay::default(),
+            tracing: None,
+        })
+    }
+
+    /// Costs of all steps so far on the host's side of the GPU.
+    pub fn gpu_stats(&self) -> GpuStats {
+        self.gpu.stats()
+    }
+
+    /// Bytes of weights copied to the GPU, and bytes that it reads where they lie in host memory.
+    pub fn gpu_weight_bytes(&self) -> (u64, u64) {
+        self.gpu.weight_bytes()
     }
 
     /// Brings the book of pages and the rows of the step to `device`.
@@ -111,16 +132,41 @@ impl SplitBackend {
         if tokens > limit {
             return Err(StepError::TooLong { tokens, limit }.into());
         }
-        self.cpu.begin_parts(steps)?;
+        self.under_way.check(steps)?;
+        let tokens = self.under_way.tokens(steps);
+        self.results.clear();
+        self.cpu.begin_parts(steps, &tokens)?;
         let result = self.run_stretches(steps, each);
         // Also after an error: callers read the CPU's book.
         self.hand_over(Device::Cpu);
         let (book, batch) = self.cpu.step_state();
         match &result {
-            Ok(()) => steps.iter_mut().for_each(|s| book.drop_passed(s.kv, 0)),
+            Ok(()) => batch.settle(book, steps),
             Err(_) => batch.undo(book, steps),
         }
         result
+    }
+
+    /// Makes the choices of the step that has run, from its output rows on the host.
+    fn finish(&mut self, steps: &[SequenceStep<'_>]) -> Ticket {
+        let under_way = RefCell::new(&mut self.under_way);
+        let (_, batch) = self.cpu.step_state();
+        let choices = Choices::of(
+            batch,
+            steps,
+            |input| under_way.borrow().chain(input),
+            |input| under_way.borrow_mut().token(input),
+        );
+        let all = batch.wants_all();
+        let wanted = batch.wanted.clone();
+        let width = self.cpu.plan().slot(self.cpu.plan().output).width;
+        let rows = std::mem::take(&mut self.results);
+        let chosen = self.cpu.choose(choices, &rows, width);
+        let logits = match all {
+            true => rows,
+            false => wanted.into_iter().flat_map(|row| &rows[row as usize * width..][..width]).copied().collect(),
+        };
+        self.under_way.push(steps, Finished { chosen, logits: Logits::Apart(logits) })
     }
 
     fn run_stretches(&mut self, steps: &[SequenceStep<'_>], each: &mut Each<'_>) -> Result<(), BackendError> {
@@ -198,11 +244,10 @@ fn alone(b: &mut SplitBackend, kvs: &[&SequenceKv], device: Device, i: usize) ->
 }
 
 impl Backend for SplitBackend {
-    fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], BackendError> {
-        self.results.clear();
+    fn submit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<Ticket, BackendError> {
         if self.tracing.is_none() {
             self.run(steps, &mut plainly)?;
-            return Ok(&self.results);
+            return Ok(self.finish(steps));
         }
         let start = Instant::now();
         let mut calls: Vec<RawCall> = Vec::new();
@@ -220,7 +265,27 @@ impl Backend for SplitBackend {
         if let Some((trace, since)) = self.tracing.as_deref_mut() {
             trace.add(self.cpu.plan(), &load, (start - *since, wall), &calls);
         }
-        Ok(&self.results)
+        Ok(self.finish(steps))
+    }
+
+    fn is_done(&mut self, ticket: Ticket) -> Result<bool, BackendError> {
+        self.under_way.get(ticket).map(|_| true).ok_or(StepError::NotUnderWay.into())
+    }
+
+    fn wait(&mut self, ticket: Ticket) -> Result<(), BackendError> {
+        self.is_done(ticket).map(drop)
+    }
+
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput<'_>, BackendError> {
+        let Finished { chosen, logits } = self.under_way.take(ticket)?;
+        if let Logits::Apart(rows) = logits {
+            self.results = rows;
+        }
+        Ok(StepOutput { logits: &self.results, chosen })
+    }
+
+    fn steps_ahead(&self) -> usize {
+        1
     }
 
     fn pages(&mut self) -> Pages<'_> {
@@ -263,20 +328,11 @@ impl Backend for SplitBackend {
         self.tracing.as_ref().map(|t| &t.0)
     }
 
-    fn gpu_stats(&self) -> Option<GpuStats> {
-        Some(self.gpu.stats())
-    }
-
-    fn gpu_weight_bytes(&self) -> Option<(u64, u64)> {
-        Some(self.gpu.weight_bytes())
-    }
-
     fn forward_observed(
         &mut self,
         steps: &mut [SequenceStep<'_>],
         look: &mut dyn FnMut(&mut Observed),
     ) -> Result<(), BackendError> {
-        self.results.clear();
         self.run(steps, &mut |b, kvs, stretch| {
             for i in stretch.stages.clone() {
                 alone(b, kvs, stretch.device, i)?;
@@ -287,9 +343,5 @@ impl Backend for SplitBackend {
             }
             Ok(())
         })
-    }
-
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
     }
 }

@@ -2,8 +2,8 @@
 //
 //   FORMAT: the table's element format   OUTPUTS: rows are outputs (lib/batch.wgsl)
 //
-// The table has rows of blocks as in the file (lib/<format>.wgsl), out is f32 in the arena. The tokens come from a
-// buffer of their own, which the sampling kernels of the step before may have written. A table over the binding limit
+// The table has rows of blocks as in the file (lib/<format>.wgsl), out is f32 in the arena. A step before may have
+// chosen the tokens on the device (lib/tokens.wgsl). A table over the binding limit
 // comes in windows of rows row_lo .. row_hi, a dispatch each: rows of other tokens are left alone; first_byte is where
 // row_lo begins.
 //
@@ -12,6 +12,7 @@
 // element written; too little a step to tile. Flops: one an element beside the unpacking.
 
 #import batch
+#import tokens
 #import ${FORMAT}
 
 struct Params {
@@ -40,7 +41,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 #if OUTPUTS
     row = batch[batch[5] + id.y];
 #endif
-    let token = select(0u, tokens[row], tokens[row] < params.ids);
+    let asked = token_of(row);
+    let token = select(0u, asked, asked < params.ids);
     if token < params.row_lo || token >= params.row_hi {
         return;
     }

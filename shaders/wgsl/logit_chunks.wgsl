@@ -1,7 +1,7 @@
 // The largest logit of each chunk of a row, where it stands, and the chunk's sum of exponentials: all that greedy
 // choice needs, and what spares sampling most of the row.
 //
-// x counts chunks of CHUNK logits, y output rows. A workgroup of WG invocations takes a chunk. Bytes: the logits read
+// x counts chunks of CHUNK logits, y choices (lib/choice.wgsl). A workgroup of WG invocations takes a chunk. Bytes: the logits read
 // once; flops: one exponential a logit. The layout of the result is in lib/logits.wgsl.
 
 #import logits
@@ -9,7 +9,7 @@
 @group(0) @binding(4) var<storage, read_write> chunks: array<u32>;
 
 fn run(wg: vec3<u32>, who: Who) {
-    let row = at(params.logits, wg.y);
+    let row = at(params.logits, batch[choice_at(wg.y)]);
     let first = wg.x * CHUNK;
     let end = min(first + CHUNK, params.vocab);
     var best = vec2(0u, NONE);

@@ -30,6 +30,8 @@ const GONE = -3.0e38;
 
 @group(0) @binding(0) var<uniform> params: Params;
 #if TABLE
+#import tokens
+
 @group(0) @binding(4) var<storage, read> tokens: array<u32>;
 #endif
 
@@ -164,7 +166,7 @@ fn run(id: vec3<u32>, who: Who) {
 #if OUTPUTS
     token = batch[batch[5] + id.y];
 #endif
-    let fixed = params.table + min(tokens[token], ${TOKENS}u - 1u) * CHOSEN;
+    let fixed = params.table + min(token_of(token), ${TOKENS}u - 1u) * CHOSEN;
 #endif
     for (var slot = 0u; slot < CHOSEN; slot++) {
 #if TABLE

@@ -1,13 +1,11 @@
-// Chooses a token for each output row, where the next step's embedding and a late read-back find it.
+// Chooses tokens from rows of logits, where the next step's embedding and a late read-back find them.
 //
-// One workgroup an output row (x), behind logit_chunks: all of it must agree on each bound. WG is 256, the most that
+// One workgroup a choice (x; see lib/choice.wgsl), behind logit_chunks: all of it must agree on each bound. WG is 256, the most that
 // every adapter allows, so that even a vocabulary of 262144 is one chunk an invocation; on software devices 32, for
 // their barriers are dear. The order of steps is the host sampler's: top-k, top-p, min-p (probabilities at temperature
 // 1), temperature, draw. Temperature 0 takes the largest logit.
 //
-//   samplers, binding 5: for each output row 8 words: temperature, top_p, min_p (f32), top_k (0: all), seed (2 words),
-//   the row of `tokens` that gets the token or NONE, unused.
-//   tokens, binding 6; chosen, binding 7: token of output row r at word 11 of the batch + r; NONE where there is none.
+//   tokens, binding 5: the token of choice c at word 11 of the batch + c; NONE where there is none.
 //
 // The kept logits are all above a bound and the first few of those equal to it: no list is ever sorted. Bounds are
 // found digit by digit to the base of 4, over the integers that order the logits and over ids. The chunks' largest logits
@@ -26,9 +24,7 @@
 #import sum NAME=workgroup_sum3 TYPE=vec3<f32> PARTS=reduced3
 
 @group(0) @binding(4) var<storage, read> chunks: array<u32>;
-@group(0) @binding(5) var<storage, read> samplers: array<u32>;
-@group(0) @binding(6) var<storage, read_write> tokens: array<u32>;
-@group(0) @binding(7) var<storage, read_write> chosen: array<u32>;
+@group(0) @binding(5) var<storage, read_write> tokens: array<u32>;
 
 const LIST = 1024u;
 
@@ -150,12 +146,13 @@ fn draw(source: Source, bound: Bound, top: f32, temperature: f32, seed: u32, who
     return best_of_all(best, who).y;
 }
 
-// A random one of the row, whose largest key is `top_key`; anything where that leaves no choice.
-fn sampled(row: u32, sampler: u32, temperature: f32, top_key: u32, who: Who) -> u32 {
-    let top_p = bitcast<f32>(samplers[sampler + 1u]);
-    let min_p = bitcast<f32>(samplers[sampler + 2u]);
-    let top_k = samplers[sampler + 3u];
-    let by_chunk = chunks_of(row);
+// A random one of the row of choice `i`, whose largest key is `top_key`; anything where that leaves no choice.
+fn sampled(i: u32, record: u32, temperature: f32, top_key: u32, who: Who) -> u32 {
+    let row = batch[record];
+    let top_p = choice_f32(record, 2u);
+    let min_p = choice_f32(record, 3u);
+    let top_k = batch[record + 4u];
+    let by_chunk = chunks_of(i);
     let top = value_of(top_key);
     let all = Bound(NO_LOGIT + 1u, NONE);
     let k_counts = top_k > 0u && top_k < params.vocab;
@@ -240,20 +237,18 @@ fn sampled(row: u32, sampler: u32, temperature: f32, top_key: u32, who: Who) -> 
         }
     }
     let position = batch[batch[3] + batch[batch[5] + row]];
-    let seed = pcg(samplers[sampler + 4u] ^ pcg(samplers[sampler + 5u] ^ pcg(position)));
+    let seed = pcg(batch[record + 5u] ^ pcg(batch[record + 6u] ^ pcg(position)));
     return draw(source, bound, top, temperature, seed, who);
 }
 
-fn chunks_of(row: u32) -> Source {
-    return Source(0u, params.chunks, 4u * row * params.chunks);
+fn chunks_of(i: u32) -> Source {
+    return Source(0u, params.chunks, 4u * i * params.chunks);
 }
 
 fn run(group: vec3<u32>, who: Who) {
-    let row = group.x;
-    let sampler = 8u * row;
-    let temperature = bitcast<f32>(samplers[sampler]);
-    let slot = samplers[sampler + 6u];
-    let by_chunk = chunks_of(row);
+    let record = choice_at(group.x);
+    let temperature = choice_f32(record, 1u);
+    let by_chunk = chunks_of(group.x);
     var best = vec2(0u, NONE);
     for (var i = who.lane; i < by_chunk.n; i += WG) {
         best = better(best, item(by_chunk, i));
@@ -261,16 +256,13 @@ fn run(group: vec3<u32>, who: Who) {
     best = best_of_all(best, who);
     var token = best.y;
     if temperature != 0.0 {
-        token = sampled(row, sampler, temperature, best.x, who);
+        token = sampled(group.x, record, temperature, best.x, who);
     }
     // None above -inf leaves no choice, and one that is infinite or no number none that means anything.
     if best.x <= NO_LOGIT || best.x >= INFINITE {
         token = NONE;
     }
     if who.lane == 0u {
-        chosen[batch[11] + row] = token;
-        if slot != NONE && token != NONE {
-            tokens[slot] = token;
-        }
+        tokens[batch[11] + group.x] = token;
     }
 }

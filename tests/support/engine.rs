@@ -1,13 +1,18 @@
 //! A sequence on an engine of its own: tokens in, logits out.
 
-use std::path::Path;
+use std::{collections::VecDeque, path::Path};
 
 pub use handmill_models::engine::{DeviceChoice, KvChoice};
 use handmill_models::{
     Error, Model,
     engine::{Engine, EngineOptions, Sequence, Step},
 };
-use handmill_runtime::{cpu::Isa, step::Outputs};
+use handmill_runtime::{
+    Backend, BackendError,
+    cpu::Isa,
+    sample::{Choice, SamplingParams},
+    step::{Outputs, SequenceKv, SequenceStep, Ticket, Tokens},
+};
 
 use super::Matrix;
 
@@ -70,7 +75,7 @@ impl Session {
     /// Continues the sequence in one step; logits of every token.
     pub fn try_feed(&mut self, tokens: &[u32]) -> Result<Matrix, Error> {
         let vocab = self.engine.model().info().vocab_size;
-        let step = Step { sequence: &mut self.sequence, tokens, outputs: Outputs::All };
+        let step = Step::new(&mut self.sequence, tokens, Outputs::All);
         Ok(Matrix::new(vocab, self.engine.step(&mut [step])?.to_vec()))
     }
 
@@ -86,7 +91,7 @@ impl Session {
     pub fn feed_fork(&mut self, tokens: &[u32]) -> Matrix {
         let vocab = self.engine.model().info().vocab_size;
         let mut fork = self.engine.fork(&self.sequence).expect("its own sequence");
-        let step = Step { sequence: &mut fork, tokens, outputs: Outputs::All };
+        let step = Step::new(&mut fork, tokens, Outputs::All);
         Matrix::new(vocab, self.engine.step(&mut [step]).expect("a fork").to_vec())
     }
 
@@ -102,7 +107,7 @@ impl Session {
         let mut steps: Vec<Step<'_>> = prompts
             .iter()
             .zip(&mut sequences)
-            .map(|(tokens, sequence)| Step { sequence, tokens, outputs: Outputs::All })
+            .map(|(tokens, sequence)| Step::new(sequence, *tokens, Outputs::All))
             .collect();
         let logits = Matrix::new(vocab, self.engine.step(&mut steps).expect("a batch").to_vec());
         let mut start = 0;
@@ -111,5 +116,33 @@ impl Session {
             logits.slice(start - tokens.len()..start)
         });
         rows.collect()
+    }
+}
+
+/// The likeliest tokens of a sequence, each chosen while the step before it may still be under way.
+pub struct Greedy {
+    params: SamplingParams,
+    pub kv: SequenceKv,
+    under_way: VecDeque<Ticket>,
+}
+
+impl Greedy {
+    pub fn new() -> Self {
+        Self { params: SamplingParams::greedy(), kv: SequenceKv::default(), under_way: VecDeque::new() }
+    }
+
+    /// Begins a step over `tokens`, or over the token that the last step under way chooses.
+    pub fn submit(&mut self, backend: &mut dyn Backend, tokens: Option<&[u32]>) -> Result<(), BackendError> {
+        let chosen = self.under_way.back().map(|last| Tokens::Chosen(*last, 0));
+        let tokens = tokens.map(Tokens::Ids).or(chosen).expect("tokens, or a step under way");
+        let step = SequenceStep::new(&mut self.kv, tokens, Outputs::None).choosing(Choice::new(&self.params));
+        self.under_way.push_back(backend.submit(&mut [step])?);
+        Ok(())
+    }
+
+    /// The token that the earliest step under way has chosen.
+    pub fn collect(&mut self, backend: &mut dyn Backend) -> Result<Option<u32>, BackendError> {
+        let first = self.under_way.pop_front().expect("a step under way");
+        Ok(backend.collect(first)?.chosen[0].token)
     }
 }

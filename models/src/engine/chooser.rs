@@ -1,38 +1,30 @@
-//! Chooses tokens: with the host's sampler, or on a GPU some steps ahead of the host.
+//! Chooses the tokens of one answer, some steps ahead of the caller where the device runs on by itself.
 
-#[cfg(feature = "gpu")]
-use handmill_runtime::BackendError;
-use handmill_runtime::step::Outputs;
+use std::collections::VecDeque;
 
-use super::{
-    Engine, Sequence, Step,
-    finite::are_logits,
-    sampling::{Sampler, SamplingParams},
+use handmill_runtime::{
+    BackendError,
+    sample::{Choice, Chosen, SamplingError, SamplingParams},
+    step::{Outputs, StepError, Ticket, Tokens},
 };
+
+use super::{Engine, Sequence, Step};
 use crate::Error;
 
 /// Chooses the tokens of one answer, one after the other.
-pub(super) enum Chooser {
-    /// The host chooses from logits.
-    Host {
-        /// Chooses the tokens.
-        sampler: Sampler,
-        /// Logits of the last token.
-        logits: Vec<f32>,
-    },
-    /// The device chooses and feeds its own next step.
-    #[cfg(feature = "gpu")]
-    Device {
-        /// Steps begun whose token has not been read.
-        under_way: usize,
-        /// The length at which no further step begins.
-        end: usize,
-    },
+pub(super) struct Chooser {
+    params: SamplingParams,
+    /// The choice behind the prompt, until it is handed out.
+    first: Option<Chosen>,
+    /// Steps under way, each of a token that the one before it chooses.
+    under_way: VecDeque<Ticket>,
+    /// The length at which no further step begins.
+    end: usize,
 }
 
 impl Chooser {
-    /// Runs `prompt` and is ready to choose the token after it. `cancelled` hears how many tokens have been run; where
-    /// it returns true before the end, the result is none. The sequence will not exceed the length `end`.
+    /// Runs `prompt` and chooses the token after it. `cancelled` hears how many tokens have been run; where it returns true
+    /// before the end, the result is none. The sequence will not exceed the length `end`.
     pub fn new(
         engine: &mut Engine,
         params: &SamplingParams,
@@ -41,40 +33,11 @@ impl Chooser {
         end: usize,
         cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Option<Self>, Error> {
-        // Parameters are checked here for both ways of choosing.
-        let mut sampler = Sampler::new(params.clone())?;
-        #[cfg(feature = "gpu")]
-        if let Some(choice) = device_choice(params)
-            && !prompt.is_empty()
-            && engine.backend.as_gpu().is_some()
-        {
-            return Self::on_device(engine, &choice, sequence, prompt, end, cancelled);
-        }
-        let _ = end;
-        prompt.iter().for_each(|t| sampler.accept(*t));
-        let Some(last) = engine.prefill_but_last(sequence, prompt, cancelled)? else { return Ok(None) };
-        let logits = engine.step(&mut [Step { sequence, tokens: last, outputs: Outputs::Last }])?.to_vec();
-        Ok(Some(Self::Host { sampler, logits }))
-    }
-
-    #[cfg(feature = "gpu")]
-    fn on_device(
-        engine: &mut Engine,
-        choice: &handmill_runtime::gpu::Choice,
-        sequence: &mut Sequence,
-        prompt: &[u32],
-        end: usize,
-        cancelled: &dyn Fn(usize) -> bool,
-    ) -> Result<Option<Self>, Error> {
-        let Some(last) = engine.prefill_but_last(sequence, prompt, cancelled)? else { return Ok(None) };
-        let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
-        let failed = BackendError::from;
-        gpu.choose_by(choice).map_err(failed)?;
-        gpu.step_ahead(&mut sequence.kv, Some(last)).map_err(failed)?;
-        sequence.tokens.extend_from_slice(last);
-        // Separates the time of the prompt from that of the answer.
-        gpu.gpu().wait().map_err(failed)?;
-        Ok(Some(Self::Device { under_way: 1, end }))
+        params.validate()?;
+        let Some(rest) = engine.prefill_but_last(sequence, prompt, cancelled)? else { return Ok(None) };
+        let last = Step::new(sequence, rest.tokens, Outputs::None).choosing(Choice::new(params));
+        let first = engine.finish_prefill(&rest, last)?.chosen.pop();
+        Ok(Some(Self { params: params.clone(), first, under_way: VecDeque::new(), end }))
     }
 
     /// The next token.
@@ -82,129 +45,73 @@ impl Chooser {
     /// # Errors
     /// [`Error::NotFinite`] where the logits are not; the sequence is then empty, because its cache is useless.
     pub fn next(&mut self, engine: &mut Engine, sequence: &mut Sequence) -> Result<u32, Error> {
-        match self {
-            Self::Host { sampler, logits } => {
-                if !are_logits(logits) {
-                    let tokens = empty(engine, sequence)?;
-                    return Err(engine.not_finite(&tokens));
-                }
-                let token = sampler.sample(logits)?;
-                sampler.accept(token);
-                Ok(token)
+        let chosen = match self.first.take() {
+            Some(first) => Ok(first),
+            None => self.collect(engine, sequence),
+        };
+        let Ok(Chosen { token: None, .. }) = chosen else {
+            if chosen.is_err() {
+                self.take_back(engine, sequence)?;
             }
-            #[cfg(feature = "gpu")]
-            Self::Device { under_way, end } => {
-                let token = Self::read(engine, sequence, under_way, *end);
-                if token.is_err() {
-                    take_back(engine, sequence)?;
-                }
-                if let Some(token) = token? {
-                    return Ok(token);
-                }
-                let tokens = empty(engine, sequence)?;
-                let n = engine.model().info().vocab_size;
-                Err(match engine.first_not_finite(&tokens)? {
-                    Some(found) => engine.not_finite_in(found),
-                    None => super::sampling::SamplingError::NoCandidate { n }.into(),
-                })
-            }
-        }
+            return Ok(chosen?.token.unwrap_or_default());
+        };
+        self.take_back(engine, sequence)?;
+        let tokens = std::mem::take(&mut sequence.tokens);
+        engine.truncate(sequence, 0)?;
+        let n = engine.model().info().vocab_size;
+        Err(match engine.first_not_finite(&tokens)? {
+            Some(found) => engine.not_finite_in(found),
+            None => SamplingError::NoCandidate { n }.into(),
+        })
     }
 
-    /// Keeps the device busy and reads the earliest token that it chose.
-    #[cfg(feature = "gpu")]
-    fn read(
-        engine: &mut Engine,
-        sequence: &mut Sequence,
-        under_way: &mut usize,
-        end: usize,
-    ) -> Result<Option<u32>, Error> {
-        use handmill_runtime::gpu::GpuBackend;
-        let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
-        while *under_way < GpuBackend::AHEAD && sequence.len() < end {
-            gpu.step_ahead(&mut sequence.kv, None).map_err(BackendError::from)?;
-            *under_way += 1;
+    /// Keeps the device busy and waits for the earliest token that it chose.
+    fn collect(&mut self, engine: &mut Engine, sequence: &mut Sequence) -> Result<Chosen, Error> {
+        while let Some(last) = self.under_way.back()
+            && self.under_way.len() < engine.backend.steps_ahead()
+            && sequence.len() < self.end
+        {
+            let next = Tokens::Chosen(*last, 0);
+            self.submit(engine, sequence, next)?;
         }
-        let token = gpu.read_token().map_err(BackendError::from)?;
-        *under_way -= 1;
-        Ok(token)
+        let Some(ticket) = self.under_way.pop_front() else {
+            return Err(BackendError::from(StepError::NotUnderWay).into());
+        };
+        Ok(engine.collect(ticket)?.chosen.pop().unwrap_or_default())
     }
 
-    /// Tokens of the sequence that will not be taken back.
-    pub fn len(&self, sequence: &Sequence) -> usize {
-        match self {
-            Self::Host { .. } => sequence.len(),
-            #[cfg(feature = "gpu")]
-            Self::Device { .. } => sequence.tokens.len(),
-        }
+    fn submit(&mut self, engine: &mut Engine, sequence: &mut Sequence, next: Tokens<'_>) -> Result<(), Error> {
+        let step = Step::new(sequence, next, Outputs::None).choosing(Choice::new(&self.params));
+        self.under_way.push_back(engine.submit(&mut [step])?);
+        Ok(())
     }
 
     /// Continues with `token`, the last one chosen.
     pub fn go_on(&mut self, engine: &mut Engine, sequence: &mut Sequence, token: u32) -> Result<(), Error> {
-        match self {
-            Self::Host { logits, .. } => {
-                let step = Step { sequence, tokens: &[token], outputs: Outputs::Last };
-                logits.copy_from_slice(engine.step(&mut [step])?);
-            }
-            #[cfg(feature = "gpu")]
-            Self::Device { .. } => {
-                // The device has already continued with its token.
-                let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
-                if let Err(error) = gpu.check_token(token) {
-                    take_back(engine, sequence)?;
-                    return Err(BackendError::from(error).into());
-                }
-                sequence.tokens.push(token);
-            }
+        if self.under_way.is_empty() {
+            return self.submit(engine, sequence, Tokens::Ids(&[token]));
         }
+        // The device has already continued with its token, unchecked.
+        let vocab = engine.backend.plan().vocab();
+        if token as usize >= vocab {
+            self.take_back(engine, sequence)?;
+            return Err(BackendError::from(StepError::TokenOutOfRange { id: token, vocab }).into());
+        }
+        sequence.confirm(token);
         Ok(())
     }
 
     /// Takes back the steps that went too far.
-    pub fn finish(self, engine: &mut Engine, sequence: &mut Sequence) -> Result<(), Error> {
-        match self {
-            Self::Host { .. } => {
-                let _ = (engine, sequence);
-            }
-            #[cfg(feature = "gpu")]
-            Self::Device { mut under_way, .. } => {
-                let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
-                while under_way > 0 {
-                    gpu.read_token().map_err(BackendError::from)?;
-                    under_way -= 1;
-                }
-                take_back(engine, sequence)?;
-            }
-        }
-        Ok(())
+    pub fn finish(mut self, engine: &mut Engine, sequence: &mut Sequence) -> Result<(), Error> {
+        self.take_back(engine, sequence)
     }
-}
 
-/// Empties a sequence whose cache is useless; returns its tokens.
-fn empty(engine: &mut Engine, sequence: &mut Sequence) -> Result<Vec<u32>, Error> {
-    let tokens = std::mem::take(&mut sequence.tokens);
-    engine.truncate(sequence, 0)?;
-    Ok(tokens)
-}
-
-/// Takes back the steps that the device has begun beyond the tokens that stay.
-#[cfg(feature = "gpu")]
-fn take_back(engine: &mut Engine, sequence: &mut Sequence) -> Result<(), Error> {
-    let confirmed = sequence.tokens.len();
-    engine.truncate(sequence, confirmed)?;
-    Ok(())
-}
-
-/// The device's rule of choice for `params`; none where they have penalties or biases, which the device cannot apply.
-#[cfg(feature = "gpu")]
-fn device_choice(params: &SamplingParams) -> Option<handmill_runtime::gpu::Choice> {
-    let plain = !params.penalises() && params.logit_bias.is_empty();
-    plain.then(|| handmill_runtime::gpu::Choice {
-        temperature: params.temperature,
-        top_k: u32::try_from(params.top_k).unwrap_or(0),
-        top_p: params.top_p,
-        min_p: params.min_p,
-        seed: params.seed,
-        token_row: None,
-    })
+    fn take_back(&mut self, engine: &mut Engine, sequence: &mut Sequence) -> Result<(), Error> {
+        let mut ended = Ok(());
+        for ticket in self.under_way.drain(..) {
+            ended = ended.and(engine.collect(ticket).map(drop));
+        }
+        engine.take_back(sequence)?;
+        ended
+    }
 }

@@ -67,7 +67,7 @@ impl Engine {
         let mut rest = tokens;
         while !rest.is_empty() && first.is_none() {
             let (tokens, more) = rest.split_at(self.backend.step_tokens(sequence.len()).min(rest.len()));
-            let step = SequenceStep { kv: &mut sequence, tokens, outputs: Outputs::Last };
+            let step = SequenceStep::new(&mut sequence, tokens, Outputs::Last);
             self.backend.forward_observed(&mut [step], &mut |seen| {
                 if first.is_none() && !is_fine(seen) {
                     // Where the stage's kernel made a sum, its own addend counts: the other part was observed before.

@@ -9,7 +9,9 @@ use std::{
     time::Instant,
 };
 
-use super::{Engine, Sequence, chooser::Chooser, sampling::SamplingParams};
+use handmill_runtime::sample::SamplingParams;
+
+use super::{Engine, Sequence, chooser::Chooser};
 use crate::{
     Error,
     text::{StopStrings, StreamDecoder},
@@ -208,13 +210,6 @@ impl Engine {
             Err(Error::Cancelled) => None,
             tokens => tokens?,
         };
-        #[cfg(feature = "gpu")]
-        if tokens.is_none()
-            && let Some(gpu) = self.backend.as_gpu()
-        {
-            // The last step may still run.
-            gpu.gpu().wait().map_err(handmill_runtime::BackendError::from)?;
-        }
         let Some(mut tokens) = tokens else {
             let n = stats().prompt_tokens;
             ran(n);
@@ -253,7 +248,7 @@ impl Engine {
             if generated == max_tokens {
                 break;
             }
-            if tokens.len(sequence) >= self.n_ctx() {
+            if sequence.tokens.len() >= self.n_ctx() {
                 stop = StopReason::ContextFull;
                 break;
             }

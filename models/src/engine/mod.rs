@@ -7,6 +7,7 @@ mod generate;
 mod perplexity;
 #[cfg(feature = "gpu")]
 mod place;
+mod running;
 pub mod sampling;
 pub mod verify;
 
@@ -16,11 +17,12 @@ use std::sync::{
 };
 
 use handmill_runtime::{
-    Backend, BackendError,
+    Backend, BackendError, StepOutput,
     cpu::{CpuBackend, CpuError, CpuOptions, Isa, IsaError, Pool},
     format::{HugePages, Mapping, Paging},
     graph::{Device, Plan},
-    step::{KvType, Outputs, SequenceKv, SequenceStep},
+    sample::Choice,
+    step::{GpuStats, KvType, Outputs, SequenceKv, SequenceStep, Ticket, Tokens},
 };
 
 #[cfg(feature = "gpu")]
@@ -30,6 +32,7 @@ use handmill_runtime::{
 };
 
 use crate::{Error, Model};
+use running::Running;
 
 pub use chat::{Chat, Reply, ToolCall};
 pub use generate::{GenerateOptions, GenerateStats, StopReason};
@@ -115,7 +118,7 @@ impl Default for EngineOptions {
 /// A model with threads, memory and cache. One engine runs any number of sequences.
 pub struct Engine {
     model: Model,
-    backend: Box<dyn Backend>,
+    backend: Running,
     n_ctx: usize,
     paging: Vec<Paging>,
     cancel: Option<Arc<AtomicBool>>,
@@ -140,17 +143,60 @@ impl Sequence {
     pub fn is_empty(&self) -> bool {
         self.kv.is_empty()
     }
+
+    /// Counts `token`, which a step that was collected chose and on which a step under way already runs.
+    /// [`Engine::take_back`] then leaves it.
+    pub fn confirm(&mut self, token: u32) {
+        if self.tokens.len() < self.kv.len() {
+            self.tokens.push(token);
+        }
+    }
 }
 
-/// New tokens of one sequence for [`Engine::step`].
+/// New tokens of one sequence for [`Engine::submit`] and [`Engine::step`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Step<'a> {
     /// The sequence that they continue.
     pub sequence: &'a mut Sequence,
     /// The tokens.
-    pub tokens: &'a [u32],
+    pub tokens: Tokens<'a>,
     /// Those that get logits.
     pub outputs: Outputs,
+    /// How the token behind the last one is chosen. The engine fills in [`Choice::recent`].
+    pub choice: Option<Choice<'a>>,
+}
+
+impl<'a> Step<'a> {
+    /// A step that chooses nothing.
+    pub fn new(sequence: &'a mut Sequence, tokens: impl Into<Tokens<'a>>, outputs: Outputs) -> Self {
+        Self { sequence, tokens: tokens.into(), outputs, choice: None }
+    }
+
+    /// The same with a choice of the next token.
+    #[must_use]
+    pub fn choosing(mut self, choice: Choice<'a>) -> Self {
+        self.choice = Some(choice);
+        self
+    }
+
+    fn of_backend(&mut self) -> SequenceStep<'_> {
+        let Sequence { kv, tokens } = &mut *self.sequence;
+        let step = SequenceStep::new(kv, self.tokens, self.outputs);
+        match self.choice {
+            Some(mut choice) => {
+                choice.recent = tokens;
+                step.choosing(choice)
+            }
+            None => step,
+        }
+    }
+}
+
+/// The last part of a prompt, and the step before it, which is under way.
+struct Rest<'t> {
+    tokens: &'t [u32],
+    before: Option<Ticket>,
 }
 
 /// Puts huge pages under the files that have the model's weights.
@@ -207,7 +253,7 @@ impl Engine {
             paging = prepare_files(model, options.huge_pages)?;
             let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu))?;
             let backend = CpuBackend::new(plan, &cpu_options(n_ctx)?).map_err(BackendError::from)?;
-            Ok::<Box<dyn Backend>, Error>(Box::new(backend))
+            Ok::<_, Error>(Running::Cpu(Box::new(backend)))
         };
         let backend = match &options.device {
             DeviceChoice::Cpu => {
@@ -229,11 +275,11 @@ impl Engine {
                 let before = gpu.memory_in_use();
                 let made = if plan.stages.iter().all(|s| s.device == Device::Gpu) {
                     let backend = GpuBackend::new(gpu.clone(), plan, &gpu_options, progress);
-                    backend.map(|b| Box::new(b) as Box<dyn Backend>).map_err(BackendError::from)
+                    backend.map(|b| Running::Gpu(Box::new(b))).map_err(BackendError::from)
                 } else {
                     paging = prepare_files(model, options.huge_pages)?;
                     let backend = SplitBackend::new(gpu.clone(), plan, &gpu_options, &cpu_options(n_ctx)?, progress);
-                    backend.map(|b| Box::new(b) as Box<dyn Backend>)
+                    backend.map(|b| Running::Split(Box::new(b)))
                 };
                 made.map_err(|e| place::explain(e, model, gpu, &gpu_options, options.experts_on_cpu, before))?
             }
@@ -249,6 +295,22 @@ impl Engine {
     /// The backend, for its profile and the size of its cache.
     pub fn backend(&mut self) -> &mut (dyn Backend + 'static) {
         &mut *self.backend
+    }
+
+    /// The GPU backend, where a GPU runs all of the model.
+    #[cfg(feature = "gpu")]
+    pub fn gpu(&self) -> Option<&GpuBackend> {
+        self.backend.gpu()
+    }
+
+    /// Costs of all steps so far on the host's side of a GPU; none on the CPU.
+    pub fn gpu_stats(&self) -> Option<GpuStats> {
+        self.backend.gpu_stats()
+    }
+
+    /// Bytes of weights copied to a GPU, and bytes that it reads where they lie in host memory; none on the CPU.
+    pub fn gpu_weight_bytes(&self) -> Option<(u64, u64)> {
+        self.backend.gpu_weight_bytes()
     }
 
     /// Tokens that all sequences together may hold.
@@ -291,29 +353,70 @@ impl Engine {
         Ok(done)
     }
 
-    /// Runs new tokens of one or more sequences together. Returns logits `[outputs, vocab]` in the order of the steps.
+    /// Forgets the tokens that steps under way have added to `sequence` and that were not confirmed: for the end of an
+    /// answer that a step under way already went beyond.
     ///
     /// # Errors
-    /// More tokens than a step or the cache takes; ids outside the vocabulary; sequences of another engine;
-    /// [`EngineOptions::cancel`]. The sequences are then unchanged, with one exception: a device that fails in the
-    /// middle of a step may leave sequences of models with recurrent states empty.
-    pub fn step(&mut self, steps: &mut [Step<'_>]) -> Result<&[f32], Error> {
+    /// A sequence of another engine.
+    pub fn take_back(&mut self, sequence: &mut Sequence) -> Result<(), Error> {
+        let confirmed = sequence.tokens.len();
+        self.truncate(sequence, confirmed).map(drop)
+    }
+
+    /// Begins a step: new tokens of one or more sequences together; see [`Backend::submit`]. Tokens that another step
+    /// chooses count when they are [confirmed](Sequence::confirm).
+    ///
+    /// # Errors
+    /// More tokens than a step or the cache takes; ids outside the vocabulary; sequences of another engine; more steps under
+    /// way than there may be; [`EngineOptions::cancel`]. The sequences are then unchanged, with one exception: a device
+    /// that fails in the middle of a step may leave sequences of models with recurrent states empty.
+    pub fn submit(&mut self, steps: &mut [Step<'_>]) -> Result<Ticket, Error> {
         if self.cancelled() {
             return Err(Error::Cancelled);
         }
-        let mut of_backend: Vec<SequenceStep<'_>> = steps
-            .iter_mut()
-            .map(|s| SequenceStep { kv: &mut s.sequence.kv, tokens: s.tokens, outputs: s.outputs })
-            .collect();
-        let done = self.backend.forward(&mut of_backend);
+        let mut of_backend: Vec<SequenceStep<'_>> = steps.iter_mut().map(Step::of_backend).collect();
+        let submitted = self.backend.submit(&mut of_backend);
         for step in steps.iter_mut() {
             let Sequence { kv, tokens } = &mut *step.sequence;
-            match done {
-                Ok(_) => tokens.extend_from_slice(step.tokens),
-                Err(_) => tokens.truncate(kv.len()),
+            match (&submitted, step.tokens) {
+                (Ok(_), Tokens::Ids(ids)) => tokens.extend_from_slice(ids),
+                (Ok(_), _) => {}
+                (Err(_), _) => tokens.truncate(kv.len()),
             }
         }
-        Ok(done?)
+        Ok(submitted?)
+    }
+
+    /// Waits for a step; see [`Backend::collect`].
+    ///
+    /// # Errors
+    /// A step that is not under way; errors of the device.
+    pub fn collect(&mut self, ticket: Ticket) -> Result<StepOutput<'_>, Error> {
+        Ok(self.backend.collect(ticket)?)
+    }
+
+    /// Runs a step to its end. Returns logits `[outputs, vocab]` in the order of the steps.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn step(&mut self, steps: &mut [Step<'_>]) -> Result<&[f32], Error> {
+        let before: Vec<usize> = steps.iter().map(|s| s.sequence.len()).collect();
+        let ticket = self.submit(steps)?;
+        if let Err(error) = self.backend.wait(ticket) {
+            for (step, len) in steps.iter_mut().zip(before) {
+                self.undo(step.sequence, len)?;
+            }
+            return Err(error.into());
+        }
+        Ok(self.collect(ticket)?.logits)
+    }
+
+    /// Leaves `sequence` with its first `len` tokens, or with none where it cannot go back to them.
+    fn undo(&mut self, sequence: &mut Sequence, len: usize) -> Result<(), Error> {
+        if !self.truncate(sequence, len)? {
+            self.truncate(sequence, 0)?;
+        }
+        Ok(())
     }
 
     /// Appends any number of `tokens` to `sequence` and returns the last one's logits.
@@ -322,44 +425,70 @@ impl Engine {
     /// As [`Engine::step`]; parts that fitted before the error stay in the sequence.
     pub fn prefill(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<&[f32], Error> {
         // This call has no flag of its own to cancel it.
-        let rest = self.prefill_but_last(sequence, tokens, &|_| false)?.unwrap_or_default();
-        self.step(&mut [Step { sequence, tokens: rest, outputs: Outputs::Last }])
+        let Some(rest) = self.prefill_but_last(sequence, tokens, &|_| false)? else { return Err(Error::Cancelled) };
+        let last = Step::new(sequence, rest.tokens, Outputs::Last);
+        Ok(self.finish_prefill(&rest, last)?.logits)
     }
 
-    /// Appends all of `tokens` except the last part that one step takes, and returns that part. `cancelled` hears
-    /// between parts how many have been run; where it returns true, the result is none.
+    /// Appends all of `tokens` except the last part that one step takes, and returns that part. One part is recorded while
+    /// the one before runs, and no more, because the caller may break a long prompt off. `cancelled` hears between parts how
+    /// many have been submitted; where it returns true, the result is none.
     fn prefill_but_last<'t>(
         &mut self,
         sequence: &mut Sequence,
         tokens: &'t [u32],
         cancelled: &dyn Fn(usize) -> bool,
-    ) -> Result<Option<&'t [u32]>, Error> {
+    ) -> Result<Option<Rest<'t>>, Error> {
         if tokens.is_empty() {
             return Err(Error::EmptyPrompt);
         }
-        let before = sequence.len();
-        let total = before + tokens.len();
+        let already = sequence.len();
+        let total = already + tokens.len();
         if total > self.n_ctx {
             return Err(Error::ContextFull { tokens: total, n_ctx: self.n_ctx });
         }
         sequence.kv.expect(total);
+        let mut rest = Rest { tokens, before: None };
         let mut run = || {
-            let mut rest = tokens;
-            while let Some((tokens, more)) = rest.split_at_checked(self.backend.step_tokens(sequence.len()))
+            while let Some((tokens, more)) = rest.tokens.split_at_checked(self.backend.step_tokens(sequence.len()))
                 && !more.is_empty()
             {
-                if cancelled(sequence.len() - before) {
-                    return Ok(None);
+                if cancelled(sequence.len() - already) {
+                    return Ok(true);
                 }
-                self.step(&mut [Step { sequence, tokens, outputs: Outputs::None }])?;
-                rest = more;
+                let ticket = self.submit(&mut [Step::new(sequence, tokens, Outputs::None)])?;
+                rest.tokens = more;
+                if let Some(before) = rest.before.replace(ticket) {
+                    self.collect(before)?;
+                }
             }
-            Ok((!cancelled(sequence.len() - before)).then_some(rest))
+            Ok(cancelled(sequence.len() - already))
         };
-        let result = run();
+        let result: Result<bool, Error> = run();
         // The announced length ends with the last part.
         sequence.kv.expect(0);
-        result
+        match result {
+            Ok(false) => Ok(Some(rest)),
+            ended => {
+                let before = rest.before.map_or(Ok(()), |ticket| self.collect(ticket).map(drop));
+                ended?;
+                before.map(|()| None)
+            }
+        }
+    }
+
+    /// Runs the `last` step of a prompt, whose other steps are `rest`.
+    fn finish_prefill(&mut self, rest: &Rest<'_>, last: Step<'_>) -> Result<StepOutput<'_>, Error> {
+        let (mut last, before) = ([last], rest.before);
+        let len = last[0].sequence.len();
+        let submitted = self.submit(&mut last);
+        let before = before.map_or(Ok(()), |ticket| self.collect(ticket).map(drop));
+        let ticket = submitted?;
+        if let Err(error) = before.and(self.backend.wait(ticket).map_err(Error::from)) {
+            self.undo(last[0].sequence, len)?;
+            return Err(error);
+        }
+        self.collect(ticket)
     }
 
     /// Logits `[tokens, vocab]` of every token of `tokens`, run as a sequence of its own, passed to `each` part by
@@ -376,7 +505,7 @@ impl Engine {
         let mut rest = tokens;
         while !rest.is_empty() {
             let (part, more) = rest.split_at(self.output_rows_per_step(sequence.len()).min(rest.len()));
-            let logits = self.step(&mut [Step { sequence: &mut sequence, tokens: part, outputs: Outputs::All }])?;
+            let logits = self.step(&mut [Step::new(&mut sequence, part, Outputs::All)])?;
             if !finite::are_logits(logits) {
                 drop(sequence);
                 return Err(self.not_finite(&tokens[..tokens.len() - more.len()]));

@@ -72,7 +72,7 @@ impl Engine {
                 };
                 let end = (at + limit).min(window - 1);
                 let outputs = if scored { Outputs::All } else { Outputs::None };
-                let step = Step { sequence: &mut sequence, tokens: &ids[at..end], outputs };
+                let step = Step::new(&mut sequence, &ids[at..end], outputs);
                 let logits = self.step(&mut [step])?;
                 for (row, &token) in logits.chunks_exact(vocab).zip(&ids[at + 1..]) {
                     let scored = log_probability(row, token);

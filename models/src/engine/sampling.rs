@@ -1,396 +1,215 @@
-//! From logits to the next token.
+//! The sampling parameters that a model's publisher chose: `generation_config.json` of a folder, or the keys
+//! `general.sampling.*` into which llama.cpp's converter copies it (`gguf-py/gguf/constants.py`).
 //!
-//! Steps, in this order (llama.cpp's default order): logit bias, penalties, then at temperature 0 the largest logit;
-//! else top-k, top-p, min-p, temperature, and a draw. Top-p and min-p see the probabilities at temperature 1; top-p
-//! those among the tokens that top-k left.
-//!
-//! Everything is computed with the four basic operations in a fixed order, the exponential and the random numbers
-//! included, so that a seed gives the same tokens on every machine that gives the same logits. After the first token
-//! nothing is allocated, and a vocabulary of 262,144 is never sorted as a whole.
+//! A model that states how it samples means what transformers makes of that, so fields that it leaves out have
+//! transformers' values. Where it states nothing, [`SamplingParams::default`] holds.
 
-mod defaults;
+use handmill_runtime::format::{Checkpoint, Kind, gguf::Value as GgufValue};
+pub use handmill_runtime::sample::{SamplingError, SamplingParams};
+use serde_json::Value;
 
-pub use defaults::SamplingDefaults;
-
-use std::cmp::Ordering;
-use std::collections::{HashMap, VecDeque};
-
-/// Parameters of the choice of the next token. The defaults are llama.cpp's.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SamplingParams {
-    /// Divides the logits: below 1 likely tokens get likelier. 0 takes the likeliest token. Default 0.8.
-    pub temperature: f32,
-    /// Keep the `top_k` likeliest tokens; 0 keeps all. Default 40.
-    pub top_k: usize,
-    /// Keep the fewest tokens that together reach this probability; 1 keeps all. Default 0.95.
-    /// Source: Holtzman et al., The Curious Case of Neural Text Degeneration (2019).
-    pub top_p: f32,
-    /// Keep tokens whose probability is at least this share of the likeliest one's; 0 keeps all. Default 0.05.
-    pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens seen before; 1 does nothing. Default 1.
-    /// Source: Keskar et al., CTRL (2019).
-    pub repetition_penalty: f32,
-    /// Subtracted from the logits of tokens seen before. Default 0.
-    pub presence_penalty: f32,
-    /// Subtracted from the logits of tokens seen before, once for each occurrence. Default 0.
-    pub frequency_penalty: f32,
-    /// Number of last tokens that the three penalties look at; `usize::MAX` looks at all. Default 64.
-    pub penalty_last_n: usize,
-    /// Added to the logits of these tokens; −∞ forbids one. Ids outside of the vocabulary are ignored. Default none.
-    pub logit_bias: Vec<(u32, f32)>,
-    /// Seed of the random numbers. Default 0.
-    pub seed: u64,
+/// Sampling parameters for a model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SamplingDefaults {
+    /// The parameters; all in range.
+    pub params: SamplingParams,
+    /// What states at least one of them; none where they are all this library's.
+    pub source: Option<&'static str>,
+    /// Values that are ignored, one line each.
+    pub warnings: Vec<String>,
 }
 
-impl Default for SamplingParams {
-    fn default() -> Self {
-        Self {
-            temperature: 0.8,
-            top_k: 40,
-            top_p: 0.95,
-            min_p: 0.05,
-            repetition_penalty: 1.0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            penalty_last_n: 64,
-            logit_bias: Vec::new(),
-            seed: 0,
+/// Names of the parameters in `generation_config.json` and in GGUF files.
+const TEMPERATURE: [&str; 2] = ["temperature", "general.sampling.temp"];
+const TOP_K: [&str; 2] = ["top_k", "general.sampling.top_k"];
+const TOP_P: [&str; 2] = ["top_p", "general.sampling.top_p"];
+const MIN_P: [&str; 2] = ["min_p", "general.sampling.min_p"];
+const REPETITION: [&str; 2] = ["repetition_penalty", "general.sampling.penalty_repeat"];
+const LAST_N: [&str; 2] = ["penalty_last_n", "general.sampling.penalty_last_n"];
+
+/// Reads a number; `Err` is a value that is none, as text.
+type Number<'a> = dyn Fn([&'static str; 2]) -> Option<Result<f64, String>> + 'a;
+
+impl SamplingDefaults {
+    /// The parameters that the checkpoint's publisher chose, for what it leaves out as the module says.
+    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Self {
+        match checkpoint.kind() {
+            Kind::Gguf(gguf) => {
+                let number = |[_, key]: [&'static str; 2]| Some(gguf_number(gguf.get(key)?));
+                Self::read("general.sampling", 1, &number, None)
+            }
+            Kind::HuggingFace(folder) => {
+                let Some(config) = &folder.generation_config else { return Self::default() };
+                let number = |[name, _]: [&'static str; 2]| match &config[name] {
+                    Value::Null => None,
+                    value => Some(value.as_f64().ok_or_else(|| shortened(value.to_string()))),
+                };
+                Self::read("generation_config.json", 0, &number, config["do_sample"].as_bool())
+            }
         }
     }
-}
 
-impl SamplingParams {
-    /// The likeliest token each time, without penalties or biases.
-    pub fn greedy() -> Self {
-        Self { temperature: 0.0, ..Self::default() }
-    }
-
-    /// Checks every value.
-    ///
-    /// # Errors
-    /// [`SamplingError::OutOfRange`] with the first value out of range.
-    pub fn validate(&self) -> Result<(), SamplingError> {
-        let check = |name, value: f32, allowed, ok: bool| {
-            // `ok` is false for NaN in every range.
-            if ok { Ok(()) } else { Err(SamplingError::OutOfRange { name, value, allowed }) }
+    fn read(source: &'static str, spelling: usize, number: &Number, do_sample: Option<bool>) -> Self {
+        let mut params = SamplingParams::default();
+        let stated = |names: &[&'static str; 2]| number(*names).is_some();
+        if do_sample.is_some() || [TEMPERATURE, TOP_K, TOP_P, MIN_P].iter().any(stated) {
+            // transformers' GenerationConfig.
+            params = SamplingParams { temperature: 1.0, top_k: 50, top_p: 1.0, min_p: 0.0, ..params };
+        }
+        let (mut any, mut warnings) = (do_sample.is_some(), Vec::new());
+        let mut take = |names: [&'static str; 2], set: &dyn Fn(&mut SamplingParams, f64) -> bool| {
+            let Some(value) = number(names) else { return };
+            any = true;
+            let mut tried = params.clone();
+            let reason = match &value {
+                Err(_) => "it must be a number".to_owned(),
+                Ok(value) => match (set(&mut tried, *value), tried.validate()) {
+                    (true, Ok(())) => return params = tried,
+                    (_, Err(error)) => error.to_string(),
+                    (false, Ok(())) => "it must be a whole number from -1 up".to_owned(),
+                },
+            };
+            let value = value.map_or_else(|text| text, |number| number.to_string());
+            let file = if spelling == 0 { "generation_config.json: " } else { "" };
+            warnings.push(format!("{file}{} is {value}, which is ignored: {reason}", names[spelling]));
         };
-        let (t, p, m) = (self.temperature, self.top_p, self.min_p);
-        check("temperature", t, "0 or more, finite", t >= 0.0 && t.is_finite())?;
-        check("top_p", p, "above 0 and up to 1", p > 0.0 && p <= 1.0)?;
-        check("min_p", m, "from 0 to 1", (0.0..=1.0).contains(&m))?;
-        let r = self.repetition_penalty;
-        check("repetition_penalty", r, "above 0, finite", r > 0.0 && r.is_finite())?;
-        for (name, value) in
-            [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)]
-        {
-            check(name, value, "finite", value.is_finite())?;
+        let mut number = |names, field: fn(&mut SamplingParams) -> &mut f32| {
+            take(names, &|params, value| {
+                *field(params) = value as f32;
+                true
+            });
+        };
+        number(TEMPERATURE, |params| &mut params.temperature);
+        number(TOP_P, |params| &mut params.top_p);
+        number(MIN_P, |params| &mut params.min_p);
+        number(REPETITION, |params| &mut params.repetition_penalty);
+        // -1 keeps all tokens, as 0 does, and penalises all.
+        let mut count = |names, field: fn(&mut SamplingParams) -> &mut usize, all: usize| {
+            take(names, &|params, value| {
+                let count = whole(value);
+                *field(params) = count.flatten().unwrap_or(all);
+                count.is_some()
+            });
+        };
+        count(TOP_K, |params| &mut params.top_k, 0);
+        count(LAST_N, |params| &mut params.penalty_last_n, usize::MAX);
+        if do_sample == Some(false) {
+            params = SamplingParams { temperature: 0.0, ..params };
         }
-        for &(_, bias) in &self.logit_bias {
-            check("logit_bias", bias, "finite, or -inf to forbid a token", bias < f32::INFINITY)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn penalises(&self) -> bool {
-        self.penalty_last_n > 0
-            && (self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0)
-    }
-}
-
-/// Reasons why no token could be chosen.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SamplingError {
-    /// A parameter is out of range.
-    #[error("{name} is {value}; it must be {allowed}")]
-    OutOfRange {
-        /// The parameter.
-        name: &'static str,
-        /// Its value.
-        value: f32,
-        /// Its range.
-        allowed: &'static str,
-    },
-    /// All logits are −∞ or NaN.
-    #[error("none of the {n} logits is a number above -inf; the model or logit_bias forbids every token")]
-    NoCandidate {
-        /// Number of logits.
-        n: usize,
-    },
-}
-
-/// A token that may be drawn.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    id: u32,
-    logit: f32,
-    /// e^(logit − largest logit).
-    weight: f32,
-}
-
-/// Likeliest first; of equals the lower id first. The order is total, because NaN is left out before.
-fn by_rank(a: &Candidate, b: &Candidate) -> Ordering {
-    b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
-}
-
-/// Chooses tokens, one after the other, for one sequence.
-#[derive(Clone, Debug)]
-pub struct Sampler {
-    params: SamplingParams,
-    rng: SplitMix64,
-    /// The tokens that the penalties look at, and the count of each.
-    recent: VecDeque<u32>,
-    counts: HashMap<u32, u32>,
-    candidates: Vec<Candidate>,
-}
-
-impl Sampler {
-    /// # Errors
-    /// Parameters that [`SamplingParams::validate`] refuses.
-    pub fn new(params: SamplingParams) -> Result<Self, SamplingError> {
-        params.validate()?;
-        let rng = SplitMix64(params.seed);
-        Ok(Self { params, rng, recent: VecDeque::new(), counts: HashMap::new(), candidates: Vec::new() })
-    }
-
-    /// The parameters it was made with.
-    pub fn params(&self) -> &SamplingParams {
-        &self.params
-    }
-
-    /// Tells the penalties that `token` is part of the text: each token of the prompt, and each one chosen.
-    pub fn accept(&mut self, token: u32) {
-        if !self.params.penalises() {
-            return;
-        }
-        if self.recent.len() >= self.params.penalty_last_n
-            && let Some(old) = self.recent.pop_front()
-            && let Some(count) = self.counts.get_mut(&old)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&old);
-            }
-        }
-        self.recent.push_back(token);
-        *self.counts.entry(token).or_default() += 1;
-    }
-
-    /// Chooses a token by `logits` `[vocab]`, which bias and penalties change in place. It does not
-    /// [`accept`](Self::accept) the token. A logit that is NaN counts as −∞.
-    ///
-    /// # Errors
-    /// [`SamplingError::NoCandidate`] if every token is forbidden.
-    pub fn sample(&mut self, logits: &mut [f32]) -> Result<u32, SamplingError> {
-        for &(id, bias) in &self.params.logit_bias {
-            if let Some(logit) = logits.get_mut(id as usize) {
-                *logit += bias;
-            }
-        }
-        self.penalise(logits);
-        let (best, max) = argmax(logits).ok_or(SamplingError::NoCandidate { n: logits.len() })?;
-        // One infinite logit makes all others impossible.
-        if self.params.temperature == 0.0 || max == f32::INFINITY {
-            return Ok(best);
-        }
-        self.candidates.clear();
-        if self.params.top_k > 0 && self.params.top_k < logits.len() {
-            self.keep_top_k(logits, max);
-            self.keep_top_p_sorted();
-        } else if self.params.top_p < 1.0 {
-            self.keep_top_p(logits, max);
-        } else {
-            self.keep_above(logits, max, self.params.min_p);
-        }
-        let min_p = self.params.min_p;
-        self.candidates.retain(|c| c.weight >= min_p);
-        Ok(self.draw(max).unwrap_or(best))
-    }
-
-    fn penalise(&self, logits: &mut [f32]) {
-        if !self.params.penalises() {
-            return;
-        }
-        let p = &self.params;
-        for (&id, &count) in &self.counts {
-            let Some(logit) = logits.get_mut(id as usize) else { continue };
-            *logit = if *logit > 0.0 { *logit / p.repetition_penalty } else { *logit * p.repetition_penalty };
-            *logit -= count as f32 * p.frequency_penalty + p.presence_penalty;
-        }
-    }
-
-    /// The k likeliest, sorted. A buffer of a few times k is cut back to k whenever it is full; from then on only
-    /// logits above the worst of these k get in: O(n) in all, and mostly one comparison a logit.
-    fn keep_top_k(&mut self, logits: &[f32], max: f32) {
-        let k = self.params.top_k;
-        let full = k.saturating_mul(2).max(k + 512).min(logits.len() + 1);
-        let mut threshold = f32::NEG_INFINITY;
-        for (id, &logit) in logits.iter().enumerate() {
-            // An equal logit further right ranks lower, so it is left out. So is NaN.
-            if logit > threshold {
-                self.candidates.push(Candidate { id: id as u32, logit, weight: 0.0 });
-                if self.candidates.len() == full {
-                    threshold = self.cut_to(k);
-                }
-            }
-        }
-        self.cut_to(k);
-        self.candidates.sort_unstable_by(by_rank);
-        for c in &mut self.candidates {
-            c.weight = exp(c.logit - max);
-        }
-    }
-
-    /// Leaves the k likeliest candidates, in any order, and returns the smallest logit among them.
-    fn cut_to(&mut self, k: usize) -> f32 {
-        if self.candidates.len() > k {
-            self.candidates.select_nth_unstable_by(k - 1, by_rank);
-            self.candidates.truncate(k);
-        }
-        self.candidates.iter().map(|c| c.logit).fold(f32::INFINITY, f32::min)
-    }
-
-    /// Top-p among candidates that are sorted.
-    fn keep_top_p_sorted(&mut self) {
-        if self.params.top_p < 1.0 {
-            let total: f64 = self.candidates.iter().map(|c| c.weight as f64).sum();
-            let keep = reach(&self.candidates, total * self.params.top_p as f64).unwrap_or(self.candidates.len());
-            self.candidates.truncate(keep);
-        }
-    }
-
-    /// Top-p among all tokens. Tokens too unlikely to matter all together are left out first; of the rest, growing
-    /// parts are sorted until the probability is reached.
-    fn keep_top_p(&mut self, logits: &[f32], max: f32) {
-        let total = sum_of_weights(logits, max);
-        let target = total * self.params.top_p as f64;
-        // If all tokens below this weight had this weight, together they would still fit into the probability that
-        // top-p cuts off. Halved, so that rounding cannot matter.
-        let least = 0.5 * (total - target) / logits.len() as f64;
-        self.keep_above(logits, max, least as f32);
-        let mut sorted = 0;
-        let mut step = 256;
-        while sorted < self.candidates.len() {
-            let end = (sorted + step).min(self.candidates.len());
-            let rest = &mut self.candidates[sorted..];
-            if end - sorted < rest.len() {
-                rest.select_nth_unstable_by(end - sorted - 1, by_rank);
-            }
-            self.candidates[sorted..end].sort_unstable_by(by_rank);
-            if let Some(keep) = reach(&self.candidates[..end], target) {
-                self.candidates.truncate(keep);
-                return;
-            }
-            sorted = end;
-            step *= 4;
-        }
-    }
-
-    /// All tokens of at least this weight, in the order of their ids.
-    fn keep_above(&mut self, logits: &[f32], max: f32, least: f32) {
-        for (id, &logit) in logits.iter().enumerate() {
-            let weight = exp(logit - max);
-            if weight > 0.0 && weight >= least {
-                self.candidates.push(Candidate { id: id as u32, logit, weight });
-            }
-        }
-    }
-
-    /// Draws one of the candidates at the temperature.
-    fn draw(&mut self, max: f32) -> Option<u32> {
-        let cold = 1.0 / self.params.temperature;
-        for c in &mut self.candidates {
-            c.weight = exp((c.logit - max) * cold);
-        }
-        let total: f64 = self.candidates.iter().map(|c| c.weight as f64).sum();
-        let mut left = self.rng.next_unit() * total;
-        for c in &self.candidates {
-            left -= c.weight as f64;
-            if left < 0.0 {
-                return Some(c.id);
-            }
-        }
-        // Only rounding can lead here.
-        self.candidates.iter().rev().find(|c| c.weight > 0.0).map(|c| c.id)
+        Self { params, source: any.then_some(source), warnings }
     }
 }
 
-/// Number of sorted candidates that together reach `target`.
-fn reach(sorted: &[Candidate], target: f64) -> Option<usize> {
-    let mut sum = 0.0;
-    sorted
-        .iter()
-        .position(|c| {
-            sum += c.weight as f64;
-            sum >= target
-        })
-        .map(|i| i + 1)
+/// A count; `Some(None)` for -1.
+fn whole(value: f64) -> Option<Option<usize>> {
+    // Above 2^53 not every number is a float, and no vocabulary is so large.
+    let count = value.fract() == 0.0 && (0.0..=(1u64 << 53) as f64).contains(&value);
+    if value == -1.0 { Some(None) } else { count.then_some(Some(value as usize)) }
 }
 
-/// The index and value of the largest logit, the first of equals. NaN is skipped; `None` if nothing exceeds −∞.
-fn argmax(logits: &[f32]) -> Option<(u32, f32)> {
-    let mut best = None;
-    let mut max = f32::NEG_INFINITY;
-    for (i, &logit) in logits.iter().enumerate() {
-        if logit > max {
-            max = logit;
-            best = Some((i as u32, logit));
-        }
+fn gguf_number(value: GgufValue) -> Result<f64, String> {
+    match value {
+        GgufValue::F32(number) => Ok(number.into()),
+        GgufValue::F64(number) => Ok(number),
+        other => other.as_i128().map(|number| number as f64).ok_or_else(|| shortened(other.describe())),
     }
-    best
 }
 
-/// Σ e^(logit − max), in 8 running sums so that the compiler can use vectors.
-fn sum_of_weights(logits: &[f32], max: f32) -> f64 {
-    let mut sums = [0.0f64; 8];
-    let chunks = logits.chunks_exact(8);
-    let rest: f64 = chunks.remainder().iter().map(|&l| exp(l - max) as f64).sum();
-    for chunk in chunks {
-        for (sum, &logit) in sums.iter_mut().zip(chunk) {
-            *sum += exp(logit - max) as f64;
-        }
-    }
-    sums.iter().sum::<f64>() + rest
-}
-
-/// e^x for x ≤ 0, within 2 units in the last place; 0 for NaN and where the result would be subnormal.
-///
-/// Not `f32::exp`: the system implements it, with results that differ between systems.
-#[inline]
-fn exp(x: f32) -> f32 {
-    // e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2; ln 2 is split in two so that r is exact.
-    const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to an integer
-    let x_safe = if x > -87.0 { x } else { -87.0 };
-    let n = (x_safe * std::f32::consts::LOG2_E + ROUND) - ROUND;
-    let r = (x_safe - n * 0.693_359_4) - n * -2.121_944_4e-4;
-    // Taylor's series up to r^7: the rest is below 2^-28.
-    let mut p = 1.0 / 5040.0;
-    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = p * r + c;
-    }
-    let scale = f32::from_bits(((n as i32 + 127) << 23) as u32);
-    if x > -87.0 { p * scale } else { 0.0 }
-}
-
-/// Random numbers. Source: Steele, Lea, Flood, Fast Splittable Pseudorandom Number Generators (2014).
-#[derive(Clone, Debug)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// From 0 up to but not 1, in steps of 2^-53.
-    fn next_unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
+fn shortened(text: String) -> String {
+    text.chars().take(40).collect()
 }
 
 #[cfg(test)]
-#[path = "sampling_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+    use handmill_runtime::format::gguf::GgufWriter;
+    use std::fs;
+
+    /// The defaults of a folder with that generation_config.json.
+    fn of_json(config: &str) -> SamplingDefaults {
+        let folder = tempfile::tempdir().unwrap();
+        let header = r#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+        let weights = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat();
+        let files: [(&str, &[u8]); 3] = [
+            ("config.json", br#"{"model_type":"llama"}"#),
+            ("model.safetensors", &weights),
+            ("generation_config.json", config.as_bytes()),
+        ];
+        files.iter().for_each(|(name, bytes)| fs::write(folder.path().join(name), bytes).unwrap());
+        SamplingDefaults::of_checkpoint(&Checkpoint::open(folder.path()).unwrap())
+    }
+
+    fn of_gguf(gguf: &GgufWriter) -> SamplingDefaults {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.gguf");
+        fs::write(&path, gguf.to_bytes()).unwrap();
+        SamplingDefaults::of_checkpoint(&Checkpoint::open(&path).unwrap())
+    }
+
+    /// Temperature, top-k, top-p, min-p, repetition penalty.
+    fn five(defaults: &SamplingDefaults) -> (f32, usize, f32, f32, f32) {
+        let SamplingParams { temperature, top_k, top_p, min_p, repetition_penalty, .. } = defaults.params;
+        (temperature, top_k, top_p, min_p, repetition_penalty)
+    }
+
+    #[test]
+    fn a_generation_config_says_how_to_sample() {
+        let ours = (0.8, 40, 0.95, 0.05, 1.0);
+        for (config, expected, stated) in [
+            (r#"{"bos_token_id":1}"#, ours, false),
+            (r#"{"do_sample":true,"temperature":0.6,"top_p":0.9}"#, (0.6, 50, 0.9, 0.0, 1.0), true),
+            (r#"{"do_sample":true,"top_k":64,"top_p":0.95}"#, (1.0, 64, 0.95, 0.0, 1.0), true),
+            (r#"{"repetition_penalty":1.1,"temperature":0.7,"top_p":0.8,"top_k":20}"#, (0.7, 20, 0.8, 0.0, 1.1), true),
+            (r#"{"min_p":0.1,"temperature":null,"top_k":-1}"#, (1.0, 0, 1.0, 0.1, 1.0), true),
+            (r#"{"repetition_penalty":1.05}"#, (0.8, 40, 0.95, 0.05, 1.05), true),
+            (r#"{"do_sample":false,"temperature":0.9,"repetition_penalty":1.2}"#, (0.0, 50, 1.0, 0.0, 1.2), true),
+        ] {
+            let found = of_json(config);
+            assert_eq!(five(&found), expected, "{config}");
+            assert_eq!((found.source.is_some(), &found.warnings), (stated, &Vec::new()), "{config}");
+        }
+    }
+
+    #[test]
+    fn keys_of_gguf_files_mean_the_same() {
+        let mut gguf = GgufWriter::new();
+        gguf.put("general.architecture", "llama");
+        assert_eq!(of_gguf(&gguf), SamplingDefaults::default());
+        gguf.put("general.sampling.temp", 0.5f32).put("general.sampling.top_k", 20i32);
+        gguf.put("general.sampling.top_p", 0.75f32).put("general.sampling.penalty_repeat", 1.25f32);
+        gguf.put("general.sampling.penalty_last_n", -1i32);
+        let found = of_gguf(&gguf);
+        assert_eq!(five(&found), (0.5, 20, 0.75, 0.0, 1.25));
+        assert_eq!((found.params.penalty_last_n, found.source), (usize::MAX, Some("general.sampling")));
+    }
+
+    #[test]
+    fn hostile_values_are_ignored_and_named() {
+        for (config, name) in [
+            (r#"{"temperature":-1}"#, "temperature is -1"),
+            (r#"{"temperature":1e300}"#, "temperature is"),
+            (r#"{"temperature":"hot"}"#, "temperature is \"hot\""),
+            (r#"{"top_p":0}"#, "top_p is 0"),
+            (r#"{"top_p":1.5}"#, "top_p is 1.5"),
+            (r#"{"min_p":[1]}"#, "min_p is [1]"),
+            (r#"{"top_k":2.5}"#, "top_k is 2.5"),
+            (r#"{"top_k":-7}"#, "top_k is -7"),
+            (r#"{"top_k":1e30}"#, "top_k is"),
+            (r#"{"repetition_penalty":0}"#, "repetition_penalty is 0"),
+            (r#"{"repetition_penalty":{}}"#, "repetition_penalty is {}"),
+        ] {
+            let found = of_json(config);
+            assert!(found.params.validate().is_ok(), "{config}: {found:?}");
+            assert_eq!(found.warnings.len(), 1, "{config}: {found:?}");
+            let warning = &found.warnings[0];
+            assert!(warning.starts_with("generation_config.json: ") && warning.contains(name), "{config}: {warning}");
+        }
+        let mut gguf = GgufWriter::new();
+        gguf.put("general.architecture", "llama").put("general.sampling.temp", f32::NAN);
+        gguf.put("general.sampling.top_k", "many").put("general.sampling.min_p", 3.0f32);
+        let found = of_gguf(&gguf);
+        assert_eq!(five(&found), (1.0, 50, 1.0, 0.0, 1.0));
+        assert_eq!(found.warnings.len(), 3, "{:?}", found.warnings);
+        assert!(found.warnings[0].contains("general.sampling.temp is NaN"), "{:?}", found.warnings);
+    }
+}

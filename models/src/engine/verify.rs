@@ -83,7 +83,7 @@ impl<'a> Observer<'a> {
     }
 
     fn run(&mut self, tokens: &[u32], look: &mut dyn FnMut(&mut Observed)) -> Result<(), Error> {
-        let step = SequenceStep { kv: &mut self.kv, tokens, outputs: Outputs::Last };
+        let step = SequenceStep::new(&mut self.kv, tokens, Outputs::Last);
         Ok(self.engine.backend.forward_observed(&mut [step], look)?)
     }
 }
@@ -245,7 +245,7 @@ pub fn times(engine: &mut Engine, tokens: &[u32]) -> Result<[Vec<Duration>; 2], 
     let mut times = [Vec::new(), Vec::new()];
     for (times, tokens) in times.iter_mut().zip(parts).filter(|(_, tokens)| !tokens.is_empty()) {
         backend.set_tracing(true)?;
-        backend.forward(&mut [SequenceStep { kv: &mut sequence, tokens, outputs: Outputs::Last }])?;
+        backend.forward(&mut [SequenceStep::new(&mut sequence, tokens, Outputs::Last)])?;
         *times = vec![Duration::ZERO; backend.plan().stages.len()];
         let calls = backend.trace().and_then(|t: &Trace| t.last.back()).map_or(&[][..], |run| &run.calls);
         for call in calls {

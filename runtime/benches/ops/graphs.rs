@@ -24,7 +24,7 @@ fn time(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, plan: &Plan, token
     group.bench_function(format!("{name}, {n} tokens"), |b| {
         b.iter(|| {
             let mut kv = SequenceKv::default();
-            let step = SequenceStep { kv: &mut kv, tokens, outputs: Outputs::All };
+            let step = SequenceStep::new(&mut kv, tokens, Outputs::All);
             backend.forward(&mut [step]).map(|rows| rows.len()).expect("a step that tests run")
         });
     });

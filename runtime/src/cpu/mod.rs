@@ -12,4 +12,6 @@ mod states;
 pub use arch::{Isa, IsaError};
 pub use error::CpuError;
 pub use exec::{CpuBackend, CpuOptions};
+#[cfg(feature = "gpu")]
+pub(crate) use exec::{Finished, Logits, choose};
 pub use pool::Pool;

@@ -66,8 +66,8 @@ mod tests {
         let mut book = PageBook::new(&[], KvType::F32, 1000).with_states(&specs, 1000);
         let (mut memory, mut batch) = (StateMemory::default(), Batch::default());
         let mut step = |book: &mut PageBook, memory: &mut StateMemory, kv: &mut SequenceKv| {
-            let mut steps = [SequenceStep { kv, tokens: &[1, 2], outputs: Outputs::None }];
-            batch.admit(book, &mut steps, 10, 10, false).unwrap();
+            let mut steps = [SequenceStep::new(kv, &[1, 2], Outputs::None)];
+            batch.admit(book, &mut steps, 10, 10, &[]).unwrap();
             memory.prepare(book, &specs, &batch).unwrap();
             memory.rows(book, StateId(1), 3, batch.sequences[0].state)
         };

@@ -38,4 +38,3 @@ pub use device::{ApiChoice, Gpu, GpuOptions, OtherApi};
 pub use error::GpuError;
 pub use exec::{GpuBackend, GpuBackendOptions};
 pub(crate) use kernel::{Access, Binding, Kernel};
-pub use ops::sample::Choice;

@@ -1,7 +1,10 @@
 //! The rows of a step.
 
-use super::{KvType, PageBook, PageCopy, SequenceKv, StateStep, StepError};
-use crate::graph::{Load, Op, Plan, Rows};
+use super::{KvType, PageBook, PageCopy, SequenceKv, StateStep, StepError, Ticket, tickets::MOST_UNDER_WAY};
+use crate::{
+    graph::{Load, Op, Plan, Rows},
+    sample::Choice,
+};
 
 /// Which tokens of a step get an output row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,27 +18,97 @@ pub enum Outputs {
     All,
 }
 
-/// New tokens of one sequence.
+/// The new tokens of a sequence.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Tokens<'a> {
+    /// Numbers.
+    Ids(&'a [u32]),
+    /// The token that a step under way chooses, whatever it will be: the step, and which of its choices, counted from 0
+    /// over the sequences that had one. Where that step can choose nothing, this one runs on token 0 and its results
+    /// mean nothing.
+    Chosen(Ticket, usize),
+}
+
+impl Tokens<'_> {
+    /// Their number.
+    pub fn len(&self) -> usize {
+        match self {
+            Tokens::Ids(ids) => ids.len(),
+            Tokens::Chosen(..) => 1,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<'a> From<&'a [u32]> for Tokens<'a> {
+    fn from(ids: &'a [u32]) -> Self {
+        Self::Ids(ids)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u32; N]> for Tokens<'a> {
+    fn from(ids: &'a [u32; N]) -> Self {
+        Self::Ids(ids)
+    }
+}
+
+impl<'a> From<&'a Vec<u32>> for Tokens<'a> {
+    fn from(ids: &'a Vec<u32>) -> Self {
+        Self::Ids(ids)
+    }
+}
+
+/// New tokens of one sequence, and what is wanted of them.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct SequenceStep<'a> {
     /// The sequence's cache; the tokens continue it.
     pub kv: &'a mut SequenceKv,
     /// The new tokens.
-    pub tokens: &'a [u32],
-    /// Those that get an output row.
+    pub tokens: Tokens<'a>,
+    /// Those whose logits are handed out.
     pub outputs: Outputs,
+    /// How the token behind the last one is chosen; none where no token is wanted. Without tokens there is no choice.
+    pub choice: Option<Choice<'a>>,
 }
 
-impl SequenceStep<'_> {
-    /// Output rows that the sequence wants.
-    #[cfg(feature = "gpu")]
+impl<'a> SequenceStep<'a> {
+    /// A step that chooses nothing.
+    pub fn new(kv: &'a mut SequenceKv, tokens: impl Into<Tokens<'a>>, outputs: Outputs) -> Self {
+        Self { kv, tokens: tokens.into(), outputs, choice: None }
+    }
+
+    /// The same with a choice of the next token.
+    #[must_use]
+    pub fn choosing(mut self, choice: Choice<'a>) -> Self {
+        self.choice = Some(choice);
+        self
+    }
+
+    /// Rows whose logits the sequence wants or needs.
     pub(crate) fn n_outputs(&self) -> usize {
         match self.outputs {
-            Outputs::None => 0,
-            Outputs::Last => self.tokens.len().min(1),
+            Outputs::None if self.choice.is_none() => 0,
+            Outputs::None | Outputs::Last => self.tokens.len().min(1),
             Outputs::All => self.tokens.len(),
         }
     }
+}
+
+/// A choice of the step under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChoiceRow {
+    /// Which of the step's sequences it is for.
+    pub step: usize,
+    /// The output row with its logits.
+    pub output: usize,
+    /// That row's position in its sequence.
+    pub position: usize,
 }
 
 /// The rows of the current step. Kept from step to step, so that nothing is allocated.
@@ -48,6 +121,10 @@ pub(crate) struct Batch {
     pub cached: usize,
     /// Token rows that have an output.
     pub outputs: Vec<u32>,
+    /// Output rows that are handed out; the others only serve a choice.
+    pub wanted: Vec<u32>,
+    /// The choices, in the order of their sequences.
+    pub choices: Vec<ChoiceRow>,
     /// Pages to copy before the step runs.
     pub copies: Vec<PageCopy>,
     /// States read and written, by sequence.
@@ -72,8 +149,9 @@ pub(crate) struct SequenceRows {
 }
 
 impl Batch {
-    /// Checks the step, makes room for it in the cache and writes down its rows. With `keep` the caller may take the
-    /// step back later, so no state is overwritten.
+    /// Checks the step, makes room for it in the cache and writes down its rows. `chosen` has a word for each sequence
+    /// whose token a step under way chooses; that sequence's state is kept, because its owner takes the step back where
+    /// the answer turns out to have ended.
     ///
     /// # Errors
     /// Token ids outside the vocabulary, more tokens than `max_tokens` or the cache takes, sequences of another book.
@@ -84,20 +162,25 @@ impl Batch {
         steps: &mut [SequenceStep<'_>],
         max_tokens: usize,
         vocab: usize,
-        keep: bool,
+        chosen: &[Option<u32>],
     ) -> Result<(), StepError> {
         let tokens: usize = steps.iter().map(|s| s.tokens.len()).sum();
         if tokens > max_tokens {
             return Err(StepError::TooLong { tokens, limit: max_tokens });
         }
-        if let Some(&id) = steps.iter().flat_map(|s| s.tokens).find(|id| **id as usize >= vocab) {
+        let ids = steps.iter().filter_map(|s| if let Tokens::Ids(ids) = s.tokens { Some(ids) } else { None });
+        if let Some(&id) = ids.flatten().find(|id| **id as usize >= vocab) {
             return Err(StepError::TokenOutOfRange { id, vocab });
+        }
+        if steps.iter().any(|s| s.choice.is_some() && s.tokens.is_empty()) {
+            return Err(StepError::NothingToChooseFrom);
         }
         book.take_returned();
         self.begun = false;
         self.copies.clear();
         self.states.clear();
         for step in steps.iter_mut() {
+            let keep = step.tokens.chosen().is_some();
             match book.extend(step.kv, step.tokens.len(), keep, &mut self.copies) {
                 Ok(state) => self.states.push(state),
                 Err(error) => {
@@ -110,19 +193,26 @@ impl Batch {
         self.positions.clear();
         self.sequences.clear();
         self.outputs.clear();
+        self.wanted.clear();
+        self.choices.clear();
         self.cached = 0;
-        for (step, &state) in steps.iter_mut().zip(&self.states) {
+        for (i, (step, &state)) in steps.iter_mut().zip(&self.states).enumerate() {
             let (first_row, n_rows, cached) = (self.tokens.len(), step.tokens.len(), step.kv.len());
-            self.tokens.extend_from_slice(step.tokens);
+            match step.tokens {
+                Tokens::Ids(ids) => self.tokens.extend_from_slice(ids),
+                Tokens::Chosen(..) => self.tokens.push(chosen.get(i).copied().flatten().unwrap_or(0)),
+            }
             self.positions.extend((cached - n_rows..cached).map(|p| p as u32));
             let (length, first_key) = (step.kv.length(), self.cached);
             self.sequences.push(SequenceRows { first_row, n_rows, cached, length, first_key, state });
             self.cached += cached;
-            let rows = first_row as u32..(first_row + n_rows) as u32;
-            match step.outputs {
-                Outputs::None => {}
-                Outputs::Last => self.outputs.extend(rows.last()),
-                Outputs::All => self.outputs.extend(rows),
+            let (end, before) = ((first_row + n_rows) as u32, self.outputs.len());
+            self.outputs.extend(end - step.n_outputs() as u32..end);
+            if step.outputs != Outputs::None {
+                self.wanted.extend(before as u32..self.outputs.len() as u32);
+            }
+            if step.choice.is_some() {
+                self.choices.push(ChoiceRow { step: i, output: self.outputs.len() - 1, position: cached - 1 });
             }
         }
         Ok(())
@@ -150,6 +240,20 @@ impl Batch {
         book.forget_unused();
     }
 
+    /// Whether all output rows are handed out.
+    pub fn wants_all(&self) -> bool {
+        self.wanted.len() == self.outputs.len()
+    }
+
+    /// Ends an admitted step that has run: drops the pages that its sequences' windows have passed. A sequence whose token
+    /// a step under way chooses may be taken back by as many tokens as may be under way.
+    pub fn settle(&self, book: &mut PageBook, steps: &mut [SequenceStep<'_>]) {
+        for step in steps {
+            let back = if step.tokens.chosen().is_some() { MOST_UNDER_WAY } else { 0 };
+            book.drop_passed(step.kv, back);
+        }
+    }
+
     /// The step's rows and cached tokens, from which its cost follows.
     pub fn load(&self, kv: KvType) -> Load {
         Load {
@@ -171,7 +275,7 @@ impl Batch {
 
 impl Plan {
     /// Rows of the smallest embedding table: token ids must be less.
-    pub(crate) fn vocab(&self) -> usize {
+    pub fn vocab(&self) -> usize {
         let tables = self.graph.nodes().iter().filter_map(|n| match n.op {
             Op::Embed { table, or_first: false, .. } => Some(self.graph.weight(table).rows()),
             _ => None,

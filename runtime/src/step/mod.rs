@@ -5,14 +5,17 @@ mod pages;
 mod sequence;
 mod slots;
 mod stats;
+mod tickets;
 
-pub(crate) use batch::{Batch, SequenceRows};
-pub use batch::{Outputs, SequenceStep};
+pub(crate) use batch::{Batch, ChoiceRow, SequenceRows};
+pub use batch::{Outputs, SequenceStep, Tokens};
 pub(crate) use pages::{Group, PageBook, PageCopy};
 pub use pages::{KvType, PAGE_BLOCKS, PAGE_TOKENS, Pages};
 pub use sequence::SequenceKv;
 pub(crate) use slots::StateStep;
 pub use stats::GpuStats;
+pub(crate) use tickets::{ChoiceRef, UnderWay};
+pub use tickets::{MOST_UNDER_WAY, Ticket};
 
 /// Reasons why a step cannot run. The sequences are then unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,18 @@ pub enum StepError {
         /// The limit.
         limit: usize,
     },
+    /// A choice for a sequence without new tokens.
+    #[error("a token is to be chosen for a sequence that has no new tokens in this step")]
+    NothingToChooseFrom,
+    /// More steps than may be under way.
+    #[error("{limit} steps are under way, which is the most; collect one before the next is submitted")]
+    TooManyUnderWay {
+        /// The limit.
+        limit: usize,
+    },
+    /// A ticket of a step that was collected before, or of another backend, or a choice that the step does not have.
+    #[error("the step that is asked for is not under way here: each is collected once, by the backend that has it")]
+    NotUnderWay,
     /// A token id outside the embedding table.
     #[error("token id {id} is outside the vocabulary of {vocab}")]
     TokenOutOfRange {

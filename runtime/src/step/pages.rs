@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use super::{
-    StepError,
+    MOST_UNDER_WAY, StepError,
     sequence::{Held, Returns, SequenceKv},
     slots::{Slots, StateStep},
 };
@@ -111,8 +111,9 @@ impl PageBook {
 
     /// Adds slots for the states of a graph.
     pub fn with_states(mut self, states: &[StateSpec], max_tokens: usize) -> Self {
-        // As many sequences as pages; each has a state to read and one to write.
-        self.slots = Slots::new(states, 2 * (max_tokens.div_ceil(PAGE_TOKENS) + 8));
+        // As many sequences as pages; each has a state to read, and one to write for every step that may be under way.
+        let slots = (1 + MOST_UNDER_WAY) * (max_tokens.div_ceil(PAGE_TOKENS) + 8);
+        self.slots = Slots::new(states, slots);
         self
     }
 

@@ -14,9 +14,10 @@
 //        by when they are read; nothing where no keys do
 //        A row of either is of rotary_dims/2 cosines, then as many sines.
 //  10 splits_at   u32 for each kind of attention: the parts that it divides a row's keys into, where it does
-//  11 chosen_at   where in `chosen` the tokens that this step chooses begin (see sample.wgsl)
+//  11 chosen_at   where in `tokens` the tokens that this step chooses begin (see lib/tokens.wgsl)
 //  12 states_at   two words for each sequence: the slots of the states that the step reads (0xffffffff: zeroes) and writes
 //  13 longest   cached tokens of the longest sequence
+//  14 choices_at   records of the tokens that this step chooses (see lib/choice.wgsl)
 
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
 

@@ -1,10 +1,11 @@
-// The layout that the two kernels that choose tokens share.
+// What the kernels that choose tokens share.
 //
-// chunks, binding 4: [output row][chunk] of four words: the largest logit of CHUNK consecutive ones as `order` has it, its
+// chunks, binding 4: [choice][chunk] of four words: the largest logit of CHUNK consecutive ones as `order` has it, its
 // index, the sum of exp(logit - largest) as a float's bits, unused. A logit that
 // is no number counts as the largest, and where that is infinite or no number nothing is chosen.
 
 #import batch
+#import choice
 #import reduce
 
 struct Params {

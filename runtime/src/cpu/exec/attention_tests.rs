@@ -1,6 +1,7 @@
 //! Steps of attention alone: a row's result has the same bits whatever company it has.
 
 use super::{CpuBackend, CpuOptions};
+use crate::Backend;
 use crate::{
     cases::{attention::BASE, random},
     cpu::arch::Isa,
@@ -54,7 +55,7 @@ fn a_row_has_one_result_in_any_company() {
                 let (mut backend, mut kv) = (backend(&plan, 1), SequenceKv::default());
                 let mut out = Vec::new();
                 for token in tokens(s, cached + rows) {
-                    let step = SequenceStep { kv: &mut kv, tokens: &[token], outputs: Outputs::All };
+                    let step = SequenceStep::new(&mut kv, std::slice::from_ref(&token), Outputs::All);
                     out.push(bits(backend.forward(&mut [step]).unwrap()));
                 }
                 out[cached..].concat()
@@ -68,14 +69,14 @@ fn a_row_has_one_result_in_any_company() {
                 for ((kv, all), &s) in kvs.iter_mut().zip(&all).zip(company) {
                     // Parts whose borders are nobody's borders.
                     for part in all[..SEQUENCES[s].0].chunks(37) {
-                        backend.forward(&mut [SequenceStep { kv, tokens: part, outputs: Outputs::All }]).unwrap();
+                        backend.forward(&mut [SequenceStep::new(kv, part, Outputs::All)]).unwrap();
                     }
                 }
                 let mut steps: Vec<SequenceStep<'_>> = kvs
                     .iter_mut()
                     .zip(&all)
                     .zip(company)
-                    .map(|((kv, all), &s)| SequenceStep { kv, tokens: &all[SEQUENCES[s].0..], outputs: Outputs::All })
+                    .map(|((kv, all), &s)| SequenceStep::new(kv, &all[SEQUENCES[s].0..], Outputs::All))
                     .collect();
                 let together = bits(backend.forward(&mut steps).unwrap());
                 let expected: Vec<u32> = company.iter().flat_map(|&s| alone[s].clone()).collect();

@@ -1,18 +1,32 @@
 //! The CPU backend behind the interface of all backends.
 
-use std::any::Any;
-
 use super::CpuBackend;
 use crate::{
-    Backend, BackendError, Observed,
+    Backend, BackendError, Observed, StepOutput,
     graph::Plan,
     profile::Trace,
-    step::{Pages, SequenceStep},
+    step::{Pages, SequenceStep, StepError, Ticket},
 };
 
 impl Backend for CpuBackend {
-    fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], BackendError> {
-        Ok(CpuBackend::forward(self, steps)?)
+    fn submit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<Ticket, BackendError> {
+        Ok(CpuBackend::submit(self, steps)?)
+    }
+
+    fn is_done(&mut self, ticket: Ticket) -> Result<bool, BackendError> {
+        self.under_way.get(ticket).map(|_| true).ok_or(StepError::NotUnderWay.into())
+    }
+
+    fn wait(&mut self, ticket: Ticket) -> Result<(), BackendError> {
+        self.is_done(ticket).map(drop)
+    }
+
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput<'_>, BackendError> {
+        Ok(CpuBackend::collect(self, ticket)?)
+    }
+
+    fn steps_ahead(&self) -> usize {
+        1
     }
 
     fn pages(&mut self) -> Pages<'_> {
@@ -50,9 +64,5 @@ impl Backend for CpuBackend {
 
     fn describe(&self) -> String {
         format!("cpu ({}, {} threads)", self.isa().name(), self.threads())
-    }
-
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
     }
 }

@@ -2,6 +2,7 @@
 //! experts that no row chooses lie on pages that cannot be read.
 
 use super::{CpuBackend, CpuOptions};
+use crate::Backend;
 use crate::{
     cases::{
         experts::{ExpertsCase, experts},
@@ -18,7 +19,7 @@ pub(super) fn run(plan: &Plan, isa: Isa, threads: usize, kv_type: KvType, tokens
     let options = CpuOptions { isa, threads, kv_type, max_cached_tokens: 256, max_step_tokens: tokens.len() };
     let mut backend = CpuBackend::new(plan.clone(), &options).unwrap();
     let mut kv = SequenceKv::default();
-    let step = SequenceStep { kv: &mut kv, tokens, outputs: Outputs::All };
+    let step = SequenceStep::new(&mut kv, tokens, Outputs::All);
     backend.forward(&mut [step]).unwrap().to_vec()
 }
 

@@ -14,6 +14,7 @@ mod attention_rows;
 #[cfg(test)]
 mod attention_tests;
 mod backend;
+pub(crate) mod choose;
 mod experts;
 #[cfg(test)]
 mod experts_tests;
@@ -42,9 +43,12 @@ use super::{
     states::StateMemory,
 };
 use crate::{
+    backend::StepOutput,
     graph::{Plan, Rows, StageKind, ValueId, WeightId},
-    step::{Batch, KvType, PageBook, SequenceKv, SequenceStep},
+    sample::Chosen,
+    step::{Batch, ChoiceRef, KvType, PageBook, SequenceKv, SequenceStep, StepError, Ticket, UnderWay},
 };
+use choose::{Choices, Samplers};
 use schedule::Schedule;
 
 /// Options of a CPU backend.
@@ -106,8 +110,49 @@ pub struct CpuBackend {
     max_step_tokens: usize,
     vocab: usize,
     batch: Batch,
+    samplers: Samplers,
+    /// Steps that have run and are not collected yet.
+    under_way: UnderWay<Finished>,
+    /// Logits that are handed out and do not lie together in `output_values`.
+    results: Vec<f32>,
     /// The trace and its clock, while tracing is on.
     tracing: Option<observe::Tracing>,
+}
+
+/// A step that has run.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub chosen: Vec<Chosen>,
+    pub logits: Logits,
+}
+
+/// The logits of a step that are handed out.
+#[derive(Debug)]
+pub(crate) enum Logits {
+    /// The elements of the output values that begin at this one.
+    InPlace { first: usize, len: usize },
+    /// Kept apart.
+    Apart(Vec<f32>),
+}
+
+impl Finished {
+    /// The token of choice `i`, for a step that builds on it.
+    pub fn token(&self, i: usize) -> u32 {
+        // Where there was no choice, the step's results mean nothing, whatever it runs on.
+        self.chosen.get(i).and_then(|c| c.token).unwrap_or(0)
+    }
+}
+
+impl UnderWay<Finished> {
+    /// The tokens of the sequences that run on what a step under way has chosen.
+    pub fn tokens(&mut self, steps: &[SequenceStep<'_>]) -> Vec<Option<u32>> {
+        steps.iter().map(|s| s.tokens.chosen().map(|input| self.token(input))).collect()
+    }
+
+    /// What a step under way has chosen.
+    pub fn token(&mut self, (ticket, i): ChoiceRef) -> u32 {
+        self.get(ticket).map_or(0, |finished| finished.token(i))
+    }
 }
 
 /// Data that the workers share during a step.
@@ -155,6 +200,9 @@ impl CpuBackend {
             select_scratch: (0..threads).map(|_| Buffer::new(0, "scores of keys")).collect::<Result<_, _>>()?,
             max_step_tokens: max_tokens,
             batch: Batch::default(),
+            samplers: Samplers::new(threads),
+            under_way: UnderWay::default(),
+            results: Vec::new(),
             tracing: None,
             isa: options.isa,
             pool,
@@ -190,45 +238,104 @@ impl CpuBackend {
         self.max_step_tokens
     }
 
-    /// Runs the model over new tokens of one or more sequences and returns the output rows
-    /// `[outputs, width]`, in the order of the sequences.
+    /// See [`Backend::submit`](crate::Backend::submit).
     ///
     /// # Errors
     /// Token ids outside the vocabulary, more tokens than a step or the cache holds, sequences of another backend, no
-    /// memory. The sequences are then unchanged.
-    pub fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], CpuError> {
+    /// memory, too many steps under way or tokens of a step that is not. The sequences are then unchanged.
+    pub fn submit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<Ticket, CpuError> {
         let start = Instant::now();
-        self.admit(steps)?;
-        let n_outputs = self.batch.outputs.len();
+        self.prepare(steps)?;
+        let under_way = std::cell::RefCell::new(&mut self.under_way);
+        let choices = Choices::of(
+            &self.batch,
+            steps,
+            |input| under_way.borrow().chain(input),
+            |input| under_way.borrow_mut().token(input),
+        );
         if !self.batch.tokens.is_empty() {
             let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
             let context = StepContext { backend: self, kvs: &kvs };
             if self.tracing.is_some() {
                 let calls = context.run_timed(start);
+                self.pool.run(&|worker| context.choose(worker, &choices));
                 self.add_trace(start, &calls);
             } else {
-                self.pool.run(&|worker| (0..self.plan.stages.len()).for_each(|i| context.stage(worker, i)));
+                self.pool.run(&|worker| {
+                    (0..self.plan.stages.len()).for_each(|i| context.stage(worker, i));
+                    context.choose(worker, &choices);
+                });
             }
         }
-        for step in steps.iter_mut() {
-            self.book.drop_passed(step.kv, 0);
-        }
-        let slot = self.plan.slot(self.plan.output);
+        self.batch.settle(&mut self.book, steps);
+        let finished = Finished { chosen: choices.finish(), logits: self.logits() };
+        Ok(self.under_way.push(steps, finished))
+    }
+
+    /// See [`Backend::collect`](crate::Backend::collect).
+    ///
+    /// # Errors
+    /// A step that is not under way.
+    pub fn collect(&mut self, ticket: Ticket) -> Result<StepOutput<'_>, CpuError> {
+        let Finished { chosen, logits } = self.under_way.take(ticket)?;
+        let logits = match logits {
+            // SAFETY: no run is under way, so nobody writes.
+            Logits::InPlace { first, len } => unsafe { self.output_values.slice(first, len) },
+            Logits::Apart(rows) => {
+                self.results = rows;
+                &self.results
+            }
+        };
+        Ok(StepOutput { logits, chosen })
+    }
+
+    /// Makes the output rows of the step that has run lie together, where all of them are handed out; copies those that are,
+    /// where not.
+    fn logits(&mut self) -> Logits {
+        let (n, slot) = (self.batch.outputs.len(), self.plan.slot(self.plan.output));
         debug_assert_eq!(slot.rows, Rows::Output);
+        let first = slot.offset * n;
         // SAFETY: the run is over, so nobody writes. Rows are `stride` apart; see below for padded ones.
-        let rows = unsafe { self.output_values.slice_mut::<f32>(slot.offset * n_outputs, slot.stride * n_outputs) };
+        let rows = unsafe { self.output_values.slice_mut::<f32>(first, slot.stride * n) };
+        if !self.batch.wants_all() {
+            let wanted = self.batch.wanted.iter();
+            return Logits::Apart(
+                wanted.flat_map(|row| &rows[*row as usize * slot.stride..][..slot.width]).copied().collect(),
+            );
+        }
         if slot.stride != slot.width {
-            for r in 1..n_outputs {
+            for r in 1..n {
                 rows.copy_within(r * slot.stride..r * slot.stride + slot.width, r * slot.width);
             }
         }
-        Ok(&rows[..n_outputs * slot.width])
+        Logits::InPlace { first, len: n * slot.width }
     }
 
-    /// Admits a step: pages for its tokens, room for its values, tables for its positions. After it the step cannot
-    /// fail.
-    fn admit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
-        self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab, false)?;
+    /// Copies logits that nobody has collected yet out of the way of the next step.
+    fn keep_results(&mut self) {
+        for step in self.under_way.iter_mut() {
+            if let Logits::InPlace { first, len } = step.logits {
+                // SAFETY: no run is under way, so nobody writes.
+                step.logits = Logits::Apart(unsafe { self.output_values.slice(first, len) }.to_vec());
+            }
+        }
+    }
+
+    /// Admits a step that may build on steps under way, and keeps what they have computed.
+    fn prepare(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
+        self.under_way.check(steps)?;
+        let tokens = self.under_way.tokens(steps);
+        self.keep_results();
+        self.admit(steps, &tokens)
+    }
+
+    /// Admits a step: pages for its tokens, room for its values, tables for its positions. `tokens` has those that steps
+    /// under way have chosen. After it the step cannot fail.
+    fn admit(&mut self, steps: &mut [SequenceStep<'_>], tokens: &[Option<u32>]) -> Result<(), CpuError> {
+        if let Some(id) = tokens.iter().flatten().copied().find(|id| *id as usize >= self.vocab) {
+            return Err(StepError::TokenOutOfRange { id, vocab: self.vocab }.into());
+        }
+        self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab, tokens)?;
         let reserved = self.reserve(steps.len());
         if reserved.is_err() {
             self.batch.undo(&mut self.book, steps);
@@ -295,6 +402,14 @@ impl CpuBackend {
 }
 
 impl StepContext<'_> {
+    /// Makes the step's choices.
+    fn choose(&self, worker: &Worker<'_>, choices: &Choices<'_>) {
+        let (plan, samplers) = (&self.backend.plan, &self.backend.samplers);
+        let width = plan.slot(plan.output).width;
+        // SAFETY: the stages before have written the rows, and nobody writes them any more.
+        choices.make(worker, samplers, |row| unsafe { self.row(plan.output, row, width) });
+    }
+
     /// Runs one stage of the plan.
     fn stage(&self, worker: &Worker<'_>, i: usize) {
         match &self.backend.plan.stages[i].kind {

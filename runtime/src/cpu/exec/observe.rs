@@ -34,25 +34,23 @@ impl CpuBackend {
         trace.add(&self.plan, &load, (start - *since, start.elapsed()), calls);
     }
 
-    /// As [`CpuBackend::forward`], but one stage of the plan after the other. `look` sees the values of each stage, and
+    /// As [`CpuBackend::submit`], but one stage of the plan after the other. `look` sees the values of each stage, and
     /// may change them: later stages read the changed rows.
     ///
     /// # Errors
-    /// As [`CpuBackend::forward`].
+    /// As [`CpuBackend::submit`].
     pub fn forward_observed(
         &mut self,
         steps: &mut [SequenceStep<'_>],
         look: &mut dyn FnMut(&mut Observed),
     ) -> Result<(), CpuError> {
-        self.admit(steps)?;
+        self.prepare(steps)?;
         let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
         for i in 0..self.plan.stages.len() {
             self.run_part(&kvs, i..i + 1);
             self.observe(i, look);
         }
-        for step in steps.iter_mut() {
-            self.book.drop_passed(step.kv, 0);
-        }
+        self.batch.settle(&mut self.book, steps);
         Ok(())
     }
 }

@@ -10,7 +10,8 @@ use crate::{
 };
 #[cfg(feature = "gpu")]
 use crate::{
-    cpu::CpuError,
+    cpu::{CpuError, choose::Choices},
+    sample::Chosen,
     step::{Batch, PageBook, SequenceStep},
 };
 
@@ -21,11 +22,21 @@ impl CpuBackend {
         (&mut self.book, &mut self.batch)
     }
 
-    /// Admits a step: pages for its tokens, room for its values, tables for its positions. Where it fails, it has taken
-    /// the step back.
+    /// Admits a step: pages for its tokens, room for its values, tables for its positions. `tokens` has those that steps
+    /// under way have chosen. Where it fails, it has taken the step back.
     #[cfg(feature = "gpu")]
-    pub(crate) fn begin_parts(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), CpuError> {
-        self.admit(steps)
+    pub(crate) fn begin_parts(
+        &mut self,
+        steps: &mut [SequenceStep<'_>],
+        tokens: &[Option<u32>],
+    ) -> Result<(), CpuError> {
+        self.admit(steps, tokens)
+    }
+
+    /// Makes choices from output rows of `width` elements.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn choose(&self, choices: Choices<'_>, rows: &[f32], width: usize) -> Vec<Chosen> {
+        choices.from_rows(&self.pool, &self.samplers, rows, width)
     }
 
     /// Runs the stages `range` of the plan over the rows admitted last.

@@ -1,18 +1,33 @@
 //! The GPU backend behind the interface of all backends.
 
-use std::any::Any;
-
 use super::GpuBackend;
 use crate::{
-    Backend, BackendError, Observed,
+    Backend, BackendError, Observed, StepOutput,
     graph::Plan,
     profile::Trace,
-    step::{GpuStats, Pages, SequenceStep},
+    step::{Pages, SequenceStep, Ticket},
 };
 
 impl Backend for GpuBackend {
-    fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], BackendError> {
-        Ok(GpuBackend::forward(self, steps)?)
+    fn submit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<Ticket, BackendError> {
+        Ok(GpuBackend::submit(self, steps)?)
+    }
+
+    fn is_done(&mut self, ticket: Ticket) -> Result<bool, BackendError> {
+        Ok(GpuBackend::is_done(self, ticket)?)
+    }
+
+    fn wait(&mut self, ticket: Ticket) -> Result<(), BackendError> {
+        Ok(GpuBackend::wait(self, ticket)?)
+    }
+
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput<'_>, BackendError> {
+        Ok(GpuBackend::collect(self, ticket)?)
+    }
+
+    fn steps_ahead(&self) -> usize {
+        // One runs and one waits.
+        2
     }
 
     fn pages(&mut self) -> Pages<'_> {
@@ -54,24 +69,5 @@ impl Backend for GpuBackend {
     fn describe(&self) -> String {
         let s = self.gpu().summary();
         format!("gpu {} ({}, {})", s.name, s.kind, s.api)
-    }
-
-    fn gpu_stats(&self) -> Option<GpuStats> {
-        Some(self.stats())
-    }
-
-    fn gpu_weight_bytes(&self) -> Option<(u64, u64)> {
-        Some(self.weight_bytes())
-    }
-
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
-    }
-}
-
-impl dyn Backend + '_ {
-    /// The GPU backend, where it runs all stages.
-    pub fn as_gpu(&mut self) -> Option<&mut GpuBackend> {
-        self.as_any().downcast_mut()
     }
 }

@@ -1,5 +1,6 @@
 //! Mixtures of experts and head linears on every device against f64.
 
+use crate::Backend;
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
@@ -73,7 +74,8 @@ fn answers(backend: &mut GpuBackend) -> Vec<(usize, Vec<f32>)> {
     rows.dedup();
     let answer = |n: usize| {
         let mut kv = SequenceKv::default();
-        let step = SequenceStep { kv: &mut kv, tokens: &ExpertsCase::tokens(n), outputs: Outputs::All };
+        let tokens = ExpertsCase::tokens(n);
+        let step = SequenceStep::new(&mut kv, &tokens, Outputs::All);
         (n, backend.forward(&mut [step]).unwrap().to_vec())
     };
     rows.into_iter().map(answer).collect()

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     gpu::{Gpu, GpuError, kernel::Binding, staging::Staging, weights::GpuWeights},
     graph::{CacheId, Device, Plan},
-    step::{Batch, PageBook, SequenceKv},
+    step::{Batch, MOST_UNDER_WAY, PageBook, SequenceKv},
 };
 
 /// Buffers that grow with use. A caller that makes one grow must bind its calls again.
@@ -62,7 +62,8 @@ impl Memory {
             arena: gpu.buffer("activations", layout.bytes(max_outputs), DEVICE)?,
             max_outputs,
             batch: gpu.buffer("batch", 4096, DEVICE)?,
-            tokens: gpu.buffer("tokens", layout.max_tokens as u64 * 4, DEVICE)?,
+            // Those of the step, and those that each step under way chooses: no more than a step has tokens.
+            tokens: gpu.buffer("tokens", (layout.max_tokens * (1 + MOST_UNDER_WAY)) as u64 * 4, DEVICE)?,
             rope: gpu.buffer("rotation tables", 4096, DEVICE)?,
             partials: gpu.buffer("partial attention", 4096, DEVICE)?,
             scores: gpu.buffer("scores of keys", 4096, DEVICE)?,

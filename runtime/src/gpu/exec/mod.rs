@@ -5,12 +5,13 @@
 //! pass and one submit. Data that changes from token to token lies in buffers, so nothing is bound or compiled again;
 //! bind groups are made again only when a buffer has grown.
 
-mod ahead;
 mod angles;
 mod arena;
 mod backend;
+mod choosing;
 #[cfg(test)]
 mod expert_tests;
+mod flight;
 mod kinds;
 mod lower;
 mod memory;
@@ -21,29 +22,34 @@ mod part;
 mod pieces_tests;
 mod shape;
 mod states;
+mod submit;
 
 use std::{sync::Arc, time::Instant};
 
 use super::{
     Gpu, GpuError,
-    kernel::{Binding, Kernel, Pipeline},
+    kernel::{Binding, Pipeline},
     ops::{
         Dim, Dispatch,
         attention::{self, AttentionDispatches},
+        sample::Records,
     },
     weights::GpuWeights,
 };
 use crate::{
-    graph::{Device, Plan, Rows},
-    step::{Batch, GpuStats, KvType, PageBook, SequenceKv, SequenceStep, StepError},
+    graph::{Plan, Rows},
+    sample::Sampler,
+    step::{Batch, GpuStats, KvType, PageBook, SequenceKv, SequenceStep, UnderWay},
 };
-use ahead::Ahead;
 use angles::Angles;
 use arena::{ArenaLayout, Source};
+use choosing::Choosing;
+use flight::Flight;
 use kinds::AttentionKind;
 use lower::{Lowering, StageCalls, layout::scores_bytes};
 use memory::Memory;
 use shape::Shape;
+use submit::StagingBuffers;
 
 /// Options of a GPU backend.
 #[derive(Clone, Debug)]
@@ -83,10 +89,14 @@ pub struct GpuBackend {
     stats: GpuStats,
     /// Whether buffers have grown since calls were bound: a step may fail between the two.
     unbound: bool,
-    /// The last step without results, for which nobody waits.
-    unread: Option<wgpu::SubmissionIndex>,
-    /// Made when tokens are first chosen on the device.
-    ahead: Option<Ahead>,
+    /// The calls that choose tokens, where the device runs the whole plan.
+    choosing: Option<Choosing>,
+    /// The choices that the device makes in the step under preparation.
+    records: Records,
+    /// Makes the others.
+    sampler: Sampler,
+    under_way: UnderWay<Flight>,
+    staging: StagingBuffers,
     /// The trace and its timestamps, while tracing is on.
     tracing: Option<Box<observe::Tracing>>,
 }
@@ -128,11 +138,9 @@ impl GpuBackend {
         let layout = lowering.layout;
         let kinds = std::mem::take(&mut lowering.kinds);
         let memory = Memory::new(&gpu, &layout, &book, &plan, &lowering.params, &lowering.vectors)?;
-        // Tokens are chosen on a device only where it runs the whole model.
-        let all = plan.stages.iter().all(|s| s.device == Device::Gpu);
-        let choosing = all.then(|| ahead::dispatches(&gpu, &plan, &layout));
-        let choosing: Vec<&Kernel> = choosing.iter().flat_map(|c| [&c.chunks.kernel, &c.choose.kernel]).collect();
-        let stages = lowering.compile(&gpu, &memory, &weights, &choosing)?;
+        let choosing = submit::choosing(&gpu, &plan, &layout)?;
+        let kernels: Vec<_> = choosing.iter().flat_map(Choosing::kernels).collect();
+        let stages = lowering.compile(&gpu, &memory, &weights, &kernels)?;
         gpu.check()?;
         gpu.save_pipelines();
         Ok(Self {
@@ -152,8 +160,11 @@ impl GpuBackend {
             results: Vec::new(),
             stats: GpuStats::default(),
             unbound: false,
-            unread: None,
-            ahead: None,
+            choosing,
+            records: Records::default(),
+            sampler: Sampler::default(),
+            under_way: UnderWay::default(),
+            staging: StagingBuffers::default(),
             tracing: None,
         })
     }
@@ -209,105 +220,7 @@ impl GpuBackend {
         self.memory.kv_bytes()
     }
 
-    /// Runs the model over new tokens of one or more sequences and returns the output rows
-    /// `[outputs, width]`, in the order of the sequences.
-    ///
-    /// # Errors
-    /// Token ids outside the vocabulary, more tokens than a step or the cache holds, sequences of another backend, no
-    /// memory: the sequences are then unchanged. After an error of the device, sequences with states may be empty.
-    pub fn forward(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<&[f32], GpuError> {
-        self.admit(steps, false)?;
-        let done = self.forward_admitted(steps);
-        self.settle(steps, done, 0)?;
-        Ok(&self.results)
-    }
-
-    /// Runs the admitted step and fetches its output rows.
-    fn forward_admitted(&mut self, steps: &[SequenceStep<'_>]) -> Result<(), GpuError> {
-        let start = Instant::now();
-        self.results.clear();
-        let n_outputs = self.batch.outputs.len();
-        let slot = self.plan.slot(self.plan.output);
-        let first = self.layout.output_base() + slot.offset * n_outputs;
-        let bytes = (slot.stride * n_outputs) as u64 * 4;
-        // Before any kernel runs: a failure up to here leaves the sequences unchanged.
-        self.memory.reserve_results(&self.gpu, bytes)?;
-        let mut encoder = self.begin(steps, true, false)?;
-        if n_outputs > 0 {
-            encoder.copy_buffer_to_buffer(&self.memory.arena, first as u64 * 4, &self.memory.staging, 0, Some(bytes));
-        }
-        let submitted = self.submit(encoder, start);
-        self.finish_trace(start)?;
-        if n_outputs == 0 {
-            // One step is recorded while the previous one runs, and no more, because the caller may break a long prompt
-            // off.
-            if let Some(before) = self.unread.replace(submitted) {
-                let wait = wgpu::PollType::Wait { submission_index: Some(before), timeout: None };
-                self.gpu.device.poll(wait).map_err(|e| self.gpu.failed(&e))?;
-            }
-            return self.gpu.check();
-        }
-        self.memory.staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
-        self.gpu.wait()?;
-        let view = self.memory.staging.get_mapped_range(..bytes).map_err(|e| self.gpu.failed(&e))?;
-        let rows: &[f32] = bytemuck::cast_slice(&view);
-        for row in rows.chunks_exact(slot.stride) {
-            self.results.extend_from_slice(&row[..slot.width]);
-        }
-        drop(view);
-        self.memory.staging.unmap();
-        Ok(())
-    }
-
-    /// Ends an admitted step: drops the pages that its sequences' windows have passed, counted from `back` tokens
-    /// before the end. Where the step has failed, takes it back.
-    fn settle(
-        &mut self,
-        steps: &mut [SequenceStep<'_>],
-        done: Result<(), GpuError>,
-        back: usize,
-    ) -> Result<(), GpuError> {
-        match &done {
-            Ok(()) => steps.iter_mut().for_each(|s| self.book.drop_passed(s.kv, back)),
-            Err(_) => self.batch.undo(&mut self.book, steps),
-        }
-        done
-    }
-
-    /// Writes the admitted step's rows to the device and records all of its calls. With `tokens` the host writes the
-    /// token ids; else the device has written them. With `choose` the device also chooses the next tokens.
-    fn begin(
-        &mut self,
-        steps: &[SequenceStep<'_>],
-        tokens: bool,
-        choose: bool,
-    ) -> Result<wgpu::CommandEncoder, GpuError> {
-        let start = Instant::now();
-        let grown = self.upload(steps, tokens)?;
-        let tail = match &mut self.ahead {
-            Some(ahead) => {
-                ahead.bind(&self.gpu, &self.memory, &self.weights, grown);
-                if choose { ahead.calls(&self.shape) } else { Vec::new() }
-            }
-            None => Vec::new(),
-        };
-        if self.tracing.as_ref().is_some_and(|t| t.by_host()) {
-            self.run_timed(start, &tail)?;
-            return Ok(self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()));
-        }
-        Ok(self.encode(0..self.stages.len(), &tail))
-    }
-
-    /// Admits the step: pages for its tokens, and the list of its rows. With `keep` the caller may take it back later.
-    fn admit(&mut self, steps: &mut [SequenceStep<'_>], keep: bool) -> Result<(), GpuError> {
-        let (rows, limit) = (steps.iter().map(SequenceStep::n_outputs).sum(), self.max_outputs());
-        if rows > limit {
-            return Err(StepError::TooManyOutputs { rows, limit }.into());
-        }
-        Ok(self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab, keep)?)
-    }
-
-    fn submit(&mut self, encoder: wgpu::CommandEncoder, start: Instant) -> wgpu::SubmissionIndex {
+    fn submit_encoder(&mut self, encoder: wgpu::CommandEncoder, start: Instant) -> wgpu::SubmissionIndex {
         let submitted = self.gpu.queue.submit([encoder.finish()]);
         self.stats.submits += 1;
         self.stats.steps += 1;
@@ -315,12 +228,12 @@ impl GpuBackend {
         submitted
     }
 
-    /// Makes room for the admitted step's rows and writes them to the device; true where a buffer had to grow. Kernels
-    /// may run afterwards.
+    /// Makes room for the admitted step's rows and writes them to the device; true where a buffer had to grow. Its choices
+    /// go to part `slot` of the chosen tokens.
     ///
     /// # Errors
     /// No memory.
-    fn upload(&mut self, steps: &[SequenceStep<'_>], tokens: bool) -> Result<bool, GpuError> {
+    fn upload(&mut self, steps: &[SequenceStep<'_>], slot: usize) -> Result<bool, GpuError> {
         let gpu = self.gpu.clone();
         let memory = &mut self.memory;
         let grown = &mut self.unbound;
@@ -332,6 +245,7 @@ impl GpuBackend {
         let n = self.batch.tokens.len();
         let shape = &mut self.shape;
         (shape.tokens, shape.outputs, shape.sequences) = (n, self.batch.outputs.len(), self.batch.sequences.len());
+        shape.choices = self.records.len();
         shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS)
             || !self.kinds.iter().all(|k| attention::fits_one_part(gpu.caps(), &k.op, k.every, longest));
         shape.longest = longest;
@@ -348,6 +262,8 @@ impl GpuBackend {
         *grown |= Memory::reserve(&gpu, &mut memory.scores, "scores of keys", scores, None)?;
         let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
         memory::pack(&self.batch, &kvs, &self.shape, self.book.groups.len(), &mut self.words);
+        self.words[11] = (self.layout.max_tokens * (1 + slot)) as u32;
+        self.records.pack(&mut self.words);
         self.angles.pack(&self.plan, &self.batch, gpu.caps().max_binding, &mut self.words);
         *grown |= Memory::reserve(&gpu, &mut memory.batch, "batch", self.words.len() as u64 * 4, None)?;
         let new_angles = Memory::reserve(&gpu, &mut memory.rope, "rotation tables", self.angles.bytes(), None)?;
@@ -358,20 +274,14 @@ impl GpuBackend {
                 call.bind(&gpu, memory, &self.weights);
             }
         }
-        let ids: &[u32] = if tokens { &self.batch.tokens } else { &[] };
-        if let Some(ahead) = &self.ahead {
-            self.words[11] = ahead.slot() as u32;
-        }
-        for (buffer, bytes) in
-            [(&memory.batch, bytemuck::cast_slice::<u32, u8>(&self.words)), (&memory.tokens, bytemuck::cast_slice(ids))]
-        {
+        let ids = bytemuck::cast_slice::<u32, u8>(&self.batch.tokens);
+        for (buffer, bytes) in [(&memory.batch, bytemuck::cast_slice::<u32, u8>(&self.words)), (&memory.tokens, ids)] {
             if !bytes.is_empty() {
                 gpu.queue.write_buffer(buffer, 0, bytes);
                 self.stats.uploaded += bytes.len() as u64;
             }
         }
         self.stats.uploaded += self.angles.upload(&gpu, &memory.rope, &self.plan, new_angles);
-        self.batch.begin();
         Ok(grown)
     }
 

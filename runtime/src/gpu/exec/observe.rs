@@ -170,19 +170,23 @@ impl GpuBackend {
         Ok(())
     }
 
-    /// As [`GpuBackend::forward`], but one stage of the plan after the other. `look` sees each value that a stage has
+    /// As [`GpuBackend::submit`], but one stage of the plan after the other. `look` sees each value that a stage has
     /// computed, and may change it: later stages read the changed rows.
     ///
     /// # Errors
-    /// As [`GpuBackend::forward`].
+    /// As [`GpuBackend::submit`].
     pub fn forward_observed(
         &mut self,
         steps: &mut [SequenceStep<'_>],
         look: &mut dyn FnMut(&mut Observed),
     ) -> Result<(), GpuError> {
-        self.admit(steps, false)?;
+        self.prepare(steps)?;
         let done = self.observe_admitted(steps, look);
-        self.settle(steps, done, 0)
+        match &done {
+            Ok(()) => self.batch.settle(&mut self.book, steps),
+            Err(_) => self.batch.undo(&mut self.book, steps),
+        }
+        done
     }
 
     fn observe_admitted(
@@ -190,10 +194,13 @@ impl GpuBackend {
         steps: &[SequenceStep<'_>],
         look: &mut dyn FnMut(&mut Observed),
     ) -> Result<(), GpuError> {
-        let grown = self.upload(steps, true)?;
-        if let Some(ahead) = &mut self.ahead {
-            ahead.bind(&self.gpu, &self.memory, &self.weights, grown);
+        self.records.clear();
+        // Nothing is chosen: the part that the choices would go to does not matter.
+        let grown = self.upload(steps, 0)?;
+        if let Some(choosing) = &mut self.choosing {
+            choosing.prepare(&self.gpu, &self.memory, &self.weights, &self.records, grown)?;
         }
+        self.batch.begin();
         for i in 0..self.stages.len() {
             let stage = &self.stages[i];
             if self.shape.count(stage.rows) == 0 {

@@ -27,7 +27,9 @@ impl GpuBackend {
         let bytes = |values: Vec<ValueId>| values.iter().map(|v| self.len_of(*v)).sum::<u64>();
         let most = reads.map(bytes).max().unwrap_or(0);
         self.memory.reserve_results(&self.gpu, most)?;
-        self.upload(steps, true)?;
+        self.records.clear();
+        self.upload(steps, 0)?;
+        self.batch.begin();
         self.stats.steps += 1;
         self.stats.host += start.elapsed();
         Ok(())

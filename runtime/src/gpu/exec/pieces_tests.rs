@@ -1,6 +1,7 @@
 //! Weights that no binding or no buffer holds, imported and copied in small parts, and steps that are submitted in parts:
 //! against f64.
 
+use crate::Backend;
 use std::{io::Write, sync::Arc};
 
 use crate::{
@@ -92,7 +93,7 @@ fn check(backend: &mut GpuBackend, model: &Model, what: &str) {
     for n in [1, 5, 9] {
         let tokens: Vec<u32> = (0..n).map(|i| (i * 337 + 5) % VOCAB as u32).collect();
         let mut kv = SequenceKv::default();
-        let step = SequenceStep { kv: &mut kv, tokens: &tokens, outputs: Outputs::All };
+        let step = SequenceStep::new(&mut kv, &tokens, Outputs::All);
         let out = backend.forward(&mut [step]).unwrap().to_vec();
         assert_eq!(out.len(), n as usize * VOCAB, "{what}");
         let error = model.error(&out, &tokens);

@@ -8,6 +8,8 @@ pub(super) struct Shape {
     pub tokens: usize,
     pub outputs: usize,
     pub sequences: usize,
+    /// Tokens chosen on the device.
+    pub choices: usize,
     /// Whether no sequence has more than a few new tokens.
     pub decode: bool,
     /// By kind of attention: the parts that a row's keys are divided into.
@@ -30,6 +32,7 @@ impl Shape {
             Dim::Fixed(n) => n,
             Dim::RowsOver(n) => (self.count(rows) as u32).div_ceil(n),
             Dim::Sequences => self.sequences as u32,
+            Dim::Choices => self.choices as u32,
             Dim::Splits(kind) => self.splits[kind as usize],
             Dim::Entries { every, over } => (self.longest as u32 / every).div_ceil(over),
         }

@@ -47,6 +47,8 @@ pub enum Dim {
     RowsOver(u32),
     /// One a sequence of the step.
     Sequences,
+    /// One a token that the step chooses.
+    Choices,
     /// The parts that attention of this kind divides a row's keys into: the step's batch has the number.
     Splits(u32),
     /// The entries that the step's longest sequence has in a cache divided by `over`, rounded up.

@@ -33,6 +33,8 @@ pub(super) struct TestStep {
     pub block_pages: Vec<Vec<u32>>,
     pub n_block_pages: usize,
     pub longest: usize,
+    /// Tokens that are chosen.
+    pub choices: usize,
 }
 
 impl TestStep {
@@ -126,6 +128,7 @@ impl TestStep {
             block_pages,
             n_block_pages,
             longest,
+            choices: 0,
         }
     }
 
@@ -152,6 +155,7 @@ impl TestStep {
             Dim::Fixed(n) => n,
             Dim::RowsOver(n) => (self.count(dispatch.rows) as u32).div_ceil(n),
             Dim::Sequences => self.sequences.len() as u32,
+            Dim::Choices => self.choices as u32,
             Dim::Splits(kind) => {
                 assert_eq!(kind, 1);
                 self.splits

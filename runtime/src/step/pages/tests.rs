@@ -130,9 +130,9 @@ fn a_refused_step_changes_nothing() {
     let (few, many) = (vec![0; 3], vec![0; 10_000]);
     let mut batch = Batch::default();
     for last in [&few, &many] {
-        let mut steps = [&mut a, &mut b, &mut c].map(|kv| SequenceStep { kv, tokens: &few, outputs: Outputs::Last });
-        steps[2].tokens = last;
-        let admitted = batch.admit(&mut book, &mut steps, 100_000, 10, false);
+        let mut steps = [&mut a, &mut b, &mut c].map(|kv| SequenceStep::new(kv, &few, Outputs::Last));
+        steps[2].tokens = last.into();
+        let admitted = batch.admit(&mut book, &mut steps, 100_000, 10, &[]);
         assert_eq!(admitted.is_ok(), last.len() == few.len());
         if admitted.is_ok() {
             batch.undo(&mut book, &mut steps);
@@ -179,8 +179,8 @@ fn pages_of_another_book_are_refused_everywhere() {
     refused(other.truncate(&mut seq, 3).unwrap_err());
     refused(other.truncate(&mut seq, 6_000).unwrap_err());
     refused(other.fork(&seq).unwrap_err());
-    let mut steps = [&mut local, &mut seq].map(|kv| SequenceStep { kv, tokens: &[1], outputs: Outputs::Last });
-    refused(Batch::default().admit(&mut other, &mut steps, 10, 10, false).unwrap_err());
+    let mut steps = [&mut local, &mut seq].map(|kv| SequenceStep::new(kv, &[1], Outputs::Last));
+    refused(Batch::default().admit(&mut other, &mut steps, 10, 10, &[]).unwrap_err());
     assert_eq!((format!("{seq:?} {local:?}"), other.bytes_in_use()), before, "nothing has changed");
     // Once it holds nothing it may go anywhere, whatever the other's groups are.
     assert!(own.truncate(&mut seq, 0).unwrap());
@@ -210,8 +210,8 @@ fn a_dropped_sequence_gives_its_pages_back_from_any_thread() {
     drop(seq);
     let mut batch = crate::step::Batch::default();
     let tokens = [0; 1_100];
-    let step = crate::step::SequenceStep { kv: &mut next, tokens: &tokens, outputs: crate::step::Outputs::None };
-    batch.admit(&mut book, &mut [step], 1_100, 10, false).unwrap();
+    let step = crate::step::SequenceStep::new(&mut next, &tokens, crate::step::Outputs::None);
+    batch.admit(&mut book, &mut [step], 1_100, 10, &[]).unwrap();
     // A sequence may outlive its book.
     drop(book);
     drop(next);
@@ -228,11 +228,10 @@ fn a_step_that_failed_leaves_no_state_to_continue_from() {
     states(&mut book, &mut worked_on, 1, false);
     book.drop_passed(&mut worked_on, 0);
     let mut batch = Batch::default();
-    let mut steps =
-        [&mut worked_on, &mut fork, &mut new].map(|kv| SequenceStep { kv, tokens: &[1, 2], outputs: Outputs::Last });
+    let mut steps = [&mut worked_on, &mut fork, &mut new].map(|kv| SequenceStep::new(kv, &[1, 2], Outputs::Last));
     // The second one's state is shared, so that the step writes another; the first one's is its own.
     let shared = book.fork(steps[1].kv).unwrap();
-    batch.admit(&mut book, &mut steps, 10, 10, false).unwrap();
+    batch.admit(&mut book, &mut steps, 10, 10, &[]).unwrap();
     batch.begin();
     batch.undo(&mut book, &mut steps);
     assert_eq!([worked_on.len(), fork.len(), new.len()], [0, 70, 0]);

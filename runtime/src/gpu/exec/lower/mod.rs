@@ -12,7 +12,7 @@ mod windows;
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use super::{
-    Call, Dim, Dispatch, GpuBackendOptions, Kernel, Pipeline,
+    Call, Dim, Dispatch, GpuBackendOptions, Pipeline,
     arena::{ArenaLayout, Source},
     bind,
     kinds::{self, AttentionKind},
@@ -22,7 +22,7 @@ use crate::{
     cpu::Pool,
     format::ScaleType,
     gpu::{
-        Caps, Gpu, GpuError,
+        Caps, Gpu, GpuError, Kernel,
         ops::{
             Place,
             rows::{self, Extra, RowDispatch},

@@ -58,7 +58,8 @@ pub fn all(found: &mut dyn FnMut(&Caps, &Kernel)) {
             super::experts::all(&caps, found);
         }
         let choosing = sample::dispatches(&caps, place(49152, 0, Rows::Output), 49152);
-        [choosing.chunks, choosing.choose].iter().for_each(|d| found(&caps, &d.kernel));
+        let sample::SampleDispatches { adjust, chunks, choose, restore, log_probabilities } = choosing;
+        [adjust, chunks, choose, restore, log_probabilities].iter().for_each(|d| found(&caps, &d.kernel));
         for kernel in others() {
             found(&caps, &kernel);
         }

@@ -1,0 +1,309 @@
+//! Steps under way: submitted with their choices, read when they are collected.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{
+    GpuBackend,
+    choosing::Choosing,
+    flight::{Flight, HostChoice, Pending, Results},
+};
+use crate::{
+    StepOutput,
+    gpu::{
+        GpuError,
+        ops::sample::{self, RESULT_WORDS},
+    },
+    sample::Choice,
+    step::{ChoiceRef, MOST_UNDER_WAY, SequenceStep, StepError, Ticket, Tokens},
+};
+
+/// Marks a token that an earlier step has chosen; see `lib/tokens.wgsl`.
+const CHOSEN: u32 = 1 << 31;
+
+/// A token that a step under way has chosen.
+enum Known {
+    /// The host knows it; none where there was no choice.
+    Id(Option<u32>),
+    /// Its place in the buffer of tokens.
+    Place(u32),
+}
+
+impl GpuBackend {
+    /// See [`Backend::submit`](crate::Backend::submit).
+    ///
+    /// # Errors
+    /// Token ids outside the vocabulary, more tokens than a step or the cache holds, sequences of another backend, too many
+    /// steps under way or tokens of a step that is not, no memory: the sequences are then unchanged. After an error of the
+    /// device, sequences with states may be empty.
+    pub fn submit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<Ticket, GpuError> {
+        let start = Instant::now();
+        self.prepare(steps)?;
+        let done = self.submit_admitted(steps, start);
+        match &done {
+            Ok(_) => self.batch.settle(&mut self.book, steps),
+            Err(_) => self.batch.undo(&mut self.book, steps),
+        }
+        Ok(self.under_way.push(steps, done?))
+    }
+
+    /// Admits a step that may build on steps under way.
+    pub(super) fn prepare(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<(), GpuError> {
+        self.under_way.check(steps)?;
+        let (rows, limit) = (steps.iter().map(SequenceStep::n_outputs).sum(), self.max_outputs());
+        if rows > limit {
+            return Err(StepError::TooManyOutputs { rows, limit }.into());
+        }
+        let mut words = Vec::with_capacity(steps.len());
+        for step in steps.iter() {
+            words.push(match step.tokens.chosen().map(|input| self.known(input)).transpose()? {
+                None => None,
+                Some(Known::Place(place)) => Some(CHOSEN | place),
+                // Where there was no choice, the step's results mean nothing, whatever it runs on.
+                Some(Known::Id(id)) => Some(id.unwrap_or(0)),
+            });
+        }
+        if let Some(id) = words.iter().flatten().copied().find(|id| id & CHOSEN == 0 && *id as usize >= self.vocab) {
+            return Err(StepError::TokenOutOfRange { id, vocab: self.vocab }.into());
+        }
+        Ok(self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab, &words)?)
+    }
+
+    /// What is known of a choice under way. Waits for it where the host makes it.
+    fn known(&mut self, (ticket, i): ChoiceRef) -> Result<Known, GpuError> {
+        let max_tokens = self.layout.max_tokens as u32;
+        let flight = self.under_way.get(ticket).ok_or(StepError::NotUnderWay)?;
+        match (&flight.results, &flight.choices[i]) {
+            (None, Pending::Device { at, .. }) => Ok(Known::Place(max_tokens * (1 + flight.slot as u32) + *at as u32)),
+            (None, Pending::Host(_)) => {
+                self.read(ticket)?;
+                self.known((ticket, i))
+            }
+            (Some(results), _) => Ok(Known::Id(results.chosen[i].token)),
+        }
+    }
+
+    /// The tokens that the caller does not know at the end of a sequence, up to its row's own: those that the host knows,
+    /// and the places of those that the device alone does.
+    fn unknown(&mut self, step: &SequenceStep<'_>, choice: &Choice<'_>) -> Result<(Vec<u32>, Vec<u32>), GpuError> {
+        let (mut ids, mut places) = (Vec::new(), Vec::new());
+        let window = choice.params.penalty_window();
+        match step.tokens {
+            // Only penalties read them.
+            _ if window == 0 => {}
+            Tokens::Ids(tokens) => ids.extend_from_slice(&tokens[tokens.len() - tokens.len().min(window)..]),
+            Tokens::Chosen(ticket, i) => {
+                for input in self.under_way.chain((ticket, i)) {
+                    match self.known(input)? {
+                        Known::Id(id) => ids.extend(id),
+                        Known::Place(place) => places.push(place),
+                    }
+                }
+            }
+        }
+        Ok((ids, places))
+    }
+
+    /// Sorts the admitted step's choices into those of the device, which become records, and those of the host.
+    fn sort_choices(&mut self, steps: &[SequenceStep<'_>]) -> Result<Vec<Pending>, GpuError> {
+        self.records.clear();
+        let mut pending = Vec::with_capacity(self.batch.choices.len());
+        for at in self.batch.choices.clone() {
+            let step = &steps[at.step];
+            let Some(choice) = step.choice else { continue };
+            let (mut ids, places) = self.unknown(step, &choice)?;
+            if sample::on_device(&choice) {
+                let listed = choice.log_probabilities;
+                pending.push(Pending::Device { at: self.records.len(), listed });
+                self.records.push(&choice, at.output, &ids, &places);
+                continue;
+            }
+            if !places.is_empty() {
+                // The host has to know all of them.
+                if let Tokens::Chosen(ticket, i) = step.tokens {
+                    for (ticket, _) in self.under_way.chain((ticket, i)) {
+                        self.read(ticket)?;
+                    }
+                }
+                ids = self.unknown(step, &choice)?.0;
+            }
+            pending.push(Pending::Host(HostChoice::new(&choice, ids, at.position, at.output)));
+        }
+        Ok(pending)
+    }
+
+    fn submit_admitted(&mut self, steps: &[SequenceStep<'_>], start: Instant) -> Result<Flight, GpuError> {
+        let choices = self.sort_choices(steps)?;
+        let used: Vec<usize> = self.under_way.iter_mut().map(|f| f.slot).collect();
+        let slot = (0..MOST_UNDER_WAY).find(|s| !used.contains(s)).unwrap_or(0);
+        let mut flight = Flight::new(slot, choices, &self.batch, &self.plan.slot(self.plan.output));
+        let bytes = flight.bytes(&self.records);
+        // Before any kernel runs: a failure up to here leaves the sequences unchanged.
+        let staging = if bytes > 0 { Some(self.staging.take(&self.gpu, bytes)?) } else { None };
+        let mut encoder = self.begin(steps, &flight)?;
+        if let Some(buffer) = &staging {
+            self.copy_results(&mut encoder, &flight, buffer);
+        }
+        flight.submission = Some(self.submit_encoder(encoder, start));
+        match staging {
+            Some(buffer) => {
+                let there = flight.done.clone();
+                buffer.map_async(wgpu::MapMode::Read, ..bytes, move |_| there.store(true, Ordering::Release));
+                flight.staging = Some(buffer);
+            }
+            None => {
+                let there = flight.done.clone();
+                self.gpu.queue.on_submitted_work_done(move || there.store(true, Ordering::Release));
+            }
+        }
+        self.finish_trace(start)?;
+        Ok(flight)
+    }
+
+    /// Writes the admitted step's rows to the device and records all of its calls.
+    fn begin(&mut self, steps: &[SequenceStep<'_>], flight: &Flight) -> Result<wgpu::CommandEncoder, GpuError> {
+        let start = Instant::now();
+        let grown = self.upload(steps, flight.slot)?;
+        let tail = match &mut self.choosing {
+            Some(choosing) => {
+                choosing.prepare(&self.gpu, &self.memory, &self.weights, &self.records, grown)?;
+                choosing.calls(&self.shape, &self.records, !flight.rows.is_empty())
+            }
+            None => Vec::new(),
+        };
+        self.batch.begin();
+        if self.tracing.as_ref().is_some_and(|t| t.by_host()) {
+            self.run_timed(start, &tail)?;
+            return Ok(self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()));
+        }
+        Ok(self.encode(0..self.stages.len(), &tail))
+    }
+
+    /// Copies a step's results to where the host can read them: tokens, log-probabilities, rows of logits.
+    fn copy_results(&self, encoder: &mut wgpu::CommandEncoder, flight: &Flight, to: &wgpu::Buffer) {
+        let mut at = 0;
+        let mut copy = |from: &wgpu::Buffer, first: usize, words: usize| {
+            if words > 0 {
+                encoder.copy_buffer_to_buffer(from, first as u64 * 4, to, at, Some(words as u64 * 4));
+                at += words as u64 * 4;
+            }
+        };
+        let n = self.records.len();
+        copy(&self.memory.tokens, self.layout.max_tokens * (1 + flight.slot), n);
+        if let Some(choosing) = self.choosing.as_ref().filter(|_| self.records.log_probabilities) {
+            copy(&choosing.results, 0, RESULT_WORDS * n);
+        }
+        let slot = self.plan.slot(self.plan.output);
+        let first = self.layout.output_base() + slot.offset * self.batch.outputs.len();
+        for rows in flight.rows.chunk_by(|a, b| a + 1 == *b) {
+            copy(&self.memory.arena, first + rows[0] * slot.stride, rows.len() * slot.stride);
+        }
+    }
+
+    /// See [`Backend::is_done`](crate::Backend::is_done).
+    ///
+    /// # Errors
+    /// A step that is not under way; errors of the device.
+    pub fn is_done(&mut self, ticket: Ticket) -> Result<bool, GpuError> {
+        let flight = self.under_way.get(ticket).ok_or(StepError::NotUnderWay)?;
+        if flight.results.is_none() && !flight.done.load(Ordering::Acquire) {
+            let polled = self.gpu.device.poll(wgpu::PollType::Poll);
+            self.gpu.check()?;
+            polled.map_err(|e| self.gpu.failed(&e))?;
+        }
+        Ok(flight.results.is_some() || flight.done.load(Ordering::Acquire))
+    }
+
+    /// See [`Backend::wait`](crate::Backend::wait).
+    ///
+    /// # Errors
+    /// A step that is not under way; errors of the device, after which the step is no longer under way.
+    pub fn wait(&mut self, ticket: Ticket) -> Result<(), GpuError> {
+        let read = self.read(ticket);
+        if read.is_err() {
+            let _ = self.under_way.take(ticket);
+        }
+        read
+    }
+
+    /// See [`Backend::collect`](crate::Backend::collect).
+    ///
+    /// # Errors
+    /// As [`GpuBackend::wait`].
+    pub fn collect(&mut self, ticket: Ticket) -> Result<StepOutput<'_>, GpuError> {
+        self.wait(ticket)?;
+        let Results { chosen, logits } = self.under_way.take(ticket)?.results.unwrap_or_default();
+        self.results = logits;
+        Ok(StepOutput { logits: &self.results, chosen })
+    }
+
+    /// Waits for a step and reads its results, without collecting it.
+    fn read(&mut self, ticket: Ticket) -> Result<(), GpuError> {
+        let flight = self.under_way.get(ticket).ok_or(StepError::NotUnderWay)?;
+        if flight.results.is_some() {
+            return Ok(());
+        }
+        if !flight.done.load(Ordering::Acquire) {
+            // Later steps stay under way.
+            let wait = wgpu::PollType::Wait { submission_index: flight.submission.clone(), timeout: None };
+            let polled = self.gpu.device.poll(wait);
+            self.gpu.check()?;
+            polled.map_err(|e| self.gpu.failed(&e))?;
+        }
+        self.gpu.check()?;
+        flight.results = Some(match flight.staging.take() {
+            None => Results::default(),
+            Some(buffer) => {
+                let view = buffer.get_mapped_range(..flight.read_bytes).map_err(|e| self.gpu.failed(&e))?;
+                let results = flight.parse(bytemuck::cast_slice(&view), &mut self.sampler);
+                drop(view);
+                buffer.unmap();
+                self.staging.give_back(buffer);
+                results
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Buffers in which results lie on their way to the host.
+#[derive(Default)]
+pub(super) struct StagingBuffers(Vec<wgpu::Buffer>);
+
+impl StagingBuffers {
+    /// A buffer of at least `bytes`.
+    fn take(&mut self, gpu: &crate::gpu::Gpu, bytes: u64) -> Result<wgpu::Buffer, GpuError> {
+        let fits = self.0.iter().enumerate().filter(|(_, b)| b.size() >= bytes);
+        if let Some((i, _)) = fits.min_by_key(|(_, b)| b.size()) {
+            return Ok(self.0.swap_remove(i));
+        }
+        // The new one takes its place.
+        let largest = self.0.iter().enumerate().max_by_key(|(_, b)| b.size()).map(|(i, _)| i);
+        largest.map(|i| self.0.swap_remove(i));
+        gpu.buffer("results", bytes.next_power_of_two(), wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)
+    }
+
+    fn give_back(&mut self, buffer: wgpu::Buffer) {
+        self.0.push(buffer);
+    }
+}
+
+/// Whether a device that runs all of a plan's stages chooses tokens.
+pub(super) fn choosing(
+    gpu: &Arc<crate::gpu::Gpu>,
+    plan: &crate::graph::Plan,
+    layout: &super::ArenaLayout,
+) -> Result<Option<Choosing>, GpuError> {
+    let all = plan.stages.iter().all(|s| s.device == crate::graph::Device::Gpu);
+    all.then(|| Choosing::new(gpu, plan, layout)).transpose()
+}
+
+/// A new flag that a step is over.
+pub(super) fn not_done() -> Arc<AtomicBool> {
+    Arc::default()
+}
