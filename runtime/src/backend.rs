@@ -45,6 +45,8 @@ impl Observed {
 pub struct StepOutput<'a> {
     /// The output rows `[outputs, width]`, in the order of the sequences.
     pub logits: &'a [f32],
+    /// The hidden states `[rows, width]` that were asked for, in the order of the sequences.
+    pub hidden: &'a [f32],
     /// The tokens that were chosen, in the order of the sequences that had a choice.
     pub chosen: Vec<Chosen>,
 }

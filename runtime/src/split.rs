@@ -22,7 +22,7 @@ use crate::{
     gpu::{Gpu, GpuBackend, GpuBackendOptions},
     graph::{Device, Plan, ValueId},
     profile::{Clock, RawCall, Trace},
-    step::{GpuStats, Pages, SequenceKv, SequenceStep, StepError, Ticket, UnderWay},
+    step::{GpuStats, Pages, SequenceKv, SequenceStep, StepError, Ticket, UnderWay, check_results},
 };
 
 /// A plan ready to run on the CPU and a GPU.
@@ -32,8 +32,8 @@ pub struct SplitBackend {
     stretches: Arc<[Stretch]>,
     /// Device that has the book of pages and the rows of the step.
     state: Device,
-    /// Output rows of the step that runs, then those that were collected last.
-    results: Vec<f32>,
+    /// Output rows and hidden states of the step that runs, then those that were collected last.
+    results: [Vec<f32>; 2],
     /// Steps that have run and are not collected yet.
     under_way: UnderWay<Finished>,
     /// The trace and its start, while tracing is on.
@@ -96,7 +96,7 @@ impl SplitBackend {
             gpu,
             stretches,
             state: Device::Cpu,
-            results: Vec::new(),
+            results: Default::default(),
             under_way: UnderWay::default(),
             tracing: None,
         })
@@ -134,7 +134,8 @@ impl SplitBackend {
         }
         self.under_way.check(steps)?;
         let tokens = self.under_way.tokens(steps);
-        self.results.clear();
+        self.results.iter_mut().for_each(Vec::clear);
+        check_results(steps, self.plan())?;
         self.cpu.begin_parts(steps, &tokens)?;
         let result = self.run_stretches(steps, each);
         // Also after an error: callers read the CPU's book.
@@ -160,13 +161,13 @@ impl SplitBackend {
         let all = batch.wants_all();
         let wanted = batch.wanted.clone();
         let width = self.cpu.plan().slot(self.cpu.plan().output).width;
-        let rows = std::mem::take(&mut self.results);
+        let [rows, hidden] = std::mem::take(&mut self.results);
         let chosen = self.cpu.choose(choices, &rows, width);
         let logits = match all {
             true => rows,
             false => wanted.into_iter().flat_map(|row| &rows[row as usize * width..][..width]).copied().collect(),
         };
-        self.under_way.push(steps, Finished { chosen, logits: Logits::Apart(logits) })
+        self.under_way.push(steps, Finished { chosen, logits: Logits::Apart(logits), hidden })
     }
 
     fn run_stretches(&mut self, steps: &[SequenceStep<'_>], each: &mut Each<'_>) -> Result<(), BackendError> {
@@ -177,9 +178,11 @@ impl SplitBackend {
         let stretches = self.stretches.clone();
         let crossings = stretches.iter().filter(|s| s.device == Device::Cpu).map(|s| s.needs.clone());
         let output = self.gpu.plan().output;
-        self.gpu.begin_parts(steps, crossings.chain([vec![output]]))?;
+        let results = [Some(output), self.gpu.plan().hidden].into_iter().flatten().map(|value| vec![value]);
+        self.gpu.begin_parts(steps, crossings.chain(results))?;
         let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
-        for stretch in stretches.iter() {
+        let end = self.gpu.step_state().1.stages(self.cpu.plan());
+        for stretch in stretches.iter().filter(|s| s.stages.start < end) {
             if stretch.device == Device::Cpu && !stretch.needs.is_empty() {
                 // The rows of the step are read on both sides.
                 let mut crossing: Vec<(ValueId, Vec<f32>)> = Vec::new();
@@ -199,26 +202,49 @@ impl SplitBackend {
                 }
             }
             self.hand_over(stretch.device);
-            each(self, &kvs, stretch)?;
+            let stages = stretch.stages.start..stretch.stages.end.min(end);
+            each(self, &kvs, &Stretch { stages, ..stretch.clone() })?;
         }
         self.collect_results()
     }
 
-    /// Copies the output rows of both devices into one buffer.
+    /// Copies the output rows, and the hidden states that are handed out, to the host.
     fn collect_results(&mut self) -> Result<(), BackendError> {
-        let Some(last) = self.stretches.last().map(|s| s.device) else { return Ok(()) };
-        let output = self.plan().output;
-        let slot = self.plan().slot(output);
-        self.hand_over(last);
-        let results = &mut self.results;
+        self.hand_over(Device::Gpu);
+        let batch = self.gpu.step_state().1;
+        let (wanted, end) = (batch.hidden.clone(), batch.stages(self.cpu.plan()));
+        let (all, before_head) = (self.stretches.clone(), self.cpu.plan().stages_before_head());
+        let device_of = |stage: usize| all.iter().find(|s| s.stages.contains(&stage)).map(|s| s.device);
+        let (output, hidden) = (self.plan().output, self.plan().hidden);
+        if end == self.plan().stages.len()
+            && let Some(device) = device_of(end.saturating_sub(1))
+        {
+            self.results[0] = self.rows_of(device, output)?;
+        }
+        if let (Some(hidden), Some(device)) = (hidden, device_of(before_head.saturating_sub(1)))
+            && !wanted.is_empty()
+        {
+            let width = self.plan().slot(hidden).width;
+            let rows = self.rows_of(device, hidden)?;
+            self.results[1] =
+                wanted.into_iter().flat_map(|row| &rows[row as usize * width..][..width]).copied().collect();
+        }
+        Ok(())
+    }
+
+    /// All rows of a value that `device` has computed.
+    fn rows_of(&mut self, device: Device, value: ValueId) -> Result<Vec<f32>, BackendError> {
+        let slot = self.plan().slot(value);
+        self.hand_over(device);
+        let mut results = Vec::new();
         let mut keep = |rows: &[f32]| {
             results.extend(rows.chunks_exact(slot.stride).flat_map(|row| &row[..slot.width]));
         };
-        match last {
-            Device::Cpu => keep(self.cpu.value_mut(output)),
-            Device::Gpu => self.gpu.read_values(&[output], |_, rows| keep(rows))?,
+        match device {
+            Device::Cpu => keep(self.cpu.value_mut(value)),
+            Device::Gpu => self.gpu.read_values(&[value], |_, rows| keep(rows))?,
         }
-        Ok(())
+        Ok(results)
     }
 }
 
@@ -277,11 +303,11 @@ impl Backend for SplitBackend {
     }
 
     fn collect(&mut self, ticket: Ticket) -> Result<StepOutput<'_>, BackendError> {
-        let Finished { chosen, logits } = self.under_way.take(ticket)?;
+        let Finished { chosen, logits, hidden } = self.under_way.take(ticket)?;
         if let Logits::Apart(rows) = logits {
-            self.results = rows;
+            self.results = [rows, hidden];
         }
-        Ok(StepOutput { logits: &self.results, chosen })
+        Ok(StepOutput { logits: &self.results[0], hidden: &self.results[1], chosen })
     }
 
     fn steps_ahead(&self) -> usize {

@@ -2,6 +2,7 @@
 
 mod chat;
 mod chooser;
+mod embed;
 mod finite;
 mod generate;
 mod perplexity;
@@ -35,6 +36,7 @@ use crate::{Error, Model};
 use running::Running;
 
 pub use chat::{Chat, Reply, ToolCall};
+pub use embed::Pooling;
 pub use generate::{GenerateOptions, GenerateStats, StopReason};
 pub use perplexity::Perplexity;
 
@@ -87,6 +89,9 @@ pub struct EngineOptions {
     pub max_step_tokens: usize,
     /// Treatment of files that the page cache holds in small pages, where the CPU runs.
     pub huge_pages: HugePages,
+    /// Whether hidden states are handed out ([`Engine::embed`], [`Step::hidden`]). The last norm is a stage of its own then,
+    /// which costs a token a barrier or a dispatch more.
+    pub hidden: bool,
     /// Cancels the engine's work once it is set: every further step is refused with [`Error::Cancelled`].
     pub cancel: Option<Arc<AtomicBool>>,
 }
@@ -110,6 +115,7 @@ impl Default for EngineOptions {
             isa: None,
             max_step_tokens: 512,
             huge_pages: HugePages::Auto,
+            hidden: false,
             cancel: None,
         }
     }
@@ -163,6 +169,8 @@ pub struct Step<'a> {
     pub tokens: Tokens<'a>,
     /// Those that get logits.
     pub outputs: Outputs,
+    /// Those whose hidden states behind the last norm are handed out; [`EngineOptions::hidden`] must be set.
+    pub hidden: Outputs,
     /// How the token behind the last one is chosen. The engine fills in [`Choice::recent`].
     pub choice: Option<Choice<'a>>,
 }
@@ -170,7 +178,7 @@ pub struct Step<'a> {
 impl<'a> Step<'a> {
     /// A step that chooses nothing.
     pub fn new(sequence: &'a mut Sequence, tokens: impl Into<Tokens<'a>>, outputs: Outputs) -> Self {
-        Self { sequence, tokens: tokens.into(), outputs, choice: None }
+        Self { sequence, tokens: tokens.into(), outputs, hidden: Outputs::None, choice: None }
     }
 
     /// The same with a choice of the next token.
@@ -180,9 +188,16 @@ impl<'a> Step<'a> {
         self
     }
 
+    /// The same with hidden states.
+    #[must_use]
+    pub fn with_hidden(mut self, hidden: Outputs) -> Self {
+        self.hidden = hidden;
+        self
+    }
+
     fn of_backend(&mut self) -> SequenceStep<'_> {
         let Sequence { kv, tokens } = &mut *self.sequence;
-        let step = SequenceStep::new(kv, self.tokens, self.outputs);
+        let step = SequenceStep::new(kv, self.tokens, self.outputs).with_hidden(self.hidden);
         match self.choice {
             Some(mut choice) => {
                 choice.recent = tokens;
@@ -251,7 +266,11 @@ impl Engine {
         let mut paging = Vec::new();
         let mut on_cpu = || {
             paging = prepare_files(model, options.huge_pages)?;
-            let plan = Plan::new(model.graph().clone(), |_, _, _| Ok(Device::Cpu))?;
+            let graph = model.graph().clone();
+            let plan = match options.hidden {
+                true => Plan::with_hidden(graph, |_, _, _| Ok(Device::Cpu))?,
+                false => Plan::new(graph, |_, _, _| Ok(Device::Cpu))?,
+            };
             let backend = CpuBackend::new(plan, &cpu_options(n_ctx)?).map_err(BackendError::from)?;
             Ok::<_, Error>(Running::Cpu(Box::new(backend)))
         };
@@ -264,8 +283,8 @@ impl Engine {
             DeviceChoice::Gpu(_) if options.gpu_layers == Some(0) => on_cpu()?,
             #[cfg(feature = "gpu")]
             DeviceChoice::Gpu(gpu) => {
-                let plan =
-                    place::plan(model.graph(), options.gpu_layers.unwrap_or(usize::MAX), options.experts_on_cpu)?;
+                let layers = options.gpu_layers.unwrap_or(usize::MAX);
+                let plan = place::plan(model.graph(), layers, options.experts_on_cpu, options.hidden)?;
                 if options.n_ctx.is_none() {
                     // The default context is cut to the cache that the device can hold.
                     n_ctx = n_ctx.min(GpuBackend::most_cached_tokens(gpu, &plan, kv_type)).max(1);
@@ -281,7 +300,7 @@ impl Engine {
                     let backend = SplitBackend::new(gpu.clone(), plan, &gpu_options, &cpu_options(n_ctx)?, progress);
                     backend.map(|b| Running::Split(Box::new(b)))
                 };
-                made.map_err(|e| place::explain(e, model, gpu, &gpu_options, options.experts_on_cpu, before))?
+                made.map_err(|e| place::explain(e, model, gpu, &gpu_options, options, before))?
             }
         };
         Ok(Self { model: model.clone(), backend, n_ctx, paging, cancel: options.cancel.clone() })

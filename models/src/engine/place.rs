@@ -6,12 +6,13 @@ use handmill_runtime::{
     graph::{Device, Graph, GraphError, Node, Plan, StageKind},
 };
 
+use super::EngineOptions;
 use crate::{Error, Model};
 
-/// Plans `graph` with its last `gpu_layers` layers on the GPU, and with them the head, which is read whole for every
+/// Plans `graph`, with its hidden state as a result where `hidden`, and with its last `gpu_layers` layers on the GPU, and with them the head, which is read whole for every
 /// token. The embedding goes with the first layer: it only looks rows up. So a step crosses once each way.
 /// With `experts_on_cpu` the CPU runs the experts of these layers all the same.
-pub(super) fn plan(graph: &Graph, gpu_layers: usize, experts_on_cpu: bool) -> Result<Plan, GraphError> {
+pub(super) fn plan(graph: &Graph, gpu_layers: usize, experts_on_cpu: bool, hidden: bool) -> Result<Plan, GraphError> {
     let first = graph.n_layers().saturating_sub(gpu_layers);
     // Stages outside of layers run where the stage before them runs.
     let mut device = if first == 0 { Device::Gpu } else { Device::Cpu };
@@ -22,7 +23,7 @@ pub(super) fn plan(graph: &Graph, gpu_layers: usize, experts_on_cpu: bool) -> Re
         let expert = experts_on_cpu && matches!(kind, StageKind::Experts(_));
         Ok(if expert { Device::Cpu } else { device })
     };
-    Plan::new(graph.clone(), place)
+    if hidden { Plan::with_hidden(graph.clone(), place) } else { Plan::new(graph.clone(), place) }
 }
 
 /// Adds to an error of memory how many layers would fit. `before` are the bytes in use before the engine was made.
@@ -31,14 +32,14 @@ pub(super) fn explain(
     model: &Model,
     gpu: &Gpu,
     options: &GpuBackendOptions,
-    experts_on_cpu: bool,
+    engine: &EngineOptions,
     before: u64,
 ) -> Error {
     let BackendError::Gpu(GpuError::OutOfMemory { in_use, .. }) = &error else { return error.into() };
     let most = gpu.caps().max_memory.unwrap_or(*in_use).saturating_sub(before);
     let layers = model.graph().n_layers();
     let fits = |n: &usize| {
-        plan(model.graph(), *n, experts_on_cpu)
+        plan(model.graph(), *n, engine.experts_on_cpu, engine.hidden)
             .is_ok_and(|p| GpuBackend::memory_needed(gpu, &p, options).is_ok_and(|bytes| bytes <= most))
     };
     let fit = (1..layers).rev().find(fits).unwrap_or(0);
@@ -71,7 +72,7 @@ mod tests {
     fn layers_are_placed_whatever_their_nodes_are_called() {
         let graph = graph().expect("a graph");
         for (gpu_layers, on_gpu) in [(0, 0), (1, 2), (2, 3), (3, 4), (usize::MAX, 4)] {
-            let plan = plan(&graph, gpu_layers, false).expect("a plan");
+            let plan = plan(&graph, gpu_layers, false, false).expect("a plan");
             let devices: Vec<Device> = plan.stages.iter().map(|s| s.device).collect();
             let mut expected = vec![Device::Cpu; 4 - on_gpu];
             expected.resize(4, Device::Gpu);

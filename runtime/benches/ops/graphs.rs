@@ -2,6 +2,7 @@
 //! table and copies the results.
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use handmill_runtime::Backend;
 use handmill_runtime::cases::{
     experts::{ExpertsCase, experts as experts_cases},
     head_linear::{HeadLinearCase, head_linears},

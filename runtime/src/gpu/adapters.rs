@@ -24,10 +24,10 @@ pub(super) struct Listed {
 
 /// All adapters, best device first: discrete, integrated, virtual, software; of one device the preferred API first.
 /// `dxc` is the path of Microsoft's dxcompiler.dll, where DX12 may use it.
-pub(super) fn list(dxc: Option<&Path>) -> Vec<Listed> {
+pub(super) async fn list(dxc: Option<&Path>) -> Vec<Listed> {
     use wgpu::{Backends, DeviceType};
     let dxc = dxc.and_then(Path::to_str);
-    let mut all = enumerate(Backends::PRIMARY, dxc);
+    let mut all = enumerate(Backends::PRIMARY, dxc).await;
     let by_dx12 = |a: &wgpu::Adapter| {
         let info = a.get_info();
         info.backend == wgpu::Backend::Dx12 && info.device_type != DeviceType::Cpu
@@ -35,7 +35,7 @@ pub(super) fn list(dxc: Option<&Path>) -> Vec<Listed> {
     if dxc.is_some() && !all.iter().any(|(a, _)| by_dx12(a)) {
         // The DLL does not load, or no driver has the shader model 6 that it compiles for.
         all.retain(|(a, _)| a.get_info().backend != wgpu::Backend::Dx12);
-        all.extend(enumerate(Backends::DX12, None));
+        all.extend(enumerate(Backends::DX12, None).await);
     }
     let identities: Vec<Identity> = all.iter().map(|(a, _)| Identity::of(a)).collect();
     let mut all: Vec<_> = all.into_iter().map(Some).collect();
@@ -46,7 +46,7 @@ pub(super) fn list(dxc: Option<&Path>) -> Vec<Listed> {
         .collect()
 }
 
-fn enumerate(backends: wgpu::Backends, dxc: Option<&str>) -> Vec<(wgpu::Adapter, Option<&'static str>)> {
+async fn enumerate(backends: wgpu::Backends, dxc: Option<&str>) -> Vec<(wgpu::Adapter, Option<&'static str>)> {
     let mut descriptor = wgpu::InstanceDescriptor {
         backends,
         // Validation layers are for debugging wgpu.
@@ -59,7 +59,7 @@ fn enumerate(backends: wgpu::Backends, dxc: Option<&str>) -> Vec<(wgpu::Adapter,
         None => wgpu::Dx12Compiler::Fxc,
     };
     let compiler = if dxc.is_some() { DXC } else { FXC };
-    let adapters = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends));
+    let adapters = wgpu::Instance::new(descriptor).enumerate_adapters(backends).await;
     let has_compiler = |a: &wgpu::Adapter| a.get_info().backend == wgpu::Backend::Dx12;
     let with_compiler = |a| {
         let compiler = has_compiler(&a).then_some(compiler);
@@ -217,14 +217,14 @@ fn matching(adapters: &[(usize, String)], wanted: Option<&str>) -> Vec<usize> {
 }
 
 /// Opens the first of `candidates` that `open` can open. The error is that of the preferred one.
-pub(super) fn open_first<C: Copy, T>(
+pub(super) async fn open_first<C: Copy, T>(
     candidates: &[C],
     other: impl Fn(C) -> OtherApi,
-    mut open: impl FnMut(C) -> Result<T, GpuError>,
+    open: impl AsyncFn(C) -> Result<T, GpuError>,
 ) -> Result<(T, ApiChoice), GpuError> {
     let (mut failed, mut first) = (Vec::new(), None);
     for (i, &candidate) in candidates.iter().enumerate() {
-        match open(candidate) {
+        match open(candidate).await {
             Ok(opened) => {
                 let others = candidates[i + 1..].iter().map(|&c| other(c)).collect();
                 return Ok((opened, ApiChoice { others, failed }));
@@ -332,13 +332,17 @@ mod tests {
     fn an_api_that_cannot_open_the_device_leaves_it_to_the_next() {
         let other = |index: usize| OtherApi { index, api: ["vulkan", "dx12"][index].to_owned() };
         let refuse = |index: usize| GpuError::Open { adapter: "a GPU".to_owned(), reason: format!("no {index}") };
-        let (opened, choice) = open_first(&[0, 1], other, Ok).unwrap();
+        let open = |candidates: &[usize], works: fn(usize) -> bool| {
+            let open = async |i| if works(i) { Ok(i) } else { Err(refuse(i)) };
+            pollster::block_on(open_first(candidates, other, open))
+        };
+        let (opened, choice) = open(&[0, 1], |_| true).unwrap();
         assert_eq!((opened, choice), (0, ApiChoice { others: vec![other(1)], failed: Vec::new() }));
-        let (opened, choice) = open_first(&[0, 1], other, |i| if i == 0 { Err(refuse(i)) } else { Ok(i) }).unwrap();
+        let (opened, choice) = open(&[0, 1], |i| i > 0).unwrap();
         let failed = vec![(other(0), refuse(0).to_string())];
         assert_eq!((opened, choice), (1, ApiChoice { others: Vec::new(), failed }));
-        let error = open_first(&[0, 1], other, |i| Err::<(), _>(refuse(i))).unwrap_err();
+        let error = open(&[0, 1], |_| false).unwrap_err();
         assert_eq!(error.to_string(), refuse(0).to_string());
-        assert_eq!(open_first(&[1], other, Ok).unwrap().1, ApiChoice::default());
+        assert_eq!(open(&[1], |_| true).unwrap().1, ApiChoice::default());
     }
 }

@@ -12,6 +12,7 @@ use super::{
     cache::PipelineCache,
     import,
     kernel::{Kernel, Pipeline},
+    ready::ready,
 };
 
 /// Options of opening a device.
@@ -73,33 +74,50 @@ enum Failure {
 impl Gpu {
     /// All adapters, best first: discrete, integrated, virtual, software. A device that several APIs list (Vulkan and
     /// DX12) comes once for each, the preferred one first. `dxc` is as in [`GpuOptions::dxc`].
+    ///
+    /// It blocks; [`Gpu::adapters_async`] does not.
     pub fn adapters(dxc: Option<&Path>) -> Vec<AdapterSummary> {
-        let all = adapters::list(dxc).into_iter().enumerate();
+        pollster::block_on(Self::adapters_async(dxc))
+    }
+
+    /// As [`Gpu::adapters`].
+    pub async fn adapters_async(dxc: Option<&Path>) -> Vec<AdapterSummary> {
+        let all = adapters::list(dxc).await.into_iter().enumerate();
         all.map(|(i, a)| adapters::summary(i, &a, &CapsOverride::default())).collect()
     }
 
     /// Opens an adapter with all the limits that it has. Where the options leave open through which API, and the
     /// preferred one fails, the next one is tried.
     ///
+    /// It blocks; [`Gpu::open_async`] does not.
+    ///
     /// # Errors
     /// No adapter, none that matches, or a driver that refuses.
     pub fn open(options: &GpuOptions) -> Result<Self, GpuError> {
-        let adapters = adapters::list(options.dxc.as_deref());
+        pollster::block_on(Self::open_async(options))
+    }
+
+    /// As [`Gpu::open`].
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub async fn open_async(options: &GpuOptions) -> Result<Self, GpuError> {
+        let adapters = adapters::list(options.dxc.as_deref()).await;
         let candidates = adapters::candidates(&adapters, options.device.as_deref())?;
         let other =
             |(index, listed): (usize, &Listed)| OtherApi { index, api: listed.adapter.get_info().backend.to_string() };
-        let (gpu, api_choice) =
-            adapters::open_first(&candidates, other, |(index, listed)| Self::open_listed(index, listed, options))?;
+        let open = async |(index, listed)| Self::open_listed(index, listed, options).await;
+        let (gpu, api_choice) = adapters::open_first(&candidates, other, open).await?;
         Ok(Self { api_choice, ..gpu })
     }
 
-    fn open_listed(index: usize, listed: &Listed, options: &GpuOptions) -> Result<Self, GpuError> {
+    async fn open_listed(index: usize, listed: &Listed, options: &GpuOptions) -> Result<Self, GpuError> {
         let adapter = &listed.adapter;
         let summary = adapters::summary(index, listed, &options.caps);
         let name = summary.name.clone();
         let caps = summary.caps.clone();
         let (device, queue) =
-            request(adapter, &caps).map_err(|reason| GpuError::Open { adapter: name.clone(), reason })?;
+            request(adapter, &caps).await.map_err(|reason| GpuError::Open { adapter: name.clone(), reason })?;
         let failure = Arc::new(Mutex::new(None));
         let keep = |slot: &Mutex<Option<Failure>>, f: Failure| {
             let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,7 +235,7 @@ impl Gpu {
             usage,
             mapped_at_creation: false,
         });
-        match pollster::block_on(scope.pop()) {
+        match ready(scope.pop()).flatten() {
             Some(_) => Err(out_of_memory()),
             None => Ok(buffer),
         }
@@ -275,7 +293,7 @@ impl Gpu {
     }
 }
 
-fn request(adapter: &wgpu::Adapter, caps: &Caps) -> Result<(wgpu::Device, wgpu::Queue), String> {
+async fn request(adapter: &wgpu::Adapter, caps: &Caps) -> Result<(wgpu::Device, wgpu::Queue), String> {
     use wgpu::Features as F;
     let mut features = F::empty();
     features.set(F::SHADER_F16, caps.f16);
@@ -308,5 +326,5 @@ fn request(adapter: &wgpu::Adapter, caps: &Caps) -> Result<(wgpu::Device, wgpu::
     {
         return opened;
     }
-    pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| e.to_string())
+    adapter.request_device(&descriptor).await.map_err(|e| e.to_string())
 }

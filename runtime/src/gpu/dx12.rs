@@ -4,7 +4,7 @@ use windows::Win32::Graphics::Direct3D12::{
     D3D_SHADER_MODEL_6_4, D3D12_FEATURE_DATA_SHADER_MODEL, D3D12_FEATURE_SHADER_MODEL,
 };
 
-use super::caps::is_compiled_by_fxc;
+use super::{caps::is_compiled_by_fxc, ready::ready};
 
 /// Whether kernels multiply four bytes at once: they may from shader model 6.4 on. `None` where `adapter` is not
 /// Direct3D's.
@@ -22,7 +22,7 @@ pub(super) fn byte_products(adapter: &wgpu::Adapter) -> Option<bool> {
 /// `None` where the device cannot be asked.
 fn has_shader_model_6_4(adapter: &wgpu::Adapter) -> Option<bool> {
     // Only an opened device can be asked.
-    let (device, _queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).ok()?;
+    let (device, _queue) = ready(adapter.request_device(&wgpu::DeviceDescriptor::default()))?.ok()?;
     let mut model = D3D12_FEATURE_DATA_SHADER_MODEL { HighestShaderModel: D3D_SHADER_MODEL_6_4 };
     let (to, size) = ((&raw mut model).cast(), size_of_val(&model) as u32);
     // SAFETY: `hal` keeps the device while it is asked, `model` outlives the call, and `size` is its size.

@@ -2,7 +2,7 @@
 
 use handmill_shaders::Defines;
 
-use super::{Gpu, GpuError};
+use super::{Gpu, GpuError, ready::ready};
 
 /// The access of a kernel to the buffer of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,7 +111,7 @@ impl Pipeline {
             },
             cache: gpu.pipeline_cache(),
         });
-        match pollster::block_on(scope.pop()) {
+        match ready(scope.pop()).flatten() {
             Some(error) => Err(gpu.explained(GpuError::Pipeline {
                 adapter: gpu.name().to_owned(),
                 kernel: format!("{} {:?}", kernel.name, kernel.defines),

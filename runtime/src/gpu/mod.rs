@@ -28,6 +28,7 @@ mod ops;
 pub mod ops;
 #[cfg(feature = "unstable-wgpu")]
 pub mod raw;
+mod ready;
 mod staging;
 #[cfg(test)]
 pub(crate) mod testing;

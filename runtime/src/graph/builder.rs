@@ -47,6 +47,7 @@ pub struct Graph {
     pub(crate) states: Vec<StateSpec>,
     pub(crate) output: Option<ValueId>,
     pub(crate) head: Option<WeightId>,
+    pub(crate) hidden: Option<ValueId>,
 }
 
 impl Graph {
@@ -83,6 +84,11 @@ impl Graph {
     /// The matrix `[scores, width]` of the head ([`GraphBuilder::head`]); none where the graph has no head.
     pub fn head(&self) -> Option<WeightId> {
         self.head
+    }
+
+    /// What the head reads: the hidden state behind the last norm; none where the graph has no head.
+    pub fn hidden(&self) -> Option<ValueId> {
+        self.hidden
     }
 
     /// For each weight whether kernels want it as a vector of f32: all weights but matrices of a linear or an
@@ -352,7 +358,7 @@ impl GraphBuilder {
         bias: Option<WeightId>,
     ) -> Result<ValueId, GraphError> {
         let scores = self.linear(name, x, weight, bias)?;
-        self.graph.head = Some(weight);
+        (self.graph.head, self.graph.hidden) = (Some(weight), Some(x));
         Ok(scores)
     }
 

@@ -18,6 +18,17 @@ pub enum Outputs {
     All,
 }
 
+impl Outputs {
+    /// Their number among `tokens`.
+    pub(crate) fn count(self, tokens: usize) -> usize {
+        match self {
+            Outputs::None => 0,
+            Outputs::Last => tokens.min(1),
+            Outputs::All => tokens,
+        }
+    }
+}
+
 /// The new tokens of a sequence.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -73,6 +84,9 @@ pub struct SequenceStep<'a> {
     pub tokens: Tokens<'a>,
     /// Those whose logits are handed out.
     pub outputs: Outputs,
+    /// Those whose hidden states are; the plan must have them as a result
+    /// ([`Plan::with_hidden`](crate::graph::Plan::with_hidden)).
+    pub hidden: Outputs,
     /// How the token behind the last one is chosen; none where no token is wanted. Without tokens there is no choice.
     pub choice: Option<Choice<'a>>,
 }
@@ -80,7 +94,7 @@ pub struct SequenceStep<'a> {
 impl<'a> SequenceStep<'a> {
     /// A step that chooses nothing.
     pub fn new(kv: &'a mut SequenceKv, tokens: impl Into<Tokens<'a>>, outputs: Outputs) -> Self {
-        Self { kv, tokens: tokens.into(), outputs, choice: None }
+        Self { kv, tokens: tokens.into(), outputs, hidden: Outputs::None, choice: None }
     }
 
     /// The same with a choice of the next token.
@@ -90,14 +104,28 @@ impl<'a> SequenceStep<'a> {
         self
     }
 
-    /// Rows whose logits the sequence wants or needs.
-    pub(crate) fn n_outputs(&self) -> usize {
-        match self.outputs {
-            Outputs::None if self.choice.is_none() => 0,
-            Outputs::None | Outputs::Last => self.tokens.len().min(1),
-            Outputs::All => self.tokens.len(),
-        }
+    /// The same with hidden states.
+    #[must_use]
+    pub fn with_hidden(mut self, hidden: Outputs) -> Self {
+        self.hidden = hidden;
+        self
     }
+
+    /// Output rows that the sequence wants or needs.
+    pub(crate) fn n_outputs(&self) -> usize {
+        let n = self.tokens.len();
+        let chosen = n.min(usize::from(self.choice.is_some()));
+        self.outputs.count(n).max(self.hidden.count(n)).max(chosen)
+    }
+}
+
+/// Refuses steps that want what `plan` does not have.
+///
+/// # Errors
+/// [`StepError::NoHidden`].
+pub(crate) fn check_results(steps: &[SequenceStep<'_>], plan: &Plan) -> Result<(), StepError> {
+    let hidden = steps.iter().any(|s| s.hidden != Outputs::None);
+    if hidden && plan.hidden.is_none() { Err(StepError::NoHidden) } else { Ok(()) }
 }
 
 /// A choice of the step under way.
@@ -121,8 +149,9 @@ pub(crate) struct Batch {
     pub cached: usize,
     /// Token rows that have an output.
     pub outputs: Vec<u32>,
-    /// Output rows that are handed out; the others only serve a choice.
+    /// Output rows whose logits are handed out, and those whose hidden states are.
     pub wanted: Vec<u32>,
+    pub hidden: Vec<u32>,
     /// The choices, in the order of their sequences.
     pub choices: Vec<ChoiceRow>,
     /// Pages to copy before the step runs.
@@ -194,6 +223,7 @@ impl Batch {
         self.sequences.clear();
         self.outputs.clear();
         self.wanted.clear();
+        self.hidden.clear();
         self.choices.clear();
         self.cached = 0;
         for (i, (step, &state)) in steps.iter_mut().zip(&self.states).enumerate() {
@@ -206,11 +236,12 @@ impl Batch {
             let (length, first_key) = (step.kv.length(), self.cached);
             self.sequences.push(SequenceRows { first_row, n_rows, cached, length, first_key, state });
             self.cached += cached;
-            let (end, before) = ((first_row + n_rows) as u32, self.outputs.len());
+            let end = (first_row + n_rows) as u32;
             self.outputs.extend(end - step.n_outputs() as u32..end);
-            if step.outputs != Outputs::None {
-                self.wanted.extend(before as u32..self.outputs.len() as u32);
-            }
+            // Each kind of result is wanted of the last rows.
+            let end = self.outputs.len() as u32;
+            self.wanted.extend(end - step.outputs.count(n_rows) as u32..end);
+            self.hidden.extend(end - step.hidden.count(n_rows) as u32..end);
             if step.choice.is_some() {
                 self.choices.push(ChoiceRow { step: i, output: self.outputs.len() - 1, position: cached - 1 });
             }
@@ -240,9 +271,15 @@ impl Batch {
         book.forget_unused();
     }
 
-    /// Whether all output rows are handed out.
+    /// Whether the logits of all output rows are handed out.
     pub fn wants_all(&self) -> bool {
         self.wanted.len() == self.outputs.len()
+    }
+
+    /// The stages of `plan` that the step runs: those of the head only where something needs them.
+    pub fn stages(&self, plan: &Plan) -> usize {
+        let head = self.hidden.is_empty() || !self.wanted.is_empty() || !self.choices.is_empty();
+        if head { plan.stages.len() } else { plan.stages_before_head() }
     }
 
     /// Ends an admitted step that has run: drops the pages that its sequences' windows have passed. A sequence whose token

@@ -7,7 +7,7 @@ mod slots;
 mod stats;
 mod tickets;
 
-pub(crate) use batch::{Batch, ChoiceRow, SequenceRows};
+pub(crate) use batch::{Batch, ChoiceRow, SequenceRows, check_results};
 pub use batch::{Outputs, SequenceStep, Tokens};
 pub(crate) use pages::{Group, PageBook, PageCopy};
 pub use pages::{KvType, PAGE_BLOCKS, PAGE_TOKENS, Pages};
@@ -57,6 +57,9 @@ pub enum StepError {
         /// The limit.
         limit: usize,
     },
+    /// Hidden states of a plan that does not have them as a result.
+    #[error("hidden states are wanted of a model that was loaded without them; load it for embeddings")]
+    NoHidden,
     /// A choice for a sequence without new tokens.
     #[error("a token is to be chosen for a sequence that has no new tokens in this step")]
     NothingToChooseFrom,

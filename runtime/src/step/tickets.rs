@@ -51,11 +51,9 @@ impl<T> UnderWay<T> {
         if self.0.len() >= MOST_UNDER_WAY {
             return Err(StepError::TooManyUnderWay { limit: MOST_UNDER_WAY });
         }
-        let known = |(ticket, choice): ChoiceRef| {
-            self.0.iter().any(|e| e.ticket == ticket && choice < e.inputs.len()).then_some(())
-        };
-        let inputs = steps.iter().filter_map(|s| s.tokens.chosen());
-        inputs.map(|input| known(input).ok_or(StepError::NotUnderWay)).collect()
+        let known = |(ticket, choice): ChoiceRef| self.0.iter().any(|e| e.ticket == ticket && choice < e.inputs.len());
+        let mut inputs = steps.iter().filter_map(|s| s.tokens.chosen());
+        if inputs.all(known) { Ok(()) } else { Err(StepError::NotUnderWay) }
     }
 
     /// Adds a step.

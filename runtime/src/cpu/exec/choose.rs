@@ -69,7 +69,7 @@ impl<'a> Choices<'a> {
 
     /// All choices from output rows of `width` elements each.
     #[cfg(feature = "gpu")]
-    pub fn from_rows(self, pool: &crate::cpu::Pool, samplers: &Samplers, rows: &[f32], width: usize) -> Vec<Chosen> {
+    pub fn make_all(self, pool: &crate::cpu::Pool, samplers: &Samplers, rows: &[f32], width: usize) -> Vec<Chosen> {
         if !self.rows.is_empty() {
             pool.run(&|worker| self.make(worker, samplers, |row| &rows[row * width..][..width]));
         }

@@ -46,7 +46,7 @@ use crate::{
     backend::StepOutput,
     graph::{Plan, Rows, StageKind, ValueId, WeightId},
     sample::Chosen,
-    step::{Batch, ChoiceRef, KvType, PageBook, SequenceKv, SequenceStep, StepError, Ticket, UnderWay},
+    step::{Batch, ChoiceRef, KvType, PageBook, SequenceKv, SequenceStep, StepError, Ticket, UnderWay, check_results},
 };
 use choose::{Choices, Samplers};
 use schedule::Schedule;
@@ -113,8 +113,8 @@ pub struct CpuBackend {
     samplers: Samplers,
     /// Steps that have run and are not collected yet.
     under_way: UnderWay<Finished>,
-    /// Logits that are handed out and do not lie together in `output_values`.
-    results: Vec<f32>,
+    /// Logits that are handed out and do not lie together in `output_values`, and hidden states.
+    results: [Vec<f32>; 2],
     /// The trace and its clock, while tracing is on.
     tracing: Option<observe::Tracing>,
 }
@@ -124,6 +124,7 @@ pub struct CpuBackend {
 pub(crate) struct Finished {
     pub chosen: Vec<Chosen>,
     pub logits: Logits,
+    pub hidden: Vec<f32>,
 }
 
 /// The logits of a step that are handed out.
@@ -202,7 +203,7 @@ impl CpuBackend {
             batch: Batch::default(),
             samplers: Samplers::new(threads),
             under_way: UnderWay::default(),
-            results: Vec::new(),
+            results: Default::default(),
             tracing: None,
             isa: options.isa,
             pool,
@@ -253,22 +254,24 @@ impl CpuBackend {
             |input| under_way.borrow().chain(input),
             |input| under_way.borrow_mut().token(input),
         );
+        let stages = self.batch.stages(&self.plan);
         if !self.batch.tokens.is_empty() {
             let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
             let context = StepContext { backend: self, kvs: &kvs };
             if self.tracing.is_some() {
-                let calls = context.run_timed(start);
+                let calls = context.run_timed(start, stages);
                 self.pool.run(&|worker| context.choose(worker, &choices));
                 self.add_trace(start, &calls);
             } else {
                 self.pool.run(&|worker| {
-                    (0..self.plan.stages.len()).for_each(|i| context.stage(worker, i));
+                    (0..stages).for_each(|i| context.stage(worker, i));
                     context.choose(worker, &choices);
                 });
             }
         }
         self.batch.settle(&mut self.book, steps);
-        let finished = Finished { chosen: choices.finish(), logits: self.logits() };
+        let (chosen, hidden) = (choices.finish(), self.hidden());
+        let finished = Finished { chosen, logits: self.logits(), hidden };
         Ok(self.under_way.push(steps, finished))
     }
 
@@ -277,16 +280,26 @@ impl CpuBackend {
     /// # Errors
     /// A step that is not under way.
     pub fn collect(&mut self, ticket: Ticket) -> Result<StepOutput<'_>, CpuError> {
-        let Finished { chosen, logits } = self.under_way.take(ticket)?;
+        let Finished { chosen, logits, hidden } = self.under_way.take(ticket)?;
+        self.results[1] = hidden;
         let logits = match logits {
             // SAFETY: no run is under way, so nobody writes.
             Logits::InPlace { first, len } => unsafe { self.output_values.slice(first, len) },
             Logits::Apart(rows) => {
-                self.results = rows;
-                &self.results
+                self.results[0] = rows;
+                &self.results[0]
             }
         };
-        Ok(StepOutput { logits, chosen })
+        Ok(StepOutput { logits, hidden: &self.results[1], chosen })
+    }
+
+    /// Copies the hidden states that are handed out.
+    fn hidden(&self) -> Vec<f32> {
+        let Some(slot) = self.plan.hidden.map(|hidden| self.plan.slot(hidden)) else { return Vec::new() };
+        let n = self.batch.outputs.len();
+        // SAFETY: the run is over, so nobody writes.
+        let rows = unsafe { self.output_values.slice::<f32>(slot.offset * n, slot.stride * n) };
+        self.batch.hidden.iter().flat_map(|row| &rows[*row as usize * slot.stride..][..slot.width]).copied().collect()
     }
 
     /// Makes the output rows of the step that has run lie together, where all of them are handed out; copies those that are,
@@ -295,6 +308,9 @@ impl CpuBackend {
         let (n, slot) = (self.batch.outputs.len(), self.plan.slot(self.plan.output));
         debug_assert_eq!(slot.rows, Rows::Output);
         let first = slot.offset * n;
+        if self.batch.wanted.is_empty() {
+            return Logits::Apart(Vec::new());
+        }
         // SAFETY: the run is over, so nobody writes. Rows are `stride` apart; see below for padded ones.
         let rows = unsafe { self.output_values.slice_mut::<f32>(first, slot.stride * n) };
         if !self.batch.wants_all() {
@@ -335,6 +351,7 @@ impl CpuBackend {
         if let Some(id) = tokens.iter().flatten().copied().find(|id| *id as usize >= self.vocab) {
             return Err(StepError::TokenOutOfRange { id, vocab: self.vocab }.into());
         }
+        check_results(steps, &self.plan)?;
         self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab, tokens)?;
         let reserved = self.reserve(steps.len());
         if reserved.is_err() {

@@ -36,7 +36,7 @@ impl CpuBackend {
     /// Makes choices from output rows of `width` elements.
     #[cfg(feature = "gpu")]
     pub(crate) fn choose(&self, choices: Choices<'_>, rows: &[f32], width: usize) -> Vec<Chosen> {
-        choices.from_rows(&self.pool, &self.samplers, rows, width)
+        choices.make_all(&self.pool, &self.samplers, rows, width)
     }
 
     /// Runs the stages `range` of the plan over the rows admitted last.

@@ -27,6 +27,10 @@ pub(super) struct Flight {
     /// Elements from one row to the next, and of a row.
     stride: usize,
     width: usize,
+    /// Output rows whose hidden states are read, and the elements of each with and without padding.
+    pub hidden_rows: Vec<usize>,
+    hidden_stride: usize,
+    hidden_width: usize,
     /// Choices of the device, and whether log-probabilities come with them.
     on_device: usize,
     log_probabilities: bool,
@@ -39,6 +43,7 @@ pub(super) struct Flight {
 pub(super) struct Results {
     pub chosen: Vec<Chosen>,
     pub logits: Vec<f32>,
+    pub hidden: Vec<f32>,
 }
 
 /// A choice that is under way.
@@ -80,7 +85,7 @@ impl HostChoice {
 }
 
 impl Flight {
-    pub fn new(slot: usize, choices: Vec<Pending>, batch: &Batch, logits: &Slot) -> Self {
+    pub fn new(slot: usize, choices: Vec<Pending>, batch: &Batch, logits: &Slot, hidden: Option<&Slot>) -> Self {
         let of_host = choices.iter().filter_map(|c| if let Pending::Host(c) = c { Some(c.output) } else { None });
         let mut rows: Vec<usize> = batch.wanted.iter().map(|row| *row as usize).chain(of_host).collect();
         rows.sort_unstable();
@@ -96,6 +101,9 @@ impl Flight {
             wanted,
             stride: logits.stride,
             width: logits.width,
+            hidden_rows: hidden.map_or(Vec::new(), |_| batch.hidden.iter().map(|row| *row as usize).collect()),
+            hidden_stride: hidden.map_or(0, |slot| slot.stride),
+            hidden_width: hidden.map_or(0, |slot| slot.width),
             on_device: 0,
             log_probabilities: false,
             choices,
@@ -106,7 +114,8 @@ impl Flight {
     /// Bytes that will be read, with the device's choices in `records`.
     pub fn bytes(&mut self, records: &Records) -> u64 {
         (self.on_device, self.log_probabilities) = (records.len(), records.log_probabilities);
-        self.read_bytes = 4 * (self.head_words() + self.rows.len() * self.stride) as u64;
+        let rows = self.rows.len() * self.stride + self.hidden_rows.len() * self.hidden_stride;
+        self.read_bytes = 4 * (self.head_words() + rows) as u64;
         self.read_bytes
     }
 
@@ -118,6 +127,7 @@ impl Flight {
     /// The results in the words that were read.
     pub fn parse(&self, words: &[u32], sampler: &mut Sampler) -> Results {
         let (head, rows) = words.split_at(self.head_words());
+        let (rows, hidden) = rows.split_at(self.rows.len() * self.stride);
         let (tokens, listed) = head.split_at(self.on_device);
         let row = |i: usize| bytemuck::cast_slice::<u32, f32>(&rows[i * self.stride..][..self.width]);
         let choice = |pending: &Pending| match pending {
@@ -138,7 +148,9 @@ impl Flight {
             }
         };
         let chosen = self.choices.iter().map(choice).collect();
-        Results { chosen, logits: self.wanted.iter().flat_map(|i| row(*i)).copied().collect() }
+        let logits = self.wanted.iter().flat_map(|i| row(*i)).copied().collect();
+        let hidden = bytemuck::cast_slice::<u32, f32>(hidden).chunks_exact(self.hidden_stride.max(1));
+        Results { chosen, logits, hidden: hidden.flat_map(|row| &row[..self.hidden_width]).copied().collect() }
     }
 }
 

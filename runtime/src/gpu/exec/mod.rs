@@ -85,7 +85,8 @@ pub struct GpuBackend {
     kinds: Vec<AttentionKind>,
     words: Vec<u32>,
     angles: Angles,
-    results: Vec<f32>,
+    /// Logits and hidden states that were collected last.
+    results: [Vec<f32>; 2],
     stats: GpuStats,
     /// Whether buffers have grown since calls were bound: a step may fail between the two.
     unbound: bool,
@@ -157,7 +158,7 @@ impl GpuBackend {
             stages,
             batch: Batch::default(),
             words: Vec::new(),
-            results: Vec::new(),
+            results: Default::default(),
             stats: GpuStats::default(),
             unbound: false,
             choosing,

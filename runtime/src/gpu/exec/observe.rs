@@ -155,7 +155,8 @@ impl GpuBackend {
             timed.push((mark.0, mark.1, begun - start, begun.elapsed()));
             Ok::<(), GpuError>(())
         };
-        for (i, stage) in self.stages.iter().enumerate().filter(|(_, s)| self.shape.count(s.rows) > 0) {
+        let stages = self.stages.iter().enumerate().take(self.batch.stages(&self.plan));
+        for (i, stage) in stages.filter(|(_, s)| self.shape.count(s.rows) > 0) {
             for call in stage.calls(&self.shape) {
                 let grid = call.grid.map(|dim| self.shape.workgroups(dim, call.rows));
                 run((Some(i), call.pipeline.name), &call.pipeline.pipeline, &call.group, grid)?;

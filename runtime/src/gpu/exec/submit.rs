@@ -20,7 +20,7 @@ use crate::{
         ops::sample::{self, RESULT_WORDS},
     },
     sample::Choice,
-    step::{ChoiceRef, MOST_UNDER_WAY, SequenceStep, StepError, Ticket, Tokens},
+    step::{ChoiceRef, MOST_UNDER_WAY, SequenceStep, StepError, Ticket, Tokens, check_results},
 };
 
 /// Marks a token that an earlier step has chosen; see `lib/tokens.wgsl`.
@@ -59,6 +59,7 @@ impl GpuBackend {
         if rows > limit {
             return Err(StepError::TooManyOutputs { rows, limit }.into());
         }
+        check_results(steps, &self.plan)?;
         let mut words = Vec::with_capacity(steps.len());
         for step in steps.iter() {
             words.push(match step.tokens.chosen().map(|input| self.known(input)).transpose()? {
@@ -141,7 +142,8 @@ impl GpuBackend {
         let choices = self.sort_choices(steps)?;
         let used: Vec<usize> = self.under_way.iter_mut().map(|f| f.slot).collect();
         let slot = (0..MOST_UNDER_WAY).find(|s| !used.contains(s)).unwrap_or(0);
-        let mut flight = Flight::new(slot, choices, &self.batch, &self.plan.slot(self.plan.output));
+        let hidden = self.plan.hidden.map(|hidden| self.plan.slot(hidden));
+        let mut flight = Flight::new(slot, choices, &self.batch, &self.plan.slot(self.plan.output), hidden.as_ref());
         let bytes = flight.bytes(&self.records);
         // Before any kernel runs: a failure up to here leaves the sequences unchanged.
         let staging = if bytes > 0 { Some(self.staging.take(&self.gpu, bytes)?) } else { None };
@@ -181,7 +183,7 @@ impl GpuBackend {
             self.run_timed(start, &tail)?;
             return Ok(self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()));
         }
-        Ok(self.encode(0..self.stages.len(), &tail))
+        Ok(self.encode(0..self.batch.stages(&self.plan), &tail))
     }
 
     /// Copies a step's results to where the host can read them: tokens, log-probabilities, rows of logits.
@@ -201,6 +203,11 @@ impl GpuBackend {
         let slot = self.plan.slot(self.plan.output);
         let first = self.layout.output_base() + slot.offset * self.batch.outputs.len();
         for rows in flight.rows.chunk_by(|a, b| a + 1 == *b) {
+            copy(&self.memory.arena, first + rows[0] * slot.stride, rows.len() * slot.stride);
+        }
+        let Some(slot) = self.plan.hidden.map(|hidden| self.plan.slot(hidden)) else { return };
+        let first = self.layout.output_base() + slot.offset * self.batch.outputs.len();
+        for rows in flight.hidden_rows.chunk_by(|a, b| a + 1 == *b) {
             copy(&self.memory.arena, first + rows[0] * slot.stride, rows.len() * slot.stride);
         }
     }
@@ -237,9 +244,9 @@ impl GpuBackend {
     /// As [`GpuBackend::wait`].
     pub fn collect(&mut self, ticket: Ticket) -> Result<StepOutput<'_>, GpuError> {
         self.wait(ticket)?;
-        let Results { chosen, logits } = self.under_way.take(ticket)?.results.unwrap_or_default();
-        self.results = logits;
-        Ok(StepOutput { logits: &self.results, chosen })
+        let Results { chosen, logits, hidden } = self.under_way.take(ticket)?.results.unwrap_or_default();
+        self.results = [logits, hidden];
+        Ok(StepOutput { logits: &self.results[0], hidden: &self.results[1], chosen })
     }
 
     /// Waits for a step and reads its results, without collecting it.

@@ -25,7 +25,7 @@ impl Plan {
         for (i, sum) in self.residual_sums().into_iter().enumerate() {
             first.extend(sum.map(|s| (s.sum, i)));
         }
-        last.insert(self.output, usize::MAX);
+        last.extend([Some(self.output), self.hidden].into_iter().flatten().map(|result| (result, usize::MAX)));
         let mut order: Vec<(ValueId, usize)> = first.into_iter().collect();
         order.sort_by_key(|(v, i)| (*i, *v));
         let mut placed: Vec<(Slot, usize, usize)> = Vec::new(); // slot, first stage, last stage

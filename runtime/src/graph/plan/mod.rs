@@ -105,6 +105,8 @@ pub struct Plan {
     pub output_elements: usize,
     /// The result.
     pub output: ValueId,
+    /// The hidden state behind the last norm, where it is a result, too ([`Plan::with_hidden`]).
+    pub hidden: Option<ValueId>,
 }
 
 impl Plan {
@@ -116,6 +118,31 @@ impl Plan {
     /// A graph without an output, and the errors of `place`.
     pub fn new(
         graph: Graph,
+        place: impl FnMut(&Graph, &Node, &StageKind) -> Result<Device, GraphError>,
+    ) -> Result<Self, GraphError> {
+        Self::with_results(graph, None, place)
+    }
+
+    /// As [`Plan::new`], with the hidden state behind the last norm as a second result ([`Graph::hidden`]). The norm is a
+    /// stage of its own then, and the stages behind it do not run in a step that wants the hidden state alone.
+    ///
+    /// # Errors
+    /// As [`Plan::new`], and a graph without a head.
+    pub fn with_hidden(
+        graph: Graph,
+        place: impl FnMut(&Graph, &Node, &StageKind) -> Result<Device, GraphError>,
+    ) -> Result<Self, GraphError> {
+        let hidden = graph.hidden.ok_or_else(|| GraphError::Shape {
+            op: "graph",
+            name: String::new(),
+            what: "has no head, and so no hidden state before it".to_owned(),
+        })?;
+        Self::with_results(graph, Some(hidden), place)
+    }
+
+    fn with_results(
+        graph: Graph,
+        hidden: Option<ValueId>,
         mut place: impl FnMut(&Graph, &Node, &StageKind) -> Result<Device, GraphError>,
     ) -> Result<Self, GraphError> {
         let output = graph.output.ok_or_else(|| GraphError::Shape {
@@ -125,7 +152,7 @@ impl Plan {
         })?;
         let mut stages = Vec::new();
         let mut homes = HashMap::new();
-        for (node, kind) in Planner::new(&graph, output).run() {
+        for (node, kind) in Planner::new(&graph, output, hidden).run() {
             let node = &graph.nodes[node];
             let placed = place(&graph, node, &kind)?;
             let caches = || kind.caches().into_iter().flatten();
@@ -143,9 +170,16 @@ impl Plan {
             token_elements: 0,
             output_elements: 0,
             output,
+            hidden,
         };
         plan.lay_out();
         Ok(plan)
+    }
+
+    /// The stages up to the hidden state; all where it is no result.
+    pub(crate) fn stages_before_head(&self) -> usize {
+        let writes = |s: &Stage| s.kind.reads_and_writes().1.iter().any(|v| Some(*v) == self.hidden);
+        self.stages.iter().position(writes).map_or(self.stages.len(), |at| at + 1)
     }
 
     /// Where the keys and values of `cache` lie; none where nothing reads them.

@@ -17,6 +17,8 @@ use crate::graph::{
 pub(super) struct Planner<'g> {
     graph: &'g Graph,
     output: ValueId,
+    /// A second result, of a stage of its own.
+    hidden: Option<ValueId>,
     /// Nodes that read each value.
     users: Vec<Vec<usize>>,
     /// Nodes folded into an attention stage.
@@ -28,12 +30,12 @@ pub(super) struct Planner<'g> {
 }
 
 impl<'g> Planner<'g> {
-    pub fn new(graph: &'g Graph, output: ValueId) -> Self {
+    pub fn new(graph: &'g Graph, output: ValueId, hidden: Option<ValueId>) -> Self {
         let mut users = vec![Vec::new(); graph.values.len()];
         for (i, node) in graph.nodes.iter().enumerate() {
             node.inputs.iter().for_each(|v| users[v.0 as usize].push(i));
         }
-        Self { graph, output, users, folded: HashSet::new(), stages: Vec::new(), pending: Vec::new() }
+        Self { graph, output, hidden, users, folded: HashSet::new(), stages: Vec::new(), pending: Vec::new() }
     }
 
     /// The stages in execution order, each with the number of the node that gives it its kind.
@@ -111,6 +113,9 @@ impl<'g> Planner<'g> {
                         self.flush();
                     }
                     self.pending.push(at);
+                    if Some(node.output) == self.hidden {
+                        self.flush();
+                    }
                 }
             }
         }
@@ -293,7 +298,8 @@ impl<'g> Planner<'g> {
                 Op::Pool(_) | Op::Attention(_) | Op::ShortConv(_) | Op::GatedDelta(_) => continue,
             };
             let outside = |u: &usize| !pending.contains(u) && !consumers.contains(u);
-            let needed = self.users[node.output.0 as usize].iter().any(outside) || node.output == self.output;
+            let needed = self.users[node.output.0 as usize].iter().any(outside)
+                || [Some(self.output), self.hidden].contains(&Some(node.output));
             // Devices group the rows of a stage by expert, so a row's route is read by more than that row.
             let stored = needed || matches!(node.op, Op::Route(_));
             let width = self.graph.value(node.output).width;
