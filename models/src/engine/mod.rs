@@ -466,7 +466,9 @@ impl Engine {
         if total > self.n_ctx {
             return Err(Error::ContextFull { tokens: total, n_ctx: self.n_ctx });
         }
-        sequence.kv.expect(total);
+        if tokens.len() > 1 {
+            sequence.kv.expect(total);
+        }
         let mut rest = Rest { tokens, before: None };
         let mut run = || {
             while let Some((tokens, more)) = rest.tokens.split_at_checked(self.backend.step_tokens(sequence.len()))
@@ -484,11 +486,10 @@ impl Engine {
             Ok(cancelled(sequence.len() - already))
         };
         let result: Result<bool, Error> = run();
-        // The announced length ends with the last part.
-        sequence.kv.expect(0);
         match result {
             Ok(false) => Ok(Some(rest)),
             ended => {
+                sequence.kv.expect(0);
                 let before = rest.before.map_or(Ok(()), |ticket| self.collect(ticket).map(drop));
                 ended?;
                 before.map(|()| None)

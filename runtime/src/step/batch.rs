@@ -165,6 +165,16 @@ pub(crate) struct Batch {
 /// One sequence's part of a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SequenceRows {
+    /// Which of the step's sequences it is.
+    #[cfg(feature = "gpu")]
+    pub step: usize,
+    #[cfg(feature = "gpu")]
+    pub role: super::Role,
+    /// Its output rows.
+    #[cfg(feature = "gpu")]
+    pub first_output: usize,
+    #[cfg(feature = "gpu")]
+    pub n_outputs: usize,
     pub first_row: usize,
     pub n_rows: usize,
     /// Tokens cached, this step's included.
@@ -234,7 +244,22 @@ impl Batch {
             }
             self.positions.extend((cached - n_rows..cached).map(|p| p as u32));
             let (length, first_key) = (step.kv.length(), self.cached);
-            self.sequences.push(SequenceRows { first_row, n_rows, cached, length, first_key, state });
+            self.sequences.push(SequenceRows {
+                #[cfg(feature = "gpu")]
+                step: i,
+                #[cfg(feature = "gpu")]
+                role: super::Role::of(step.kv, n_rows),
+                #[cfg(feature = "gpu")]
+                first_output: self.outputs.len(),
+                #[cfg(feature = "gpu")]
+                n_outputs: step.n_outputs(),
+                first_row,
+                n_rows,
+                cached,
+                length,
+                first_key,
+                state,
+            });
             self.cached += cached;
             let end = (first_row + n_rows) as u32;
             self.outputs.extend(end - step.n_outputs() as u32..end);
@@ -253,6 +278,12 @@ impl Batch {
     #[cfg(feature = "gpu")]
     pub fn begin(&mut self) {
         self.begun = true;
+    }
+
+    /// Whether kernels may have run.
+    #[cfg(feature = "gpu")]
+    pub fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Takes an admitted step back that the backend cannot run or in which it has failed. Sequences whose state kernels

@@ -2,6 +2,8 @@
 
 mod batch;
 mod pages;
+#[cfg(feature = "gpu")]
+mod roles;
 mod sequence;
 mod slots;
 mod stats;
@@ -11,6 +13,8 @@ pub(crate) use batch::{Batch, ChoiceRow, SequenceRows, check_results};
 pub use batch::{Outputs, SequenceStep, Tokens};
 pub(crate) use pages::{Group, PageBook, PageCopy};
 pub use pages::{KvType, PAGE_BLOCKS, PAGE_TOKENS, Pages};
+#[cfg(feature = "gpu")]
+pub(crate) use roles::Role;
 pub use sequence::SequenceKv;
 pub(crate) use slots::StateStep;
 pub use stats::GpuStats;

@@ -252,6 +252,8 @@ impl PageBook {
         }
         self.slots.truncate(&mut seq.held.states, len);
         self.keep_pages(seq, len);
+        // What was announced is no longer so.
+        seq.expected = 0;
         Ok(true)
     }
 

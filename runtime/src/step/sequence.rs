@@ -59,8 +59,9 @@ impl SequenceKv {
     }
 
     /// Announces a prompt in parts: after the next steps `tokens` will be cached. Rotations that depend on the
-    /// sequence's length (dynamic and longrope RoPE) take that length for all parts, as they would for the whole. 0
-    /// ends it.
+    /// sequence's length (dynamic and longrope RoPE) take that length for all parts, as they would for the whole, and a part
+    /// of one token counts as one of the prompt, not as one that was chosen. It ends when the sequence is longer, and 0
+    /// ends it at once.
     pub fn expect(&mut self, tokens: usize) {
         self.expected = tokens;
     }

@@ -1,4 +1,4 @@
-//! One step under way: what of it will be read, and what was.
+//! A part of a step under way: what of it will be read, and what was.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -9,10 +9,10 @@ use crate::{
     step::Batch,
 };
 
-/// A step that was submitted.
+/// A part of a step that was submitted.
 pub(super) struct Flight {
-    /// Which part of the buffer of tokens its choices go to.
-    pub slot: usize,
+    /// The step's choices on the device before its own.
+    pub first_choice: usize,
     /// Set when it is over.
     pub done: Arc<AtomicBool>,
     pub submission: Option<wgpu::SubmissionIndex>,
@@ -35,7 +35,6 @@ pub(super) struct Flight {
     on_device: usize,
     log_probabilities: bool,
     pub choices: Vec<Pending>,
-    pub results: Option<Results>,
 }
 
 /// What was read.
@@ -85,14 +84,20 @@ impl HostChoice {
 }
 
 impl Flight {
-    pub fn new(slot: usize, choices: Vec<Pending>, batch: &Batch, logits: &Slot, hidden: Option<&Slot>) -> Self {
+    pub fn new(
+        first_choice: usize,
+        choices: Vec<Pending>,
+        batch: &Batch,
+        logits: &Slot,
+        hidden: Option<&Slot>,
+    ) -> Self {
         let of_host = choices.iter().filter_map(|c| if let Pending::Host(c) = c { Some(c.output) } else { None });
         let mut rows: Vec<usize> = batch.wanted.iter().map(|row| *row as usize).chain(of_host).collect();
         rows.sort_unstable();
         rows.dedup();
         let wanted = (0..rows.len()).filter(|i| batch.wanted.contains(&(rows[*i] as u32))).collect();
         Self {
-            slot,
+            first_choice,
             done: super::submit::not_done(),
             submission: None,
             staging: None,
@@ -107,7 +112,6 @@ impl Flight {
             on_device: 0,
             log_probabilities: false,
             choices,
-            results: None,
         }
     }
 
@@ -117,6 +121,16 @@ impl Flight {
         let rows = self.rows.len() * self.stride + self.hidden_rows.len() * self.hidden_stride;
         self.read_bytes = 4 * (self.head_words() + rows) as u64;
         self.read_bytes
+    }
+
+    /// Its choices on the device.
+    pub fn on_device(&self) -> usize {
+        self.on_device
+    }
+
+    /// Elements of a row of logits, and of a hidden state.
+    pub fn widths(&self) -> [usize; 2] {
+        [self.width, self.hidden_width]
     }
 
     /// Words before the rows of logits.

@@ -23,6 +23,7 @@ mod pieces_tests;
 mod shape;
 mod states;
 mod submit;
+mod submitted;
 
 use std::{sync::Arc, time::Instant};
 
@@ -39,17 +40,17 @@ use super::{
 use crate::{
     graph::{Plan, Rows},
     sample::Sampler,
-    step::{Batch, GpuStats, KvType, PageBook, SequenceKv, SequenceStep, UnderWay},
+    step::{Batch, GpuStats, KvType, PageBook, Role, SequenceKv, SequenceStep, UnderWay},
 };
 use angles::Angles;
 use arena::{ArenaLayout, Source};
 use choosing::Choosing;
-use flight::Flight;
 use kinds::AttentionKind;
 use lower::{Lowering, StageCalls, layout::scores_bytes};
 use memory::Memory;
 use shape::Shape;
 use submit::StagingBuffers;
+use submitted::Submitted;
 
 /// Options of a GPU backend.
 #[derive(Clone, Debug)]
@@ -96,7 +97,7 @@ pub struct GpuBackend {
     records: Records,
     /// Makes the others.
     sampler: Sampler,
-    under_way: UnderWay<Flight>,
+    under_way: UnderWay<Submitted>,
     staging: StagingBuffers,
     /// The trace and its timestamps, while tracing is on.
     tracing: Option<Box<observe::Tracing>>,
@@ -113,9 +114,6 @@ struct Call {
 
 /// A call behind those of the plan: kernel, buffers, workgroups.
 type Tail = (Arc<Pipeline>, wgpu::BindGroup, [u32; 3]);
-
-/// Most new tokens a sequence that attention takes one by one.
-const DECODE_ROWS: usize = 4;
 
 impl GpuBackend {
     /// Prepares `plan`: uploads or imports weights, compiles kernels, lays out memory. `progress` hears of bytes of
@@ -230,11 +228,11 @@ impl GpuBackend {
     }
 
     /// Makes room for the admitted step's rows and writes them to the device; true where a buffer had to grow. Its choices
-    /// go to part `slot` of the chosen tokens.
+    /// are written from `chosen_at` on.
     ///
     /// # Errors
     /// No memory.
-    fn upload(&mut self, steps: &[SequenceStep<'_>], slot: usize) -> Result<bool, GpuError> {
+    fn upload(&mut self, steps: &[SequenceStep<'_>], chosen_at: usize) -> Result<bool, GpuError> {
         let gpu = self.gpu.clone();
         let memory = &mut self.memory;
         let grown = &mut self.unbound;
@@ -247,7 +245,8 @@ impl GpuBackend {
         let shape = &mut self.shape;
         (shape.tokens, shape.outputs, shape.sequences) = (n, self.batch.outputs.len(), self.batch.sequences.len());
         shape.choices = self.records.len();
-        shape.decode = self.batch.sequences.iter().all(|s| s.n_rows <= DECODE_ROWS)
+        shape.generated = self.batch.sequences.iter().all(|s| s.role == Role::Generated);
+        shape.decode = shape.generated
             || !self.kinds.iter().all(|k| attention::fits_one_part(gpu.caps(), &k.op, k.every, longest));
         shape.longest = longest;
         shape.splits.clear();
@@ -261,9 +260,9 @@ impl GpuBackend {
         *grown |= Memory::reserve(&gpu, &mut memory.partials, "partial attention", partials * 4, None)?;
         let scores = scores_bytes(&self.plan, n, longest);
         *grown |= Memory::reserve(&gpu, &mut memory.scores, "scores of keys", scores, None)?;
-        let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
+        let kvs: Vec<&SequenceKv> = self.batch.sequences.iter().map(|s| &*steps[s.step].kv).collect();
         memory::pack(&self.batch, &kvs, &self.shape, self.book.groups.len(), &mut self.words);
-        self.words[11] = (self.layout.max_tokens * (1 + slot)) as u32;
+        self.words[11] = chosen_at as u32;
         self.records.pack(&mut self.words);
         self.angles.pack(&self.plan, &self.batch, gpu.caps().max_binding, &mut self.words);
         *grown |= Memory::reserve(&gpu, &mut memory.batch, "batch", self.words.len() as u64 * 4, None)?;

@@ -10,7 +10,9 @@ pub(super) struct Shape {
     pub sequences: usize,
     /// Tokens chosen on the device.
     pub choices: usize,
-    /// Whether no sequence has more than a few new tokens.
+    /// Whether all rows were chosen by the model; else they are all of prompts.
+    pub generated: bool,
+    /// Whether attention takes rows one by one.
     pub decode: bool,
     /// By kind of attention: the parts that a row's keys are divided into.
     pub splits: Vec<u32>,

@@ -12,6 +12,7 @@ use super::{
     GpuBackend,
     choosing::Choosing,
     flight::{Flight, HostChoice, Pending, Results},
+    submitted::Submitted,
 };
 use crate::{
     StepOutput,
@@ -44,12 +45,52 @@ impl GpuBackend {
     pub fn submit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<Ticket, GpuError> {
         let start = Instant::now();
         self.prepare(steps)?;
-        let done = self.submit_admitted(steps, start);
+        let used: Vec<usize> = self.under_way.iter_mut().map(|s| s.slot).collect();
+        let slot = (0..MOST_UNDER_WAY).find(|s| !used.contains(s)).unwrap_or(0);
+        let done = self.submit_admitted(steps, slot, start);
         match &done {
             Ok(_) => self.batch.settle(&mut self.book, steps),
             Err(_) => self.batch.undo(&mut self.book, steps),
         }
         Ok(self.under_way.push(steps, done?))
+    }
+
+    /// Submits the admitted step: rows of prompts apart from those that were chosen.
+    fn submit_admitted(
+        &mut self,
+        steps: &[SequenceStep<'_>],
+        slot: usize,
+        start: Instant,
+    ) -> Result<Submitted, GpuError> {
+        let roles = self.batch.by_role();
+        if roles.len() == 1 {
+            let flight = self.submit_part(steps, slot, 0, start)?;
+            return Ok(Submitted::whole(slot, flight));
+        }
+        let whole = std::mem::take(&mut self.batch);
+        let (mut flights, mut failed, mut choices) = (Vec::new(), None, 0);
+        for (i, of) in roles.iter().enumerate() {
+            self.batch = whole.part(of, i == 0);
+            match self.submit_part(steps, slot, choices, start) {
+                Ok(flight) => {
+                    choices += flight.on_device();
+                    flights.push(flight);
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        let begun = self.batch.has_begun() || !flights.is_empty();
+        self.batch = whole;
+        if begun {
+            self.batch.begin();
+        }
+        match failed {
+            None => Ok(Submitted::parts(slot, flights, &self.batch, &roles)),
+            Some(error) => Err(error),
+        }
     }
 
     /// Admits a step that may build on steps under way.
@@ -77,11 +118,13 @@ impl GpuBackend {
 
     /// What is known of a choice under way. Waits for it where the host makes it.
     fn known(&mut self, (ticket, i): ChoiceRef) -> Result<Known, GpuError> {
-        let max_tokens = self.layout.max_tokens as u32;
-        let flight = self.under_way.get(ticket).ok_or(StepError::NotUnderWay)?;
-        match (&flight.results, &flight.choices[i]) {
-            (None, Pending::Device { at, .. }) => Ok(Known::Place(max_tokens * (1 + flight.slot as u32) + *at as u32)),
-            (None, Pending::Host(_)) => {
+        let max_tokens = self.layout.max_tokens;
+        let submitted = self.under_way.get(ticket).ok_or(StepError::NotUnderWay)?;
+        match (&submitted.results, submitted.choice(i)) {
+            (None, (flight, Pending::Device { at, .. })) => {
+                Ok(Known::Place((max_tokens * (1 + submitted.slot) + flight.first_choice + at) as u32))
+            }
+            (None, (_, Pending::Host(_))) => {
                 self.read(ticket)?;
                 self.known((ticket, i))
             }
@@ -138,18 +181,26 @@ impl GpuBackend {
         Ok(pending)
     }
 
-    fn submit_admitted(&mut self, steps: &[SequenceStep<'_>], start: Instant) -> Result<Flight, GpuError> {
+    /// Submits the rows of the batch, whose choices are written to part `slot` of the chosen tokens, behind
+    /// `first_choice` others.
+    fn submit_part(
+        &mut self,
+        steps: &[SequenceStep<'_>],
+        slot: usize,
+        first_choice: usize,
+        start: Instant,
+    ) -> Result<Flight, GpuError> {
         let choices = self.sort_choices(steps)?;
-        let used: Vec<usize> = self.under_way.iter_mut().map(|f| f.slot).collect();
-        let slot = (0..MOST_UNDER_WAY).find(|s| !used.contains(s)).unwrap_or(0);
         let hidden = self.plan.hidden.map(|hidden| self.plan.slot(hidden));
-        let mut flight = Flight::new(slot, choices, &self.batch, &self.plan.slot(self.plan.output), hidden.as_ref());
+        let mut flight =
+            Flight::new(first_choice, choices, &self.batch, &self.plan.slot(self.plan.output), hidden.as_ref());
         let bytes = flight.bytes(&self.records);
         // Before any kernel runs: a failure up to here leaves the sequences unchanged.
         let staging = if bytes > 0 { Some(self.staging.take(&self.gpu, bytes)?) } else { None };
-        let mut encoder = self.begin(steps, &flight)?;
+        let chosen_at = self.layout.max_tokens * (1 + slot) + first_choice;
+        let mut encoder = self.begin(steps, &flight, chosen_at)?;
         if let Some(buffer) = &staging {
-            self.copy_results(&mut encoder, &flight, buffer);
+            self.copy_results(&mut encoder, &flight, chosen_at, buffer);
         }
         flight.submission = Some(self.submit_encoder(encoder, start));
         match staging {
@@ -168,9 +219,14 @@ impl GpuBackend {
     }
 
     /// Writes the admitted step's rows to the device and records all of its calls.
-    fn begin(&mut self, steps: &[SequenceStep<'_>], flight: &Flight) -> Result<wgpu::CommandEncoder, GpuError> {
+    fn begin(
+        &mut self,
+        steps: &[SequenceStep<'_>],
+        flight: &Flight,
+        chosen_at: usize,
+    ) -> Result<wgpu::CommandEncoder, GpuError> {
         let start = Instant::now();
-        let grown = self.upload(steps, flight.slot)?;
+        let grown = self.upload(steps, chosen_at)?;
         let tail = match &mut self.choosing {
             Some(choosing) => {
                 choosing.prepare(&self.gpu, &self.memory, &self.weights, &self.records, grown)?;
@@ -187,7 +243,7 @@ impl GpuBackend {
     }
 
     /// Copies a step's results to where the host can read them: tokens, log-probabilities, rows of logits.
-    fn copy_results(&self, encoder: &mut wgpu::CommandEncoder, flight: &Flight, to: &wgpu::Buffer) {
+    fn copy_results(&self, encoder: &mut wgpu::CommandEncoder, flight: &Flight, chosen_at: usize, to: &wgpu::Buffer) {
         let mut at = 0;
         let mut copy = |from: &wgpu::Buffer, first: usize, words: usize| {
             if words > 0 {
@@ -196,7 +252,7 @@ impl GpuBackend {
             }
         };
         let n = self.records.len();
-        copy(&self.memory.tokens, self.layout.max_tokens * (1 + flight.slot), n);
+        copy(&self.memory.tokens, chosen_at, n);
         if let Some(choosing) = self.choosing.as_ref().filter(|_| self.records.log_probabilities) {
             copy(&choosing.results, 0, RESULT_WORDS * n);
         }
@@ -217,13 +273,13 @@ impl GpuBackend {
     /// # Errors
     /// A step that is not under way; errors of the device.
     pub fn is_done(&mut self, ticket: Ticket) -> Result<bool, GpuError> {
-        let flight = self.under_way.get(ticket).ok_or(StepError::NotUnderWay)?;
-        if flight.results.is_none() && !flight.done.load(Ordering::Acquire) {
+        let submitted = self.under_way.get(ticket).ok_or(StepError::NotUnderWay)?;
+        if !submitted.is_done() {
             let polled = self.gpu.device.poll(wgpu::PollType::Poll);
             self.gpu.check()?;
             polled.map_err(|e| self.gpu.failed(&e))?;
         }
-        Ok(flight.results.is_some() || flight.done.load(Ordering::Acquire))
+        Ok(submitted.is_done())
     }
 
     /// See [`Backend::wait`](crate::Backend::wait).
@@ -251,29 +307,33 @@ impl GpuBackend {
 
     /// Waits for a step and reads its results, without collecting it.
     fn read(&mut self, ticket: Ticket) -> Result<(), GpuError> {
-        let flight = self.under_way.get(ticket).ok_or(StepError::NotUnderWay)?;
-        if flight.results.is_some() {
+        let submitted = self.under_way.get(ticket).ok_or(StepError::NotUnderWay)?;
+        if submitted.results.is_some() {
             return Ok(());
         }
-        if !flight.done.load(Ordering::Acquire) {
-            // Later steps stay under way.
-            let wait = wgpu::PollType::Wait { submission_index: flight.submission.clone(), timeout: None };
-            let polled = self.gpu.device.poll(wait);
-            self.gpu.check()?;
-            polled.map_err(|e| self.gpu.failed(&e))?;
-        }
-        self.gpu.check()?;
-        flight.results = Some(match flight.staging.take() {
-            None => Results::default(),
-            Some(buffer) => {
-                let view = buffer.get_mapped_range(..flight.read_bytes).map_err(|e| self.gpu.failed(&e))?;
-                let results = flight.parse(bytemuck::cast_slice(&view), &mut self.sampler);
-                drop(view);
-                buffer.unmap();
-                self.staging.give_back(buffer);
-                results
+        let mut parts = Vec::with_capacity(submitted.flights.len());
+        for flight in &mut submitted.flights {
+            if !flight.done.load(Ordering::Acquire) {
+                // Later steps stay under way.
+                let wait = wgpu::PollType::Wait { submission_index: flight.submission.clone(), timeout: None };
+                let polled = self.gpu.device.poll(wait);
+                self.gpu.check()?;
+                polled.map_err(|e| self.gpu.failed(&e))?;
             }
-        });
+            self.gpu.check()?;
+            parts.push(match flight.staging.take() {
+                None => Results::default(),
+                Some(buffer) => {
+                    let view = buffer.get_mapped_range(..flight.read_bytes).map_err(|e| self.gpu.failed(&e))?;
+                    let results = flight.parse(bytemuck::cast_slice(&view), &mut self.sampler);
+                    drop(view);
+                    buffer.unmap();
+                    self.staging.give_back(buffer);
+                    results
+                }
+            });
+        }
+        submitted.results = Some(submitted.merge(parts));
         Ok(())
     }
 }

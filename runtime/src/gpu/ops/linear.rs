@@ -100,6 +100,8 @@ pub struct LinearCall {
 pub struct Variant {
     /// The most rows that it is meant for; `u32::MAX` in the last variant.
     pub max_rows: u32,
+    /// Whether it is for rows that the model chose, and never for a prompt's.
+    pub generated: bool,
     /// Whether it applies the call's norm itself, and reads the norm's input.
     pub folded: bool,
     /// The dispatch.
@@ -137,7 +139,12 @@ pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuErr
     let folded = folded(caps, call);
     let plain = LinearCall { norm: None, ..call.clone() };
     let (one, call) = (folded.as_ref().unwrap_or(&plain), &plain);
-    let variant = |max_rows, dispatch| Variant { max_rows, folded: folded.is_some() && max_rows == 1, dispatch };
+    let variant = |max_rows: u32, dispatch| Variant {
+        max_rows,
+        generated: max_rows <= 8,
+        folded: folded.is_some() && max_rows == 1,
+        dispatch,
+    };
     if call.heads.is_some_and(|h| h.transposed) {
         return Ok(vec![variant(1, transposed(caps, call, 1)), variant(u32::MAX, transposed(caps, call, 8))]);
     }

@@ -44,6 +44,8 @@ impl Flops {
 /// The steps that a variant of a stage's calls is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
+    /// At most so many rows, all of them chosen by the model.
+    Generated(u32),
     /// At most so many rows.
     RowsUpTo(u32),
     /// Sequences of many new tokens; with a number, only where all sequences have at most so many tokens.
@@ -58,6 +60,7 @@ impl StageCalls {
     /// The calls for a step of that shape.
     pub fn calls(&self, shape: &Shape) -> impl Iterator<Item = &Call> {
         let fits = |(when, _): &&(When, Vec<Call>)| match when {
+            When::Generated(most) => shape.generated && shape.count(self.rows) as u64 <= u64::from(*most),
             When::RowsUpTo(most) => shape.count(self.rows) as u64 <= u64::from(*most),
             When::Prompt(most) => !shape.decode && most.is_none_or(|most| shape.longest <= most),
             When::Split(kind) => shape.splits[*kind] > 1,

@@ -61,7 +61,8 @@ impl Lowering<'_> {
                 }
                 let mut all = if folds && !variant.folded { prologue.clone() } else { Vec::new() };
                 all.push(draft);
-                variants.push((When::RowsUpTo(variant.max_rows), all));
+                let when = if variant.generated { When::Generated } else { When::RowsUpTo };
+                variants.push((when(variant.max_rows), all));
             }
         }
         let before = if folds { Vec::new() } else { prologue };
