@@ -1,5 +1,6 @@
 //! Runs models: sessions over key/value pages, generation, perplexity.
 
+mod backend;
 mod chat;
 mod chooser;
 mod embed;
@@ -8,7 +9,6 @@ mod generate;
 mod perplexity;
 #[cfg(feature = "gpu")]
 mod place;
-mod running;
 pub mod sampling;
 pub mod verify;
 
@@ -33,7 +33,7 @@ use handmill_runtime::{
 };
 
 use crate::{Error, Model};
-use running::Running;
+use backend::AnyBackend;
 
 pub use chat::{Chat, Reply, ToolCall};
 pub use embed::Pooling;
@@ -124,7 +124,7 @@ impl Default for EngineOptions {
 /// A model with threads, memory and cache. One engine runs any number of sequences.
 pub struct Engine {
     model: Model,
-    backend: Running,
+    backend: AnyBackend,
     n_ctx: usize,
     paging: Vec<Paging>,
     cancel: Option<Arc<AtomicBool>>,
@@ -272,7 +272,7 @@ impl Engine {
                 false => Plan::new(graph, |_, _, _| Ok(Device::Cpu))?,
             };
             let backend = CpuBackend::new(plan, &cpu_options(n_ctx)?).map_err(BackendError::from)?;
-            Ok::<_, Error>(Running::Cpu(Box::new(backend)))
+            Ok::<_, Error>(AnyBackend::Cpu(Box::new(backend)))
         };
         let backend = match &options.device {
             DeviceChoice::Cpu => {
@@ -294,11 +294,11 @@ impl Engine {
                 let before = gpu.memory_in_use();
                 let made = if plan.stages.iter().all(|s| s.device == Device::Gpu) {
                     let backend = GpuBackend::new(gpu.clone(), plan, &gpu_options, progress);
-                    backend.map(|b| Running::Gpu(Box::new(b))).map_err(BackendError::from)
+                    backend.map(|b| AnyBackend::Gpu(Box::new(b))).map_err(BackendError::from)
                 } else {
                     paging = prepare_files(model, options.huge_pages)?;
                     let backend = SplitBackend::new(gpu.clone(), plan, &gpu_options, &cpu_options(n_ctx)?, progress);
-                    backend.map(|b| Running::Split(Box::new(b)))
+                    backend.map(|b| AnyBackend::Split(Box::new(b)))
                 };
                 made.map_err(|e| place::explain(e, model, gpu, &gpu_options, options, before))?
             }

@@ -7,7 +7,7 @@ use handmill_runtime::{Backend, cpu::CpuBackend, step::GpuStats};
 use handmill_runtime::{SplitBackend, gpu::GpuBackend};
 
 /// One of the runtime's backends.
-pub(super) enum Running {
+pub(super) enum AnyBackend {
     Cpu(Box<CpuBackend>),
     #[cfg(feature = "gpu")]
     Gpu(Box<GpuBackend>),
@@ -15,12 +15,12 @@ pub(super) enum Running {
     Split(Box<SplitBackend>),
 }
 
-impl Running {
+impl AnyBackend {
     /// The GPU's, where it runs all stages.
     #[cfg(feature = "gpu")]
     pub fn gpu(&self) -> Option<&GpuBackend> {
         match self {
-            Running::Gpu(gpu) => Some(gpu),
+            AnyBackend::Gpu(gpu) => Some(gpu),
             _ => None,
         }
     }
@@ -28,48 +28,48 @@ impl Running {
     /// Costs of all steps so far on the host's side of a GPU.
     pub fn gpu_stats(&self) -> Option<GpuStats> {
         match self {
-            Running::Cpu(_) => None,
+            AnyBackend::Cpu(_) => None,
             #[cfg(feature = "gpu")]
-            Running::Gpu(gpu) => Some(gpu.stats()),
+            AnyBackend::Gpu(gpu) => Some(gpu.stats()),
             #[cfg(feature = "gpu")]
-            Running::Split(split) => Some(split.gpu_stats()),
+            AnyBackend::Split(split) => Some(split.gpu_stats()),
         }
     }
 
     /// Bytes of weights copied to a GPU, and bytes that it reads where they lie in host memory.
     pub fn gpu_weight_bytes(&self) -> Option<(u64, u64)> {
         match self {
-            Running::Cpu(_) => None,
+            AnyBackend::Cpu(_) => None,
             #[cfg(feature = "gpu")]
-            Running::Gpu(gpu) => Some(gpu.weight_bytes()),
+            AnyBackend::Gpu(gpu) => Some(gpu.weight_bytes()),
             #[cfg(feature = "gpu")]
-            Running::Split(split) => Some(split.gpu_weight_bytes()),
+            AnyBackend::Split(split) => Some(split.gpu_weight_bytes()),
         }
     }
 }
 
-impl Deref for Running {
+impl Deref for AnyBackend {
     type Target = dyn Backend;
 
     fn deref(&self) -> &Self::Target {
         match self {
-            Running::Cpu(cpu) => &**cpu,
+            AnyBackend::Cpu(cpu) => &**cpu,
             #[cfg(feature = "gpu")]
-            Running::Gpu(gpu) => &**gpu,
+            AnyBackend::Gpu(gpu) => &**gpu,
             #[cfg(feature = "gpu")]
-            Running::Split(split) => &**split,
+            AnyBackend::Split(split) => &**split,
         }
     }
 }
 
-impl DerefMut for Running {
+impl DerefMut for AnyBackend {
     fn deref_mut(&mut self) -> &mut Self::Target {
         match self {
-            Running::Cpu(cpu) => &mut **cpu,
+            AnyBackend::Cpu(cpu) => &mut **cpu,
             #[cfg(feature = "gpu")]
-            Running::Gpu(gpu) => &mut **gpu,
+            AnyBackend::Gpu(gpu) => &mut **gpu,
             #[cfg(feature = "gpu")]
-            Running::Split(split) => &mut **split,
+            AnyBackend::Split(split) => &mut **split,
         }
     }
 }
