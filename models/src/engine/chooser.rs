@@ -54,6 +54,7 @@ impl Chooser {
         prompt.iter().for_each(|t| sampler.accept(*t));
         let Some(last) = engine.prefill_but_last(sequence, prompt, cancelled)? else { return Ok(None) };
         let logits = engine.step(&mut [Step { sequence, tokens: last, outputs: Outputs::Last }])?.to_vec();
+        engine.keep_pages(sequence)?;
         Ok(Some(Self::Host { sampler, logits }))
     }
 
@@ -67,6 +68,7 @@ impl Chooser {
         cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Option<Self>, Error> {
         let Some(last) = engine.prefill_but_last(sequence, prompt, cancelled)? else { return Ok(None) };
+        engine.make_room(&[(sequence, last.len())], true)?;
         let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
         let failed = BackendError::from;
         gpu.choose_by(choice).map_err(failed)?;
@@ -74,6 +76,7 @@ impl Chooser {
         sequence.tokens.extend_from_slice(last);
         // Separates the time of the prompt from that of the answer.
         gpu.gpu().wait().map_err(failed)?;
+        engine.keep_pages(sequence)?;
         Ok(Some(Self::Device { under_way: 1, end }))
     }
 
@@ -120,11 +123,13 @@ impl Chooser {
         end: usize,
     ) -> Result<Option<u32>, Error> {
         use handmill_runtime::gpu::GpuBackend;
-        let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
         while *under_way < GpuBackend::AHEAD && sequence.len() < end {
+            engine.make_room(&[(sequence, 1)], true)?;
+            let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
             gpu.step_ahead(&mut sequence.kv, None).map_err(BackendError::from)?;
             *under_way += 1;
         }
+        let gpu = engine.backend.as_gpu().ok_or(Error::OtherEngine)?;
         let token = gpu.read_token().map_err(BackendError::from)?;
         *under_way -= 1;
         Ok(token)

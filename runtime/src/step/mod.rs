@@ -26,7 +26,7 @@ pub enum StepError {
     #[error(
         "the key/value cache is full: sequence {sequence} of the step has {cached} tokens and {wanted} more to come, and of \
          the {tokens} tokens that all sequences together may hold there is room for {free}; release a sequence, or ask for \
-         a longer context"
+         a larger cache"
     )]
     CacheFull {
         /// The sequence that found no room, from 0 in the order of the step.
@@ -43,7 +43,7 @@ pub enum StepError {
     /// More sequences than there are states for.
     #[error(
         "sequence {sequence} of the step finds no room for its state: all {slots} are in use; release a sequence, or ask \
-         for a longer context"
+         for a larger cache"
     )]
     StatesFull {
         /// The sequence, from 0 in the order of the step.
