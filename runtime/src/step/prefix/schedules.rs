@@ -96,7 +96,10 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 /// Groups of layers: windows in tokens, and tokens that an entry stands for.
-const GRAPHS: &[(&[(Option<usize>, usize)], bool)] = &[
+type Groups = &'static [(Option<usize>, usize)];
+
+/// Groups, and whether there are states.
+const GRAPHS: &[(Groups, bool)] = &[
     (&[(None, 1)], false),
     (&[(None, 1), (Some(100), 1)], false),
     (&[(Some(10), 1), (Some(150), 1)], false),
