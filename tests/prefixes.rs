@@ -88,6 +88,31 @@ fn logits_behind_a_prefix_are_those_of_the_whole_prompt() {
 }
 
 #[test]
+fn an_owner_can_go_back_as_far_as_it_said() {
+    for name in KINDS {
+        let model = model(name);
+        let mut engine = engine(&model, 512);
+        let (mut sequence, mut logits) = (engine.sequence(), Vec::new());
+        engine.prefill(&mut sequence, &text(&model, 1, 200)).expect("room");
+        sequence.keep_back(4);
+        let answer = text(&model, 2, 8);
+        for token in &answer {
+            logits.push(bits(engine.prefill(&mut sequence, &[*token]).expect("room")));
+        }
+        let mut fork = engine.fork_at(&sequence, 206).expect("its own").expect("two tokens back");
+        assert!(engine.truncate(&mut sequence, 204).expect("its own"), "{name}");
+        for (sequence, done) in [(&mut sequence, 4), (&mut fork, 6)] {
+            for (token, want) in answer.iter().zip(&logits).skip(done) {
+                let again = bits(engine.prefill(sequence, &[*token]).expect("room"));
+                assert_eq!(&again, want, "{name}: {done} tokens of the answer kept");
+            }
+        }
+        drop((sequence, fork));
+        assert_eq!(engine.backend().pages().bytes_in_use(), 0, "{name}");
+    }
+}
+
+#[test]
 fn prefixes_make_room_for_sequences() {
     let model = model("qwen3-next");
     let mut engine = engine(&model, 256);

@@ -153,6 +153,12 @@ impl Sequence {
     pub fn is_empty(&self) -> bool {
         self.kv.is_empty()
     }
+
+    /// Keeps what going back by up to `tokens` tokens needs, from the next step on; see [`SequenceKv::keep_back`]. Each
+    /// step back takes the memory of a state, where the model has recurrent ones.
+    pub fn keep_back(&mut self, tokens: usize) {
+        self.kv.keep_back(tokens);
+    }
 }
 
 /// New tokens of one sequence for [`Engine::step`].
@@ -310,7 +316,8 @@ impl Engine {
     }
 
     /// Forgets all but the first `len` tokens. Returns false, and changes nothing, where a sliding window has already
-    /// dropped keys that a continuation would read.
+    /// dropped keys that a continuation would read, or where the model has recurrent states and the one there was not
+    /// kept; see [`Sequence::keep_back`].
     ///
     /// # Errors
     /// A sequence of another engine.

@@ -37,6 +37,15 @@ impl Engine {
         Ok(sequence)
     }
 
+    /// Another sequence with the first `len` tokens of this one; none where [`Engine::truncate`] could not go back there.
+    ///
+    /// # Errors
+    /// A sequence of another engine.
+    pub fn fork_at(&mut self, sequence: &Sequence, len: usize) -> Result<Option<Sequence>, Error> {
+        let kv = self.backend.pages().fork_at(&sequence.kv, len).map_err(BackendError::from)?;
+        Ok(kv.map(|kv| Sequence { tokens: sequence.tokens.iter().copied().take(kv.len()).collect(), kv, ..*sequence }))
+    }
+
     /// Keeps the tokens of a sequence that goes no further, so that later ones can begin with them. The sequence may go on
     /// nevertheless; its next step then copies a page.
     ///
