@@ -114,8 +114,15 @@ fn a_conversation_that_went_on_answers_as_one_that_is_read_anew() {
         chat.say("and now?");
     }
     let warm = chat.reply(&mut engine, &greedy, now(), |_| ControlFlow::Continue(())).expect("a reply");
-    let cold = again.reply(&mut engine, &greedy, now(), |_| ControlFlow::Continue(())).expect("a reply");
-    assert!(warm.reused > 0 && cold.reused == 0);
+    let alike = again.reply(&mut engine, &greedy, now(), |_| ControlFlow::Continue(())).expect("a reply");
+    let mut anew = self::chat(TEMPLATE);
+    *anew.conversation_mut() = again.conversation().clone();
+    assert!(anew.forget_reply());
+    let cold = anew.reply(&mut self::engine("llama3", 2048), &greedy, now(), |_| ControlFlow::Continue(()));
+    let cold = cold.expect("a reply");
+    // Two conversations of one engine share what they have in common.
+    assert!(warm.reused > 0 && alike.reused > 0 && cold.reused == 0);
+    assert_eq!(alike.stats.generated, cold.stats.generated);
     // Tokens that the model chose may be others than those of the same text, but only for a text that has several.
     if warm.reused + warm.stats.prompt_tokens == cold.stats.prompt_tokens {
         assert_eq!(warm.stats.generated, cold.stats.generated);
@@ -166,6 +173,43 @@ fn long_conversations_lose_their_oldest_turns() {
     assert!(chat.undo());
     chat.say("short again");
     reply(&mut chat, &mut engine, 0);
+}
+
+/// Models that cannot go back any way they like: with full attention alone, a sliding window, recurrent states.
+#[test]
+fn a_conversation_that_goes_back_finds_what_it_had() {
+    for name in ["llama3", "gemma3", "qwen3-next"] {
+        let (mut engine, mut chat) = (engine(name, 2048), chat(TEMPLATE));
+        let system = "be brief, and ".repeat(30);
+        let pages = |tokens: usize| tokens / 64 * 64;
+        chat.conversation_mut().set_system(&system);
+        chat.say("first");
+        let first = reply(&mut chat, &mut engine, 1);
+        let prompt = first.reused + first.stats.prompt_tokens;
+        assert!(first.reused == 0 && prompt > 128, "{name}: {prompt} tokens");
+        chat.say("second");
+        reply(&mut chat, &mut engine, 2);
+        // The last answer again, and then the first one.
+        for turn in [2, 1] {
+            if turn == 1 {
+                assert!(chat.undo());
+            }
+            assert!(chat.forget_reply());
+            let again = reply(&mut chat, &mut engine, turn);
+            assert!(again.reused >= pages(prompt - 1), "{name}, turn {turn}: {} of {prompt}", again.reused);
+            assert!(turn == 2 || again.stats.generated == first.stats.generated, "{name}");
+        }
+        // Another conversation with the same beginning, and the first one again.
+        chat.reset();
+        for text in ["something else", "first"] {
+            chat.reset();
+            chat.say(text);
+            let reply = reply(&mut chat, &mut engine, 1);
+            let least = if text == "first" { pages(prompt - 1) } else { pages(ids(&engine, &system)) - 64 };
+            assert!(reply.reused >= least, "{name}, {text}: {} of {prompt}, {least}", reply.reused);
+            assert!(text != "first" || reply.stats.generated == first.stats.generated, "{name}");
+        }
+    }
 }
 
 #[test]

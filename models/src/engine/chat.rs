@@ -275,12 +275,20 @@ impl Chat {
         if best.1.len() < n_ctx { Ok(best) } else { Err(Error::ContextFull { tokens: best.1.len() + 1, n_ctx }) }
     }
 
-    /// Makes the cache hold only tokens that `ids` begins with, all but the last at most. Returns their number.
+    /// Makes the sequence hold only tokens that `ids` begins with, all but the last at most. Returns their number.
+    ///
+    /// What it held beyond them is kept, as are other sequences that were begun so: where one of them has more of `ids`,
+    /// as after an answer that is taken back, the conversation goes on from there.
     fn go_back_to(&mut self, engine: &mut Engine, ids: &[u32]) -> Result<usize, Error> {
         let most = ids.len().saturating_sub(1);
         let same = self.sequence.tokens.iter().zip(&ids[..most]).take_while(|(a, b)| a == b).count();
-        if same < self.sequence.len() && !engine.truncate(&mut self.sequence, same)? {
-            self.sequence = engine.sequence();
+        if same == self.sequence.len() && same > 0 {
+            return Ok(same);
+        }
+        engine.retain(&self.sequence)?;
+        let begun = engine.begin(ids)?;
+        if begun.len() >= same || !engine.truncate(&mut self.sequence, same)? {
+            self.sequence = begun;
         }
         Ok(self.sequence.len())
     }

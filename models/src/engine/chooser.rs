@@ -37,6 +37,7 @@ impl Chooser {
         let Some(rest) = engine.prefill_but_last(sequence, prompt, cancelled)? else { return Ok(None) };
         let last = Step::new(sequence, rest.tokens, Outputs::None).choosing(Choice::new(params));
         let first = engine.finish_prefill(&rest, last)?.chosen.pop();
+        engine.keep_pages(sequence)?;
         Ok(Some(Self { params: params.clone(), first, under_way: VecDeque::new(), end }))
     }
 

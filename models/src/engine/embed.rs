@@ -26,9 +26,7 @@ impl Engine {
         if tokens.is_empty() {
             return Err(Error::EmptyPrompt);
         }
-        if tokens.len() > self.n_ctx {
-            return Err(Error::ContextFull { tokens: tokens.len(), n_ctx: self.n_ctx });
-        }
+        self.check_context(tokens.len())?;
         let mut sequence = self.sequence();
         sequence.kv.expect(tokens.len());
         let mut sums: Vec<f64> = Vec::new();

@@ -9,6 +9,8 @@ mod generate;
 mod perplexity;
 #[cfg(feature = "gpu")]
 mod place;
+mod prefix;
+mod running;
 pub mod sampling;
 pub mod verify;
 
@@ -23,7 +25,7 @@ use handmill_runtime::{
     format::{HugePages, Mapping, Paging},
     graph::{Device, Plan},
     sample::Choice,
-    step::{GpuStats, KvType, Outputs, SequenceKv, SequenceStep, Ticket, Tokens},
+    step::{GpuStats, KvType, Outputs, Prefixes, SequenceKv, SequenceStep, Ticket, Tokens},
 };
 
 #[cfg(feature = "gpu")]
@@ -39,6 +41,7 @@ pub use chat::{Chat, Reply, ToolCall};
 pub use embed::Pooling;
 pub use generate::{GenerateOptions, GenerateStats, StopReason};
 pub use perplexity::Perplexity;
+pub use running::{RunId, Running};
 
 /// Element type of cached keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,9 +81,12 @@ pub struct EngineOptions {
     pub experts_on_cpu: bool,
     /// Threads; by default the physical cores that the process may use.
     pub threads: Option<usize>,
-    /// Tokens that all sequences together may hold; by default the context that the model was made for, within
-    /// [`EngineOptions::MIN_CTX`] and [`EngineOptions::MAX_CTX`]. Memory grows with the tokens.
+    /// Tokens that one sequence may hold; by default the context that the model was made for, within
+    /// [`EngineOptions::MIN_CTX`] and [`EngineOptions::MAX_CTX`].
     pub n_ctx: Option<usize>,
+    /// Tokens that all sequences together may hold, with what is kept of earlier ones: `n_ctx` at least, and by default.
+    /// Memory grows with the tokens.
+    pub cache_tokens: Option<usize>,
     /// Element type of the cache.
     pub kv: KvChoice,
     /// Instruction set; by default the one that `HANDMILL_CPU` names, else the best that the CPU has.
@@ -111,6 +117,7 @@ impl Default for EngineOptions {
             experts_on_cpu: false,
             threads: None,
             n_ctx: None,
+            cache_tokens: None,
             kv: KvChoice::Auto,
             isa: None,
             max_step_tokens: 512,
@@ -126,6 +133,8 @@ pub struct Engine {
     model: Model,
     backend: AnyBackend,
     n_ctx: usize,
+    cache_tokens: usize,
+    prefixes: Prefixes,
     paging: Vec<Paging>,
     cancel: Option<Arc<AtomicBool>>,
 }
@@ -137,6 +146,10 @@ pub struct Sequence {
     kv: SequenceKv,
     /// Those of its tokens that will not be taken back.
     tokens: Vec<u32>,
+    /// Whether its pages are kept for other sequences while it runs.
+    shared: bool,
+    /// The greatest length by which tokens of it were turned.
+    longest: usize,
 }
 
 impl Sequence {
@@ -156,6 +169,12 @@ impl Sequence {
         if self.tokens.len() < self.kv.len() {
             self.tokens.push(token);
         }
+    }
+
+    /// Keeps what going back by up to `tokens` tokens needs, from the next step on; see [`SequenceKv::keep_back`]. Each
+    /// step back takes the memory of a state, where the model has recurrent ones.
+    pub fn keep_back(&mut self, tokens: usize) {
+        self.kv.keep_back(tokens);
     }
 }
 
@@ -196,7 +215,7 @@ impl<'a> Step<'a> {
     }
 
     fn of_backend(&mut self) -> SequenceStep<'_> {
-        let Sequence { kv, tokens } = &mut *self.sequence;
+        let Sequence { kv, tokens, .. } = &mut *self.sequence;
         let step = SequenceStep::new(kv, self.tokens, self.outputs).with_hidden(self.hidden);
         match self.choice {
             Some(mut choice) => {
@@ -256,12 +275,19 @@ impl Engine {
         };
         let mut n_ctx =
             options.n_ctx.unwrap_or(model.info().context.clamp(EngineOptions::MIN_CTX, EngineOptions::MAX_CTX)).max(1);
+        let cache_tokens = |n_ctx: usize| options.cache_tokens.unwrap_or(n_ctx).max(n_ctx);
         let cpu_options = |n_ctx: usize| {
             let isa = options.isa.map_or_else(Isa::from_env, Ok);
             let isa = isa.map_err(|e: IsaError| BackendError::from(CpuError::Isa(e.to_string())))?;
             let threads = options.threads.unwrap_or_else(Pool::default_threads);
             let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
-            Ok::<_, Error>(CpuOptions { isa, threads, kv_type, max_cached_tokens: n_ctx, max_step_tokens })
+            Ok::<_, Error>(CpuOptions {
+                isa,
+                threads,
+                kv_type,
+                max_cached_tokens: cache_tokens(n_ctx),
+                max_step_tokens,
+            })
         };
         let mut paging = Vec::new();
         let mut on_cpu = || {
@@ -274,7 +300,7 @@ impl Engine {
             let backend = CpuBackend::new(plan, &cpu_options(n_ctx)?).map_err(BackendError::from)?;
             Ok::<_, Error>(AnyBackend::Cpu(Box::new(backend)))
         };
-        let backend = match &options.device {
+        let mut backend = match &options.device {
             DeviceChoice::Cpu => {
                 let _ = progress;
                 on_cpu()?
@@ -290,7 +316,8 @@ impl Engine {
                     n_ctx = n_ctx.min(GpuBackend::most_cached_tokens(gpu, &plan, kv_type)).max(1);
                 }
                 let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
-                let gpu_options = GpuBackendOptions { kv_type, max_cached_tokens: n_ctx, max_step_tokens };
+                let max_cached_tokens = cache_tokens(n_ctx);
+                let gpu_options = GpuBackendOptions { kv_type, max_cached_tokens, max_step_tokens };
                 let before = gpu.memory_in_use();
                 let made = if plan.stages.iter().all(|s| s.device == Device::Gpu) {
                     let backend = GpuBackend::new(gpu.clone(), plan, &gpu_options, progress);
@@ -303,7 +330,10 @@ impl Engine {
                 made.map_err(|e| place::explain(e, model, gpu, &gpu_options, options, before))?
             }
         };
-        Ok(Self { model: model.clone(), backend, n_ctx, paging, cancel: options.cancel.clone() })
+        let cache_tokens = cache_tokens(n_ctx);
+        let prefixes = prefix::new(backend.pages(), cache_tokens);
+        let cancel = options.cancel.clone();
+        Ok(Self { model: model.clone(), backend, n_ctx, cache_tokens, prefixes, paging, cancel })
     }
 
     /// The model that runs.
@@ -332,9 +362,14 @@ impl Engine {
         self.backend.gpu_weight_bytes()
     }
 
-    /// Tokens that all sequences together may hold.
+    /// Tokens that one sequence may hold.
     pub fn n_ctx(&self) -> usize {
         self.n_ctx
+    }
+
+    /// Tokens that all sequences together may hold.
+    pub fn cache_tokens(&self) -> usize {
+        self.cache_tokens
     }
 
     /// The outcome for the pages of the model's files; empty where the CPU runs nothing.
@@ -347,7 +382,7 @@ impl Engine {
         self.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed))
     }
 
-    /// An empty sequence.
+    /// An empty sequence, which shares nothing with others; see [`Engine::begin`].
     pub fn sequence(&self) -> Sequence {
         Sequence::default()
     }
@@ -358,11 +393,12 @@ impl Engine {
     /// A sequence of another engine.
     pub fn fork(&mut self, sequence: &Sequence) -> Result<Sequence, Error> {
         let kv = self.backend.pages().fork(&sequence.kv).map_err(BackendError::from)?;
-        Ok(Sequence { kv, tokens: sequence.tokens.clone() })
+        Ok(Sequence { kv, tokens: sequence.tokens.clone(), ..*sequence })
     }
 
     /// Forgets all but the first `len` tokens. Returns false, and changes nothing, where a sliding window has already
-    /// dropped keys that a continuation would read.
+    /// dropped keys that a continuation would read, or where the model has recurrent states and the one there was not
+    /// kept; see [`Sequence::keep_back`].
     ///
     /// # Errors
     /// A sequence of another engine.
@@ -383,20 +419,27 @@ impl Engine {
     }
 
     /// Begins a step: new tokens of one or more sequences together; see [`Backend::submit`]. Tokens that another step
-    /// chooses count when they are [confirmed](Sequence::confirm).
+    /// chooses count when they are [confirmed](Sequence::confirm). Kept prefixes make room for it.
     ///
     /// # Errors
-    /// More tokens than a step or the cache takes; ids outside the vocabulary; sequences of another engine; more steps under
-    /// way than there may be; [`EngineOptions::cancel`]. The sequences are then unchanged, with one exception: a device
-    /// that fails in the middle of a step may leave sequences of models with recurrent states empty.
+    /// More tokens than a step, the context or the cache takes; ids outside the vocabulary; sequences of another engine; more
+    /// steps under way than there may be; [`EngineOptions::cancel`]. The sequences are then unchanged, with one exception: a
+    /// device that fails in the middle of a step may leave sequences of models with recurrent states empty.
     pub fn submit(&mut self, steps: &mut [Step<'_>]) -> Result<Ticket, Error> {
         if self.cancelled() {
             return Err(Error::Cancelled);
         }
+        steps.iter().try_for_each(|s| self.check_context(s.sequence.len() + s.tokens.len()))?;
+        if self.prefixes.tokens() > 0 {
+            let wanted: Vec<_> = steps.iter().map(|s| (&s.sequence.kv, s.tokens.len())).collect();
+            let keep = steps.iter().any(|s| matches!(s.tokens, Tokens::Chosen(..)));
+            self.make_room_for(&wanted, keep)?;
+        }
         let mut of_backend: Vec<SequenceStep<'_>> = steps.iter_mut().map(Step::of_backend).collect();
         let submitted = self.backend.submit(&mut of_backend);
         for step in steps.iter_mut() {
-            let Sequence { kv, tokens } = &mut *step.sequence;
+            let Sequence { kv, tokens, longest, .. } = &mut *step.sequence;
+            *longest = kv.len().max(*longest);
             match (&submitted, step.tokens) {
                 (Ok(_), Tokens::Ids(ids)) => tokens.extend_from_slice(ids),
                 (Ok(_), _) => {}
@@ -463,15 +506,15 @@ impl Engine {
         }
         let already = sequence.len();
         let total = already + tokens.len();
-        if total > self.n_ctx {
-            return Err(Error::ContextFull { tokens: total, n_ctx: self.n_ctx });
-        }
+        self.check_context(total)?;
         if tokens.len() > 1 {
             sequence.kv.expect(total);
         }
+        sequence.longest = sequence.longest.max(total);
         let mut rest = Rest { tokens, before: None };
         let mut run = || {
-            while let Some((tokens, more)) = rest.tokens.split_at_checked(self.backend.step_tokens(sequence.len()))
+            while let Some((tokens, more)) =
+                rest.tokens.split_at_checked(self.part_tokens(sequence, rest.tokens.len(), usize::MAX))
                 && !more.is_empty()
             {
                 if cancelled(sequence.len() - already) {
@@ -482,6 +525,7 @@ impl Engine {
                 if let Some(before) = rest.before.replace(ticket) {
                     self.collect(before)?;
                 }
+                self.keep_pages(sequence)?;
             }
             Ok(cancelled(sequence.len() - already))
         };
@@ -517,9 +561,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::step`]; [`Error::NotFinite`] where a logit is +inf or no number.
     pub fn logits(&mut self, tokens: &[u32], mut each: impl FnMut(&[f32])) -> Result<(), Error> {
-        if tokens.len() > self.n_ctx {
-            return Err(Error::ContextFull { tokens: tokens.len(), n_ctx: self.n_ctx });
-        }
+        self.check_context(tokens.len())?;
         let mut sequence = self.sequence();
         sequence.kv.expect(tokens.len());
         let mut rest = tokens;

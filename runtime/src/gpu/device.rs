@@ -221,11 +221,21 @@ impl Gpu {
         if size > self.caps.max_buffer {
             return Err(out_of_memory());
         }
+        if let Some(buffer) = self.try_buffer(what, size, usage) {
+            return Ok(buffer);
+        }
+        // Work under way holds on to buffers that were dropped.
+        let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.try_buffer(what, size, usage).ok_or_else(out_of_memory)
+    }
+
+    /// The buffer, unless memory runs out.
+    fn try_buffer(&self, what: &str, size: u64, usage: wgpu::BufferUsages) -> Option<wgpu::Buffer> {
         if let Some(most) = self.caps.max_memory {
             // The device frees dropped buffers only when it is polled.
             let _ = self.device.poll(wgpu::PollType::Poll);
             if self.memory_in_use().saturating_add(size) > most {
-                return Err(out_of_memory());
+                return None;
             }
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -235,10 +245,7 @@ impl Gpu {
             usage,
             mapped_at_creation: false,
         });
-        match ready(scope.pop()).flatten() {
-            Some(_) => Err(out_of_memory()),
-            None => Ok(buffer),
-        }
+        ready(scope.pop()).flatten().is_none().then_some(buffer)
     }
 
     /// Bytes of device memory in buffers; 0 where the API does not report them.

@@ -218,13 +218,13 @@ impl Batch {
         self.begun = false;
         self.copies.clear();
         self.states.clear();
-        for step in steps.iter_mut() {
+        for (i, step) in steps.iter_mut().enumerate() {
             let keep = step.tokens.chosen().is_some();
             match book.extend(step.kv, step.tokens.len(), keep, &mut self.copies) {
                 Ok(state) => self.states.push(state),
                 Err(error) => {
                     self.undo(book, steps);
-                    return Err(error);
+                    return Err(error.of_sequence(i));
                 }
             }
         }

@@ -2,8 +2,10 @@
 
 mod batch;
 mod pages;
+mod prefix;
 #[cfg(feature = "gpu")]
 mod roles;
+mod room;
 mod sequence;
 mod slots;
 mod stats;
@@ -13,8 +15,10 @@ pub(crate) use batch::{Batch, ChoiceRow, SequenceRows, check_results};
 pub use batch::{Outputs, SequenceStep, Tokens};
 pub(crate) use pages::{Group, PageBook, PageCopy};
 pub use pages::{KvType, PAGE_BLOCKS, PAGE_TOKENS, Pages};
+pub use prefix::{PrefixLimits, PrefixStats, Prefixes};
 #[cfg(feature = "gpu")]
 pub(crate) use roles::Role;
+pub use room::{Missing, Room};
 pub use sequence::SequenceKv;
 pub(crate) use slots::StateStep;
 pub use stats::GpuStats;
@@ -25,15 +29,32 @@ pub use tickets::{MOST_UNDER_WAY, Ticket};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepError {
-    /// More tokens than the key/value pages hold.
-    #[error("the key/value cache is full: it holds {tokens} tokens; ask for a longer context")]
+    /// More tokens than the key/value pages have room for.
+    #[error(
+        "the key/value cache is full: sequence {sequence} of the step has {cached} tokens and {wanted} more to come, and of \
+         the {tokens} tokens that all sequences together may hold there is room for {free}; release a sequence, or ask for \
+         a larger cache"
+    )]
     CacheFull {
-        /// Tokens that the pages hold.
+        /// The sequence that found no room, from 0 in the order of the step.
+        sequence: usize,
+        /// Its tokens.
+        cached: usize,
+        /// Its tokens in this step.
+        wanted: usize,
+        /// Tokens that the pages hold, for all sequences together.
         tokens: usize,
+        /// Those of them whose pages are free.
+        free: usize,
     },
     /// More sequences than there are states for.
-    #[error("all {slots} states of sequences are in use; release a sequence, or ask for a longer context")]
+    #[error(
+        "sequence {sequence} of the step finds no room for its state: all {slots} are in use; release a sequence, or ask \
+         for a larger cache"
+    )]
     StatesFull {
+        /// The sequence, from 0 in the order of the step.
+        sequence: usize,
         /// The most states that there may be.
         slots: usize,
     },
@@ -84,4 +105,14 @@ pub enum StepError {
         /// Rows of the table.
         vocab: usize,
     },
+}
+
+impl StepError {
+    /// The same error, about the sequence `i` of the step.
+    fn of_sequence(mut self, i: usize) -> Self {
+        if let Self::CacheFull { sequence, .. } | Self::StatesFull { sequence, .. } = &mut self {
+            *sequence = i;
+        }
+        self
+    }
 }

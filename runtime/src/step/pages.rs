@@ -83,7 +83,7 @@ pub(crate) struct PageCopy {
 #[derive(Debug)]
 pub(crate) struct PageBook {
     /// Pages and states that dropped sequences have given back.
-    returns: Arc<Returns>,
+    pub(super) returns: Arc<Returns>,
     kv_type: KvType,
     pub(crate) groups: Vec<Group>,
     /// Group and layer within it, by [`CacheId`].
@@ -140,7 +140,7 @@ impl PageBook {
     }
 
     /// Refuses a sequence whose pages belong to another book.
-    fn check(&self, seq: &SequenceKv) -> Result<(), StepError> {
+    pub(super) fn check(&self, seq: &SequenceKv) -> Result<(), StepError> {
         if seq.is_empty() || seq.is_of(&self.returns) {
             Ok(())
         } else {
@@ -172,25 +172,29 @@ impl PageBook {
         copies: &mut Vec<PageCopy>,
     ) -> Result<StateStep, StepError> {
         self.check(seq)?;
+        let keep = keep || seq.back > 0;
         if !seq.is_of(&self.returns) {
             // The sequence holds nothing, but its lists may have the length of another book's groups.
             seq.held = Held { pages: vec![Vec::new(); self.groups.len()], states: Vec::new() };
             seq.dropped = vec![0; self.groups.len()];
             seq.home = Some(self.returns.clone());
         }
-        for (g, group) in self.groups.iter().enumerate() {
-            let need = (seq.len + n).div_ceil(group.spec.page_tokens());
-            let shared_tail = !seq.len.is_multiple_of(group.spec.page_tokens())
-                && seq.held.pages[g].last().is_some_and(|p| group.counts[*p as usize] > 1);
-            let more = need.saturating_sub(seq.dropped[g] + seq.held.pages[g].len()) + usize::from(shared_tail);
-            if group.free.len() + (group.capacity - group.counts.len()) < more {
-                return Err(StepError::CacheFull { tokens: group.capacity * group.spec.page_tokens() });
-            }
+        if let Some((_, full)) =
+            self.groups.iter().enumerate().find(|(g, group)| group.wanted(*g, seq, n) > group.free_pages())
+        {
+            return Err(StepError::CacheFull {
+                sequence: 0,
+                cached: seq.len,
+                wanted: n,
+                tokens: full.capacity * full.spec.page_tokens(),
+                free: full.free_pages() * full.spec.page_tokens(),
+            });
         }
         let state = self.slots.extend(&mut seq.held.states, seq.len + n, keep)?;
         for (g, group) in self.groups.iter_mut().enumerate() {
             let page_tokens = group.spec.page_tokens();
-            if !seq.len.is_multiple_of(page_tokens)
+            if n > 0
+                && !seq.len.is_multiple_of(page_tokens)
                 && let Some(tail) = seq.held.pages[g].last_mut()
                 && group.counts[*tail as usize] > 1
             {
@@ -243,11 +247,7 @@ impl PageBook {
         if len >= seq.len {
             return Ok(true);
         }
-        let reaches = |(g, group): (usize, &Group)| {
-            let needed = group.spec.window.map_or(0, |w| (len + 1).saturating_sub(w));
-            seq.dropped.get(g).is_none_or(|d| d * group.spec.page_tokens() <= needed)
-        };
-        if len > 0 && !self.groups.iter().enumerate().all(reaches) || !self.slots.can_truncate(&seq.held.states, len) {
+        if !self.reaches(seq, len) {
             return Ok(false);
         }
         self.slots.truncate(&mut seq.held.states, len);
@@ -255,6 +255,13 @@ impl PageBook {
         // What was announced is no longer so.
         seq.expected = 0;
         Ok(true)
+    }
+
+    /// Whether a step can continue from the first `len` tokens of `seq`, which has at least as many: no window has
+    /// dropped a key that it would read, and the state there was kept.
+    fn reaches(&self, seq: &SequenceKv, len: usize) -> bool {
+        let reaches = |(g, group): (usize, &Group)| seq.dropped.get(g).is_none_or(|d| *d <= group.first_needed(len, 0));
+        (len == 0 || self.groups.iter().enumerate().all(reaches)) && self.slots.can_truncate(&seq.held.states, len)
     }
 
     /// Gives back the pages of `seq` beyond its first `len` tokens.
@@ -280,14 +287,12 @@ impl PageBook {
     }
 
     /// Drops the pages that no later token of `seq` sees through its layers' windows, and the states from which it
-    /// cannot continue even after its last `back` tokens are taken back.
+    /// cannot continue even after its last `back` tokens are taken back, or as many as its owner wants to go back.
     pub(crate) fn drop_passed(&mut self, seq: &mut SequenceKv, back: usize) {
+        let back = back.max(seq.back);
         self.slots.drop_passed(&mut seq.held.states, back);
         for (g, group) in self.groups.iter_mut().enumerate() {
-            let Some(window) = group.spec.window else { continue };
-            // The next token stands at `len` and sees keys above `len - window`.
-            let first_needed = (seq.len + 1).saturating_sub(window + back) / group.spec.page_tokens();
-            let n = first_needed.saturating_sub(seq.dropped[g]).min(seq.held.pages[g].len());
+            let n = group.first_needed(seq.len, back).saturating_sub(seq.dropped[g]).min(seq.held.pages[g].len());
             for page in seq.held.pages[g].drain(..n) {
                 group.give_back(page);
             }
@@ -297,15 +302,29 @@ impl PageBook {
 
     /// See [`Pages::fork`].
     pub fn fork(&mut self, seq: &SequenceKv) -> Result<SequenceKv, StepError> {
+        // A sequence can always go on from where it is.
+        Ok(self.fork_at(seq, seq.len)?.unwrap_or_default())
+    }
+
+    /// See [`Pages::fork_at`].
+    pub fn fork_at(&mut self, seq: &SequenceKv, len: usize) -> Result<Option<SequenceKv>, StepError> {
         self.check(seq)?;
-        if seq.is_empty() {
-            return Ok(SequenceKv::default());
+        let len = len.min(seq.len);
+        if len == 0 {
+            return Ok(Some(SequenceKv::default()));
         }
-        for (group, pages) in self.groups.iter_mut().zip(&seq.held.pages) {
-            pages.iter().for_each(|p| group.counts[*p as usize] += 1);
+        if !self.reaches(seq, len) {
+            return Ok(None);
         }
-        let held = Held { pages: seq.held.pages.clone(), states: self.slots.fork(&seq.held.states) };
-        Ok(SequenceKv { held, home: seq.home.clone(), dropped: seq.dropped.clone(), len: seq.len, expected: 0 })
+        let mut held = Held { pages: Vec::new(), states: self.slots.fork(&seq.held.states, len) };
+        for (g, group) in self.groups.iter_mut().enumerate() {
+            let n = len.div_ceil(group.spec.page_tokens()) - seq.dropped[g];
+            let pages = seq.held.pages[g][..n].to_vec();
+            pages.iter().for_each(|page| group.share(*page));
+            held.pages.push(pages);
+        }
+        let (home, dropped) = (seq.home.clone(), seq.dropped.clone());
+        Ok(Some(SequenceKv { held, home, dropped, len, expected: 0, back: 0 }))
     }
 
     /// Pages of `group` that were ever in use: the backend's memory must hold them.
@@ -358,6 +377,15 @@ impl Pages<'_> {
     pub fn fork(&mut self, seq: &SequenceKv) -> Result<SequenceKv, StepError> {
         self.0.fork(seq)
     }
+
+    /// Another sequence with the first `len` tokens of `seq`, or with all where it has fewer, sharing their pages and
+    /// the state there. None where [`Pages::truncate`] would refuse to go back to that length.
+    ///
+    /// # Errors
+    /// [`StepError::OtherBackend`] where another backend has the sequence.
+    pub fn fork_at(&mut self, seq: &SequenceKv, len: usize) -> Result<Option<SequenceKv>, StepError> {
+        self.0.fork_at(seq, len)
+    }
 }
 
 impl Group {
@@ -376,6 +404,37 @@ impl Group {
         self.spec.n_kv_heads * self.spec.head_dim * self.spec.page_entries() * kv.bytes()
     }
 
+    /// Pages that are free.
+    pub(super) fn free_pages(&self) -> usize {
+        self.free.len() + (self.capacity - self.counts.len())
+    }
+
+    /// Pages that `n` more tokens of `seq` take in this group, which is its book's `g`th.
+    pub(super) fn wanted(&self, g: usize, seq: &SequenceKv, n: usize) -> usize {
+        let page_tokens = self.spec.page_tokens();
+        let has = seq.dropped.get(g).copied().unwrap_or(0) + seq.held.pages.get(g).map_or(0, Vec::len);
+        let tail = seq.held.pages.get(g).and_then(|pages| pages.last());
+        let copied = n > 0 && !seq.len.is_multiple_of(page_tokens) && tail.is_some_and(|page| self.users(*page) > 1);
+        (seq.len + n).div_ceil(page_tokens).saturating_sub(has) + usize::from(copied)
+    }
+
+    /// The first page that a sequence of `len` tokens needs to go on, also after its last `back` tokens are taken back.
+    pub(super) fn first_needed(&self, len: usize, back: usize) -> usize {
+        // The next token stands at `len` and sees keys above `len - window`.
+        let first = self.spec.window.map_or(0, |window| (len + 1).saturating_sub(window + back));
+        first / self.spec.page_tokens()
+    }
+
+    /// Users of `page`.
+    pub(super) fn users(&self, page: u32) -> u32 {
+        self.counts[page as usize]
+    }
+
+    /// Adds a user to `page`.
+    pub(super) fn share(&mut self, page: u32) {
+        self.counts[page as usize] += 1;
+    }
+
     /// A page with one user. The caller has checked that a page is left.
     fn take(&mut self) -> u32 {
         if let Some(page) = self.free.pop() {
@@ -386,7 +445,8 @@ impl Group {
         self.counts.len() as u32 - 1
     }
 
-    fn give_back(&mut self, page: u32) {
+    /// Takes a user from `page`; without users it is free.
+    pub(super) fn give_back(&mut self, page: u32) {
         let count = &mut self.counts[page as usize];
         *count -= 1;
         if *count == 0 {

@@ -22,7 +22,7 @@ pub(crate) struct Held {
 pub(super) struct Returns(Mutex<Vec<Held>>);
 
 impl Returns {
-    fn put(&self, held: Held) {
+    pub fn put(&self, held: Held) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(held);
     }
 
@@ -45,6 +45,8 @@ pub struct SequenceKv {
     pub(super) len: usize,
     /// Tokens that will be cached after the whole prompt, of which the next steps bring the parts.
     pub(super) expected: usize,
+    /// Tokens that its owner may want to take back.
+    pub(super) back: usize,
 }
 
 impl SequenceKv {
@@ -64,6 +66,12 @@ impl SequenceKv {
     /// ends it at once.
     pub fn expect(&mut self, tokens: usize) {
         self.expected = tokens;
+    }
+
+    /// Keeps what going back by up to `tokens` tokens needs: sliding windows keep pages longer, and states before each
+    /// later step stay as long. 0, as for a new sequence or a fork, keeps nothing.
+    pub fn keep_back(&mut self, tokens: usize) {
+        self.back = tokens;
     }
 
     /// Tokens cached, or the announced number where that is more.

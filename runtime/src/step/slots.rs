@@ -117,7 +117,7 @@ impl Slots {
                 self.counts.push(1);
                 self.counts.len() as u32 - 1
             }
-            None => return Err(StepError::StatesFull { slots: self.capacity }),
+            None => return Err(StepError::StatesFull { sequence: 0, slots: self.capacity }),
         };
         states.push(StateAt { len, slot: to });
         Ok(StateStep { from, to })
@@ -163,13 +163,36 @@ impl Slots {
         });
     }
 
-    /// The last state, for another sequence.
-    pub fn fork(&mut self, states: &[StateAt]) -> Vec<StateAt> {
-        states.last().iter().for_each(|s| self.counts[s.slot as usize] += 1);
-        states.last().copied().into_iter().collect()
+    /// The state at `len`, for another sequence.
+    pub fn fork(&mut self, states: &[StateAt], len: usize) -> Vec<StateAt> {
+        let state = states.iter().find(|s| s.len == len).copied();
+        state.iter().for_each(|s| self.share(s.slot));
+        state.into_iter().collect()
     }
 
-    fn give_back(&mut self, slot: u32) {
+    /// Slots that a step of `n` tokens takes which begins with these states.
+    pub fn wanted(&self, states: &[StateAt], n: usize, keep: bool) -> usize {
+        let in_place = states.last().is_some_and(|s| !keep && self.users(s.slot) == 1);
+        usize::from(!self.is_empty() && n > 0 && !in_place)
+    }
+
+    /// All slots that there may be, and those that are free.
+    pub fn room(&self) -> (usize, usize) {
+        (self.capacity, self.free.len() + (self.capacity - self.counts.len()))
+    }
+
+    /// Users of `slot`.
+    pub fn users(&self, slot: u32) -> u32 {
+        self.counts[slot as usize]
+    }
+
+    /// Adds a user to `slot`.
+    pub fn share(&mut self, slot: u32) {
+        self.counts[slot as usize] += 1;
+    }
+
+    /// Takes a user from `slot`; without users it is free.
+    pub fn give_back(&mut self, slot: u32) {
         let count = &mut self.counts[slot as usize];
         *count -= 1;
         if *count == 0 {

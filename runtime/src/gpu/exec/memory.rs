@@ -4,6 +4,7 @@ use wgpu::BufferUsages as U;
 
 use super::{
     arena::{ArenaLayout, DEVICE, Source},
+    growth::Growth,
     shape::Shape,
     states::StateBuffers,
 };
@@ -30,6 +31,8 @@ pub(super) struct Memory {
     kv: Vec<wgpu::Buffer>,
     /// By group: pages that the buffers of its layers have room for.
     pages: Vec<usize>,
+    /// A page on its way from one place to another.
+    between: wgpu::Buffer,
     pub states: StateBuffers,
     /// Results on their way to the host.
     pub staging: wgpu::Buffer,
@@ -70,6 +73,7 @@ impl Memory {
             pairs: gpu.buffer("pairs of rows and experts", layout.pair_words as u64 * 4, DEVICE)?,
             kv,
             pages: vec![0; book.groups.len()],
+            between: gpu.buffer("a copied page", 0, DEVICE)?,
             states: StateBuffers::new(gpu, plan)?,
             staging: gpu.buffer("results", 4096, U::MAP_READ | U::COPY_DST)?,
         })
@@ -111,6 +115,7 @@ impl Memory {
     /// Makes room for every page that `book` has handed out, and keeps cached pages. Sets `grown` where buffers are
     /// new, also where it then fails for want of memory.
     pub fn reserve_pages(&mut self, gpu: &Gpu, plan: &Plan, book: &PageBook, grown: &mut bool) -> Result<(), GpuError> {
+        let mut growth = Growth::new(gpu);
         for g in 0..book.groups.len() {
             let need = book.pages_made(g);
             if need <= self.pages[g] {
@@ -118,47 +123,38 @@ impl Memory {
             }
             let layer_bytes = book.groups[g].layer_bytes(book.kv_type()) as u64;
             let pages = need.next_power_of_two().max(4).min(book.groups[g].capacity);
-            for cache in 0..plan.graph.caches().len() {
-                let id = CacheId(cache as u32);
-                if book.place(id).0 != g || plan.cache_device(id) != Some(Device::Gpu) {
-                    continue;
-                }
-                let bytes = layer_bytes * pages as u64;
+            let (bytes, kept) = (layer_bytes * pages as u64, self.pages[g] as u64 * layer_bytes);
+            for cache in caches_of(plan, book, g) {
                 bindable(gpu, &format!("a cache of {} tokens", pages * book.groups[g].spec.page_tokens()), bytes)?;
-                let old = std::mem::replace(&mut self.kv[cache], gpu.buffer("keys and values", bytes, DEVICE)?);
+                growth.grow(&mut self.kv[cache], "keys and values", bytes, kept)?;
                 *grown = true;
-                let kept = self.pages[g] as u64 * layer_bytes;
-                if kept > 0 {
-                    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                    encoder.copy_buffer_to_buffer(&old, 0, &self.kv[cache], 0, Some(kept));
-                    gpu.queue.submit([encoder.finish()]);
-                    // Frees it before the next layer's buffer is made, because memory may be short. Calls that are
-                    // bound to it are bound again before they run.
-                    old.destroy();
-                    gpu.wait()?;
-                }
             }
             self.pages[g] = pages;
         }
         Ok(())
     }
 
-    /// Copies the pages that `batch` asks for, of all layers.
-    pub fn copy_pages(&self, gpu: &Gpu, plan: &Plan, book: &PageBook, batch: &Batch) -> Result<(), GpuError> {
+    /// Copies the pages that `batch` asks for, of all layers, in one submit.
+    pub fn copy_pages(&mut self, gpu: &Gpu, plan: &Plan, book: &PageBook, batch: &Batch) -> Result<(), GpuError> {
+        let layer_bytes = |g: usize| book.groups[g].layer_bytes(book.kv_type()) as u64;
+        let page_bytes = |g: usize| layer_bytes(g) * caches_of(plan, book, g).count() as u64;
+        let Some(most) = batch.copies.iter().map(|copy| page_bytes(copy.group)).max() else { return Ok(()) };
+        // A buffer cannot be copied to itself.
+        Self::reserve(gpu, &mut self.between, "a copied page", most, None)?;
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         for copy in &batch.copies {
-            let bytes = book.groups[copy.group].layer_bytes(book.kv_type()) as u64;
-            // A buffer cannot be copied to itself.
-            let between = gpu.buffer("a copied page", bytes, U::COPY_SRC | U::COPY_DST)?;
-            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            for (cache, buffer) in self.kv.iter().enumerate().take(plan.graph.caches().len()) {
-                let id = CacheId(cache as u32);
-                if book.place(id).0 == copy.group && plan.cache_device(id) == Some(Device::Gpu) {
-                    encoder.copy_buffer_to_buffer(buffer, u64::from(copy.from) * bytes, &between, 0, Some(bytes));
-                    encoder.copy_buffer_to_buffer(&between, 0, buffer, u64::from(copy.to) * bytes, Some(bytes));
-                }
+            let bytes = layer_bytes(copy.group);
+            // All layers one way and then all the other way, so that few copies wait for others.
+            for (i, cache) in caches_of(plan, book, copy.group).enumerate() {
+                let (from, to) = (u64::from(copy.from) * bytes, i as u64 * bytes);
+                encoder.copy_buffer_to_buffer(&self.kv[cache], from, &self.between, to, Some(bytes));
             }
-            gpu.queue.submit([encoder.finish()]);
+            for (i, cache) in caches_of(plan, book, copy.group).enumerate() {
+                let (from, to) = (i as u64 * bytes, u64::from(copy.to) * bytes);
+                encoder.copy_buffer_to_buffer(&self.between, from, &self.kv[cache], to, Some(bytes));
+            }
         }
+        gpu.queue.submit([encoder.finish()]);
         Ok(())
     }
 
@@ -189,6 +185,14 @@ impl Memory {
     pub fn kv_bytes(&self) -> u64 {
         self.kv.iter().map(wgpu::Buffer::size).sum()
     }
+}
+
+/// The caches of group `g` that lie on the GPU.
+fn caches_of<'a>(plan: &'a Plan, book: &'a PageBook, g: usize) -> impl Iterator<Item = usize> + 'a {
+    (0..plan.graph.caches().len()).filter(move |cache| {
+        let id = CacheId(*cache as u32);
+        book.place(id).0 == g && plan.cache_device(id) == Some(Device::Gpu)
+    })
 }
 
 /// Refuses a buffer that is longer than a binding may be.

@@ -12,6 +12,7 @@ mod choosing;
 #[cfg(test)]
 mod expert_tests;
 mod flight;
+mod growth;
 mod kinds;
 mod lower;
 mod memory;
@@ -238,7 +239,7 @@ impl GpuBackend {
         let grown = &mut self.unbound;
         *grown |= memory.reserve_outputs(&gpu, &self.layout, self.batch.outputs.len())?;
         memory.reserve_pages(&gpu, &self.plan, &self.book, grown)?;
-        *grown |= memory.states.reserve(&gpu, &self.book)?;
+        memory.states.reserve(&gpu, &self.book, grown)?;
         memory.copy_pages(&gpu, &self.plan, &self.book, &self.batch)?;
         let longest = self.batch.sequences.iter().map(|s| s.cached).max().unwrap_or(0);
         let n = self.batch.tokens.len();

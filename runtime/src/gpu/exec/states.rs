@@ -1,6 +1,6 @@
 //! The memory of per-sequence states on the device.
 
-use super::arena::DEVICE;
+use super::{arena::DEVICE, growth::Growth};
 use crate::{
     gpu::{Gpu, GpuError},
     graph::{Device, Plan, StateId},
@@ -30,12 +30,13 @@ impl StateBuffers {
         Ok(Self { buffers, bytes, slots: 0 })
     }
 
-    /// Makes room for every slot that `book` has handed out, and keeps the states; true where buffers are new.
-    pub fn reserve(&mut self, gpu: &Gpu, book: &PageBook) -> Result<bool, GpuError> {
+    /// Makes room for every slot that `book` has handed out, and keeps the states. Sets `grown` where buffers are new,
+    /// also where it then fails for want of memory.
+    pub fn reserve(&mut self, gpu: &Gpu, book: &PageBook, grown: &mut bool) -> Result<(), GpuError> {
         let need = book.slots.made();
         let largest = self.bytes.iter().copied().max().unwrap_or(0);
         if need <= self.slots || largest == 0 {
-            return Ok(false);
+            return Ok(());
         }
         let most = gpu.caps().max_binding;
         let fits = usize::try_from(most / largest).unwrap_or(usize::MAX);
@@ -49,17 +50,12 @@ impl StateBuffers {
             });
         }
         let slots = need.next_power_of_two().min(fits);
-        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let mut new = Vec::new();
-        for (bytes, old) in self.bytes.iter().zip(&self.buffers) {
-            let buffer = gpu.buffer("states of sequences", bytes * slots as u64, DEVICE)?;
-            if self.slots > 0 && *bytes > 0 {
-                encoder.copy_buffer_to_buffer(old, 0, &buffer, 0, Some(bytes * self.slots as u64));
-            }
-            new.push(buffer);
+        let mut growth = Growth::new(gpu);
+        for (bytes, buffer) in self.bytes.iter().zip(&mut self.buffers) {
+            *grown = true;
+            growth.grow(buffer, "states of sequences", bytes * slots as u64, bytes * self.slots as u64)?;
         }
-        gpu.queue.submit([encoder.finish()]);
-        (self.buffers, self.slots) = (new, slots);
-        Ok(true)
+        self.slots = slots;
+        Ok(())
     }
 }
