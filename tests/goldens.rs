@@ -6,8 +6,8 @@ mod support;
 use handmill_runtime::cpu::Isa;
 use std::path::Path;
 use support::{
-    Golden, KvChoice, MARGIN, Matrix, Options, Session, argmax, choice, fixtures_dir, full, golden, handmill,
-    kl_divergence, log_probability, model_path,
+    Golden, MARGIN, Matrix, Options, Session, argmax, choice, fixtures_dir, full, golden, handmill, kl_divergence,
+    log_probability, model_path,
 };
 
 /// Rows of logits compared at a time: vocabularies are long.
@@ -45,8 +45,12 @@ goldens! {
     qwen05 "qwen05" true,
 }
 
-fn open(path: &Path, kv: KvChoice, isa: Option<Isa>) -> Session {
-    Session::open(path, Options { kv, isa, n_ctx: 512, ..Options::default() })
+fn exact(path: &Path) -> Session {
+    Session::open(path, Options { n_ctx: 512, ..Options::default() })
+}
+
+fn rounding(path: &Path, isa: Isa) -> Session {
+    Session::open(path, Options { isa: Some(isa), n_ctx: 512, ..Options::rounding() })
 }
 
 /// How far log-probabilities of the text's tokens are from those of exact arithmetic, token by token.
@@ -93,7 +97,7 @@ impl Distance {
 /// costs llama.cpp, which rounds them as well, as far as the text can tell.
 fn log_probabilities(golden: &Golden, path: &Path) {
     let (ids, next) = (&golden.text_ids[..golden.text_ids.len() - 1], &golden.text_ids[1..]);
-    let exact = open(path, KvChoice::F32, None).feed(ids);
+    let exact = exact(path).feed(ids);
     let of_text = |logits: &Matrix, first: usize| -> Vec<f64> {
         (0..logits.rows).map(|i| log_probability(logits.row(i), next[first + i])).collect()
     };
@@ -102,7 +106,7 @@ fn log_probabilities(golden: &Golden, path: &Path) {
     let (mean, half_square) = (reference.mean(), reference.half_square());
     println!("llama.cpp: {mean:.4} off on average, half squares {half_square:.4}");
     for isa in Isa::available() {
-        let mut session = open(path, KvChoice::F16, Some(isa));
+        let mut session = rounding(path, isa);
         let (mut text, mut divergence) = (Vec::new(), 0.0);
         for chunk in ids.chunks(CHUNK) {
             let (logits, first) = (session.feed(chunk), text.len());
@@ -131,9 +135,8 @@ fn log_probabilities(golden: &Golden, path: &Path) {
 fn greedy_tokens(golden: &Golden, path: &Path) {
     let mut compared = 0;
     for g in &golden.greedy {
-        let mut exact = open(path, KvChoice::F32, None);
-        let mut sessions: Vec<_> =
-            Isa::available().into_iter().map(|isa| (isa, open(path, KvChoice::F16, Some(isa)))).collect();
+        let mut exact = exact(path);
+        let mut sessions: Vec<_> = Isa::available().into_iter().map(|isa| (isa, rounding(path, isa))).collect();
         let mut fed = &g.prompt_ids[..];
         for (k, id) in g.gen_ids.iter().enumerate() {
             let row = exact.feed_last(fed);

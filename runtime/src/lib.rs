@@ -10,6 +10,7 @@ pub mod format;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod graph;
+mod precision;
 pub mod profile;
 pub mod quant;
 #[cfg(feature = "gpu")]
@@ -18,5 +19,6 @@ pub mod step;
 
 pub use backend::{Backend, Observed};
 pub use error::BackendError;
+pub use precision::Precision;
 #[cfg(feature = "gpu")]
 pub use split::SplitBackend;

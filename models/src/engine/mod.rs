@@ -16,7 +16,7 @@ use std::sync::{
 };
 
 use handmill_runtime::{
-    Backend, BackendError,
+    Backend, BackendError, Precision,
     cpu::{CpuBackend, CpuError, CpuOptions, Isa, IsaError, Pool},
     format::{HugePages, Mapping, Paging},
     graph::{Device, Plan},
@@ -35,7 +35,7 @@ pub use chat::{Chat, Reply, ToolCall};
 pub use generate::{GenerateOptions, GenerateStats, StopReason};
 pub use perplexity::Perplexity;
 
-/// Element type of cached keys and values.
+/// How cached keys and values are stored. It says nothing of arithmetic: see [`PrecisionChoice`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KvChoice {
@@ -44,9 +44,22 @@ pub enum KvChoice {
     Auto,
     /// IEEE binary16.
     F16,
-    /// IEEE binary32. Linears then keep activations in f32 for weights of all formats: exact, and slower where weights
-    /// are in blocks.
+    /// IEEE binary32.
     F32,
+}
+
+/// How exactly linears are computed. See [`Precision`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PrecisionChoice {
+    /// Exact for models stored as f32, else fast.
+    #[default]
+    Auto,
+    /// Activations may be rounded to int8 or f16 before they are multiplied.
+    Fast,
+    /// Activations stay in f32 for weights of all formats: exact, and slower where weights are in blocks. With
+    /// [`KvChoice::F32`] nothing is rounded but sums.
+    Exact,
 }
 
 /// The device of a model.
@@ -76,8 +89,10 @@ pub struct EngineOptions {
     /// Tokens that all sequences together may hold; by default the context that the model was made for, within
     /// [`EngineOptions::MIN_CTX`] and [`EngineOptions::MAX_CTX`]. Memory grows with the tokens.
     pub n_ctx: Option<usize>,
-    /// Element type of the cache.
+    /// How cached keys and values are stored.
     pub kv: KvChoice,
+    /// How exactly linears are computed.
+    pub precision: PrecisionChoice,
     /// Instruction set; by default the one that `HANDMILL_CPU` names, else the best that the CPU has.
     pub isa: Option<Isa>,
     /// Most tokens in one step; longer prompts are cut into parts.
@@ -104,6 +119,7 @@ impl Default for EngineOptions {
             threads: None,
             n_ctx: None,
             kv: KvChoice::Auto,
+            precision: PrecisionChoice::Auto,
             isa: None,
             max_step_tokens: 512,
             huge_pages: HugePages::Auto,
@@ -193,6 +209,11 @@ impl Engine {
             KvChoice::Auto if model.is_f32() => KvType::F32,
             KvChoice::Auto | KvChoice::F16 => KvType::F16,
         };
+        let precision = match options.precision {
+            PrecisionChoice::Exact => Precision::Exact,
+            PrecisionChoice::Auto if model.is_f32() => Precision::Exact,
+            PrecisionChoice::Auto | PrecisionChoice::Fast => Precision::Fast,
+        };
         let mut n_ctx =
             options.n_ctx.unwrap_or(model.info().context.clamp(EngineOptions::MIN_CTX, EngineOptions::MAX_CTX)).max(1);
         let cpu_options = |n_ctx: usize| {
@@ -200,7 +221,7 @@ impl Engine {
             let isa = isa.map_err(|e: IsaError| BackendError::from(CpuError::Isa(e.to_string())))?;
             let threads = options.threads.unwrap_or_else(Pool::default_threads);
             let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
-            Ok::<_, Error>(CpuOptions { isa, threads, kv_type, max_cached_tokens: n_ctx, max_step_tokens })
+            Ok::<_, Error>(CpuOptions { isa, threads, kv_type, precision, max_cached_tokens: n_ctx, max_step_tokens })
         };
         let mut paging = Vec::new();
         let mut on_cpu = || {
@@ -225,7 +246,7 @@ impl Engine {
                     n_ctx = n_ctx.min(GpuBackend::most_cached_tokens(gpu, &plan, kv_type)).max(1);
                 }
                 let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
-                let gpu_options = GpuBackendOptions { kv_type, max_cached_tokens: n_ctx, max_step_tokens };
+                let gpu_options = GpuBackendOptions { kv_type, precision, max_cached_tokens: n_ctx, max_step_tokens };
                 let before = gpu.memory_in_use();
                 let made = if plan.stages.iter().all(|s| s.device == Device::Gpu) {
                     let backend = GpuBackend::new(gpu.clone(), plan, &gpu_options, progress);
