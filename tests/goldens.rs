@@ -3,12 +3,20 @@
 
 mod support;
 
+use handmill_models::{
+    Model,
+    engine::{Engine, EngineOptions},
+};
 use handmill_runtime::cpu::Isa;
 use std::path::Path;
 use support::{
-    Golden, MARGIN, Matrix, Options, Session, argmax, choice, fixtures_dir, full, golden, handmill, kl_divergence,
-    log_probability, model_path,
+    Golden, KvChoice, MARGIN, Matrix, Options, PrecisionChoice, Session, argmax, choice, fixtures_dir, full, golden,
+    handmill, kl_divergence, log_probability, model_path,
 };
+
+/// Tokens of the README whose perplexity is computed, in windows.
+const README: usize = 2048;
+const WINDOW: usize = 1024;
 
 /// Rows of logits compared at a time: vocabularies are long.
 const CHUNK: usize = 128;
@@ -31,6 +39,10 @@ macro_rules! goldens {
         #[test]
         fn log_probabilities() {
             with_model("log_probabilities", |golden, path| super::log_probabilities(&golden, &path));
+        }
+        #[test]
+        fn perplexity_with_pages_in_blocks() {
+            with_model("perplexity_with_pages_in_blocks", |_, path| super::in_blocks(&path));
         }
         #[test]
         fn tokens_and_perplexity_by_command() {
@@ -155,6 +167,24 @@ fn greedy_tokens(golden: &Golden, path: &Path) {
         }
     }
     assert!(compared > 100, "{compared} tokens had a margin");
+}
+
+/// Keys and values in blocks of bytes take half the memory of halves and cost next to nothing. Linears round nothing, for
+/// their rounding is chance that would hide it.
+fn in_blocks(path: &Path) {
+    let model = Model::open(path).expect("a model");
+    let readme = include_str!("../README.md");
+    let ids = model.tokenizer().and_then(|t| Ok(t.encode(readme, true, false)?)).expect("tokens");
+    let [(halves, bytes), (blocks, fewer)] = [KvChoice::F16, KvChoice::Q8_0].map(|kv| {
+        let precision = PrecisionChoice::Exact;
+        let options = EngineOptions { kv, precision, n_ctx: Some(WINDOW), ..EngineOptions::default() };
+        let mut engine = Engine::new(&model, &options).expect("an engine");
+        let perplexity = engine.perplexity(&ids[..README], WINDOW, |_| {}).expect("a perplexity").value();
+        (perplexity, engine.backend().pages().bytes_per_token())
+    });
+    println!("perplexity {halves} in halves, {blocks} in blocks; {bytes} and {fewer} bytes a token");
+    assert!((blocks / halves - 1.0).abs() < 1e-3, "perplexity {halves} in halves, {blocks} in blocks");
+    assert!(fewer * 100 <= bytes * 54, "{fewer} bytes a token, {bytes} in halves");
 }
 
 fn by_command(golden: &Golden, path: &Path) {

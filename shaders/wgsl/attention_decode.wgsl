@@ -12,6 +12,7 @@
 //      that neighbours load neighbours. Shares are added up at the very end.
 // HEADS is at most 8, and less where heads are long: the sums are HEADS registers of four, the queries 4 KiB of
 // workgroup memory, the probabilities HEADS · WG floats.
+// KEY_BLOCKS: keys are blocks of 32 bytes that do not turn on read, so their scales are read once a block.
 // Bytes: keys and values once for each tile of heads; flops: 4 · head_dim a key and head. Bound by memory.
 
 #import keys
@@ -31,7 +32,7 @@ const SHARES = WG / V4;
 var<workgroup> queries: array<vec4<f32>, HEADS * D4>;
 // Scores, then probabilities, by head and key; in the end the shares' sums by element.
 var<workgroup> weights: array<f32, max(HEADS, 4u) * WG>;
-// First element of each key's value.
+// Place of each key's value.
 var<workgroup> value_rows: array<u32, WG>;
 var<workgroup> reduced: array<f32, WG>;
 // By head: maximum, sum, and what the sums so far must be multiplied by.
@@ -79,12 +80,31 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             for (var h = 0u; h < HEADS; h++) {
                 dots[h] = vec4(0.0);
             }
+#if KV_Q8_0
+            // A loop over blocks that compilers do not write out: llvmpipe takes minutes to compile it.
+            for (var part_of_key = 0u; part_of_key < params.kv.head_dim / 32u; part_of_key++) {
+#if KEY_BLOCKS
+                let scale = key_scale(keys, key, found.key, 32u * part_of_key);
+#endif
+                for (var d = 8u * part_of_key; d < 8u * part_of_key + 8u; d++) {
+#if KEY_BLOCKS
+                    let k = scale * key_bytes(keys, key, found.key, 4u * d);
+#else
+                    let k = load_key(keys, key, found.key, 4u * d);
+#endif
+                    for (var h = 0u; h < HEADS; h++) {
+                        dots[h] += queries[h * D4 + d] * k;
+                    }
+                }
+            }
+#else
             for (var d = 0u; d < D4; d++) {
                 let k = load_key(keys, key, found.key, 4u * d);
                 for (var h = 0u; h < HEADS; h++) {
                     dots[h] += queries[h * D4 + d] * k;
                 }
             }
+#endif
             for (var h = 0u; h < HEADS; h++) {
                 let s = score((dots[h].x + dots[h].y) + (dots[h].z + dots[h].w));
                 weights[h * WG + lane] = select(NO_SCORE, s, found.there);
@@ -138,7 +158,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 sums[j] *= factors[j];
             }
             for (var i = lane / V4; i < min(WG, end - block); i += SHARES) {
-                let v = load_value(keys, block + i, value_rows[i] + 4u * (lane % V4));
+                let v = load_value(keys, block + i, value_rows[i], 4u * (lane % V4));
                 for (var j = 0u; j < HEADS; j++) {
                     sums[j] += weights[j * WG + i] * v;
                 }

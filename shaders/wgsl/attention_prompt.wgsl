@@ -73,7 +73,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         }
         // KEYS divides a page.
         let start = page_start(params.kv, record, block);
-        let keys = keys_of(params.kv, start, kv_head) + block % PAGE * params.kv.head_dim;
+        let keys = keys_of(params.kv, start, kv_head) + block % PAGE * row_size(params.kv.head_dim);
         for (var slice = 0u; slice < D; slice += SLICE) {
             for (var i = lane; i < ROWS * SLICE; i += 256u) {
                 let r = i / SLICE;
@@ -90,7 +90,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 var x = vec4(0.0);
                 // Memory that was never written may hold NaN.
                 if block + k >= first && block + k < end && d < D {
-                    x = key4(keys + k * D, d, angles, block + k);
+                    x = key4(keys + k * row_size(D), d, angles, block + k);
                 }
                 let to = k * PAD_SLICE + d - slice;
                 right[to] = x.x;
@@ -152,7 +152,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         for (var r = 0u; r < RPT; r++) {
             reduced[(ty + 16u * r) * 16u + tx] = partial[r];
         }
-        let stride = value_stride(params.kv);
+        let stride = row_size(value_row(params.kv));
         let values = values_of(params.kv, start, kv_head) + block % PAGE * stride;
         for (var slice = 0u; slice < V; slice += SLICE) {
             for (var i = lane; i < KEYS * SLICE / 4u; i += 256u) {
@@ -160,7 +160,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let d = slice + i % (SLICE / 4u) * 4u;
                 var x = vec4(0.0);
                 if block + k >= first && block + k < end && d < V {
-                    x = kv4(values + k * stride + d);
+                    x = kv4(values + k * stride, d, value_row(params.kv));
                 }
                 let to = k * PAD_SLICE + d - slice;
                 right[to] = x.x;

@@ -81,7 +81,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
 #if LISTED
     var values: array<u32, BLOCK>;
 #else
-    let stride = value_stride(params.kv);
+    let stride = row_size(value_row(params.kv));
 #endif
 
     // Blocks begin at multiples of BLOCK, so that none crosses a page but where keys are LISTED, each by itself.
@@ -101,7 +101,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let at_key = found.key;
                 values[i] = found.value;
 #else
-                let at_key = of_block.key + i * params.kv.head_dim;
+                let at_key = of_block.key + i * row_size(params.kv.head_dim);
 #endif
                 for (var d = 0u; d < D4; d += D_STEP) {
                     dots += q[d] * load_key(keys, key, at_key, 4u * d);
@@ -159,19 +159,19 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let at_value = of_block.value + i * stride;
 #endif
                 for (var d = 0u; d < V4; d += V_STEP) {
-                    sums[d] += p * load_value(keys, key, at_value + 4u * d);
+                    sums[d] += p * load_value(keys, key, at_value, 4u * d);
 #if V_BY_2
-                    sums[d + 1u] += p * load_value(keys, key, at_value + 4u * d + 4u);
+                    sums[d + 1u] += p * load_value(keys, key, at_value, 4u * d + 4u);
 #endif
 #if V_BY_4
-                    sums[d + 2u] += p * load_value(keys, key, at_value + 4u * d + 8u);
-                    sums[d + 3u] += p * load_value(keys, key, at_value + 4u * d + 12u);
+                    sums[d + 2u] += p * load_value(keys, key, at_value, 4u * d + 8u);
+                    sums[d + 3u] += p * load_value(keys, key, at_value, 4u * d + 12u);
 #endif
 #if V_BY_8
-                    sums[d + 4u] += p * load_value(keys, key, at_value + 4u * d + 16u);
-                    sums[d + 5u] += p * load_value(keys, key, at_value + 4u * d + 20u);
-                    sums[d + 6u] += p * load_value(keys, key, at_value + 4u * d + 24u);
-                    sums[d + 7u] += p * load_value(keys, key, at_value + 4u * d + 28u);
+                    sums[d + 4u] += p * load_value(keys, key, at_value, 4u * d + 16u);
+                    sums[d + 5u] += p * load_value(keys, key, at_value, 4u * d + 20u);
+                    sums[d + 6u] += p * load_value(keys, key, at_value, 4u * d + 24u);
+                    sums[d + 7u] += p * load_value(keys, key, at_value, 4u * d + 28u);
 #endif
                 }
             }

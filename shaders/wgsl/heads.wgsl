@@ -2,12 +2,12 @@
 // head, the rotation by position, another norm (some models norm after rotating), a factor that depends on the
 // position. Then q goes back to its place, and k and v go to their pages.
 //
-//   KV_F16: pages hold halves, else floats   INTERLEAVED: the rotation's pairs are neighbours
+//   KV_F16: pages hold halves; KV_Q8_0: blocks of bytes; else floats   INTERLEAVED: the rotation's pairs are neighbours
 //   SOLO: one invocation a head, in place and without barriers, for devices whose lanes are a CPU's; else one workgroup
 //   a head, which lies in workgroup memory (DIM floats) meanwhile
 //
 // x counts rows; y counts heads (WG of them a workgroup where SOLO): q's, unless they stay unchanged, k's, v's.
-// Bytes: the heads read once and written once, 2 or 4 bytes an element into the pages; flops: about 8 an element.
+// Bytes: the heads read once and written once, 1 to 4 bytes an element into the pages; flops: about 8 an element.
 // All of it hides behind the linears around it: what counts is that it is one dispatch.
 
 #import arena
@@ -48,15 +48,25 @@ struct Part {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// First element of the head in its page.
+// Start of the head's row in its page.
 fn page_row(row: u32, part: u32, head: u32) -> u32 {
     let position = batch[batch[3] + row];
     let start = page_start(params.kv, sequence_record(batch[batch[4] + row]), position);
     if part == 1u {
-        return keys_of(params.kv, start, head) + position % PAGE * params.kv.head_dim;
+        return keys_of(params.kv, start, head) + position % PAGE * row_size(params.kv.head_dim);
     }
-    return values_of(params.kv, start, head) + position % PAGE * params.kv.v_dim;
+    return values_of(params.kv, start, head) + position % PAGE * row_size(params.kv.v_dim);
 }
+
+#if KV_Q8_0
+fn cached(i: u32) -> f32 {
+#if SOLO
+    return arena[i];
+#else
+    return values[i];
+#endif
+}
+#endif
 
 #if SOLO
 fn normalise(a: u32, dim: u32, part: u32, which: u32) {
@@ -146,9 +156,15 @@ fn run(group: vec3<u32>, who: Who) {
     }
     if part != 0u {
         let to = page_row(row, part, head);
+#if KV_Q8_0
+        for (var w = 0u; w < row_size(dim); w++) {
+            store_word(to, w, dim, a, factor);
+        }
+#else
         for (var i = 0u; i < dim; i += 2u) {
             store(to + i, factor * arena[a + i], factor * arena[a + i + 1u]);
         }
+#endif
     } else if length != 0u {
         for (var i = 0u; i < dim; i++) {
             arena[a + i] *= factor;
@@ -181,9 +197,15 @@ fn run(group: vec3<u32>, who: Who) {
         }
     } else {
         let to = page_row(row, part, head);
+#if KV_Q8_0
+        for (var w = who.lane; w < row_size(dim); w += WG) {
+            store_word(to, w, dim, 0u, factor);
+        }
+#else
         for (var i = 2u * who.lane; i < dim; i += 2u * WG) {
             store(to + i, factor * values[i], factor * values[i + 1u]);
         }
+#endif
     }
 #endif
 }

@@ -51,9 +51,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         for (; token <= position; token++) {
             let channel = c + select(0u, channels - params.width, token >= own);
             let start = page_start(params.kv, record, token);
-            let slot = token % PAGE * channels + channel;
+            let slot = token % PAGE * row_size(channels);
             let bias = params.bias + token % params.block * channels + channel;
-            var gate = kv4(values_of(params.kv, start, 0u) + slot);
+            var gate = kv4(values_of(params.kv, start, 0u) + slot, channel, channels);
             gate += vec4(vectors[bias], vectors[bias + 1u], vectors[bias + 2u], vectors[bias + 3u]);
             gate *= LOG2_E;
             let highest = max(top, gate);
@@ -61,7 +61,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
             let p = exp2(gate - highest);
             top = highest;
             total = total * factor + p;
-            sum = sum * factor + p * kv4(keys_of(params.kv, start, 0u) + slot);
+            sum = sum * factor + p * kv4(keys_of(params.kv, start, 0u) + slot, channel, channels);
         }
     }
     let y = sum / total;

@@ -49,7 +49,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let own = wg.x * WG + lane;
     let entry = min(own, seen - 1u);
     let start = page_start(params.kv, sequence_record(batch[batch[4] + row]), entry);
-    let key = keys_of(params.kv, start, 0u) + entry % PAGE * 4u * D4;
+    let key = keys_of(params.kv, start, 0u) + entry % PAGE * row_size(4u * D4);
     let begin = at(params.q, row);
     let weights = at(params.weights, row);
     var total = 0.0;
@@ -65,7 +65,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             dots[h] = 0.0;
         }
         for (var d = 0u; d < D4; d++) {
-            let k = kv4(key + 4u * d);
+            let k = kv4(key, 4u * d, 4u * D4);
             for (var h = 0u; h < HEADS; h++) {
 #if SOLO
                 dots[h] += dot(query(begin, first + h, d), k);

@@ -1,6 +1,7 @@
 //! A step of a model, for all backends: new tokens of one or more sequences.
 
 mod batch;
+mod kv_type;
 mod pages;
 mod sequence;
 mod slots;
@@ -8,8 +9,10 @@ mod stats;
 
 pub(crate) use batch::{Batch, SequenceRows};
 pub use batch::{Outputs, SequenceStep};
+pub(crate) use kv_type::KV_BLOCK;
+pub use kv_type::KvType;
 pub(crate) use pages::{Group, PageBook, PageCopy};
-pub use pages::{KvType, PAGE_BLOCKS, PAGE_TOKENS, Pages};
+pub use pages::{PAGE_BLOCKS, PAGE_TOKENS, Pages};
 pub use sequence::SequenceKv;
 pub(crate) use slots::StateStep;
 pub use stats::GpuStats;
@@ -23,6 +26,14 @@ pub enum StepError {
     CacheFull {
         /// Tokens that the pages hold.
         tokens: usize,
+    },
+    /// Keys or values that blocks of 32 elements do not divide.
+    #[error(
+        "keys or values of {elements} elements cannot be cached in q8_0, whose blocks are 32 elements long: cache them in f16"
+    )]
+    CacheRows {
+        /// Elements of a key or a value of one head.
+        elements: usize,
     },
     /// More sequences than there are states for.
     #[error("all {slots} states of sequences are in use; release a sequence, or ask for a longer context")]

@@ -107,7 +107,7 @@ fn key_angles(sequence: u32) -> KeyAngles {
 // Element `i` of the key at `key`, turned by the angles of its position.
 fn rotated(key: u32, i: u32, angles: KeyAngles, position: u32) -> f32 {
     if i >= 2u * params.half {
-        return kv_element(key + i);
+        return kv_element(key, i);
     }
 #if INTERLEAVED
     let j = i / 2u;
@@ -118,14 +118,14 @@ fn rotated(key: u32, i: u32, angles: KeyAngles, position: u32) -> f32 {
 #endif
     let both = pair(j, params.half);
     let at = angles.table + position * 2u * params.half + j;
-    let x = vec2(kv_element(key + both.x), kv_element(key + both.y));
+    let x = vec2(kv_element(key, both.x), kv_element(key, both.y));
     let y = turned(x, ropes[at], ropes[at + params.half]);
     return select(y.x, y.y, second);
 }
 
-fn kv_element(at: u32) -> f32 {
-    var four = kv4(at);
-    return four[at & 3u];
+fn kv_element(key: u32, i: u32) -> f32 {
+    var four = kv4(key, i, params.kv.head_dim);
+    return four[i & 3u];
 }
 
 // Four elements of a key, turned.
@@ -147,6 +147,6 @@ fn key_angles(sequence: u32) -> KeyAngles {
 }
 
 fn key4(key: u32, i: u32, angles: KeyAngles, position: u32) -> vec4<f32> {
-    return kv4(key + i);
+    return kv4(key, i, params.kv.head_dim);
 }
 #endif

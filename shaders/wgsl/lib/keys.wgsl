@@ -73,13 +73,13 @@ fn locate(keys: Keys, number: u32, kv_head: u32) -> Located {
         let pages = keys.record + 4u + 2u * params.block_group;
         let page = batch[batch[pages] + position / BLOCK_PAGE - batch[pages + 1u]];
         let slot = (page * params.kv.n_kv_heads + kv_head) * BLOCK_PAGE + position % BLOCK_PAGE;
-        return Located(slot * params.kv.head_dim, slot * params.kv.head_dim, there);
+        return Located(slot * row_size(params.kv.head_dim), slot * row_size(params.kv.head_dim), there);
 #endif
     }
 #endif
     let start = page_start(params.kv, keys.record, position);
-    let key = keys_of(params.kv, start, kv_head) + position % PAGE * params.kv.head_dim;
-    let value = values_of(params.kv, start, kv_head) + position % PAGE * value_stride(params.kv);
+    let key = keys_of(params.kv, start, kv_head) + position % PAGE * row_size(params.kv.head_dim);
+    let value = values_of(params.kv, start, kv_head) + position % PAGE * row_size(value_row(params.kv));
     return Located(key, value, there);
 }
 
@@ -87,17 +87,38 @@ fn locate(keys: Keys, number: u32, kv_head: u32) -> Located {
 fn load_key(keys: Keys, number: u32, key: u32, i: u32) -> vec4<f32> {
 #if BLOCKS
     if number >= keys.window {
-        return blocks4(key + i);
+        return blocks4(key, i, params.kv.head_dim);
     }
 #endif
     return key4(key, i, keys.angles, number);
 }
 
-fn load_value(keys: Keys, number: u32, at: u32) -> vec4<f32> {
+#if KEY_BLOCKS
+// The scale of the block of 32 elements from `i` on, and four of its bytes.
+fn key_scale(keys: Keys, number: u32, key: u32, i: u32) -> f32 {
 #if BLOCKS
     if number >= keys.window {
-        return blocks4(at);
+        return blocks_scale(key, i, params.kv.head_dim);
     }
 #endif
-    return kv4(at);
+    return kv_scale(key, i, params.kv.head_dim);
+}
+
+fn key_bytes(keys: Keys, number: u32, key: u32, i: u32) -> vec4<f32> {
+#if BLOCKS
+    if number >= keys.window {
+        return blocks_bytes(key, i);
+    }
+#endif
+    return kv_bytes(key, i);
+}
+#endif
+
+fn load_value(keys: Keys, number: u32, value: u32, i: u32) -> vec4<f32> {
+#if BLOCKS
+    if number >= keys.window {
+        return blocks4(value, i, params.kv.head_dim);
+    }
+#endif
+    return kv4(value, i, value_row(params.kv));
 }

@@ -31,7 +31,7 @@ pub(super) fn run(plan: &Plan, isa: Isa, threads: usize, precision: Precision, t
 }
 
 impl MappedExperts {
-    /// Every row within `tolerance` of the reference; rounding to bytes where keys and values are f16.
+    /// Every row within `tolerance` of the reference; rounding to bytes where precision is not exact.
     fn check(&self, isa: Isa, threads: usize, precision: Precision, n: usize, tolerance: f64) {
         let tokens = ExpertsCase::tokens(n);
         let out = run(&self.model.plan, isa, threads, precision, &tokens);

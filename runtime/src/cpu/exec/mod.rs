@@ -134,6 +134,7 @@ impl CpuBackend {
             Precision::Exact => exact_linear_kernels(options.isa),
         };
         let graph = &plan.graph;
+        options.kv_type.check(graph.caches())?;
         let book = PageBook::new(graph.caches(), options.kv_type, options.max_cached_tokens)
             .with_states(graph.states(), options.max_cached_tokens);
         let kv = KvMemory::new(&book)?;

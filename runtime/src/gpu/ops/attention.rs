@@ -4,7 +4,7 @@ use handmill_shaders::Defines;
 
 use super::{
     Dim, Dispatch, Place,
-    params::{NONE, Params, reduction, workgroup},
+    params::{NONE, Params, cached, reduction, workgroup},
     select::CachedRows,
 };
 use crate::{
@@ -33,7 +33,7 @@ pub struct AttentionPlaces<'a> {
     pub blocks: Option<BlockPlaces>,
     /// The chosen keys; none where rows attend to all keys.
     pub chosen: Option<Place>,
-    /// Element type of keys and values.
+    /// How keys and values are stored.
     pub kv: KvType,
     /// The first element of a small vector in `vectors`.
     pub vector: &'a dyn Fn(WeightId) -> u32,
@@ -329,7 +329,9 @@ impl Lowering<'_> {
         let (name, defines) = if self.caps.software {
             ("attention_solo", self.solo_defines())
         } else {
-            ("attention_decode", self.defines(decode_workgroup(self.caps) as usize).with("HEADS", heads))
+            let by_blocks = self.places.kv == KvType::Q8_0 && op.rotate_on_read.is_none();
+            let defines = self.defines(decode_workgroup(self.caps) as usize).with("HEADS", heads);
+            ("attention_decode", defines.flag("KEY_BLOCKS", by_blocks))
         };
         let defines = defines
             .flag("SPLIT", split)
@@ -400,7 +402,7 @@ impl Lowering<'_> {
     ) -> Dispatch {
         let mut bindings = vec![Access::Uniform, Access::Read, Access::ReadWrite, Access::Read];
         bindings.extend(more);
-        let defines = defines.flag("KV_F16", self.places.kv == KvType::F16).flag("V_IN_K", self.step.op.v_in_k);
+        let defines = cached(defines, self.places.kv).flag("V_IN_K", self.step.op.v_in_k);
         let kernel = Kernel { name, defines, constants: Vec::new(), bindings };
         Dispatch { kernel, params: params.finish(), grid, rows: Rows::Token }
     }

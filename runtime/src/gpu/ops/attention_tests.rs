@@ -35,6 +35,8 @@ fn heads_match_f64() {
     let half = |n| (RopeLayout::Half, n);
     heads(BASE, KvType::F16, half(8), 0, Default::default()).check_heads("plain");
     heads(BASE, KvType::F32, half(8), 0, [vec![ROPE], vec![ROPE], vec![]]).check_heads("rotated");
+    let op = AttentionOp { head_dim: 96, v_dim: 64, ..BASE };
+    heads(op, KvType::Q8_0, half(8), 0, [vec![ROPE], vec![ROPE], vec![]]).check_heads("blocks");
     let op = AttentionOp { n_heads: 9, n_kv_heads: 3, head_dim: 64, v_dim: 64, ..BASE };
     let normed = |i| vec![norm(Some(i), 64), ROPE];
     let head_ops = [normed(4), normed(100), vec![norm(None, 64)]];
@@ -51,7 +53,8 @@ fn heads_match_f64() {
 }
 
 fn check(cases: Vec<AttentionCase>) {
-    for case in cases {
+    // Pages in blocks: see `GpuBackend::check_cache`.
+    for case in cases.into_iter().filter(|case| case.kv != KvType::Q8_0) {
         Case { case, first_dim: 0, head_ops: Default::default() }.check();
     }
 }

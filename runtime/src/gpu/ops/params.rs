@@ -3,7 +3,7 @@
 use handmill_shaders::Defines;
 
 use super::{super::Caps, Place};
-use crate::graph::Act;
+use crate::{graph::Act, step::KvType};
 
 /// Stands for the start of a vector that does not exist: `NONE` in the shaders.
 pub(super) const NONE: u32 = u32::MAX;
@@ -44,6 +44,11 @@ pub(super) fn workgroup(caps: &Caps, work: usize, most: u32) -> u32 {
 /// For kernels that import `lib/reduce.wgsl`.
 pub(super) fn reduction(caps: &Caps, invocations: u32) -> Defines {
     Defines::new().with("WG", invocations).flag("SUBGROUPS", caps.subgroups.is_some() && !caps.software)
+}
+
+/// For kernels that import `lib/kv.wgsl`.
+pub(super) fn cached(defines: Defines, kv: KvType) -> Defines {
+    defines.flag("KV_F16", kv == KvType::F16).flag("KV_Q8_0", kv == KvType::Q8_0)
 }
 
 /// For kernels that import `lib/act.wgsl`.

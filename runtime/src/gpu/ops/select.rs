@@ -5,7 +5,7 @@ use handmill_shaders::Defines;
 
 use super::{
     Dim, Dispatch, Place,
-    params::{Params, workgroup},
+    params::{Params, cached, workgroup},
 };
 use crate::{
     gpu::{Access, Caps, GpuError, Kernel},
@@ -26,7 +26,7 @@ pub struct CachedRows {
     pub spec: CacheSpec,
     /// Its group in the batch's sequence records.
     pub group: u32,
-    /// Element type of keys and values.
+    /// How keys and values are stored.
     pub kv: KvType,
 }
 
@@ -45,10 +45,7 @@ pub struct SelectDispatches {
 impl CachedRows {
     fn defines(&self) -> Defines {
         let spec = &self.spec;
-        Defines::new()
-            .flag("KV_F16", self.kv == KvType::F16)
-            .flag("V_IN_K", spec.v_in_k)
-            .flag("OF_BLOCKS", spec.every > 1)
+        cached(Defines::new(), self.kv).flag("V_IN_K", spec.v_in_k).flag("OF_BLOCKS", spec.every > 1)
     }
 
     fn params(&self, params: Params) -> Params {
@@ -60,11 +57,14 @@ impl CachedRows {
     /// which it binds as 4.
     pub fn write(&self, caps: &Caps, rows: [Place; 2]) -> Dispatch {
         let spec = &self.spec;
-        let pairs = spec.n_kv_heads * spec.head_dim.max(spec.stored_v_dim()) / 2;
-        let invocations = workgroup(caps, pairs, 64);
+        let longest = spec.head_dim.max(spec.stored_v_dim());
+        // Two elements, or a word of a row of blocks.
+        let pieces =
+            spec.n_kv_heads * if self.kv == KvType::Q8_0 { self.kv.row_bytes(longest) / 4 } else { longest / 2 };
+        let invocations = workgroup(caps, pieces, 64);
         let params = self.params(Params::default().place(&rows[0]).place(&rows[1])).u(&[spec.every as u32]);
         let parts = if spec.stored_v_dim() > 0 { 2 } else { 1 };
-        let grid = [Dim::Fixed((pairs as u32).div_ceil(invocations)), Dim::RowsOver(1), Dim::Fixed(parts)];
+        let grid = [Dim::Fixed((pieces as u32).div_ceil(invocations)), Dim::RowsOver(1), Dim::Fixed(parts)];
         let defines = self.defines().with("WG", invocations);
         dispatch("cache_rows", defines, params, grid, &[Access::ReadWrite])
     }

@@ -13,8 +13,11 @@ use crate::{
 /// Hands the kernels for one adapter to `found`.
 pub(super) fn all(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
     let token = |n: usize| place(n, 0, Rows::Token);
-    for kv in [KvType::F16, KvType::F32] {
-        for (n_heads, head_dim) in [(64, 128), (10, 16), (3, 300)] {
+    for kv in [KvType::F16, KvType::F32, KvType::Q8_0] {
+        for (n_heads, head_dim) in [(64, 128usize), (10, 16), (3, 300)] {
+            if kv == KvType::Q8_0 && !head_dim.is_multiple_of(32) {
+                continue;
+            }
             for every in [1, 4] {
                 let spec = CacheSpec { every, ..CacheSpec::new(1, head_dim, 0) };
                 let op = SelectOp { cache: CacheId(0), n_heads, head_dim, k: 2048 };

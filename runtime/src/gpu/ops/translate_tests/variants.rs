@@ -347,7 +347,12 @@ fn attention_kernels(caps: &Caps, found: &mut dyn FnMut(&Caps, &Kernel)) {
                 (KvType::F32, None),
                 (KvType::F16, Some(RopeId(0))),
                 (KvType::F32, Some(RopeId(1))),
+                (KvType::Q8_0, None),
+                (KvType::Q8_0, Some(RopeId(0))),
             ] {
+                if kv == KvType::Q8_0 && [head_dim, v_dim].iter().any(|dim| !dim.is_multiple_of(32)) {
+                    continue;
+                }
                 let op = AttentionOp {
                     cache: CacheId(0),
                     v_in_k: j == 2 && v_dim <= head_dim && rotate_on_read.is_none(),
