@@ -2,7 +2,7 @@
 //! output, reasoning apart from it and dimmed on standard error, where `--quiet` hides it.
 
 use crate::{
-    args::{COMMON, Compute, Ctx, KvType, Output},
+    args::{COMMON, Compute, Ctx, Output, Rounding},
     error::CliError,
     input, out,
     render::{self, Variables},
@@ -32,9 +32,9 @@ pub struct Answering {
     /// End the answer before this text (may be given several times)
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Element type of cached keys and values
-    #[arg(long, value_enum, default_value_t = KvType::Auto)]
-    kv_type: KvType,
+    /// What is rounded
+    #[command(flatten)]
+    rounding: Rounding,
     /// How tokens are chosen
     #[command(flatten)]
     pub sampling: Sampling,
@@ -52,7 +52,7 @@ pub struct Answering {
 impl Answering {
     /// Opens the model of that name and makes an engine for it.
     pub fn open(&self, model: &OsStr) -> Result<(Model, Engine), CliError> {
-        session::open(&self.compute, model, self.kv_type.into(), self.ctx)
+        session::open(&self.compute, model, self.rounding, self.ctx)
     }
 
     /// The template that messages are rendered with: the one given, else the model's own; none where there is none.

@@ -3,7 +3,8 @@
 use crate::{fetch::FetchError, terminal::harmless_line};
 use handmill_models::Error;
 #[cfg(feature = "gpu")]
-use handmill_runtime::{BackendError, gpu::GpuError};
+use handmill_runtime::gpu::GpuError;
+use handmill_runtime::{BackendError, step::StepError};
 
 /// Reasons why a command ended before it was done.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +80,7 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         return match error {
             Error::ContextFull { .. } | Error::TextTooShort { .. } => Some("--ctx".to_owned()),
             Error::NotFinite { beyond_f16: true, .. } => Some("--kv-type f32 may help".to_owned()),
+            Error::Backend(BackendError::Step(StepError::CacheRows { .. })) => Some("--kv-type f16".to_owned()),
             Error::DeviceMemory { fit: 0, .. } => Some("--backend cpu".to_owned()),
             Error::DeviceMemory { fit, .. } => Some(format!("--gpu-layers {fit}")),
             #[cfg(feature = "gpu")]

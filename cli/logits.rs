@@ -1,7 +1,7 @@
 //! `handmill logits`: the model's logits at every position, as a NumPy array.
 
 use crate::{
-    args::{COMMON, Compute, Ctx, KvType, Output},
+    args::{COMMON, Compute, Ctx, KvType, Output, Precision, Rounding},
     error::CliError,
     fetch, input, npy, session,
 };
@@ -20,9 +20,12 @@ pub struct Args {
     /// The file to write, or - for standard output: [tokens, vocab] float32
     #[arg(long, value_name = "FILE.npy", allow_hyphen_values = true, value_parser = input::path())]
     out: PathBuf,
-    /// Element type of cached keys and values; this command measures the model, so it rounds nothing unasked
+    /// How cached keys and values are stored; this command measures the model, so it rounds nothing unasked
     #[arg(long, value_enum, default_value_t = KvType::F32)]
     kv_type: KvType,
+    /// How exactly linears are computed
+    #[arg(long, value_enum, default_value_t = Precision::Exact)]
+    precision: Precision,
     /// Context length in tokens; `model` is as long as it was made for [default: that, within 4096 to 32768]
     #[arg(long, value_name = "N|model", value_parser = Ctx::parse, help_heading = COMMON)]
     ctx: Option<Ctx>,
@@ -40,7 +43,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if tokens.is_empty() {
         return Err(CliError::Usage("--tokens has no ids".to_owned()));
     }
-    let (model, mut engine) = session::open(&args.compute, &args.model, args.kv_type.into(), args.ctx)?;
+    let rounding = Rounding::new(args.kv_type, args.precision);
+    let (model, mut engine) = session::open(&args.compute, &args.model, rounding, args.ctx)?;
     let vocab = model.info().vocab_size;
     let shape = [tokens.len(), vocab];
     let mut array = npy::Array::create(&args.out, &shape)?;

@@ -1,7 +1,7 @@
 //! `handmill perplexity`: how well a model predicts a text.
 
 use crate::{
-    args::{COMMON, Compute, Ctx, KvType, Output},
+    args::{COMMON, Compute, Ctx, Output, Rounding},
     error::CliError,
     fetch, input, out, session,
     terminal::note,
@@ -23,9 +23,9 @@ pub struct Args {
     /// The text
     #[arg(short, long, value_name = "FILE", allow_hyphen_values = true, value_parser = input::path())]
     file: PathBuf,
-    /// Element type of cached keys and values
-    #[arg(long, value_enum, default_value_t = KvType::Auto)]
-    kv_type: KvType,
+    /// What is rounded
+    #[command(flatten)]
+    rounding: Rounding,
     /// Tokens of a window; `model` is as long a context as it was made for [default: 512]
     #[arg(long, value_name = "N|model", value_parser = Ctx::parse, help_heading = COMMON)]
     ctx: Option<Ctx>,
@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let text = input::text_file(&args.file)?;
     let model = session::model(&args.model)?;
     let window = args.ctx.map_or(WINDOW, |ctx| ctx.tokens(&model));
-    let mut engine = session::engine(&args.compute, &model, args.kv_type.into(), Some(window))?;
+    let mut engine = session::engine(&args.compute, &model, args.rounding, Some(window))?;
     let ids = model
         .tokenizer()
         .and_then(|tokenizer| Ok(tokenize::ids(tokenizer, &text, true, false)?))

@@ -8,14 +8,14 @@ use crate::{
     fetch::{Cache, Progress},
 };
 use crate::{
-    args::{Compute, Ctx, Machine},
+    args::{Compute, Ctx, Machine, Rounding},
     error::CliError,
     fetch, interrupt, licences,
     terminal::{detail, human_bytes, note},
 };
 #[cfg(feature = "gpu")]
 use handmill_models::Error;
-use handmill_models::{Engine, EngineOptions, KvChoice, Model, engine::DeviceChoice};
+use handmill_models::{Engine, EngineOptions, Model, engine::DeviceChoice};
 use handmill_runtime::format::{Paging, WhySmall};
 use std::{
     ffi::OsStr,
@@ -23,9 +23,14 @@ use std::{
 };
 
 /// Opens the model of that name and makes an engine with the context of `--ctx`.
-pub fn open(compute: &Compute, name: &OsStr, kv: KvChoice, ctx: Option<Ctx>) -> Result<(Model, Engine), CliError> {
+pub fn open(
+    compute: &Compute,
+    name: &OsStr,
+    rounding: Rounding,
+    ctx: Option<Ctx>,
+) -> Result<(Model, Engine), CliError> {
     let model = model(name)?;
-    let engine = engine(compute, &model, kv, ctx.map(|ctx| ctx.tokens(&model)))?;
+    let engine = engine(compute, &model, rounding, ctx.map(|ctx| ctx.tokens(&model)))?;
     Ok((model, engine))
 }
 
@@ -51,7 +56,7 @@ pub fn model(name: &OsStr) -> Result<Model, CliError> {
 }
 
 /// An engine for the model, with a context of `n_ctx` tokens.
-pub fn engine(compute: &Compute, model: &Model, kv: KvChoice, n_ctx: Option<usize>) -> Result<Engine, CliError> {
+pub fn engine(compute: &Compute, model: &Model, rounding: Rounding, n_ctx: Option<usize>) -> Result<Engine, CliError> {
     let device = device(compute)?;
     let on_gpu = !matches!(device, DeviceChoice::Cpu);
     let Machine { gpu_layers, experts_on_cpu, threads, huge_pages, .. } = compute.machine;
@@ -63,7 +68,8 @@ pub fn engine(compute: &Compute, model: &Model, kv: KvChoice, n_ctx: Option<usiz
         experts_on_cpu,
         threads,
         n_ctx,
-        kv,
+        kv: rounding.kv(),
+        precision: rounding.precision(),
         huge_pages,
         cancel,
         ..EngineOptions::default()
@@ -92,7 +98,10 @@ pub fn engine(compute: &Compute, model: &Model, kv: KvChoice, n_ctx: Option<usiz
     } else {
         detail(|| format!("running on {describe}, ready after {}", millis(start)));
     }
-    detail(|| format!("context of {} tokens, keys and values: {kv:?}", engine.n_ctx()));
+    detail(|| {
+        let (kv, precision) = (rounding.kv(), rounding.precision());
+        format!("context of {} tokens, keys and values: {kv:?}, precision: {precision:?}", engine.n_ctx())
+    });
     Ok(engine)
 }
 

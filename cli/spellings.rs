@@ -242,6 +242,7 @@ mod tests {
             ("run -r -", "run --stop=-"),
             ("run -dev 1 -cmoe", "run --device=1 --experts-on-cpu"),
             ("run -ctk f16", "run --kv-type=f16"),
+            ("run --cache-type-v q8_0", "run --kv-type=q8_0"),
             ("perplexity -m x.gguf -f t.txt -c 512", "perplexity x.gguf -f t.txt --ctx=512"),
             ("tokenize -m x.gguf Hi", "tokenize x.gguf Hi"),
             // Own meanings of the same words.

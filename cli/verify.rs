@@ -1,13 +1,13 @@
 //! `handmill verify`: each stage of a model on the GPU against the CPU.
 
 use crate::{
-    args::{Backend, Compute, Machine, Output},
+    args::{Backend, Compute, Machine, Output, Rounding},
     devices,
     error::CliError,
     fetch, out, session,
 };
 use handmill_models::{
-    Engine, KvChoice,
+    Engine,
     engine::verify::{StageCheck, compare, times},
 };
 use serde_json::{Value, json};
@@ -40,9 +40,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let there = Compute { backend: Backend::Gpu, machine: args.machine.clone() };
     let failed = |e| CliError::because("the model could not be run", e);
     let model = session::model(&args.model)?;
-    let mut gpu = session::engine(&there, &model, KvChoice::Auto, n_ctx)?;
-    let mut cpu = session::engine(&here, &model, KvChoice::Auto, n_ctx)?;
-    let mut exact = session::engine(&here, &model, KvChoice::F32, n_ctx)?;
+    let mut gpu = session::engine(&there, &model, Rounding::AUTO, n_ctx)?;
+    let mut cpu = session::engine(&here, &model, Rounding::AUTO, n_ctx)?;
+    let mut exact = session::engine(&here, &model, Rounding::NONE, n_ctx)?;
     let vocab = model.info().vocab_size.max(1);
     let tokens: Vec<u32> = (0..=prompt).map(|i| (i * 7919 % vocab) as u32).collect();
     let rounded = compare(&mut exact, Some(&mut cpu), &mut gpu, &tokens).map_err(failed)?;
@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let gpu_times = times(&mut gpu, &tokens).map_err(failed)?;
     let about = About::of(&mut gpu);
     drop(gpu);
-    let mut gpu = session::engine(&there, &model, KvChoice::F32, n_ctx)?;
+    let mut gpu = session::engine(&there, &model, Rounding::NONE, n_ctx)?;
     let unrounded = compare(&mut exact, None, &mut gpu, &tokens).map_err(failed)?;
 
     let mut checks = rounded.into_iter().zip(unrounded).zip(cpu_times.into_iter().zip(gpu_times));
@@ -163,7 +163,7 @@ impl Report<'_> {
         if let Some(gpu) = &self.about.adapter {
             text += &format!("against\n{}", gpu.text());
         }
-        text += "each stage has the CPU's exact inputs everywhere; `exact` is with --kv-type f32, where nothing is rounded\n";
+        text += "each stage has the CPU's exact inputs everywhere; `exact` is with --kv-type f32 --precision exact, where nothing is rounded\n";
         text += &format!("GPU times by {}\n", self.about.clock);
         for Phase { name, tokens, stages } in &self.phases {
             text += &format!(

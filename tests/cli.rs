@@ -386,8 +386,9 @@ fn a_gpu_answers_and_says_what_a_token_costs() {
     assert!(generation["host_ms_per_token"].as_f64().unwrap() > 0.0);
     // Greedy answers: the same tokens chosen on the device as by the CPU, and as with penalties, which the host knows.
     let answer = |more: &[&str]| {
-        let args = ["run", &model, "-p", "ab", "-n", "12", "--temp", "0", "--ignore-eos", "--kv-type", "f32", "--json"];
-        run(&[&args[..], more].concat()).json()["ids"].clone()
+        let args = ["run", &model, "-p", "ab", "-n", "12", "--temp", "0", "--ignore-eos", "--json"];
+        let exact = ["--kv-type", "f32", "--precision", "exact"];
+        run(&[&args[..], &exact, more].concat()).json()["ids"].clone()
     };
     let cpu = answer(&["--backend", "cpu"]);
     assert_eq!(answer(&["--backend", "gpu"]), cpu);

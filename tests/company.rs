@@ -10,7 +10,7 @@ use std::{fs, num::NonZeroUsize};
 
 use handmill_models::{
     Model,
-    engine::{Engine, EngineOptions, Sequence, Step},
+    engine::{Engine, EngineOptions, KvChoice, Sequence, Step},
     synthetic::{Synthetic, SyntheticOptions},
 };
 use handmill_runtime::{cpu::Isa, quant::DType, step::Outputs};
@@ -25,10 +25,19 @@ const TURN_BY_LENGTH: &[&str] = &["llama-dynamic", "phi3-longrope", "phi4-mini",
 /// Full attention, windows, experts, latent keys, recurrent states.
 const KINDS: &[&str] = &["llama2", "gemma3", "qwen3-moe", "deepseek-v3", "qwen3-next"];
 
+/// Models whose keys and values are cached in blocks of 32, and what makes their rows whole blocks: heads, windows, latent
+/// keys, blocks of tokens with index keys.
+const IN_BLOCKS: &[(&str, &[(&str, u32)])] = &[
+    ("llama2", &[("head_dim", 32)]),
+    ("gemma3", &[("head_dim", 64)]),
+    ("deepseek-v3", &[("head_dim", 32), ("qk_rope_head_dim", 32), ("qk_head_dim", 56)]),
+    ("deepseek-v4", &[("index_head_dim", 32)]),
+];
+
 /// Tokens of the sequence that is looked at: more than a page and a piece of keys.
 const LEN: usize = 300;
 
-fn model(name: &'static str, format: DType) -> Model {
+fn model(name: &'static str, format: DType, changes: &[(&str, u32)]) -> Model {
     let (folder, _guard) = Fixture::load(name).folder(Spelling::V5);
     let own = TempDir::new().expect("a folder");
     let path = own.path().join("config.json");
@@ -38,17 +47,15 @@ fn model(name: &'static str, format: DType) -> Model {
         // Rows of the fixtures are shorter.
         (config["hidden_size"], config["intermediate_size"]) = (256.into(), 512.into());
     }
+    for &(key, value) in changes {
+        config[key] = value.into();
+    }
     fs::write(&path, config.to_string()).expect("a config");
     let threads = NonZeroUsize::MIN;
     let options = SyntheticOptions { format, threads, limit: Some(1 << 30), ..SyntheticOptions::default() };
     let made_up = Synthetic::new(&path, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
     assert!(made_up.bytes.contains_key(&format) || format.block_len() == 32, "{name}: {:?}", made_up.bytes);
     made_up.model
-}
-
-fn engine(model: &Model, threads: usize, isa: Option<Isa>) -> Engine {
-    let options = EngineOptions { threads: Some(threads), isa, n_ctx: Some(64 * 128), ..EngineOptions::default() };
-    Engine::new(model, &options).expect("an engine")
 }
 
 fn tokens(model: &Model, seed: usize) -> Vec<u32> {
@@ -87,27 +94,35 @@ fn first_difference(a: &[f32], b: &[f32], vocab: usize) -> Option<usize> {
 
 /// What differs, and from which position on.
 fn differences(name: &'static str, format: DType) -> Vec<String> {
-    let model = model(name, format);
+    differences_of(name, &model(name, format, &[]), format, KvChoice::Auto)
+}
+
+fn differences_of(name: &str, model: &Model, format: DType, kv: KvChoice) -> Vec<String> {
+    let engine = |model: &Model, threads: usize, isa: Option<Isa>| {
+        let (threads, n_ctx) = (Some(threads), Some(64 * 128));
+        let options = EngineOptions { threads, isa, kv, n_ctx, ..EngineOptions::default() };
+        Engine::new(model, &options).expect("an engine")
+    };
     let vocab = model.info().vocab_size;
-    let mine = tokens(&model, 1);
-    let mut one = engine(&model, 1, None);
+    let mine = tokens(model, 1);
+    let mut one = engine(model, 1, None);
     let mut sequence = one.sequence();
     let alone = run(&mut one, &mut sequence, &mine, 1, &[]);
     assert!(alone.iter().all(|v| v.is_finite()) && alone.iter().any(|v| v.abs() > 1e-3), "{name}");
     let mut found = Vec::new();
     let mut same = |what: &str, logits: &[f32], want: &[f32]| {
         if let Some(at) = first_difference(logits, want, vocab) {
-            found.push(format!("{name} in {format}, {what}: from position {at} on"));
+            found.push(format!("{name} in {format}, {kv:?}, {what}: from position {at} on"));
         }
     };
     for (threads, chunk, company) in [(1, LEN, 0), (2, 1, 1), (3, 64, 0), (2, 7, 2), (1, 1, 4), (3, 7, 7), (2, 1, 16)] {
-        let others: Vec<_> = (0..company).map(|i| tokens(&model, i + 2)).collect();
-        let mut engine = engine(&model, threads, None);
+        let others: Vec<_> = (0..company).map(|i| tokens(model, i + 2)).collect();
+        let mut engine = engine(model, threads, None);
         let mut sequence = engine.sequence();
         let logits = run(&mut engine, &mut sequence, &mine, chunk, &others);
         same(&format!("{threads} threads, {chunk} at a time, {company} others"), &logits, &alone);
     }
-    let mut two = engine(&model, 2, None);
+    let mut two = engine(model, 2, None);
     let mut sequence = two.sequence();
     let (before, behind) = mine.split_at(LEN * 2 / 3);
     run(&mut two, &mut sequence, before, 50, &[]);
@@ -117,7 +132,7 @@ fn differences(name: &'static str, format: DType) -> Vec<String> {
         same(what, &logits, &alone[before.len() * vocab..]);
     }
     for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Generic) {
-        let mut engine = engine(&model, 2, Some(isa));
+        let mut engine = engine(model, 2, Some(isa));
         let mut sequence = engine.sequence();
         let logits = run(&mut engine, &mut sequence, &mine, 33, &[]);
         same(&format!("{isa:?}"), &logits, &alone);
@@ -135,6 +150,10 @@ fn a_row_depends_on_its_own_tokens_alone() {
     }
     for format in [DType::Q2_K, DType::Q3_K, DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::IQ4_XS] {
         found.extend(differences("llama2", format));
+    }
+    for (name, changes) in IN_BLOCKS {
+        let model = model(name, DType::Q8_0, changes);
+        found.extend(differences_of(name, &model, DType::Q8_0, KvChoice::Q8_0));
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }

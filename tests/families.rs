@@ -7,7 +7,10 @@ mod support;
 
 use std::path::Path;
 
-use handmill_models::{Engine, EngineOptions, Model, engine::KvChoice};
+use handmill_models::{
+    Engine, EngineOptions, Model,
+    engine::{KvChoice, PrecisionChoice},
+};
 use handmill_runtime::cpu::Isa;
 use serde_json::{Value, json};
 use support::{
@@ -153,7 +156,8 @@ fn prompts_in_parts_turn_by_their_whole_length() {
         let fixture = Fixture::load(name);
         let model = Model::open(&fixture.dir).expect("a model");
         for part in [5, 16, 17] {
-            let options = EngineOptions { kv: KvChoice::F32, max_step_tokens: part, ..EngineOptions::default() };
+            let (kv, precision) = (KvChoice::F32, PrecisionChoice::Exact);
+            let options = EngineOptions { kv, precision, max_step_tokens: part, ..EngineOptions::default() };
             let mut engine = Engine::new(&model, &options).expect("an engine");
             let mut rows = Vec::new();
             engine.logits(&fixture.prompt_ids, |part| rows.extend_from_slice(part)).expect("logits");

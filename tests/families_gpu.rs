@@ -11,8 +11,8 @@ use std::{
 
 use handmill_runtime::gpu::{CapsOverride, Gpu, GpuOptions};
 use support::{
-    DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, NOT_IN_GGUF, NOT_ON_GPU, Options, Session, argmax, assert_close,
-    full, is_full, no_adapter, why_not, write_gguf,
+    DeviceChoice, FAMILIES, Fixture, KvChoice, Matrix, NOT_IN_GGUF, NOT_ON_GPU, Options, PrecisionChoice, Session,
+    argmax, assert_close, full, is_full, no_adapter, why_not, write_gguf,
 };
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
@@ -264,7 +264,10 @@ fn crossing_the_original_length() {
 fn half_precision_keys_and_values() {
     on_each("families_gpu::half_precision_keys_and_values", |device| {
         let (fixture, gpu) = (Fixture::load("llama3"), device.open());
-        let mut session = Session::open(&fixture.dir, Options { kv: KvChoice::F16, ..options(&gpu) });
+        let mut session = Session::open(
+            &fixture.dir,
+            Options { kv: KvChoice::F16, precision: PrecisionChoice::Fast, ..options(&gpu) },
+        );
         assert_close(&device.name, &session.feed(&fixture.prompt_ids), &fixture.logits, F16_TOLERANCE);
     });
 }

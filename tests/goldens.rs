@@ -3,12 +3,20 @@
 
 mod support;
 
+use handmill_models::{
+    Model,
+    engine::{Engine, EngineOptions},
+};
 use handmill_runtime::cpu::Isa;
 use std::path::Path;
 use support::{
-    Golden, KvChoice, MARGIN, Matrix, Options, Session, argmax, choice, fixtures_dir, full, golden, handmill,
-    kl_divergence, log_probability, model_path,
+    Golden, KvChoice, MARGIN, Matrix, Options, PrecisionChoice, Session, argmax, choice, fixtures_dir, full, golden,
+    handmill, kl_divergence, log_probability, model_path,
 };
+
+/// Tokens of the README whose perplexity is computed, in windows.
+const README: usize = 2048;
+const WINDOW: usize = 1024;
 
 /// Rows of logits compared at a time: vocabularies are long.
 const CHUNK: usize = 128;
@@ -33,6 +41,10 @@ macro_rules! goldens {
             with_model("log_probabilities", |golden, path| super::log_probabilities(&golden, &path));
         }
         #[test]
+        fn perplexity_with_pages_in_blocks() {
+            with_model("perplexity_with_pages_in_blocks", |_, path| super::in_blocks(&path));
+        }
+        #[test]
         fn tokens_and_perplexity_by_command() {
             with_model("tokens_and_perplexity_by_command", |golden, path| super::by_command(&golden, &path));
         }
@@ -45,8 +57,12 @@ goldens! {
     qwen05 "qwen05" true,
 }
 
-fn open(path: &Path, kv: KvChoice, isa: Option<Isa>) -> Session {
-    Session::open(path, Options { kv, isa, n_ctx: 512, ..Options::default() })
+fn exact(path: &Path) -> Session {
+    Session::open(path, Options { n_ctx: 512, ..Options::default() })
+}
+
+fn rounding(path: &Path, isa: Isa) -> Session {
+    Session::open(path, Options { isa: Some(isa), n_ctx: 512, ..Options::rounding() })
 }
 
 /// How far log-probabilities of the text's tokens are from those of exact arithmetic, token by token.
@@ -93,7 +109,7 @@ impl Distance {
 /// costs llama.cpp, which rounds them as well, as far as the text can tell.
 fn log_probabilities(golden: &Golden, path: &Path) {
     let (ids, next) = (&golden.text_ids[..golden.text_ids.len() - 1], &golden.text_ids[1..]);
-    let exact = open(path, KvChoice::F32, None).feed(ids);
+    let exact = exact(path).feed(ids);
     let of_text = |logits: &Matrix, first: usize| -> Vec<f64> {
         (0..logits.rows).map(|i| log_probability(logits.row(i), next[first + i])).collect()
     };
@@ -102,7 +118,7 @@ fn log_probabilities(golden: &Golden, path: &Path) {
     let (mean, half_square) = (reference.mean(), reference.half_square());
     println!("llama.cpp: {mean:.4} off on average, half squares {half_square:.4}");
     for isa in Isa::available() {
-        let mut session = open(path, KvChoice::F16, Some(isa));
+        let mut session = rounding(path, isa);
         let (mut text, mut divergence) = (Vec::new(), 0.0);
         for chunk in ids.chunks(CHUNK) {
             let (logits, first) = (session.feed(chunk), text.len());
@@ -131,9 +147,8 @@ fn log_probabilities(golden: &Golden, path: &Path) {
 fn greedy_tokens(golden: &Golden, path: &Path) {
     let mut compared = 0;
     for g in &golden.greedy {
-        let mut exact = open(path, KvChoice::F32, None);
-        let mut sessions: Vec<_> =
-            Isa::available().into_iter().map(|isa| (isa, open(path, KvChoice::F16, Some(isa)))).collect();
+        let mut exact = exact(path);
+        let mut sessions: Vec<_> = Isa::available().into_iter().map(|isa| (isa, rounding(path, isa))).collect();
         let mut fed = &g.prompt_ids[..];
         for (k, id) in g.gen_ids.iter().enumerate() {
             let row = exact.feed_last(fed);
@@ -152,6 +167,24 @@ fn greedy_tokens(golden: &Golden, path: &Path) {
         }
     }
     assert!(compared > 100, "{compared} tokens had a margin");
+}
+
+/// Keys and values in blocks of bytes take half the memory of halves and cost next to nothing. Linears round nothing, for
+/// their rounding is chance that would hide it.
+fn in_blocks(path: &Path) {
+    let model = Model::open(path).expect("a model");
+    let readme = include_str!("../README.md");
+    let ids = model.tokenizer().and_then(|t| Ok(t.encode(readme, true, false)?)).expect("tokens");
+    let [(halves, bytes), (blocks, fewer)] = [KvChoice::F16, KvChoice::Q8_0].map(|kv| {
+        let precision = PrecisionChoice::Exact;
+        let options = EngineOptions { kv, precision, n_ctx: Some(WINDOW), ..EngineOptions::default() };
+        let mut engine = Engine::new(&model, &options).expect("an engine");
+        let perplexity = engine.perplexity(&ids[..README], WINDOW, |_| {}).expect("a perplexity").value();
+        (perplexity, engine.backend().pages().bytes_per_token())
+    });
+    println!("perplexity {halves} in halves, {blocks} in blocks; {bytes} and {fewer} bytes a token");
+    assert!((blocks / halves - 1.0).abs() < 1e-3, "perplexity {halves} in halves, {blocks} in blocks");
+    assert!(fewer * 100 <= bytes * 54, "{fewer} bytes a token, {bytes} in halves");
 }
 
 fn by_command(golden: &Golden, path: &Path) {

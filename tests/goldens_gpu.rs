@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use handmill_runtime::gpu::{CapsOverride, GpuOptions};
 use support::{
-    DeviceChoice, Golden, KvChoice, MARGIN, Options, Session, argmax, choice, full, golden, log_probability,
-    model_path, open_gpu,
+    DeviceChoice, Golden, MARGIN, Options, Session, argmax, choice, full, golden, log_probability, model_path, open_gpu,
 };
 
 /// Tokens of the text, and how many of them at a time.
@@ -60,19 +59,19 @@ goldens! {
 }
 
 /// The model on a device that imports weights where it can, or copies them.
-fn open(test: &str, path: &Path, kv: KvChoice, no_host_import: bool) -> Option<Session> {
+fn open(test: &str, path: &Path, options: Options, no_host_import: bool) -> Option<Session> {
     let caps = CapsOverride { max_binding: Some(BINDING), no_host_import, ..CapsOverride::default() };
     let gpu = open_gpu(test, &GpuOptions { caps, ..GpuOptions::default() })?;
-    Some(Session::open(path, Options { device: DeviceChoice::Gpu(gpu), kv, n_ctx: 512, ..Options::default() }))
+    Some(Session::open(path, Options { device: DeviceChoice::Gpu(gpu), n_ctx: 512, ..options }))
 }
 
 fn log_probabilities(test: &str, golden: &Golden, path: &Path, split: bool) {
-    let Some(mut session) = open(test, path, KvChoice::F32, false) else { return };
+    let Some(mut session) = open(test, path, Options::default(), false) else { return };
     let plan = session.engine().backend().plan();
     let longest = plan.graph.weights().map(|(_, w)| w.bytes().len() as u64).max();
     assert_eq!(longest > Some(BINDING), split, "the longest weight has {longest:?} bytes");
     let software = session.engine().gpu().expect("a GPU").gpu().caps().software;
-    let mut cpu = Session::open(path, Options { kv: KvChoice::F32, n_ctx: 512, ..Options::default() });
+    let mut cpu = Session::open(path, Options { n_ctx: 512, ..Options::default() });
     let (mut off, mut off_exact, mut worst) = (0.0, 0.0, 0.0f64);
     let mut next = golden.text_ids[1..=TEXT].iter().zip(&golden.text_logprobs);
     for chunk in golden.text_ids[..TEXT].chunks(CHUNK) {
@@ -91,11 +90,11 @@ fn log_probabilities(test: &str, golden: &Golden, path: &Path, split: bool) {
 }
 
 fn greedy_tokens(test: &str, golden: &Golden, prompt: usize, path: &Path) {
-    let Some(mut session) = open(test, path, KvChoice::F16, true) else { return };
+    let Some(mut session) = open(test, path, Options::rounding(), true) else { return };
     let (copied, imported) = session.engine().gpu().expect("a GPU").weight_bytes();
     assert!(copied > 0 && imported == 0, "{copied} bytes of weights copied, {imported} imported");
     let g = &golden.greedy[prompt];
-    let mut exact = Session::open(path, Options { kv: KvChoice::F32, n_ctx: 512, ..Options::default() });
+    let mut exact = Session::open(path, Options { n_ctx: 512, ..Options::default() });
     let mut fed = &g.prompt_ids[..];
     let mut compared = 0;
     for (k, id) in g.gen_ids.iter().enumerate().take(CONTINUED) {

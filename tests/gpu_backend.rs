@@ -8,14 +8,15 @@ use std::{fs, path::Path, sync::Arc};
 
 use handmill_models::{Engine, EngineOptions, Error, Model, engine::Step};
 use handmill_runtime::{
-    Backend, SplitBackend,
+    Backend, Precision, SplitBackend,
     cpu::CpuOptions,
     gpu::{CapsOverride, Gpu, GpuBackendOptions, GpuOptions},
     graph::{Device, Plan, StageKind},
     step::{KvType, Outputs, PAGE_TOKENS, SequenceKv, SequenceStep},
 };
 use support::{
-    DeviceChoice, Fixture, Greedy, KvChoice, Matrix, Options, Session, Skip, argmax, assert_close, open_gpu, skip,
+    DeviceChoice, Fixture, Greedy, KvChoice, Matrix, Options, PrecisionChoice, Session, Skip, argmax, assert_close,
+    open_gpu, skip,
 };
 
 /// Largest |Δlogit| allowed with f32 weights and f32 keys and values.
@@ -68,7 +69,7 @@ fn any_number_of_layers_gives_the_same_logits() {
     }
 }
 
-/// An engine with f32 keys and values and room for any fixture.
+/// An engine that rounds nothing but sums, with room for any fixture.
 fn engine(dir: &Path, gpu: &Arc<Gpu>, gpu_layers: Option<usize>) -> Result<Engine, Error> {
     engine_for(dir, gpu, gpu_layers, Some(256))
 }
@@ -76,7 +77,8 @@ fn engine(dir: &Path, gpu: &Arc<Gpu>, gpu_layers: Option<usize>) -> Result<Engin
 /// As [`engine`], with room for `n_ctx` tokens.
 fn engine_for(dir: &Path, gpu: &Arc<Gpu>, gpu_layers: Option<usize>, n_ctx: Option<usize>) -> Result<Engine, Error> {
     let device = DeviceChoice::Gpu(gpu.clone());
-    let options = EngineOptions { device, gpu_layers, n_ctx, kv: KvChoice::F32, ..EngineOptions::default() };
+    let (kv, precision) = (KvChoice::F32, PrecisionChoice::Exact);
+    let options = EngineOptions { device, gpu_layers, n_ctx, kv, precision, ..EngineOptions::default() };
     Engine::new(&Model::open(dir)?, &options)
 }
 
@@ -90,6 +92,7 @@ fn experts_can_stay_on_the_cpu() {
             experts_on_cpu: true,
             n_ctx: Some(256),
             kv: KvChoice::F32,
+            precision: PrecisionChoice::Exact,
             ..EngineOptions::default()
         };
         let mut engine = Engine::new(&Model::open(&fixture.dir).expect("a model"), &options).expect("an engine");
@@ -124,8 +127,9 @@ fn steps_can_be_placed_one_by_one() {
                 step += 1;
                 Ok(if on_gpu(step - 1, &node.name, kind) { Device::Gpu } else { Device::Cpu })
             });
-            let gpu_options = GpuBackendOptions { kv_type: KvType::F32, ..GpuBackendOptions::default() };
-            let cpu_options = CpuOptions { threads: 2, kv_type: KvType::F32, ..CpuOptions::default() };
+            let (kv_type, precision) = (KvType::F32, Precision::Exact);
+            let gpu_options = GpuBackendOptions { kv_type, precision, ..GpuBackendOptions::default() };
+            let cpu_options = CpuOptions { threads: 2, kv_type, precision, ..CpuOptions::default() };
             let plan = plan.expect("a plan");
             let mut backend =
                 SplitBackend::new(gpu.clone(), plan, &gpu_options, &cpu_options, &mut |_, _| {}).expect("a backend");

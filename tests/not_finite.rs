@@ -6,7 +6,7 @@ mod support;
 use std::{collections::HashMap, num::NonZeroUsize};
 
 use handmill_models::{
-    Engine, EngineOptions, Error, KvChoice, Model,
+    Engine, EngineOptions, Error, KvChoice, Model, PrecisionChoice,
     engine::{DeviceChoice, sampling::SamplingParams},
 };
 use handmill_runtime::{
@@ -59,7 +59,9 @@ const PROMPT: [u32; 6] = [1, 5, 2, 9, 7, 3];
 
 /// The step that is to blame, by each way to logits: greedy tokens chosen on the device, chosen by the host, and logits.
 fn blamed(model: &Model, device: &DeviceChoice, kv: KvChoice) -> [Option<(String, bool)>; 3] {
-    let options = EngineOptions { device: device.clone(), kv, n_ctx: Some(64), ..EngineOptions::default() };
+    let precision = if kv == KvChoice::F32 { PrecisionChoice::Exact } else { PrecisionChoice::Fast };
+    let device = device.clone();
+    let options = EngineOptions { device, kv, precision, n_ctx: Some(64), ..EngineOptions::default() };
     let mut engine = Engine::new(model, &options).expect("an engine");
     let by_host = SamplingParams { repetition_penalty: 1.1, ..SamplingParams::greedy() };
     let ways = [

@@ -3,7 +3,7 @@
 mod support;
 
 use handmill_models::{
-    Engine, EngineOptions, Error, Model,
+    Engine, EngineOptions, Error, KvChoice, Model,
     engine::{DeviceChoice, Sequence, Step},
 };
 use handmill_runtime::{
@@ -16,10 +16,15 @@ const PROMPT: [u32; 6] = [1, 5, 2, 9, 7, 3];
 
 /// The CPU, and where there is a GPU that and both together.
 fn engines(name: &str) -> Vec<Engine> {
+    made(name, KvChoice::Auto).into_iter().map(|made| made.expect("an engine")).collect()
+}
+
+/// The same with keys and values stored so.
+fn made(name: &str, kv: KvChoice) -> Vec<Result<Engine, Error>> {
     let model = Model::open(&fixtures_dir().join("families").join(name)).expect("the fixture");
     let engine = |device, gpu_layers| {
-        let options = EngineOptions { device, gpu_layers, n_ctx: Some(256), ..EngineOptions::default() };
-        Engine::new(&model, &options).expect("an engine")
+        let options = EngineOptions { device, gpu_layers, kv, n_ctx: Some(256), ..EngineOptions::default() };
+        Engine::new(&model, &options)
     };
     #[allow(unused_mut)]
     let mut all = vec![engine(DeviceChoice::Cpu, None)];
@@ -122,5 +127,40 @@ fn a_failed_answer_leaves_the_sequences_of_others_alone() {
         let again = engine.prefill(&mut sequence, &PROMPT[PROMPT.len() - 1..]).expect("the last token").to_vec();
         let error = again.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(error < 1e-3, "{what}: {error}");
+    }
+}
+
+#[test]
+fn heads_that_are_no_whole_blocks_are_refused_on_every_device() {
+    // Keys of 16 elements.
+    for made in made("llama2", KvChoice::Q8_0) {
+        let error = made.err().expect("16 elements are no block").to_string();
+        assert!(error.contains("16 elements") && error.contains("32") && error.contains("f16"), "{error}");
+    }
+}
+
+/// Logits are near those with keys and values in halves. GPUs refuse them and say what to do.
+#[test]
+fn keys_and_values_in_blocks_run_on_the_cpu() {
+    let run = |engine: &mut Engine| -> Vec<f32> {
+        let mut rows = Vec::new();
+        engine.logits(&PROMPT, |part| rows.extend_from_slice(part)).expect("logits");
+        rows
+    };
+    // Keys of 32 elements.
+    let halves = made("qwen3-next", KvChoice::F16);
+    for (i, (halves, blocks)) in halves.into_iter().zip(made("qwen3-next", KvChoice::Q8_0)).enumerate() {
+        if i > 0 {
+            let error = blocks.err().expect("a GPU").to_string();
+            assert!(error.contains("q8_0") && error.contains("f16") && error.contains("CPU"), "{error}");
+            continue;
+        }
+        let (mut halves, mut blocks) = (halves.expect("an engine"), blocks.expect("an engine"));
+        let (want, got) = (run(&mut halves), run(&mut blocks));
+        let off: f32 = want.iter().zip(&got).map(|(want, got)| (want - got).powi(2)).sum();
+        let all: f32 = want.iter().map(|x| x * x).sum();
+        let device = blocks.backend().describe();
+        assert!(off > 0.0 && (off / all).sqrt() < 1e-2, "{device}: {}", (off / all).sqrt());
+        assert!(blocks.backend().pages().bytes_per_token() * 100 <= halves.backend().pages().bytes_per_token() * 57);
     }
 }

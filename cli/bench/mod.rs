@@ -7,7 +7,7 @@
 mod batch;
 
 use crate::{
-    args::{COMMON, Compute, Ctx, KvType, Output},
+    args::{COMMON, Compute, Ctx, Output, Rounding},
     error::CliError,
     fetch, interrupt, out, profile, session, system,
     terminal::{human_bytes, note},
@@ -61,9 +61,9 @@ pub struct Args {
     /// Do not measure the device's read bandwidth and the CPU's FMA peak
     #[arg(long)]
     no_walls: bool,
-    /// Element type of cached keys and values
-    #[arg(long, value_enum, default_value_t = KvType::Auto)]
-    kv_type: KvType,
+    /// What is rounded
+    #[command(flatten)]
+    rounding: Rounding,
     /// Where the time goes, in a turn of its own behind the measured ones
     #[command(flatten)]
     profile: profile::Profile,
@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     // Sequences take whole pages.
     let batched = args.batch.as_ref().map_or(0, batch::Sizes::most) * args.generate.next_multiple_of(PAGE_TOKENS);
     let n_ctx = args.ctx.map_or(args.prompt.max(args.generate), |ctx| ctx.tokens(&model)).max(batched);
-    let mut engine = session::engine(&args.compute, &model, args.kv_type.into(), Some(n_ctx))?;
+    let mut engine = session::engine(&args.compute, &model, args.rounding, Some(n_ctx))?;
     let info = model.info().clone();
     let isa = Isa::from_env().map_err(|e| CliError::because("the CPU cannot be used as asked", e))?;
 

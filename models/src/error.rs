@@ -86,7 +86,8 @@ pub enum Error {
         name: String,
         /// Its kind, for matrices with their format.
         op: String,
-        /// Whether it reads keys and values that are cached in 16 bits and exceed their range: a cache in f32 may help.
+        /// Whether it reads keys and values that are cached in fewer than 32 bits and exceed their range: a cache in f32
+        /// may help.
         beyond_f16: bool,
     },
     /// A token that cannot be scored.

@@ -44,7 +44,9 @@ mod model;
 pub mod synthetic;
 pub mod text;
 
-pub use engine::{Chat, Engine, EngineOptions, GenerateOptions, GenerateStats, KvChoice, Reply, StopReason, ToolCall};
+pub use engine::{
+    Chat, Engine, EngineOptions, GenerateOptions, GenerateStats, KvChoice, PrecisionChoice, Reply, StopReason, ToolCall,
+};
 pub use error::Error;
 /// The runtime underneath: what a program needs of it, such as [`runtime::gpu::Gpu`] to open a GPU, without a dependency of
 /// its own on it.

@@ -10,6 +10,7 @@ pub mod format;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod graph;
+mod precision;
 pub mod profile;
 pub mod quant;
 pub mod sample;
@@ -19,5 +20,6 @@ pub mod step;
 
 pub use backend::{Backend, Observed, StepOutput};
 pub use error::BackendError;
+pub use precision::Precision;
 #[cfg(feature = "gpu")]
 pub use split::SplitBackend;

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, path::Path};
 
-pub use handmill_models::engine::{DeviceChoice, KvChoice};
+pub use handmill_models::engine::{DeviceChoice, KvChoice, PrecisionChoice};
 use handmill_models::{
     Error, Model,
     engine::{Engine, EngineOptions, Sequence, Step},
@@ -16,7 +16,7 @@ use handmill_runtime::{
 
 use super::Matrix;
 
-/// How to run the model; by default with f32 keys and values and room for any fixture.
+/// How to run the model; by default with nothing rounded but sums and room for any fixture.
 #[derive(Clone)]
 pub struct Options {
     pub device: DeviceChoice,
@@ -24,12 +24,28 @@ pub struct Options {
     pub threads: Option<usize>,
     pub isa: Option<Isa>,
     pub kv: KvChoice,
+    pub precision: PrecisionChoice,
     pub n_ctx: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: DeviceChoice::Cpu, gpu_layers: None, threads: None, isa: None, kv: KvChoice::F32, n_ctx: 256 }
+        Self {
+            device: DeviceChoice::Cpu,
+            gpu_layers: None,
+            threads: None,
+            isa: None,
+            kv: KvChoice::F32,
+            precision: PrecisionChoice::Exact,
+            n_ctx: 256,
+        }
+    }
+}
+
+impl Options {
+    /// As `run` has it: activations, keys and values may be rounded.
+    pub fn rounding() -> Self {
+        Self { kv: KvChoice::F16, precision: PrecisionChoice::Fast, ..Self::default() }
     }
 }
 
@@ -54,6 +70,7 @@ impl Session {
             threads: options.threads,
             isa: options.isa,
             kv: options.kv,
+            precision: options.precision,
             n_ctx: Some(options.n_ctx),
             ..EngineOptions::default()
         };

@@ -41,7 +41,7 @@ impl Engine {
 
     /// The error for a value that is not finite although its inputs are.
     pub(super) fn not_finite_in(&mut self, found: Found) -> Error {
-        let half = self.backend.pages().kv_type() == KvType::F16;
+        let rounds = self.backend.pages().kv_type() != KvType::F32;
         let plan = self.backend.plan();
         let stage = &plan.stages[found.stage];
         let cached = matches!(stage.kind, StageKind::Attention(_) | StageKind::Pool(_) | StageKind::Select(_));
@@ -51,7 +51,7 @@ impl Engine {
             Some(node) if node.name != stage.name => (node.name.clone(), node.op.kind().to_owned()),
             _ => (stage.name.clone(), plan.op_label(found.stage)),
         };
-        Error::NotFinite { name, op, beyond_f16: half && cached }
+        Error::NotFinite { name, op, beyond_f16: rounds && cached }
     }
 
     /// Runs `tokens` part by part until a value is not finite.

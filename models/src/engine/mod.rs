@@ -20,7 +20,7 @@ use std::sync::{
 };
 
 use handmill_runtime::{
-    Backend, BackendError, StepOutput,
+    Backend, BackendError, Precision, StepOutput,
     cpu::{CpuBackend, CpuError, CpuOptions, Isa, IsaError, Pool},
     format::{HugePages, Mapping, Paging},
     graph::{Device, Plan},
@@ -43,7 +43,7 @@ pub use generate::{GenerateOptions, GenerateStats, StopReason};
 pub use perplexity::Perplexity;
 pub use running::{RunId, Running};
 
-/// Element type of cached keys and values.
+/// How cached keys and values are stored. It says nothing of arithmetic: see [`PrecisionChoice`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KvChoice {
@@ -52,9 +52,25 @@ pub enum KvChoice {
     Auto,
     /// IEEE binary16.
     F16,
-    /// IEEE binary32. Linears then keep activations in f32 for weights of all formats: exact, and slower where weights
-    /// are in blocks.
+    /// IEEE binary32.
     F32,
+    /// Signed bytes with a scale for each 32: about half the memory of f16, on the CPU alone. See
+    /// [`KvType::Q8_0`].
+    Q8_0,
+}
+
+/// How exactly linears are computed. See [`Precision`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PrecisionChoice {
+    /// Exact for models stored as f32, else fast.
+    #[default]
+    Auto,
+    /// Activations may be rounded to int8 or f16 before they are multiplied.
+    Fast,
+    /// Activations stay in f32 for weights of all formats: exact, and slower where weights are in blocks. With
+    /// [`KvChoice::F32`] nothing is rounded but sums.
+    Exact,
 }
 
 /// The device of a model.
@@ -87,8 +103,10 @@ pub struct EngineOptions {
     /// Tokens that all sequences together may hold, with what is kept of earlier ones: `n_ctx` at least, and by default.
     /// Memory grows with the tokens.
     pub cache_tokens: Option<usize>,
-    /// Element type of the cache.
+    /// How cached keys and values are stored.
     pub kv: KvChoice,
+    /// How exactly linears are computed.
+    pub precision: PrecisionChoice,
     /// Instruction set; by default the one that `HANDMILL_CPU` names, else the best that the CPU has.
     pub isa: Option<Isa>,
     /// Most tokens in one step; longer prompts are cut into parts.
@@ -119,6 +137,7 @@ impl Default for EngineOptions {
             n_ctx: None,
             cache_tokens: None,
             kv: KvChoice::Auto,
+            precision: PrecisionChoice::Auto,
             isa: None,
             max_step_tokens: 512,
             huge_pages: HugePages::Auto,
@@ -272,6 +291,12 @@ impl Engine {
             KvChoice::F32 => KvType::F32,
             KvChoice::Auto if model.is_f32() => KvType::F32,
             KvChoice::Auto | KvChoice::F16 => KvType::F16,
+            KvChoice::Q8_0 => KvType::Q8_0,
+        };
+        let precision = match options.precision {
+            PrecisionChoice::Exact => Precision::Exact,
+            PrecisionChoice::Auto if model.is_f32() => Precision::Exact,
+            PrecisionChoice::Auto | PrecisionChoice::Fast => Precision::Fast,
         };
         let mut n_ctx =
             options.n_ctx.unwrap_or(model.info().context.clamp(EngineOptions::MIN_CTX, EngineOptions::MAX_CTX)).max(1);
@@ -285,6 +310,7 @@ impl Engine {
                 isa,
                 threads,
                 kv_type,
+                precision,
                 max_cached_tokens: cache_tokens(n_ctx),
                 max_step_tokens,
             })
@@ -317,7 +343,7 @@ impl Engine {
                 }
                 let max_step_tokens = options.max_step_tokens.clamp(1, n_ctx);
                 let max_cached_tokens = cache_tokens(n_ctx);
-                let gpu_options = GpuBackendOptions { kv_type, max_cached_tokens, max_step_tokens };
+                let gpu_options = GpuBackendOptions { kv_type, precision, max_cached_tokens, max_step_tokens };
                 let before = gpu.memory_in_use();
                 let made = if plan.stages.iter().all(|s| s.device == Device::Gpu) {
                     let backend = GpuBackend::new(gpu.clone(), plan, &gpu_options, progress);

@@ -42,7 +42,8 @@ impl StageCheck {
 /// Runs `tokens` on the engines: all but the last as a prompt, then the last by itself. All engines get the inputs of
 /// every stage from `exact`, so that errors do not add up. Returns the checks of both.
 ///
-/// `exact` rounds nothing: the CPU with [`KvChoice::F32`](super::KvChoice::F32). Where `other` rounds nothing either,
+/// `exact` rounds nothing: the CPU with [`PrecisionChoice::Exact`](super::PrecisionChoice::Exact) and
+/// [`KvChoice::F32`](super::KvChoice::F32). Where `other` rounds nothing either,
 /// `rounded` is none, and every element of a linear's result must be right up to the order of sums. Else `rounded` is
 /// an engine that rounds as `other` should: a linear of `other` may then differ from the exact one by twice the
 /// difference of `rounded`. A linear's error is the largest difference of an element, relative to the root of the mean
@@ -227,7 +228,7 @@ fn of_rounding(dtype: DType, rounding: f64) -> f64 {
 /// Bound of the error of a value that no matrix makes: rounding, with room to spare.
 fn of_stage(plan: &Plan, seen: &Observed, kv: KvType) -> f64 {
     match &plan.stages[seen.stage].kind {
-        StageKind::Attention(_) if kv == KvType::F16 => 5e-3,
+        StageKind::Attention(_) if kv != KvType::F32 => 5e-3,
         _ => 1e-3,
     }
 }

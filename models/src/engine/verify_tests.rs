@@ -6,7 +6,10 @@ use handmill_runtime::{
 };
 use serde_json::{Value, json};
 
-use super::{super::KvChoice, compare, difference, largest_difference};
+use super::{
+    super::{KvChoice, PrecisionChoice},
+    compare, difference, largest_difference,
+};
 use crate::{Engine, EngineOptions, Model};
 
 /// Makes matrices of a format up, with one bit of one of them wrong.
@@ -39,7 +42,7 @@ impl TensorSource for Source {
     }
 }
 
-fn engine(format: DType, wrong: Option<(&'static str, usize, u8)>, kv: KvChoice) -> Engine {
+fn engine(format: DType, wrong: Option<(&'static str, usize, u8)>, exact: bool) -> Engine {
     let config = json!({
         "model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1,
         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300, "rms_norm_eps": 1e-5,
@@ -48,7 +51,12 @@ fn engine(format: DType, wrong: Option<(&'static str, usize, u8)>, kv: KvChoice)
     let Value::Object(config) = config else { unreachable!("an object") };
     let checkpoint = Checkpoint::synthetic("made-up".as_ref(), config, Box::new(Source { format, wrong }));
     let model = Model::from_checkpoint(checkpoint).expect("a model");
-    Engine::new(&model, &EngineOptions { kv, threads: Some(1), ..EngineOptions::default() }).expect("an engine")
+    let (kv, precision) = match exact {
+        true => (KvChoice::F32, PrecisionChoice::Exact),
+        false => (KvChoice::F16, PrecisionChoice::Fast),
+    };
+    let options = EngineOptions { kv, precision, threads: Some(1), ..EngineOptions::default() };
+    Engine::new(&model, &options).expect("an engine")
 }
 
 /// Stages whose comparison fails, of both phases.
@@ -65,7 +73,7 @@ fn failing(exact: &mut Engine, rounded: Option<&mut Engine>, other: &mut Engine)
 #[test]
 fn a_wrong_bit_of_a_k_quant_is_seen() {
     for format in [DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::Q8_0, DType::Q4_0] {
-        let exact = |wrong| engine(format, wrong, KvChoice::F32);
+        let exact = |wrong| engine(format, wrong, true);
         let mut right = exact(None);
         assert_eq!(failing(&mut right, None, &mut exact(None)), [""; 0], "{format}");
         // The lowest bit of a number in the middle of each matrix: of 10 % that rounding was given, nothing was left to see.
@@ -84,8 +92,8 @@ fn a_wrong_bit_of_a_k_quant_is_seen() {
 #[test]
 fn what_rounds_as_it_should_passes_and_a_wrong_kernel_does_not() {
     for format in [DType::Q4_K, DType::Q5_K, DType::Q8_0, DType::Q4_0] {
-        let rounding = |wrong| engine(format, wrong, KvChoice::F16);
-        let mut exact = engine(format, None, KvChoice::F32);
+        let rounding = |wrong| engine(format, wrong, false);
+        let mut exact = engine(format, None, true);
         let failed = failing(&mut exact, Some(&mut rounding(None)), &mut rounding(None));
         assert_eq!(failed, [""; 0], "{format}");
         // The scale of the first block twice as large, or half of it.

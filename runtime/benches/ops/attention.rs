@@ -15,7 +15,7 @@ fn cases(single: bool) -> impl Iterator<Item = AttentionCase> {
 
 fn name(case: &AttentionCase) -> String {
     let (op, (n_tokens, len)) = (&case.op, case.sequences[0]);
-    format!("{n_tokens} of {len}, {}/{} heads of {}", op.n_heads, op.n_kv_heads, op.head_dim)
+    format!("{n_tokens} of {len}, {}/{} heads of {} {:?}", op.n_heads, op.n_kv_heads, op.head_dim, case.kv)
 }
 
 pub fn prompt(c: &mut Criterion) {
@@ -64,7 +64,7 @@ pub fn decode(c: &mut Criterion) {
         let mut scratch = vec![0.0; p.scratch_len()];
         let pieces = p.pieces(len - 1, len);
         let mut partials = vec![0.0; pieces.len() * p.partial_len()];
-        group.throughput(Throughput::Bytes((2 * case.kv.bytes() * len * p.n_kv_heads * p.head_dim) as u64));
+        group.throughput(Throughput::Bytes((2 * case.kv.row_bytes(p.head_dim) * len * p.n_kv_heads) as u64));
         group.bench_function(name(&case), |b| {
             b.iter(|| {
                 let kv = cache.view(len);

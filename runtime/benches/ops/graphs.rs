@@ -10,7 +10,7 @@ use handmill_runtime::cases::{
 use handmill_runtime::cpu::{CpuBackend, CpuOptions};
 use handmill_runtime::format::Bytes;
 use handmill_runtime::graph::Plan;
-use handmill_runtime::step::{KvType, Outputs, SequenceKv, SequenceStep};
+use handmill_runtime::step::{Outputs, SequenceKv, SequenceStep};
 
 use super::isa;
 
@@ -19,8 +19,8 @@ const STEPS: [usize; 2] = [1, 64];
 
 fn time(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, plan: &Plan, tokens: &[u32]) {
     let n = tokens.len();
-    let (isa, kv_type) = (isa(), KvType::F16);
-    let options = CpuOptions { isa, threads: 1, kv_type, max_cached_tokens: n, max_step_tokens: n };
+    let isa = isa();
+    let options = CpuOptions { isa, threads: 1, max_cached_tokens: n, max_step_tokens: n, ..CpuOptions::default() };
     let mut backend = CpuBackend::new(plan.clone(), &options).expect("a plan that tests run");
     group.bench_function(format!("{name}, {n} tokens"), |b| {
         b.iter(|| {

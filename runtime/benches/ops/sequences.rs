@@ -55,7 +55,7 @@ pub fn pool(c: &mut Criterion) {
         let rows = case.rows(2 * case.op.block);
         let (cache, bias) = (case.cache(&rows), case.bias());
         let (mut scratch, mut out) = (vec![0.0; case.scratch_len()], vec![0.0; case.op.width]);
-        group.throughput(Throughput::Bytes((2 * case.op.reach() * case.op.width * case.kv.bytes()) as u64));
+        group.throughput(Throughput::Bytes((2 * case.op.reach() * case.kv.row_bytes(case.op.width)) as u64));
         group.bench_function(case.name(), |b| {
             b.iter(|| case.run(kernels(), &cache, &bias, 1, &mut scratch, black_box(&mut out)));
         });

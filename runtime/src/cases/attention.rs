@@ -78,6 +78,12 @@ fn heads(n_heads: usize, n_kv_heads: usize, [head_dim, v_dim]: [usize; 2]) -> At
     AttentionOp { n_heads, n_kv_heads, head_dim, v_dim, ..BASE }
 }
 
+/// How caches of these heads can be stored.
+fn kv_types(dims: [usize; 2]) -> impl Iterator<Item = KvType> {
+    let blocks = dims.iter().all(|dim| dim.is_multiple_of(32)).then_some(KvType::Q8_0);
+    [KvType::F16, KvType::F32].into_iter().chain(blocks)
+}
+
 /// Numbers and sizes of heads.
 pub fn shapes() -> Vec<AttentionCase> {
     let mut cases = Vec::new();
@@ -88,9 +94,10 @@ pub fn shapes() -> Vec<AttentionCase> {
         (4, 1, [32, 40]),
         (7, 1, [80, 13]),
         (5, 1, [128, 128]),
+        (8, 2, [96, 32]),
         (2, 1, [7, 3]),
     ] {
-        for kv in [KvType::F16, KvType::F32] {
+        for kv in kv_types(dims) {
             let op = heads(n_heads, n_kv_heads, dims);
             cases.push(AttentionCase { kv, page_tokens: 32, devices: Devices::None, ..case(op, &PROMPT) });
         }
@@ -98,6 +105,8 @@ pub fn shapes() -> Vec<AttentionCase> {
     for (n_heads, n_kv_heads, dims, kv, devices) in [
         (6, 2, [16, 16], KvType::F32, Devices::One),
         (9, 3, [64, 64], KvType::F16, Devices::Every),
+        (9, 3, [64, 64], KvType::Q8_0, Devices::Every),
+        (4, 2, [96, 32], KvType::Q8_0, Devices::One),
         (4, 4, [80, 96], KvType::F16, Devices::One),
         (8, 1, [128, 128], KvType::F16, Devices::One),
         (9, 1, [4, 8], KvType::F16, Devices::Every),
@@ -118,15 +127,18 @@ pub fn latents() -> Vec<AttentionCase> {
     for (n_heads, n_kv_heads, share, dims) in
         [(4, 1, 2, [576, 512]), (5, 1, 1, [48, 32]), (12, 2, 2, [13, 13]), (6, 2, 3, [21, 9])]
     {
-        for kv in [KvType::F16, KvType::F32] {
+        for kv in kv_types(dims) {
             let sequences = if dims[0] > 100 { [(5, 75)] } else { PROMPT };
             let op = op(n_heads, n_kv_heads, dims);
             cases.push(AttentionCase { kv, share, devices: Devices::None, ..case(op, &sequences) });
         }
     }
-    for (n_heads, n_kv_heads, dims, kv) in
-        [(5, 1, [576, 512], KvType::F16), (11, 1, [48, 32], KvType::F32), (4, 2, [16, 16], KvType::F16)]
-    {
+    for (n_heads, n_kv_heads, dims, kv) in [
+        (5, 1, [576, 512], KvType::F16),
+        (11, 1, [48, 32], KvType::F32),
+        (4, 2, [16, 16], KvType::F16),
+        (6, 2, [96, 64], KvType::Q8_0),
+    ] {
         cases.push(AttentionCase { kv, ..case(op(n_heads, n_kv_heads, dims), &MIXED) });
     }
     cases
@@ -166,7 +178,11 @@ pub fn scores() -> Vec<AttentionCase> {
         }
         let kv = if layout == RopeLayout::Half { KvType::F16 } else { KvType::F32 };
         let op = AttentionOp { sinks: Some(WeightId(3)), ..op };
-        cases.push(AttentionCase { kv, rotary: (layout, 12), ..case(op, &sequences) });
+        cases.push(AttentionCase { kv, rotary: (layout, 12), ..case(op.clone(), &sequences) });
+        if layout == RopeLayout::Half {
+            let op = AttentionOp { head_dim: 32, v_dim: 32, ..op };
+            cases.push(AttentionCase { kv: KvType::Q8_0, rotary: (layout, 32), ..case(op, &sequences) });
+        }
     }
     let op = AttentionOp { scale: 10.0, window: Some(100), ..BASE };
     cases.push(case(op.clone(), &sequences));
@@ -203,9 +219,10 @@ pub fn behind_others() -> Vec<AttentionCase> {
         (AttentionOp { sinks, softcap: Some(50.0), ..heads(3, 1, [128, 128]) }, 32),
         (AttentionOp { scale: 0.05, ..heads(4, 1, [256, 256]) }, 7),
         (AttentionOp { rotate_on_read: Some(RopeId(1)), ..heads(6, 2, [20, 12]) }, 32),
+        (AttentionOp { rotate_on_read: Some(RopeId(1)), ..heads(5, 1, [32, 32]) }, 32),
         (AttentionOp { v_in_k: true, scale: 0.05, ..heads(4, 1, [192, 128]) }, 32),
     ] {
-        for kv in [KvType::F16, KvType::F32] {
+        for kv in kv_types([op.head_dim, op.v_dim]) {
             cases.push(AttentionCase { kv, page_tokens, devices: Devices::None, ..case(op.clone(), &[(150, 420)]) });
         }
     }
@@ -219,6 +236,7 @@ pub fn chosen() -> Vec<AttentionCase> {
         (5, 1, [576, 512], true, KvType::F16),
         (11, 1, [48, 32], true, KvType::F32),
         (6, 2, [16, 24], false, KvType::F16),
+        (6, 2, [32, 64], false, KvType::Q8_0),
     ] {
         for k in [9, 70, 100] {
             let op = AttentionOp { v_in_k, scale: 0.1, selected: Some(k), ..heads(n_heads, n_kv_heads, dims) };
@@ -244,6 +262,8 @@ pub fn blocks() -> Vec<AttentionCase> {
             cases.push(AttentionCase { kv, every, devices, ..case(op, &sequences) });
         }
     }
+    let op = AttentionOp { head_dim: 64, v_dim: 64, selected: Some(10), ..base.clone() };
+    cases.push(AttentionCase { kv: KvType::Q8_0, ..case(op, &sequences) });
     // DeepSeek V4's.
     let op = AttentionOp { n_heads: 9, n_kv_heads: 1, head_dim: 512, v_dim: 512, scale: 0.05, ..base };
     let op = AttentionOp { window: Some(128), ..op };
@@ -260,7 +280,9 @@ pub fn models() -> Vec<AttentionCase> {
     for sequence in [(512, 512), (1, 64), (1, 1024), (1, 8192)] {
         for (n_heads, n_kv_heads, head_dim) in [(9, 3, 64), (14, 2, 64), (4, 1, 256)] {
             let op = AttentionOp { scale: 0.1, ..heads(n_heads, n_kv_heads, [head_dim, head_dim]) };
-            cases.push(AttentionCase { speed: true, page_tokens: 32, ..case(op, &[sequence]) });
+            for kv in [KvType::F16, KvType::Q8_0] {
+                cases.push(AttentionCase { kv, speed: true, page_tokens: 32, ..case(op.clone(), &[sequence]) });
+            }
         }
     }
     cases

@@ -3,14 +3,14 @@
 use super::random;
 use crate::{
     cpu::ops::attention::KvPages,
-    quant::{f16_to_f32, f32_to_f16},
+    quant::{BlockQ8_0, Encode, f16_to_f32, f32_to_f16},
     step::KvType,
 };
 
 /// Geometry of a cache.
 #[derive(Clone, Copy, Debug)]
 pub struct PagedShape {
-    /// How elements are stored.
+    /// How rows are stored.
     pub kv: KvType,
     /// Entries of a page.
     pub page_entries: usize,
@@ -51,7 +51,7 @@ impl Paged {
         let shuffle = n_pages + usize::from(n_pages.is_multiple_of(7));
         let pages: Vec<u32> = (0..n_pages).map(|i| ((i * 7 + 3) % shuffle) as u32).collect();
         let first_page = first / shape.page_entries;
-        // All ones are NaN in both formats.
+        // All ones are NaN in floats, and in scales.
         let nan = f32::from_bits(u32::MAX);
         let mut memory = vec![nan; shuffle.max(1) * shape.page_bytes() / 4];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut memory);
@@ -60,13 +60,8 @@ impl Paged {
             for head in 0..shape.heads {
                 let row = head * shape.page_entries + entry % shape.page_entries;
                 let mut put = |offset: usize, row_of: &[f32]| {
-                    for (i, x) in row_of.iter().enumerate() {
-                        let at = page + offset + (row * row_of.len() + i) * shape.kv.bytes();
-                        match shape.kv {
-                            KvType::F16 => bytes[at..at + 2].copy_from_slice(&f32_to_f16(*x).to_ne_bytes()),
-                            KvType::F32 => bytes[at..at + 4].copy_from_slice(&x.to_ne_bytes()),
-                        }
-                    }
+                    let len = shape.kv.row_bytes(row_of.len());
+                    store(shape.kv, row_of, &mut bytes[page + offset + row * len..][..len]);
                 };
                 put(K_OFFSET, &key(head, entry)[..shape.k_dim]);
                 if shape.v_dim > 0 {
@@ -95,23 +90,53 @@ impl Paged {
 
 impl PagedShape {
     fn v_offset(&self) -> usize {
-        K_OFFSET + self.heads * self.page_entries * self.k_dim * self.kv.bytes()
+        K_OFFSET + self.heads * self.page_entries * self.kv.row_bytes(self.k_dim)
     }
 
     fn page_bytes(&self) -> usize {
-        (self.v_offset() + self.heads * self.page_entries * self.v_dim * self.kv.bytes() + 32).next_multiple_of(4)
+        (self.v_offset() + self.heads * self.page_entries * self.kv.row_bytes(self.v_dim) + 32).next_multiple_of(4)
     }
 }
 
-/// `x` rounded to the stored type.
-pub fn stored(kv: KvType, x: f32) -> f32 {
+/// Writes a row as a cache holds it, in this machine's order of bytes.
+pub fn store(kv: KvType, x: &[f32], row: &mut [u8]) {
     match kv {
-        KvType::F16 => f16_to_f32(f32_to_f16(x)),
-        KvType::F32 => x,
+        KvType::F16 => {
+            x.iter().zip(row.chunks_exact_mut(2)).for_each(|(x, to)| to.copy_from_slice(&f32_to_f16(*x).to_ne_bytes()));
+        }
+        KvType::F32 => x.iter().zip(row.chunks_exact_mut(4)).for_each(|(x, to)| to.copy_from_slice(&x.to_ne_bytes())),
+        KvType::Q8_0 => {
+            let (bytes, scales) = row.split_at_mut(x.len());
+            let parts = bytes.chunks_exact_mut(32).zip(scales.chunks_exact_mut(2));
+            for (x, (bytes, scale)) in x.as_chunks().0.iter().zip(parts) {
+                let block = BlockQ8_0::encode(x);
+                let finite = x.iter().all(|x| x.is_finite());
+                let half = if finite { f32_to_f16(block.d.to_f32()) } else { f32_to_f16(f32::NAN) };
+                scale.copy_from_slice(&half.to_ne_bytes());
+                bytes.iter_mut().zip(block.qs).for_each(|(byte, q)| *byte = q as u8);
+            }
+        }
     }
+}
+
+/// The elements of a row of `dim`.
+pub fn load(kv: KvType, row: &[u8], dim: usize) -> Vec<f32> {
+    let half = |at: usize| f16_to_f32(u16::from_ne_bytes([row[at], row[at + 1]]));
+    let element = |i: usize| match kv {
+        KvType::F16 => half(2 * i),
+        KvType::F32 => bytemuck::pod_read_unaligned(&row[4 * i..][..4]),
+        KvType::Q8_0 => half(dim + i / 32 * 2) * f32::from(row[i] as i8),
+    };
+    (0..dim).map(element).collect()
 }
 
 /// `rows` rows of `dim` random numbers between ± `size`, as they are once stored.
 pub fn stored_rows(kv: KvType, seed: u64, rows: usize, dim: usize, size: f32) -> Vec<f32> {
-    random(seed, rows * dim).into_iter().map(|x| stored(kv, x * size)).collect()
+    let mut x: Vec<f32> = random(seed, rows * dim).into_iter().map(|x| x * size).collect();
+    let mut stored = vec![0; kv.row_bytes(dim)];
+    for row in x.chunks_exact_mut(dim) {
+        store(kv, row, &mut stored);
+        row.copy_from_slice(&load(kv, &stored, dim));
+    }
+    x
 }

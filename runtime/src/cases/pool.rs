@@ -38,6 +38,7 @@ pub fn pools() -> Vec<PoolCase> {
         case(5, 68, true, KvType::F32, false),
         case(1, 9, false, KvType::F32, false),
         case(1, 12, false, KvType::F16, false),
+        case(4, 48, true, KvType::Q8_0, false),
         case(21, 40, true, KvType::F32, false),
         // DeepSeek V4's two.
         case(4, 512, true, KvType::F16, true),

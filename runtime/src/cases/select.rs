@@ -35,6 +35,7 @@ pub fn selects() -> Vec<SelectCase> {
     vec![
         case(9, 16, 8, 1, KvType::F32, false),
         case(3, 20, 2, 4, KvType::F16, false),
+        case(3, 96, 5, 4, KvType::Q8_0, false),
         case(17, 300, 20, 7, KvType::F32, false),
         // DeepSeek V3.2's heads.
         case(64, 128, 8, 1, KvType::F16, true),

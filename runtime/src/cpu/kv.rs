@@ -41,7 +41,7 @@ impl KvRows<'_> {
         let entries = self.pages.page_tokens;
         let page = self.pages.pages[entry / entries - self.pages.first_page] as usize;
         let row = head * entries + entry % entries;
-        let at = page * self.pages.page_bytes + offset + row * dim * self.pages.kv.bytes();
+        let at = page * self.pages.page_bytes + offset + row * self.pages.kv.row_bytes(dim);
         // The pages come from `MmapRaw::as_mut_ptr`, so they may be written through.
         self.pages.base.cast_mut().wrapping_add(at)
     }

@@ -5,10 +5,11 @@
 //! here. Operations are those of matrix products and attention; row programs count none.
 
 use super::{
-    attention::AttentionOp,
+    attention::{AttentionOp, CacheSpec},
     op::Rows,
     plan::{AttentionStage, Plan, RowProgram, Src, StageKind},
 };
+use crate::step::KvType;
 
 /// Rows and cached tokens of one step of a model.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +21,8 @@ pub struct Load {
     pub outputs: usize,
     /// By sequence: tokens cached, the new ones included, and new tokens.
     pub sequences: Vec<(usize, usize)>,
-    /// Bytes of a cached key's or value's element.
-    pub kv_bytes: usize,
+    /// How keys and values are cached.
+    pub kv: KvType,
 }
 
 impl Load {
@@ -128,7 +129,7 @@ impl Plan {
                 let mut main = Cost { bytes: n * (query + op.k as u64) * 4, flops: 0 };
                 for &(cached, new) in &load.sequences {
                     let spec = &self.graph.caches()[op.cache.0 as usize];
-                    main.bytes += (cached / spec.every * op.head_dim * load.kv_bytes) as u64;
+                    main.bytes += (cached / spec.every * load.kv.row_bytes(op.head_dim)) as u64;
                     let pairs: u64 = (cached - new..cached).map(|p| spec.seen(p) as u64).sum();
                     main.flops += 2 * pairs * query;
                 }
@@ -137,13 +138,13 @@ impl Plan {
             StageKind::Pool(pool) => {
                 let (op, n) = (&pool.op, load.tokens as u64);
                 // The row of every token is written; rows of blocks that become complete are read.
-                let row = 2 * op.channels() as u64;
-                let mut main = Cost { bytes: n * (row * (4 + load.kv_bytes as u64) + op.width as u64 * 4), flops: 0 };
+                let row = (4 * op.channels() + load.kv.row_bytes(op.channels())) as u64;
+                let mut main = Cost { bytes: n * (2 * row + op.width as u64 * 4), flops: 0 };
                 for &(cached, new) in &load.sequences {
                     let blocks = (cached / op.block - (cached - new) / op.block) as u64;
-                    let read = blocks * op.reach() as u64 * op.width as u64;
-                    main.bytes += 2 * read * load.kv_bytes as u64;
-                    main.flops += 4 * read;
+                    let read = blocks * op.reach() as u64;
+                    main.bytes += 2 * read * load.kv.row_bytes(op.width) as u64;
+                    main.flops += 4 * read * op.width as u64;
                 }
                 StageCost { rows: Cost::default(), main }
             }
@@ -186,23 +187,24 @@ impl Plan {
 /// `every`: the tokens of a block, where there are blocks.
 fn attention_cost(stage: &AttentionStage, every: Option<usize>, load: &Load) -> StageCost {
     let op = &stage.op;
-    let (n, kv) = (load.tokens as u64, load.kv_bytes as u64);
-    let key = (op.n_kv_heads * (op.head_dim + if op.v_in_k { 0 } else { op.v_dim })) as u64;
-    let written = if op.shared { 0 } else { key };
+    let n = load.tokens as u64;
+    let spec = CacheSpec { v_in_k: op.v_in_k, ..CacheSpec::new(op.n_kv_heads, op.head_dim, op.v_dim) };
+    let entry = spec.entry_bytes(load.kv) as u64;
+    let written = if op.shared { 0 } else { spec.elements() as u64 * 4 + entry };
     let query = (op.n_heads * op.head_dim) as u64;
     let mut main = Cost { bytes: n * (query + (op.n_heads * op.v_dim) as u64) * 4, flops: 0 };
     for &(cached, new) in &load.sequences {
         let first = cached - new;
         let reach = (first..cached).map(|p| visible(op, p));
         let span = reach.clone().next().map_or(0, |r| r + new.saturating_sub(1)).min(cached);
-        main.bytes += span as u64 * key * kv;
+        main.bytes += span as u64 * entry;
         let blocks = |p: usize| every.map_or(0, |e| op.selected.unwrap_or(usize::MAX).min((p + 1) / e));
-        main.bytes += every.map_or(0, |e| cached / e) as u64 * key * kv;
+        main.bytes += every.map_or(0, |e| cached / e) as u64 * entry;
         let pairs: u64 = reach.map(|r| r as u64).sum::<u64>() + (first..cached).map(|p| blocks(p) as u64).sum::<u64>();
         main.flops += 2 * pairs * (op.n_heads * (op.head_dim + op.v_dim)) as u64;
     }
     // Queries, keys and values are read; queries are written again, keys and values go to the cache.
-    let rows = Cost { bytes: n * (2 * query * 4 + written * (4 + kv)), flops: 0 };
+    let rows = Cost { bytes: n * (2 * query * 4 + written), flops: 0 };
     StageCost { rows, main }
 }
 

@@ -328,7 +328,7 @@ impl Batch {
             tokens: self.tokens.len(),
             outputs: self.outputs.len(),
             sequences: self.sequences.iter().map(|s| (s.cached, s.n_rows)).collect(),
-            kv_bytes: kv.bytes(),
+            kv,
         }
     }
 

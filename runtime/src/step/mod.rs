@@ -1,6 +1,7 @@
 //! A step of a model, for all backends: new tokens of one or more sequences.
 
 mod batch;
+mod kv_type;
 mod pages;
 mod prefix;
 #[cfg(feature = "gpu")]
@@ -13,8 +14,10 @@ mod tickets;
 
 pub(crate) use batch::{Batch, ChoiceRow, SequenceRows, check_results};
 pub use batch::{Outputs, SequenceStep, Tokens};
+pub(crate) use kv_type::KV_BLOCK;
+pub use kv_type::KvType;
 pub(crate) use pages::{Group, PageBook, PageCopy};
-pub use pages::{KvType, PAGE_BLOCKS, PAGE_TOKENS, Pages};
+pub use pages::{PAGE_BLOCKS, PAGE_TOKENS, Pages};
 pub use prefix::{PrefixLimits, PrefixStats, Prefixes};
 #[cfg(feature = "gpu")]
 pub(crate) use roles::Role;
@@ -46,6 +49,14 @@ pub enum StepError {
         tokens: usize,
         /// Those of them whose pages are free.
         free: usize,
+    },
+    /// Keys or values that blocks of 32 elements do not divide.
+    #[error(
+        "keys or values of {elements} elements cannot be cached in q8_0, whose blocks are 32 elements long: cache them in f16"
+    )]
+    CacheRows {
+        /// Elements of a key or a value of one head.
+        elements: usize,
     },
     /// More sequences than there are states for.
     #[error(

@@ -3,7 +3,7 @@
 //! Layers that cache alike (same heads, same dimensions, same window) form a *group*. A page of a group holds
 //! [`PAGE_TOKENS`] tokens of all its layers: for each layer the keys `[n_kv_heads][PAGE_TOKENS][head_dim]`, then the
 //! values `[n_kv_heads][PAGE_TOKENS][v_dim]`. Where an entry stands for a block of tokens, a page holds [`PAGE_BLOCKS`]
-//! of them instead. A sequence is, per group, a list of page numbers, so that a fork copies
+//! of them instead. See [`kv_type`](super::kv_type) for the rows. A sequence is, per group, a list of page numbers, so that a fork copies
 //! lists, a sliding window drops pages, and a batch mixes sequences freely. Pages are counted: a shared page is copied
 //! before the first write to it.
 //!
@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use super::{
-    MOST_UNDER_WAY, StepError,
+    KvType, MOST_UNDER_WAY, StepError,
     sequence::{Held, Returns, SequenceKv},
     slots::{Slots, StateStep},
 };
@@ -36,26 +36,6 @@ impl CacheSpec {
     /// Tokens that a page's entries stand for.
     pub const fn page_tokens(&self) -> usize {
         self.page_entries() * self.every
-    }
-}
-
-/// How cached keys and values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum KvType {
-    /// IEEE binary16.
-    F16,
-    /// IEEE binary32.
-    F32,
-}
-
-impl KvType {
-    /// Bytes of one element.
-    pub const fn bytes(self) -> usize {
-        match self {
-            KvType::F16 => 2,
-            KvType::F32 => 4,
-        }
     }
 }
 
@@ -117,7 +97,7 @@ impl PageBook {
         self
     }
 
-    /// Element type of keys and values.
+    /// How keys and values are stored.
     pub fn kv_type(&self) -> KvType {
         self.kv_type
     }
@@ -340,7 +320,7 @@ impl PageBook {
 pub struct Pages<'a>(pub(crate) &'a mut PageBook);
 
 impl Pages<'_> {
-    /// Element type of keys and values.
+    /// How keys and values are stored.
     pub fn kv_type(&self) -> KvType {
         self.0.kv_type
     }
@@ -391,7 +371,7 @@ impl Pages<'_> {
 impl Group {
     /// Bytes of one layer within a page.
     pub fn layer_bytes(&self, kv: KvType) -> usize {
-        self.spec.elements() * self.spec.page_entries() * kv.bytes()
+        self.spec.entry_bytes(kv) * self.spec.page_entries()
     }
 
     /// Bytes of a page: all layers.
@@ -401,7 +381,7 @@ impl Group {
 
     /// Bytes of a layer's keys within a page; its values follow.
     pub fn key_bytes(&self, kv: KvType) -> usize {
-        self.spec.n_kv_heads * self.spec.head_dim * self.spec.page_entries() * kv.bytes()
+        self.spec.n_kv_heads * kv.row_bytes(self.spec.head_dim) * self.spec.page_entries()
     }
 
     /// Pages that are free.

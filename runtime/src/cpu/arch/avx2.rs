@@ -113,8 +113,17 @@ unsafe impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
         unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn splat_f16(self, bits: u16) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_set1_epi16(bits as i16)) }
     }
     #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {

@@ -77,8 +77,17 @@ unsafe impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn splat_f16(self, bits: u16) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(bits as i16)) }
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

@@ -102,8 +102,18 @@ unsafe impl Simd for Generic {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> F {
+        // SAFETY: the caller vouches for LANES bytes.
+        from_fn(|i| f32::from(unsafe { *p.add(i) }))
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> F {
         [x; LANES]
+    }
+    #[inline(always)]
+    fn splat_f16(self, bits: u16) -> F {
+        [f16_to_f32(bits); LANES]
     }
     #[inline(always)]
     fn add(self, a: F, b: F) -> F {

@@ -126,8 +126,20 @@ unsafe impl<const LEVEL: u8> Simd for Neon<LEVEL> {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> float32x4_t {
+        unsafe {
+            let bytes = vreinterpret_s8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+        }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> float32x4_t {
         unsafe { vdupq_n_f32(x) }
+    }
+    #[inline(always)]
+    fn splat_f16(self, bits: u16) -> float32x4_t {
+        unsafe { widen_f16(vdup_n_u16(bits)) }
     }
     #[inline(always)]
     fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {

@@ -85,10 +85,17 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// `p` must be readable for `min(n, LANES)` 16-bit values.
     unsafe fn load_bf16_partial(self, p: *const u16, n: usize) -> Self::F;
 
+    /// Reads `LANES` signed bytes as floats.
+    /// # Safety
+    /// `p` must be readable for `LANES` bytes.
+    unsafe fn load_i8(self, p: *const i8) -> Self::F;
+
     // ---- float arithmetic, by lane ----
 
     /// `x` in all lanes.
     fn splat(self, x: f32) -> Self::F;
+    /// The IEEE half with these bits in all lanes.
+    fn splat_f16(self, bits: u16) -> Self::F;
     /// 0 in all lanes.
     #[inline(always)]
     fn zero(self) -> Self::F {

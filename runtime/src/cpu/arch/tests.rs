@@ -83,6 +83,12 @@ fn memory_impl<S: Simd>(s: S, n: usize, x: &[f32], half: &[u16], out: &mut [f32]
                 assert_eq!(out[i], x[from]);
                 assert_eq!(out[n + i], half::f16::from_bits(half[from]).to_f32());
             }
+            s.store(out.as_mut_ptr(), s.load_i8(half.as_ptr().cast()));
+            s.store(out.as_mut_ptr().add(n), s.splat_f16(half[0]));
+            for (i, byte) in half.iter().flat_map(|x| x.to_ne_bytes()).take(n).enumerate() {
+                assert_eq!(out[i], f32::from(byte as i8));
+                assert_eq!(out[n + i], half::f16::from_bits(half[0]).to_f32());
+            }
             s.store(out.as_mut_ptr(), s.load(x.as_ptr()));
             s.store_f16(out_half.as_mut_ptr(), s.load(x.as_ptr()));
             s.store(out.as_mut_ptr().add(n), s.load_f16(half.as_ptr()));

@@ -98,6 +98,11 @@ impl StepContext<'_> {
                 // SAFETY: as above, with floats.
                 unsafe { std::slice::from_raw_parts_mut(to.cast::<f32>(), x.len()) }.copy_from_slice(x);
             }
+            kv @ KvType::Q8_0 => {
+                // SAFETY: as above.
+                let to = unsafe { std::slice::from_raw_parts_mut(to, kv.row_bytes(x.len())) };
+                (self.backend.ops.store_blocks)(x, to);
+            }
         }
     }
 

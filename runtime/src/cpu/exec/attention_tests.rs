@@ -4,10 +4,9 @@ use super::{CpuBackend, CpuOptions};
 use crate::Backend;
 use crate::{
     cases::{attention::BASE, random},
-    cpu::arch::Isa,
     format::Tensor,
     graph::{AttentionOp, CacheSpec, Device, GraphBuilder, Op, Plan},
-    step::{KvType, Outputs, SequenceKv, SequenceStep},
+    step::{Outputs, SequenceKv, SequenceStep},
 };
 
 const VOCABULARY: usize = 50;
@@ -33,8 +32,7 @@ fn tokens(sequence: usize, len: usize) -> Vec<u32> {
 }
 
 fn backend(plan: &Plan, threads: usize) -> CpuBackend {
-    let isa = Isa::detect();
-    let options = CpuOptions { isa, threads, kv_type: KvType::F16, max_cached_tokens: 4096, max_step_tokens: 512 };
+    let options = CpuOptions { threads, ..CpuOptions::default() };
     CpuBackend::new(plan.clone(), &options).unwrap()
 }
 

@@ -4,6 +4,7 @@
 use super::{CpuBackend, CpuOptions};
 use crate::Backend;
 use crate::{
+    Precision,
     cases::{
         experts::{ExpertsCase, experts},
         mapped_experts::MappedExperts,
@@ -11,12 +12,19 @@ use crate::{
     cpu::arch::Isa,
     graph::Plan,
     quant::DType,
-    step::{KvType, Outputs, SequenceKv, SequenceStep},
+    step::{Outputs, SequenceKv, SequenceStep},
 };
 
 /// All rows of a step of `tokens`.
-pub(super) fn run(plan: &Plan, isa: Isa, threads: usize, kv_type: KvType, tokens: &[u32]) -> Vec<f32> {
-    let options = CpuOptions { isa, threads, kv_type, max_cached_tokens: 256, max_step_tokens: tokens.len() };
+pub(super) fn run(plan: &Plan, isa: Isa, threads: usize, precision: Precision, tokens: &[u32]) -> Vec<f32> {
+    let options = CpuOptions {
+        isa,
+        threads,
+        precision,
+        max_cached_tokens: 256,
+        max_step_tokens: tokens.len(),
+        ..CpuOptions::default()
+    };
     let mut backend = CpuBackend::new(plan.clone(), &options).unwrap();
     let mut kv = SequenceKv::default();
     let step = SequenceStep::new(&mut kv, tokens, Outputs::All);
@@ -24,11 +32,11 @@ pub(super) fn run(plan: &Plan, isa: Isa, threads: usize, kv_type: KvType, tokens
 }
 
 impl MappedExperts {
-    /// Every row within `tolerance` of the reference; rounding to bytes where keys and values are f16.
-    fn check(&self, isa: Isa, threads: usize, kv_type: KvType, n: usize, tolerance: f64) {
+    /// Every row within `tolerance` of the reference; rounding to bytes where precision is not exact.
+    fn check(&self, isa: Isa, threads: usize, precision: Precision, n: usize, tolerance: f64) {
         let tokens = ExpertsCase::tokens(n);
-        let out = run(&self.model.plan, isa, threads, kv_type, &tokens);
-        self.model.compare(&out, &tokens, tolerance, &format!("{isa:?}, {threads} threads, {kv_type:?}"));
+        let out = run(&self.model.plan, isa, threads, precision, &tokens);
+        self.model.compare(&out, &tokens, tolerance, &format!("{isa:?}, {threads} threads, {precision:?}"));
     }
 }
 
@@ -38,8 +46,8 @@ fn rows_go_through_their_experts() {
         let model = MappedExperts::new(case);
         for isa in Isa::available() {
             for n in [1, 2, 4, 5, 40] {
-                model.check(isa, 1 + n % 3, KvType::F16, n, model.case.rounded_tolerance());
-                model.check(isa, 1 + n % 3, KvType::F32, n, 1e-5);
+                model.check(isa, 1 + n % 3, Precision::Fast, n, model.case.rounded_tolerance());
+                model.check(isa, 1 + n % 3, Precision::Exact, n, 1e-5);
             }
         }
     }
@@ -51,7 +59,7 @@ fn threads_do_not_show() {
     let model = MappedExperts::new(ExpertsCase { never_from: 5, ..ExpertsCase::new(DType::Q8_0, 8, 2, 64, 96) });
     for n in [1, 3, 17] {
         let tokens: Vec<u32> = (0..n).map(|i| i % ExpertsCase::VOCABULARY as u32).collect();
-        let run = |threads| run(&model.model.plan, Isa::detect(), threads, KvType::F16, &tokens);
+        let run = |threads| run(&model.model.plan, Isa::detect(), threads, Precision::Fast, &tokens);
         let one = run(1);
         for threads in [2, 3, 5] {
             assert_eq!(run(threads), one, "{threads} threads, {n} rows");
@@ -65,6 +73,6 @@ fn threads_do_not_show() {
 fn experts_that_are_not_chosen_are_never_read() {
     let model = MappedExperts::new(ExpertsCase { never_from: 2, ..ExpertsCase::new(DType::F16, 12, 2, 80, 48) });
     for n in [1, 4, 33] {
-        model.check(Isa::detect(), 2, KvType::F16, n, 2e-3);
+        model.check(Isa::detect(), 2, Precision::Fast, n, 2e-3);
     }
 }

@@ -2,9 +2,9 @@
 
 use super::experts_tests::run;
 use crate::{
+    Precision,
     cases::head_linear::{HeadLinearCase, head_linears},
     cpu::arch::Isa,
-    step::KvType,
 };
 
 #[test]
@@ -14,10 +14,10 @@ fn heads_go_through_their_matrices() {
         for isa in Isa::available() {
             for n in [1, 2, 4, 5, 40] {
                 let tokens = HeadLinearCase::tokens(n);
-                for (kv_type, tolerance) in [(KvType::F16, case.rounded_tolerance()), (KvType::F32, 1e-5)] {
+                for (precision, tolerance) in [(Precision::Fast, case.rounded_tolerance()), (Precision::Exact, 1e-5)] {
                     let threads = 1 + n % 3;
-                    let out = run(&model.plan, isa, threads, kv_type, &tokens);
-                    model.compare(&out, &tokens, tolerance, &format!("{isa:?}, {threads} threads, {kv_type:?}"));
+                    let out = run(&model.plan, isa, threads, precision, &tokens);
+                    model.compare(&out, &tokens, tolerance, &format!("{isa:?}, {threads} threads, {precision:?}"));
                 }
             }
         }

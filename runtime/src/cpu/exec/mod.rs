@@ -43,6 +43,7 @@ use super::{
     states::StateMemory,
 };
 use crate::{
+    Precision,
     backend::StepOutput,
     graph::{Plan, Rows, StageKind, ValueId, WeightId},
     sample::Chosen,
@@ -58,8 +59,10 @@ pub struct CpuOptions {
     pub isa: Isa,
     /// Threads, the caller's included.
     pub threads: usize,
-    /// Element type of cached keys and values. With f32, linears keep their activations in f32, too, instead of int8.
+    /// How cached keys and values are stored.
     pub kv_type: KvType,
+    /// How exactly linears are computed.
+    pub precision: Precision,
     /// Tokens that all sequences together may hold.
     pub max_cached_tokens: usize,
     /// Tokens that one step may have over all sequences.
@@ -73,6 +76,7 @@ impl Default for CpuOptions {
             isa: Isa::detect(),
             threads: Pool::default_threads(),
             kv_type: KvType::F16,
+            precision: Precision::Fast,
             max_cached_tokens: 4096,
             max_step_tokens: 512,
         }
@@ -171,11 +175,12 @@ impl CpuBackend {
         let threads = options.threads.max(1);
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
         let ops = op_kernels(options.isa);
-        let linear = match options.kv_type {
-            KvType::F16 => linear_kernels(options.isa),
-            KvType::F32 => exact_linear_kernels(options.isa),
+        let linear = match options.precision {
+            Precision::Fast => linear_kernels(options.isa),
+            Precision::Exact => exact_linear_kernels(options.isa),
         };
         let graph = &plan.graph;
+        options.kv_type.check(graph.caches())?;
         let book = PageBook::new(graph.caches(), options.kv_type, options.max_cached_tokens)
             .with_states(graph.states(), options.max_cached_tokens);
         let kv = KvMemory::new(&book)?;

@@ -96,6 +96,8 @@ pub struct OpKernels {
     pub select_scores: attention::SelectKernel,
     /// [`attention::prompt::attention_prompt`]
     pub attention_prompt: attention::PromptKernel,
+    /// [`attention::rows::store_blocks`]
+    pub store_blocks: fn(&[f32], &mut [u8]),
 }
 
 impl OpKernels {
@@ -124,6 +126,7 @@ impl OpKernels {
             pool_block: attention::pool::pool_block(isa),
             select_scores: attention::select::select_scores(isa),
             attention_prompt: attention::prompt::attention_prompt(isa),
+            store_blocks: attention::rows::store_blocks(isa),
         }
     }
 }

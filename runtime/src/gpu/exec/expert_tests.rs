@@ -4,6 +4,7 @@ use crate::Backend;
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
+    Precision,
     cases::{
         experts::{ExpertsCase, experts},
         head_linear::{HeadLinearCase, head_linears},
@@ -12,7 +13,7 @@ use crate::{
     gpu::{Caps, CapsOverride, Gpu, GpuBackend, GpuBackendOptions, GpuOptions, ops::experts::FEW_ROWS},
     graph::{Device, Plan, StageKind, WeightId},
     quant::DType,
-    step::{KvType, Outputs, SequenceKv, SequenceStep},
+    step::{Outputs, SequenceKv, SequenceStep},
 };
 
 /// Each adapter but those that compile slowly, and the first one with kernels for hardware and small bindings.
@@ -58,7 +59,12 @@ fn heads_go_through_their_matrices() {
 
 /// A backend for the plan, and what it is called.
 fn backend(gpu: &Arc<Gpu>, plan: &Plan, case: &str) -> (GpuBackend, String) {
-    let options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 256, max_step_tokens: 150 };
+    let options = GpuBackendOptions {
+        precision: Precision::Exact,
+        max_cached_tokens: 256,
+        max_step_tokens: 150,
+        ..GpuBackendOptions::default()
+    };
     let mut plan = plan.clone();
     plan.stages.iter_mut().for_each(|step| step.device = Device::Gpu);
     let backend = GpuBackend::new(gpu.clone(), plan, &options, &mut |_, _| {});

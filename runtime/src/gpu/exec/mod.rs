@@ -39,6 +39,7 @@ use super::{
     weights::GpuWeights,
 };
 use crate::{
+    Precision,
     graph::{Plan, Rows},
     sample::Sampler,
     step::{Batch, GpuStats, KvType, PageBook, Role, SequenceKv, SequenceStep, UnderWay},
@@ -56,9 +57,10 @@ use submitted::Submitted;
 /// Options of a GPU backend.
 #[derive(Clone, Debug)]
 pub struct GpuBackendOptions {
-    /// Element type of cached keys and values. With f32, linears keep their factors in f32, too, instead of f16 or
-    /// int8.
+    /// How cached keys and values are stored.
     pub kv_type: KvType,
+    /// How exactly linears are computed.
+    pub precision: Precision,
     /// Tokens that all sequences together may hold.
     pub max_cached_tokens: usize,
     /// Tokens that one step may have over all sequences; fewer where their values would not fit a binding.
@@ -68,7 +70,7 @@ pub struct GpuBackendOptions {
 impl Default for GpuBackendOptions {
     /// 4096 tokens in f16, 512 a step.
     fn default() -> Self {
-        Self { kv_type: KvType::F16, max_cached_tokens: 4096, max_step_tokens: 512 }
+        Self { kv_type: KvType::F16, precision: Precision::Fast, max_cached_tokens: 4096, max_step_tokens: 512 }
     }
 }
 

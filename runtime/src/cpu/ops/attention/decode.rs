@@ -13,10 +13,11 @@
 
 use std::ops::Range;
 
-use super::super::{by_lanes, sums::halved};
+use super::super::sums::halved;
 use super::join::exp2_negative;
+use super::rows::{Floats, Rows, by_rows};
 use super::scores::{HEADS, group_scores, load_queries, queries_len};
-use super::{AttentionParams, DecodeItem, KvType, MOST_LANES, NO_SCORE, PIECE, SUM_CHAINS, load_kv};
+use super::{AttentionParams, DecodeItem, MOST_LANES, NO_SCORE, PIECE, SUM_CHAINS};
 use crate::cpu::arch::Simd;
 use crate::simd_dispatch;
 
@@ -42,12 +43,7 @@ pub(super) fn scratch_len(params: &AttentionParams<'_>) -> usize {
 #[inline(always)]
 unsafe fn decode_impl<S: Simd>(s: S, item: &DecodeItem<'_>, scratch: &mut [f32], partial: &mut [f32]) {
     // SAFETY: the caller's promise is passed on; the storage type decides how rows are read.
-    unsafe {
-        match item.kv.kv {
-            KvType::F16 => decode_typed::<S, true>(s, item, scratch, partial),
-            KvType::F32 => decode_typed::<S, false>(s, item, scratch, partial),
-        }
-    }
+    by_rows!(item.kv.kv, R => unsafe { decode_typed::<S, R>(s, item, scratch, partial) })
 }
 
 /// The keys of a piece.
@@ -79,7 +75,7 @@ impl<'a> Piece<'a> {
         };
         let nowhere = [std::ptr::null(); PIECE];
         let mut piece = Piece { places: places.clone(), start, chosen, keys: nowhere, values: nowhere };
-        let (k_bytes, v_bytes) = (params.head_dim * kv.kv.bytes(), params.v_stride() * kv.kv.bytes());
+        let [k_bytes, v_bytes] = [params.head_dim, params.v_stride()].map(|dim| kv.kv.row_bytes(dim));
         let mut at = places.start;
         while at < places.end {
             let first = piece.position(at, kv.len);
@@ -120,14 +116,9 @@ fn whole(places: &Range<usize>, n: usize) -> Range<usize> {
 }
 
 /// # Safety
-/// As [`attention_decode`]; `F16` must agree with the storage.
+/// As [`attention_decode`]; `R` must agree with the storage.
 #[inline(always)]
-unsafe fn decode_typed<S: Simd, const F16: bool>(
-    s: S,
-    item: &DecodeItem<'_>,
-    scratch: &mut [f32],
-    partial: &mut [f32],
-) {
+unsafe fn decode_typed<S: Simd, R: Rows>(s: S, item: &DecodeItem<'_>, scratch: &mut [f32], partial: &mut [f32]) {
     let params = item.params;
     let (group, dim) = (params.group(), params.head_dim);
     let (max, rest) = partial[..params.partial_len()].split_at_mut(group);
@@ -140,8 +131,8 @@ unsafe fn decode_typed<S: Simd, const F16: bool>(
         return;
     }
     let (q, rest) = scratch.split_at_mut(group * queries_len(dim));
-    let (scores, turned) = rest.split_at_mut(group * PIECE);
-    let turned = &mut turned[..MOST_LANES * dim];
+    let (scores, widened) = rest.split_at_mut(group * PIECE);
+    let widened = &mut widened[..MOST_LANES * dim];
     let (factor, cap) = params.factors();
     load_queries::<S>(&item.q[item.kv_head * group * dim..][..group * dim], dim, factor, q);
 
@@ -152,16 +143,18 @@ unsafe fn decode_typed<S: Simd, const F16: bool>(
         let scores = scores[at..].as_mut_ptr();
         // SAFETY: rows of visible keys; `q` and `scores` have `group` rows, and the batch ends inside of the piece.
         unsafe {
-            if let Some(rope) = &params.k_rope {
-                for (i, row) in turned.chunks_exact_mut(dim).take(S::LANES).enumerate() {
-                    widen::<S, F16>(s, rows[i], row);
-                    let place = (at + i).clamp(piece.places.start, piece.places.end - 1);
-                    rope.turn(s, piece.position(place, item.kv.len), row);
+            if R::WIDENED || params.k_rope.is_some() {
+                for (i, row) in widened.chunks_exact_mut(dim).take(S::LANES).enumerate() {
+                    R::widen(s, rows[i], row);
+                    if let Some(rope) = &params.k_rope {
+                        let place = (at + i).clamp(piece.places.start, piece.places.end - 1);
+                        rope.turn(s, piece.position(place, item.kv.len), row);
+                    }
                     rows[i] = row.as_ptr().cast();
                 }
-                group_scores::<S, false>(s, group, dim, q.as_ptr(), &rows, scores);
+                group_scores::<S, Floats>(s, group, dim, q.as_ptr(), &rows, scores);
             } else {
-                group_scores::<S, F16>(s, group, dim, q.as_ptr(), &rows, scores);
+                group_scores::<S, R::Scored>(s, group, dim, q.as_ptr(), &rows, scores);
             }
         }
     }
@@ -170,25 +163,9 @@ unsafe fn decode_typed<S: Simd, const F16: bool>(
     }
     let values = &piece.values[piece.places.clone()];
     // SAFETY: rows of values of visible keys, as many weights for each head, and `acc` has `group` rows of `v_dim`.
-    unsafe { group_values::<S, F16>(s, group, params.v_dim, values, &scores[piece.places.start..], acc) };
-}
-
-/// Copies a row of keys or values into floats. Returns a vector of zeros if all elements are finite, else one with NaN.
-///
-/// # Safety
-/// The row, as long as `out`, must be readable.
-#[inline(always)]
-pub(super) unsafe fn widen<S: Simd, const F16: bool>(s: S, row: *const u8, out: &mut [f32]) -> S::F {
-    let (dim, to, mut spoiled) = (out.len(), out.as_mut_ptr(), s.zero());
-    by_lanes!(dim, i, m => {
-        // SAFETY: i + m <= the row's length.
-        unsafe {
-            let x = load_kv::<S, F16>(s, row, i, m);
-            s.store_partial(to.add(i), m, x);
-            spoiled = s.mul_add(x, s.zero(), spoiled);
-        }
-    });
-    spoiled
+    unsafe {
+        group_values::<S, R>(s, group, (params.v_dim, params.v_stride()), values, &scores[piece.places.start..], acc)
+    };
 }
 
 /// Turns the scores at `places` of a piece into probabilities relative to their maximum; returns it and their sum.
@@ -227,15 +204,15 @@ fn softmax<S: Simd>(s: S, scores: &mut [f32], places: Range<usize>, cap: Option<
     (max, s.reduce_sum(halved(s, chains)))
 }
 
-/// `acc[g] = Σ weights[g * PIECE + j] · rows[j]` for all heads of the group.
+/// `acc[g] = Σ weights[g * PIECE + j] · rows[j]` for all heads of the group: the first `dim` elements of rows of `row`.
 ///
 /// # Safety
-/// `rows` must be readable for `dim` elements.
+/// `rows` must be readable.
 #[inline(always)]
-unsafe fn group_values<S: Simd, const F16: bool>(
+unsafe fn group_values<S: Simd, R: Rows>(
     s: S,
     group: usize,
-    dim: usize,
+    (dim, row): (usize, usize),
     rows: &[*const u8],
     weights: &[f32],
     acc: &mut [f32],
@@ -247,10 +224,10 @@ unsafe fn group_values<S: Simd, const F16: bool>(
         unsafe {
             let (weights, acc) = (weights.as_ptr().add(g * PIECE), acc.as_mut_ptr().add(g * dim));
             g += match group - g {
-                1 => head_values::<S, F16, 1>(s, dim, rows, weights, acc),
-                2 => head_values::<S, F16, 2>(s, dim, rows, weights, acc),
-                3 => head_values::<S, F16, 3>(s, dim, rows, weights, acc),
-                _ => head_values::<S, F16, HEADS>(s, dim, rows, weights, acc),
+                1 => head_values::<S, R, 1>(s, (dim, row), rows, weights, acc),
+                2 => head_values::<S, R, 2>(s, (dim, row), rows, weights, acc),
+                3 => head_values::<S, R, 3>(s, (dim, row), rows, weights, acc),
+                _ => head_values::<S, R, HEADS>(s, (dim, row), rows, weights, acc),
             };
         }
     }
@@ -261,9 +238,9 @@ unsafe fn group_values<S: Simd, const F16: bool>(
 /// # Safety
 /// As [`group_values`].
 #[inline(always)]
-unsafe fn head_values<S: Simd, const F16: bool, const G: usize>(
+unsafe fn head_values<S: Simd, R: Rows, const G: usize>(
     s: S,
-    dim: usize,
+    (dim, row): (usize, usize),
     rows: &[*const u8],
     weights: *const f32,
     acc: *mut f32,
@@ -272,15 +249,15 @@ unsafe fn head_values<S: Simd, const F16: bool, const G: usize>(
     // SAFETY: each call covers columns below `dim`.
     unsafe {
         while S::LANES != 8 && i + 4 * S::LANES <= dim {
-            value_block::<S, F16, G, 4>(s, dim, i, S::LANES, rows, weights, acc);
+            value_block::<S, R, G, 4>(s, (dim, row), i, S::LANES, rows, weights, acc);
             i += 4 * S::LANES;
         }
         while i + 2 * S::LANES <= dim {
-            value_block::<S, F16, G, 2>(s, dim, i, S::LANES, rows, weights, acc);
+            value_block::<S, R, G, 2>(s, (dim, row), i, S::LANES, rows, weights, acc);
             i += 2 * S::LANES;
         }
         while i < dim {
-            value_block::<S, F16, G, 1>(s, dim, i, S::LANES.min(dim - i), rows, weights, acc);
+            value_block::<S, R, G, 1>(s, (dim, row), i, S::LANES.min(dim - i), rows, weights, acc);
             i += S::LANES;
         }
     }
@@ -292,9 +269,9 @@ unsafe fn head_values<S: Simd, const F16: bool, const G: usize>(
 /// # Safety
 /// As [`group_values`]; `m` is `LANES` unless `C` is 1.
 #[inline(always)]
-unsafe fn value_block<S: Simd, const F16: bool, const G: usize, const C: usize>(
+unsafe fn value_block<S: Simd, R: Rows, const G: usize, const C: usize>(
     s: S,
-    dim: usize,
+    (dim, row): (usize, usize),
     i: usize,
     m: usize,
     rows: &[*const u8],
@@ -304,11 +281,8 @@ unsafe fn value_block<S: Simd, const F16: bool, const G: usize, const C: usize>(
     let mut sums = [[s.zero(); C]; G];
     // SAFETY: columns i..i + C · m are below `dim`.
     unsafe {
-        for (j, &row) in rows.iter().enumerate() {
-            let mut values = [s.zero(); C];
-            for (c, value) in values.iter_mut().enumerate() {
-                *value = load_kv::<S, F16>(s, row, i + c * S::LANES, m);
-            }
+        for (j, &values) in rows.iter().enumerate() {
+            let values = R::load::<S, C>(s, values, row, i, m);
             for (g, sums) in sums.iter_mut().enumerate() {
                 let weight = s.splat(*weights.add(g * PIECE + j));
                 for (sum, &value) in sums.iter_mut().zip(&values) {

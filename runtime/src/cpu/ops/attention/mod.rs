@@ -23,6 +23,7 @@ pub mod decode;
 pub mod join;
 pub mod pool;
 pub mod prompt;
+pub mod rows;
 mod scores;
 pub mod select;
 #[cfg(test)]
@@ -64,12 +65,12 @@ pub type PromptKernel = unsafe fn(&PromptItem<'_>, &mut [f32]);
 
 /// Places of one sequence's keys and values of one layer.
 ///
-/// Inside of a page they are `[n_kv_heads][page_tokens][head_dim]` from `k_offset` and
-/// `[n_kv_heads][page_tokens][v_dim]` from `v_offset`, in bytes from the page's start. Values that are parts of their keys
+/// Inside of a page they are `[n_kv_heads][page_tokens]` rows of `head_dim` elements from `k_offset`, and as many rows of
+/// `v_dim` elements from `v_offset`, in bytes from the page's start; [`KvType`] says how a row lies. Values that are parts of their keys
 /// have the keys' offset and rows.
 #[derive(Clone, Copy, Debug)]
 pub struct KvPages<'a> {
-    /// Start of page 0; aligned to an element.
+    /// Start of page 0; aligned to an element, or to four bytes where elements are smaller.
     pub base: *const u8,
     /// The sequence's pages from [`KvPages::first_page`] on.
     pub pages: &'a [u32],
@@ -81,7 +82,7 @@ pub struct KvPages<'a> {
     pub k_offset: usize,
     /// Offset of this layer's values in a page.
     pub v_offset: usize,
-    /// Element type of keys and values.
+    /// How keys and values are stored.
     pub kv: KvType,
     /// Index in the sequence of the page `pages[0]`: a sliding window drops older pages.
     pub first_page: usize,
@@ -115,8 +116,8 @@ impl KvPages<'_> {
         Run {
             key: keys.start,
             n: (self.page_tokens - slot).min(keys.len()),
-            k: page.wrapping_add(self.k_offset + row * params.head_dim * self.kv.bytes()),
-            v: page.wrapping_add(self.v_offset + row * params.v_stride() * self.kv.bytes()),
+            k: page.wrapping_add(self.k_offset + row * self.kv.row_bytes(params.head_dim)),
+            v: page.wrapping_add(self.v_offset + row * self.kv.row_bytes(params.v_stride())),
         }
     }
 }
@@ -298,19 +299,3 @@ pub struct PromptItem<'a> {
 unsafe impl Sync for PromptItem<'_> {}
 // SAFETY: as above.
 unsafe impl Send for PromptItem<'_> {}
-
-/// Reads `m` lanes of elements from `index` on of a row of halves (`F16`) or floats.
-///
-/// # Safety
-/// The row must be readable there.
-#[inline(always)]
-unsafe fn load_kv<S: Simd, const F16: bool>(s: S, row: *const u8, index: usize, m: usize) -> S::F {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        if F16 {
-            s.load_f16_partial(row.cast::<u16>().add(index), m)
-        } else {
-            s.load_partial(row.cast::<f32>().add(index), m)
-        }
-    }
-}

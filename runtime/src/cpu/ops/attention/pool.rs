@@ -7,7 +7,8 @@
 //! exponentials as rows have elements.
 
 use super::super::by_lanes;
-use super::{AttentionParams, KvPages, KvType, NO_SCORE, join::exp2_negative, load_kv};
+use super::rows::{Rows, by_rows};
+use super::{AttentionParams, KvPages, NO_SCORE, join::exp2_negative};
 use crate::cpu::arch::Simd;
 use crate::graph::PoolOp;
 use crate::simd_dispatch;
@@ -45,12 +46,7 @@ simd_dispatch!(
 #[inline(always)]
 unsafe fn pool_impl<S: Simd>(s: S, item: &PoolItem<'_>, scratch: &mut [f32], out: &mut [f32]) {
     // SAFETY: the caller's promise is passed on; the storage type decides how rows are read.
-    unsafe {
-        match item.kv.kv {
-            KvType::F16 => pool_typed::<S, true>(s, item, scratch, out),
-            KvType::F32 => pool_typed::<S, false>(s, item, scratch, out),
-        }
-    }
+    by_rows!(item.kv.kv, R => unsafe { pool_typed::<S, R>(s, item, scratch, out) })
 }
 
 /// The kernels' view of the cache.
@@ -60,11 +56,12 @@ fn params(op: &PoolOp) -> AttentionParams<'static> {
 }
 
 /// # Safety
-/// As [`pool_block`]; `F16` must agree with the storage.
+/// As [`pool_block`]; `R` must agree with the storage.
 #[inline(always)]
-unsafe fn pool_typed<S: Simd, const F16: bool>(s: S, item: &PoolItem<'_>, scratch: &mut [f32], out: &mut [f32]) {
+unsafe fn pool_typed<S: Simd, R: Rows>(s: S, item: &PoolItem<'_>, scratch: &mut [f32], out: &mut [f32]) {
     let (op, params) = (item.op, params(item.op));
     let (n, width, channels) = (op.block, op.width, op.channels());
+    let row_bytes = item.kv.kv.row_bytes(channels);
     let (max, sum) = scratch[..2 * width].split_at_mut(width);
     let out = &mut out[..width];
     assert!(item.bias.len() >= n * channels);
@@ -82,12 +79,12 @@ unsafe fn pool_typed<S: Simd, const F16: bool>(s: S, item: &PoolItem<'_>, scratc
                 let run = item.kv.run(&params, 0, token..end);
                 for j in 0..run.n {
                     let bias = &item.bias[(token + j) % n * channels + first..][..width];
-                    let at = j * channels + first;
+                    let (x, gates) = (run.k.wrapping_add(j * row_bytes), run.v.wrapping_add(j * row_bytes));
                     let (max, sum, out) = (max.as_mut_ptr(), sum.as_mut_ptr(), out.as_mut_ptr());
                     by_lanes!(width, i, m => {
                         // SAFETY: i + m <= width, the length of all but the cached rows, which are `channels` long.
                         unsafe {
-                            let gate = load_kv::<S, F16>(s, run.v, at + i, m);
+                            let [gate] = R::load::<S, 1>(s, gates, channels, first + i, m);
                             let gate = s.add(gate, s.load_partial(bias.as_ptr().add(i), m));
                             let gate = s.mul(gate, s.splat(std::f32::consts::LOG2_E));
                             let top = s.load_partial(max.add(i), m);
@@ -95,7 +92,7 @@ unsafe fn pool_typed<S: Simd, const F16: bool>(s: S, item: &PoolItem<'_>, scratc
                                 s.store_partial(max.add(i), m, s.max(top, gate));
                             } else {
                                 let p = exp2_negative(s, s.sub(gate, top));
-                                let x = load_kv::<S, F16>(s, run.k, at + i, m);
+                                let [x] = R::load::<S, 1>(s, x, channels, first + i, m);
                                 s.store_partial(sum.add(i), m, s.add(s.load_partial(sum.add(i), m), p));
                                 s.store_partial(out.add(i), m, s.mul_add(p, x, s.load_partial(out.add(i), m)));
                             }

@@ -17,10 +17,10 @@
 //!
 //! Per item and visible key: 2 · (head_dim + v_dim) elements read, 2 · rows · (head_dim + v_dim) flops.
 
-use super::decode::widen;
 use super::join::normaliser;
+use super::rows::widen;
 use super::tile::{StripRows, score_block, softmax, spoiled_value, value_block};
-use super::{AttentionParams, KvType, NO_SCORE, PIECE, PromptItem, QUERY_ROWS};
+use super::{AttentionParams, NO_SCORE, PIECE, PromptItem, QUERY_ROWS};
 use crate::cpu::arch::Simd;
 use crate::simd_dispatch;
 
@@ -87,22 +87,18 @@ unsafe fn prompt_impl<S: Simd>(s: S, item: &PromptItem<'_>, scratch: &mut [f32])
     // Accumulators of scores: 2 · 6 · 2 of 32 registers (AVX-512), 2 · 3 · 2 of 16 (AVX2), 2 · 3 · 4 of 32 (NEON).
     // SAFETY: the caller's promise is passed on.
     unsafe {
-        match (item.kv.kv, S::LANES) {
-            (KvType::F16, 16) => prompt_typed::<S, true, 6, 8, 2>(s, item, scratch),
-            (KvType::F32, 16) => prompt_typed::<S, false, 6, 8, 2>(s, item, scratch),
-            (KvType::F16, 8) => prompt_typed::<S, true, 3, 4, 2>(s, item, scratch),
-            (KvType::F32, 8) => prompt_typed::<S, false, 3, 4, 2>(s, item, scratch),
-            (KvType::F16, _) => prompt_typed::<S, true, 3, 4, 4>(s, item, scratch),
-            (KvType::F32, _) => prompt_typed::<S, false, 3, 4, 4>(s, item, scratch),
+        match S::LANES {
+            16 => prompt_blocks::<S, 6, 8, 2>(s, item, scratch),
+            8 => prompt_blocks::<S, 3, 4, 2>(s, item, scratch),
+            _ => prompt_blocks::<S, 3, 4, 4>(s, item, scratch),
         }
     }
 }
 
 /// # Safety
-/// As [`attention_prompt`]; `F16` must agree with the storage. `RV * LANES` divides [`QUERY_ROWS`] and is at most
-/// [`STRIP`].
+/// As [`attention_prompt`]. `RV * LANES` divides [`QUERY_ROWS`] and is at most [`STRIP`].
 #[inline(always)]
-unsafe fn prompt_typed<S: Simd, const F16: bool, const KB: usize, const VB: usize, const RV: usize>(
+unsafe fn prompt_blocks<S: Simd, const KB: usize, const VB: usize, const RV: usize>(
     s: S,
     item: &PromptItem<'_>,
     scratch: &mut [f32],
@@ -112,6 +108,8 @@ unsafe fn prompt_typed<S: Simd, const F16: bool, const KB: usize, const VB: usiz
     let (dim, v_pad, lanes) = (params.head_dim, v_pad(params), RV * S::LANES);
     let scratch = Scratch::new(params, scratch);
     let (group, (_, cap)) = (params.group(), params.factors());
+    let kv = item.kv.kv;
+    let [k_bytes, v_bytes] = [dim, params.v_dim].map(|dim| kv.row_bytes(dim));
     let rows = item.tile * QUERY_ROWS..((item.tile + 1) * QUERY_ROWS).min(item.n_tokens * group);
     let strips = rows.len().div_ceil(lanes);
     scratch.ot[..strips * v_pad * lanes].fill(0.0);
@@ -147,14 +145,14 @@ unsafe fn prompt_typed<S: Simd, const F16: bool, const KB: usize, const VB: usiz
                 let key = &mut scratch.kp[at * dim..][..dim];
                 // SAFETY: rows of this run, one after the other.
                 unsafe {
-                    let of_key = widen::<S, F16>(s, run.k.add(j * dim * item.kv.kv.bytes()), key);
+                    let of_key = widen(s, kv, run.k.add(j * k_bytes), key);
                     spoiled = s.add(
                         spoiled,
                         match params.v_in_k {
                             true => of_key,
                             false => {
                                 let value = &mut scratch.vp[at * v_pad..][..params.v_dim];
-                                widen::<S, F16>(s, run.v.add(j * params.v_dim * item.kv.kv.bytes()), value)
+                                widen(s, kv, run.v.add(j * v_bytes), value)
                             }
                         },
                     );

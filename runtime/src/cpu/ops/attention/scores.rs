@@ -7,7 +7,8 @@
 //! A batch has `LANES` keys and takes eight vectors a head. A vector holds the eight chains of one key (of two keys with
 //! 16 lanes, half of one with 4), and [`Simd::sum_eights`] turns the eight vectors into one score a lane.
 
-use super::{MOST_LANES, PIECE, SCORE_CHAINS, load_kv};
+use super::rows::Elements;
+use super::{MOST_LANES, PIECE, SCORE_CHAINS};
 use crate::cpu::arch::Simd;
 
 /// Heads that share a pass over keys or values, at most.
@@ -42,7 +43,7 @@ pub(super) fn load_queries<S: Simd>(heads: &[f32], dim: usize, factor: f32, q: &
 /// # Safety
 /// `rows` must be readable for `dim` elements, `scores` writable for those places; `q` is as [`load_queries`] makes it.
 #[inline(always)]
-pub(super) unsafe fn group_scores<S: Simd, const F16: bool>(
+pub(super) unsafe fn group_scores<S: Simd, E: Elements>(
     s: S,
     group: usize,
     dim: usize,
@@ -52,14 +53,13 @@ pub(super) unsafe fn group_scores<S: Simd, const F16: bool>(
 ) {
     // The last elements of heads that eight does not divide, padded with zeros as the queries are.
     let mut padded = [[0f32; SCORE_CHAINS]; MOST_LANES];
-    let bytes = if F16 { 2 } else { 4 };
     let (full, rest) = (dim / SCORE_CHAINS * SCORE_CHAINS, dim % SCORE_CHAINS);
     let mut tails = *rows;
     if rest > 0 {
         for ((row, padded), tail) in rows.iter().zip(&mut padded).zip(&mut tails).take(S::LANES) {
             let to = padded.as_mut_ptr().cast::<u8>();
             // SAFETY: the row's last `rest` elements, fewer than there is room for.
-            unsafe { std::ptr::copy_nonoverlapping(row.add(full * bytes), to, rest * bytes) };
+            unsafe { std::ptr::copy_nonoverlapping(row.add(full * E::BYTES), to, rest * E::BYTES) };
             *tail = to;
         }
     }
@@ -70,14 +70,14 @@ pub(super) unsafe fn group_scores<S: Simd, const F16: bool>(
         unsafe {
             let (q, scores) = (q.add(g * steps(dim) * S::LANES.max(SCORE_CHAINS)), scores.add(g * PIECE));
             g += match (group - g, S::LANES) {
-                (1, 8) => head_scores::<S, F16, 1, 2>(s, dim, q, rows, scores),
-                (2, 8) => head_scores::<S, F16, 2, 2>(s, dim, q, rows, scores),
-                (3, 8) => head_scores::<S, F16, 3, 2>(s, dim, q, rows, scores),
-                (_, 8) => head_scores::<S, F16, HEADS, 2>(s, dim, q, rows, scores),
-                (1, _) => head_scores::<S, F16, 1, 4>(s, dim, q, rows, scores),
-                (2, _) => head_scores::<S, F16, 2, 4>(s, dim, q, rows, scores),
-                (3, _) => head_scores::<S, F16, 3, 4>(s, dim, q, rows, scores),
-                _ => head_scores::<S, F16, HEADS, 4>(s, dim, q, rows, scores),
+                (1, 8) => head_scores::<S, E, 1, 2>(s, dim, q, rows, scores),
+                (2, 8) => head_scores::<S, E, 2, 2>(s, dim, q, rows, scores),
+                (3, 8) => head_scores::<S, E, 3, 2>(s, dim, q, rows, scores),
+                (_, 8) => head_scores::<S, E, HEADS, 2>(s, dim, q, rows, scores),
+                (1, _) => head_scores::<S, E, 1, 4>(s, dim, q, rows, scores),
+                (2, _) => head_scores::<S, E, 2, 4>(s, dim, q, rows, scores),
+                (3, _) => head_scores::<S, E, 3, 4>(s, dim, q, rows, scores),
+                _ => head_scores::<S, E, HEADS, 4>(s, dim, q, rows, scores),
             };
         }
     }
@@ -89,7 +89,7 @@ pub(super) unsafe fn group_scores<S: Simd, const F16: bool>(
 /// # Safety
 /// As [`group_scores`].
 #[inline(always)]
-unsafe fn head_scores<S: Simd, const F16: bool, const G: usize, const B: usize>(
+unsafe fn head_scores<S: Simd, E: Elements, const G: usize, const B: usize>(
     s: S,
     dim: usize,
     q: *const f32,
@@ -103,10 +103,10 @@ unsafe fn head_scores<S: Simd, const F16: bool, const G: usize, const B: usize>(
         // SAFETY: eight elements from each `element` on are there in all rows, and queries of as many steps.
         unsafe {
             for t in 0..dim / SCORE_CHAINS {
-                add_step::<S, F16, G, B>(s, (rows, first, t * SCORE_CHAINS), (q, stride, t), &mut chains);
+                add_step::<S, E, G, B>(s, (rows, first, t * SCORE_CHAINS), (q, stride, t), &mut chains);
             }
             if !dim.is_multiple_of(SCORE_CHAINS) {
-                add_step::<S, F16, G, B>(s, (tails, first, 0), (q, stride, dim / SCORE_CHAINS), &mut chains);
+                add_step::<S, E, G, B>(s, (tails, first, 0), (q, stride, dim / SCORE_CHAINS), &mut chains);
             }
         }
         for (sums, chains) in sums.iter_mut().zip(&chains) {
@@ -125,7 +125,7 @@ unsafe fn head_scores<S: Simd, const F16: bool, const G: usize, const B: usize>(
 /// # Safety
 /// The elements must be readable, and step `t` of `G` heads of queries, `stride` apart.
 #[inline(always)]
-unsafe fn add_step<S: Simd, const F16: bool, const G: usize, const B: usize>(
+unsafe fn add_step<S: Simd, E: Elements, const G: usize, const B: usize>(
     s: S,
     (rows, first, element): (&[*const u8; MOST_LANES], usize, usize),
     (q, stride, t): (*const f32, usize, usize),
@@ -135,7 +135,7 @@ unsafe fn add_step<S: Simd, const F16: bool, const G: usize, const B: usize>(
     let mut keys = [s.zero(); B];
     for (i, key) in keys.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
-        *key = unsafe { chain_vector::<S, F16>(s, rows, first + i, element) };
+        *key = unsafe { chain_vector::<S, E>(s, rows, first + i, element) };
     }
     for (g, chains) in chains.iter_mut().enumerate() {
         for (i, (chain, &key)) in chains.iter_mut().zip(&keys).enumerate() {
@@ -151,23 +151,13 @@ unsafe fn add_step<S: Simd, const F16: bool, const G: usize, const B: usize>(
 /// # Safety
 /// The elements must be readable.
 #[inline(always)]
-unsafe fn chain_vector<S: Simd, const F16: bool>(
-    s: S,
-    rows: &[*const u8; MOST_LANES],
-    i: usize,
-    element: usize,
-) -> S::F {
+unsafe fn chain_vector<S: Simd, E: Elements>(s: S, rows: &[*const u8; MOST_LANES], i: usize, element: usize) -> S::F {
     let (row, element) = (i * S::LANES / SCORE_CHAINS, element + i * S::LANES % SCORE_CHAINS);
     // SAFETY: by the caller's promise.
     unsafe {
-        match (F16, S::LANES > SCORE_CHAINS) {
-            (true, true) => {
-                s.load_pair_f16(rows[row].cast::<u16>().add(element), rows[row + 1].cast::<u16>().add(element))
-            }
-            (false, true) => {
-                s.load_pair(rows[row].cast::<f32>().add(element), rows[row + 1].cast::<f32>().add(element))
-            }
-            _ => load_kv::<S, F16>(s, rows[row], element, S::LANES),
+        match S::LANES > SCORE_CHAINS {
+            true => E::pair(s, [rows[row], rows[row + 1]], element),
+            false => E::lanes(s, rows[row], element, S::LANES),
         }
     }
 }

@@ -5,7 +5,8 @@
 //! change the choice and is left out. Reads one index key for every cached token; 2 · heads · head_dim flops each.
 
 use super::super::sums::sum_of;
-use super::{AttentionParams, KvPages, KvType, load_kv};
+use super::rows::{Rows, by_rows};
+use super::{AttentionParams, KvPages};
 use crate::cpu::arch::Simd;
 use crate::simd_dispatch;
 
@@ -36,29 +37,25 @@ simd_dispatch!(
 #[inline(always)]
 unsafe fn scores_impl<S: Simd>(s: S, item: &SelectItem<'_>, scores: &mut [f32]) {
     // SAFETY: the caller's promise is passed on; the storage type decides how rows are read.
-    unsafe {
-        match item.kv.kv {
-            KvType::F16 => scores_typed::<S, true>(s, item, scores),
-            KvType::F32 => scores_typed::<S, false>(s, item, scores),
-        }
-    }
+    by_rows!(item.kv.kv, R => unsafe { scores_typed::<S, R>(s, item, scores) })
 }
 
 /// # Safety
-/// As [`select_scores`]; `F16` must agree with the storage.
+/// As [`select_scores`]; `R` must agree with the storage.
 #[inline(always)]
-unsafe fn scores_typed<S: Simd, const F16: bool>(s: S, item: &SelectItem<'_>, scores: &mut [f32]) {
+unsafe fn scores_typed<S: Simd, R: Rows>(s: S, item: &SelectItem<'_>, scores: &mut [f32]) {
     let (heads, dim) = (item.params.n_heads, item.params.head_dim);
+    let row_bytes = item.kv.kv.row_bytes(dim);
     let (q, weights) = (&item.q[..heads * dim], &item.weights[..heads]);
     let mut done = 0;
     while done < scores.len() {
         let run = item.kv.run(item.params, 0, done..scores.len());
         for j in 0..run.n {
-            let mut total = 0.0;
+            let (row, mut total) = (run.k.wrapping_add(j * row_bytes), 0.0);
             for (h, weight) in weights.iter().enumerate() {
                 // SAFETY: i + m <= dim, of a row of this run and of a head.
                 let score = sum_of!(s, dim, |i, m, sum| unsafe {
-                    let key = load_kv::<S, F16>(s, run.k, j * dim + i, m);
+                    let [key] = R::load::<S, 1>(s, row, dim, i, m);
                     s.mul_add(key, s.load_partial(q.as_ptr().add(h * dim + i), m), sum)
                 });
                 total += weight * score.max(0.0);

@@ -19,6 +19,7 @@ use super::{
     memory::Memory,
 };
 use crate::{
+    Precision,
     cpu::Pool,
     format::ScaleType,
     gpu::{
@@ -30,7 +31,7 @@ use crate::{
         weights::GpuWeights,
     },
     graph::{Act, Device, Plan, ResidualSum, RowProgram, Rows, Src, StageKind, ValueId},
-    step::{KvType, PageBook},
+    step::PageBook,
 };
 pub(super) use calls::StageCalls;
 use calls::{Flops, When};
@@ -103,7 +104,7 @@ impl<'a> Lowering<'a> {
         // Some kernels read four elements at a time.
         vectors.resize(vectors.len().next_multiple_of(4), 0.0);
         let layout = layout::lay_out(gpu, plan, options)?;
-        let rounding = book.kv_type() == KvType::F16;
+        let rounding = options.precision == Precision::Fast;
         let caps = gpu.caps();
         let linear_caps = Caps { f16: caps.f16 && rounding, int8_dot: caps.int8_dot && rounding, ..caps.clone() };
         let mut lowering = Self {
