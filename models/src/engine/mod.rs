@@ -6,12 +6,14 @@ mod chooser;
 mod embed;
 mod finite;
 mod generate;
+mod options;
 mod perplexity;
 #[cfg(feature = "gpu")]
 mod place;
 mod prefix;
 mod running;
 pub mod sampling;
+mod sequence;
 pub mod verify;
 
 use std::sync::{
@@ -20,18 +22,17 @@ use std::sync::{
 };
 
 use handmill_runtime::{
-    Backend, BackendError, Precision, StepOutput,
+    Backend, BackendError, StepOutput,
     cpu::{CpuBackend, CpuError, CpuOptions, Isa, IsaError, Pool},
     format::{HugePages, Mapping, Paging},
     graph::{Device, Plan},
-    sample::Choice,
-    step::{GpuStats, KvType, Outputs, Prefixes, SequenceKv, SequenceStep, Ticket, Tokens},
+    step::{GpuStats, Outputs, Prefixes, SequenceStep, Ticket, Tokens},
 };
 
 #[cfg(feature = "gpu")]
 use handmill_runtime::{
     SplitBackend,
-    gpu::{Gpu, GpuBackend, GpuBackendOptions},
+    gpu::{GpuBackend, GpuBackendOptions},
 };
 
 use crate::{Error, Model};
@@ -40,112 +41,10 @@ use backend::AnyBackend;
 pub use chat::{Chat, Reply, ToolCall};
 pub use embed::Pooling;
 pub use generate::{GenerateOptions, GenerateStats, StopReason};
+pub use options::{DeviceChoice, EngineOptions, KvChoice, PrecisionChoice};
 pub use perplexity::Perplexity;
 pub use running::{RunId, Running};
-
-/// How cached keys and values are stored. It says nothing of arithmetic: see [`PrecisionChoice`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum KvChoice {
-    /// f32 for models stored as f32, else f16.
-    #[default]
-    Auto,
-    /// IEEE binary16.
-    F16,
-    /// IEEE binary32.
-    F32,
-    /// Signed bytes with a scale for each 32: about half the memory of f16, on the CPU alone. See
-    /// [`KvType::Q8_0`].
-    Q8_0,
-}
-
-/// How exactly linears are computed. See [`Precision`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PrecisionChoice {
-    /// Exact for models stored as f32, else fast.
-    #[default]
-    Auto,
-    /// Activations may be rounded to int8 or f16 before they are multiplied.
-    Fast,
-    /// Activations stay in f32 for weights of all formats: exact, and slower where weights are in blocks. With
-    /// [`KvChoice::F32`] nothing is rounded but sums.
-    Exact,
-}
-
-/// The device of a model.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub enum DeviceChoice {
-    /// The CPU.
-    #[default]
-    Cpu,
-    /// An opened GPU.
-    #[cfg(feature = "gpu")]
-    Gpu(Arc<Gpu>),
-}
-
-/// Options of an engine.
-#[derive(Clone)]
-pub struct EngineOptions {
-    /// The device.
-    pub device: DeviceChoice,
-    /// On a GPU: the number of layers that run there, the last ones together with the head; the CPU runs the rest. By
-    /// default all.
-    pub gpu_layers: Option<usize>,
-    /// On a GPU: whether the CPU runs the experts of mixtures, most of whose weights a token does not read.
-    pub experts_on_cpu: bool,
-    /// Threads; by default the physical cores that the process may use.
-    pub threads: Option<usize>,
-    /// Tokens that one sequence may hold; by default the context that the model was made for, within
-    /// [`EngineOptions::MIN_CTX`] and [`EngineOptions::MAX_CTX`].
-    pub n_ctx: Option<usize>,
-    /// Tokens that all sequences together may hold, with what is kept of earlier ones: `n_ctx` at least, and by default.
-    /// Memory grows with the tokens.
-    pub cache_tokens: Option<usize>,
-    /// How cached keys and values are stored.
-    pub kv: KvChoice,
-    /// How exactly linears are computed.
-    pub precision: PrecisionChoice,
-    /// Instruction set; by default the one that `HANDMILL_CPU` names, else the best that the CPU has.
-    pub isa: Option<Isa>,
-    /// Most tokens in one step; longer prompts are cut into parts.
-    pub max_step_tokens: usize,
-    /// Treatment of files that the page cache holds in small pages, where the CPU runs.
-    pub huge_pages: HugePages,
-    /// Whether hidden states are handed out ([`Engine::embed`], [`Step::hidden`]). The last norm is a stage of its own then,
-    /// which costs a token a barrier or a dispatch more.
-    pub hidden: bool,
-    /// Cancels the engine's work once it is set: every further step is refused with [`Error::Cancelled`].
-    pub cancel: Option<Arc<AtomicBool>>,
-}
-
-impl EngineOptions {
-    /// The shortest default context: beyond its own context a model relies on its rope scaling.
-    pub const MIN_CTX: usize = 4096;
-    /// The longest default context.
-    pub const MAX_CTX: usize = 32768;
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            device: DeviceChoice::Cpu,
-            gpu_layers: None,
-            experts_on_cpu: false,
-            threads: None,
-            n_ctx: None,
-            cache_tokens: None,
-            kv: KvChoice::Auto,
-            precision: PrecisionChoice::Auto,
-            isa: None,
-            max_step_tokens: 512,
-            huge_pages: HugePages::Auto,
-            hidden: false,
-            cancel: None,
-        }
-    }
-}
+pub use sequence::{Sequence, Step};
 
 /// A model with threads, memory and cache. One engine runs any number of sequences.
 pub struct Engine {
@@ -156,94 +55,6 @@ pub struct Engine {
     prefixes: Prefixes,
     paging: Vec<Paging>,
     cancel: Option<Arc<AtomicBool>>,
-}
-
-/// One sequence of tokens and its cache, in the engine that ran its first step; no other engine continues it. Dropping
-/// it, in any thread, gives the cache back.
-#[derive(Debug, Default)]
-pub struct Sequence {
-    kv: SequenceKv,
-    /// Those of its tokens that will not be taken back.
-    tokens: Vec<u32>,
-    /// Whether its pages are kept for other sequences while it runs.
-    shared: bool,
-    /// The greatest length by which tokens of it were turned.
-    longest: usize,
-}
-
-impl Sequence {
-    /// Tokens that the sequence holds.
-    pub fn len(&self) -> usize {
-        self.kv.len()
-    }
-
-    /// Whether the sequence holds no tokens.
-    pub fn is_empty(&self) -> bool {
-        self.kv.is_empty()
-    }
-
-    /// Counts `token`, which a step that was collected chose and on which a step under way already runs.
-    /// [`Engine::take_back`] then leaves it.
-    pub fn confirm(&mut self, token: u32) {
-        if self.tokens.len() < self.kv.len() {
-            self.tokens.push(token);
-        }
-    }
-
-    /// Keeps what going back by up to `tokens` tokens needs, from the next step on; see [`SequenceKv::keep_back`]. Each
-    /// step back takes the memory of a state, where the model has recurrent ones.
-    pub fn keep_back(&mut self, tokens: usize) {
-        self.kv.keep_back(tokens);
-    }
-}
-
-/// New tokens of one sequence for [`Engine::submit`] and [`Engine::step`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Step<'a> {
-    /// The sequence that they continue.
-    pub sequence: &'a mut Sequence,
-    /// The tokens.
-    pub tokens: Tokens<'a>,
-    /// Those that get logits.
-    pub outputs: Outputs,
-    /// Those whose hidden states behind the last norm are handed out; [`EngineOptions::hidden`] must be set.
-    pub hidden: Outputs,
-    /// How the token behind the last one is chosen. The engine fills in [`Choice::recent`].
-    pub choice: Option<Choice<'a>>,
-}
-
-impl<'a> Step<'a> {
-    /// A step that chooses nothing.
-    pub fn new(sequence: &'a mut Sequence, tokens: impl Into<Tokens<'a>>, outputs: Outputs) -> Self {
-        Self { sequence, tokens: tokens.into(), outputs, hidden: Outputs::None, choice: None }
-    }
-
-    /// The same with a choice of the next token.
-    #[must_use]
-    pub fn choosing(mut self, choice: Choice<'a>) -> Self {
-        self.choice = Some(choice);
-        self
-    }
-
-    /// The same with hidden states.
-    #[must_use]
-    pub fn with_hidden(mut self, hidden: Outputs) -> Self {
-        self.hidden = hidden;
-        self
-    }
-
-    fn of_backend(&mut self) -> SequenceStep<'_> {
-        let Sequence { kv, tokens, .. } = &mut *self.sequence;
-        let step = SequenceStep::new(kv, self.tokens, self.outputs).with_hidden(self.hidden);
-        match self.choice {
-            Some(mut choice) => {
-                choice.recent = tokens;
-                step.choosing(choice)
-            }
-            None => step,
-        }
-    }
 }
 
 /// The last part of a prompt, and the step before it, which is under way.
@@ -287,17 +98,8 @@ impl Engine {
         options: &EngineOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, Error> {
-        let kv_type = match options.kv {
-            KvChoice::F32 => KvType::F32,
-            KvChoice::Auto if model.is_f32() => KvType::F32,
-            KvChoice::Auto | KvChoice::F16 => KvType::F16,
-            KvChoice::Q8_0 => KvType::Q8_0,
-        };
-        let precision = match options.precision {
-            PrecisionChoice::Exact => Precision::Exact,
-            PrecisionChoice::Auto if model.is_f32() => Precision::Exact,
-            PrecisionChoice::Auto | PrecisionChoice::Fast => Precision::Fast,
-        };
+        let (kv_type, precision) = options.formats(model);
+        #[cfg_attr(not(feature = "gpu"), allow(unused_mut))]
         let mut n_ctx =
             options.n_ctx.unwrap_or(model.info().context.clamp(EngineOptions::MIN_CTX, EngineOptions::MAX_CTX)).max(1);
         let cache_tokens = |n_ctx: usize| options.cache_tokens.unwrap_or(n_ctx).max(n_ctx);
