@@ -7,7 +7,7 @@
 mod table;
 
 use crate::error::CliError;
-use clap::{Arg, Command};
+use clap::{Arg, ArgAction, Command};
 use std::ffi::{OsStr, OsString};
 use table::{
     Meaning::{Hub, HubFile, Ignored, Is, Model, Refused},
@@ -143,8 +143,11 @@ impl<'a> Line<'a> {
                 };
                 let glue =
                     |value: OsString| [OsStr::new(target), OsStr::new("="), &value].into_iter().collect::<OsString>();
-                // One word, so that a value may begin with a dash.
-                self.out.extend(changed.map(glue));
+                // One word, so that a value may begin with a dash. Two spellings of one option that agree are one.
+                let arg = own(self.sub, OsStr::new(target));
+                let once = arg.is_some_and(|arg| matches!(arg.get_action(), ArgAction::Set));
+                let word = changed.map(glue).filter(|word| !once || !self.out.contains(word));
+                self.out.extend(word);
             }
             Model if self.model.is_some() => return Err(CliError::Usage(format!("{name} names a second model"))),
             Model => self.model = value.map(not_an_option),
@@ -243,6 +246,7 @@ mod tests {
             ("run -dev 1 -cmoe", "run --device=1 --experts-on-cpu"),
             ("run -ctk f16", "run --kv-type=f16"),
             ("run --cache-type-v q8_0", "run --kv-type=q8_0"),
+            ("run -ctk q8_0 -ctv q8_0", "run --kv-type=q8_0"),
             ("perplexity -m x.gguf -f t.txt -c 512", "perplexity x.gguf -f t.txt --ctx=512"),
             ("tokenize -m x.gguf Hi", "tokenize x.gguf Hi"),
             // Own meanings of the same words.

@@ -5,7 +5,7 @@ mod support;
 
 use handmill_models::{
     Engine, EngineOptions, Model,
-    engine::{DeviceChoice, KvChoice, Sequence, Step},
+    engine::{KvChoice, PrecisionChoice, Sequence, Step},
 };
 use handmill_runtime::{
     sample::{Choice, Chosen, SamplingParams},
@@ -16,18 +16,9 @@ use support::fixtures_dir;
 /// The CPU, and where there is a GPU that and both together; all exact, so that they choose the same.
 fn engines(name: &str) -> Vec<Engine> {
     let model = Model::open(&fixtures_dir().join("families").join(name)).expect("the fixture");
-    let engine = |device, gpu_layers| {
-        let options =
-            EngineOptions { device, gpu_layers, kv: KvChoice::F32, n_ctx: Some(512), ..EngineOptions::default() };
-        Engine::new(&model, &options).expect("an engine")
-    };
-    #[allow(unused_mut)]
-    let mut all = vec![engine(DeviceChoice::Cpu, None)];
-    #[cfg(feature = "gpu")]
-    if let Some(gpu) = support::open_gpu("choices", &Default::default()) {
-        all.extend([None, Some(1)].map(|layers| engine(DeviceChoice::Gpu(gpu.clone()), layers)));
-    }
-    all
+    let (kv, precision) = (KvChoice::F32, PrecisionChoice::Exact);
+    let options = EngineOptions { kv, precision, n_ctx: Some(512), ..EngineOptions::default() };
+    support::engines("choices", &model, &options)
 }
 
 /// A rule, and what is asked for beside it.

@@ -7,7 +7,7 @@ use std::fs;
 
 use handmill_models::{
     Engine, EngineOptions, Error, Model,
-    engine::{DeviceChoice, KvChoice, Pooling, Step},
+    engine::{KvChoice, Pooling, PrecisionChoice, Step},
 };
 use handmill_runtime::{
     BackendError,
@@ -27,19 +27,9 @@ const TOLERANCE: f32 = 1e-3;
 /// The CPU, and where there is a GPU that and both together.
 fn engines(fixture: &Fixture, max_step_tokens: usize) -> Vec<Engine> {
     let model = Model::open(&fixture.dir).expect("the fixture");
-    let engine = |device, gpu_layers| {
-        let kv = KvChoice::F32;
-        let options =
-            EngineOptions { device, gpu_layers, kv, max_step_tokens, hidden: true, ..EngineOptions::default() };
-        Engine::new(&model, &options).expect("an engine")
-    };
-    #[allow(unused_mut)]
-    let mut all = vec![engine(DeviceChoice::Cpu, None)];
-    #[cfg(feature = "gpu")]
-    if let Some(gpu) = support::open_gpu("embeddings", &Default::default()) {
-        all.extend([None, Some(1)].map(|layers| engine(DeviceChoice::Gpu(gpu.clone()), layers)));
-    }
-    all
+    let (kv, precision) = (KvChoice::F32, PrecisionChoice::Exact);
+    let options = EngineOptions { kv, precision, max_step_tokens, hidden: true, ..EngineOptions::default() };
+    support::engines("embeddings", &model, &options)
 }
 
 /// The head's matrix `[vocab, width]`. Times it, hidden states are transformers' logits; it has more rows than columns, so

@@ -33,6 +33,37 @@
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Several sequences at once, each with its own rule; the second step begins before the first one's tokens are known:
+//!
+//! ```no_run
+//! use handmill_models::{
+//!     Engine, EngineOptions, Model,
+//!     engine::Step,
+//!     runtime::{
+//!         sample::{Choice, SamplingParams},
+//!         step::{Outputs, Tokens},
+//!     },
+//! };
+//!
+//! let model = Model::open("model.gguf".as_ref())?;
+//! let mut engine = Engine::new(&model, &EngineOptions::default())?;
+//! let (mut a, mut b) = (engine.sequence(), engine.sequence());
+//! let (greedy, warm) = (SamplingParams::greedy(), SamplingParams { seed: 7, ..SamplingParams::default() });
+//! let first = engine.submit(&mut [
+//!     Step::new(&mut a, &[1, 504, 260], Outputs::None).choosing(Choice::new(&greedy)),
+//!     Step::new(&mut b, &[1, 504], Outputs::None).choosing(Choice::new(&warm)),
+//! ])?;
+//! let second = engine.submit(&mut [
+//!     Step::new(&mut a, Tokens::Chosen(first, 0), Outputs::None).choosing(Choice::new(&greedy)),
+//!     Step::new(&mut b, Tokens::Chosen(first, 1), Outputs::None).choosing(Choice::new(&warm)),
+//! ])?;
+//! for chosen in engine.collect(first)?.chosen {
+//!     println!("{:?}", chosen.token);
+//! }
+//! engine.collect(second)?;
+//! # Ok::<(), handmill_models::Error>(())
+//! ```
 
 pub mod blocks;
 pub mod config;

@@ -136,6 +136,22 @@ impl Session {
     }
 }
 
+/// Engines of `model` with these options: on the CPU, and where there is a GPU on that and on both together.
+pub fn engines(test: &str, model: &Model, options: &EngineOptions) -> Vec<Engine> {
+    let engine = |device, gpu_layers| {
+        let options = EngineOptions { device, gpu_layers, ..options.clone() };
+        Engine::new(model, &options).expect("an engine")
+    };
+    #[allow(unused_mut)]
+    let mut all = vec![engine(DeviceChoice::Cpu, None)];
+    #[cfg(feature = "gpu")]
+    if let Some(gpu) = super::open_gpu(test, &Default::default()) {
+        all.extend([None, Some(1)].map(|layers| engine(DeviceChoice::Gpu(gpu.clone()), layers)));
+    }
+    let _ = test;
+    all
+}
+
 /// The likeliest tokens of a sequence, each chosen while the step before it may still be under way.
 pub struct Greedy {
     params: SamplingParams,

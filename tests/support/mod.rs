@@ -22,7 +22,7 @@ mod readme;
 
 pub use compare::{MARGIN, argmax, assert_close, choice, kl_divergence, log_probability, worst};
 pub use edit::{GgufEdit, Stored, Tensors};
-pub use engine::{DeviceChoice, Greedy, KvChoice, Options, PrecisionChoice, Session};
+pub use engine::{DeviceChoice, Greedy, KvChoice, Options, PrecisionChoice, Session, engines};
 pub use fixture::{FAMILIES, Fixture, Matrix, NOT_IN_GGUF, NOT_ON_GPU, Spelling, fixtures_dir, why_not};
 pub use gguf::write_gguf;
 #[cfg(feature = "gpu")]

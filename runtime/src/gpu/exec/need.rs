@@ -33,7 +33,7 @@ impl GpuBackend {
             return Err(GpuError::Unsupported {
                 op: "a cache of",
                 name: "q8_0".to_owned(),
-                why: "no kernel for GPUs reads it yet; cache keys and values in f16, or use the CPU".to_owned(),
+                why: "no kernel for GPUs reads it yet (those for f16 and f32 do)".to_owned(),
             });
         }
         let most = Self::most_cached_tokens(gpu, plan, options.kv_type);
