@@ -4,7 +4,7 @@
 mod support;
 
 use handmill_models::{
-    Engine, EngineOptions, Model,
+    Engine, EngineOptions, Error, Model,
     engine::{KvChoice, PrecisionChoice, Sequence, Step},
 };
 use handmill_runtime::{
@@ -226,4 +226,28 @@ fn steps_that_went_too_far_are_taken_back() {
             assert_eq!(twice, StepError::NotUnderWay.to_string());
         }
     }
+}
+
+#[test]
+fn numbers_behind_unconfirmed_tokens_are_refused() {
+    let mut engine = engines("llama2").swap_remove(0);
+    let greedy = SamplingParams::greedy();
+    let mut sequence = engine.sequence();
+    let step = Step::new(&mut sequence, &[1, 5, 2], Outputs::None).choosing(Choice::new(&greedy));
+    let first = engine.submit(&mut [step]).expect("a prompt");
+    let step = Step::new(&mut sequence, Tokens::Chosen(first, 0), Outputs::None).choosing(Choice::new(&greedy));
+    let second = engine.submit(&mut [step]).expect("a step");
+    let tokens =
+        [first, second].map(|ticket| engine.collect(ticket).expect("its end").chosen[0].token.expect("a token"));
+    let go_on = |engine: &mut Engine, sequence: &mut Sequence| {
+        engine.step(&mut [Step::new(sequence, &tokens[1..], Outputs::Last)]).map(<[f32]>::to_vec)
+    };
+    // The sequence does not know yet which token it holds.
+    let refused = go_on(&mut engine, &mut sequence).expect_err("an unconfirmed token");
+    assert!(matches!(refused, Error::Unconfirmed { tokens: 1 }), "{refused}");
+    sequence.confirm(tokens[0]);
+    let got = go_on(&mut engine, &mut sequence).expect("it goes on");
+    let mut whole = engine.sequence();
+    let want = engine.prefill(&mut whole, &[1, 5, 2, tokens[0], tokens[1]]).expect("a prompt");
+    assert_eq!(got, want);
 }

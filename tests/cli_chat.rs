@@ -30,11 +30,11 @@ impl Model {
     fn chat(&self, options: &[&str], lines: &str) -> Answer {
         // Nobody's own history and cache.
         let handmill = Handmill::new().env("HANDMILL_CACHE", self.path()).stdin(lines.as_bytes());
-        handmill.run(&[&["chat", self.path(), "--backend", "cpu", "-n", "8", "--seed", "1"], options].concat())
+        handmill.run(&[&["chat", self.path(), "--backend", "cpu", "-n", "8", "--seed", "23"], options].concat())
     }
 
     fn run(&self, args: &[&str], stdin: &str) -> Value {
-        let fixed = ["run", self.path(), "--backend", "cpu", "-n", "8", "--seed", "1", "--json"];
+        let fixed = ["run", self.path(), "--backend", "cpu", "-n", "8", "--seed", "23", "--json"];
         let answer = Handmill::new().stdin(stdin.as_bytes()).run(&[&fixed, args].concat());
         answer.assert_ok();
         serde_json::from_str(&answer.stdout).expect("JSON")
@@ -77,7 +77,7 @@ fn a_message_is_rendered_and_raw_text_is_not() {
     for same in [model.run(&[], "hello\n"), model.run(&["-f", file.to_str().unwrap()], ""), model.run(&["hello"], "")] {
         assert_eq!((&same["ids"], tokens(&same)), (&message["ids"], tokens(&message)));
     }
-    assert_eq!(message["seed"], 1);
+    assert_eq!(message["seed"], 23);
     let told = model.run(&["-p", "hello", "--system", "be brief"], "");
     assert!(tokens(&told) > tokens(&message));
 }
@@ -91,7 +91,7 @@ fn a_message_where_the_model_stands_is_named() {
 fn models_without_a_template_continue_and_say_so() {
     let model = Model::with(None);
     let answer =
-        Handmill::new().run(&["run", model.path(), "--backend", "cpu", "-n", "4", "--seed", "1", "-p", "hello"]);
+        Handmill::new().run(&["run", model.path(), "--backend", "cpu", "-n", "4", "--seed", "23", "-p", "hello"]);
     answer.assert_ok();
     assert!(answer.stderr.contains("no chat template"), "{}", answer.stderr);
     Handmill::new().run(&["chat", model.path(), "--backend", "cpu"]).assert_failed(1, "no chat template");
@@ -158,7 +158,7 @@ fn reasoning_is_apart_from_the_answer() {
     // The prompt opens a block that this model, with its random weights, never closes.
     let model = Model::with(Some(&format!("{TEMPLATE}<think>\n{{# </think> #}}")));
     let run = |more: &[&str]| {
-        let fixed = ["run", model.path(), "--backend", "cpu", "-n", "8", "--seed", "1", "-p", "hello"];
+        let fixed = ["run", model.path(), "--backend", "cpu", "-n", "8", "--seed", "23", "-p", "hello"];
         let answer = Handmill::new().run(&[&fixed, more].concat());
         answer.assert_ok();
         answer

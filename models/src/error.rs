@@ -76,6 +76,12 @@ pub enum Error {
         /// Tokens that fit.
         n_ctx: usize,
     },
+    /// Numbers behind tokens that steps under way have chosen.
+    #[error("{tokens} tokens of the sequence were chosen by steps under way: confirm them or take them back first")]
+    Unconfirmed {
+        /// Tokens that were neither confirmed nor taken back.
+        tokens: usize,
+    },
     /// The flag that cancels the engine's work is set.
     #[error("cancelled")]
     Cancelled,

@@ -282,14 +282,15 @@ impl Chat {
     fn go_back_to(&mut self, engine: &mut Engine, ids: &[u32]) -> Result<usize, Error> {
         let most = ids.len().saturating_sub(1);
         let same = self.sequence.tokens.iter().zip(&ids[..most]).take_while(|(a, b)| a == b).count();
-        if same == self.sequence.len() && same > 0 {
-            return Ok(same);
+        if same < self.sequence.len() || same == 0 {
+            engine.retain(&self.sequence)?;
+            let begun = engine.begin(ids)?;
+            if begun.len() >= same || !engine.truncate(&mut self.sequence, same)? {
+                self.sequence = begun;
+            }
         }
-        engine.retain(&self.sequence)?;
-        let begun = engine.begin(ids)?;
-        if begun.len() >= same || !engine.truncate(&mut self.sequence, same)? {
-            self.sequence = begun;
-        }
+        // However few of its tokens are new.
+        self.sequence.expect(ids.len());
         Ok(self.sequence.len())
     }
 }

@@ -72,8 +72,13 @@ impl Chooser {
             && self.under_way.len() < engine.backend.steps_ahead()
             && sequence.len() < self.end
         {
-            let next = Tokens::Chosen(*last, 0);
-            self.submit(engine, sequence, next)?;
+            let (next, len) = (Tokens::Chosen(*last, 0), sequence.len());
+            let ahead = self.submit(engine, sequence, next);
+            // A token that is ready may be the last one. If it is not, the next step says what is wrong.
+            if ahead.is_err() && sequence.len() == len {
+                break;
+            }
+            ahead?;
         }
         let Some(ticket) = self.under_way.pop_front() else {
             return Err(BackendError::from(StepError::NotUnderWay).into());

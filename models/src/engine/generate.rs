@@ -160,6 +160,7 @@ impl Engine {
         let mut tokens = tokens.ok_or(Error::Cancelled)?;
         while ids.len() < n {
             if cancelled() {
+                tokens.finish(self, sequence)?;
                 return Err(Error::Cancelled);
             }
             let token = tokens.next(self, sequence)?;

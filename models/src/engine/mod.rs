@@ -61,6 +61,8 @@ pub struct Engine {
 struct Rest<'t> {
     tokens: &'t [u32],
     before: Option<Ticket>,
+    /// The sequence's tokens before the prompt.
+    already: usize,
 }
 
 /// Puts huge pages under the files that have the model's weights.
@@ -237,13 +239,14 @@ impl Engine {
     }
 
     /// Forgets the tokens that steps under way have added to `sequence` and that were not confirmed: for the end of an
-    /// answer that a step under way already went beyond.
+    /// answer that a step under way already went beyond. A sequence that cannot go back to there is empty afterwards: a
+    /// model with recurrent states keeps as many of them as steps may be under way.
     ///
     /// # Errors
     /// A sequence of another engine.
     pub fn take_back(&mut self, sequence: &mut Sequence) -> Result<(), Error> {
         let confirmed = sequence.tokens.len();
-        self.truncate(sequence, confirmed).map(drop)
+        self.undo(sequence, confirmed)
     }
 
     /// Begins a step: new tokens of one or more sequences together; see [`Backend::submit`]. Tokens that another step
@@ -258,6 +261,12 @@ impl Engine {
             return Err(Error::Cancelled);
         }
         steps.iter().try_for_each(|s| self.check_context(s.sequence.len() + s.tokens.len()))?;
+        for step in steps.iter().filter(|s| matches!(s.tokens, Tokens::Ids(ids) if !ids.is_empty())) {
+            let unconfirmed = step.sequence.len() - step.sequence.tokens.len().min(step.sequence.len());
+            if unconfirmed > 0 {
+                return Err(Error::Unconfirmed { tokens: unconfirmed });
+            }
+        }
         if self.prefixes.tokens() > 0 {
             let wanted: Vec<_> = steps.iter().map(|s| (&s.sequence.kv, s.tokens.len())).collect();
             let keep = steps.iter().any(|s| matches!(s.tokens, Tokens::Chosen(..)));
@@ -335,11 +344,14 @@ impl Engine {
         let already = sequence.len();
         let total = already + tokens.len();
         self.check_context(total)?;
+        // One token is a prompt only where its owner has announced one.
         if tokens.len() > 1 {
             sequence.kv.expect(total);
         }
         sequence.longest = sequence.longest.max(total);
-        let mut rest = Rest { tokens, before: None };
+        let mut rest = Rest { tokens, before: None, already };
+        // Set while a part may turn out to have failed.
+        let mut broken = false;
         let mut run = || {
             while let Some((tokens, more)) =
                 rest.tokens.split_at_checked(self.part_tokens(sequence, rest.tokens.len(), usize::MAX))
@@ -351,7 +363,9 @@ impl Engine {
                 let ticket = self.submit(&mut [Step::new(sequence, tokens, Outputs::None)])?;
                 rest.tokens = more;
                 if let Some(before) = rest.before.replace(ticket) {
+                    broken = true;
                     self.collect(before)?;
+                    broken = false;
                 }
                 self.keep_pages(sequence)?;
             }
@@ -361,8 +375,13 @@ impl Engine {
         match result {
             Ok(false) => Ok(Some(rest)),
             ended => {
-                sequence.kv.expect(0);
                 let before = rest.before.map_or(Ok(()), |ticket| self.collect(ticket).map(drop));
+                sequence.kv.expect(0);
+                if before.is_err() || broken {
+                    // Parts may have failed whose pages are kept already.
+                    self.undo(sequence, already)?;
+                    self.forget_prefixes()?;
+                }
                 ended?;
                 before.map(|()| None)
             }
@@ -371,16 +390,29 @@ impl Engine {
 
     /// Runs the `last` step of a prompt, whose other steps are `rest`.
     fn finish_prefill(&mut self, rest: &Rest<'_>, last: Step<'_>) -> Result<StepOutput<'_>, Error> {
-        let (mut last, before) = ([last], rest.before);
+        let mut last = [last];
         let len = last[0].sequence.len();
         let submitted = self.submit(&mut last);
-        let before = before.map_or(Ok(()), |ticket| self.collect(ticket).map(drop));
-        let ticket = submitted?;
-        if let Err(error) = before.and(self.backend.wait(ticket).map_err(Error::from)) {
-            self.undo(last[0].sequence, len)?;
+        let [Step { sequence, .. }] = last;
+        if let Err(error) = rest.before.map_or(Ok(()), |ticket| self.collect(ticket).map(drop)) {
+            let _ = submitted.map(|ticket| self.backend.wait(ticket));
+            // The pages of that part are kept already.
+            self.undo(sequence, rest.already)?;
+            self.forget_prefixes()?;
             return Err(error);
         }
-        self.collect(ticket)
+        let waited = submitted.and_then(|ticket| {
+            self.backend.wait(ticket)?;
+            Ok(ticket)
+        });
+        match waited {
+            Ok(ticket) => self.collect(ticket),
+            Err(error) => {
+                self.undo(sequence, len)?;
+                sequence.kv.expect(0);
+                Err(error)
+            }
+        }
     }
 
     /// Logits `[tokens, vocab]` of every token of `tokens`, run as a sequence of its own, passed to `each` part by

@@ -34,6 +34,9 @@ impl Engine {
             sequence.kv = prefixes.longest(&mut pages, tokens, PLAIN).map_err(BackendError::from)?;
             sequence.tokens.extend_from_slice(&tokens[..sequence.kv.len()]);
         }
+        if tokens.len() > 1 {
+            sequence.expect(tokens.len());
+        }
         Ok(sequence)
     }
 

@@ -37,6 +37,15 @@ impl Sequence {
         }
     }
 
+    /// Announces a prompt: after the next steps the sequence will hold `tokens`. All of its parts are then computed as one
+    /// prompt: rotations that depend on the length take that length, and a part of one token counts as one of the prompt,
+    /// not as one that was chosen. [`Engine::begin`](super::Engine::begin) and
+    /// [`Engine::prefill`](super::Engine::prefill) do so themselves. It ends when the sequence is longer.
+    pub fn expect(&mut self, tokens: usize) {
+        self.kv.expect(tokens);
+        self.longest = self.longest.max(tokens);
+    }
+
     /// Keeps what going back by up to `tokens` tokens needs, from the next step on; see [`SequenceKv::keep_back`]. Each
     /// step back takes the memory of a state, where the model has recurrent ones.
     pub fn keep_back(&mut self, tokens: usize) {

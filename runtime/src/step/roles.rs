@@ -1,8 +1,9 @@
 //! The roles of a step's rows.
 //!
 //! A row was either written by somebody (a prompt) or chosen by the model. Kernels follow that role and never the number of
-//! rows, so that a row's result depends neither on how its prompt is cut nor on what else is in the step. A step with rows
-//! of both roles is run in two parts, one behind the other.
+//! rows, so that a row's result depends neither on how its prompt is cut nor on what else is in the step. A GPU that runs the
+//! whole plan runs a step with rows of both roles in two parts, one behind the other; where it shares the plan with the
+//! CPU, such a step runs as a prompt.
 
 use super::{Batch, ChoiceRow, SequenceKv, SequenceRows};
 

@@ -110,20 +110,23 @@ impl Choosing {
         memory: &Memory,
         weights: &GpuWeights,
         records: &Records,
-        mut anew: bool,
+        anew: bool,
     ) -> Result<(), GpuError> {
+        if anew {
+            // Before anything can fail: whoever comes next is told of new buffers once.
+            self.unbind();
+        }
         let n = records.len();
         let words = [sample::chunks_len(self.vocab, n), records.originals, RESULT_WORDS * n];
         let words = [words[0], words[1], if records.log_probabilities { words[2] } else { 0 }];
         let buffers = [&mut self.chunks, &mut self.originals, &mut self.results];
         for ((buffer, words), what) in buffers.into_iter().zip(words).zip(["logit chunks", "logits", "probabilities"]) {
-            anew |= Memory::reserve(gpu, buffer, what, words as u64 * 4, None)?;
+            if Memory::reserve(gpu, buffer, what, words as u64 * 4, None)? {
+                self.calls.iter_mut().for_each(|call| call.group = None);
+            }
         }
         let Self { calls, chunks, originals, results, .. } = self;
         for (call, needed) in calls.iter_mut().zip(Self::needed(records, true)) {
-            if anew {
-                call.group = None;
-            }
             if !needed || call.group.is_some() {
                 continue;
             }
@@ -147,6 +150,10 @@ impl Choosing {
             call.group = Some(pipeline.bind(gpu, &bindings));
         }
         Ok(())
+    }
+
+    fn unbind(&mut self) {
+        self.calls.iter_mut().for_each(|call| call.group = None);
     }
 
     /// The calls of a step that was prepared; `read` where its logits are read afterwards.

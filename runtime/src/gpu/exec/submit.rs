@@ -128,7 +128,7 @@ impl GpuBackend {
                 self.read(ticket)?;
                 self.known((ticket, i))
             }
-            (Some(results), _) => Ok(Known::Id(results.chosen[i].token)),
+            (Some(results), _) => Ok(Known::Id(results.chosen.get(i).and_then(|chosen| chosen.token))),
         }
     }
 
@@ -311,6 +311,19 @@ impl GpuBackend {
         if submitted.results.is_some() {
             return Ok(());
         }
+        if submitted.failed {
+            return Err(self.gpu.failed(&"an earlier error has made this step's results worthless"));
+        }
+        let read = self.read_parts(ticket);
+        if read.is_err() {
+            // The device reports an error once and does not say whose it is.
+            self.under_way.iter_mut().filter(|s| s.results.is_none()).for_each(|s| s.failed = true);
+        }
+        read
+    }
+
+    fn read_parts(&mut self, ticket: Ticket) -> Result<(), GpuError> {
+        let submitted = self.under_way.get(ticket).ok_or(StepError::NotUnderWay)?;
         let mut parts = Vec::with_capacity(submitted.flights.len());
         for flight in &mut submitted.flights {
             if !flight.done.load(Ordering::Acquire) {

@@ -14,6 +14,8 @@ pub(super) struct Submitted {
     shares: Vec<Share>,
     /// Set when it is read.
     pub results: Option<Results>,
+    /// Set when reading it has failed: what is left of it means nothing.
+    pub failed: bool,
 }
 
 /// What a sequence has in a part.
@@ -27,7 +29,7 @@ struct Share {
 
 impl Submitted {
     pub fn whole(slot: usize, flight: Flight) -> Self {
-        Self { slot, flights: vec![flight], shares: Vec::new(), results: None }
+        Self { slot, flights: vec![flight], shares: Vec::new(), results: None, failed: false }
     }
 
     /// The parts of `batch` for the sequences `roles`.
@@ -42,7 +44,7 @@ impl Submitted {
                 shares[s] = Share { part, chooses, rows: [count(&batch.wanted), count(&batch.hidden)] };
             }
         }
-        Self { slot, flights, shares, results: None }
+        Self { slot, flights, shares, results: None, failed: false }
     }
 
     /// The part that makes choice `i`, and the choice there.

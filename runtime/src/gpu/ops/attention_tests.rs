@@ -45,7 +45,8 @@ fn heads_match_f64() {
     let scale = |offset| HeadOp::PositionScale(PositionScale { beta: 0.5, length: 9, offset });
     let head_ops = [vec![ROPE, scale(0)], vec![scale(1)], vec![]];
     heads(op, KvType::F16, half(20), 60, head_ops).check_heads("last dimensions, scaled by position");
-    for case in attention::latents().into_iter().filter(|case| case.devices != Devices::None) {
+    let stored = |case: &AttentionCase| case.devices != Devices::None && case.kv != KvType::Q8_0;
+    for case in attention::latents().into_iter().filter(stored) {
         heads(case.op.clone(), case.kv, case.rotary, 0, Default::default()).check_heads(&case.name());
     }
 }

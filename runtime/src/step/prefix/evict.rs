@@ -133,8 +133,19 @@ impl Prefixes {
         while full.iter().any(|g| lacks(book, &g))
             && let Some(Reverse((_, id))) = leaves.pop()
         {
-            // Where a sequence uses its pages, it uses those before it, too.
             if full.iter().filter(|g| lacks(book, g)).any(|g| self.helps(book, *g, id)) {
+                leaves.extend(self.remove(book, id));
+            }
+        }
+        // A piece whose pages a sequence uses may stand behind pieces whose pages nobody does: where two sequences ran the
+        // same tokens at once, the pages of the first are kept. Without it those before it can go.
+        let mut leaves = self.leaves();
+        while full.iter().any(|g| lacks(book, &g))
+            && let Some(Reverse((_, id))) = leaves.pop()
+        {
+            let line = std::iter::successors(Some(id), |id| self.pieces[*id].as_ref()?.parent);
+            let wanted: Vec<usize> = full.iter().filter(|g| lacks(book, g)).copied().collect();
+            if line.flat_map(|id| wanted.iter().map(move |g| (*g, id))).any(|(g, id)| self.helps(book, g, id)) {
                 leaves.extend(self.remove(book, id));
             }
         }

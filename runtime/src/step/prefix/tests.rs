@@ -167,3 +167,21 @@ fn an_owner_can_go_back_and_fork_where_it_said_so() {
     book.drop_passed(&mut seq, 0);
     assert!(!book.truncate(&mut seq, 320).unwrap());
 }
+
+#[test]
+fn what_stands_before_pages_in_use_can_go_where_nobody_uses_it() {
+    // Pages for 512 tokens, and eight more.
+    let (mut book, mut prefixes) = (book(None, false, 512), Prefixes::new(ALL));
+    let x = text(1, 256);
+    let xy = [&x[..], &text(2, 128)].concat();
+    let [mut a, mut b] = [(); 2].map(|()| SequenceKv::default());
+    // Both run x before either has kept it: the pieces of x hold the pages of a, those behind them the pages of b.
+    run(&mut book, &mut prefixes, &mut a, &x, &[256]);
+    run(&mut book, &mut prefixes, &mut b, &xy, &[256, 384]);
+    drop(a);
+    // Of the sixteen pages b has six and a's four are kept; b wants ten more.
+    let missing = book.missing(&[(&b, 640)], false).unwrap();
+    assert!(!missing.is_none());
+    assert!(prefixes.evict(&mut Pages(&mut book), &missing).unwrap(), "b alone has the cache to itself");
+    book.extend(&mut b, 640, false, &mut Vec::new()).unwrap();
+}
