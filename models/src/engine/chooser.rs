@@ -53,6 +53,9 @@ impl Chooser {
         let Ok(Chosen { token: None, .. }) = chosen else {
             if chosen.is_err() {
                 self.take_back(engine, sequence)?;
+                // The last token is that of the step that failed.
+                let len = sequence.tokens.len().saturating_sub(1);
+                engine.undo(sequence, len)?;
             }
             return Ok(chosen?.token.unwrap_or_default());
         };
