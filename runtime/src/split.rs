@@ -8,7 +8,6 @@
 //! the logits.
 
 use std::{
-    cell::RefCell,
     collections::HashSet,
     mem::swap,
     ops::Range,
@@ -141,23 +140,13 @@ impl SplitBackend {
         // Also after an error: callers read the CPU's book.
         self.hand_over(Device::Cpu);
         let (book, batch) = self.cpu.step_state();
-        match &result {
-            Ok(()) => batch.settle(book, steps),
-            Err(_) => batch.undo(book, steps),
-        }
-        result
+        batch.finish(book, steps, result)
     }
 
     /// Makes the choices of the step that has run, from its output rows on the host.
     fn finish(&mut self, steps: &[SequenceStep<'_>]) -> Ticket {
-        let under_way = RefCell::new(&mut self.under_way);
         let (_, batch) = self.cpu.step_state();
-        let choices = Choices::of(
-            batch,
-            steps,
-            |input| under_way.borrow().chain(input),
-            |input| under_way.borrow_mut().token(input),
-        );
+        let choices = Choices::of(batch, steps, &self.under_way);
         let all = batch.wants_all();
         let wanted = batch.wanted.clone();
         let width = self.cpu.plan().slot(self.cpu.plan().output).width;

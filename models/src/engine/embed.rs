@@ -29,7 +29,10 @@ impl Engine {
         self.check_context(tokens.len())?;
         let mut sequence = self.sequence();
         sequence.kv.expect(tokens.len());
-        let mut sums: Vec<f64> = Vec::new();
+        let plan = self.backend.plan();
+        // Without hidden states the first step is refused.
+        let width = plan.hidden.map_or(1, |hidden| plan.graph.value(hidden).width);
+        let mut sums = vec![0.0f64; width];
         let mut rest = tokens;
         while !rest.is_empty() {
             let (part, more) = rest.split_at(self.output_rows_per_step(sequence.len()).min(rest.len()));
@@ -40,10 +43,7 @@ impl Engine {
             };
             let ticket = self.submit(&mut [Step::new(&mut sequence, part, Outputs::None).with_hidden(wanted)])?;
             let hidden = self.collect(ticket)?.hidden;
-            let rows = wanted_rows(wanted, part.len());
-            let width = hidden.len() / rows.max(1);
-            sums.resize(width.max(sums.len()), 0.0);
-            for row in hidden.chunks_exact(width.max(1)) {
+            for row in hidden.chunks_exact(width) {
                 sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
             }
             rest = more;
@@ -55,14 +55,5 @@ impl Engine {
         }
         drop(sequence);
         Err(self.not_finite(tokens))
-    }
-}
-
-/// Rows of a step's result.
-fn wanted_rows(wanted: Outputs, tokens: usize) -> usize {
-    match wanted {
-        Outputs::All => tokens,
-        Outputs::Last => 1,
-        _ => 0,
     }
 }

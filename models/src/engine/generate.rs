@@ -150,9 +150,7 @@ impl Engine {
     ) -> Result<Vec<u32>, Error> {
         // The last token is chosen but never run.
         let end = prompt.len().saturating_add(n.saturating_sub(1));
-        if end > self.n_ctx() {
-            return Err(Error::ContextFull { tokens: end, n_ctx: self.n_ctx() });
-        }
+        self.check_context(end)?;
         let mut ids = Vec::with_capacity(n);
         let cancel = self.cancel.clone();
         let cancelled = || is_set(&cancel);

@@ -43,9 +43,7 @@ impl Engine {
         if window < 3 {
             return Err(Error::WindowTooShort { window });
         }
-        if window > self.n_ctx() {
-            return Err(Error::ContextFull { tokens: window, n_ctx: self.n_ctx() });
-        }
+        self.check_context(window)?;
         let tokenizer = self.model().tokenizer()?;
         let bos = tokenizer.bos().filter(|_| tokenizer.add_bos_default());
         let vocab = self.model().info().vocab_size;

@@ -128,6 +128,9 @@ pub(crate) fn check_results(steps: &[SequenceStep<'_>], plan: &Plan) -> Result<(
     if hidden && plan.hidden.is_none() { Err(StepError::NoHidden) } else { Ok(()) }
 }
 
+/// Marks a token that a device knows alone: the other bits are its place there.
+pub(crate) const AT_PLACE: u32 = 1 << 31;
+
 /// A choice of the step under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChoiceRow {
@@ -189,7 +192,7 @@ pub(crate) struct SequenceRows {
 
 impl Batch {
     /// Checks the step, makes room for it in the cache and writes down its rows. `chosen` has a word for each sequence
-    /// whose token a step under way chooses; that sequence's state is kept, because its owner takes the step back where
+    /// whose token a step under way chooses: an id, or a place with [`AT_PLACE`]; that sequence's state is kept, because its owner takes the step back where
     /// the answer turns out to have ended.
     ///
     /// # Errors
@@ -208,7 +211,8 @@ impl Batch {
             return Err(StepError::TooLong { tokens, limit: max_tokens });
         }
         let ids = steps.iter().filter_map(|s| if let Tokens::Ids(ids) = s.tokens { Some(ids) } else { None });
-        if let Some(&id) = ids.flatten().find(|id| **id as usize >= vocab) {
+        let known = chosen.iter().flatten().filter(|word| **word & AT_PLACE == 0);
+        if let Some(&id) = ids.flatten().chain(known).find(|id| **id as usize >= vocab) {
             return Err(StepError::TokenOutOfRange { id, vocab });
         }
         if steps.iter().any(|s| s.choice.is_some() && s.tokens.is_empty()) {
@@ -311,6 +315,21 @@ impl Batch {
     pub fn stages(&self, plan: &Plan) -> usize {
         let head = self.hidden.is_empty() || !self.wanted.is_empty() || !self.choices.is_empty();
         if head { plan.stages.len() } else { plan.stages_before_head() }
+    }
+
+    /// Ends an admitted step with the outcome `done`: settles it, or takes it back where it has failed.
+    #[cfg(feature = "gpu")]
+    pub fn finish<T, E>(
+        &mut self,
+        book: &mut PageBook,
+        steps: &mut [SequenceStep<'_>],
+        done: Result<T, E>,
+    ) -> Result<T, E> {
+        match &done {
+            Ok(_) => self.settle(book, steps),
+            Err(_) => self.undo(book, steps),
+        }
+        done
     }
 
     /// Ends an admitted step that has run: drops the pages that its sequences' windows have passed. A sequence whose token

@@ -12,6 +12,8 @@ mod slots;
 mod stats;
 mod tickets;
 
+#[cfg(feature = "gpu")]
+pub(crate) use batch::AT_PLACE;
 pub(crate) use batch::{Batch, ChoiceRow, SequenceRows, check_results};
 pub use batch::{Outputs, SequenceStep, Tokens};
 pub(crate) use kv_type::KV_BLOCK;

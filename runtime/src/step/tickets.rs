@@ -65,7 +65,13 @@ impl<T> UnderWay<T> {
     }
 
     /// What the backend keeps of a step.
-    pub fn get(&mut self, ticket: Ticket) -> Option<&mut T> {
+    pub fn get(&self, ticket: Ticket) -> Option<&T> {
+        self.0.iter().find(|e| e.ticket == ticket).map(|e| &e.data)
+    }
+
+    /// The same to be changed.
+    #[cfg(feature = "gpu")]
+    pub fn get_mut(&mut self, ticket: Ticket) -> Option<&mut T> {
         self.0.iter_mut().find(|e| e.ticket == ticket).map(|e| &mut e.data)
     }
 
@@ -140,6 +146,6 @@ mod tests {
         next(&mut all, Tokens::Ids(&[3]), 11).unwrap();
         assert!(matches!(next(&mut all, Tokens::Ids(&[3]), 0), Err(StepError::TooManyUnderWay { .. })));
         assert_eq!(all.iter_mut().map(|x| *x).collect::<Vec<_>>(), [8, 9, 10, 11]);
-        assert_eq!(all.get(b), Some(&mut 8));
+        assert_eq!(all.get(b), Some(&8));
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::Finished;
 use crate::{
     cpu::pool::Worker,
     sample::{Choice, Chosen, Sampler},
-    step::{Batch, ChoiceRef, SequenceStep, Tokens},
+    step::{Batch, SequenceStep, Tokens, UnderWay},
 };
 
 /// Memory to work in, by worker.
@@ -33,14 +34,8 @@ impl Samplers {
 }
 
 impl<'a> Choices<'a> {
-    /// The choices of an admitted step. `token` tells what a step under way has chosen, and `chain` which of them belong to
-    /// a sequence.
-    pub fn of(
-        batch: &Batch,
-        steps: &[SequenceStep<'a>],
-        chain: impl Fn(ChoiceRef) -> Vec<ChoiceRef>,
-        token: impl Fn(ChoiceRef) -> u32,
-    ) -> Self {
+    /// The choices of an admitted step that may build on steps under way.
+    pub fn of(batch: &Batch, steps: &[SequenceStep<'a>], under_way: &UnderWay<Finished>) -> Self {
         let row = |at: &crate::step::ChoiceRow| {
             let (step, n) = (&steps[at.step], batch.sequences[at.step].n_rows);
             let choice = step.choice?;
@@ -48,7 +43,9 @@ impl<'a> Choices<'a> {
             let more = match step.tokens {
                 _ if choice.params.penalty_window() == 0 => Vec::new(),
                 Tokens::Ids(ids) => ids[n - n.min(choice.params.penalty_window())..].to_vec(),
-                Tokens::Chosen(ticket, i) => chain((ticket, i)).into_iter().map(&token).collect(),
+                Tokens::Chosen(ticket, i) => {
+                    under_way.chain((ticket, i)).into_iter().map(|input| under_way.token(input)).collect()
+                }
             };
             Some(Row { choice, more, output: at.output, position: at.position })
         };

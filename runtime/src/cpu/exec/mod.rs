@@ -47,7 +47,7 @@ use crate::{
     backend::StepOutput,
     graph::{Plan, Rows, StageKind, ValueId, WeightId},
     sample::Chosen,
-    step::{Batch, ChoiceRef, KvType, PageBook, SequenceKv, SequenceStep, StepError, Ticket, UnderWay, check_results},
+    step::{Batch, ChoiceRef, KvType, PageBook, SequenceKv, SequenceStep, Ticket, UnderWay, check_results},
 };
 use choose::{Choices, Samplers};
 use schedule::Schedule;
@@ -150,12 +150,12 @@ impl Finished {
 
 impl UnderWay<Finished> {
     /// The tokens of the sequences that run on what a step under way has chosen.
-    pub fn tokens(&mut self, steps: &[SequenceStep<'_>]) -> Vec<Option<u32>> {
+    pub fn tokens(&self, steps: &[SequenceStep<'_>]) -> Vec<Option<u32>> {
         steps.iter().map(|s| s.tokens.chosen().map(|input| self.token(input))).collect()
     }
 
     /// What a step under way has chosen.
-    pub fn token(&mut self, (ticket, i): ChoiceRef) -> u32 {
+    pub fn token(&self, (ticket, i): ChoiceRef) -> u32 {
         self.get(ticket).map_or(0, |finished| finished.token(i))
     }
 }
@@ -252,13 +252,7 @@ impl CpuBackend {
     pub fn submit(&mut self, steps: &mut [SequenceStep<'_>]) -> Result<Ticket, CpuError> {
         let start = Instant::now();
         self.prepare(steps)?;
-        let under_way = std::cell::RefCell::new(&mut self.under_way);
-        let choices = Choices::of(
-            &self.batch,
-            steps,
-            |input| under_way.borrow().chain(input),
-            |input| under_way.borrow_mut().token(input),
-        );
+        let choices = Choices::of(&self.batch, steps, &self.under_way);
         let stages = self.batch.stages(&self.plan);
         if !self.batch.tokens.is_empty() {
             let kvs: Vec<&SequenceKv> = steps.iter().map(|s| &*s.kv).collect();
@@ -353,9 +347,6 @@ impl CpuBackend {
     /// Admits a step: pages for its tokens, room for its values, tables for its positions. `tokens` has those that steps
     /// under way have chosen. After it the step cannot fail.
     fn admit(&mut self, steps: &mut [SequenceStep<'_>], tokens: &[Option<u32>]) -> Result<(), CpuError> {
-        if let Some(id) = tokens.iter().flatten().copied().find(|id| *id as usize >= self.vocab) {
-            return Err(StepError::TokenOutOfRange { id, vocab: self.vocab }.into());
-        }
         check_results(steps, &self.plan)?;
         self.batch.admit(&mut self.book, steps, self.max_step_tokens, self.vocab, tokens)?;
         let reserved = self.reserve(steps.len());

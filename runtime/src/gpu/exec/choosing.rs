@@ -18,7 +18,7 @@ use crate::{
         },
         weights::GpuWeights,
     },
-    graph::{Plan, Rows},
+    graph::{Device, Plan, Rows},
 };
 
 /// The calls that choose tokens.
@@ -65,8 +65,18 @@ fn dispatches(gpu: &Gpu, plan: &Plan, layout: &ArenaLayout) -> SampleDispatches 
     sample::dispatches(gpu.caps(), logits, slot.width)
 }
 
+fn unbind(calls: &mut [ChoiceCall]) {
+    calls.iter_mut().for_each(|call| call.group = None);
+}
+
 impl Choosing {
-    pub fn new(gpu: &Gpu, plan: &Plan, layout: &ArenaLayout) -> Result<Self, GpuError> {
+    /// The calls for `plan`; none where the device does not run all of its stages.
+    pub fn of(gpu: &Gpu, plan: &Plan, layout: &ArenaLayout) -> Result<Option<Self>, GpuError> {
+        let all = plan.stages.iter().all(|s| s.device == Device::Gpu);
+        all.then(|| Self::new(gpu, plan, layout)).transpose()
+    }
+
+    fn new(gpu: &Gpu, plan: &Plan, layout: &ArenaLayout) -> Result<Self, GpuError> {
         let SampleDispatches { adjust, chunks, choose, restore, log_probabilities } = dispatches(gpu, plan, layout);
         let call = |dispatch, operands| ChoiceCall { dispatch, operands, made: None, group: None };
         use Operand as O;
@@ -100,7 +110,8 @@ impl Choosing {
         needed
     }
 
-    /// Makes all that a step with these choices needs, and binds it; with `anew`, again, because buffers are new.
+    /// Makes all that a step with these choices needs, and binds it; with `anew`, again, because buffers are new. `read` is
+    /// as for [`Choosing::calls`].
     ///
     /// # Errors
     /// No memory, or a kernel that the driver refuses.
@@ -110,23 +121,24 @@ impl Choosing {
         memory: &Memory,
         weights: &GpuWeights,
         records: &Records,
+        read: bool,
         anew: bool,
     ) -> Result<(), GpuError> {
         if anew {
             // Before anything can fail: whoever comes next is told of new buffers once.
-            self.unbind();
+            unbind(&mut self.calls);
         }
         let n = records.len();
-        let words = [sample::chunks_len(self.vocab, n), records.originals, RESULT_WORDS * n];
-        let words = [words[0], words[1], if records.log_probabilities { words[2] } else { 0 }];
+        let results = if records.log_probabilities { RESULT_WORDS * n } else { 0 };
+        let words = [sample::chunks_len(self.vocab, n), records.originals, results];
         let buffers = [&mut self.chunks, &mut self.originals, &mut self.results];
         for ((buffer, words), what) in buffers.into_iter().zip(words).zip(["logit chunks", "logits", "probabilities"]) {
             if Memory::reserve(gpu, buffer, what, words as u64 * 4, None)? {
-                self.calls.iter_mut().for_each(|call| call.group = None);
+                unbind(&mut self.calls);
             }
         }
         let Self { calls, chunks, originals, results, .. } = self;
-        for (call, needed) in calls.iter_mut().zip(Self::needed(records, true)) {
+        for (call, needed) in calls.iter_mut().zip(Self::needed(records, read)) {
             if !needed || call.group.is_some() {
                 continue;
             }
@@ -150,10 +162,6 @@ impl Choosing {
             call.group = Some(pipeline.bind(gpu, &bindings));
         }
         Ok(())
-    }
-
-    fn unbind(&mut self) {
-        self.calls.iter_mut().for_each(|call| call.group = None);
     }
 
     /// The calls of a step that was prepared; `read` where its logits are read afterwards.

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use crate::{
     gpu::ops::sample::{RESULT_WORDS, Records},
-    graph::Slot,
+    graph::{Plan, Slot},
     sample::{Choice, Chosen, Sampler, SamplingParams},
     step::Batch,
 };
@@ -24,13 +24,11 @@ pub(super) struct Flight {
     pub rows: Vec<usize>,
     /// Those of `rows` that are handed out.
     wanted: Vec<usize>,
-    /// Elements from one row to the next, and of a row.
-    stride: usize,
-    width: usize,
-    /// Output rows whose hidden states are read, and the elements of each with and without padding.
+    /// Output rows whose hidden states are read.
     pub hidden_rows: Vec<usize>,
-    hidden_stride: usize,
-    hidden_width: usize,
+    /// Places of the logits, and of the hidden states where these are a result.
+    pub logits: Slot,
+    pub hidden: Option<Slot>,
     /// Choices of the device, and whether log-probabilities come with them.
     on_device: usize,
     log_probabilities: bool,
@@ -84,43 +82,31 @@ impl HostChoice {
 }
 
 impl Flight {
-    pub fn new(
-        first_choice: usize,
-        choices: Vec<Pending>,
-        batch: &Batch,
-        logits: &Slot,
-        hidden: Option<&Slot>,
-    ) -> Self {
+    /// The part with the rows of `batch`, of whose `choices` the device's are in `records`.
+    pub fn new(first_choice: usize, choices: Vec<Pending>, records: &Records, batch: &Batch, plan: &Plan) -> Self {
         let of_host = choices.iter().filter_map(|c| if let Pending::Host(c) = c { Some(c.output) } else { None });
         let mut rows: Vec<usize> = batch.wanted.iter().map(|row| *row as usize).chain(of_host).collect();
         rows.sort_unstable();
         rows.dedup();
         let wanted = (0..rows.len()).filter(|i| batch.wanted.contains(&(rows[*i] as u32))).collect();
-        Self {
+        let mut flight = Self {
             first_choice,
-            done: super::submit::not_done(),
+            done: Arc::default(),
             submission: None,
             staging: None,
             read_bytes: 0,
             rows,
             wanted,
-            stride: logits.stride,
-            width: logits.width,
-            hidden_rows: hidden.map_or(Vec::new(), |_| batch.hidden.iter().map(|row| *row as usize).collect()),
-            hidden_stride: hidden.map_or(0, |slot| slot.stride),
-            hidden_width: hidden.map_or(0, |slot| slot.width),
-            on_device: 0,
-            log_probabilities: false,
+            hidden_rows: batch.hidden.iter().map(|row| *row as usize).collect(),
+            logits: plan.slot(plan.output),
+            hidden: plan.hidden.map(|hidden| plan.slot(hidden)),
+            on_device: records.len(),
+            log_probabilities: records.log_probabilities,
             choices,
-        }
-    }
-
-    /// Bytes that will be read, with the device's choices in `records`.
-    pub fn bytes(&mut self, records: &Records) -> u64 {
-        (self.on_device, self.log_probabilities) = (records.len(), records.log_probabilities);
-        let rows = self.rows.len() * self.stride + self.hidden_rows.len() * self.hidden_stride;
-        self.read_bytes = 4 * (self.head_words() + rows) as u64;
-        self.read_bytes
+        };
+        let of_hidden = flight.hidden.map_or(0, |slot| flight.hidden_rows.len() * slot.stride);
+        flight.read_bytes = 4 * (flight.head_words() + flight.rows.len() * flight.logits.stride + of_hidden) as u64;
+        flight
     }
 
     /// Its choices on the device.
@@ -130,7 +116,7 @@ impl Flight {
 
     /// Elements of a row of logits, and of a hidden state.
     pub fn widths(&self) -> [usize; 2] {
-        [self.width, self.hidden_width]
+        [self.logits.width, self.hidden.map_or(0, |slot| slot.width)]
     }
 
     /// Words before the rows of logits.
@@ -141,14 +127,15 @@ impl Flight {
     /// The results in the words that were read.
     pub fn parse(&self, words: &[u32], sampler: &mut Sampler) -> Results {
         let (head, rows) = words.split_at(self.head_words());
-        let (rows, hidden) = rows.split_at(self.rows.len() * self.stride);
+        let Slot { stride, width, .. } = self.logits;
+        let (rows, hidden) = rows.split_at(self.rows.len() * stride);
         let (tokens, listed) = head.split_at(self.on_device);
-        let row = |i: usize| bytemuck::cast_slice::<u32, f32>(&rows[i * self.stride..][..self.width]);
+        let row = |i: usize| bytemuck::cast_slice::<u32, f32>(&rows[i * stride..][..width]);
         let choice = |pending: &Pending| match pending {
             Pending::Device { at, listed: n } => {
                 let token = Some(tokens[*at]).filter(|token| *token != u32::MAX);
                 let words = n.and_then(|_| listed.chunks_exact(RESULT_WORDS).nth(*at));
-                of_device(token, words.unwrap_or_default(), n.unwrap_or(0).min(self.width))
+                of_device(token, words.unwrap_or_default(), n.unwrap_or(0).min(width))
             }
             Pending::Host(host) => {
                 let Ok(at) = self.rows.binary_search(&host.output) else { return Chosen::default() };
@@ -163,8 +150,12 @@ impl Flight {
         };
         let chosen = self.choices.iter().map(choice).collect();
         let logits = self.wanted.iter().flat_map(|i| row(*i)).copied().collect();
-        let hidden = bytemuck::cast_slice::<u32, f32>(hidden).chunks_exact(self.hidden_stride.max(1));
-        Results { chosen, logits, hidden: hidden.flat_map(|row| &row[..self.hidden_width]).copied().collect() }
+        let states = bytemuck::cast_slice::<u32, f32>(hidden);
+        let hidden = self
+            .hidden
+            .iter()
+            .flat_map(|slot| states.chunks_exact(slot.stride).flat_map(|row| &row[..slot.width]).copied());
+        Results { chosen, logits, hidden: hidden.collect() }
     }
 }
 

@@ -140,7 +140,7 @@ impl GpuBackend {
         let layout = lowering.layout;
         let kinds = std::mem::take(&mut lowering.kinds);
         let memory = Memory::new(&gpu, &layout, &book, &plan, &lowering.params, &lowering.vectors)?;
-        let choosing = submit::choosing(&gpu, &plan, &layout)?;
+        let choosing = Choosing::of(&gpu, &plan, &layout)?;
         let kernels: Vec<_> = choosing.iter().flat_map(Choosing::kernels).collect();
         let stages = lowering.compile(&gpu, &memory, &weights, &kernels)?;
         gpu.check()?;

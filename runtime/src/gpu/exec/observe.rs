@@ -183,11 +183,7 @@ impl GpuBackend {
     ) -> Result<(), GpuError> {
         self.prepare(steps)?;
         let done = self.observe_admitted(steps, look);
-        match &done {
-            Ok(()) => self.batch.settle(&mut self.book, steps),
-            Err(_) => self.batch.undo(&mut self.book, steps),
-        }
-        done
+        self.batch.finish(&mut self.book, steps, done)
     }
 
     fn observe_admitted(
@@ -199,7 +195,7 @@ impl GpuBackend {
         // Nothing is chosen: the part that the choices would go to does not matter.
         let grown = self.upload(steps, 0)?;
         if let Some(choosing) = &mut self.choosing {
-            choosing.prepare(&self.gpu, &self.memory, &self.weights, &self.records, grown)?;
+            choosing.prepare(&self.gpu, &self.memory, &self.weights, &self.records, false, grown)?;
         }
         self.batch.begin();
         for i in 0..self.stages.len() {

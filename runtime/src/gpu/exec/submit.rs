@@ -1,16 +1,9 @@
 //! Steps under way: submitted with their choices, read when they are collected.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
-};
+use std::{sync::atomic::Ordering, time::Instant};
 
 use super::{
     GpuBackend,
-    choosing::Choosing,
     flight::{Flight, HostChoice, Pending, Results},
     submitted::Submitted,
 };
@@ -21,11 +14,8 @@ use crate::{
         ops::sample::{self, RESULT_WORDS},
     },
     sample::Choice,
-    step::{ChoiceRef, MOST_UNDER_WAY, SequenceStep, StepError, Ticket, Tokens, check_results},
+    step::{AT_PLACE, ChoiceRef, MOST_UNDER_WAY, SequenceStep, StepError, Ticket, Tokens, check_results},
 };
-
-/// Marks a token that an earlier step has chosen; see `lib/tokens.wgsl`.
-const CHOSEN: u32 = 1 << 31;
 
 /// A token that a step under way has chosen.
 enum Known {
@@ -48,11 +38,8 @@ impl GpuBackend {
         let used: Vec<usize> = self.under_way.iter_mut().map(|s| s.slot).collect();
         let slot = (0..MOST_UNDER_WAY).find(|s| !used.contains(s)).unwrap_or(0);
         let done = self.submit_admitted(steps, slot, start);
-        match &done {
-            Ok(_) => self.batch.settle(&mut self.book, steps),
-            Err(_) => self.batch.undo(&mut self.book, steps),
-        }
-        Ok(self.under_way.push(steps, done?))
+        let submitted = self.batch.finish(&mut self.book, steps, done)?;
+        Ok(self.under_way.push(steps, submitted))
     }
 
     /// Submits the admitted step: rows of prompts apart from those that were chosen.
@@ -105,13 +92,11 @@ impl GpuBackend {
         for step in steps.iter() {
             words.push(match step.tokens.chosen().map(|input| self.known(input)).transpose()? {
                 None => None,
-                Some(Known::Place(place)) => Some(CHOSEN | place),
+                // As `lib/tokens.wgsl` reads it.
+                Some(Known::Place(place)) => Some(AT_PLACE | place),
                 // Where there was no choice, the step's results mean nothing, whatever it runs on.
                 Some(Known::Id(id)) => Some(id.unwrap_or(0)),
             });
-        }
-        if let Some(id) = words.iter().flatten().copied().find(|id| id & CHOSEN == 0 && *id as usize >= self.vocab) {
-            return Err(StepError::TokenOutOfRange { id, vocab: self.vocab }.into());
         }
         Ok(self.batch.admit(&mut self.book, steps, self.layout.max_tokens, self.vocab, &words)?)
     }
@@ -191,10 +176,8 @@ impl GpuBackend {
         start: Instant,
     ) -> Result<Flight, GpuError> {
         let choices = self.sort_choices(steps)?;
-        let hidden = self.plan.hidden.map(|hidden| self.plan.slot(hidden));
-        let mut flight =
-            Flight::new(first_choice, choices, &self.batch, &self.plan.slot(self.plan.output), hidden.as_ref());
-        let bytes = flight.bytes(&self.records);
+        let mut flight = Flight::new(first_choice, choices, &self.records, &self.batch, &self.plan);
+        let bytes = flight.read_bytes;
         // Before any kernel runs: a failure up to here leaves the sequences unchanged.
         let staging = if bytes > 0 { Some(self.staging.take(&self.gpu, bytes)?) } else { None };
         let chosen_at = self.layout.max_tokens * (1 + slot) + first_choice;
@@ -229,8 +212,9 @@ impl GpuBackend {
         let grown = self.upload(steps, chosen_at)?;
         let tail = match &mut self.choosing {
             Some(choosing) => {
-                choosing.prepare(&self.gpu, &self.memory, &self.weights, &self.records, grown)?;
-                choosing.calls(&self.shape, &self.records, !flight.rows.is_empty())
+                let read = !flight.rows.is_empty();
+                choosing.prepare(&self.gpu, &self.memory, &self.weights, &self.records, read, grown)?;
+                choosing.calls(&self.shape, &self.records, read)
             }
             None => Vec::new(),
         };
@@ -242,7 +226,7 @@ impl GpuBackend {
         Ok(self.encode(0..self.batch.stages(&self.plan), &tail))
     }
 
-    /// Copies a step's results to where the host can read them: tokens, log-probabilities, rows of logits.
+    /// Copies a step's results to where the host can read them: tokens, log-probabilities, rows of logits, hidden states.
     fn copy_results(&self, encoder: &mut wgpu::CommandEncoder, flight: &Flight, chosen_at: usize, to: &wgpu::Buffer) {
         let mut at = 0;
         let mut copy = |from: &wgpu::Buffer, first: usize, words: usize| {
@@ -256,15 +240,12 @@ impl GpuBackend {
         if let Some(choosing) = self.choosing.as_ref().filter(|_| self.records.log_probabilities) {
             copy(&choosing.results, 0, RESULT_WORDS * n);
         }
-        let slot = self.plan.slot(self.plan.output);
-        let first = self.layout.output_base() + slot.offset * self.batch.outputs.len();
-        for rows in flight.rows.chunk_by(|a, b| a + 1 == *b) {
-            copy(&self.memory.arena, first + rows[0] * slot.stride, rows.len() * slot.stride);
-        }
-        let Some(slot) = self.plan.hidden.map(|hidden| self.plan.slot(hidden)) else { return };
-        let first = self.layout.output_base() + slot.offset * self.batch.outputs.len();
-        for rows in flight.hidden_rows.chunk_by(|a, b| a + 1 == *b) {
-            copy(&self.memory.arena, first + rows[0] * slot.stride, rows.len() * slot.stride);
+        let hidden = flight.hidden.iter().map(|slot| (slot, &flight.hidden_rows));
+        for (slot, rows) in std::iter::once((&flight.logits, &flight.rows)).chain(hidden) {
+            let first = self.layout.output_base() + slot.offset * self.batch.outputs.len();
+            for rows in rows.chunk_by(|a, b| a + 1 == *b) {
+                copy(&self.memory.arena, first + rows[0] * slot.stride, rows.len() * slot.stride);
+            }
         }
     }
 
@@ -323,7 +304,7 @@ impl GpuBackend {
     }
 
     fn read_parts(&mut self, ticket: Ticket) -> Result<(), GpuError> {
-        let submitted = self.under_way.get(ticket).ok_or(StepError::NotUnderWay)?;
+        let submitted = self.under_way.get_mut(ticket).ok_or(StepError::NotUnderWay)?;
         let mut parts = Vec::with_capacity(submitted.flights.len());
         for flight in &mut submitted.flights {
             if !flight.done.load(Ordering::Acquire) {
@@ -371,19 +352,4 @@ impl StagingBuffers {
     fn give_back(&mut self, buffer: wgpu::Buffer) {
         self.0.push(buffer);
     }
-}
-
-/// Whether a device that runs all of a plan's stages chooses tokens.
-pub(super) fn choosing(
-    gpu: &Arc<crate::gpu::Gpu>,
-    plan: &crate::graph::Plan,
-    layout: &super::ArenaLayout,
-) -> Result<Option<Choosing>, GpuError> {
-    let all = plan.stages.iter().all(|s| s.device == crate::graph::Device::Gpu);
-    all.then(|| Choosing::new(gpu, plan, layout)).transpose()
-}
-
-/// A new flag that a step is over.
-pub(super) fn not_done() -> Arc<AtomicBool> {
-    Arc::default()
 }
