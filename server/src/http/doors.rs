@@ -1,0 +1,144 @@
+//! Who is let in: keys, and pages of other origins.
+
+use std::{hint::black_box, sync::Arc, time::Instant};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{App, error::ApiError};
+use crate::Log;
+
+/// Paths that need no key: probes have none.
+const OPEN: &[&str] = &["/health"];
+
+/// Lets a request in or not.
+pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (origin, id) = (header(&request, header::ORIGIN), header(&request, HeaderName::from_static("x-request-id")));
+    let allowed = origin.as_ref().filter(|origin| is_allowed(&app.options.cors, origin.as_bytes()));
+    let foreign = origin.is_some() && allowed.is_none() && !is_own(request.headers());
+    let mut response = if foreign {
+        // Browsers send such requests, though their pages could not read the answer.
+        ApiError::status(403, "pages of this origin may not send requests").into_response()
+    } else if method == Method::OPTIONS && allowed.is_some() {
+        preflight(request.headers())
+    } else if OPEN.contains(&path.as_str()) || has_key(&app.options.api_keys, request.headers()) {
+        next.run(request).await
+    } else {
+        let error = ApiError::status(401, "the API key is missing or wrong: send it as `Authorization: Bearer KEY`");
+        error.code("invalid_api_key").into_response()
+    };
+    let headers = response.headers_mut();
+    if let Some(origin) = allowed {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    }
+    if let Some(id) = id {
+        headers.insert("x-request-id", id);
+    }
+    let (method, status) = (method.to_string(), response.status().as_u16());
+    (app.options.log)(&Log::Responded { method, path, status, after: start.elapsed() });
+    response
+}
+
+fn header(request: &Request, name: HeaderName) -> Option<HeaderValue> {
+    request.headers().get(name).cloned()
+}
+
+/// Whether `cors` lets the origin in.
+fn is_allowed(cors: &[String], origin: &[u8]) -> bool {
+    cors.iter().any(|one| one == "*" || one.as_bytes() == origin)
+}
+
+/// Whether the page that sends a request came from here.
+fn is_own(headers: &HeaderMap) -> bool {
+    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()?.split_once("://"));
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    origin.is_some_and(|(_, origin)| host == Some(origin))
+}
+
+/// The answer to a browser that asks whether a page may send a request.
+fn preflight(headers: &HeaderMap) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let own = response.headers_mut();
+    own.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    own.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    if let Some(wanted) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        own.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+    }
+    response
+}
+
+/// Whether one of `keys` is in the headers, or none is wanted.
+fn has_key(keys: &[String], headers: &HeaderMap) -> bool {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.as_bytes().split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
+    });
+    let given = bearer.or_else(|| Some(headers.get("x-api-key")?.as_bytes()));
+    // All are compared, whichever is right.
+    keys.is_empty()
+        || given.is_some_and(|given| keys.iter().fold(false, |any, key| any | is_same(key.as_bytes(), given)))
+}
+
+/// Whether the two are the same, in a time that says nothing of where they differ.
+fn is_same(key: &[u8], given: &[u8]) -> bool {
+    let differences = key.iter().zip(given).fold(0, |all, (a, b)| black_box(all | (a ^ b)));
+    key.len() == given.len() && differences == 0
+}
+
+/// The answer to paths that there are not.
+pub(super) async fn unknown_path(request: Request) -> ApiError {
+    ApiError::status(404, format!("there is no {}", request.uri().path())).code("unknown_path")
+}
+
+/// The answer to paths that there are, but not with this method.
+pub(super) async fn wrong_method(request: Request) -> ApiError {
+    ApiError::status(405, format!("{} does not take {}", request.uri().path(), request.method()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(all: &[(&'static str, &'static str)]) -> HeaderMap {
+        all.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_key_is_taken_from_either_header() {
+        let keys = ["right".to_owned(), "other".to_owned()];
+        for (name, value, let_in) in [
+            ("authorization", "Bearer right", true),
+            ("authorization", "bearer other", true),
+            ("x-api-key", "right", true),
+            ("authorization", "Bearer wrong", false),
+            ("authorization", "Bearer righ", false),
+            ("authorization", "Bearer rightt", false),
+            ("authorization", "Bearer ", false),
+            ("authorization", "Basic right", false),
+            ("x-api-key", "", false),
+            ("host", "right", false),
+        ] {
+            assert_eq!(has_key(&keys, &headers(&[(name, value)])), let_in, "{name}: {value}");
+        }
+        assert!(has_key(&[], &headers(&[])));
+    }
+
+    #[test]
+    fn pages_come_from_here_or_from_where_they_may() {
+        assert!(is_own(&headers(&[("origin", "http://127.0.0.1:8080"), ("host", "127.0.0.1:8080")])));
+        assert!(!is_own(&headers(&[("origin", "https://example.org"), ("host", "127.0.0.1:8080")])));
+        assert!(!is_own(&headers(&[("origin", "null"), ("host", "127.0.0.1:8080")])));
+        let cors = ["https://example.org".to_owned()];
+        assert!(is_allowed(&cors, b"https://example.org") && !is_allowed(&cors, b"https://example.com"));
+        assert!(is_allowed(&["*".to_owned()], b"null") && !is_allowed(&[], b"https://example.org"));
+    }
+}

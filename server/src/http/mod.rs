@@ -1,0 +1,99 @@
+//! Routes in front of a [`Scheduler`].
+
+mod choices;
+mod doors;
+mod error;
+mod fields;
+mod listen;
+mod native;
+mod openai;
+mod stream;
+
+use std::{net::TcpListener, sync::Arc};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::Request,
+    http::{HeaderValue, header},
+    middleware,
+    response::Response,
+    routing::{get, post},
+};
+use handmill_models::{Model, text::Tokenizer};
+use http_body_util::LengthLimitError;
+use serde_json::Value;
+
+use crate::{Error, Scheduler, ServerOptions, Stop};
+use error::ApiError;
+
+pub use listen::bind;
+
+/// What all routes have.
+pub(crate) struct App {
+    pub scheduler: Scheduler,
+    pub options: ServerOptions,
+    pub model: Model,
+    pub tokenizer: Arc<Tokenizer>,
+    /// Seconds since the epoch at the start.
+    pub started: u64,
+}
+
+/// Serves until `stop` is asked, and until what is then under way has ended. The scheduler is drained afterwards.
+///
+/// # Errors
+/// A model without a tokenizer; no threads.
+pub fn serve(
+    listener: TcpListener,
+    model: &Model,
+    scheduler: Scheduler,
+    options: ServerOptions,
+    stop: &Stop,
+) -> Result<(), Error> {
+    let tokenizer = model.tokenizer()?.clone();
+    let app = Arc::new(App { scheduler, options, model: model.clone(), tokenizer, started: openai::now() });
+    // The engine has threads of its own; these only wait, parse and write.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("http").enable_all().build();
+    let runtime = runtime.map_err(Error::Threads)?;
+    let served = runtime.block_on(listen::run(listener, router(app.clone()), &app, stop));
+    app.scheduler.join();
+    served
+}
+
+fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/health", get(native::health))
+        .route("/version", get(native::version))
+        .route("/props", get(native::props))
+        .route("/tokenize", post(native::tokenize))
+        .route("/detokenize", post(native::detokenize))
+        .route("/v1/models", get(openai::models::list))
+        .route("/v1/models/{*name}", get(openai::models::one))
+        .route("/v1/chat/completions", post(openai::chat::answer))
+        .route("/v1/completions", post(openai::completions::answer))
+        .route("/v1/embeddings", post(openai::embeddings::answer))
+        .fallback(doors::unknown_path)
+        .method_not_allowed_fallback(doors::wrong_method)
+        .layer(middleware::from_fn_with_state(app.clone(), doors::check))
+        .with_state(app)
+}
+
+/// The body of a request.
+pub(crate) async fn body(app: &App, request: Request) -> Result<Bytes, ApiError> {
+    let limit = app.options.max_body_bytes;
+    let read = axum::body::to_bytes(request.into_body(), limit);
+    let read = tokio::time::timeout(app.options.body_timeout, read).await;
+    let read = read.map_err(|_| ApiError::status(408, "the request's body did not come in time"))?;
+    read.map_err(|error| match error.into_inner().downcast::<LengthLimitError>() {
+        Ok(_) => ApiError::status(413, format!("the request's body is longer than {limit} bytes")),
+        Err(error) => ApiError::status(400, format!("the request's body could not be read: {error}")),
+    })
+}
+
+/// A response with JSON.
+pub(crate) fn json(value: &Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,132 @@
+//! Messages of OpenAI's API as templates read them: content as one text, arguments of calls as objects.
+
+use serde_json::{Map, Value};
+
+use crate::http::error::ApiError;
+
+/// Puts the messages of the field `messages` into templates' form.
+///
+/// # Errors
+/// Messages and parts of a wrong type, and parts that are no text, by their place.
+pub(super) fn read(messages: Vec<Value>) -> Result<Vec<Value>, ApiError> {
+    messages.into_iter().enumerate().map(|(i, message)| read_one(&format!("messages[{i}]"), message)).collect()
+}
+
+fn read_one(at: &str, message: Value) -> Result<Value, ApiError> {
+    let Value::Object(mut message) = message else { return Err(ApiError::field(at, "must be an object")) };
+    if !message.get("role").is_some_and(Value::is_string) {
+        return Err(ApiError::field(format!("{at}.role"), "must be a string"));
+    }
+    if let Some(Value::Array(parts)) = message.get("content") {
+        let text = joined(&format!("{at}.content"), parts)?;
+        message.insert("content".to_owned(), text.into());
+    }
+    match message.get("content") {
+        None | Some(Value::Null | Value::String(_)) => {}
+        Some(_) => return Err(ApiError::field(format!("{at}.content"), "must be a string or a list of parts")),
+    }
+    if message.get("content").is_none() && message.get("tool_calls").is_none_or(Value::is_null) {
+        return Err(ApiError::field(format!("{at}.content"), "is missing"));
+    }
+    match message.get_mut("tool_calls") {
+        None => {}
+        Some(Value::Null) => drop(message.shift_remove("tool_calls")),
+        Some(Value::Array(calls)) => {
+            for (i, call) in calls.iter_mut().enumerate() {
+                arguments(&format!("{at}.tool_calls[{i}]"), call)?;
+            }
+        }
+        Some(_) => return Err(ApiError::field(format!("{at}.tool_calls"), "must be a list")),
+    }
+    Ok(message.into())
+}
+
+/// The texts of content parts.
+fn joined(at: &str, parts: &[Value]) -> Result<String, ApiError> {
+    let text = |(i, part): (usize, &Value)| {
+        let kind = part.get("type").and_then(Value::as_str);
+        let (name, wrong) = (format!("{at}[{i}]"), "must be an object with a `type`");
+        match (kind, part) {
+            (Some("text" | "input_text" | "output_text"), part) => {
+                let text = part.get("text").and_then(Value::as_str).map(str::to_owned);
+                text.ok_or_else(|| ApiError::field(format!("{name}.text"), "must be a string"))
+            }
+            (Some("refusal"), part) => {
+                let text = part.get("refusal").and_then(Value::as_str).map(str::to_owned);
+                text.ok_or_else(|| ApiError::field(format!("{name}.refusal"), "must be a string"))
+            }
+            (None, Value::String(text)) => Ok(text.clone()),
+            (None, _) => Err(ApiError::field(name, wrong)),
+            (Some(kind), _) => {
+                let why = format!("is {kind:?}, which is not supported: the model reads text alone");
+                Err(ApiError::field(format!("{name}.type"), why))
+            }
+        }
+    };
+    let texts: Result<Vec<String>, ApiError> = parts.iter().enumerate().map(text).collect();
+    Ok(texts?.join("\n"))
+}
+
+/// Reads the arguments of an earlier call, which are JSON in a string.
+fn arguments(at: &str, call: &mut Value) -> Result<(), ApiError> {
+    let function = call.get_mut("function").and_then(Value::as_object_mut);
+    let function: &mut Map<String, Value> =
+        function.ok_or_else(|| ApiError::field(format!("{at}.function"), "must be an object"))?;
+    if !function.get("name").is_some_and(Value::is_string) {
+        return Err(ApiError::field(format!("{at}.function.name"), "must be a string"));
+    }
+    // What a model wrote may be no JSON; then it stays as it is.
+    let read = match function.get("arguments") {
+        Some(Value::String(text)) => serde_json::from_str(text).ok().filter(Value::is_object),
+        None => Some(Value::Object(Map::new())),
+        Some(_) => None,
+    };
+    if let Some(read) = read {
+        function.insert("arguments".to_owned(), read);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn parts_become_one_text_and_arguments_objects() {
+        let read = read(vec![
+            json!({ "role": "user", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] }),
+            json!({ "role": "assistant", "content": null, "tool_calls": [
+                { "id": "c", "type": "function", "function": { "name": "f", "arguments": "{\"x\": 1}" } },
+                { "id": "d", "type": "function", "function": { "name": "f", "arguments": "no JSON" } },
+            ] }),
+            json!({ "role": "tool", "tool_call_id": "c", "content": "5" }),
+        ])
+        .unwrap();
+        assert_eq!(read[0]["content"], "a\nb");
+        assert_eq!(read[1]["tool_calls"][0]["function"]["arguments"], json!({ "x": 1 }));
+        assert_eq!(read[1]["tool_calls"][1]["function"]["arguments"], "no JSON");
+        assert_eq!(read[2]["content"], "5");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_by_its_place() {
+        for (message, place) in [
+            (json!("hi"), "messages[0]"),
+            (json!({ "content": "x" }), "messages[0].role"),
+            (json!({ "role": "user" }), "messages[0].content"),
+            (json!({ "role": "user", "content": 5 }), "messages[0].content"),
+            (json!({ "role": "user", "content": [5] }), "messages[0].content[0]"),
+            (json!({ "role": "user", "content": [{ "type": "text" }] }), "messages[0].content[0].text"),
+            (
+                json!({ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": "x" } }] }),
+                "messages[0].content[0].type",
+            ),
+            (json!({ "role": "assistant", "content": "", "tool_calls": 1 }), "messages[0].tool_calls"),
+            (json!({ "role": "assistant", "tool_calls": [{}] }), "messages[0].tool_calls[0].function"),
+        ] {
+            let error = read(vec![message.clone()]).unwrap_err().json();
+            assert_eq!(error["error"]["param"], place, "{message}");
+        }
+    }
+}

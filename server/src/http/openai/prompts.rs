@@ -1,0 +1,50 @@
+//! Prompts and inputs: a text, texts, ids, or lists of ids.
+
+use serde_json::Value;
+
+use crate::http::{App, error::ApiError, fields::ids};
+
+/// Most prompts of one request.
+const MOST: usize = 4096;
+
+/// A prompt.
+#[derive(Clone, Debug)]
+pub(super) struct Prompt {
+    /// The text that was given, or that of the ids.
+    pub text: String,
+    pub ids: Vec<u32>,
+}
+
+/// Reads the field of that name.
+pub(super) fn read(app: &App, name: &str, value: Option<&Value>) -> Result<Vec<Prompt>, ApiError> {
+    let wrong =
+        || ApiError::field(name, "must be a string, a list of strings, a list of token ids or a list of such lists");
+    let of_ids = |list: &[Value]| {
+        let ids = ids(list, name)?;
+        Ok(Prompt { text: app.tokenizer.decode(&ids, false), ids })
+    };
+    match value {
+        None => Err(ApiError::field(name, "is missing")),
+        Some(Value::String(text)) => Ok(vec![of_text(app, name, text)?]),
+        Some(Value::Array(list)) if list.is_empty() => Err(ApiError::field(name, "is empty")),
+        Some(Value::Array(list)) if list.len() > MOST && !list[0].is_number() => {
+            Err(ApiError::field(name, format!("has {} elements; it may have {MOST}", list.len())))
+        }
+        Some(Value::Array(list)) if list[0].is_number() => Ok(vec![of_ids(list)?]),
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|one| match one {
+                Value::String(text) => of_text(app, name, text),
+                Value::Array(list) => of_ids(list),
+                _ => Err(wrong()),
+            })
+            .collect(),
+        Some(_) => Err(wrong()),
+    }
+}
+
+/// Clients that send texts write control tokens in them by their names.
+fn of_text(app: &App, name: &str, text: &str) -> Result<Prompt, ApiError> {
+    let ids = app.tokenizer.encode(text, true, true).map_err(|error| ApiError::field(name, error))?;
+    Ok(Prompt { text: text.to_owned(), ids })
+}

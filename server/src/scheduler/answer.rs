@@ -1,0 +1,162 @@
+//! One answer under way: what is counted and told of it.
+
+use std::sync::Arc;
+
+use handmill_models::{
+    StopReason,
+    engine::RunId,
+    runtime::sample::{Choice, Chosen},
+    text::{StopStrings, StreamDecoder, Tokenizer},
+};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::request::{AnswerOptions, Event, RequestError, Scored, Usage};
+
+/// An answer under way.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Its run; none where it ended with the token behind its prompt.
+    pub run: Option<RunId>,
+    /// Answers and readers in the order in which they began.
+    pub turn: u64,
+    pub options: AnswerOptions,
+    pub usage: Usage,
+    started: bool,
+    /// Why it has ended, though perhaps not all is told.
+    pub ended: Option<StopReason>,
+    /// Whether its end was told.
+    over: bool,
+    /// Whether what it left in the cache is useless.
+    useless: bool,
+    /// Tokens that were chosen and are not told yet.
+    untold: Vec<Scored>,
+    tokenizer: Arc<Tokenizer>,
+    decoder: StreamDecoder<Arc<Tokenizer>>,
+    stops: StopStrings,
+    events: UnboundedSender<Event>,
+}
+
+impl Answer {
+    pub fn new(
+        options: AnswerOptions,
+        prompt_tokens: usize,
+        turn: u64,
+        tokenizer: &Arc<Tokenizer>,
+        events: UnboundedSender<Event>,
+    ) -> Self {
+        Self {
+            run: None,
+            turn,
+            usage: Usage { prompt_tokens, ..Usage::default() },
+            started: false,
+            ended: None,
+            over: false,
+            useless: false,
+            untold: Vec::new(),
+            tokenizer: tokenizer.clone(),
+            decoder: StreamDecoder::continuing(tokenizer.clone(), !options.show_special),
+            stops: StopStrings::new(options.stop.iter().cloned()),
+            options,
+            events,
+        }
+    }
+
+    /// The choice of its next token.
+    pub fn choice(&self) -> Choice<'_> {
+        let mut choice = Choice::new(&self.options.sampling);
+        choice.log_probabilities = self.options.log_probabilities;
+        choice
+    }
+
+    /// Whether its client has left.
+    pub fn is_left(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// Whether it is over and all is told.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Whether what it left in the cache is useless, because its values are no numbers.
+    pub fn is_useless(&self) -> bool {
+        self.useless
+    }
+
+    /// Tells that it has begun, `cached` tokens of its prompt behind the start. Later calls, as after it was set aside, tell
+    /// nothing.
+    pub fn start(&mut self, cached: usize) {
+        if !self.started {
+            self.started = true;
+            self.usage.cached_tokens = cached;
+            self.tell_of(Event::Started(self.usage));
+        }
+    }
+
+    /// Tells something; a client that has left hears nothing.
+    pub fn tell_of(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    /// Ends it with an error.
+    pub fn fail(&mut self, error: RequestError) {
+        if !self.over {
+            self.tell_of(Event::Failed(error));
+            self.over = true;
+        }
+    }
+
+    /// Takes the token that was chosen for it. Returns the token where the answer goes on with it.
+    pub fn take(&mut self, chosen: Chosen, n_ctx: usize) -> Option<u32> {
+        if self.ended.is_some() || self.over {
+            return None;
+        }
+        let Some(id) = chosen.token else {
+            self.useless = true;
+            self.fail(RequestError::NoToken);
+            return None;
+        };
+        self.usage.completion_tokens += 1;
+        if !self.options.ignore_eos && self.tokenizer.is_end_of_turn(id) {
+            self.ended = Some(StopReason::EndOfTurn);
+            return None;
+        }
+        let (log_probability, likeliest) = (chosen.log_probability, chosen.likeliest);
+        self.untold.push(Scored { id, log_probability, likeliest });
+        let generated = self.usage.completion_tokens;
+        if self.options.max_tokens.is_some_and(|most| generated >= most) {
+            self.ended = Some(StopReason::MaxTokens);
+        } else if self.usage.prompt_tokens + generated > n_ctx {
+            // The last token is chosen but never run, so one more than the context holds can be had.
+            self.ended = Some(StopReason::ContextFull);
+        }
+        self.ended.is_none().then_some(id)
+    }
+
+    /// Tells of the tokens that it took, and of its end.
+    pub fn tell(&mut self) {
+        if self.over {
+            return;
+        }
+        for scored in std::mem::take(&mut self.untold) {
+            let mut text = String::new();
+            let stopped = self.decoder.push(scored.id).is_some_and(|piece| self.stops.push(piece, &mut text));
+            self.tell_of(Event::Token { scored, text });
+            if stopped {
+                self.ended = Some(StopReason::StopText);
+                break;
+            }
+        }
+        if let Some(reason) = self.ended {
+            let mut text = String::new();
+            if reason != StopReason::StopText {
+                if let Some(piece) = self.decoder.finish() {
+                    self.stops.push(piece, &mut text);
+                }
+                self.stops.finish(&mut text);
+            }
+            self.tell_of(Event::Finished { reason, text, usage: self.usage });
+            self.over = true;
+        }
+    }
+}
