@@ -20,6 +20,15 @@ pub struct Output {
     /// Results as JSON
     #[arg(long)]
     pub json: bool,
+    /// How much standard error says
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+}
+
+/// How much standard error says.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = COMMON)]
+pub struct Verbosity {
     /// Nothing on standard error but errors, so no reasoning either
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
@@ -28,8 +37,8 @@ pub struct Output {
     verbose: bool,
 }
 
-impl Output {
-    /// How much standard error says.
+impl Verbosity {
+    /// The level of it.
     pub fn level(self) -> Level {
         match self {
             Self { quiet: true, .. } => Level::Errors,

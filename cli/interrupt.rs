@@ -20,6 +20,8 @@ static IN_ANSWER: AtomicBool = AtomicBool::new(false);
 static ON_NETWORK: AtomicBool = AtomicBool::new(false);
 static LAST_WORDS: Mutex<Vec<(u64, Words)>> = Mutex::new(Vec::new());
 
+static SERVER: Mutex<Option<Box<dyn Fn() + Send>>> = Mutex::new(None);
+
 type Words = Box<dyn FnOnce() + Send>;
 
 /// Listens for Ctrl-C from now on. Where the system allows no handler, Ctrl-C keeps its default effect.
@@ -29,6 +31,9 @@ pub fn listen() {
         let again = ASKED.swap(true, Ordering::Relaxed);
         if IN_ANSWER.load(Ordering::Relaxed) && !again {
             return;
+        }
+        if let Some(stop) = server().as_ref().filter(|_| !again) {
+            return stop();
         }
         thread::sleep(GRACE);
         out_file::remove_unfinished();
@@ -121,5 +126,27 @@ impl OnNetwork {
 impl Drop for OnNetwork {
     fn drop(&mut self) {
         ON_NETWORK.store(false, Ordering::Relaxed);
+    }
+}
+
+fn server() -> MutexGuard<'static, Option<Box<dyn Fn() + Send>>> {
+    SERVER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A server runs while this lives: Ctrl-C asks it to stop, and ends the command where it is pressed once more before the
+/// server has stopped.
+pub struct Serving(());
+
+impl Serving {
+    /// Calls `stop` at Ctrl-C from now on.
+    pub fn begin(stop: impl Fn() + Send + 'static) -> Self {
+        *server() = Some(Box::new(stop));
+        Self(())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        *server() = None;
     }
 }

@@ -31,6 +31,7 @@ mod render;
 mod rm;
 mod run;
 mod sampling;
+mod serve;
 mod session;
 mod spellings;
 mod system;
@@ -40,7 +41,7 @@ mod tokenize;
 mod verify;
 mod walls;
 
-use args::{Backend, Machine, Output};
+use args::{Backend, Machine, Verbosity};
 use clap::{CommandFactory, Parser, Subcommand};
 use error::CliError;
 use std::{env, process::ExitCode};
@@ -68,6 +69,8 @@ enum Command {
     Run(run::Args),
     /// Converse with a model
     Chat(chat::Args),
+    /// Serve a model over HTTP, as OpenAI's API does
+    Serve(serve::Args),
     /// Fetch a model into the cache
     Pull(pull::Args),
     /// Show the models in the cache
@@ -100,24 +103,25 @@ enum Command {
 }
 
 impl Command {
-    /// How results and messages are shown; none where there is nothing to choose.
-    fn output(&self) -> Option<Output> {
+    /// How much standard error says; none where there is nothing to choose.
+    fn verbosity(&self) -> Option<Verbosity> {
         Some(match self {
-            Self::Run(args) => args.answering.output,
-            Self::Chat(args) => args.answering.output,
-            Self::Pull(args) => args.output,
-            Self::List(args) => args.output,
-            Self::Rm(args) => args.output,
-            Self::Inspect(args) => args.output,
-            Self::Tokenize(args) => args.output,
-            Self::Detokenize(args) => args.output,
-            Self::Render(args) => args.output,
-            Self::Logits(args) => args.output,
-            Self::Perplexity(args) => args.output,
-            Self::Bench(args) => args.output,
+            Self::Run(args) => args.answering.output.verbosity,
+            Self::Chat(args) => args.answering.output.verbosity,
+            Self::Serve(args) => args.verbosity,
+            Self::Pull(args) => args.output.verbosity,
+            Self::List(args) => args.output.verbosity,
+            Self::Rm(args) => args.output.verbosity,
+            Self::Inspect(args) => args.output.verbosity,
+            Self::Tokenize(args) => args.output.verbosity,
+            Self::Detokenize(args) => args.output.verbosity,
+            Self::Render(args) => args.output.verbosity,
+            Self::Logits(args) => args.output.verbosity,
+            Self::Perplexity(args) => args.output.verbosity,
+            Self::Bench(args) => args.output.verbosity,
             #[cfg(feature = "gpu")]
-            Self::Verify(args) => args.output,
-            Self::Devices(args) => args.output,
+            Self::Verify(args) => args.output.verbosity,
+            Self::Devices(args) => args.output.verbosity,
             Self::Completions(_) => return None,
         })
     }
@@ -127,6 +131,7 @@ impl Command {
         let compute = match self {
             Self::Run(args) => &mut args.answering.compute,
             Self::Chat(args) => &mut args.answering.compute,
+            Self::Serve(args) => &mut args.compute,
             Self::Logits(args) => &mut args.compute,
             Self::Perplexity(args) => &mut args.compute,
             Self::Bench(args) => &mut args.compute,
@@ -141,6 +146,7 @@ impl Command {
         match self {
             Self::Run(args) => run::run(args),
             Self::Chat(args) => chat::run(args),
+            Self::Serve(args) => serve::run(args),
             Self::Pull(args) => pull::run(args),
             Self::List(args) => list::run(args),
             Self::Rm(args) => rm::run(args),
@@ -164,7 +170,7 @@ fn main() -> ExitCode {
     system::silence_drivers();
     let done = spellings::rewrite(env::args_os(), Cli::command()).and_then(|words| {
         let Cli { mut command } = Cli::parse_from(words.words);
-        terminal::set_level(command.output().map_or(Level::Notes, Output::level));
+        terminal::set_level(command.verbosity().map_or(Level::Notes, Verbosity::level));
         interrupt::listen();
         system::explain_cut_files();
         words.notes.iter().for_each(|line| note(line));

@@ -76,6 +76,11 @@ impl Sampling {
         self.over(SamplingParams::default()).validate().map_err(|e| CliError::Usage(e.to_string()))
     }
 
+    /// Whether a seed is given.
+    pub fn is_seeded(&self) -> bool {
+        self.seed.is_some()
+    }
+
     /// The seed: as given, else drawn. Short enough to be typed.
     pub fn seed(&self) -> u64 {
         let time = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());

@@ -57,22 +57,37 @@ pub fn model(name: &OsStr) -> Result<Model, CliError> {
 
 /// An engine for the model, with a context of `n_ctx` tokens.
 pub fn engine(compute: &Compute, model: &Model, rounding: Rounding, n_ctx: Option<usize>) -> Result<Engine, CliError> {
+    // Ctrl-C breaks off what it does.
+    let options = EngineOptions { n_ctx, cancel: Some(interrupt::flag()), ..EngineOptions::default() };
+    engine_with(compute, model, rounding, options, 1)
+}
+
+/// An engine for the model with these options, where the common ones do not say otherwise. Where they do not say how many
+/// tokens the cache holds, it is so many contexts on the CPU, where memory grows with use, and one on a GPU.
+pub fn engine_with(
+    compute: &Compute,
+    model: &Model,
+    rounding: Rounding,
+    mut options: EngineOptions,
+    contexts: usize,
+) -> Result<Engine, CliError> {
     let device = device(compute)?;
     let on_gpu = !matches!(device, DeviceChoice::Cpu);
     let Machine { gpu_layers, experts_on_cpu, threads, huge_pages, .. } = compute.machine;
     let (threads, huge_pages) = (threads.map(usize::from), huge_pages.into());
-    let cancel = Some(interrupt::flag());
+    if !on_gpu && options.cache_tokens.is_none() {
+        let own = model.info().context.clamp(EngineOptions::MIN_CTX, EngineOptions::MAX_CTX);
+        options.cache_tokens = Some(options.n_ctx.unwrap_or(own).saturating_mul(contexts));
+    }
     let options = EngineOptions {
         device,
         gpu_layers,
         experts_on_cpu,
         threads,
-        n_ctx,
         kv: rounding.kv(),
         precision: rounding.precision(),
         huge_pages,
-        cancel,
-        ..EngineOptions::default()
+        ..options
     };
     let start = Instant::now();
     #[cfg(feature = "gpu")]

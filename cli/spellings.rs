@@ -249,6 +249,11 @@ mod tests {
             ("run -ctk q8_0 -ctv q8_0", "run --kv-type=q8_0"),
             ("perplexity -m x.gguf -f t.txt -c 512", "perplexity x.gguf -f t.txt --ctx=512"),
             ("tokenize -m x.gguf Hi", "tokenize x.gguf Hi"),
+            (
+                "serve -m x.gguf -a small -np 4 --embedding -c 512",
+                "serve x.gguf --alias=small --parallel=4 --embeddings --ctx=512",
+            ),
+            ("serve -m x.gguf --host 0.0.0.0 --port 1 --api-key k", "serve x.gguf --host 0.0.0.0 --port 1 --api-key k"),
             // Own meanings of the same words.
             ("bench -m x.gguf -p 512 -n 128 -r 3", "bench x.gguf -p 512 -n 128 -r 3"),
         ] {

@@ -47,6 +47,7 @@ const TEMPLATE: &str = "a model with a chat template converses by it";
 const SAMPLERS: &str = "there is no such sampler here; see the options under Sampling";
 const ONE_GPU: &str = "one GPU runs the layers; --device says which, --gpu-layers how many";
 const ROPE: &str = "positions are scaled as the model's file says";
+const PREFIXES: &str = "prompts begin with whatever the cache has of earlier ones";
 const DRAFT: &str = "there is no speculative decoding here";
 
 /// All of them. Values that mean the same here are left out of it: they need no spelling.
@@ -74,6 +75,9 @@ pub const TABLE: &[Spelling] = &[
     spelled(&["--chat-template-file"], Value, Is("--template", same)),
     spelled(&["-sp", "--special"], Nothing, Ignored("special tokens of an answer are not shown")),
     spelled(&["-ctk", "--cache-type-k", "-ctv", "--cache-type-v"], Value, Is("--kv-type", same)),
+    spelled(&["-a"], Value, Is("--alias", same)),
+    spelled(&["-np"], Value, Is("--parallel", same)),
+    spelled(&["--embedding"], Nothing, Is("--embeddings", same)),
     spelled(&["--log-disable"], Nothing, Is("--quiet", same)),
     spelled(&["-lv", "--verbosity", "--log-verbosity"], Value, Ignored("--quiet says less, --verbose more")),
     spelled(&["-cnv", "--conversation", "-ins", "--instruct"], Nothing, Ignored(TEMPLATE)),
@@ -96,6 +100,13 @@ pub const TABLE: &[Spelling] = &[
     spelled(&["--keep"], Value, Ignored("an answer ends where the context is full")),
     spelled(&["--keepalive"], Value, Ignored("the process ends with the answer, and the next one maps the file again")),
     spelled(&["--insecure"], Nothing, Ignored("every byte is checked")),
+    spelled(&["-cb", "--cont-batching"], Nothing, Ignored("requests always share steps")),
+    spelled(&["--cache-reuse", "--slot-prompt-similarity", "-sps"], Value, Ignored(PREFIXES)),
+    spelled(&["--threads-http"], Value, Ignored("few threads wait for all connections")),
+    spelled(&["--no-webui", "--no-ui"], Nothing, Ignored("there is no page yet")),
+    spelled(&["--metrics"], Nothing, Refused("there are no metrics yet")),
+    spelled(&["--api-key-file"], Value, Refused("set the variable HANDMILL_API_KEY, which other users cannot see")),
+    spelled(&["--ssl-key-file", "--ssl-cert-file"], Value, Refused("a proxy in front can speak TLS")),
     spelled(&["-nkvo", "--no-kv-offload"], Nothing, Refused("keys and values lie where their layer runs")),
     spelled(&["-sysf", "--system-prompt-file"], Value, Refused("give the text with --system")),
     spelled(&["--chat-template"], Value, Refused("the model's own template is used")),

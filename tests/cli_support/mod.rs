@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own share")]
 
 pub mod server;
+pub mod serving;
 
 use std::{
     fs,

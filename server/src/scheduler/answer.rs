@@ -21,7 +21,8 @@ pub(super) struct Answer {
     pub turn: u64,
     pub options: AnswerOptions,
     pub usage: Usage,
-    started: bool,
+    /// Whether its beginning was told.
+    pub started: bool,
     /// Why it has ended, though perhaps not all is told.
     pub ended: Option<StopReason>,
     /// Whether its end was told.

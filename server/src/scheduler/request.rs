@@ -156,6 +156,9 @@ pub enum RequestError {
         "no token can be chosen: the model's values are no longer finite numbers, or logit_bias forbids every token"
     )]
     NoToken,
+    /// A vector with elements that are no numbers.
+    #[error("the model's values are no longer finite numbers")]
+    NotFinite,
     /// A step of the engine failed; other requests of that step failed with it.
     #[error("the model failed: {0}")]
     Engine(String),

@@ -235,7 +235,7 @@ impl Worker {
                 let finished = Event::Finished { reason: StopReason::MaxTokens, text: String::new(), usage };
                 let events = match Reader::vector(&sums) {
                     Some(vector) => vec![Event::Embedding(vector), finished],
-                    None => vec![Event::Failed(RequestError::NoToken)],
+                    None => vec![Event::Failed(RequestError::NotFinite)],
                 };
                 // A client that has left hears nothing.
                 events.into_iter().for_each(|event| drop(reader.events.send(event)));
@@ -247,7 +247,7 @@ impl Worker {
             answer.fail(RequestError::NoToken);
             return Ok(());
         }
-        answer.start(0);
+        answer.started = true;
         answer.tell_of(Event::Prompt(found));
         if answer.options.max_tokens == Some(0) {
             answer.ended = Some(StopReason::MaxTokens);
