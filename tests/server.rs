@@ -250,7 +250,8 @@ fn completions_continue_texts_and_ids() {
     // What the cache has of a prompt is not run again.
     let long = "a b c d e f g h i j ".repeat(12);
     let cached = |answer: Value| answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
-    assert_eq!(cached(ask(json!({ "prompt": long }))), 0);
+    // Earlier prompts may begin alike, but not for a page.
+    assert!(cached(ask(json!({ "prompt": long }))) < 64);
     assert!(cached(ask(json!({ "prompt": long }))) >= 64);
     server.stop();
 }

@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
-/// A server that runs.
+/// A server that runs. A test that fails ends it.
 pub struct Serving {
-    running: Running,
+    /// None once somebody waits for its end.
+    running: Option<Running>,
     pub address: String,
     stderr: Arc<Mutex<String>>,
 }
@@ -45,7 +46,7 @@ impl Serving {
         };
         wait_for(|| found().is_some());
         let address = found().expect("waited for");
-        Self { running, address, stderr }
+        Self { running: Some(running), address, stderr }
     }
 
     pub fn stderr(&self) -> String {
@@ -108,23 +109,33 @@ impl Serving {
 
     /// Asks it to stop, as a terminal does.
     pub fn interrupt(&self) {
-        self.running.interrupt();
+        self.running.as_ref().expect("it runs").interrupt();
     }
 
     #[cfg(not(windows))]
     pub fn signal(&self, name: &str) {
-        self.running.signal(name);
+        self.running.as_ref().expect("it runs").signal(name);
     }
 
     /// Waits for its end.
-    pub fn wait(self) -> Answer {
-        self.running.wait()
+    pub fn wait(mut self) -> Answer {
+        self.running.take().expect("it runs").wait()
     }
 
     /// Stops it and waits for its end.
     pub fn stop(self) {
         self.interrupt();
         self.wait().assert_ok();
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(running) = &mut self.running {
+            // It may have ended already.
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Reader {
 #[derive(Debug)]
 pub(super) enum Goal {
     /// Log-probabilities, and the token behind them.
-    Score { options: AnswerOptions, scores: Scores },
+    Score { options: AnswerOptions, scores: Box<Scores> },
     /// A vector.
     Embed { pooling: Pooling, sums: Vec<f64> },
 }

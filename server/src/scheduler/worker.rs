@@ -171,7 +171,7 @@ impl Worker {
                 self.answers.push(answer);
                 return self.admit();
             }
-            Work::Answer(options) => Goal::Score { options, scores: Scores::new() },
+            Work::Answer(options) => Goal::Score { options, scores: Box::new(Scores::new()) },
             Work::Embed(pooling) => {
                 let plan = self.engine.backend().plan();
                 let width = plan.hidden.map_or(0, |hidden| plan.graph.value(hidden).width);
