@@ -54,8 +54,10 @@ pub struct Quants {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ActForm {
-    /// Plain floats.
+    /// Plain floats, for mat-vec.
     F32,
+    /// Floats for mat-mat: the chains of a row's sum one after the other, element i as number i / 16 of chain i mod 16.
+    F32Chains,
     /// int8 for mat-vec over 32-element blocks: groups of as many blocks as a vector has 16-byte pieces, so that one
     /// load matches one load of packed quants. With V bytes a vector and P = V / 16 blocks a group:
     ///

@@ -11,7 +11,7 @@ use crate::{
 
 /// The form of activations that a part is multiplied with.
 pub(super) fn form_of(kernels: &LinearKernels, part: &ExpertPart, dtype: DType, n: usize) -> ActForm {
-    if part.op.input_major { ActForm::F32 } else { kernels.act_form(dtype, n) }
+    if part.op.input_major { ActForm::F32Chains } else { kernels.act_form(dtype, n) }
 }
 
 /// A row, and the place of an expert in its route.

@@ -119,7 +119,7 @@ impl Schedule {
                     // One head's rows may lie before the panel.
                     let dtype = plan.graph.weight(h.weight).dtype();
                     let panel = kernels.panel_bytes(dtype, *k).max(kernels.transposed_panel_bytes(dtype, *k));
-                    let row = kernels.act_row_bytes(ActForm::F32, *k).max(self.mat_vec_act_bytes);
+                    let row = kernels.act_row_bytes(ActForm::F32Chains, *k).max(self.mat_vec_act_bytes);
                     rest = rest.max(panel + row.next_multiple_of(64));
                 }
                 StageKind::Linear(l) => {
@@ -187,7 +187,7 @@ impl LinearSchedule {
     /// One item a head; where heads are few, several items a head.
     fn by_heads(plan: &Plan, h: &HeadLinearOp, kernels: &LinearKernels, threads: usize) -> Self {
         let dtype = plan.graph.weight(h.weight).dtype();
-        let form = |n| if h.transposed { ActForm::F32 } else { kernels.act_form(dtype, n) };
+        let form = |n| if h.transposed { ActForm::F32Chains } else { kernels.act_form(dtype, n) };
         let rows = if h.transposed { kernels.transposed_panel_rows() } else { ROW_STEP };
         let parts = (threads * 4).div_ceil(h.heads).max(1);
         let len = h.output.div_ceil(parts).next_multiple_of(rows).max(rows);

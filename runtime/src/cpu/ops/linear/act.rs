@@ -4,6 +4,7 @@
 //! scale · Σq, so that a weight's minimum or zero point costs one operation a block. A NaN or an infinity in x makes its
 //! block's scale NaN, and so the result.
 
+use super::chains::{CHAINS, chain_len, chained};
 use crate::cpu::arch::{Simd, SimdBytes};
 pub use crate::quant::ActForm;
 
@@ -70,8 +71,29 @@ impl ActChunk {
 pub(super) fn row_bytes(form: ActForm, lanes: usize, k: usize) -> usize {
     match form {
         ActForm::F32 => (4 * k).next_multiple_of(64),
+        ActForm::F32Chains => 4 * CHAINS * chain_len(k),
         ActForm::Q8Groups | ActForm::Q8Pairs => (k.div_ceil(8 * lanes) * 16 * lanes).next_multiple_of(64),
         ActForm::Q8Chunks => k.div_ceil(256) * size_of::<ActChunk>(),
+    }
+}
+
+/// Makes a row of [`ActForm::F32Chains`]. Mat-mat goes through one chain after the other: it then reads whole lines, and
+/// none of them twice.
+#[inline(always)]
+pub(super) fn chain_floats<S: SimdBytes>(s: S, x: &[f32], out: &mut [u8]) {
+    let k = x.len();
+    let out: &mut [f32] = bytemuck::cast_slice_mut(&mut out[..row_bytes(ActForm::F32Chains, S::LANES, k)]);
+    // As many elements of each chain as a vector has lanes.
+    let whole = k / CHAINS / S::LANES * S::LANES;
+    for at in (0..whole).step_by(S::LANES) {
+        // SAFETY: LANES times 16 elements are left of x, and LANES of each chain in `out`.
+        unsafe {
+            let (from, to) = (x.as_ptr().add(CHAINS * at), out.as_mut_ptr().add(at));
+            s.transpose_words(from.cast(), 4 * CHAINS, to.cast(), chain_len(k), CHAINS);
+        }
+    }
+    for i in CHAINS * whole..k {
+        out[chained(i, k)] = x[i];
     }
 }
 

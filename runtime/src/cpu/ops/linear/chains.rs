@@ -4,6 +4,19 @@
 
 use crate::cpu::{arch::SimdBytes, ops::sums::halved};
 
+/// Chains of a row of floats: element i is in chain i mod 16.
+pub(super) const CHAINS: usize = 16;
+
+/// Elements of the longest chain of a row of `k` floats.
+pub(super) const fn chain_len(k: usize) -> usize {
+    k.div_ceil(CHAINS)
+}
+
+/// Place of element `i` of a row of `k` where chains lie one after the other, each with room for the longest.
+pub(super) const fn chained(i: usize, k: usize) -> usize {
+    i % CHAINS * chain_len(k) + i / CHAINS
+}
+
 /// The order in which [`Four`] takes its sums.
 pub(super) const ORDER: [usize; 4] = [0, 2, 1, 3];
 

@@ -5,14 +5,14 @@
 //!     panel[16][k / 16][R] = floats of these rows           4·k·R bytes: stays in L2
 //!     for each tile of 6 tokens:                            their activations stream from L2
 //!         for each chain c of sixteen: for i = c, c + 16, …
-//!             acc[6][R] += x[t][i] · panel[c][i / 16][..]   registers; R + 6 loads for 6·R multiply-adds
+//!             acc[6][R] += x[t][c][i / 16] · panel[c][i / 16][..]   registers; R + 6 loads for 6·R multiply-adds
 //!         out = the chains, joined as `chains` says
 //! ```
 //!
 //! The chains are those of mat-vec, whose vectors run along a row: both give the same bits.
 //! 2·rows·k·tokens flops; W is read once, the activations once per R rows.
 
-use super::chains::{Four, ORDER};
+use super::chains::{CHAINS, Four, ORDER, chain_len, chained};
 use super::job::Job;
 use super::unpack::{MAX_LEN, ToFloats};
 use crate::cpu::{arch::SimdBytes, ops::by_lanes};
@@ -22,28 +22,15 @@ pub(super) const fn tile_rows<S: SimdBytes>() -> usize {
     S::GEMM_VECTORS * S::LANES
 }
 
-/// Sums that a row is made of.
-const CHAINS: usize = 16;
-
-/// Elements of the longest chain.
-const fn chain_len(k: usize) -> usize {
-    k.div_ceil(CHAINS)
-}
-
 /// Bytes of the panel, whose chains are all as long as the longest.
 pub(super) const fn panel_bytes(k: usize, tile_rows: usize) -> usize {
     4 * CHAINS * chain_len(k) * tile_rows
 }
 
-/// Row of the panel that element `i` of a row of `k` goes to.
-const fn panel_row(i: usize, k: usize) -> usize {
-    i % CHAINS * chain_len(k) + i / CHAINS
-}
-
 /// Mat-mat for any number of tokens, of weights in the format that `w` reads.
 ///
 /// # Safety
-/// The job's pointers must be valid, with activations in the F32 form and a panel of [`panel_bytes`].
+/// The job's pointers must be valid, with activations in the F32Chains form and a panel of [`panel_bytes`].
 #[inline(always)]
 pub(super) unsafe fn mat_mat<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
     for row in (0..job.n_rows).step_by(tile_rows::<S>()) {
@@ -99,7 +86,7 @@ unsafe fn fill_transposed<S: SimdBytes>(job: &Job, w: ToFloats, first: usize, n:
         unsafe {
             let row = unpack_columns(job, w, i, first, n, &mut buffer);
             for t in 0..n.div_ceil(tile) {
-                let target = job.panel.add(t * panel_bytes(job.k, tile)).cast::<f32>().add(panel_row(i, job.k) * tile);
+                let target = job.panel.add(t * panel_bytes(job.k, tile)).cast::<f32>().add(chained(i, job.k) * tile);
                 std::ptr::copy_nonoverlapping(row.add(t * tile), target, tile.min(n - t * tile));
             }
         }
@@ -118,7 +105,7 @@ unsafe fn vec_transposed<S: SimdBytes>(s: S, job: &Job, w: ToFloats) {
             let x = job.gathered_act(0).cast::<f32>();
             for i in 0..job.k {
                 let row = unpack_columns(job, w, i, first, n, &mut buffer);
-                let (x, to) = (s.splat(*x.add(i)), chains[i % CHAINS].as_mut_ptr());
+                let (x, to) = (s.splat(*x.add(chained(i, job.k))), chains[i % CHAINS].as_mut_ptr());
                 by_lanes!(n, j, m => {
                     s.store_partial(to.add(j), m, s.mul_add(s.load_partial(row.add(j), m), x, s.load_partial(to.add(j), m)));
                 });
@@ -267,14 +254,16 @@ unsafe fn chain_sums<S: SimdBytes, const R: usize, const N: usize>(
     let mut sums = [[s.zero(); R]; N];
     // SAFETY: as the caller vouches.
     unsafe {
-        let panel = job.panel.cast_const().cast::<f32>().add(chain * chain_len(job.k) * R * S::LANES);
-        for (at, i) in (chain..job.k).step_by(CHAINS).enumerate() {
+        let panel = job.panel.cast_const().cast::<f32>();
+        let first = chain * chain_len(job.k);
+        // Element `chain` is the first one of the chain, where there is one.
+        for at in first..first + (job.k + CHAINS - 1 - chain) / CHAINS {
             let mut w = [s.zero(); R];
             for (r, w) in w.iter_mut().enumerate() {
                 *w = s.load(panel.add((at * R + r) * S::LANES));
             }
             for n in 0..N {
-                let x = s.splat(*x[n].add(i));
+                let x = s.splat(*x[n].add(at));
                 for r in 0..R {
                     sums[n][r] = s.mul_add(w[r], x, sums[n][r]);
                 }

@@ -22,6 +22,7 @@ pub struct LinearKernels {
     mat_vec: [Kernel; DType::COUNT],
     mat_mat: [Kernel; DType::COUNT],
     mat_mat_transposed: [Kernel; DType::COUNT],
+    chain_floats: unsafe fn(&[f32], &mut [u8]),
     quantize_groups: unsafe fn(&[f32], &mut [u8]),
     quantize_pairs: unsafe fn(&[f32], &mut [u8]),
     quantize_chunks: unsafe fn(&[f32], &mut [u8]),
@@ -71,13 +72,12 @@ impl LinearKernels {
 
     /// The form in which the kernel for `n_tokens` wants its activations.
     pub fn act_form(&self, dtype: DType, n_tokens: usize) -> ActForm {
-        if self.exact {
-            return ActForm::F32;
+        match n_tokens > Self::MAT_VEC_TOKENS {
+            true if self.multiplies_bytes(dtype) => ActForm::Q8Chunks,
+            true => ActForm::F32Chains,
+            false if self.exact => ActForm::F32,
+            false => dtype.format().acts,
         }
-        if n_tokens > Self::MAT_VEC_TOKENS {
-            return if self.multiplies_bytes(dtype) { ActForm::Q8Chunks } else { ActForm::F32 };
-        }
-        dtype.format().acts
     }
 
     /// Whether mat-mat unpacks this format to bytes instead of floats.
@@ -98,6 +98,8 @@ impl LinearKernels {
         match form {
             ActForm::F32 => out[..4 * x.len()].copy_from_slice(bytemuck::cast_slice(x)),
             // SAFETY: a table is handed out only where the CPU has its instruction set.
+            ActForm::F32Chains => unsafe { (self.chain_floats)(x, out) },
+            // SAFETY: as above.
             ActForm::Q8Groups => unsafe { (self.quantize_groups)(x, out) },
             // SAFETY: as above.
             ActForm::Q8Pairs => unsafe { (self.quantize_pairs)(x, out) },
@@ -217,7 +219,7 @@ impl LinearKernels {
     }
 
     /// `out[t · out_stride + j] = Σ_i W[i, columns.start + j] · x[t, i]`: a weight that is stored with a row per input.
-    /// `w` has as many rows as inputs; `acts` begins with `n_acts` rows of [`ActForm::F32`]. The tokens are all of
+    /// `w` has as many rows as inputs; `acts` begins with `n_acts` rows of [`ActForm::F32Chains`]. The tokens are all of
     /// these rows in order, unless `gather` names their rows of activations and of the output.
     ///
     /// # Panics
@@ -239,7 +241,7 @@ impl LinearKernels {
     ) {
         let (inner, row_len) = (w.n_rows, w.k);
         let row_bytes = w.dtype.row_bytes(row_len).expect("blocks divide the row");
-        let act_stride = self.act_row_bytes(ActForm::F32, inner);
+        let act_stride = self.act_row_bytes(ActForm::F32Chains, inner);
         assert!(
             columns.end <= row_len && panel.len() >= self.transposed_panel_bytes(w.dtype, inner),
             "columns or panel"
@@ -350,6 +352,7 @@ macro_rules! instantiate {
                     mat_vec: for_every_format!(kernels mat_vec_of EXACT),
                     mat_mat: for_every_format!(kernels mat_mat_of EXACT),
                     mat_mat_transposed: for_every_format!(kernels transposed_of EXACT),
+                    chain_floats,
                     quantize_groups,
                     quantize_pairs,
                     quantize_chunks,
@@ -441,6 +444,12 @@ macro_rules! instantiate {
             unsafe fn multiply_i8<W: Shape>(job: &Job, row: usize, ahead: &mut gemm_i8::Ahead) {
                 // SAFETY: as above.
                 unsafe { gemm_i8::multiply::<_, W>(<$token>::new(), job, row, ahead) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn chain_floats(x: &[f32], out: &mut [u8]) {
+                // SAFETY: as above.
+                act::chain_floats(unsafe { <$token>::new() }, x, out)
             }
 
             $(#[target_feature(enable = $features)])?
