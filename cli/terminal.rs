@@ -1,4 +1,5 @@
-//! Lines for people on standard error, and text made harmless for terminals. Depends on nothing else of the command.
+//! Lines for people on standard error, and text made harmless for terminals. Of the command it uses the calls of the system
+//! alone.
 
 use std::{
     borrow::Cow,
@@ -6,6 +7,8 @@ use std::{
     io::{self, IsTerminal, Write},
     sync::atomic::{AtomicU8, Ordering},
 };
+
+use crate::system;
 
 /// How much standard error says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,7 +76,8 @@ pub fn dimmed(text: &str) {
 /// Source: <https://no-color.org>.
 fn has_colours() -> bool {
     let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-    io::stderr().is_terminal() && !set("NO_COLOR") && env::var_os("TERM").is_none_or(|term| term != "dumb")
+    let wanted = !set("NO_COLOR") && env::var_os("TERM").is_none_or(|term| term != "dumb");
+    wanted && io::stderr().is_terminal() && system::obeys_escapes()
 }
 
 /// Writes one or more lines to standard error, harmless for a terminal, unless `--quiet` is given.

@@ -14,7 +14,8 @@ pub use posix::{exit_now, explain_cut_files, remove_if_cut};
 mod windows;
 #[cfg(windows)]
 pub use windows::{
-    available_memory, cpu_name, exit_now, explain_cut_files, open_device, peak_memory, remove_if_cut, total_memory,
+    available_memory, cpu_name, exit_now, explain_cut_files, obeys_escapes, open_device, peak_memory, remove_if_cut,
+    total_memory,
 };
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -56,6 +57,12 @@ pub fn silence_drivers() {
 const BEFORE_NAME: &str = "error: ";
 const BEHIND_NAME: &str = ": the file was cut short, or its disk failed, while it was in use; fetch or copy it anew and \
                            run the command again\n";
+
+/// Whether the terminal behind standard error obeys escape sequences.
+#[cfg(not(windows))]
+pub fn obeys_escapes() -> bool {
+    true
+}
 
 /// Room for the line about a file that cannot be read any more.
 type CutLine = [u8; BEFORE_NAME.len() + MAPPED_NAME_BYTES + BEHIND_NAME.len()];

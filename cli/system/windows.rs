@@ -17,7 +17,10 @@ use windows_sys::{
         Foundation::{ERROR_SUCCESS, EXCEPTION_IN_PAGE_ERROR},
         Storage::FileSystem::{DeleteFileW, FILE_TYPE_DISK, GetFileType, WriteFile},
         System::{
-            Console::{GetConsoleMode, GetStdHandle, STD_ERROR_HANDLE, WriteConsoleW},
+            Console::{
+                ENABLE_VIRTUAL_TERMINAL_PROCESSING, GetConsoleMode, GetStdHandle, STD_ERROR_HANDLE, SetConsoleMode,
+                WriteConsoleW,
+            },
             Diagnostics::Debug::{
                 AddVectoredExceptionHandler, EXCEPTION_CONTINUE_SEARCH, EXCEPTION_POINTERS, EXCEPTION_RECORD,
             },
@@ -122,6 +125,17 @@ fn say(line: &str) {
         let mut wide = [0; size_of::<super::CutLine>()];
         let len = wide.iter_mut().zip(line.encode_utf16()).map(|(to, from)| *to = from).count();
         WriteConsoleW(stderr, wide.as_ptr(), len as u32, &mut written, ptr::null());
+    }
+}
+
+/// Whether the console behind standard error obeys escape sequences. One that was opened for a program by itself has to be
+/// asked to; consoles before those of Windows 10 cannot.
+pub fn obeys_escapes() -> bool {
+    let mut mode = 0;
+    // SAFETY: the handle is used only where the calls take it, and the mode is written to a variable.
+    unsafe {
+        let stderr = GetStdHandle(STD_ERROR_HANDLE);
+        GetConsoleMode(stderr, &mut mode) != 0 && SetConsoleMode(stderr, mode | ENABLE_VIRTUAL_TERMINAL_PROCESSING) != 0
     }
 }
 
