@@ -36,6 +36,6 @@ pub use source::TextSource;
 pub use stop::StopStrings;
 pub use stream::StreamDecoder;
 pub(crate) use template::is_system;
-pub use template::{ChatTemplate, Conversation, LocalTime, Prompt};
+pub use template::{ArgumentForm, CallForm, CallText, ChatTemplate, Conversation, LocalTime, Prompt};
 pub use tokenizer::Tokenizer;
 pub use vocab::TokenKind;

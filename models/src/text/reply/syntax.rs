@@ -96,6 +96,22 @@ impl ReplySyntax {
         Some(syntax)
     }
 
+    /// The mark that closes the reasoning which the end of `prompt` opens, if it does.
+    pub fn open_reasoning(&self, prompt: &str) -> Option<&'static str> {
+        self.reasoning.filter(|r| r.is_open_after(prompt)).map(|r| r.close)
+    }
+
+    /// The marks around reasoning, where there is any.
+    pub fn reasoning_marks(&self) -> Option<(&'static str, &'static str)> {
+        self.reasoning.map(|r| (r.open, r.close))
+    }
+
+    /// What of an answer is behind its reasoning.
+    pub(in crate::text) fn behind_reasoning<'a>(&self, answer: &'a str) -> &'a str {
+        let behind = self.reasoning.and_then(|r| answer.rsplit_once(r.close));
+        behind.map_or(answer, |(_, behind)| behind.trim_start())
+    }
+
     pub(super) fn markers(&self, prompt: &str) -> Vec<Marker> {
         let mut markers = self.reasoning.map(|r| r.markers()).unwrap_or_default();
         if let Some(calls) = self.calls {

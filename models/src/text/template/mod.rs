@@ -1,5 +1,6 @@
 //! Chat templates: from a conversation to a prompt in the model's own format.
 
+mod calls;
 mod context;
 mod conversation;
 mod files;
@@ -16,6 +17,7 @@ mod source;
 mod time;
 mod typescript;
 
+pub use calls::{ArgumentForm, CallForm, CallText};
 pub use conversation::Conversation;
 pub(crate) use conversation::is_system;
 pub use prompt::Prompt;
