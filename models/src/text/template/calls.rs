@@ -95,6 +95,16 @@ impl ChatTemplate {
 }
 
 impl CallForm {
+    /// A form; see its fields.
+    pub fn new(
+        begin: Vec<CallText>,
+        between: Option<Vec<CallText>>,
+        end: Vec<CallText>,
+        arguments: ArgumentForm,
+    ) -> Self {
+        Self { begin, between, end, arguments }
+    }
+
     /// Whether calls in this form are read as what they are.
     fn is_read(&self, syntax: &ReplySyntax, prompt: &str) -> bool {
         let given = json!({ "city": "Bonn am Rhein", "days": 3, "of": { "a": [null, "x"] } });
