@@ -21,7 +21,7 @@ pub struct ServerOptions {
     pub now: Arc<dyn Fn() -> Option<LocalTime> + Send + Sync>,
     /// How a text's tokens become its vector.
     pub pooling: Pooling,
-    /// Keys one of which requests must have, except those for `/health`; with none everybody is let in.
+    /// Keys one of which requests must have, except those for `/health` and for the page; with none everybody is let in.
     pub api_keys: Vec<String>,
     /// Origins whose pages may send requests, as `https://example.org`; `*` lets all do so.
     pub cors: Vec<String>,

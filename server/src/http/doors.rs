@@ -10,11 +10,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{App, error::ApiError};
+use super::{App, error::ApiError, page};
 use crate::Log;
 
-/// Paths that need no key: probes have none.
-const OPEN: &[&str] = &["/health"];
+/// Whether a path needs no key: probes have none, and the page asks for it.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/" | "/health") || path.starts_with(page::FOLDER)
+}
 
 /// Lets a request in or not.
 pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -28,7 +30,7 @@ pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: N
         ApiError::status(403, "pages of this origin may not send requests").into_response()
     } else if method == Method::OPTIONS && allowed.is_some() {
         preflight(request.headers())
-    } else if OPEN.contains(&path.as_str()) || has_key(&app.options.api_keys, request.headers()) {
+    } else if is_open(&path) || has_key(&app.options.api_keys, request.headers()) {
         next.run(request).await
     } else {
         let error = ApiError::status(401, "the API key is missing or wrong: send it as `Authorization: Bearer KEY`");

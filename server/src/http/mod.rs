@@ -7,6 +7,7 @@ mod fields;
 mod listen;
 mod native;
 mod openai;
+mod page;
 mod stream;
 
 use std::{net::TcpListener, sync::Arc};
@@ -63,6 +64,8 @@ pub fn serve(
 
 fn router(app: Arc<App>) -> Router {
     Router::new()
+        .route("/", get(page::index))
+        .route("/page/{name}", get(page::file))
         .route("/health", get(native::health))
         .route("/version", get(native::version))
         .route("/props", get(native::props))
