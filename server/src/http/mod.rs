@@ -10,7 +10,10 @@ mod openai;
 mod page;
 mod stream;
 
-use std::{net::TcpListener, sync::Arc};
+use std::{
+    net::TcpListener,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
     Router,
@@ -36,6 +39,7 @@ pub(crate) struct App {
     pub options: ServerOptions,
     pub model: Model,
     pub tokenizer: Arc<Tokenizer>,
+    pub grammars: openai::forms::LazyGrammars,
     /// Seconds since the epoch at the start.
     pub started: u64,
 }
@@ -52,7 +56,14 @@ pub fn serve(
     stop: &Stop,
 ) -> Result<(), Error> {
     let tokenizer = model.tokenizer()?.clone();
-    let app = Arc::new(App { scheduler, options, model: model.clone(), tokenizer, started: openai::now() });
+    let app = Arc::new(App {
+        scheduler,
+        options,
+        model: model.clone(),
+        tokenizer,
+        grammars: OnceLock::new(),
+        started: openai::now(),
+    });
     // The engine has threads of its own; these only wait, parse and write.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("http").enable_all().build();

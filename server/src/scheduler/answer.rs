@@ -5,7 +5,7 @@ use std::sync::Arc;
 use handmill_models::{
     StopReason,
     engine::RunId,
-    runtime::sample::{Choice, Chosen},
+    runtime::sample::Chosen,
     text::{StopStrings, StreamDecoder, Tokenizer},
 };
 use tokio::sync::mpsc::UnboundedSender;
@@ -62,11 +62,14 @@ impl Answer {
         }
     }
 
-    /// The choice of its next token.
-    pub fn choice(&self) -> Choice<'_> {
-        let mut choice = Choice::new(&self.options.sampling);
-        choice.log_probabilities = self.options.log_probabilities;
-        choice
+    /// Makes ready what the choice of its next token needs.
+    pub fn prepare(&mut self) {
+        if self.ended.is_none()
+            && !self.over
+            && let Err(error) = self.options.prepare()
+        {
+            self.fail(error);
+        }
     }
 
     /// Whether its client has left.
@@ -122,10 +125,21 @@ impl Answer {
             self.ended = Some(StopReason::EndOfTurn);
             return None;
         }
+        if let Some(mask) = &mut self.options.mask {
+            if let Err(error) = mask.push(id) {
+                self.fail(error.into());
+                return None;
+            }
+            if mask.is_at_end() {
+                self.ended = Some(StopReason::EndOfTurn);
+            }
+        }
         let (log_probability, likeliest) = (chosen.log_probability, chosen.likeliest);
         self.untold.push(Scored { id, log_probability, likeliest });
         let generated = self.usage.completion_tokens;
-        if self.options.max_tokens.is_some_and(|most| generated >= most) {
+        if self.ended.is_some() {
+            // The form is complete.
+        } else if self.options.max_tokens.is_some_and(|most| generated >= most) {
             self.ended = Some(StopReason::MaxTokens);
         } else if self.usage.prompt_tokens + generated > n_ctx {
             // The last token is chosen but never run, so one more than the context holds can be had.

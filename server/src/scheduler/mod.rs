@@ -175,6 +175,11 @@ impl Scheduler {
         self.shared.n_ctx
     }
 
+    /// Tokens that the model has logits for.
+    pub fn n_vocab(&self) -> usize {
+        self.shared.vocab
+    }
+
     /// Whether the engine can make vectors.
     pub fn embeds(&self) -> bool {
         self.shared.hidden

@@ -80,6 +80,15 @@ impl Reader {
         }
     }
 
+    /// Makes ready what the choice of the token behind it needs.
+    pub fn prepare(&mut self) {
+        if let Goal::Score { options, .. } = &mut self.goal
+            && let Err(error) = options.prepare()
+        {
+            self.fail(error);
+        }
+    }
+
     pub fn fail(&mut self, error: RequestError) {
         // A client that has left hears nothing.
         let _ = self.events.send(Event::Failed(error));

@@ -6,7 +6,10 @@ use handmill_models::{
         Pooling,
         sampling::{SamplingError, SamplingParams},
     },
+    runtime::sample::Choice,
 };
+
+use crate::constrain::{ConstraintError, Mask};
 
 /// One prompt and what is wanted of it.
 #[derive(Clone, Debug)]
@@ -52,9 +55,27 @@ pub struct AnswerOptions {
     pub show_special: bool,
     /// Asks for the log-probability of each token, and of as many of the likeliest in its place.
     pub log_probabilities: Option<usize>,
+    /// The form that the answer must have. It then ends where that is complete, whatever
+    /// [`AnswerOptions::ignore_eos`] says.
+    pub mask: Option<Box<Mask>>,
     /// Whether the prompt's tokens get theirs as well: [`Event::Prompt`]. Such a prompt is run from its first token on, and
     /// nothing of it is taken from the cache.
     pub of_prompt: bool,
+}
+
+impl AnswerOptions {
+    /// How the next token is chosen.
+    pub(super) fn choice(&self) -> Choice<'_> {
+        let mut choice = Choice::new(&self.sampling);
+        choice.log_probabilities = self.log_probabilities;
+        choice.allowed = self.mask.as_ref().and_then(|mask| mask.allowed());
+        choice
+    }
+
+    /// Makes the mask of the next token.
+    pub(super) fn prepare(&mut self) -> Result<(), RequestError> {
+        Ok(self.mask.as_mut().map_or(Ok(()), |mask| mask.prepare())?)
+    }
 }
 
 /// A token and how likely it was.
@@ -139,6 +160,9 @@ pub enum RequestError {
     /// Sampling parameters out of range.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// An answer that cannot go on in the form that was asked for.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// A vector of a model that was loaded without hidden states.
     #[error("the model was loaded without hidden states, which embeddings are made of")]
     NoHidden,

@@ -5,10 +5,7 @@ use std::time::Instant;
 use handmill_models::{
     Error, StopReason,
     engine::{RunId, Step},
-    runtime::{
-        sample::{Choice, Chosen},
-        step::Outputs,
-    },
+    runtime::{sample::Chosen, step::Outputs},
 };
 
 use super::{
@@ -114,6 +111,9 @@ impl Worker {
 
     /// Runs one step, if there is something to run.
     pub fn step(&mut self) -> Result<(), Error> {
+        self.answers.iter_mut().for_each(Answer::prepare);
+        self.readers.iter_mut().for_each(Reader::prepare);
+        self.leave();
         let mut parts = self.parts();
         self.make_room(&mut parts)?;
         if parts.runs.is_empty() && parts.readers.is_empty() {
@@ -156,7 +156,7 @@ impl Worker {
             let answer = self.answers.iter().find(|answer| answer.run == Some(id));
             if let Some(answer) = answer.filter(|_| step.outputs == Outputs::Last) {
                 step.outputs = Outputs::None;
-                step = step.choosing(answer.choice());
+                step = step.choosing(answer.options.choice());
                 choosing.push(id);
             }
             steps.push(step);
@@ -174,9 +174,7 @@ impl Worker {
             if let Goal::Score { options, .. } = &reader.goal
                 && last
             {
-                let mut choice = Choice::new(&options.sampling);
-                choice.log_probabilities = options.log_probabilities;
-                step = step.choosing(choice);
+                step = step.choosing(options.choice());
             }
             steps.push(step);
         }

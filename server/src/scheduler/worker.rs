@@ -116,7 +116,7 @@ impl Worker {
     }
 
     /// Ends what is over, and what nobody waits for any more.
-    fn leave(&mut self) {
+    pub fn leave(&mut self) {
         let left = self.queue.drop_left();
         self.shared.waiting.fetch_sub(left, Ordering::Relaxed);
         self.readers.retain(|reader| !reader.failed && !reader.events.is_closed());

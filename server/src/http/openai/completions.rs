@@ -9,7 +9,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
-    add_usage, finish_reason,
+    add_usage, finish_reason, forms,
     logprobs::OfCompletion,
     new_id, now,
     params::{self, MOST_LIKELIEST, Stream},
@@ -17,6 +17,7 @@ use super::{
     usage_json,
 };
 use crate::{
+    constrain::Reasoning,
     http::{App, body, choices::Choices, error::ApiError, fields::Fields, json as respond, stream},
     scheduler::{Event, Request, Usage, Work},
 };
@@ -52,6 +53,9 @@ pub(crate) async fn answer(State(app): State<Arc<App>>, request: HttpRequest) ->
     let echo = fields.boolean("echo")?;
     params.answer.log_probabilities = fields.count("logprobs", 0, MOST_LIKELIEST)?;
     params.answer.of_prompt = echo && params.answer.log_probabilities.is_some();
+    if let Some(form) = forms::read(&fields)? {
+        params.answer.mask = Some(forms::mask(&app, &form, &Reasoning::None)?);
+    }
     let prompts = prompts::read(&app, "prompt", fields.get("prompt"))?;
     let requests = prompts.iter().map(|prompt| Request {
         priority: params.priority,

@@ -4,6 +4,7 @@ pub mod chat;
 mod chat_request;
 pub mod completions;
 pub mod embeddings;
+pub mod forms;
 mod logprobs;
 mod messages;
 pub mod models;

@@ -13,10 +13,6 @@ use crate::{
 const MOST_CHOICES: usize = 128;
 /// Most of the likeliest tokens that can be asked for.
 pub(super) const MOST_LIKELIEST: usize = 20;
-/// Fields of this and other servers' APIs that bind the answer to a form.
-const FORMS: &[&str] =
-    &["grammar", "json_schema", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"];
-
 /// What a request says of its answers.
 #[derive(Debug)]
 pub(super) struct Params {
@@ -37,16 +33,7 @@ pub(super) struct Stream {
 
 /// Reads them; `max_tokens` are the names of that field, the strongest first.
 pub(super) fn read(app: &App, fields: &Fields, max_tokens: &[&str]) -> Result<Params, ApiError> {
-    fields.refuse(FORMS, "is not supported: answers cannot be bound to a form yet")?;
     fields.refuse(&["use_beam_search"], "is not supported")?;
-    if let Some(format) = fields.object("response_format")?
-        && format.get("type").is_none_or(|kind| kind != "text")
-    {
-        return Err(ApiError::field(
-            "response_format",
-            "may only be of type `text`: answers cannot be bound to a form yet",
-        ));
-    }
     let mut limit = None;
     for name in max_tokens {
         limit = limit.or(fields.count(name, 0, usize::MAX)?);

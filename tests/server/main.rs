@@ -1,6 +1,8 @@
 //! `handmill serve` over HTTP: every route and field, streams, errors, clients that leave, and the end.
 
+#[path = "../cli_support/mod.rs"]
 mod cli_support;
+mod forms;
 
 use cli_support::{Handmill, copy, fixture, serving::Serving, wait_for};
 use serde_json::{Value, json};
@@ -287,7 +289,14 @@ fn wrong_requests_are_named() {
         (json!({ "logprobs": true, "top_logprobs": 21 }), json!("top_logprobs")),
         (json!({ "stream": "yes" }), json!("stream")),
         (json!({ "stream_options": {} }), json!("stream_options")),
-        (json!({ "response_format": { "type": "json_object" } }), json!("response_format")),
+        (json!({ "response_format": { "type": "xml" } }), json!("response_format.type")),
+        (json!({ "response_format": { "type": "json_schema" } }), json!("response_format.json_schema.schema")),
+        (json!({ "guided_json": { "type": "bogus" } }), json!("guided_json")),
+        (json!({ "guided_json": { "$ref": "https://example.org/x" } }), json!("guided_json")),
+        (json!({ "guided_choice": "a" }), json!("guided_choice")),
+        (json!({ "guided_regex": "(" }), json!("guided_regex")),
+        (json!({ "structured_outputs": { "choice": [] } }), json!("structured_outputs.choice")),
+        (json!({ "guided_regex": "a", "response_format": { "type": "json_object" } }), json!("guided_regex")),
         (json!({ "tools": [{ "type": "function" }] }), json!("tools[0].function.name")),
         (json!({ "tool_choice": "required" }), json!("tool_choice")),
         (json!({ "tool_choice": { "type": "function" } }), json!("tool_choice")),
@@ -356,6 +365,22 @@ fn tools_reasoning_and_variables_reach_the_template_and_come_back() {
     let before =
         json!([{ "role": "user", "content": "abc" }, { "role": "assistant", "content": null, "tool_calls": [call] }]);
     assert!(tokens(json!({ "messages": before })) > plain);
+    server.stop();
+}
+
+#[test]
+fn the_page_is_there_for_browsers_and_probes() {
+    let server = serve(&["--api-key", "secret"]);
+    let page = server.request("GET", "/", "accept: text/html,*/*\r\n", "");
+    assert_eq!(page.status, 200);
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
+    for part in page.body.split('"').filter(|part| part.starts_with("page/")) {
+        assert_eq!(server.request("GET", &format!("/{part}"), "", "").status, 200, "{part}");
+    }
+    assert!(page.body.contains("page/app.js"));
+    assert_eq!(server.request("GET", "/", "", "").body, "Ollama is running");
+    assert_eq!(server.request("GET", "/page/secret", "", "").status, 404);
+    assert_eq!(server.request("GET", "/v1/models", "", "").status, 401);
     server.stop();
 }
 
