@@ -1,4 +1,4 @@
-// y = x Wᵀ by the experts that each row of x has chosen, for few rows: as linear_vec.wgsl, with the expert's weights.
+// y = x Wᵀ by the experts that each row of x has chosen, for rows that the model chose: as linear_vec.wgsl, with the expert's weights.
 //
 //   x   rows of k f32 in the arena, or one for each slot of a row     W   [rows, k] for each expert (lib/experts.wgsl)
 //   y   f32 in the arena, one slot after the other     other defines as in linear_vec.wgsl, with TOKENS 1

@@ -27,15 +27,15 @@ alias Sums = array<f32, SUMS>;
 #import linear_parts PART=linear_lanes_part
 
 #if NORM
-// Squares of the whole row, which LANES invocations have read together.
-fn row_squares() -> f32 {
-    var sum = squares;
+// Makes `squares` those of whole rows, which LANES invocations have read together.
+fn add_up_squares(index: u32) {
 #if LANES != 1
-    for (var d = 1u; d < LANES; d <<= 1u) {
-        sum += subgroupShuffleXor(sum, d);
+    for (var t = 0u; t < TOKENS; t++) {
+        for (var d = 1u; d < LANES; d <<= 1u) {
+            squares[t] += subgroupShuffleXor(squares[t], d);
+        }
     }
 #endif
-    return sum;
 }
 #endif
 
@@ -62,7 +62,7 @@ fn main(
     var ups: Sums;
     sums_1(lane, first_row, first_token, &ups);
 #endif
-#import linear_norm SQUARES=row_squares()
+#import linear_norm INDEX=index
 #if GATED
     let gate_target = target_of(0u);
     let up_target = target_of(1u);

@@ -1,4 +1,4 @@
-// y = x Wᵀ for few rows of x: generation, and small batches.
+// y = x Wᵀ for rows of x that the model chose, few or many: an element has the same sums with any number of rows.
 //
 //   x   rows of k f32 in the arena    W   rows of blocks as in the file (lib/<format>.wgsl)    y   f32 in the arena
 //   FORMAT0 .. 3, KIND0 .. 3   formats of the parts, and how their groups are read: float, bytes or signed
@@ -20,7 +20,8 @@
 // what it has just read. F16 is for adapters without such products but with halves, of which registers hold twice as many.
 //
 // Bytes: W once, ROWS-fold fewer reads of x from cache. Flops: 2 a weight and token. One workgroup does
-// WG / TEAM * ROWS rows; x and z count workgroups of all parts, y blocks of TOKENS rows of x.
+// WG / TEAM * ROWS rows; y and z count workgroups of all parts, x blocks of TOKENS rows of x: those that read the same rows of
+// W run together.
 #import linear
 
 #import linear_vec_sums
@@ -44,15 +45,15 @@ fn main(
     let index = sub * sub_size + sub_lane;
 #endif
     let lane = index % TEAM;
-    let group = own_group(id.x + id.z * count.x);
-    let first_token = id.y * TOKENS;
+    let group = own_group(id.y + id.z * count.y);
+    let first_token = id.x * TOKENS;
     let p = part_of(group);
     let first_row = (group - params.parts[p].first_group) * (WG / TEAM * ROWS) + index / TEAM * ROWS;
     var sums: Sums;
 #import linear_sums ARGS=lane,first_row,first_token,&sums
 #if ROUNDED
 #if !NORM
-    if id.x + id.z == 0u {
+    if id.y + id.z == 0u {
         look_for_odd(lane, first_token, &sums);
     }
 #endif
@@ -63,7 +64,7 @@ fn main(
     sums_1(lane, first_row, first_token, &ups);
     add_up(index, &ups);
 #endif
-#import linear_norm SQUARES=row_squares(index)
+#import linear_norm INDEX=index
 #if GATED
     let gate_target = target_of(0u);
     let up_target = target_of(1u);

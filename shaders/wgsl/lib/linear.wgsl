@@ -10,9 +10,9 @@
 //   SCALES   parts may have f32 scales among the vectors: one for SCALE_ROWS rows by SCALE_COLS elements
 //   EXPERTS   weights are those of the experts that a route names (lib/experts.wgsl): how many there are
 //   VEC   the input's place is made of multiples of four elements: it is read four at a time
-//   NORM   for one row of x, whose k 32 divides: x is what an RMS norm makes of the row that is read. The kernel multiplies by
-//   the norm's scale what it reads and adds up squares on the way; sums are divided by their root at the end. So a norm
-//   costs no dispatch of its own
+//   NORM   for kernels that take TOKENS rows of x at a time, whose k 32 divides: x is what an RMS norm makes of the rows that
+//   are read. The kernel multiplies by the norm's scale what it reads and adds up squares on the way; sums are divided by
+//   their root at the end. So a norm costs no dispatch of its own
 #import batch
 #if EXPERTS
 #import experts
@@ -107,15 +107,15 @@ fn store1(i: u32, v: f32) {
 #endif
 
 #if NORM
-// Squares of the elements that this invocation has read.
-var<private> squares: f32;
+// By row of the block: squares of the elements that this invocation has read.
+var<private> squares: array<f32, TOKENS>;
 #endif
 
-// Elements i .. i + 3 of x in the row that begins at `row`.
-fn input4(row: u32, i: u32) -> vec4<f32> {
+// Elements i .. i + 3 of x in row t of the block, which begins at `row`.
+fn input4(t: u32, row: u32, i: u32) -> vec4<f32> {
     let x = load4(row + i);
 #if NORM
-    squares += dot(x, x);
+    squares[t] += dot(x, x);
     return x * (vectors[(params.norm_scale + i) >> 2u] + params.norm_offset);
 #else
     return x;

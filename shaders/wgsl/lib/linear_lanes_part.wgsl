@@ -16,7 +16,9 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
     // Where an invocation's own elements of a group begin.
     let own = 4u * (lane & (LANES - 1u));
 #if NORM
-    squares = 0.0;
+    for (var t = 0u; t < TOKENS; t++) {
+        squares[t] = 0.0;
+    }
 #endif
     var total: Sums;
     for (var i = 0u; i < SUMS; i++) {
@@ -27,13 +29,13 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
         // Four elements of each lane; where there are but four lanes, the other four of a group come from a second load.
         var x_low: array<vec4<f32>, TOKENS>;
         for (var t = 0u; t < TOKENS; t++) {
-            x_low[t] = input4(x_at[t], 32u * g + own);
+            x_low[t] = input4(t, x_at[t], 32u * g + own);
         }
 #endif
 #if LANES == 4
         var x_high: array<vec4<f32>, TOKENS>;
         for (var t = 0u; t < TOKENS; t++) {
-            x_high[t] = input4(x_at[t], 32u * g + 16u + own);
+            x_high[t] = input4(t, x_at[t], 32u * g + 16u + own);
         }
 #endif
 #if KIND == float

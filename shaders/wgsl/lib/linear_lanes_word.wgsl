@@ -11,7 +11,7 @@
         }
         for (var t = 0u; t < TOKENS; t++) {
 #if LANES == 1
-            x = input4(x_at[t], 32u * g + 4u * ${J}u);
+            x = input4(t, x_at[t], 32u * g + 4u * ${J}u);
 #else
             x = subgroupBroadcast(${X}[t], ${L}u);
 #endif

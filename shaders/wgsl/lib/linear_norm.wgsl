@@ -1,10 +1,13 @@
-    // Template of the kernels for few rows: with NORM, sums times the norm's factor, where SQUARES are those of the whole row.
+    // Template of the kernels for few rows: with NORM, sums times the norm's factor. INDEX is the invocation's.
 #if NORM
-    let by = inverseSqrt(${SQUARES} * params.norm_share + params.norm_eps);
-    for (var i = 0u; i < SUMS; i++) {
-        sums[i] *= by;
+    add_up_squares(${INDEX});
+    for (var t = 0u; t < TOKENS; t++) {
+        let by = inverseSqrt(squares[t] * params.norm_share + params.norm_eps);
+        for (var r = 0u; r < ROWS; r++) {
+            sums[r * TOKENS + t] *= by;
 #if GATED
-        ups[i] *= by;
+            ups[r * TOKENS + t] *= by;
 #endif
+        }
     }
 #endif

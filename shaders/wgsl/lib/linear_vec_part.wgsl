@@ -14,7 +14,9 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
         x_at[t] = x_row(first_token + t);
     }
 #if NORM
-    squares = 0.0;
+    for (var t = 0u; t < TOKENS; t++) {
+        squares[t] = 0.0;
+    }
 #endif
     var total: Sums;
     for (var i = 0u; i < SUMS; i++) {
@@ -24,7 +26,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
     for (var i = 4u * lane; i + 4u <= k; i += 4u * TEAM) {
         var x: array<vec4<f32>, TOKENS>;
         for (var t = 0u; t < TOKENS; t++) {
-            x[t] = input4(x_at[t], i);
+            x[t] = input4(t, x_at[t], i);
         }
         for (var r = 0u; r < ROWS; r++) {
 #if SCALES
@@ -59,7 +61,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
         }
 #if INT8
         for (var t = 0u; t < TOKENS; t++) {
-            let x = bytes_of(x_at[t], 32u * g);
+            let x = bytes_of(t, x_at[t], 32u * g);
             for (var r = 0u; r < ROWS; r++) {
                 var low = 0;
                 var high = 0;
@@ -75,7 +77,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
 #else
 #if F16
         for (var t = 0u; t < TOKENS; t++) {
-            let x = halves_of(x_at[t], 32u * g);
+            let x = halves_of(t, x_at[t], 32u * g);
             for (var r = 0u; r < ROWS; r++) {
                 var low = vec4<f16>();
                 var high = vec4<f16>();
@@ -101,7 +103,7 @@ fn sums_${N}(lane: u32, first_row: u32, first_token: u32, sums: ptr<function, Su
             for (var j = 4u * h; j < 4u * h + 4u; j++) {
                 var x: array<vec4<f32>, TOKENS>;
                 for (var t = 0u; t < TOKENS; t++) {
-                    x[t] = input4(x_at[t], 32u * g + 4u * j);
+                    x[t] = input4(t, x_at[t], 32u * g + 4u * j);
                     x_sum[t] += sum4(x[t]);
                 }
                 for (var r = 0u; r < ROWS; r++) {

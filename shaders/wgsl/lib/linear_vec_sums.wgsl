@@ -23,11 +23,11 @@ struct Piece {
     top: f32,
 }
 
-fn piece_at(row: u32, i: u32) -> Piece {
+fn piece_at(t: u32, row: u32, i: u32) -> Piece {
     var out: Piece;
     var peak = vec4<f32>(0.0);
     for (var j = 0u; j < 8u; j++) {
-        out.x[j] = input4(row, i + 4u * j);
+        out.x[j] = input4(t, row, i + 4u * j);
         peak = max(peak, abs(out.x[j]));
     }
     out.top = max(max(peak.x, peak.y), max(peak.z, peak.w));
@@ -50,7 +50,7 @@ fn look_for_odd(lane: u32, first_token: u32, sums: ptr<function, Sums>) {
         let x_at = x_row(first_token + t);
         var largest = vec4<u32>(0u);
         for (var i = 4u * lane; i < 32u * params.groups; i += 4u * TEAM) {
-            largest = max(largest, bitcast<vec4<u32>>(input4(x_at, i)) & vec4<u32>(0x7f800000u));
+            largest = max(largest, bitcast<vec4<u32>>(input4(t, x_at, i)) & vec4<u32>(0x7f800000u));
         }
         let exponent = odd(max(max(largest.x, largest.y), max(largest.z, largest.w)));
         for (var r = 0u; r < ROWS; r++) {
@@ -69,8 +69,8 @@ struct Bytes {
     sums: vec2<i32>,
 }
 
-fn bytes_of(row: u32, i: u32) -> Bytes {
-    let piece = piece_at(row, i);
+fn bytes_of(t: u32, row: u32, i: u32) -> Bytes {
+    let piece = piece_at(t, row, i);
     let inverse = select(0.0, 127.0 / piece.top, piece.top > 1e-30);
     var out: Bytes;
     out.scale = piece.top / 127.0;
@@ -94,8 +94,8 @@ struct Halves {
     sums: vec2<f32>,
 }
 
-fn halves_of(row: u32, i: u32) -> Halves {
-    let piece = piece_at(row, i);
+fn halves_of(t: u32, row: u32, i: u32) -> Halves {
+    let piece = piece_at(t, row, i);
     let inverse = select(0.0, 1.0 / piece.top, piece.top > 1e-30);
     var out: Halves;
     out.scale = piece.top;
@@ -140,25 +140,30 @@ fn add_up(index: u32, sums: ptr<function, Sums>) {
 }
 
 #if NORM
-// Squares of the whole row, which a team's invocations have read together.
-fn row_squares(index: u32) -> f32 {
-    var sum = squares;
+// Makes `squares` those of whole rows, which a team's invocations have read together.
+fn add_up_squares(index: u32) {
 #if SUBGROUPS
-    for (var d = 1u; d < SUB; d <<= 1u) {
-        sum += subgroupShuffleXor(sum, d);
+    for (var t = 0u; t < TOKENS; t++) {
+        for (var d = 1u; d < SUB; d <<= 1u) {
+            squares[t] += subgroupShuffleXor(squares[t], d);
+        }
     }
 #endif
 #if PARTIALS
     workgroupBarrier();
     if index % SUB == 0u {
-        partial[index / SUB] = sum;
+        for (var t = 0u; t < TOKENS; t++) {
+            partial[index / SUB * TOKENS + t] = squares[t];
+        }
     }
     workgroupBarrier();
-    sum = 0.0;
-    for (var j = 0u; j < TEAM / SUB; j++) {
-        sum += partial[index / TEAM * (TEAM / SUB) + j];
+    let first = index / TEAM * (TEAM / SUB) * TOKENS;
+    for (var t = 0u; t < TOKENS; t++) {
+        squares[t] = 0.0;
+        for (var j = 0u; j < TEAM / SUB; j++) {
+            squares[t] += partial[first + j * TOKENS + t];
+        }
     }
 #endif
-    return sum;
 }
 #endif

@@ -14,9 +14,6 @@ use crate::{
     graph::Rows,
 };
 
-/// Most rows for which each row is multiplied by itself.
-pub const FEW_ROWS: u32 = 8;
-
 /// Experts' weights in one binding.
 #[derive(Clone, Debug)]
 pub struct ExpertCall {
@@ -39,12 +36,12 @@ pub struct ExpertCall {
     pub bytes: Vec<Option<u32>>,
 }
 
-/// The dispatch for few rows, and another for many where that is different.
+/// The dispatch for rows that the model chose, and another for a prompt's where that is different.
 #[derive(Clone, Debug)]
 pub struct ExpertDispatches {
-    /// For up to [`FEW_ROWS`] rows, or for any.
+    /// Each row by itself.
     pub few: Dispatch,
-    /// For more rows. It reads the pairs that [`sort`] has made.
+    /// For prompts: it reads the pairs that [`sort`] has made.
     pub many: Option<Dispatch>,
 }
 

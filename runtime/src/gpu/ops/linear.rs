@@ -61,7 +61,7 @@ pub struct HeadCall {
     pub transposed: bool,
 }
 
-/// An RMS norm that makes a call's input. The kernel for one row may apply it itself.
+/// An RMS norm that makes a call's input. Kernels for few rows may apply it themselves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InputNorm {
     /// The input of the norm, which runs over whole rows.
@@ -95,10 +95,10 @@ pub struct LinearCall {
     pub heads: Option<HeadCall>,
 }
 
-/// The dispatch for up to `max_rows` rows.
+/// The dispatch for up to `max_rows` rows of one role or of both. All that are for rows of one role give a row the same bits.
 #[derive(Clone, Debug)]
 pub struct Variant {
-    /// The most rows that it is meant for; `u32::MAX` in the last variant.
+    /// The most rows that it is for; `u32::MAX` in the last variant of a role.
     pub max_rows: u32,
     /// Whether it is for rows that the model chose, and never for a prompt's.
     pub generated: bool,
@@ -112,13 +112,14 @@ pub struct Variant {
 /// dispatch takes.
 const FOLDED_READS: u64 = 8 << 20;
 
-/// Whether the kernel for one row applies the call's norm itself.
+/// Whether the kernels for few rows apply the call's norm themselves.
 pub fn folds(caps: &Caps, call: &LinearCall) -> bool {
     folded(caps, call).is_some()
 }
 
-/// The call on the norm's input, where the kernel for one row applies the norm itself. This saves a dispatch, but every
-/// workgroup reads the norm's scale beside its input, so it pays only for few workgroups.
+/// The call on the norm's input, where the kernels for few rows apply the norm themselves. This saves a dispatch, but every
+/// workgroup reads the norm's scale beside its input, so it pays only for few workgroups. A row has the same norm alone and
+/// among others, so one row decides.
 fn folded(caps: &Caps, call: &LinearCall) -> Option<LinearCall> {
     let norm = call.norm?;
     let raw = LinearCall { input: norm.input, ..call.clone() };
@@ -130,7 +131,7 @@ fn folded(caps: &Caps, call: &LinearCall) -> Option<LinearCall> {
     (fits && (caps.software || few())).then_some(raw)
 }
 
-/// The kernels for `call`, for few rows first.
+/// The kernels for `call`: those for generated rows first, of either role those for few rows first.
 ///
 /// # Errors
 /// A call that does not fit the kernels: too many parts, a binding over 4 GiB, places at which blocks cannot begin.
@@ -138,25 +139,27 @@ pub fn dispatches(caps: &Caps, call: &LinearCall) -> Result<Vec<Variant>, GpuErr
     check(call)?;
     let folded = folded(caps, call);
     let plain = LinearCall { norm: None, ..call.clone() };
-    let (one, call) = (folded.as_ref().unwrap_or(&plain), &plain);
-    let variant = |max_rows: u32, dispatch| Variant {
+    let (few, call) = (folded.as_ref().unwrap_or(&plain), &plain);
+    let variant = |max_rows: u32, generated: bool, dispatch: Dispatch| Variant {
         max_rows,
-        generated: max_rows <= 8,
-        folded: folded.is_some() && max_rows == 1,
+        generated,
+        folded: dispatch.kernel.defines.get("NORM").is_some(),
         dispatch,
     };
+    let both = |max_rows, dispatch| variant(max_rows, false, dispatch);
+    let generated = |max_rows, dispatch| variant(max_rows, true, dispatch);
     if call.heads.is_some_and(|h| h.transposed) {
-        return Ok(vec![variant(1, transposed(caps, call, 1)), variant(u32::MAX, transposed(caps, call, 8))]);
+        return Ok(vec![both(1, transposed(caps, call, 1)), both(u32::MAX, transposed(caps, call, 8))]);
     }
     if caps.software {
-        return Ok(vec![variant(1, lanes(caps, one, 1)), variant(u32::MAX, lanes(caps, call, 8))]);
+        return Ok(vec![both(1, lanes(caps, few, 1)), both(u32::MAX, lanes(caps, few, 8))]);
     }
-    let mut all = vec![variant(1, mat_vec(caps, one, 1)), variant(8, mat_vec(caps, call, 4))];
+    let mut all = vec![generated(1, mat_vec(caps, few, 1)), generated(u32::MAX, mat_vec(caps, few, 4))];
     match cooperative_subgroup(caps, call) {
-        Some(sub) => all.push(variant(u32::MAX, cooperative(caps, call, sub))),
+        Some(sub) => all.push(both(u32::MAX, cooperative(caps, call, sub))),
         // Outputs are few rows, or so many that another kernel is not worth its compilation.
-        None if call.rows == Rows::Output => all.push(variant(u32::MAX, mat_mat(caps, call, 64))),
-        None => all.extend([(32, 32), (u32::MAX, 64)].map(|(most, tile)| variant(most, mat_mat(caps, call, tile)))),
+        None if call.rows == Rows::Output => all.push(both(u32::MAX, mat_mat(caps, call, 64))),
+        None => all.extend([(32, 32), (u32::MAX, 64)].map(|(most, tile)| both(most, mat_mat(caps, call, tile)))),
     }
     Ok(all)
 }
@@ -330,7 +333,10 @@ fn mat_vec(caps: &Caps, call: &LinearCall, tokens: u32) -> Dispatch {
         .flag("SUBGROUPS", sub > 1)
         .flag("PARTIALS", team > sub);
     let defines = rounding(caps, call, defines);
-    dispatch(caps, call, "linear_vec", defines, VEC_WG / team * rows, tokens)
+    let mut dispatch = dispatch(caps, call, "linear_vec", defines, VEC_WG / team * rows, tokens);
+    // Workgroups that read the same weights run together.
+    dispatch.grid.swap(0, 1);
+    dispatch
 }
 
 /// Adds the rounding of inputs of weights in blocks for few rows: to bytes where hardware multiplies them, else to

@@ -89,7 +89,7 @@ impl Lowering<'_> {
                 many.insert(0, sort);
                 self.sorted = value;
             }
-            vec![(When::Generated(experts::FEW_ROWS), few), (When::Always, many)]
+            vec![(When::Generated(u32::MAX), few), (When::Always, many)]
         } else {
             vec![(When::Always, few)]
         };
