@@ -1,9 +1,8 @@
 // Attention of single query rows: for decode steps, and for other steps with few rows. Rows with lists of keys
 // (lib/keys.wgsl) always come here.
 //
-// x counts rows, y tiles of HEADS query heads that share a key/value head, z the parts that a row's keys are divided
-// into where there is more than one (SPLIT; attention_merge joins them). A workgroup of WG invocations takes WG keys at
-// a time:
+// x counts the parts that the rows' keys are divided into (lib/split.wgsl; attention_merge joins them where a row has
+// several), y tiles of HEADS query heads that share a key/value head. A workgroup of WG invocations takes WG keys at a time:
 //   1. an invocation a key: its dot products with all queries of the tile, so that a key is loaded once for HEADS heads.
 //      The queries lie in workgroup memory, where all invocations read the same address. It also looks up where the
 //      value lies, once for all that read it.
@@ -15,6 +14,7 @@
 // Bytes: keys and values once for each tile of heads; flops: 4 · head_dim a key and head. Bound by memory.
 
 #import keys
+#import split
 
 const WG = ${WG}u;
 const D4 = ${D4}u;
@@ -23,10 +23,7 @@ const HEADS = ${HEADS}u;
 // Values that are read at a time.
 const SHARES = WG / V4;
 
-#if SPLIT
 @group(0) @binding(6) var<storage, read_write> partials: array<f32>;
-#import split
-#endif
 
 var<workgroup> queries: array<vec4<f32>, HEADS * D4>;
 // Scores, then probabilities, by head and key; in the end the shares' sums by element.
@@ -41,16 +38,12 @@ var<workgroup> factors: array<f32, HEADS>;
 
 @compute @workgroup_size(${WG})
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = wg.x;
-    let sequence = batch[batch[4] + row];
-    let keys = keys_of_row(row, sequence, batch[batch[3] + row]);
-    var first = keys.first;
-    var end = keys.end;
-#if SPLIT
-    let part = part_of(first, end, wg.z);
-    first = part.x;
-    end = part.y;
-#endif
+    let row = row_of(wg.x);
+    let parts = parts_of(row);
+    let keys = keys_of_row(row, batch[batch[4] + row], batch[batch[3] + row]);
+    let own_keys = keys_of_part(keys.first, keys.end, wg.x - parts.x, parts.y);
+    let first = own_keys.x;
+    let end = own_keys.y;
     let tiles = (params.group + HEADS - 1u) / HEADS;
     let kv_head = wg.y / tiles;
     // Query heads of this tile; those beyond the group repeat its last and store nothing.
@@ -156,26 +149,23 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         weights[4u * lane + 3u] = sums[h].w;
         workgroupBarrier();
         if own + h < params.group {
-#if SPLIT
-            let to = partial_at(row, head, wg.z);
-            if lane == 0u {
-                partials[to] = tops[h];
-                partials[to + 1u] = totals[h];
-            }
-#else
+            let partial = partial_at(wg.x, head);
             let to = at(params.result, row) + head * params.kv.v_dim;
             let factor = normaliser(tops[h], totals[h], head);
-#endif
+            if parts.y > 1u && lane == 0u {
+                partials[partial] = tops[h];
+                partials[partial + 1u] = totals[h];
+            }
             for (var i = lane; i < 4u * V4; i += WG) {
                 var x = 0.0;
                 for (var share = 0u; share < SHARES; share++) {
                     x += weights[4u * V4 * share + i];
                 }
-#if SPLIT
-                partials[to + 4u + i] = x;
-#else
-                arena[to + i] = x * factor;
-#endif
+                if parts.y > 1u {
+                    partials[partial + 4u + i] = x;
+                } else {
+                    arena[to + i] = x * factor;
+                }
             }
         }
         workgroupBarrier();

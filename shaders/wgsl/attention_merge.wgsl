@@ -7,11 +7,11 @@
 //
 //   partials   the parts' maxima, sums and weighted values (lib/split.wgsl)     out   heads of v_dim f32 in the arena
 //
-// One workgroup a row (x) and head (y); an invocation takes elements of the value. WG is v_dim up to 256, so that
-// nearly always each takes one; on software devices it is 8, lanes of a CPU's vector. Every invocation runs over the
-// parts' maxima and sums by itself: there are a few dozen at most, all read the same, and sharing them would cost
-// barriers. Bytes: the partial results once (maxima and sums from the cache after that) and 4 an element written.
-// Flops: about 6 and two exponentials an element and part.
+// One workgroup a row (x) and head (y), which has nothing to do where the row is a single part; an invocation takes elements
+// of the value. WG is v_dim up to 256, so that nearly always each takes one; on software devices it is 8, lanes of a CPU's
+// vector. Every invocation runs over the parts' maxima and sums by itself: there are a few dozen at most, all read the same,
+// and sharing them would cost barriers. Bytes: the partial results once (maxima and sums from the cache after that) and 4 an
+// element written. Flops: about 6 and two exponentials an element and part.
 
 #import attention
 #import split
@@ -22,9 +22,14 @@
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = wg.x;
     let head = wg.y;
-    let n = parts();
-    let begin = partial_at(row, head, 0u);
-    let stride = params.kv.v_dim + 4u;
+    let parts = parts_of(row);
+    let n = parts.y;
+    if n == 1u {
+        return;
+    }
+    let begin = partial_at(parts.x, head);
+    // From one part to the next.
+    let stride = partial_at(1u, 0u);
     var top = NO_SCORE;
     for (var i = 0u; i < n; i++) {
         if bitcast<u32>(partials[begin + i * stride + 1u]) != 0u {

@@ -2,8 +2,8 @@
 // sums and the scores of a few keys in private arrays. Right for any step; meant for devices whose lanes are a CPU's.
 //
 //   PROMPT: the WG invocations of a workgroup are consecutive tokens of one sequence, all of which read the same key at
-//   the same time; x counts such tiles, y heads, z sequences. Else they are heads of one row: x counts rows, y WG heads,
-//   and z the parts that a row's keys are divided into where there is more than one (SPLIT, see attention_decode).
+//   the same time; x counts such tiles, y heads, z sequences. Else they are heads of one row: x counts the parts that the
+//   rows' keys are divided into, as in attention_decode, and y WG heads.
 //
 // Bytes: keys and values once for each head and WG tokens; flops: 4 · head_dim a key, query row and head.
 // Scores of BLOCK keys are made before their values are added, so that sums are scaled once a block.
@@ -22,7 +22,7 @@ const D_STEP = ${D_STEP}u;
 const V_STEP = ${V_STEP}u;
 const BLOCK = 8u;
 
-#if SPLIT
+#if !PROMPT
 @group(0) @binding(6) var<storage, read_write> partials: array<f32>;
 #import split
 #endif
@@ -49,20 +49,16 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let end = lowest + min(WG, rows - wg.x * WG);
     let keys = keys_of_row(row, sequence, position);
 #else
-    let row = wg.x;
-    let sequence = batch[batch[4] + row];
+    let row = row_of(wg.x);
+    let parts = parts_of(row);
     let n_heads = params.kv.n_kv_heads * params.group;
     let stores = wg.y * WG + lane < n_heads;
     let head = min(wg.y * WG + lane, n_heads - 1u);
     let position = batch[batch[3] + row];
-    let keys = keys_of_row(row, sequence, position);
-    var first = keys.first;
-    var end = keys.end;
-#if SPLIT
-    let part = part_of(first, end, wg.z);
-    first = part.x;
-    end = part.y;
-#endif
+    let keys = keys_of_row(row, batch[batch[4] + row], position);
+    let own_keys = keys_of_part(keys.first, keys.end, wg.x - parts.x, parts.y);
+    let first = own_keys.x;
+    let end = own_keys.y;
 #endif
     let kv_head = head / params.group;
 
@@ -181,21 +177,23 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     if !stores {
         return;
     }
-#if SPLIT
-    let to = partial_at(row, head, wg.z);
-    partials[to] = top;
-    partials[to + 1u] = sum;
-    for (var d = 0u; d < V4; d++) {
-        partials[to + 4u + 4u * d] = sums[d].x;
-        partials[to + 5u + 4u * d] = sums[d].y;
-        partials[to + 6u + 4u * d] = sums[d].z;
-        partials[to + 7u + 4u * d] = sums[d].w;
+#if !PROMPT
+    if parts.y > 1u {
+        let to = partial_at(wg.x, head);
+        partials[to] = top;
+        partials[to + 1u] = sum;
+        for (var d = 0u; d < V4; d++) {
+            partials[to + 4u + 4u * d] = sums[d].x;
+            partials[to + 5u + 4u * d] = sums[d].y;
+            partials[to + 6u + 4u * d] = sums[d].z;
+            partials[to + 7u + 4u * d] = sums[d].w;
+        }
+        return;
     }
-#else
+#endif
     let factor = normaliser(top, sum, head);
     let to = at(params.result, row) + head * params.kv.v_dim;
     for (var d = 0u; d < V4; d++) {
         store4(to + 4u * d, sums[d] * factor);
     }
-#endif
 }

@@ -26,6 +26,12 @@ impl Role {
 }
 
 impl Batch {
+    /// The role as which the step's rows run.
+    pub fn role(&self) -> Role {
+        let generated = self.sequences.iter().all(|s| s.role == Role::Generated);
+        if generated { Role::Generated } else { Role::Prompt }
+    }
+
     /// The sequences by their role, as the step runs them: one list where all have the same.
     pub fn by_role(&self) -> Vec<Vec<usize>> {
         let of = |role| (0..self.sequences.len()).filter(|i| self.sequences[*i].role == role).collect::<Vec<_>>();

@@ -25,7 +25,7 @@ struct Params {
     // Rotation of keys that were cached without, or NONE.
     rope: u32,
     half: u32,
-    // Where in the batch's list the number of parts is that a row's keys are divided into.
+    // The kind of attention: where in the batch's list the place of its rows' parts is (see lib/split.wgsl).
     parts: u32,
     // Of the second cache: its group, and the tokens of a block. See lib/keys.wgsl.
     block_group: u32,

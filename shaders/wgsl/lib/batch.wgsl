@@ -13,7 +13,8 @@
 //   9 tables_at   for each rope a u32 for each sequence: where in `ropes` the angles of its positions begin that keys turn
 //        by when they are read; nothing where no keys do
 //        A row of either is of rotary_dims/2 cosines, then as many sines.
-//  10 splits_at   u32 for each kind of attention: the parts that it divides a row's keys into, where it does
+//  10 parts_at   u32 for each kind of attention: where the lists of the parts begin that it divides rows' keys into (see
+//        lib/split.wgsl), where it takes row by row
 //  11 chosen_at   where in `tokens` the tokens that this step chooses begin (see lib/tokens.wgsl)
 //  12 states_at   two words for each sequence: the slots of the states that the step reads (0xffffffff: zeroes) and writes
 //  13 longest   cached tokens of the longest sequence

@@ -240,7 +240,12 @@ pub(super) fn pack(batch: &Batch, kvs: &[&SequenceKv], shape: &Shape, n_groups: 
         }
     }
     words[10] = words.len() as u32;
-    words.extend_from_slice(&shape.splits);
+    let parts = words.len();
+    words.resize(parts + shape.parts.len(), 0);
+    for (kind, of_rows) in shape.parts.iter().enumerate() {
+        words[parts + kind] = words.len() as u32;
+        of_rows.pack(words);
+    }
     words[12] = words.len() as u32;
     for sequence in &batch.sequences {
         words.extend([sequence.state.from.unwrap_or(u32::MAX), sequence.state.to]);

@@ -31,11 +31,7 @@ use std::{sync::Arc, time::Instant};
 use super::{
     Gpu, GpuError,
     kernel::{Binding, Pipeline},
-    ops::{
-        Dim, Dispatch,
-        attention::{self, AttentionDispatches},
-        sample::Records,
-    },
+    ops::{Dim, Dispatch, attention::AttentionDispatches, sample::Records},
     weights::GpuWeights,
 };
 use crate::{
@@ -248,17 +244,15 @@ impl GpuBackend {
         let shape = &mut self.shape;
         (shape.tokens, shape.outputs, shape.sequences) = (n, self.batch.outputs.len(), self.batch.sequences.len());
         shape.choices = self.records.len();
-        shape.generated = self.batch.sequences.iter().all(|s| s.role == Role::Generated);
-        shape.decode = shape.generated
-            || !self.kinds.iter().all(|k| attention::fits_one_part(gpu.caps(), &k.op, k.every, longest));
+        shape.generated = self.batch.role() == Role::Generated;
         shape.longest = longest;
-        shape.splits.clear();
         let mut partials = 0;
-        for k in &self.kinds {
-            let splits = if shape.decode { attention::splits(gpu.caps(), &k.op, k.every, longest, n) } else { 1 };
-            let len = AttentionDispatches::partials_len(&k.op, n, splits) as u64;
-            partials = partials.max(len * u64::from(splits > 1));
-            shape.splits.push(splits);
+        shape.parts.resize_with(self.kinds.len(), Default::default);
+        for (kind, parts) in self.kinds.iter().zip(&mut shape.parts) {
+            parts.fill(gpu.caps(), kind, &self.batch, longest);
+            if parts.splits() {
+                partials = partials.max(AttentionDispatches::partials_len(&kind.op, parts.len()) as u64);
+            }
         }
         *grown |= Memory::reserve(&gpu, &mut memory.partials, "partial attention", partials * 4, None)?;
         let scores = scores_bytes(&self.plan, n, longest);

@@ -1,5 +1,6 @@
 //! The shape of a step.
 
+use super::kinds::RowParts;
 use crate::{gpu::ops::Dim, graph::Rows};
 
 /// Facts of a step on which the choice of calls depends.
@@ -12,10 +13,8 @@ pub(super) struct Shape {
     pub choices: usize,
     /// Whether all rows were chosen by the model; else they are all of prompts.
     pub generated: bool,
-    /// Whether attention takes rows one by one.
-    pub decode: bool,
-    /// By kind of attention: the parts that a row's keys are divided into.
-    pub splits: Vec<u32>,
+    /// By kind of attention: the parts that rows' keys are divided into.
+    pub parts: Vec<RowParts>,
     /// Cached tokens of the longest sequence.
     pub longest: usize,
 }
@@ -35,7 +34,7 @@ impl Shape {
             Dim::RowsOver(n) => (self.count(rows) as u32).div_ceil(n),
             Dim::Sequences => self.sequences as u32,
             Dim::Choices => self.choices as u32,
-            Dim::Splits(kind) => self.splits[kind as usize],
+            Dim::Parts(kind) => self.parts[kind as usize].len(),
             Dim::Entries { every, over } => (self.longest as u32 / every).div_ceil(over),
         }
     }

@@ -13,7 +13,7 @@ use crate::{
         AttentionOp, AttentionStage, CacheSpec, Graph, HeadOp, NormKind, PositionScale, RopeId, RopeLayout, Rows,
         WeightId,
     },
-    step::KvType,
+    step::{KvType, Role},
 };
 
 /// Least keys of a part: joining shorter parts costs more than they save.
@@ -27,8 +27,8 @@ pub struct AttentionPlaces<'a> {
     pub output: Place,
     /// The group of caches in the batch's sequence records.
     pub cache_group: u32,
-    /// Index in the batch of the number of parts that a row's keys are divided into.
-    pub parts: u32,
+    /// The number of the kind of attention, by which the batch lists the parts of rows' keys.
+    pub kind: u32,
     /// The keys of blocks, where there are any.
     pub blocks: Option<BlockPlaces>,
     /// The chosen keys; none where rows attend to all keys.
@@ -51,22 +51,20 @@ pub struct BlockPlaces {
 }
 
 /// The dispatches of an attention stage. All of them but `blocks` bind `ropes` (f32) as 4 and the layer's pages, which
-/// `heads` writes, as 5; `split` and `merge` bind `partials` (f32) as 6. Where there are blocks, `single` and `split`
-/// bind their pages as 7, and `blocks` writes them, as 4.
+/// `heads` writes, as 5; `rows` and `merge` bind `partials` (f32) as 6. Where there are blocks, `rows` binds their pages as
+/// 7, and `blocks` writes them, as 4.
 ///
-/// Run `heads` and `blocks`, then `single`, or `split` with `merge`, or `prompt`. Each of the three is right for any
-/// step: `single` and `split` take a row at a time, `prompt` tiles of a sequence's rows.
+/// Run `heads` and `blocks`, then `rows`, and `merge` where a row has several parts, or `prompt`. Both are right for any
+/// step: `rows` takes a row at a time, `prompt` tiles of a sequence's rows.
 #[derive(Clone, Debug)]
 pub struct AttentionDispatches {
     /// Norms and rotations of q, k and v; k and v into their pages.
     pub heads: Dispatch,
     /// The keys of blocks into their pages.
     pub blocks: Option<Dispatch>,
-    /// For few rows over few keys.
-    pub single: Dispatch,
-    /// For few rows over many keys: [`Dim::Splits`] parts a row, into `partials`.
-    pub split: Dispatch,
-    /// Joins the parts.
+    /// For rows one by one: [`Dim::Parts`] of them, into `partials` where a row has several.
+    pub rows: Dispatch,
+    /// Joins the parts of rows that have several.
     pub merge: Dispatch,
     /// For many rows a sequence, where rows attend to all that they see: none where there are blocks. Where keys are
     /// chosen, it serves only sequences that are no longer than the number of chosen keys.
@@ -74,30 +72,42 @@ pub struct AttentionDispatches {
 }
 
 impl AttentionDispatches {
-    /// Floats of `partials` that `rows` rows in `splits` parts need.
-    pub fn partials_len(op: &AttentionOp, rows: usize, splits: u32) -> usize {
-        rows * op.n_heads * splits as usize * (op.v_dim + 4)
+    /// Floats of `partials` that so many parts of rows need: at most a few times what the parts' keys take, since a part has
+    /// 128 keys or more unless it is the only one.
+    pub fn partials_len(op: &AttentionOp, parts: u32) -> usize {
+        parts as usize * op.n_heads * (op.v_dim + 4)
     }
 }
 
-/// The keys that a row of a sequence of `len` tokens attends to at most; `every` are the tokens of a block.
-fn most_keys(op: &AttentionOp, every: usize, len: usize) -> usize {
+/// The keys that the row at `position` attends to; `every` are the tokens of a block.
+fn keys_of_row(op: &AttentionOp, every: usize, position: usize) -> usize {
+    let seen = position + 1;
     let chosen = |all: usize| op.selected.map_or(all, |k| k.min(all));
-    let own = op.window.map_or(len, |w| w.min(len));
-    if op.blocks.is_some() { own + chosen(len / every) } else { chosen(own) }
+    let window = op.window.map_or(seen, |w| w.min(seen));
+    let own = op.chunk.map_or(window, |c| window.min(position % c + 1));
+    match op.blocks {
+        Some(_) => own + chosen(seen / every),
+        // Those that are chosen may lie anywhere.
+        None if op.selected.is_some() => chosen(seen),
+        None => own,
+    }
 }
 
-/// Parts into which the keys of a row of a decode step should be divided: enough workgroups to fill a device, and no
-/// part too short. `every` are the tokens of a block, `longest` is the longest sequence's length (this step's tokens
-/// included), `rows` the rows of the step. Layers of one kind share the number, which is in the batch.
-pub fn splits(caps: &Caps, op: &AttentionOp, every: usize, longest: usize, rows: usize) -> u32 {
-    let keys = most_keys(op, every, longest) as u32;
-    // Some hundreds of workgroups fill any device; a software device needs as many as a CPU has cores.
-    let enough = if caps.software { 8 } else { 512 };
-    let (_, tiles) = decode_tiles(caps, op);
-    let wanted = enough / (tiles * rows.max(1) as u32).max(1);
+/// Parts into which the keys of the row at `position` are divided, where rows are taken one by one; `every` are the tokens of
+/// a block. A row that the model chose gets enough workgroups to fill a device by itself, and no part that is too short;
+/// prompts have rows enough. So the order of a row's sums follows from its role and position, not from what is beside it.
+pub fn parts_of_row(caps: &Caps, op: &AttentionOp, every: usize, position: usize, role: Role) -> u32 {
+    let keys = keys_of_row(op, every, position) as u32;
+    let wanted = match role {
+        Role::Prompt => 1,
+        Role::Generated => {
+            // Some hundreds of workgroups fill any device; a software device needs as many as a CPU has cores.
+            let enough = if caps.software { 8 } else { 512 };
+            keys.div_ceil(PART_KEYS).min(enough / decode_tiles(caps, op).1)
+        }
+    };
     let least = if caps.software { keys.div_ceil(solo_keys(op) as u32) } else { 1 };
-    keys.div_ceil(PART_KEYS).min(wanted.max(1)).max(least).max(1)
+    wanted.max(least).max(1)
 }
 
 /// The dispatches of `step`.
@@ -126,8 +136,7 @@ pub fn dispatches(
     Ok(AttentionDispatches {
         heads: lowering.heads().map_err(fail)?,
         blocks: lowering.blocks(),
-        single: lowering.decode(false),
-        split: lowering.decode(true),
+        rows: lowering.rows(),
         merge: lowering.merge(),
         prompt: op.blocks.is_none().then(|| lowering.prompt()),
     })
@@ -175,12 +184,14 @@ fn solo_keys(op: &AttentionOp) -> usize {
     (8 * SOLO_TURNS / of_block / 64 * 64).max(64)
 }
 
-/// Whether a row with so many keys, of the longest sequence of a step, may go to `prompt` or to `single`. `every` are
-/// the tokens of a block.
-pub fn fits_one_part(caps: &Caps, op: &AttentionOp, every: usize, longest: usize) -> bool {
+/// Whether `prompt` serves a prompt whose longest sequence has so many tokens, this step's included.
+pub fn fits_prompt(caps: &Caps, op: &AttentionOp, longest: usize) -> bool {
     // The windows of a tile's rows end one after the other.
-    let tile = AttentionOp { window: op.window.map(|w| w + SOLO), ..op.clone() };
-    !caps.software || most_keys(&tile, every, longest) <= solo_keys(op)
+    let keys = [op.window, op.chunk].into_iter().flatten().map(|n| n + SOLO).fold(longest, usize::min);
+    op.blocks.is_none()
+        // Up to that many tokens all visible keys are chosen, so the choice makes no difference.
+        && op.selected.is_none_or(|most| longest <= most)
+        && (!caps.software || keys <= solo_keys(op))
 }
 
 struct Lowering<'a> {
@@ -290,7 +301,7 @@ impl Lowering<'_> {
             .u(&[(op.n_heads / op.n_kv_heads) as u32, op.sinks.map_or(NONE, self.places.vector)])
             .u(&[limit(op.window), limit(op.chunk)])
             .f(&[scale, cap])
-            .u(&[rope, half, self.places.parts])
+            .u(&[rope, half, self.places.kind])
             .u(&[blocks.map_or(0, |b| b.group), blocks.map_or(1, |b| word(b.every))])
             .u(&[op.selected.map_or(0, word)])
             .place(&self.places.chosen.unwrap_or(place))
@@ -316,15 +327,11 @@ impl Lowering<'_> {
         defines
     }
 
-    fn decode(&self, split: bool) -> Dispatch {
+    fn rows(&self) -> Dispatch {
         let op = &self.step.op;
         let (heads, tiles) = decode_tiles(self.caps, op);
-        let z = if split { Dim::Splits(self.places.parts) } else { Dim::Fixed(1) };
-        let grid = [Dim::RowsOver(1), Dim::Fixed(tiles), z];
-        let mut more = vec![Access::Read, Access::Read];
-        if split || op.blocks.is_some() {
-            more.push(if split { Access::ReadWrite } else { Access::Read });
-        }
+        let grid = [Dim::Parts(self.places.kind), Dim::Fixed(tiles), Dim::Fixed(1)];
+        let mut more = vec![Access::Read, Access::Read, Access::ReadWrite];
         more.extend(op.blocks.map(|_| Access::Read));
         let (name, defines) = if self.caps.software {
             ("attention_solo", self.solo_defines())
@@ -332,7 +339,6 @@ impl Lowering<'_> {
             ("attention_decode", self.defines(decode_workgroup(self.caps) as usize).with("HEADS", heads))
         };
         let defines = defines
-            .flag("SPLIT", split)
             .flag("LISTED", op.blocks.is_some() || op.selected.is_some())
             .flag("BLOCKS", op.blocks.is_some())
             .flag("SELECTED", op.selected.is_some());

@@ -48,7 +48,8 @@ struct Data {
 const POISON: f32 = f32::NAN;
 
 impl Case {
-    fn data(&self, splits: u32) -> Data {
+    /// With up to `parts` parts a row.
+    fn data(&self, parts: u32) -> Data {
         let op = &self.case.op;
         let mut g = GraphBuilder::new();
         // Rope 0 is there to be confused with rope 1.
@@ -83,7 +84,7 @@ impl Case {
                 Sequence { rows, cached, dropped_pages: first / PAGE }
             })
             .collect();
-        let step = TestStep::with_blocks(&sequences, &[], graph.ropes(), splits, self.case.every);
+        let step = TestStep::with_blocks(&sequences, &[], graph.ropes(), parts, self.case.every);
         let n = step.tokens();
         let key = op.n_kv_heads * op.head_dim;
         let (q, v, y) = (op.n_heads * op.head_dim, op.n_kv_heads * op.v_dim, op.n_heads * op.v_dim);
@@ -207,7 +208,7 @@ impl Case {
             inputs: [data.places[0], data.places[1], data.places[2]],
             output: data.places[3],
             cache_group: 1,
-            parts: 1,
+            kind: 1,
             blocks: self.case.op.blocks.map(|_| BlockPlaces { keys: data.places[4], group: 2, every: self.case.every }),
             chosen: self.case.op.selected.map(|_| data.places[5]),
             kv: self.case.kv,
@@ -256,8 +257,8 @@ impl Case {
     /// Every kernel that attends, on every device.
     pub fn check(&self) {
         let what = self.case.name();
-        let parts = 3;
-        let data = self.data(parts);
+        let data = self.data(1);
+        let split = self.data(3).step;
         let expected = self.reference(&data);
         let n = data.step.tokens();
         let gpus = testing::gpus();
@@ -272,15 +273,15 @@ impl Case {
             let d = self.lower(gpu, &data);
             let mut ropes: Vec<u8> = bytemuck::cast_slice(&data.step.ropes).to_vec();
             let mut pages = data.pages.clone();
-            let partials = AttentionDispatches::partials_len(&self.case.op, n, parts);
+            let partials = AttentionDispatches::partials_len(&self.case.op, split.parts);
             let mut partials: Vec<u8> = bytemuck::cast_slice(&vec![POISON; partials]).to_vec();
             let mut blocks = data.block_pages.clone();
-            let mut run = |kernels: &[&Dispatch]| {
+            let mut run = |step: &TestStep, kernels: &[&Dispatch]| {
                 let mut arena = data.arena.clone();
                 for k in kernels {
                     let mut more = vec![&mut ropes, &mut pages, &mut partials, &mut blocks];
                     more.truncate(k.kernel.bindings.len() - 4);
-                    data.step.run(gpu, k, &mut arena, &data.vectors, &mut more);
+                    step.run(gpu, k, &mut arena, &data.vectors, &mut more);
                 }
                 let width = self.case.op.n_heads * self.case.op.v_dim;
                 for (row, expected) in expected.iter().enumerate() {
@@ -292,12 +293,12 @@ impl Case {
                     assert!(arena[at + width..].iter().take(5).all(|x| x.is_nan()), "{what}, {name}");
                 }
             };
-            run(&[&d.single]);
-            run(&[&d.split, &d.merge]);
+            run(&data.step, &[&d.rows]);
+            run(&split, &[&d.rows, &d.merge]);
             if let Some(prompt) =
                 d.prompt.as_ref().filter(|_| self.case.op.selected.is_none_or(|k| data.step.longest <= k))
             {
-                run(&[prompt]);
+                run(&data.step, &[prompt]);
             }
         }
     }

@@ -1,14 +1,14 @@
 //! Heads and attention on every device against f64: the cases of `cases::attention`.
 
 use super::{
-    attention::{fits_one_part, splits},
+    attention::{fits_prompt, parts_of_row},
     attention_case_tests::Case,
 };
 use crate::{
     cases::attention::{self, AttentionCase, BASE, Devices},
     gpu::testing,
     graph::{AttentionOp, CacheId, HeadOp, NormKind, NormOp, PositionScale, RopeId, RopeLayout, WeightId},
-    step::KvType,
+    step::{KvType, Role},
 };
 
 fn norm(weight: Option<u32>, group: usize) -> HeadOp {
@@ -94,30 +94,33 @@ fn keys_of_blocks_match_f64() {
 }
 
 #[test]
-fn splits_follow_length_and_room() {
+fn parts_follow_role_and_position() {
     let Some(gpu) = testing::gpus().first() else { return };
     let mut caps = gpu.caps().clone();
     caps.software = false;
     let op = AttentionOp { n_heads: 9, n_kv_heads: 3, head_dim: 64, v_dim: 64, ..BASE };
-    assert_eq!(splits(&caps, &op, 1, 100, 1), 1);
-    assert_eq!(splits(&caps, &op, 1, 1000, 1), 4);
-    assert_eq!(splits(&caps, &op, 1, 100_000, 1), 170);
-    assert_eq!(splits(&caps, &op, 1, 100_000, 1000), 1);
-    assert_eq!(splits(&caps, &AttentionOp { window: Some(512), ..op.clone() }, 1, 100_000, 1), 2);
+    let generated = |op: &AttentionOp, every, position| parts_of_row(&caps, op, every, position, Role::Generated);
+    assert_eq!([0, 255, 256, 999, 99_999].map(|p| generated(&op, 1, p)), [1, 1, 2, 4, 170]);
+    assert_eq!(generated(&AttentionOp { window: Some(512), ..op.clone() }, 1, 99_999), 2);
+    assert_eq!([1599, 1600].map(|p| generated(&AttentionOp { chunk: Some(800), ..op.clone() }, 1, p)), [4, 1]);
     let listed = AttentionOp { window: Some(512), blocks: Some(CacheId(1)), ..op.clone() };
-    assert_eq!(splits(&caps, &listed, 128, 100_000, 1), 6);
-    assert_eq!(splits(&caps, &AttentionOp { selected: Some(200), ..listed }, 4, 100_000, 1), 3);
-    assert_eq!(splits(&caps, &AttentionOp { selected: Some(2048), ..op.clone() }, 1, 100_000, 1), 8);
+    assert_eq!(generated(&listed, 128, 99_999), 6);
+    assert_eq!(generated(&AttentionOp { selected: Some(200), ..listed.clone() }, 4, 99_999), 3);
+    assert_eq!(generated(&AttentionOp { selected: Some(2048), ..op.clone() }, 1, 99_999), 8);
+    assert_eq!(parts_of_row(&caps, &listed, 4, 99_999, Role::Prompt), 1);
+    assert!(fits_prompt(&caps, &op, 100_000) && !fits_prompt(&caps, &listed, 1));
+    let selected = AttentionOp { selected: Some(2048), ..op.clone() };
+    assert!(fits_prompt(&caps, &selected, 2048) && !fits_prompt(&caps, &selected, 2049));
     // On a software device, so many that no invocation has more keys than it may.
     caps.software = true;
-    assert!(fits_one_part(&caps, &op, 1, 4096));
+    assert!(fits_prompt(&caps, &op, 4096));
     for head_dim in [64, 80, 256, 1024] {
         let op = AttentionOp { head_dim, v_dim: head_dim, ..op.clone() };
-        assert!(!fits_one_part(&caps, &op, 1, 100_000));
-        for rows in [1, 1000] {
-            let parts = splits(&caps, &op, 1, 100_000, rows) as usize;
-            assert!(fits_one_part(&caps, &op, 1, 100_000usize.div_ceil(parts).next_multiple_of(64)), "{head_dim}");
+        assert!(!fits_prompt(&caps, &op, 100_000));
+        for role in [Role::Prompt, Role::Generated] {
+            let parts = parts_of_row(&caps, &op, 1, 99_999, role) as usize;
+            assert!(fits_prompt(&caps, &op, 100_000usize.div_ceil(parts).next_multiple_of(64)), "{head_dim}");
         }
-        assert!(fits_one_part(&caps, &AttentionOp { window: Some(100), ..op }, 1, 100_000));
+        assert!(fits_prompt(&caps, &AttentionOp { window: Some(100), ..op }, 100_000));
     }
 }

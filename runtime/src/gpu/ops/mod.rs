@@ -49,8 +49,8 @@ pub enum Dim {
     Sequences,
     /// One a token that the step chooses.
     Choices,
-    /// The parts that attention of this kind divides a row's keys into: the step's batch has the number.
-    Splits(u32),
+    /// The parts that attention of this kind divides all rows' keys into: the step's batch lists them.
+    Parts(u32),
     /// The entries that the step's longest sequence has in a cache divided by `over`, rounded up.
     Entries {
         /// Tokens of an entry.

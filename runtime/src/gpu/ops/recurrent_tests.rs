@@ -22,7 +22,7 @@ const SLOTS: usize = 6;
 fn step() -> TestStep {
     let sequence = |&(rows, ..): &(usize, u32, u32)| Sequence { rows, cached: rows + 5, dropped_pages: 0 };
     let sequences: Vec<Sequence> = SEQUENCES.iter().map(sequence).collect();
-    let mut step = TestStep::new(&sequences, &[], &[], 1);
+    let mut step = TestStep::new(&sequences, &[], &[]);
     step.batch[12] = step.batch.len() as u32;
     step.batch.extend(SEQUENCES.iter().flat_map(|s| [s.1, s.2]));
     step

@@ -215,7 +215,7 @@ impl Case<'_> {
 
 fn step(graph: &Graph) -> TestStep {
     let one = |rows, cached| Sequence { rows, cached, dropped_pages: 0 };
-    TestStep::new(&[one(1, 70), one(4, 9)], &[0, 4, 3], graph.ropes(), 1)
+    TestStep::new(&[one(1, 70), one(4, 9)], &[0, 4, 3], graph.ropes())
 }
 
 fn program(rows: Rows, width: usize, instrs: Vec<(RowOp, Option<u32>)>) -> RowProgram {

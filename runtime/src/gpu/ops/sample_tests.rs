@@ -31,7 +31,7 @@ fn make(gpu: &Gpu, rows: &[Vec<f32>], choices: &[(Choice<'_>, &[u32], &[u32])]) 
     let sequence = Sequence { rows: n, cached: 9 + n, dropped_pages: 0 };
     // Output rows stand in another order than token rows: row r of the choices is token row r.
     let outputs: Vec<u32> = (0..n as u32).map(|o| if o % 2 == 1 { o / 2 } else { n as u32 - 1 - o / 2 }).collect();
-    let mut step = TestStep::new(&[sequence], &outputs, &[], 1);
+    let mut step = TestStep::new(&[sequence], &outputs, &[]);
     step.batch[11] = 3;
     step.choices = rows.len();
     let mut records = Records::default();

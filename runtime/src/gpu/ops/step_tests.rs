@@ -25,7 +25,8 @@ pub(super) struct TestStep {
     pub outputs: Vec<u32>,
     pub batch: Vec<u32>,
     pub ropes: Vec<f32>,
-    pub splits: u32,
+    /// Parts of all rows' keys.
+    pub parts: u32,
     /// By sequence, by page from the first.
     pub pages: Vec<Vec<u32>>,
     pub n_pages: usize,
@@ -38,12 +39,13 @@ pub(super) struct TestStep {
 }
 
 impl TestStep {
-    pub fn new(sequences: &[Sequence], outputs: &[u32], specs: &[RopeSpec], splits: u32) -> Self {
-        Self::with_blocks(sequences, outputs, specs, splits, 1000)
+    pub fn new(sequences: &[Sequence], outputs: &[u32], specs: &[RopeSpec]) -> Self {
+        Self::with_blocks(sequences, outputs, specs, 1, 1000)
     }
 
-    /// With blocks of `every` tokens.
-    pub fn with_blocks(sequences: &[Sequence], outputs: &[u32], specs: &[RopeSpec], splits: u32, every: usize) -> Self {
+    /// With blocks of `every` tokens. The keys of rows are divided into `most` parts, one fewer, and so on down to one, and
+    /// again.
+    pub fn with_blocks(sequences: &[Sequence], outputs: &[u32], specs: &[RopeSpec], most: u32, every: usize) -> Self {
         let tokens: usize = sequences.iter().map(|s| s.rows).sum();
         let mut batch = vec![0xdead_beefu32; 16];
         batch[0] = tokens as u32;
@@ -85,7 +87,15 @@ impl TestStep {
         }
         section(&mut batch, 6, records);
         batch[7] = 10;
-        section(&mut batch, 10, vec![0xdead_beef, splits]);
+        let parts_of = |row: usize| most - row as u32 % most;
+        let first = |row: usize| (0..row).map(parts_of).sum::<u32>();
+        let of_rows = (0..tokens).flat_map(|row| vec![row as u32; parts_of(row) as usize]);
+        let lists = batch.len() as u32 + 3;
+        section(
+            &mut batch,
+            10,
+            [0xdead_beef, lists].into_iter().chain((0..=tokens).map(first)).chain(of_rows).collect(),
+        );
         let mut ropes = vec![f32::NAN];
         let (mut rows_at, mut tables_at) = (Vec::new(), Vec::new());
         for spec in specs {
@@ -122,7 +132,7 @@ impl TestStep {
             outputs: outputs.to_vec(),
             batch,
             ropes,
-            splits,
+            parts: first(tokens),
             pages,
             n_pages,
             block_pages,
@@ -156,9 +166,9 @@ impl TestStep {
             Dim::RowsOver(n) => (self.count(dispatch.rows) as u32).div_ceil(n),
             Dim::Sequences => self.sequences.len() as u32,
             Dim::Choices => self.choices as u32,
-            Dim::Splits(kind) => {
+            Dim::Parts(kind) => {
                 assert_eq!(kind, 1);
-                self.splits
+                self.parts
             }
             Dim::Entries { every, over } => (self.longest as u32 / every).div_ceil(over),
         };

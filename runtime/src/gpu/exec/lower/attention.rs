@@ -16,7 +16,7 @@ use crate::{
 impl Lowering<'_> {
     pub(super) fn attention(&mut self, name: &str, stage: &AttentionStage) -> Result<StageDraft, GpuError> {
         let op = &stage.op;
-        let parts = kinds::number(&self.kinds, self.book, op);
+        let kind = kinds::number(&self.kinds, self.book, op);
         let blocks = op.blocks.zip(stage.blocks).map(|(cache, keys)| BlockPlaces {
             keys: self.value(keys),
             group: self.book.place(cache).0 as u32,
@@ -26,7 +26,7 @@ impl Lowering<'_> {
             inputs: stage.inputs.map(|v| self.value(v)),
             output: self.value(stage.output),
             cache_group: self.book.place(op.cache).0 as u32,
-            parts: parts as u32,
+            kind: kind as u32,
             blocks,
             chosen: stage.selected.map(|v| self.value(v)),
             kv: self.book.kv_type(),
@@ -41,12 +41,11 @@ impl Lowering<'_> {
         before.extend(made.blocks.map(|write| self.draft(write, &[of_blocks])));
         let mut variants = Vec::new();
         if let Some(prompt) = made.prompt {
-            // Up to that many tokens all visible keys are chosen, so the choice makes no difference.
-            variants.push((When::Prompt(op.selected), vec![self.draft(prompt, &sources)]));
+            variants.push((When::Prompt(kind), vec![self.draft(prompt, &sources)]));
         }
-        let split = vec![self.draft(made.split, &sources), self.draft(made.merge, &sources)];
-        variants.push((When::Split(parts), split));
-        variants.push((When::Always, vec![self.draft(made.single, &sources)]));
+        let rows = self.draft(made.rows, &sources);
+        variants.push((When::Split(kind), vec![rows.clone(), self.draft(made.merge, &sources)]));
+        variants.push((When::Always, vec![rows]));
         // With blocks every token counts as a key. That is too many, and makes submits shorter than they need be.
         let keys =
             if op.blocks.is_some() { None } else { [op.selected, op.window, op.chunk].into_iter().flatten().min() };

@@ -48,9 +48,9 @@ pub(super) enum When {
     Generated(u32),
     /// At most so many rows.
     RowsUpTo(u32),
-    /// Sequences of many new tokens; with a number, only where all sequences have at most so many tokens.
-    Prompt(Option<usize>),
-    /// The keys of this kind of attention are divided into parts.
+    /// Attention of this kind takes tiles of a prompt's rows.
+    Prompt(usize),
+    /// Attention of this kind takes row by row, and some row's keys are divided into parts.
     Split(usize),
     /// Any step.
     Always,
@@ -62,8 +62,8 @@ impl StageCalls {
         let fits = |(when, _): &&(When, Vec<Call>)| match when {
             When::Generated(most) => shape.generated && shape.count(self.rows) as u64 <= u64::from(*most),
             When::RowsUpTo(most) => shape.count(self.rows) as u64 <= u64::from(*most),
-            When::Prompt(most) => !shape.decode && most.is_none_or(|most| shape.longest <= most),
-            When::Split(kind) => shape.splits[*kind] > 1,
+            When::Prompt(kind) => shape.parts[*kind].is_empty(),
+            When::Split(kind) => shape.parts[*kind].splits(),
             When::Always => true,
         };
         let variant = self.variants.iter().find(fits).map_or(&[][..], |(_, calls)| calls);

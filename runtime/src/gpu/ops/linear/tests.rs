@@ -195,7 +195,7 @@ impl Case {
         let grid = d.grid.map(|g| match g {
             Dim::Fixed(n) => n,
             Dim::RowsOver(n) => rows.div_ceil(n),
-            Dim::Sequences | Dim::Choices | Dim::Splits(_) | Dim::Entries { .. } => 1,
+            Dim::Sequences | Dim::Choices | Dim::Parts(_) | Dim::Entries { .. } => 1,
         });
         let data: [&[u8]; 5] =
             [&d.params, bytemuck::cast_slice(&self.batch), &arena, bytemuck::cast_slice(&self.vectors), &self.weights];

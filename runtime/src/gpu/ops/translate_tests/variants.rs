@@ -400,7 +400,7 @@ fn step_kernels(
         inputs: [op.n_heads * op.head_dim, key, op.n_kv_heads * op.v_dim].map(token),
         output: token(op.n_heads * op.v_dim),
         cache_group: 0,
-        parts: 0,
+        kind: 0,
         blocks,
         chosen,
         kv,
@@ -415,7 +415,7 @@ fn step_kernels(
         output: ValueId(3),
     };
     let made = attention::dispatches(caps, graph, "attention", &step, &places).unwrap();
-    for d in [&made.heads, &made.single, &made.split, &made.merge].into_iter().chain(&made.blocks).chain(&made.prompt) {
+    for d in [&made.heads, &made.rows, &made.merge].into_iter().chain(&made.blocks).chain(&made.prompt) {
         found(caps, &d.kernel);
     }
 }
