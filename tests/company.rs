@@ -6,17 +6,12 @@
 
 mod support;
 
-use std::{fs, num::NonZeroUsize};
-
 use handmill_models::{
     Model,
     engine::{Engine, EngineOptions, KvChoice, Sequence, Step},
-    synthetic::{Synthetic, SyntheticOptions},
 };
 use handmill_runtime::{cpu::Isa, quant::DType, step::Outputs};
-use serde_json::Value;
-use support::{FAMILIES, Fixture, Spelling};
-use tempfile::TempDir;
+use support::{FAMILIES, made_up};
 
 /// Models whose rotations depend on the length of the sequence, as their makers have it: a token in a longer prompt is
 /// another token there.
@@ -36,27 +31,6 @@ const IN_BLOCKS: &[(&str, &[(&str, u32)])] = &[
 
 /// Tokens of the sequence that is looked at: more than a page and a piece of keys.
 const LEN: usize = 300;
-
-fn model(name: &'static str, format: DType, changes: &[(&str, u32)]) -> Model {
-    let (folder, _guard) = Fixture::load(name).folder(Spelling::V5);
-    let own = TempDir::new().expect("a folder");
-    let path = own.path().join("config.json");
-    let config = fs::read(folder.join("config.json")).expect("a config");
-    let mut config: Value = serde_json::from_slice(&config).expect("JSON");
-    if format.block_len() == 256 {
-        // Rows of the fixtures are shorter.
-        (config["hidden_size"], config["intermediate_size"]) = (256.into(), 512.into());
-    }
-    for &(key, value) in changes {
-        config[key] = value.into();
-    }
-    fs::write(&path, config.to_string()).expect("a config");
-    let threads = NonZeroUsize::MIN;
-    let options = SyntheticOptions { format, threads, limit: Some(1 << 30), ..SyntheticOptions::default() };
-    let made_up = Synthetic::new(&path, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
-    assert!(made_up.bytes.contains_key(&format) || format.block_len() == 32, "{name}: {:?}", made_up.bytes);
-    made_up.model
-}
 
 fn tokens(model: &Model, seed: usize) -> Vec<u32> {
     let vocab = model.info().vocab_size;
@@ -94,7 +68,7 @@ fn first_difference(a: &[f32], b: &[f32], vocab: usize) -> Option<usize> {
 
 /// What differs, and from which position on.
 fn differences(name: &'static str, format: DType) -> Vec<String> {
-    differences_of(name, &model(name, format, &[]), format, KvChoice::Auto)
+    differences_of(name, &made_up(name, format, &[]), format, KvChoice::Auto)
 }
 
 fn differences_of(name: &str, model: &Model, format: DType, kv: KvChoice) -> Vec<String> {
@@ -152,7 +126,7 @@ fn a_row_depends_on_its_own_tokens_alone() {
         found.extend(differences("llama2", format));
     }
     for (name, changes) in IN_BLOCKS {
-        let model = model(name, DType::Q8_0, changes);
+        let model = made_up(name, DType::Q8_0, changes);
         found.extend(differences_of(name, &model, DType::Q8_0, KvChoice::Q8_0));
     }
     assert!(found.is_empty(), "{}", found.join("\n"));

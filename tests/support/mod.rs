@@ -17,6 +17,7 @@ mod gguf_rope;
 mod gguf_v4;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod made_up;
 mod models;
 mod readme;
 
@@ -27,5 +28,6 @@ pub use fixture::{FAMILIES, Fixture, Matrix, NOT_IN_GGUF, NOT_ON_GPU, Spelling, 
 pub use gguf::write_gguf;
 #[cfg(feature = "gpu")]
 pub use gpu::open_gpu;
+pub use made_up::made_up;
 pub use models::{Golden, Skip, full, golden, handmill, is_full, model_path, no_adapter, skip};
 pub use readme::family_table;
