@@ -50,7 +50,7 @@ pub struct Args {
     /// Name of the model in answers [default: MODEL, of a path its last part]
     #[arg(long, value_name = "NAME")]
     alias: Option<String>,
-    /// Let pages of this origin send requests, like https://example.org (may be given several times); `*` lets all do so
+    /// Let pages of this origin send requests, like `https://example.org` (may be given several times); `*` lets all do so
     #[arg(long, value_name = "ORIGIN")]
     cors: Vec<String>,
     /// Render messages with the template in this file instead of the model's own

@@ -10,6 +10,9 @@ use super::{
     say, serve, text_of, with,
 };
 
+/// Fields of a request, and whether a text has the form that they ask for.
+type Form<'a> = (Value, &'a dyn Fn(&str) -> bool);
+
 #[test]
 fn answers_have_the_form_that_is_asked_for() {
     let server = serve(&[]);
@@ -24,7 +27,7 @@ fn answers_have_the_form_that_is_asked_for() {
         let value: Value = serde_json::from_str(text).unwrap();
         value["size"].as_u64().is_some_and(|n| n < 10) && ["a", "b"].contains(&value["kind"].as_str().unwrap())
     };
-    let forms: &[(Value, &dyn Fn(&str) -> bool)] = &[
+    let forms: &[Form] = &[
         (json!({ "response_format": named(&schema) }), &is_of_schema),
         (json!({ "response_format": { "type": "json_object", "schema": schema } }), &is_of_schema),
         (json!({ "guided_json": schema.to_string() }), &is_of_schema),
