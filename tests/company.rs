@@ -11,7 +11,7 @@ use handmill_models::{
     engine::{Engine, EngineOptions, KvChoice, Sequence, Step},
 };
 use handmill_runtime::{cpu::Isa, quant::DType, step::Outputs};
-use support::{FAMILIES, made_up};
+use support::{FAMILIES, full, made_up};
 
 /// Models whose rotations depend on the length of the sequence, as their makers have it: a token in a longer prompt is
 /// another token there.
@@ -129,5 +129,79 @@ fn a_row_depends_on_its_own_tokens_alone() {
         let model = made_up(name, DType::Q8_0, changes);
         found.extend(differences_of(name, &model, DType::Q8_0, KvChoice::Q8_0));
     }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// How a sequence comes to its first tokens.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    /// It runs them.
+    Fresh,
+    /// It is a fork of another that ran them.
+    Forked,
+    /// They are in the cache.
+    Cached,
+}
+
+/// What differs of all rows of a step x parts of a prompt x threads x starts.
+fn differences_of_all(name: &'static str, format: DType) -> Vec<String> {
+    let model = made_up(name, format, &[]);
+    let vocab = model.info().vocab_size;
+    let mine = tokens(&model, 1);
+    let engine = |threads: usize| {
+        let options = EngineOptions { threads: Some(threads), n_ctx: Some(64 * 128), ..EngineOptions::default() };
+        Engine::new(&model, &options).expect("an engine")
+    };
+    let mut one = engine(1);
+    let mut sequence = one.sequence();
+    let alone = run(&mut one, &mut sequence, &mine, 1, &[]);
+    let mut found = Vec::new();
+    for threads in [1, 2, 3] {
+        // A prefix of three pages and a bit, begun as servers begin it.
+        let mut engine = engine(threads);
+        let begun = &mine[..LEN * 2 / 3];
+        let mut before = engine.begin(begun).expect("a sequence");
+        while before.len() < begun.len() {
+            let n = engine.part_tokens(&before, begun.len() - before.len(), 77);
+            let part = &begun[before.len()..][..n];
+            engine.step(&mut [Step::new(&mut before, part, Outputs::None)]).expect("a step");
+            engine.keep_pages(&before).expect("pages");
+        }
+        engine.retain(&before).expect("pages");
+        for company in [0, 1, 2, 4, 7, 16] {
+            let others: Vec<_> = (0..company).map(|i| tokens(&model, i + 2)).collect();
+            for chunk in [1, 7, 64, LEN] {
+                for start in [Start::Fresh, Start::Forked, Start::Cached] {
+                    let mut sequence = match start {
+                        Start::Fresh => engine.sequence(),
+                        Start::Forked => engine.fork(&before).expect("a fork"),
+                        Start::Cached => engine.begin(&mine).expect("a sequence"),
+                    };
+                    let at = sequence.len();
+                    let known = match start {
+                        Start::Fresh => at == 0,
+                        Start::Forked => at == begun.len(),
+                        Start::Cached => at > 0,
+                    };
+                    assert!(known, "{name}: {start:?} with {at} tokens");
+                    let logits = run(&mut engine, &mut sequence, &mine[at..], chunk, &others);
+                    if let Some(at) = first_difference(&logits, &alone[at * vocab..], vocab) {
+                        let what = format!("{threads} threads, {chunk} at a time, {company} others, {start:?}");
+                        found.push(format!("{name} in {format}, {what}: from position {at} of these on"));
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_combination_gives_the_same_bits() {
+    if !full("company::every_combination_gives_the_same_bits") {
+        return;
+    }
+    let mut found: Vec<String> = KINDS.iter().flat_map(|name| differences_of_all(name, DType::Q8_0)).collect();
+    found.extend(differences_of_all("llama2", DType::Q4_K));
     assert!(found.is_empty(), "{}", found.join("\n"));
 }

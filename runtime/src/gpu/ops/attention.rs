@@ -96,7 +96,7 @@ fn keys_of_row(op: &AttentionOp, every: usize, position: usize) -> usize {
 /// Parts into which the keys of the row at `position` are divided, where rows are taken one by one; `every` are the tokens of
 /// a block. A row that the model chose gets enough workgroups to fill a device by itself, and no part that is too short;
 /// prompts have rows enough. So the order of a row's sums follows from its role and position, not from what is beside it.
-pub fn parts_of_row(caps: &Caps, op: &AttentionOp, every: usize, position: usize, role: Role) -> u32 {
+pub(crate) fn parts_of_row(caps: &Caps, op: &AttentionOp, every: usize, position: usize, role: Role) -> u32 {
     let keys = keys_of_row(op, every, position) as u32;
     let wanted = match role {
         Role::Prompt => 1,
