@@ -10,7 +10,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{App, error::ApiError, page};
+use super::{
+    App,
+    error::{ApiError, Shape},
+    page,
+};
 use crate::Log;
 
 /// Whether a path needs no key: probes have none, and the page asks for it.
@@ -36,6 +40,7 @@ pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: N
         let error = ApiError::status(401, "the API key is missing or wrong: send it as `Authorization: Bearer KEY`");
         error.code("invalid_api_key").into_response()
     };
+    Shape::of(&path).give(&mut response);
     let headers = response.headers_mut();
     if let Some(origin) = allowed {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());

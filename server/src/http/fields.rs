@@ -5,8 +5,12 @@ use serde_json::{Map, Value};
 use super::error::ApiError;
 
 /// The fields of a JSON object. Those that are null count as missing.
-#[derive(Debug)]
-pub(crate) struct Fields(Map<String, Value>);
+#[derive(Debug, Default)]
+pub(crate) struct Fields {
+    all: Map<String, Value>,
+    /// Stands before the names in messages: where the object is.
+    place: String,
+}
 
 type Result<T> = std::result::Result<T, ApiError>;
 
@@ -14,24 +18,44 @@ impl Fields {
     /// Reads a body.
     pub fn parse(body: &[u8]) -> Result<Self> {
         match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(Value::Object(all)) => Ok(Self { all, place: String::new() }),
             Ok(_) => Err(ApiError::status(400, "the request's body is no JSON object")),
             Err(error) => Err(ApiError::status(400, format!("the request's body is not JSON: {error}"))),
         }
     }
 
+    /// Takes the fields of an object out that is itself a field; none where it is missing.
+    pub fn inner(&mut self, name: &str) -> Result<Self> {
+        let place = format!("{}.", self.place(name));
+        match self.take(name) {
+            None => Ok(Self { all: Map::new(), place }),
+            Some(Value::Object(all)) => Ok(Self { all, place }),
+            Some(_) => Err(self.wrong(name, "must be an object")),
+        }
+    }
+
+    /// The name of a field with where it is.
+    pub fn place(&self, name: &str) -> String {
+        format!("{}{name}", self.place)
+    }
+
+    /// An error of a field.
+    pub fn wrong(&self, name: &str, why: impl std::fmt::Display) -> ApiError {
+        ApiError::field(self.place(name), why)
+    }
+
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|value| !value.is_null())
+        self.all.get(name).filter(|value| !value.is_null())
     }
 
     /// Takes a field out.
     pub fn take(&mut self, name: &str) -> Option<Value> {
-        self.0.get_mut(name).map(Value::take).filter(|value| !value.is_null())
+        self.all.get_mut(name).map(Value::take).filter(|value| !value.is_null())
     }
 
     fn read<'a, T>(&'a self, name: &str, wanted: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        read(value).map(Some).ok_or_else(|| ApiError::field(name, format!("must be {wanted}")))
+        read(value).map(Some).ok_or_else(|| self.wrong(name, format!("must be {wanted}")))
     }
 
     pub fn string(&self, name: &str) -> Result<Option<&str>> {
@@ -39,7 +63,11 @@ impl Fields {
     }
 
     pub fn boolean(&self, name: &str) -> Result<bool> {
-        Ok(self.read(name, "true or false", Value::as_bool)?.unwrap_or(false))
+        self.boolean_or(name, false)
+    }
+
+    pub fn boolean_or(&self, name: &str, otherwise: bool) -> Result<bool> {
+        Ok(self.read(name, "true or false", Value::as_bool)?.unwrap_or(otherwise))
     }
 
     pub fn number(&self, name: &str) -> Result<Option<f64>> {
@@ -62,7 +90,7 @@ impl Fields {
             usize::MAX => format!("must be {least} or more"),
             _ => format!("must be from {least} to {most}"),
         };
-        n.map(Some).ok_or_else(|| ApiError::field(name, wanted))
+        n.map(Some).ok_or_else(|| self.wrong(name, wanted))
     }
 
     pub fn object(&self, name: &str) -> Result<Option<&Map<String, Value>>> {
@@ -86,7 +114,7 @@ impl Fields {
     /// Refuses fields that would change the answer and have no effect here.
     pub fn refuse(&self, names: &[&str], why: &str) -> Result<()> {
         let given = names.iter().find(|name| self.get(name).is_some_and(|value| *value != Value::Bool(false)));
-        given.map_or(Ok(()), |name| Err(ApiError::field(*name, why)))
+        given.map_or(Ok(()), |name| Err(self.wrong(name, why)))
     }
 }
 

@@ -1,14 +1,19 @@
 //! Routes in front of a [`Scheduler`].
 
+mod chat;
 mod choices;
 mod doors;
 mod error;
 mod fields;
+mod ids;
 mod listen;
 mod native;
 mod openai;
 mod page;
+mod prompts;
+mod sampling;
 mod stream;
+mod vectors;
 
 use std::{
     net::TcpListener,
@@ -39,7 +44,7 @@ pub(crate) struct App {
     pub options: ServerOptions,
     pub model: Model,
     pub tokenizer: Arc<Tokenizer>,
-    pub grammars: openai::forms::LazyGrammars,
+    pub grammars: chat::forms::LazyGrammars,
     /// Seconds since the epoch at the start.
     pub started: u64,
 }
@@ -62,7 +67,7 @@ pub fn serve(
         model: model.clone(),
         tokenizer,
         grammars: OnceLock::new(),
-        started: openai::now(),
+        started: ids::now(),
     });
     // The engine has threads of its own; these only wait, parse and write.
     let runtime =

@@ -56,16 +56,12 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Response {
 /// `content` and `add_special` are llama-server's names, `prompt` and `add_special_tokens` vLLM's; each with its own default.
 pub(super) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let fields = Fields::parse(&body(&app, request).await?)?;
-    let or = |name: &str, otherwise: bool| match fields.get(name) {
-        None => Ok(otherwise),
-        Some(_) => fields.boolean(name),
-    };
     let (text, special) = match (fields.string("content")?, fields.string("prompt")?) {
-        (Some(text), _) => (text, or("add_special", false)?),
-        (None, Some(text)) => (text, or("add_special_tokens", true)?),
+        (Some(text), _) => (text, fields.boolean_or("add_special", false)?),
+        (None, Some(text)) => (text, fields.boolean_or("add_special_tokens", true)?),
         (None, None) => return Err(ApiError::field("content", "is missing: give the text in it, or in `prompt`")),
     };
-    let ids = app.tokenizer.encode(text, special, or("parse_special", true)?);
+    let ids = app.tokenizer.encode(text, special, fields.boolean_or("parse_special", true)?);
     let ids = ids.map_err(|error| ApiError::status(400, error.to_string()))?;
     let mut answer = json!({ "count": ids.len(), "max_model_len": app.scheduler.n_ctx() });
     answer["tokens"] = match fields.boolean("with_pieces")? {

@@ -170,7 +170,8 @@ impl Answer {
                 }
                 self.stops.finish(&mut text);
             }
-            self.tell_of(Event::Finished { reason, text, usage: self.usage });
+            let stop = self.stops.found().map(str::to_owned);
+            self.tell_of(Event::Finished { reason, stop, text, usage: self.usage });
             self.over = true;
         }
     }

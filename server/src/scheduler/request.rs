@@ -113,6 +113,8 @@ pub enum Event {
     Finished {
         /// Why.
         reason: StopReason,
+        /// The stop text that ended it.
+        stop: Option<String>,
         /// Text that was held back, because it might have become a stop text or a character.
         text: String,
         /// Tokens in all.

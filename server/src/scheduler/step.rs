@@ -230,7 +230,8 @@ impl Worker {
             Goal::Score { options, .. } => options,
             Goal::Embed { sums, .. } => {
                 let usage = Usage { prompt_tokens, ..Usage::default() };
-                let finished = Event::Finished { reason: StopReason::MaxTokens, text: String::new(), usage };
+                let finished =
+                    Event::Finished { reason: StopReason::MaxTokens, stop: None, text: String::new(), usage };
                 let events = match Reader::vector(&sums) {
                     Some(vector) => vec![Event::Embedding(vector), finished],
                     None => vec![Event::Failed(RequestError::NotFinite)],

@@ -11,14 +11,22 @@ use serde_json::{Value, json};
 use super::{
     add_usage, finish_reason, forms,
     logprobs::OfCompletion,
-    new_id, now,
     params::{self, MOST_LIKELIEST, Stream},
-    prompts::{self, Prompt},
     usage_json,
 };
 use crate::{
     constrain::Reasoning,
-    http::{App, body, choices::Choices, error::ApiError, fields::Fields, json as respond, stream},
+    http::{
+        App, body,
+        chat::forms::mask,
+        choices::Choices,
+        error::ApiError,
+        fields::Fields,
+        ids::{new_id, now},
+        json as respond,
+        prompts::{self, Prompt},
+        stream,
+    },
     scheduler::{Event, Request, Usage, Work},
 };
 
@@ -54,7 +62,7 @@ pub(crate) async fn answer(State(app): State<Arc<App>>, request: HttpRequest) ->
     params.answer.log_probabilities = fields.count("logprobs", 0, MOST_LIKELIEST)?;
     params.answer.of_prompt = echo && params.answer.log_probabilities.is_some();
     if let Some(form) = forms::read(&fields)? {
-        params.answer.mask = Some(forms::mask(&app, &form, &Reasoning::None)?);
+        params.answer.mask = Some(mask(&app, &form, &Reasoning::None)?);
     }
     let prompts = prompts::read(&app, "prompt", fields.get("prompt"))?;
     let requests = prompts.iter().map(|prompt| Request {
@@ -64,12 +72,12 @@ pub(crate) async fn answer(State(app): State<Arc<App>>, request: HttpRequest) ->
     let submitted = Choices::submit(&app.scheduler, requests.collect(), params.n);
     let choices = submitted.map_err(|error| ApiError::of_request(&error, "prompt"))?;
     let logprobs = params.answer.log_probabilities.is_some();
-    let (id, created) = (new_id("cmpl"), now());
+    let (id, created) = (new_id("cmpl-"), now());
     let completion = Completion { app, id, created, prompts, n: params.n, echo, logprobs };
     match params.stream {
         None => completion.whole(choices).await,
         Some(options) => {
-            let (sender, response) = stream::new();
+            let (sender, response) = stream::events(stream::COMMENT);
             tokio::spawn(async move { completion.stream(choices, options, sender).await });
             Ok(response)
         }
@@ -107,7 +115,7 @@ impl Completion {
                     choice.logprobs.push(&self.app, &scored);
                 }
             }
-            Event::Finished { reason, text, usage } => {
+            Event::Finished { reason, text, usage, .. } => {
                 choice.text += &text;
                 choice.usage = usage;
                 choice.finish_reason = Some(finish_reason(reason));
@@ -161,7 +169,7 @@ impl Completion {
     async fn stream(self, mut events: Choices, options: Stream, sender: stream::Sender) -> Result<(), stream::Left> {
         let mut choices = self.choices();
         let every = self.app.options.keep_alive;
-        while let Some((index, event)) = stream::or_comments(&sender, every, events.next()).await? {
+        while let Some((index, event)) = stream::or_keep_alive(&sender, every, events.next()).await? {
             let Some(choice) = choices.get_mut(index) else { continue };
             let starts = matches!(event, Event::Started(_));
             if let Err(error) = self.take(index, choice, event) {

@@ -9,18 +9,11 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::prompts;
-use crate::{
-    http::{App, body, choices::Choices, error::ApiError, fields::Fields, json as respond},
-    scheduler::{Event, Request, Work},
-};
+use crate::http::{App, body, error::ApiError, fields::Fields, json as respond, prompts, vectors};
 
 pub(crate) async fn answer(State(app): State<Arc<App>>, request: HttpRequest) -> Result<Response, ApiError> {
     let fields = Fields::parse(&body(&app, request).await?)?;
-    if !app.scheduler.embeds() {
-        let why = "this server was started without embeddings (handmill serve --embeddings)";
-        return Err(ApiError::status(501, why).code("no_embeddings"));
-    }
+    vectors::check(&app)?;
     fields.refuse(&["dimensions"], "is not supported: vectors are as long as the model makes them")?;
     let base64 = match fields.string("encoding_format")? {
         None | Some("float") => false,
@@ -28,26 +21,14 @@ pub(crate) async fn answer(State(app): State<Arc<App>>, request: HttpRequest) ->
         Some(_) => return Err(ApiError::field("encoding_format", "must be `float` or `base64`")),
     };
     let inputs = prompts::read(&app, "input", fields.get("input"))?;
-    let n = inputs.len();
-    let requests = inputs.into_iter().map(|input| Request::new(input.ids, Work::Embed(app.options.pooling)));
-    let submitted = Choices::submit(&app.scheduler, requests.collect(), 1);
-    let mut choices = submitted.map_err(|error| ApiError::of_request(&error, "input"))?;
-    let (mut data, mut tokens) = (vec![Value::Null; n], 0);
-    while let Some((index, event)) = choices.next().await {
-        match event {
-            Event::Embedding(vector) => {
-                if let Some(element) = data.get_mut(index) {
-                    *element = json!({ "object": "embedding", "index": index, "embedding": encoded(&vector, base64) });
-                }
-            }
-            Event::Finished { usage, .. } => tokens += usage.prompt_tokens,
-            Event::Failed(error) => return Err(ApiError::of_request(&error, "input")),
-            _ => {}
-        }
-    }
+    let (vectors, tokens) = vectors::of(&app, inputs.into_iter().map(|input| input.ids).collect(), "input").await?;
+    let data = vectors
+        .iter()
+        .enumerate()
+        .map(|(index, vector)| json!({ "object": "embedding", "index": index, "embedding": encoded(vector, base64) }));
     Ok(respond(&json!({
         "object": "list",
-        "data": data,
+        "data": data.collect::<Value>(),
         "model": app.options.model_name,
         "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
     })))

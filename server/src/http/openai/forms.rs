@@ -1,21 +1,16 @@
 //! Fields that bind an answer to a form: OpenAI's `response_format`, vLLM's `structured_outputs` and `guided_*`, llama-server's
 //! `grammar` and `json_schema`.
 
-use std::sync::OnceLock;
-
 use serde_json::Value;
 
 use crate::{
-    constrain::{Constraint, ConstraintError, Grammars, Mask, Reasoning},
-    http::{App, error::ApiError, fields::Fields},
+    constrain::Constraint,
+    http::{
+        chat::forms::{Form, of_schema},
+        error::ApiError,
+        fields::Fields,
+    },
 };
-
-/// A form, and the field that asks for it.
-#[derive(Debug)]
-pub(super) struct Form {
-    pub field: String,
-    pub constraint: Constraint,
-}
 
 /// Reads the fields; none where the answer is free.
 pub(super) fn read(fields: &Fields) -> Result<Option<Form>, ApiError> {
@@ -85,32 +80,7 @@ fn of_kind(kind: &str, value: &Value, field: &str) -> Result<Constraint, ApiErro
     }
 }
 
-/// A schema, or its text.
-fn of_schema(schema: &Value, field: &str) -> Result<Constraint, ApiError> {
-    match schema {
-        Value::String(text) => {
-            let schema = serde_json::from_str(text);
-            schema.map(Constraint::JsonSchema).map_err(|error| ApiError::field(field, format!("is not JSON: {error}")))
-        }
-        Value::Object(_) => Ok(Constraint::JsonSchema(schema.clone())),
-        _ => Err(ApiError::field(field, "must be a JSON schema")),
-    }
-}
-
 /// llama.cpp's grammars have `::=`, Lark's do not.
 fn of_grammar(grammar: &str) -> Constraint {
     if grammar.contains("::=") { Constraint::Gbnf(grammar.to_owned()) } else { Constraint::Lark(grammar.to_owned()) }
 }
-
-/// The masks of an answer in that form.
-pub(super) fn mask(app: &App, form: &Form, reasoning: &Reasoning) -> Result<Box<Mask>, ApiError> {
-    // A large schema takes a while, in which this thread answers nobody else.
-    let made = tokio::task::block_in_place(|| {
-        let grammars = app.grammars.get_or_init(|| Grammars::new(&app.tokenizer, app.scheduler.n_vocab()));
-        grammars.as_ref().map_err(ConstraintError::clone)?.mask(&form.constraint, reasoning)
-    });
-    made.map(Box::new).map_err(|error| ApiError::field(form.field.clone(), format!("cannot be followed: {error}")))
-}
-
-/// Made when the first answer wants them.
-pub(crate) type LazyGrammars = OnceLock<Result<Grammars, ConstraintError>>;

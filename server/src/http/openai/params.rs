@@ -1,11 +1,9 @@
-//! Fields that chats and completions have in common: how tokens are chosen, and how many.
+//! Fields that chats and completions have in common: how many tokens and choices, and how they come.
 
-use handmill_models::engine::sampling::SamplingParams;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::random;
 use crate::{
-    http::{App, error::ApiError, fields::Fields},
+    http::{App, error::ApiError, fields::Fields, sampling},
     scheduler::AnswerOptions,
 };
 
@@ -43,7 +41,7 @@ pub(super) fn read(app: &App, fields: &Fields, max_tokens: &[&str]) -> Result<Pa
         return Err(ApiError::field("best_of", "must be `n`: all choices are returned"));
     }
     let answer = AnswerOptions {
-        sampling: sampling(app, fields)?,
+        sampling: sampling::read(app, fields)?,
         max_tokens: limit,
         stop: fields.strings("stop")?,
         ignore_eos: fields.boolean("ignore_eos")?,
@@ -70,72 +68,4 @@ fn stream(fields: &Fields) -> Result<Option<Stream>, ApiError> {
     };
     let (usage, always) = (option("include_usage")?, option("continuous_usage_stats")?);
     Ok(Some(Stream { usage, always: usage && always }))
-}
-
-fn sampling(app: &App, fields: &Fields) -> Result<SamplingParams, ApiError> {
-    let mut params = app.options.sampling.clone();
-    let numbers: [(&str, &mut f32); 5] = [
-        ("temperature", &mut params.temperature),
-        ("top_p", &mut params.top_p),
-        ("min_p", &mut params.min_p),
-        ("presence_penalty", &mut params.presence_penalty),
-        ("frequency_penalty", &mut params.frequency_penalty),
-    ];
-    for (name, param) in numbers {
-        if let Some(number) = fields.number(name)? {
-            *param = number as f32;
-        }
-    }
-    // vLLM's name and llama-server's.
-    for name in ["repetition_penalty", "repeat_penalty"] {
-        if let Some(number) = fields.number(name)? {
-            params.repetition_penalty = number as f32;
-        }
-    }
-    // -1 stands for all of them.
-    if let Some(k) = fields.integer("top_k")? {
-        params.top_k = if k == -1 { 0 } else { usize::try_from(k).map_err(|_| below("top_k"))? };
-    }
-    if let Some(n) = fields.integer("repeat_last_n")? {
-        params.penalty_last_n =
-            if n == -1 { usize::MAX } else { usize::try_from(n).map_err(|_| below("repeat_last_n"))? };
-    }
-    if let Some(biases) = fields.object("logit_bias")? {
-        params.logit_bias = logit_bias(biases, app.tokenizer.vocab_size())?;
-    }
-    // Any other negative number is a seed like all.
-    params.seed = match fields.integer("seed")? {
-        None | Some(-1) => random(),
-        Some(seed) => seed as u64,
-    };
-    params.validate().map_err(|error| match &error {
-        handmill_models::engine::sampling::SamplingError::OutOfRange { name, value, allowed } => {
-            ApiError::field(*name, format!("is {value}; it must be {allowed}"))
-        }
-        _ => ApiError::status(400, error.to_string()),
-    })?;
-    Ok(params)
-}
-
-fn below(name: &str) -> ApiError {
-    ApiError::field(name, "must be -1 or more")
-}
-
-/// Biases by token; `false` forbids one.
-fn logit_bias(biases: &Map<String, Value>, vocab: usize) -> Result<Vec<(u32, f32)>, ApiError> {
-    let read = |(id, bias): (&String, &Value)| {
-        let token = id.parse().ok().filter(|id: &u32| (*id as usize) < vocab);
-        let token =
-            token.ok_or_else(|| ApiError::field("logit_bias", format!("names {id:?}, which is no token id")))?;
-        match bias {
-            Value::Bool(false) => Ok((token, f32::NEG_INFINITY)),
-            _ => match bias.as_f64() {
-                // OpenAI's strongest: the token is forbidden.
-                Some(bias) if bias <= -100.0 => Ok((token, f32::NEG_INFINITY)),
-                Some(bias) if bias <= 100.0 => Ok((token, bias as f32)),
-                _ => Err(ApiError::field("logit_bias", format!("of {id} must be a number from -100 to 100"))),
-            },
-        }
-    };
-    biases.iter().map(read).collect()
 }

@@ -1,4 +1,5 @@
-//! Messages of OpenAI's API as templates read them: content as one text, arguments of calls as objects.
+//! Messages with a role, content and calls, as OpenAI's chats and Ollama's have them, in the form that templates read: content as
+//! one text, arguments of calls as objects.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +9,7 @@ use crate::http::error::ApiError;
 ///
 /// # Errors
 /// Messages and parts of a wrong type, and parts that are no text, by their place.
-pub(super) fn read(messages: Vec<Value>) -> Result<Vec<Value>, ApiError> {
+pub(crate) fn read(messages: Vec<Value>) -> Result<Vec<Value>, ApiError> {
     messages.into_iter().enumerate().map(|(i, message)| read_one(&format!("messages[{i}]"), message)).collect()
 }
 
@@ -41,8 +42,8 @@ fn read_one(at: &str, message: Value) -> Result<Value, ApiError> {
     Ok(message.into())
 }
 
-/// The texts of content parts.
-fn joined(at: &str, parts: &[Value]) -> Result<String, ApiError> {
+/// The texts of content parts, of all APIs.
+pub(crate) fn joined(at: &str, parts: &[Value]) -> Result<String, ApiError> {
     let text = |(i, part): (usize, &Value)| {
         let kind = part.get("type").and_then(Value::as_str);
         let (name, wrong) = (format!("{at}[{i}]"), "must be an object with a `type`");

@@ -2,21 +2,21 @@
 
 use serde_json::Value;
 
-use crate::http::{App, error::ApiError, fields::ids};
+use super::{App, error::ApiError, fields::ids};
 
 /// Most prompts of one request.
 const MOST: usize = 4096;
 
 /// A prompt.
 #[derive(Clone, Debug)]
-pub(super) struct Prompt {
+pub(crate) struct Prompt {
     /// The text that was given, or that of the ids.
     pub text: String,
     pub ids: Vec<u32>,
 }
 
 /// Reads the field of that name.
-pub(super) fn read(app: &App, name: &str, value: Option<&Value>) -> Result<Vec<Prompt>, ApiError> {
+pub(crate) fn read(app: &App, name: &str, value: Option<&Value>) -> Result<Vec<Prompt>, ApiError> {
     let wrong =
         || ApiError::field(name, "must be a string, a list of strings, a list of token ids or a list of such lists");
     let of_ids = |list: &[Value]| {
