@@ -107,6 +107,28 @@ impl Serving {
         events.iter().filter(|event| !event.starts_with(':')).map(json).collect()
     }
 
+    /// Posts, and returns the events of a stream whose events have names: those of their types.
+    #[track_caller]
+    pub fn events(&self, path: &str, body: &Value) -> Vec<Value> {
+        let response = self.request("POST", path, "", &body.to_string());
+        assert!(response.status == 200 && response.head.contains("text/event-stream"), "{response:?}");
+        let json = |event: &str| {
+            let (name, data) = event.split_once('\n').expect("two lines");
+            let json: Value = serde_json::from_str(data.strip_prefix("data: ").expect("data")).expect("JSON");
+            assert_eq!(name.strip_prefix("event: "), json["type"].as_str(), "{event}");
+            json
+        };
+        response.body.split("\n\n").filter(|event| !event.is_empty() && !event.starts_with(':')).map(json).collect()
+    }
+
+    /// Posts, and returns the lines of a stream of JSON.
+    #[track_caller]
+    pub fn lines(&self, path: &str, body: &Value) -> Vec<Value> {
+        let response = self.request("POST", path, "", &body.to_string());
+        assert!(response.status == 200 && response.head.contains("application/x-ndjson"), "{response:?}");
+        response.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
     /// Asks it to stop, as a terminal does.
     pub fn interrupt(&self) {
         self.running.as_ref().expect("it runs").interrupt();

@@ -1,8 +1,10 @@
 //! `handmill serve` over HTTP: every route and field, streams, errors, clients that leave, and the end.
 
+mod anthropic;
 #[path = "../cli_support/mod.rs"]
 mod cli_support;
 mod forms;
+mod thinker;
 
 use cli_support::{Handmill, copy, fixture, serving::Serving, wait_for};
 use serde_json::{Value, json};

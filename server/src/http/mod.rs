@@ -1,5 +1,6 @@
 //! Routes in front of a [`Scheduler`].
 
+mod anthropic;
 mod chat;
 mod choices;
 mod doors;
@@ -92,6 +93,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/chat/completions", post(openai::chat::answer))
         .route("/v1/completions", post(openai::completions::answer))
         .route("/v1/embeddings", post(openai::embeddings::answer))
+        .route("/v1/messages", post(anthropic::answer))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .fallback(doors::unknown_path)
         .method_not_allowed_fallback(doors::wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), doors::check))

@@ -1,7 +1,7 @@
 //! Messages with a role, content and calls, as OpenAI's chats and Ollama's have them, in the form that templates read: content as
 //! one text, arguments of calls as objects.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::http::error::ApiError;
 
@@ -44,28 +44,44 @@ fn read_one(at: &str, message: Value) -> Result<Value, ApiError> {
 
 /// The texts of content parts, of all APIs.
 pub(crate) fn joined(at: &str, parts: &[Value]) -> Result<String, ApiError> {
-    let text = |(i, part): (usize, &Value)| {
-        let kind = part.get("type").and_then(Value::as_str);
-        let (name, wrong) = (format!("{at}[{i}]"), "must be an object with a `type`");
-        match (kind, part) {
-            (Some("text" | "input_text" | "output_text"), part) => {
-                let text = part.get("text").and_then(Value::as_str).map(str::to_owned);
-                text.ok_or_else(|| ApiError::field(format!("{name}.text"), "must be a string"))
-            }
-            (Some("refusal"), part) => {
-                let text = part.get("refusal").and_then(Value::as_str).map(str::to_owned);
-                text.ok_or_else(|| ApiError::field(format!("{name}.refusal"), "must be a string"))
-            }
-            (None, Value::String(text)) => Ok(text.clone()),
-            (None, _) => Err(ApiError::field(name, wrong)),
-            (Some(kind), _) => {
-                let why = format!("is {kind:?}, which is not supported: the model reads text alone");
-                Err(ApiError::field(format!("{name}.type"), why))
-            }
-        }
-    };
+    let text = |(i, part)| part_text(&format!("{at}[{i}]"), part);
     let texts: Result<Vec<String>, ApiError> = parts.iter().enumerate().map(text).collect();
     Ok(texts?.join("\n"))
+}
+
+/// The text of one part.
+pub(crate) fn part_text(at: &str, part: &Value) -> Result<String, ApiError> {
+    let text = |name: &str| {
+        let text = part.get(name).and_then(Value::as_str).map(str::to_owned);
+        text.ok_or_else(|| ApiError::field(format!("{at}.{name}"), "must be a string"))
+    };
+    match part.get("type").and_then(Value::as_str) {
+        Some("text" | "input_text" | "output_text") => text("text"),
+        Some("refusal") => text("refusal"),
+        Some(kind) => {
+            let why = format!("is {kind:?}, which is not supported: the model reads text alone");
+            Err(ApiError::field(format!("{at}.type"), why))
+        }
+        None => match part {
+            Value::String(text) => Ok(text.clone()),
+            _ => Err(ApiError::field(at, "must be an object with a `type`")),
+        },
+    }
+}
+
+/// A call in an assistant's message.
+pub(crate) fn call(id: &str, name: &str, arguments: Value) -> Value {
+    json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } })
+}
+
+/// The message with what the call of that id in the `earlier` messages brought. Some templates want the tool's name.
+pub(crate) fn result(earlier: &[Value], id: &str, content: String) -> Value {
+    let mut message = json!({ "role": "tool", "tool_call_id": id, "content": content });
+    let mut calls = earlier.iter().rev().filter_map(|message| message.get("tool_calls")?.as_array()).flatten();
+    if let Some(name) = calls.find(|call| call["id"] == id).and_then(|call| call.pointer("/function/name")) {
+        message["name"] = name.clone();
+    }
+    message
 }
 
 /// Reads the arguments of an earlier call, which are JSON in a string.
@@ -91,7 +107,6 @@ fn arguments(at: &str, call: &mut Value) -> Result<(), ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn parts_become_one_text_and_arguments_objects() {
