@@ -4,6 +4,7 @@ mod anthropic;
 #[path = "../cli_support/mod.rs"]
 mod cli_support;
 mod forms;
+mod ollama;
 mod thinker;
 
 use cli_support::{Handmill, copy, fixture, serving::Serving, wait_for};

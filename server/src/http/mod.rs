@@ -9,6 +9,7 @@ mod fields;
 mod ids;
 mod listen;
 mod native;
+mod ollama;
 mod openai;
 mod page;
 mod prompts;
@@ -95,6 +96,14 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/embeddings", post(openai::embeddings::answer))
         .route("/v1/messages", post(anthropic::answer))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .route("/api/version", get(ollama::models::version))
+        .route("/api/tags", get(ollama::models::tags))
+        .route("/api/ps", get(ollama::models::ps))
+        .route("/api/show", post(ollama::models::show))
+        .route("/api/chat", post(ollama::answer::chat))
+        .route("/api/generate", post(ollama::answer::generate))
+        .route("/api/embed", post(ollama::embed::embed))
+        .route("/api/embeddings", post(ollama::embed::embeddings))
         .fallback(doors::unknown_path)
         .method_not_allowed_fallback(doors::wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), doors::check))
