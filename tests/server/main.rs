@@ -5,6 +5,7 @@ mod anthropic;
 mod cli_support;
 mod forms;
 mod ollama;
+mod responses;
 mod thinker;
 
 use cli_support::{Handmill, copy, fixture, serving::Serving, wait_for};

@@ -15,26 +15,22 @@ pub struct Thinker {
 }
 
 /// Reasoning is open at the start of an answer, unless the conversation asks for none.
-const TEMPLATE: &str = "{{ bos_token }}{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}\
-    <{{ m.role }}>{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}\
+const TEMPLATE: &str = "{{ bos_token }}{{ reasoning_effort or '' }}{% if tools %}{{ tools | tojson }}{% endif %}\
+    {% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}\
     {% for c in m.tool_calls or [] %}<tool_call>{\"name\": \"{{ c.function.name }}\", \"arguments\": \
-    {{ c.function.arguments | tojson }}}</tool_call>{% endfor %}{% endfor %}{{ reasoning_effort or '' }}\
+    {{ c.function.arguments | tojson }}}</tool_call>{% endfor %}{% endfor %}\
     {% if add_generation_prompt %}<assistant>{% if enable_thinking is not defined or enable_thinking %}<think>\
     {% endif %}{% endif %}";
 
 impl Thinker {
     pub fn start() -> Self {
-        Self::start_with(&[])
-    }
-
-    pub fn start_with(args: &[&str]) -> Self {
         let folder = copy("llama3");
         fs::write(folder.path().join("chat_template.jinja"), TEMPLATE).unwrap();
         let path = folder.path().join("tokenizer.json");
         let tokenizer = fs::read_to_string(&path).unwrap().replace("<pad>", "</think>");
         fs::write(path, tokenizer).unwrap();
         let model = folder.path().to_str().unwrap();
-        let server = Serving::start(&[&[model, "--alias", "small", "--ctx", "1024"], args].concat());
+        let server = Serving::start(&[model, "--alias", "small", "--ctx", "1024"]);
         Self { server, _folder: folder }
     }
 

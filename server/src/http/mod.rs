@@ -93,6 +93,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/models/{*name}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::answer))
         .route("/v1/completions", post(openai::completions::answer))
+        .route("/v1/responses", post(openai::responses::answer))
         .route("/v1/embeddings", post(openai::embeddings::answer))
         .route("/v1/messages", post(anthropic::answer))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))

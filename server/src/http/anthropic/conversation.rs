@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::http::{
-    chat::messages::{call, joined, part_text, result},
+    chat::messages::{Turn, call, joined, part_text, result},
     error::ApiError,
 };
 
@@ -98,31 +98,25 @@ fn say(role: &str, texts: &mut Vec<String>, all: &mut Vec<Value>) {
 }
 
 fn of_assistant(at: &str, blocks: &[Value]) -> Result<Value, ApiError> {
-    let (mut texts, mut reasoning, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    let mut turn = Turn::default();
     for (i, block) in blocks.iter().enumerate() {
         let at = format!("{at}[{i}]");
         match block.get("type").and_then(Value::as_str) {
-            Some("thinking") => reasoning.push(string(&at, block, "thinking")?),
+            Some("thinking") => turn.reasoning.push(string(&at, block, "thinking")?.to_owned()),
             // Of another model, for its own eyes.
             Some("redacted_thinking") => {}
             Some("tool_use") => {
                 let (id, name) = (string(&at, block, "id")?, string(&at, block, "name")?);
                 match block.get("input") {
-                    Some(input @ Value::Object(_)) => calls.push(call(id, name, input.clone())),
+                    Some(input @ Value::Object(_)) => turn.calls.push(call(id, name, input.clone())),
                     _ => return Err(ApiError::field(format!("{at}.input"), "must be an object")),
                 }
             }
-            _ => texts.push(part_text(&at, block)?),
+            _ => turn.texts.push(part_text(&at, block)?),
         }
     }
-    let mut message = json!({ "role": "assistant", "content": texts.join("\n") });
-    if !reasoning.is_empty() {
-        message["reasoning_content"] = reasoning.join("\n").into();
-    }
-    if !calls.is_empty() {
-        message["tool_calls"] = calls.into();
-    }
-    Ok(message)
+    // Templates want a message even where it says nothing.
+    Ok(turn.take().unwrap_or_else(|| json!({ "role": "assistant", "content": "" })))
 }
 
 fn string<'a>(at: &str, block: &'a Value, name: &str) -> Result<&'a str, ApiError> {

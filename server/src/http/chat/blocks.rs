@@ -10,6 +10,17 @@ pub(crate) enum Block {
     Call { id: String, name: String, arguments: String },
 }
 
+impl Block {
+    /// The block before it grew.
+    pub fn begun(&self) -> Self {
+        match self {
+            Self::Reasoning(_) => Self::Reasoning(String::new()),
+            Self::Text(_) => Self::Text(String::new()),
+            Self::Call { id, name, .. } => Self::Call { id: id.clone(), name: name.clone(), arguments: String::new() },
+        }
+    }
+}
+
 /// What happens to a block. Only the last one grows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {

@@ -84,6 +84,42 @@ pub(crate) fn result(earlier: &[Value], id: &str, content: String) -> Value {
     message
 }
 
+/// An assistant's turn, whose parts come one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    pub texts: Vec<String>,
+    pub reasoning: Vec<String>,
+    pub calls: Vec<Value>,
+}
+
+impl Turn {
+    /// Whether nothing came yet.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty() && self.reasoning.is_empty() && self.calls.is_empty()
+    }
+
+    /// Its message; none where nothing came. The turn is then empty.
+    pub fn take(&mut self) -> Option<Value> {
+        if self.is_empty() {
+            return None;
+        }
+        let Self { texts, reasoning, calls } = std::mem::take(self);
+        let mut message = json!({ "role": "assistant", "content": texts.join("\n") });
+        if !reasoning.is_empty() {
+            message["reasoning_content"] = reasoning.join("\n").into();
+        }
+        if !calls.is_empty() {
+            message["tool_calls"] = calls.into();
+        }
+        Some(message)
+    }
+}
+
+/// The arguments of an earlier call, as an object. What a model wrote may be no JSON; then it stays as it is.
+pub(crate) fn read_arguments(text: &str) -> Value {
+    serde_json::from_str(text).ok().filter(Value::is_object).unwrap_or_else(|| text.into())
+}
+
 /// Reads the arguments of an earlier call, which are JSON in a string.
 fn arguments(at: &str, call: &mut Value) -> Result<(), ApiError> {
     let function = call.get_mut("function").and_then(Value::as_object_mut);
@@ -92,9 +128,8 @@ fn arguments(at: &str, call: &mut Value) -> Result<(), ApiError> {
     if !function.get("name").is_some_and(Value::is_string) {
         return Err(ApiError::field(format!("{at}.function.name"), "must be a string"));
     }
-    // What a model wrote may be no JSON; then it stays as it is.
     let read = match function.get("arguments") {
-        Some(Value::String(text)) => serde_json::from_str(text).ok().filter(Value::is_object),
+        Some(Value::String(text)) => Some(read_arguments(text)),
         None => Some(Value::Object(Map::new())),
         Some(_) => None,
     };

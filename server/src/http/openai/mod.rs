@@ -8,6 +8,7 @@ pub mod forms;
 mod logprobs;
 pub mod models;
 mod params;
+pub mod responses;
 
 use handmill_models::StopReason;
 use serde_json::{Value, json};
