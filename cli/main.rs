@@ -69,7 +69,7 @@ enum Command {
     Run(run::Args),
     /// Converse with a model
     Chat(chat::Args),
-    /// Serve a model over HTTP, as OpenAI's API does
+    /// Serve a model over HTTP, as the APIs of OpenAI, Anthropic and Ollama do
     Serve(serve::Args),
     /// Fetch a model into the cache
     Pull(pull::Args),

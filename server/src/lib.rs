@@ -1,4 +1,4 @@
-//! A model behind HTTP: OpenAI's routes on one engine, whose steps all answers under way share.
+//! A model behind HTTP: the routes of OpenAI, Anthropic and Ollama on one engine, whose steps all answers under way share.
 //!
 //! [`Scheduler`] owns the engine in a thread of its own; it knows nothing of HTTP. [`serve`] puts routes in front of it. The
 //! crate prints nothing: what happens is told to [`ServerOptions::log`].
