@@ -195,7 +195,7 @@ fn linear_time(
         let grid = d.grid.map(|g| match g {
             Dim::Fixed(n) => n,
             Dim::RowsOver(n) => tokens.div_ceil(n),
-            Dim::Sequences | Dim::Choices | Dim::Splits(_) | Dim::Entries { .. } => 1,
+            Dim::Sequences | Dim::Choices | Dim::Parts(_) | Dim::Entries { .. } => 1,
         });
         calls.push((pipeline.clone(), pipeline.bind(gpu, &bindings), grid));
     }
