@@ -23,11 +23,10 @@ function show() {
 }
 
 function makeView(message) {
-  const view = new MessageView(message, {
+  return new MessageView(message, {
     edit: (text) => change(message, text),
     again: () => answerFrom(store.chat.messages.indexOf(message)),
   });
-  return view;
 }
 
 function add(message) {

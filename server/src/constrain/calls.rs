@@ -85,8 +85,6 @@ fn arguments(rules: &mut String, n: usize, form: &ArgumentForm, schema: &Value, 
             terms
         }
         ArgumentForm::Json { before } => format!("{} %json {}", fixed(before, controls), plain(schema, schema)),
-        // Forms to come have no grammar yet, and ask for JSON.
-        _ => format!("%json {}", plain(schema, schema)),
     }
 }
 
@@ -119,7 +117,7 @@ fn plain(schema: &Value, whole: &Value) -> Value {
 fn fixed(parts: &[CallText], controls: &Controls) -> String {
     let term = |part: &CallText| match part {
         CallText::Text(text) => literal(text, controls),
-        _ => "/[a-zA-Z0-9]{9}/".to_owned(),
+        CallText::Id => "/[a-zA-Z0-9]{9}/".to_owned(),
     };
     parts.iter().map(term).collect::<Vec<_>>().join(" ")
 }

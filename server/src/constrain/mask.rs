@@ -28,7 +28,6 @@ pub struct Mask {
     stage: Stage,
     /// Of the next token, once it was asked for.
     allowed: Option<SimpleVob>,
-    warnings: Vec<String>,
 }
 
 /// Where the answer is.
@@ -49,12 +48,7 @@ impl std::fmt::Debug for Mask {
 }
 
 impl Mask {
-    pub(super) fn new(
-        matcher: Matcher,
-        tokenizer: Arc<Tokenizer>,
-        reasoning: &Reasoning,
-        warnings: Vec<String>,
-    ) -> Self {
+    pub(super) fn new(matcher: Matcher, tokenizer: Arc<Tokenizer>, reasoning: &Reasoning) -> Self {
         let stage = match reasoning {
             Reasoning::None => Stage::Form,
             Reasoning::Open(close) => Stage::Reasoning { close: close.clone(), end: Vec::new() },
@@ -64,7 +58,7 @@ impl Mask {
                 _ => Stage::Form,
             },
         };
-        Self { matcher, tokenizer, stage, allowed: None, warnings }
+        Self { matcher, tokenizer, stage, allowed: None }
     }
 
     /// Finds out which tokens may come next, for [`Mask::allowed`].
@@ -121,11 +115,6 @@ impl Mask {
     /// Whether nothing but an end may come.
     pub fn is_at_end(&self) -> bool {
         matches!(self.stage, Stage::Form) && self.matcher.is_stopped() && !self.matcher.is_error()
-    }
-
-    /// What of the constraint was not understood and has no effect, such as a keyword of a schema.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
     }
 }
 

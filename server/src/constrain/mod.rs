@@ -99,13 +99,10 @@ impl Grammars {
     /// A constraint that cannot be read.
     pub fn mask(&self, constraint: &Constraint, reasoning: &Reasoning) -> Result<Mask, ConstraintError> {
         let parser = self.factory.create_parser(self.grammar(constraint)?).map_err(|e| grammar_error(&e))?;
-        let mut matcher = Matcher::new(Ok(parser));
+        let matcher = Matcher::new(Ok(parser));
         match matcher.get_error() {
             Some(error) => Err(ConstraintError::Grammar(first_line(&error))),
-            None => {
-                let warnings = matcher.grammar_warnings();
-                Ok(Mask::new(matcher, self.tokenizer.clone(), reasoning, warnings))
-            }
+            None => Ok(Mask::new(matcher, self.tokenizer.clone(), reasoning)),
         }
     }
 

@@ -180,24 +180,24 @@ fn calls_have_the_form_of_the_template() {
         let grammars = Grammars::new(&tokenizer, tokenizer.vocab_size()).unwrap();
         let (name, id) = grammars.controls[0].clone();
         let begin = format!("<call>{name}{{\"name\": \"");
-        let in_json = CallForm::new(
-            text(&begin),
-            Some(text("}, {\"name\": \"")),
-            text(", \"id\": \"\"}"),
-            ArgumentForm::Json { before: text("\", \"arguments\": ") },
-        );
-        let in_pairs = CallForm::new(
-            text("<call name="),
-            None,
-            text("</call>"),
-            ArgumentForm::Pairs {
+        let in_json = CallForm {
+            begin: text(&begin),
+            between: Some(text("}, {\"name\": \"")),
+            end: text(", \"id\": \"\"}"),
+            arguments: ArgumentForm::Json { before: text("\", \"arguments\": ") },
+        };
+        let in_pairs = CallForm {
+            begin: text("<call name="),
+            between: None,
+            end: text("</call>"),
+            arguments: ArgumentForm::Pairs {
                 before: text(">"),
                 open: "<arg name=".to_owned(),
                 before_string: ">".to_owned(),
                 before_json: " json>".to_owned(),
                 close: "</arg>".to_owned(),
             },
-        );
+        };
         let mut random = Random(3);
         let calls = |form: &CallForm| Calls { form: form.clone(), tools: tools.clone(), parallel: true };
         let mut ended = 0;

@@ -53,6 +53,16 @@ impl Fields {
         self.all.get_mut(name).map(Value::take).filter(|value| !value.is_null())
     }
 
+    /// Takes a list out that must be there and have elements.
+    pub fn take_list(&mut self, name: &str) -> Result<Vec<Value>> {
+        match self.take(name) {
+            Some(Value::Array(list)) if !list.is_empty() => Ok(list),
+            Some(Value::Array(_)) => Err(self.wrong(name, "is empty")),
+            Some(_) => Err(self.wrong(name, "must be a list")),
+            None => Err(self.wrong(name, "is missing")),
+        }
+    }
+
     fn read<'a, T>(&'a self, name: &str, wanted: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         read(value).map(Some).ok_or_else(|| self.wrong(name, format!("must be {wanted}")))

@@ -1,7 +1,5 @@
 //! Vectors of texts, for the routes of all APIs that have them.
 
-use handmill_models::engine::Pooling;
-
 use super::{App, choices::Choices, error::ApiError};
 use crate::scheduler::{Event, Request, Work};
 
@@ -10,9 +8,8 @@ use crate::scheduler::{Event, Request, Work};
 /// # Errors
 /// A server without embeddings; what cannot be read.
 pub(super) async fn of(app: &App, prompts: Vec<Vec<u32>>, field: &str) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
-    let pooling: Pooling = app.options.pooling;
     let (mut vectors, mut tokens) = (vec![Vec::new(); prompts.len()], 0);
-    let requests = prompts.into_iter().map(|ids| Request::new(ids, Work::Embed(pooling)));
+    let requests = prompts.into_iter().map(|ids| Request::new(ids, Work::Embed(app.options.pooling)));
     let submitted = Choices::submit(&app.scheduler, requests.collect(), 1);
     let mut choices = submitted.map_err(|error| ApiError::of_request(&error, field))?;
     while let Some((index, event)) = choices.next().await {

@@ -125,20 +125,19 @@ impl Answer {
             self.ended = Some(StopReason::EndOfTurn);
             return None;
         }
+        let mut complete = false;
         if let Some(mask) = &mut self.options.mask {
             if let Err(error) = mask.push(id) {
                 self.fail(error.into());
                 return None;
             }
-            if mask.is_at_end() {
-                self.ended = Some(StopReason::EndOfTurn);
-            }
+            complete = mask.is_at_end();
         }
         let (log_probability, likeliest) = (chosen.log_probability, chosen.likeliest);
         self.untold.push(Scored { id, log_probability, likeliest });
         let generated = self.usage.completion_tokens;
-        if self.ended.is_some() {
-            // The form is complete.
+        if complete {
+            self.ended = Some(StopReason::EndOfTurn);
         } else if self.options.max_tokens.is_some_and(|most| generated >= most) {
             self.ended = Some(StopReason::MaxTokens);
         } else if self.usage.prompt_tokens + generated > n_ctx {

@@ -8,7 +8,6 @@ use crate::text::{ReplyEvent, ReplyParser, ReplySyntax, Tokenizer};
 
 /// What a template writes around the calls of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct CallForm {
     /// Before the first tool's name.
     pub begin: Vec<CallText>,
@@ -22,7 +21,6 @@ pub struct CallForm {
 
 /// A text between the parts of calls that differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum CallText {
     /// Always this text, in which names of control tokens stand for these.
     Text(String),
@@ -32,7 +30,6 @@ pub enum CallText {
 
 /// How a template writes arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum ArgumentForm {
     /// As one object in JSON.
     Json {
@@ -95,16 +92,6 @@ impl ChatTemplate {
 }
 
 impl CallForm {
-    /// A form; see its fields.
-    pub fn new(
-        begin: Vec<CallText>,
-        between: Option<Vec<CallText>>,
-        end: Vec<CallText>,
-        arguments: ArgumentForm,
-    ) -> Self {
-        Self { begin, between, end, arguments }
-    }
-
     /// Whether calls in this form are read as what they are.
     fn is_read(&self, syntax: &ReplySyntax, prompt: &str) -> bool {
         let given = json!({ "city": "Bonn am Rhein", "days": 3, "of": { "a": [null, "x"] } });
@@ -205,7 +192,7 @@ fn message(content: &Value, as_text: bool, calls: usize, arguments: usize) -> Va
 
 /// Where the answer in `whole` begins, which otherwise begins as `asked`. Where a template writes an earlier answer otherwise
 /// than it asks for a new one, such as with another block of reasoning, that is behind the last mark that both have.
-fn parting(asked: &str, whole: &str) -> usize {
+pub(super) fn parting(asked: &str, whole: &str) -> usize {
     let same: usize = asked.chars().zip(whole.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
     match same == asked.len() {
         true => same,

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::reply::ReplyParser;
+use super::calls::parting;
 use super::fixture_tests::{noon, sets};
 use super::mistral::Version;
 use super::{ChatTemplate, Conversation, Format};
@@ -91,10 +92,7 @@ fn conversation(variables: &Map<String, Value>, reply: Option<&Reply>) -> Conver
 fn rendered(template: &ChatTemplate, variables: &Map<String, Value>, reply: &Reply) -> Option<(String, String)> {
     let render = |reply| Some(template.render(&conversation(variables, reply), noon()).ok()?.text());
     let (asked, whole) = (render(None)?, render(Some(reply))?);
-    let same: usize = asked.chars().zip(whole.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
-    // Where the message begins otherwise than the generation prompt, such as with another block of reasoning, the
-    // prompt ends with the last mark that both have.
-    let at = if same == asked.len() { same } else { whole[..same].rfind(['>', '\n', ':', ']']).map_or(0, |at| at + 1) };
+    let at = parting(&asked, &whole);
     let plain = Reply { text: "XYZZY".to_owned(), ..Reply::default() };
     let plain = render(Some(&plain))?;
     let eos = variables.get("eos_token").and_then(Value::as_str).unwrap_or_default();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::http::{
-    chat::messages::{Turn, call, joined, part_text, result},
+    chat::messages::{Turn, call, joined, part_text, result, string},
     error::ApiError,
 };
 
@@ -40,13 +40,7 @@ fn without_billing(text: &str) -> &str {
 }
 
 /// The field `messages`.
-pub(super) fn messages(messages: Option<Value>) -> Result<Vec<Value>, ApiError> {
-    let list = match messages {
-        Some(Value::Array(list)) if !list.is_empty() => list,
-        Some(Value::Array(_)) => return Err(ApiError::field("messages", "is empty")),
-        Some(_) => return Err(ApiError::field("messages", "must be a list")),
-        None => return Err(ApiError::field("messages", "is missing")),
-    };
+pub(super) fn messages(list: &[Value]) -> Result<Vec<Value>, ApiError> {
     if list.last().is_some_and(|message| message["role"] == "assistant") {
         return Err(ApiError::field("messages", "ends with the assistant's: beginnings of answers are not supported"));
     }
@@ -119,11 +113,6 @@ fn of_assistant(at: &str, blocks: &[Value]) -> Result<Value, ApiError> {
     Ok(turn.take().unwrap_or_else(|| json!({ "role": "assistant", "content": "" })))
 }
 
-fn string<'a>(at: &str, block: &'a Value, name: &str) -> Result<&'a str, ApiError> {
-    let text = block.get(name).and_then(Value::as_str);
-    text.ok_or_else(|| ApiError::field(format!("{at}.{name}"), "must be a string"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +158,6 @@ mod tests {
             { "role": "tool", "tool_call_id": "t1", "content": "Rain", "name": "weather" },
             { "role": "user", "content": "And?\nTell." },
         ]);
-        assert_eq!(Value::from(messages(Some(given)).unwrap()), expected);
+        assert_eq!(Value::from(messages(given.as_array().unwrap()).unwrap()), expected);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         App,
         chat::{
             Ask,
-            forms::{Form, of_schema},
+            forms::{Form, of_format},
             prompt::set_effort,
             tools::{ToolChoice, Tools},
         },
@@ -42,7 +42,7 @@ pub(super) fn read(app: &App, mut fields: Fields) -> Result<(Ask, bool), ApiErro
 
 /// What a prompt is made of.
 pub(super) fn conversation(fields: &mut Fields) -> Result<(Conversation, Tools), ApiError> {
-    let mut all = messages(fields.take("messages"))?;
+    let mut all = messages(&fields.take_list("messages")?)?;
     if let Some(text) = system(fields.take("system"))? {
         all.insert(0, json!({ "role": "system", "content": text }));
     }
@@ -63,11 +63,7 @@ pub(super) fn conversation(fields: &mut Fields) -> Result<(Conversation, Tools),
 fn form(format: &Fields) -> Result<Option<Form>, ApiError> {
     match format.string("type")? {
         None => Ok(None),
-        Some("json_schema") => {
-            let schema = format.get("schema").ok_or_else(|| format.wrong("schema", "is missing"))?;
-            let field = format.place("schema");
-            Ok(Some(Form { constraint: of_schema(schema, &field)?, field }))
-        }
+        Some("json_schema") => of_format(format).map(Some),
         Some(_) => Err(format.wrong("type", "must be `json_schema`")),
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     constrain::{Constraint, ConstraintError, Grammars, Mask, Reasoning},
-    http::{App, error::ApiError},
+    http::{App, error::ApiError, fields::Fields},
 };
 
 /// A form, and the field that asks for it.
@@ -26,6 +26,13 @@ pub(crate) fn of_schema(schema: &Value, field: &str) -> Result<Constraint, ApiEr
         Value::Object(_) => Ok(Constraint::JsonSchema(schema.clone())),
         _ => Err(ApiError::field(field, "must be a JSON schema")),
     }
+}
+
+/// The form of a format whose field `schema` has a schema.
+pub(crate) fn of_format(format: &Fields) -> Result<Form, ApiError> {
+    let schema = format.get("schema").ok_or_else(|| format.wrong("schema", "is missing"))?;
+    let field = format.place("schema");
+    Ok(Form { constraint: of_schema(schema, &field)?, field })
 }
 
 /// The masks of an answer in that form.

@@ -49,12 +49,15 @@ pub(crate) fn joined(at: &str, parts: &[Value]) -> Result<String, ApiError> {
     Ok(texts?.join("\n"))
 }
 
+/// The member of that name of the object at `at`, which must be a string.
+pub(crate) fn string<'a>(at: &str, object: &'a Value, name: &str) -> Result<&'a str, ApiError> {
+    let text = object.get(name).and_then(Value::as_str);
+    text.ok_or_else(|| ApiError::field(format!("{at}.{name}"), "must be a string"))
+}
+
 /// The text of one part.
 pub(crate) fn part_text(at: &str, part: &Value) -> Result<String, ApiError> {
-    let text = |name: &str| {
-        let text = part.get(name).and_then(Value::as_str).map(str::to_owned);
-        text.ok_or_else(|| ApiError::field(format!("{at}.{name}"), "must be a string"))
-    };
+    let text = |name: &str| string(at, part, name).map(str::to_owned);
     match part.get("type").and_then(Value::as_str) {
         Some("text" | "input_text" | "output_text") => text("text"),
         Some("refusal") => text("refusal"),

@@ -61,6 +61,13 @@ pub(crate) struct End {
     pub stop: Option<String>,
 }
 
+impl End {
+    /// Whether the answer ended by itself, and was not cut off.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.reason, StopReason::EndOfTurn | StopReason::StopText)
+    }
+}
+
 /// What one event of the scheduler brought.
 #[derive(Default)]
 pub(crate) struct News {
@@ -181,8 +188,7 @@ impl Choice {
 
     /// Whether the answer ended by itself, with calls.
     pub fn calls(&self) -> bool {
-        let whole = |end: &End| matches!(end.reason, StopReason::EndOfTurn | StopReason::StopText);
-        !self.reply.calls.is_empty() && self.end.as_ref().is_some_and(whole)
+        !self.reply.calls.is_empty() && self.end.as_ref().is_some_and(End::is_complete)
     }
 }
 

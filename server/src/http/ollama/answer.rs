@@ -6,7 +6,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use handmill_models::{StopReason, ToolCall, text::ReplyEvent};
+use handmill_models::{ToolCall, text::ReplyEvent};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     http::{
         App, body,
-        chat::{Chat, Choice, News, arguments},
+        chat::{Chat, Choice, End, News, arguments},
         error::{ApiError, Shape},
         fields::Fields,
         json as respond, stream,
@@ -158,10 +158,7 @@ impl Answer {
 }
 
 fn reason(choice: &Choice) -> &'static str {
-    match choice.end.as_ref().map(|end| end.reason) {
-        Some(StopReason::EndOfTurn | StopReason::StopText) => "stop",
-        _ => "length",
-    }
+    if choice.end.as_ref().is_some_and(End::is_complete) { "stop" } else { "length" }
 }
 
 /// A call; none where the answer ended before its arguments did.

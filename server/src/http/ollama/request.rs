@@ -11,6 +11,7 @@ use crate::{
             Ask,
             forms::{Form, mask, of_schema},
             messages,
+            prompt::set_effort,
             tools::{ToolChoice, Tools},
         },
         error::ApiError,
@@ -84,7 +85,7 @@ fn ask(fields: &Fields, messages: Vec<Value>, answer: AnswerOptions, field: &'st
         Some(Value::Bool(think)) => conversation.set_thinking(*think),
         Some(Value::String(level)) if ["low", "medium", "high"].contains(&level.as_str()) => {
             conversation.set_thinking(true);
-            conversation.variables.insert("reasoning_effort".to_owned(), level.as_str().into());
+            set_effort(&mut conversation, level);
         }
         Some(_) => return Err(ApiError::field("think", "must be true, false, `low`, `medium` or `high`")),
     }

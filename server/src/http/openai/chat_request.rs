@@ -42,13 +42,7 @@ pub(super) fn read(app: &App, mut fields: Fields) -> Result<(Ask, Option<Stream>
 }
 
 fn conversation(fields: &mut Fields) -> Result<Conversation, ApiError> {
-    let messages = match fields.take("messages") {
-        Some(Value::Array(list)) if !list.is_empty() => messages::read(list)?,
-        Some(Value::Array(_)) => return Err(ApiError::field("messages", "is empty")),
-        Some(_) => return Err(ApiError::field("messages", "must be a list")),
-        None => return Err(ApiError::field("messages", "is missing")),
-    };
-    let mut conversation = Conversation::new(messages);
+    let mut conversation = Conversation::new(messages::read(fields.take_list("messages")?)?);
     if let Some(documents) = fields.list("documents")? {
         conversation.documents = Some(documents.clone());
     }

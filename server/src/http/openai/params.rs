@@ -11,6 +11,7 @@ use crate::{
 const MOST_CHOICES: usize = 128;
 /// Most of the likeliest tokens that can be asked for.
 pub(super) const MOST_LIKELIEST: usize = 20;
+
 /// What a request says of its answers.
 #[derive(Debug)]
 pub(super) struct Params {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::http::{
-    chat::messages::{Turn, call, joined, read_arguments, result},
+    chat::messages::{Turn, call, joined, read_arguments, result, string},
     error::ApiError,
 };
 
@@ -82,11 +82,6 @@ fn kind<'a>(at: &str, item: &'a Value) -> Result<&'a str, ApiError> {
         None | Some(Value::Null) if item.get("role").is_some() => Ok("message"),
         _ => Err(ApiError::field(format!("{at}.type"), "must be a string")),
     }
-}
-
-fn string<'a>(at: &str, item: &'a Value, name: &str) -> Result<&'a str, ApiError> {
-    let text = item.get(name).and_then(Value::as_str);
-    text.ok_or_else(|| ApiError::field(format!("{at}.{name}"), "must be a string"))
 }
 
 /// A text, or parts of one.

@@ -1,6 +1,5 @@
 //! Items of an answer as JSON.
 
-use handmill_models::StopReason;
 use serde_json::{Value, json};
 
 use crate::http::chat::{Choice, blocks::Block};
@@ -16,9 +15,9 @@ pub(super) enum Status {
 
 impl Status {
     pub fn of(choice: Option<&Choice>) -> Self {
-        match choice.and_then(|choice| choice.end.as_ref()).map(|end| end.reason) {
+        match choice.and_then(|choice| choice.end.as_ref()) {
             None => Self::InProgress,
-            Some(StopReason::EndOfTurn | StopReason::StopText) => Self::Completed,
+            Some(end) if end.is_complete() => Self::Completed,
             Some(_) => Self::Incomplete,
         }
     }

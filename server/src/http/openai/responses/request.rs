@@ -10,7 +10,7 @@ use crate::{
         App,
         chat::{
             Ask,
-            forms::{Form, of_schema},
+            forms::{Form, of_format},
             prompt::set_effort,
             tools::{ToolChoice, Tools},
         },
@@ -80,17 +80,12 @@ pub(super) fn read(app: &App, mut fields: Fields) -> Result<Asked, ApiError> {
 
 /// The form of `text.format`.
 fn form(format: &Fields) -> Result<Option<Form>, ApiError> {
-    let (field, constraint) = match format.string("type")? {
-        None | Some("text") => return Ok(None),
-        Some("json_object") => ("text.format".to_owned(), Constraint::JsonObject),
-        Some("json_schema") => {
-            let schema = format.get("schema").ok_or_else(|| format.wrong("schema", "is missing"))?;
-            let field = format.place("schema");
-            (field.clone(), of_schema(schema, &field)?)
-        }
-        Some(_) => return Err(format.wrong("type", "must be `text`, `json_object` or `json_schema`")),
-    };
-    Ok(Some(Form { field, constraint }))
+    match format.string("type")? {
+        None | Some("text") => Ok(None),
+        Some("json_object") => Ok(Some(Form { field: "text.format".to_owned(), constraint: Constraint::JsonObject })),
+        Some("json_schema") => of_format(format).map(Some),
+        Some(_) => Err(format.wrong("type", "must be `text`, `json_object` or `json_schema`")),
+    }
 }
 
 /// The functions among the tools. Those of other types are left out, never refused: Codex always offers some.
