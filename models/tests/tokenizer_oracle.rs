@@ -154,3 +154,24 @@ fn every_component_2() {
 fn every_component_3() {
     every_component(3);
 }
+
+/// Random texts meet few of Unicode's characters, and the oracle's tables are of several ages.
+#[test]
+fn every_character() {
+    let planes = (0..0x3_3480).chain(0xE_0000..0xE_0200).chain([0xF_FFFD, 0x10_FFFD]);
+    let chars: Vec<char> = planes.filter_map(char::from_u32).collect();
+    let mut wrong = Vec::new();
+    for (name, json) in files::single() {
+        let pair = Pair::new(&name, json.to_string().as_bytes());
+        for &c in &chars {
+            let text = format!("X{c}\u{301}Y{c}");
+            let want =
+                pair.oracle.encode_fast(text.as_str(), false).unwrap_or_else(|e| panic!("{name}, {text:?}: {e}"));
+            let got = pair.ours.encode(&text, false, true).unwrap_or_else(|e| panic!("{name}, {text:?}: {e}"));
+            if got != want.get_ids() {
+                wrong.push(format!("{name} U+{:04X}", u32::from(c)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ: {wrong:?}", wrong.len());
+}

@@ -1,10 +1,13 @@
 //! Normalizers: changes of the text before it is cut into words, as the `normalizer` of a `tokenizer.json` names them.
+//!
+//! Unicode's forms come from the crate that `tokenizers` itself uses. Its tables are those of Unicode 9: newer ones
+//! would change characters that models were trained to see unchanged.
 
 use std::borrow::Cow;
 use std::str::Chars;
 
-use unicode_normalization::{IsNormalized, UnicodeNormalization};
-use unicode_normalization::{is_nfc_quick, is_nfd_quick, is_nfkc_quick, is_nfkd_quick};
+use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization};
+use unicode_normalization_alignments::{is_nfc_quick, is_nfd_quick, is_nfkc_quick, is_nfkd_quick};
 
 use super::error::Result;
 use super::pattern::Pattern;
@@ -61,10 +64,10 @@ impl Normalizer {
             Normalizer::Nfd if same(text, is_nfd_quick) => (None, head),
             Normalizer::Nfkc if same(text, is_nfkc_quick) => (None, head),
             Normalizer::Nfkd if same(text, is_nfkd_quick) => (None, head),
-            Normalizer::Nfc => composed(text.nfc().collect(), head),
-            Normalizer::Nfkc => composed(text.nfkc().collect(), head),
-            Normalizer::Nfd => (Some(text.nfd().collect()), text[..head].nfd().map(char::len_utf8).sum()),
-            Normalizer::Nfkd => (Some(text.nfkd().collect()), text[..head].nfkd().map(char::len_utf8).sum()),
+            Normalizer::Nfc => composed(chars(text.nfc()).collect(), head),
+            Normalizer::Nfkc => composed(chars(text.nfkc()).collect(), head),
+            Normalizer::Nfd => (Some(chars(text.nfd()).collect()), bytes(text[..head].nfd())),
+            Normalizer::Nfkd => (Some(chars(text.nfkd()).collect()), bytes(text[..head].nfkd())),
             Normalizer::Lowercase => {
                 let lower = |text: &str| text.chars().flat_map(char::to_lowercase).collect::<String>();
                 (Some(lower(text)), lower(&text[..head]).len())
@@ -82,6 +85,15 @@ impl Normalizer {
             }
         })
     }
+}
+
+/// The characters of a normalized text without what each says of its place in the old one.
+fn chars(normalized: impl Iterator<Item = (char, isize)>) -> impl Iterator<Item = char> {
+    normalized.map(|(c, _)| c)
+}
+
+fn bytes(normalized: impl Iterator<Item = (char, isize)>) -> usize {
+    chars(normalized).map(char::len_utf8).sum()
 }
 
 /// Whether `quick` is sure that nothing changes.

@@ -299,3 +299,28 @@ pub fn all() -> Vec<(String, Value)> {
     }
     all
 }
+
+/// Files whose ids tell what one component makes of a character: normalizers show its bytes, pre-tokenizers by the
+/// number of unknown pieces where they cut.
+pub fn single() -> Vec<(String, Value)> {
+    let kinds = |names: &[&str]| names.iter().map(|&name| (name.to_owned(), json!({"type": name}))).collect::<Vec<_>>();
+    let normalizers = kinds(&["NFC", "NFD", "NFKC", "NFKD", "Lowercase"]);
+    let mut pre_tokenizers = kinds(&["Whitespace", "WhitespaceSplit", "Punctuation"]);
+    pre_tokenizers.push(("Digits".to_owned(), json!({"type": "Digits", "individual_digits": true})));
+    for class in
+        [r"\p{L}", r"\p{N}", r"\p{P}", r"\p{S}", r"\p{M}", r"\s", r"\w", r"(?i:s)", r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}]"]
+    {
+        let split = json!({"type": "Split", "pattern": {"Regex": class}, "behavior": "Isolated", "invert": false});
+        pre_tokenizers.push((class.to_owned(), split));
+    }
+    let bytes = |normalizer| {
+        let model = byte_fallback(letters("▁")).with(json!({"unk_token": "<unk>", "byte_fallback": true}));
+        file(model, normalizer, Value::Null, Value::Null, json!({"type": "ByteFallback"}))
+    };
+    let pieces = |pre| {
+        let model = letters("▁").with(json!({"unk_token": "<unk>", "fuse_unk": true}));
+        file(model, Value::Null, pre, Value::Null, json!({"type": "Fuse"}))
+    };
+    let normalizers = normalizers.into_iter().map(|(name, part)| (name, bytes(part)));
+    normalizers.chain(pre_tokenizers.into_iter().map(|(name, part)| (name, pieces(part)))).collect()
+}

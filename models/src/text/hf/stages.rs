@@ -8,6 +8,10 @@ use super::super::pattern::Pattern;
 use super::super::pre_tokenizers::{Behavior, PreSplit, Prepend, Stage};
 use super::{flatten, unsupported};
 
+/// What the crate `tokenizers` takes for punctuation: ASCII's, and Unicode's as its table of version 8 had it (two
+/// characters have left the class since).
+const PUNCTUATION: &str = r"[!-/:-@\[-`{-~\x{166D}\x{111C9}]|[\p{P}&&\p{Age=8.0}]";
+
 /// A key of a component that must be there.
 pub(super) fn required<'v, T>(
     what: &str,
@@ -109,7 +113,7 @@ pub(super) fn pre_tokenizers(what: &str, value: &Value) -> Result<PreTokenizer> 
             }
             "Punctuation" => {
                 let behavior = if part["behavior"].is_null() { Behavior::Isolated } else { behavior(what, part)? };
-                pre.stages.push(split(Pattern::expression(what, r"[!-/:-@\[-`{-~]|\p{P}")?, behavior, false));
+                pre.stages.push(split(Pattern::expression(what, PUNCTUATION)?, behavior, false));
             }
             "Metaspace" => {
                 let (replacement, prepend) = metaspace(what, part)?;
