@@ -7,7 +7,7 @@ use crate::{
         rope_cos_sin,
     },
     graph::{AttentionOp, CacheId, RopeFreqs, RopeId, RopeLayout, RopeSpec, WeightId},
-    step::KvType,
+    step::{KvType, turn_block},
 };
 
 /// Attention of one layer over some sequences.
@@ -297,6 +297,10 @@ pub struct Cached {
     pub v: Vec<Vec<Vec<f32>>>,
 }
 
+fn turn(key: &mut [f32]) {
+    key.as_chunks_mut().0.iter_mut().for_each(turn_block);
+}
+
 impl AttentionCase {
     /// Logits that join the softmax, from weight 0 on.
     pub const SINKS: [f32; 18] =
@@ -365,7 +369,14 @@ impl AttentionCase {
             };
             (0..op.n_kv_heads).map(head).collect()
         };
-        let k = all(1, op.head_dim);
+        let mut k = all(1, op.head_dim);
+        if self.turns_keys() {
+            // Products of a byte and a half, and 32 of them: exact.
+            k.iter_mut().flatten().for_each(|key| {
+                turn(key);
+                key.iter_mut().for_each(|x| *x /= 32.0);
+            });
+        }
         let within = |keys: &Vec<Vec<f32>>| keys.iter().map(|k| k[..op.v_dim].to_vec()).collect();
         let v = if op.v_in_k { k.iter().map(within).collect() } else { all(2, op.v_dim) };
         Cached { k, v }
@@ -388,7 +399,15 @@ impl AttentionCase {
         };
         let seen = |key: &usize| (len - rows..len).any(|query| self.sees(query, *key));
         let first = (0..len).find(seen).unwrap_or(0);
-        Paged::new(shape, len, first, |h, p| &cached.k[h][p], |h, p| &cached.v[h][p])
+        let mut keys = cached.k.clone();
+        if self.turns_keys() {
+            keys.iter_mut().flatten().for_each(|key| turn(key));
+        }
+        Paged::new(shape, len, first, |h, p| &keys[h][p], |h, p| &cached.v[h][p])
+    }
+
+    fn turns_keys(&self) -> bool {
+        self.kv.turns_keys(self.op.v_in_k, self.op.rotate_on_read.is_some())
     }
 
     /// Cosines and sines of all positions of a sequence of `len`, where keys turn on read.

@@ -7,6 +7,12 @@
 //!
 //! The scales of a Q8_0 row lie behind its bytes, so that a kernel needs one address a row; rows are filled up to whole
 //! words of four bytes, because a GPU writes no less. 64 elements take 68 bytes.
+//!
+//! Keys often have a few channels that are ten or a hundred times as large as the others, and a block's scale follows its
+//! largest element. So the keys of attention are changed before they are stored in blocks, in two ways that leave its
+//! result as it is: a vector that is the same for all positions is taken from them ([`Plan::key_centres`](crate::graph::Plan::key_centres)), and each block is
+//! turned by a Hadamard matrix, which spreads a large element over its block; queries are turned, too (QuaRot, Ashkboos
+//! et al. 2024). Keys that are rotated as they are read, and those that hold their values, are stored as they are.
 
 use super::StepError;
 use crate::graph::CacheSpec;
@@ -39,6 +45,12 @@ impl KvType {
         }
     }
 
+    /// Whether keys are turned block by block before they are stored. `v_in_k` and `rotated_on_read` are those of the
+    /// attention that reads them.
+    pub(crate) const fn turns_keys(self, v_in_k: bool, rotated_on_read: bool) -> bool {
+        matches!(self, KvType::Q8_0) && !v_in_k && !rotated_on_read
+    }
+
     /// Refuses caches whose rows cannot be stored so.
     pub(crate) fn check(self, caches: &[CacheSpec]) -> Result<(), StepError> {
         let rows = || caches.iter().flat_map(|spec| [spec.head_dim, spec.v_dim]);
@@ -53,5 +65,20 @@ impl CacheSpec {
     /// Bytes of an entry: the keys and values of all heads.
     pub(crate) const fn entry_bytes(&self, kv: KvType) -> usize {
         self.n_kv_heads * (kv.row_bytes(self.head_dim) + kv.row_bytes(self.stored_v_dim()))
+    }
+}
+
+/// Multiplies a block by the Hadamard matrix of ones and minus ones. Twice makes [`KV_BLOCK`] times the block.
+#[inline(always)]
+pub(crate) fn turn_block(x: &mut [f32; KV_BLOCK]) {
+    let mut half = 1;
+    while half < KV_BLOCK {
+        for pairs in x.chunks_exact_mut(2 * half) {
+            let (a, b) = pairs.split_at_mut(half);
+            for (a, b) in a.iter_mut().zip(b) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        half *= 2;
     }
 }

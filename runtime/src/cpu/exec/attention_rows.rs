@@ -4,8 +4,8 @@
 use super::StepContext;
 use crate::{
     cpu::{kv::KvRows, pool::Worker},
-    graph::{AttentionStage, CacheId, HeadOp, ValueId},
-    step::{KvType, SequenceKv},
+    graph::{AttentionOp, AttentionStage, CacheId, HeadOp, ValueId},
+    step::{KvType, SequenceKv, turn_block},
 };
 
 /// Rows of a step whose keys and values are written one by one.
@@ -78,8 +78,21 @@ impl StepContext<'_> {
             let x = &mut scratch[..dim];
             x.copy_from_slice(from);
             self.head_ops(&stage.head_ops[1 + i], x, dim, row);
+            if i == 0 {
+                self.even_out(op, head, x);
+            }
             // SAFETY: only this item writes the row, and it is read later or by this item alone.
             unsafe { self.store_cached(x, to) };
+        }
+    }
+
+    /// Takes its centre from a key and turns it, where keys lie in blocks: see [`KvType`].
+    fn even_out(&self, op: &AttentionOp, head: usize, key: &mut [f32]) {
+        if let Some(centre) = self.backend.key_centres[op.cache.0 as usize].get(head * key.len()..) {
+            key.iter_mut().zip(centre).for_each(|(x, c)| *x -= c);
+        }
+        if self.backend.book.kv_type().turns_keys(op.v_in_k, op.rotate_on_read.is_some()) {
+            key.as_chunks_mut().0.iter_mut().for_each(turn_block);
         }
     }
 

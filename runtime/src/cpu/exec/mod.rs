@@ -45,7 +45,7 @@ use super::{
 use crate::{
     Precision,
     backend::StepOutput,
-    graph::{Plan, Rows, StageKind, ValueId, WeightId},
+    graph::{Device, Plan, Rows, StageKind, ValueId, WeightId},
     sample::Chosen,
     step::{Batch, ChoiceRef, KvType, PageBook, SequenceKv, SequenceStep, Ticket, UnderWay, check_results},
 };
@@ -95,6 +95,8 @@ pub struct CpuBackend {
     linear: &'static LinearKernels,
     /// Norm scales, biases and sinks as f32, by weight.
     vectors: Vec<Vec<f32>>,
+    /// By cache: what is taken from each key. Empty where keys are not stored in blocks.
+    key_centres: Vec<Vec<f32>>,
     schedule: Schedule,
     /// Values with a row per token, then values with a row per output.
     token_values: Buffer,
@@ -186,6 +188,10 @@ impl CpuBackend {
         let kv = KvMemory::new(&book)?;
         let vocab = plan.vocab();
         let mut vectors = plan.decode_vectors()?;
+        let key_centres = match options.kv_type {
+            KvType::Q8_0 => plan.key_centres(Device::Cpu, &vectors),
+            _ => vec![Vec::new(); graph.caches().len()],
+        };
         recurrent::turn_taps(&plan, &mut vectors);
         let schedule = Schedule::new(&plan, linear, threads);
         let max_tokens = options.max_step_tokens.max(1);
@@ -219,6 +225,7 @@ impl CpuBackend {
             ops,
             linear,
             vectors,
+            key_centres,
             schedule,
             plan,
         })

@@ -14,6 +14,7 @@
 //! arena by liveness. Places are in elements a row, so that one plan serves steps with any number of rows: a value
 //! lies at `offset * rows`.
 
+mod key_centres;
 mod layout;
 mod planner;
 mod row_program;

@@ -134,7 +134,8 @@ unsafe fn decode_typed<S: Simd, R: Rows>(s: S, item: &DecodeItem<'_>, scratch: &
     let (scores, widened) = rest.split_at_mut(group * PIECE);
     let widened = &mut widened[..MOST_LANES * dim];
     let (factor, cap) = params.factors();
-    load_queries::<S>(&item.q[item.kv_head * group * dim..][..group * dim], dim, factor, q);
+    let turned = params.turned(item.kv.kv);
+    load_queries::<S>(&item.q[item.kv_head * group * dim..][..group * dim], dim, factor, turned, q);
 
     let batches = whole(&piece.places, S::LANES);
     for at in batches.step_by(S::LANES) {

@@ -200,6 +200,11 @@ impl AttentionParams<'_> {
         self.n_heads / self.n_kv_heads
     }
 
+    /// Whether blocks of keys that are stored so are turned, and queries must be.
+    fn turned(&self, kv: KvType) -> bool {
+        kv.turns_keys(self.v_in_k, self.k_rope.is_some())
+    }
+
     /// Elements from one cached value to the next.
     pub fn v_stride(&self) -> usize {
         if self.v_in_k { self.head_dim } else { self.v_dim }

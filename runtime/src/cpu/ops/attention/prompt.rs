@@ -19,10 +19,12 @@
 
 use super::join::normaliser;
 use super::rows::widen;
+use super::scores::scaled_block;
 use super::tile::{StripRows, score_block, softmax, spoiled_value, value_block};
 use super::{AttentionParams, NO_SCORE, PIECE, PromptItem, QUERY_ROWS};
 use crate::cpu::arch::Simd;
 use crate::simd_dispatch;
+use crate::step::KV_BLOCK;
 
 simd_dispatch!(
     /// Computes one tile of queries. `scratch` has [`AttentionParams::scratch_len`] floats with any content.
@@ -204,17 +206,21 @@ unsafe fn prompt_blocks<S: Simd, const KB: usize, const VB: usize, const RV: usi
     unsafe { store_rows(s, item, rows.start, rows.len(), lanes, &scratch) };
 }
 
-/// Transposes the tile's queries into strips, times the score's factor. Lanes beyond the last row repeat it.
+/// Transposes the tile's queries into strips, times the score's factor; turned, where keys are. Lanes beyond the last row
+/// repeat it.
 #[inline(always)]
 fn load_queries(item: &PromptItem<'_>, first: usize, rows: usize, lanes: usize, qt: &mut [f32]) {
     let (dim, group, (factor, _)) = (item.params.head_dim, item.params.group(), item.params.factors());
+    let turned = item.params.turned(item.kv.kv);
     for at in 0..rows.next_multiple_of(lanes) {
         let row = first + at.min(rows - 1);
         let head = item.kv_head * group + row % group;
         let q = &item.q[row / group * item.q_stride + head * dim..][..dim];
         let strip = &mut qt[at / lanes * lanes * dim..][..lanes * dim];
-        for (column, &x) in strip.chunks_exact_mut(lanes).zip(q) {
-            column[at % lanes] = x * factor;
+        for (x, strip) in q.chunks(KV_BLOCK).zip(strip.chunks_mut(KV_BLOCK * lanes)) {
+            for (column, x) in strip.chunks_exact_mut(lanes).zip(scaled_block(x, factor, turned)) {
+                column[at % lanes] = x;
+            }
         }
     }
 }

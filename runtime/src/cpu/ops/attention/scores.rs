@@ -10,6 +10,7 @@
 use super::rows::Elements;
 use super::{MOST_LANES, PIECE, SCORE_CHAINS};
 use crate::cpu::arch::Simd;
+use crate::step::{KV_BLOCK, turn_block};
 
 /// Heads that share a pass over keys or values, at most.
 pub(super) const HEADS: usize = 4;
@@ -24,18 +25,31 @@ pub(super) fn queries_len(head_dim: usize) -> usize {
     steps(head_dim) * MOST_LANES
 }
 
-/// Queries times the score's factor, as the module's docs show them.
+/// Queries times the score's factor, as the module's docs show them; turned, where keys are.
 #[inline(always)]
-pub(super) fn load_queries<S: Simd>(heads: &[f32], dim: usize, factor: f32, q: &mut [f32]) {
+pub(super) fn load_queries<S: Simd>(heads: &[f32], dim: usize, factor: f32, turned: bool, q: &mut [f32]) {
     let step = S::LANES.max(SCORE_CHAINS);
     for (head, q) in heads.chunks_exact(dim).zip(q.chunks_exact_mut(steps(dim) * step)) {
-        for (x, q) in head.chunks(SCORE_CHAINS).zip(q.chunks_exact_mut(step)) {
-            q.fill(0.0);
-            for q in q.chunks_exact_mut(SCORE_CHAINS) {
-                q.iter_mut().zip(x).for_each(|(q, x)| *q = x * factor);
+        for (x, q) in head.chunks(KV_BLOCK).zip(q.chunks_mut(KV_BLOCK / SCORE_CHAINS * step)) {
+            let x = scaled_block(x, factor, turned);
+            for (x, q) in x.chunks_exact(SCORE_CHAINS).zip(q.chunks_exact_mut(step)) {
+                q.chunks_exact_mut(SCORE_CHAINS).for_each(|q| q.copy_from_slice(x));
             }
         }
     }
+}
+
+/// Elements of a query, [`KV_BLOCK`] or the last ones, times the score's factor and padded with zeros. Where they are
+/// turned, the block's length in the product of two turned blocks goes into the factor.
+#[inline(always)]
+pub(super) fn scaled_block(x: &[f32], factor: f32, turned: bool) -> [f32; KV_BLOCK] {
+    let mut block = [0.0; KV_BLOCK];
+    block[..x.len()].copy_from_slice(x);
+    let factor = if turned { factor / KV_BLOCK as f32 } else { factor };
+    if turned {
+        turn_block(&mut block);
+    }
+    block.map(|x| x * factor)
 }
 
 /// `scores[g * PIECE + j] = q[g] · rows[j]` for all heads of the group and `LANES` rows of keys.

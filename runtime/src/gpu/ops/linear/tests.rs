@@ -370,12 +370,14 @@ fn few_rows_cost_no_more_than_their_rounding() {
     }
 }
 
-/// The error of the kernels for one row and for more, which give each row the same bits.
+/// The error of the kernels for one row and for more, which give each row the same bits: except where Direct3D's older
+/// compiler changes the order of sums, in each kernel its own way.
 fn alone_as_among_others(gpu: &Gpu, case: &Case, variants: &[Variant]) -> f64 {
     let [alone, others] = [0, 1].map(|v| case.run(gpu, &variants[v]));
     let bits = |arena: &[f32]| arena.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    assert!(bits(&alone) == bits(&others), "{:?} on {}", variants[1].dispatch.kernel, gpu.name());
-    case.error_of(&alone)
+    let free = gpu.summary().compiler == Some("FXC");
+    assert!(free || bits(&alone) == bits(&others), "{:?} on {}", variants[1].dispatch.kernel, gpu.name());
+    case.error_of(&alone).max(case.error_of(&others))
 }
 
 #[test]
