@@ -99,10 +99,23 @@ impl Serving {
     /// Posts, and returns the events of the stream that comes back, without the last one, `[DONE]`.
     #[track_caller]
     pub fn stream(&self, path: &str, body: &Value) -> Vec<Value> {
+        self.unnamed(path, body, Some("data: [DONE]"))
+    }
+
+    /// As [`Serving::stream`], of a stream that just ends.
+    #[track_caller]
+    pub fn open_stream(&self, path: &str, body: &Value) -> Vec<Value> {
+        self.unnamed(path, body, None)
+    }
+
+    #[track_caller]
+    fn unnamed(&self, path: &str, body: &Value, last: Option<&str>) -> Vec<Value> {
         let response = self.request("POST", path, "", &body.to_string());
         assert!(response.status == 200 && response.head.contains("text/event-stream"), "{response:?}");
         let mut events: Vec<&str> = response.body.split("\n\n").filter(|event| !event.is_empty()).collect();
-        assert_eq!(events.pop(), Some("data: [DONE]"), "{response:?}");
+        if last.is_some() {
+            assert_eq!(events.pop(), last, "{response:?}");
+        }
         let json = |event: &&str| serde_json::from_str(event.strip_prefix("data: ").expect("data")).expect("JSON");
         events.iter().filter(|event| !event.starts_with(':')).map(json).collect()
     }

@@ -4,6 +4,7 @@ mod anthropic;
 #[path = "../cli_support/mod.rs"]
 mod cli_support;
 mod forms;
+mod llama;
 mod ollama;
 mod responses;
 mod thinker;

@@ -10,6 +10,7 @@ mod file;
 mod folder;
 mod gguf;
 mod hf;
+mod infill;
 mod merge;
 mod normalize;
 mod parts;
@@ -31,6 +32,7 @@ mod vocab;
 mod vocab_files;
 
 pub use error::{Result, TextError};
+pub use infill::Infill;
 pub use reply::{ReplyEvent, ReplyParser, ReplySyntax};
 pub use source::TextSource;
 pub use stop::StopStrings;

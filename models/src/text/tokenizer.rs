@@ -220,6 +220,17 @@ impl Tokenizer {
         (!name.is_empty() && text.starts_with(&name)).then_some(name)
     }
 
+    /// The token of this name, unless plain text can become it. A space counts as `▁`.
+    pub(super) fn mark(&self, name: &str) -> Option<u32> {
+        let is_name = |bytes: &[u8]| {
+            bytes == name.as_bytes()
+                || bytes.first() == Some(&b' ')
+                    && name.strip_prefix('▁').is_some_and(|rest| rest.as_bytes() == &bytes[1..])
+        };
+        let kinds = self.vocab.kinds().filter(|(_, kind)| matches!(kind, TokenKind::Control | TokenKind::UserDefined));
+        kinds.map(|(id, _)| id).find(|&id| is_name(self.vocab.bytes(id)))
+    }
+
     /// Whether `encode` with `add_special` puts BOS in front.
     pub fn add_bos_default(&self) -> bool {
         self.bos.is_some_and(|bos| self.prefix.first() == Some(&bos))

@@ -116,6 +116,16 @@ fn byte_pairs(pre: &str) -> Tokenizer {
     byte_pairs_meta(pre).load().unwrap()
 }
 
+/// A tokenizer of bytes with these control tokens.
+pub(in crate::text) fn with_marks(names: &[&str]) -> Tokenizer {
+    let mut tokens = alphabet();
+    let mut kinds = vec![1; tokens.len()];
+    tokens.extend(names.iter().map(|name| (*name).to_owned()));
+    kinds.resize(tokens.len(), 3);
+    let meta = Meta::default().text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "qwen2");
+    meta.strings("tokenizer.ggml.tokens", &tokens).kinds(&kinds).strings("tokenizer.ggml.merges", &[]).load().unwrap()
+}
+
 fn b(text: &str) -> Vec<u32> {
     text.bytes().map(u32::from).collect()
 }

@@ -8,6 +8,7 @@ mod error;
 mod fields;
 mod ids;
 mod listen;
+mod llama;
 mod native;
 mod ollama;
 mod openai;
@@ -15,6 +16,7 @@ mod page;
 mod prompts;
 mod sampling;
 mod stream;
+mod times;
 mod vectors;
 
 use std::{
@@ -89,6 +91,11 @@ fn router(app: Arc<App>) -> Router {
         .route("/props", get(native::props))
         .route("/tokenize", post(native::tokenize))
         .route("/detokenize", post(native::detokenize))
+        .route("/tokenizer_info", get(native::tokenizer_info))
+        .route("/completion", post(llama::completion))
+        .route("/completions", post(llama::completion))
+        .route("/infill", post(llama::infill))
+        .route("/apply-template", post(llama::apply_template))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*name}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::answer))

@@ -74,6 +74,21 @@ pub(super) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> R
     Ok(json(&answer))
 }
 
+/// What lm-eval asks vLLM for.
+pub(super) async fn tokenizer_info(State(app): State<Arc<App>>) -> Response {
+    let name = |id: Option<u32>| id.map(|id| app.tokenizer.decode(&[id], false));
+    json(&json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": name(app.tokenizer.bos()),
+        "eos_token": name(app.tokenizer.eos()),
+        "pad_token": name(app.tokenizer.eos()),
+        "add_bos_token": app.tokenizer.add_bos_default(),
+        "vocab_size": app.tokenizer.vocab_size(),
+        "model_max_length": app.scheduler.n_ctx(),
+        "chat_template": app.options.template.as_ref().map(|template| template.source()),
+    }))
+}
+
 /// A token's text, or its bytes where they are none.
 fn piece(app: &App, id: u32) -> Value {
     let bytes = app.tokenizer.token_bytes(id).unwrap_or_default();

@@ -43,6 +43,11 @@ impl<'a> Prompt<'a> {
         Ok(Self { ids, text, syntax, conversation, template, now })
     }
 
+    /// The text that was rendered.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// What takes a reply apart.
     pub fn parser(&self) -> ReplyParser {
         let tools = self.conversation.tools.as_deref().unwrap_or_default();

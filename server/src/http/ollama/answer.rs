@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     request::{self, Asked},
-    time::{self, Times},
+    time,
 };
 use crate::{
     http::{
@@ -20,6 +20,7 @@ use crate::{
         error::{ApiError, Shape},
         fields::Fields,
         json as respond, stream,
+        times::Times,
     },
     scheduler::Usage,
 };
@@ -150,7 +151,7 @@ impl Answer {
     fn last(&self, part: &Part, reason: &str, usage: Usage) -> Value {
         let mut line = self.line(part, true);
         line["done_reason"] = reason.into();
-        if let (Value::Object(line), Value::Object(times)) = (&mut line, self.times.json(usage)) {
+        if let (Value::Object(line), Value::Object(times)) = (&mut line, time::json(&self.times, usage)) {
             line.extend(times);
         }
         line

@@ -1,6 +1,6 @@
 //! The fields of `/api/chat` and `/api/generate`.
 
-use handmill_models::text::Conversation;
+use handmill_models::text::{Conversation, Infill};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -51,7 +51,6 @@ pub(super) fn chat(app: &App, mut fields: Fields) -> Result<Asked, ApiError> {
 pub(super) fn generate(app: &App, mut fields: Fields) -> Result<Asked, ApiError> {
     let mut answer = answer(app, &mut fields)?;
     for (name, why) in [
-        ("suffix", "is not supported yet"),
         ("images", "is not supported: the model reads text alone"),
         ("template", "is not supported: the model has its own"),
         ("context", "is not supported: send a conversation to /api/chat"),
@@ -63,6 +62,10 @@ pub(super) fn generate(app: &App, mut fields: Fields) -> Result<Asked, ApiError>
     let prompt = fields.string("prompt")?.unwrap_or_default();
     if prompt.is_empty() {
         return Ok(Asked::Nothing);
+    }
+    if let Some(suffix) = fields.string("suffix")?.filter(|suffix| !suffix.is_empty()) {
+        let prompt = prompts::of_gap(app, &Infill::new(prompt, suffix), "suffix")?;
+        return Ok(Asked::Text { ids: prompt.ids, answer });
     }
     // A model without a template continues texts.
     if fields.boolean("raw")? || app.options.template.is_none() {

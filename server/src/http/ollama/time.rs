@@ -1,10 +1,13 @@
 //! Times in Ollama's form.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::scheduler::Usage;
+use crate::{
+    http::times::{Durations, Times},
+    scheduler::Usage,
+};
 
 /// The time of now, as RFC 3339 has it.
 pub(super) fn now() -> String {
@@ -27,43 +30,17 @@ pub(super) fn rfc3339(seconds: u64, nanos: u32) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
 }
 
-/// When the parts of an answer began.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Times {
-    asked: Instant,
-    started: Option<Instant>,
-    first: Option<Instant>,
-}
-
-impl Times {
-    pub fn new() -> Self {
-        Self { asked: Instant::now(), started: None, first: None }
-    }
-
-    /// The prompt is read from now on.
-    pub fn start(&mut self) {
-        self.started.get_or_insert_with(Instant::now);
-    }
-
-    /// A token came.
-    pub fn token(&mut self) {
-        self.first.get_or_insert_with(Instant::now);
-    }
-
-    /// Counts and times of an answer that has ended. What the request waited for others counts as loading.
-    pub fn json(&self, usage: Usage) -> Value {
-        let end = Instant::now();
-        let first = self.first.unwrap_or(end);
-        let started = self.started.unwrap_or(first);
-        json!({
-            "total_duration": nanos(end - self.asked),
-            "load_duration": nanos(started - self.asked),
-            "prompt_eval_count": usage.prompt_tokens,
-            "prompt_eval_duration": nanos(first - started),
-            "eval_count": usage.completion_tokens,
-            "eval_duration": nanos(end - first),
-        })
-    }
+/// Counts and times of an answer that has ended. What the request waited for others counts as loading.
+pub(super) fn json(times: &Times, usage: Usage) -> Value {
+    let Durations { total, waited, prompt, answer } = times.end();
+    json!({
+        "total_duration": nanos(total),
+        "load_duration": nanos(waited),
+        "prompt_eval_count": usage.prompt_tokens,
+        "prompt_eval_duration": nanos(prompt),
+        "eval_count": usage.completion_tokens,
+        "eval_duration": nanos(answer),
+    })
 }
 
 /// Nanoseconds, as all durations here.

@@ -19,7 +19,7 @@ use crate::http::{
 };
 
 /// Reads the fields: what is asked for, and how it is streamed.
-pub(super) fn read(app: &App, mut fields: Fields) -> Result<(Ask, Option<Stream>), ApiError> {
+pub(crate) fn read(app: &App, mut fields: Fields) -> Result<(Ask, Option<Stream>), ApiError> {
     let mut params = params::read(app, &fields, &["max_completion_tokens", "max_tokens"])?;
     let likeliest = fields.count("top_logprobs", 0, MOST_LIKELIEST)?;
     params.answer.log_probabilities = match (fields.boolean("logprobs")?, likeliest) {

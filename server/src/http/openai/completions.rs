@@ -6,6 +6,7 @@ use axum::{
     extract::{Request as HttpRequest, State},
     response::Response,
 };
+use handmill_models::text::Infill;
 use serde_json::{Value, json};
 
 use super::{
@@ -55,7 +56,6 @@ struct Choice {
 
 pub(crate) async fn answer(State(app): State<Arc<App>>, request: HttpRequest) -> Result<Response, ApiError> {
     let fields = Fields::parse(&body(&app, request).await?)?;
-    fields.refuse(&["suffix"], "is not supported yet")?;
     let mut params = params::read(&app, &fields, &["max_tokens"])?;
     params.answer.max_tokens.get_or_insert(MAX_TOKENS);
     let echo = fields.boolean("echo")?;
@@ -64,7 +64,13 @@ pub(crate) async fn answer(State(app): State<Arc<App>>, request: HttpRequest) ->
     if let Some(form) = forms::read(&fields)? {
         params.answer.mask = Some(mask(&app, &form, &Reasoning::None)?);
     }
-    let prompts = prompts::read(&app, "prompt", fields.get("prompt"))?;
+    let prompts = match fields.string("suffix")? {
+        None => prompts::read(&app, "prompt", fields.get("prompt"))?,
+        Some(suffix) => {
+            let before = fields.string("prompt")?.unwrap_or_default();
+            vec![prompts::of_gap(&app, &Infill::new(before, suffix), "suffix")?]
+        }
+    };
     let requests = prompts.iter().map(|prompt| Request {
         priority: params.priority,
         ..Request::new(prompt.ids.clone(), Work::Answer(params.answer.clone()))

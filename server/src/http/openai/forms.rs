@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Reads the fields; none where the answer is free.
-pub(super) fn read(fields: &Fields) -> Result<Option<Form>, ApiError> {
+pub(crate) fn read(fields: &Fields) -> Result<Option<Form>, ApiError> {
     let mut found: Vec<Form> = Vec::new();
     let mut add = |field: String, constraint| found.push(Form { field, constraint });
     if let Some(format) = fields.object("response_format")? {

@@ -1,7 +1,7 @@
 //! OpenAI's routes.
 
 pub mod chat;
-mod chat_request;
+pub mod chat_request;
 pub mod completions;
 pub mod embeddings;
 pub mod forms;

@@ -23,7 +23,7 @@ pub(super) struct Params {
 
 /// How answers are streamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stream {
+pub(crate) struct Stream {
     /// Usage in a last chunk.
     pub usage: bool,
     /// And in all others.
