@@ -57,8 +57,10 @@ pub(crate) fn edits(choice: &Choice<'_>, more: &[u32], later: usize, edits: &mut
 pub struct Sampler {
     candidates: Vec<Candidate>,
     edits: Vec<Edit>,
-    /// A row with its changes.
+    /// A row with its changes; of a row with a mask, the logits of the tokens that are allowed.
     changed: Vec<f32>,
+    /// These tokens, in ascending order.
+    allowed: Vec<u32>,
 }
 
 impl Sampler {
@@ -71,21 +73,23 @@ impl Sampler {
         }
         edits(choice, more, 0, &mut self.edits);
         let token = if self.edits.is_empty() && choice.allowed.is_none() {
-            self.draw_from(logits, choice.params, position)
+            self.draw_from(logits, None, choice.params, position)
         } else {
-            let mut changed = std::mem::take(&mut self.changed);
+            let (mut changed, mut allowed) = (std::mem::take(&mut self.changed), std::mem::take(&mut self.allowed));
             changed.clear();
-            changed.extend_from_slice(logits);
+            match choice.allowed {
+                None => changed.extend_from_slice(logits),
+                Some(mask) => gather(logits, mask, &mut allowed, &mut changed),
+            }
+            let ids = choice.allowed.map(|_| &allowed[..]);
             for edit in &self.edits {
-                if let Some(logit) = changed.get_mut(edit.id as usize) {
+                let place = ids.map_or(Ok(edit.id as usize), |ids| ids.binary_search(&edit.id));
+                if let Some(logit) = place.ok().and_then(|place| changed.get_mut(place)) {
                     *logit = choice.params.adjusted(*logit, edit.bias, edit.count);
                 }
             }
-            if let Some(allowed) = choice.allowed {
-                forbid(&mut changed, allowed);
-            }
-            let token = self.draw_from(&changed, choice.params, position);
-            self.changed = changed;
+            let token = self.draw_from(&changed, ids, choice.params, position);
+            (self.changed, self.allowed) = (changed, allowed);
             token
         };
         let mut chosen = Chosen { token, ..Chosen::default() };
@@ -95,9 +99,16 @@ impl Sampler {
         chosen
     }
 
-    /// A token by finite or −∞ logits.
-    fn draw_from(&mut self, logits: &[f32], params: &SamplingParams, position: usize) -> Option<u32> {
+    /// A token by finite or −∞ logits: those of the tokens `ids`, which ascend, or of all.
+    fn draw_from(
+        &mut self,
+        logits: &[f32],
+        ids: Option<&[u32]>,
+        params: &SamplingParams,
+        position: usize,
+    ) -> Option<u32> {
         let (best, max) = argmax(logits)?;
+        let best = ids.map_or(best, |ids| ids[best as usize]);
         // Penalties may overflow.
         if max == f32::INFINITY {
             return None;
@@ -114,6 +125,9 @@ impl Sampler {
             self.keep_above(logits, max, params.min_p);
         }
         self.candidates.retain(|c| c.weight >= params.min_p);
+        if let Some(ids) = ids {
+            self.candidates.iter_mut().for_each(|c| c.id = ids[c.id as usize]);
+        }
         Some(self.race(max, params.temperature, stream(params.seed, position)).unwrap_or(best))
     }
 
@@ -224,17 +238,17 @@ impl Sampler {
     }
 }
 
-/// Forbids the tokens whose bit in `allowed` is 0 or missing.
-fn forbid(logits: &mut [f32], allowed: &[u32]) {
-    for (i, logits) in logits.chunks_mut(32).enumerate() {
-        let bits = allowed.get(i).copied().unwrap_or(0);
-        if bits == u32::MAX {
-            continue;
-        }
-        for (bit, logit) in logits.iter_mut().enumerate() {
-            if bits >> bit & 1 == 0 {
-                *logit = f32::NEG_INFINITY;
-            }
+/// Takes out the tokens whose bit in `mask` is 1, and their logits: few, most often, of a long vocabulary.
+fn gather(logits: &[f32], mask: &[u32], ids: &mut Vec<u32>, values: &mut Vec<f32>) {
+    ids.clear();
+    for ((first, logits), &word) in (0u32..).step_by(32).zip(logits.chunks(32)).zip(mask) {
+        let mut bits = word;
+        while bits != 0 {
+            let bit = bits.trailing_zeros();
+            bits &= bits - 1;
+            let Some(&logit) = logits.get(bit as usize) else { break };
+            ids.push(first + bit);
+            values.push(logit);
         }
     }
 }

@@ -209,6 +209,38 @@ fn a_mask_allows_what_its_bits_say() {
 }
 
 #[test]
+fn tokens_that_a_mask_leaves_out_might_as_well_not_be_there() {
+    let logits = pseudo_random_logits(1000, 9);
+    let rules = [
+        SamplingParams::greedy(),
+        plain(),
+        SamplingParams { top_k: 20, top_p: 0.9, ..plain() },
+        SamplingParams { top_p: 0.8, min_p: 0.01, ..plain() },
+        SamplingParams { repetition_penalty: 1.3, logit_bias: vec![(3, 5.0), (64, 4.0), (999, 9.0)], ..plain() },
+    ];
+    let words = pseudo_random_logits(32 * 30, 5);
+    let mut sampler = Sampler::default();
+    for (round, words) in words.chunks(32).enumerate() {
+        // Masks with many tokens and with few, and words that allow all.
+        let sparse = if round % 3 == 0 { 0x0110_0001 } else { u32::MAX };
+        let mask: Vec<u32> = words.iter().map(|x| if *x > 2.0 { u32::MAX } else { x.to_bits() & sparse }).collect();
+        let mut without = logits.clone();
+        for (id, logit) in without.iter_mut().enumerate() {
+            if mask[id / 32] >> (id % 32) & 1 == 0 {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        for params in &rules {
+            let choice = Choice { recent: &[3, 70, 999], ..Choice::new(params) };
+            let masked = Choice { allowed: Some(&mask), ..choice };
+            let token = sampler.choose(&logits, &masked, &[], round).token;
+            assert_eq!(token, Sampler::default().choose(&without, &choice, &[], round).token, "{round}: {params:?}");
+            assert!(token.is_some_and(|id| mask[id as usize / 32] >> (id % 32) & 1 == 1));
+        }
+    }
+}
+
+#[test]
 fn log_probabilities_are_one_number_wherever_they_stand() {
     for n in [5usize, 3000] {
         let logits = pseudo_random_logits(n, 2);

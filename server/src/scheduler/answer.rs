@@ -62,12 +62,14 @@ impl Answer {
         }
     }
 
+    /// Whether its next token needs a mask.
+    pub fn is_masked(&self) -> bool {
+        self.ended.is_none() && !self.over && self.options.mask.is_some()
+    }
+
     /// Makes ready what the choice of its next token needs.
     pub fn prepare(&mut self) {
-        if self.ended.is_none()
-            && !self.over
-            && let Err(error) = self.options.prepare()
-        {
+        if let Err(error) = self.options.prepare() {
             self.fail(error);
         }
     }

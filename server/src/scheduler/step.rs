@@ -1,6 +1,6 @@
 //! A step: what it has in it, and what becomes of its results.
 
-use std::time::Instant;
+use std::{num::NonZero, time::Instant};
 
 use handmill_models::{
     Error, StopReason,
@@ -109,10 +109,27 @@ impl Worker {
         }
     }
 
+    /// Makes ready what the choices of the next step need: masks, several at a time where there are several.
+    fn prepare(&mut self) {
+        self.readers.iter_mut().for_each(Reader::prepare);
+        let mut masked: Vec<&mut Answer> = self.answers.iter_mut().filter(|answer| answer.is_masked()).collect();
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(masked.len());
+        if threads <= 1 {
+            return masked.into_iter().for_each(Answer::prepare);
+        }
+        let each = masked.len().div_ceil(threads);
+        let (own, others) = masked.split_at_mut(each);
+        std::thread::scope(|scope| {
+            for part in others.chunks_mut(each) {
+                scope.spawn(|| part.iter_mut().for_each(|answer| answer.prepare()));
+            }
+            own.iter_mut().for_each(|answer| answer.prepare());
+        });
+    }
+
     /// Runs one step, if there is something to run.
     pub fn step(&mut self) -> Result<(), Error> {
-        self.answers.iter_mut().for_each(Answer::prepare);
-        self.readers.iter_mut().for_each(Reader::prepare);
+        self.prepare();
         self.leave();
         let mut parts = self.parts();
         self.make_room(&mut parts)?;
