@@ -22,6 +22,7 @@ pub mod constrain;
 mod error;
 mod http;
 mod log;
+mod metrics;
 mod options;
 pub mod scheduler;
 mod stop;

@@ -5,6 +5,7 @@ mod anthropic;
 mod cli_support;
 mod forms;
 mod llama;
+mod metrics;
 mod ollama;
 mod responses;
 mod thinker;

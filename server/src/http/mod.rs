@@ -9,6 +9,7 @@ mod fields;
 mod ids;
 mod listen;
 mod llama;
+mod monitor;
 mod native;
 mod ollama;
 mod openai;
@@ -89,6 +90,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/health", get(native::health))
         .route("/version", get(native::version))
         .route("/props", get(native::props))
+        .route("/metrics", get(monitor::metrics))
+        .route("/slots", get(monitor::slots))
         .route("/tokenize", post(native::tokenize))
         .route("/detokenize", post(native::detokenize))
         .route("/tokenizer_info", get(native::tokenizer_info))

@@ -10,7 +10,11 @@ use handmill_models::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::request::{AnswerOptions, Event, RequestError, Scored, Usage};
+use super::{
+    progress::Progress,
+    request::{AnswerOptions, Event, RequestError, Scored, Usage},
+};
+use crate::metrics::Outcome;
 
 /// An answer under way.
 #[derive(Debug)]
@@ -35,6 +39,7 @@ pub(super) struct Answer {
     decoder: StreamDecoder<Arc<Tokenizer>>,
     stops: StopStrings,
     events: UnboundedSender<Event>,
+    pub progress: Progress,
 }
 
 impl Answer {
@@ -44,6 +49,7 @@ impl Answer {
         turn: u64,
         tokenizer: &Arc<Tokenizer>,
         events: UnboundedSender<Event>,
+        progress: Progress,
     ) -> Self {
         Self {
             run: None,
@@ -59,6 +65,7 @@ impl Answer {
             stops: StopStrings::new(options.stop.iter().cloned()),
             options,
             events,
+            progress,
         }
     }
 
@@ -95,6 +102,7 @@ impl Answer {
         if !self.started {
             self.started = true;
             self.usage.cached_tokens = cached;
+            self.progress.start(cached);
             self.tell_of(Event::Started(self.usage));
         }
     }
@@ -107,6 +115,7 @@ impl Answer {
     /// Ends it with an error.
     pub fn fail(&mut self, error: RequestError) {
         if !self.over {
+            self.progress.end(Outcome::Failed);
             self.tell_of(Event::Failed(error));
             self.over = true;
         }
@@ -123,6 +132,7 @@ impl Answer {
             return None;
         };
         self.usage.completion_tokens += 1;
+        self.progress.take();
         if !self.options.ignore_eos && self.tokenizer.is_end_of_turn(id) {
             self.ended = Some(StopReason::EndOfTurn);
             return None;
@@ -172,6 +182,7 @@ impl Answer {
                 self.stops.finish(&mut text);
             }
             let stop = self.stops.found().map(str::to_owned);
+            self.progress.end(Outcome::Finished);
             self.tell_of(Event::Finished { reason, stop, text, usage: self.usage });
             self.over = true;
         }

@@ -9,6 +9,7 @@
 
 mod answer;
 mod pace;
+mod progress;
 mod queue;
 mod reader;
 mod request;
@@ -19,7 +20,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc,
+        mpsc::{self, SendError},
     },
     thread,
     time::Duration,
@@ -28,10 +29,12 @@ use std::{
 use handmill_models::Engine;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::Error;
+use crate::{Error, metrics::Outcome};
+use progress::{Monitor, Progress};
 use queue::Job;
 use worker::{Command, Worker};
 
+pub(crate) use progress::{AnswerParams, Slot};
 pub use request::{AnswerOptions, Event, Request, RequestError, Scored, Usage, Work};
 
 /// Limits of a scheduler.
@@ -59,7 +62,9 @@ pub struct Status {
     pub waiting: usize,
     /// Tokens that the cache has room for.
     pub cache_tokens: usize,
-    /// Those of them that neither an answer nor a kept prefix has.
+    /// Tokens that its pages hold: a few more than that.
+    pub page_tokens: usize,
+    /// Tokens of pages that neither an answer nor a kept prefix has.
     pub free_tokens: usize,
     /// Tokens kept for prompts to come.
     pub kept_tokens: usize,
@@ -81,7 +86,10 @@ struct Shared {
     waiting: AtomicUsize,
     draining: AtomicBool,
     status: Mutex<Status>,
+    monitor: Arc<Monitor>,
     limits: Limits,
+    /// Most requests that run at once.
+    sequences: usize,
     n_ctx: usize,
     vocab: usize,
     hidden: bool,
@@ -101,7 +109,9 @@ impl Scheduler {
             waiting: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             status: Mutex::default(),
+            monitor: Arc::default(),
             limits,
+            sequences: limits.running.min(backend.max_step_tokens()).min(backend.max_outputs()).max(1),
             n_ctx,
             vocab: backend.plan().vocab(),
             hidden: backend.plan().hidden.is_some(),
@@ -123,10 +133,19 @@ impl Scheduler {
         let limit = self.shared.limits.waiting;
         let one_more = |n: usize| (n < limit).then_some(n + 1);
         let taken = self.shared.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        taken.map_err(|_| RequestError::QueueFull { limit })?;
+        let mut progress = Progress::new(&self.shared.monitor);
+        if taken.is_err() {
+            progress.end(Outcome::Refused);
+            return Err(RequestError::QueueFull { limit });
+        }
         let (events, receiver) = unbounded_channel();
-        let sent = self.commands.send(Command::Run(Box::new(Job { request, events })));
-        sent.map_err(|_| RequestError::ShuttingDown)?;
+        let sent = self.commands.send(Command::Run(Box::new(Job { request, events, progress })));
+        sent.map_err(|SendError(command)| {
+            if let Command::Run(mut job) = command {
+                job.progress.end(Outcome::Refused);
+            }
+            RequestError::ShuttingDown
+        })?;
         Ok(receiver)
     }
 
@@ -135,6 +154,10 @@ impl Scheduler {
     /// # Errors
     /// As [`Scheduler::submit`], but for the queue.
     pub fn check(&self, request: &Request) -> Result<(), RequestError> {
+        self.find_fault(request).inspect_err(|_| self.shared.monitor.metrics.request(Outcome::Refused))
+    }
+
+    fn find_fault(&self, request: &Request) -> Result<(), RequestError> {
         let Shared { n_ctx, vocab, hidden, draining, .. } = &*self.shared;
         if draining.load(Ordering::Relaxed) {
             return Err(RequestError::ShuttingDown);
@@ -188,6 +211,16 @@ impl Scheduler {
     /// The device, for people.
     pub fn device(&self) -> &str {
         &self.shared.device
+    }
+
+    /// Most requests that run at once.
+    pub(crate) fn sequences(&self) -> usize {
+        self.shared.sequences
+    }
+
+    /// What is known of all requests.
+    pub(crate) fn monitor(&self) -> &Monitor {
+        &self.shared.monitor
     }
 
     /// The state at the last step.

@@ -4,13 +4,17 @@ use std::collections::VecDeque;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::request::{Event, Request, Work};
+use super::{
+    progress::Progress,
+    request::{Event, Request, Work},
+};
 
 /// A request, and where its news go.
 #[derive(Debug)]
 pub(super) struct Job {
     pub request: Request,
     pub events: UnboundedSender<Event>,
+    pub progress: Progress,
 }
 
 impl Job {
@@ -58,6 +62,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use handmill_models::engine::Pooling;
     use tokio::sync::mpsc::unbounded_channel;
@@ -70,7 +76,7 @@ mod tests {
             let (events, receiver) = unbounded_channel();
             receivers.push(receiver);
             let request = Request { priority, ..Request::new(vec![id], Work::Embed(Pooling::Last)) };
-            queue.push(Job { request, events });
+            queue.push(Job { request, events, progress: Progress::new(&Arc::default()) });
         }
         receivers.remove(2);
         assert_eq!(queue.drop_left(), 1);

@@ -10,7 +10,11 @@ use handmill_models::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::request::{AnswerOptions, Event, RequestError, Scored};
+use super::{
+    progress::Progress,
+    request::{AnswerOptions, Event, RequestError, Scored},
+};
+use crate::metrics::Outcome;
 
 /// A prompt that is read.
 #[derive(Debug)]
@@ -20,6 +24,7 @@ pub(super) struct Reader {
     pub sequence: Sequence,
     pub goal: Goal,
     pub events: UnboundedSender<Event>,
+    pub progress: Progress,
     pub failed: bool,
     /// Set while it waits for room that answers had: their number then. It begins anew where there are fewer.
     pub waits: Option<usize>,
@@ -90,6 +95,7 @@ impl Reader {
     }
 
     pub fn fail(&mut self, error: RequestError) {
+        self.progress.end(Outcome::Failed);
         // A client that has left hears nothing.
         let _ = self.events.send(Event::Failed(error));
         self.failed = true;

@@ -14,6 +14,7 @@ use super::{
     request::{Event, RequestError, Usage},
     worker::Worker,
 };
+use crate::metrics::Outcome;
 
 /// Bytes of logits that the prompts of one step may have.
 const LOGITS: usize = 64 << 20;
@@ -142,6 +143,7 @@ impl Worker {
         let tokens: usize = parts.runs.iter().map(|(_, n)| n).chain(parts.readers.iter().map(|(_, n)| n)).sum();
         let answers = parts.runs.iter().filter(|(id, _)| !parts.prompts.contains(id)).count();
         self.pace.observe(answers, tokens - answers, start.elapsed());
+        self.count(&parts, tokens);
         // Prompts to come may begin with what these have run.
         for (id, sequence) in self.running.sequences() {
             if parts.prompts.contains(&id) {
@@ -163,6 +165,21 @@ impl Worker {
             self.tell();
         }
         Ok(())
+    }
+
+    /// Counts a step that has run, of so many rows.
+    fn count(&self, parts: &Parts, rows: usize) {
+        self.shared.monitor.metrics.step(rows);
+        for (id, n) in &parts.runs {
+            if let Some(answer) = self.answers.iter().find(|answer| answer.run == Some(*id)) {
+                answer.progress.run(*n);
+            }
+        }
+        for (i, n) in &parts.readers {
+            if let Some(reader) = self.readers.get(*i) {
+                reader.progress.run(*n);
+            }
+        }
     }
 
     /// Runs the parts of a step and gives readers what it found for them. Returns the tokens that were chosen, and the runs
@@ -249,16 +266,18 @@ impl Worker {
                 let usage = Usage { prompt_tokens, ..Usage::default() };
                 let finished =
                     Event::Finished { reason: StopReason::MaxTokens, stop: None, text: String::new(), usage };
-                let events = match Reader::vector(&sums) {
-                    Some(vector) => vec![Event::Embedding(vector), finished],
-                    None => vec![Event::Failed(RequestError::NotFinite)],
+                let (outcome, events) = match Reader::vector(&sums) {
+                    Some(vector) => (Outcome::Finished, vec![Event::Embedding(vector), finished]),
+                    None => (Outcome::Failed, vec![Event::Failed(RequestError::NotFinite)]),
                 };
+                reader.progress.end(outcome);
                 // A client that has left hears nothing.
                 events.into_iter().for_each(|event| drop(reader.events.send(event)));
                 return Ok(());
             }
         };
-        let mut answer = Answer::new(options, prompt_tokens, reader.turn, &self.tokenizer, reader.events);
+        let mut answer =
+            Answer::new(options, prompt_tokens, reader.turn, &self.tokenizer, reader.events, reader.progress);
         if chosen.token.is_none() {
             answer.fail(RequestError::NoToken);
             return Ok(());

@@ -23,6 +23,7 @@ use super::{
     reader::{Goal, Reader, Scores},
     request::{Event, RequestError, Usage, Work},
 };
+use crate::metrics::Outcome;
 
 /// The longest shutdown: about a year, so that its end is a time.
 const LONGEST: Duration = Duration::from_secs(1 << 25);
@@ -106,7 +107,8 @@ impl Worker {
 
     /// Fails all that is there, at the end of a shutdown.
     fn give_up(&mut self) {
-        for job in self.queue.drain() {
+        for mut job in self.queue.drain() {
+            job.progress.end(Outcome::Failed);
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             let _ = job.events.send(Event::Failed(RequestError::ShuttingDown));
         }
@@ -139,9 +141,7 @@ impl Worker {
 
     /// Begins requests, as long as there is room for them.
     fn begin(&mut self) -> Result<(), handmill_models::Error> {
-        let backend = self.engine.backend();
-        let (step_tokens, outputs) = (backend.max_step_tokens(), backend.max_outputs());
-        let most = self.shared.limits.running.min(step_tokens).min(outputs).max(1);
+        let (step_tokens, most) = (self.engine.backend().max_step_tokens(), self.shared.sequences);
         while self.answers.len() + self.readers.len() < most && self.running.waiting() == 0 {
             let reading: usize = self.readers.iter().map(|reader| reader.rest().len()).sum();
             // A step full of prompts that are read is enough.
@@ -155,12 +155,13 @@ impl Worker {
 
     fn begin_job(&mut self, job: Job) -> Result<(), handmill_models::Error> {
         let reads = job.is_reading();
-        let Job { request, events } = job;
+        let Job { request, events, mut progress } = job;
+        progress.begin(&request);
         let (prompt, turn) = (request.prompt, self.turns);
         let usage = Usage { prompt_tokens: prompt.len(), ..Usage::default() };
         let goal = match request.work {
             Work::Answer(options) if !reads => {
-                let mut answer = Answer::new(options, prompt.len(), turn, &self.tokenizer, events);
+                let mut answer = Answer::new(options, prompt.len(), turn, &self.tokenizer, events, progress);
                 if answer.options.max_tokens == Some(0) {
                     answer.start(0);
                     answer.ended = Some(StopReason::MaxTokens);
@@ -178,9 +179,10 @@ impl Worker {
                 Goal::Embed { pooling, sums: vec![0.0; width] }
             }
         };
+        progress.start(0);
         let _ = events.send(Event::Started(usage));
         let sequence = Sequence::default();
-        self.readers.push(Reader { turn, prompt, sequence, goal, events, failed: false, waits: None });
+        self.readers.push(Reader { turn, prompt, sequence, goal, events, progress, failed: false, waits: None });
         Ok(())
     }
 
@@ -216,11 +218,15 @@ impl Worker {
         // What ended in this step gives its pages back before that is shown.
         self.leave();
         let room = self.engine.backend().pages().room();
+        let cache_tokens = self.engine.cache_tokens();
+        // A model whose layers cache no tokens has no bound of pages.
+        let page_tokens = if room.tokens == usize::MAX { cache_tokens } else { room.tokens };
         let status = Status {
             running: self.answers.len() + self.readers.len(),
             waiting: 0,
-            cache_tokens: self.engine.cache_tokens(),
-            free_tokens: room.free_tokens.min(room.tokens),
+            cache_tokens,
+            page_tokens,
+            free_tokens: room.free_tokens.min(page_tokens),
             kept_tokens: self.engine.kept_tokens(),
             set_aside: self.running.times_set_aside(),
         };
