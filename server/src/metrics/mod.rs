@@ -143,7 +143,7 @@ impl Metrics {
         text.histogram("handmill_queue_seconds", "Seconds from a request's arrival to its beginning.", &self.queue);
 
         let tokens = "Tokens that the cache's pages hold for all requests and kept prefixes together.";
-        text.gauge("handmill_cache_tokens", tokens, status.page_tokens);
+        text.gauge("handmill_cache_tokens", tokens, status.cache_tokens);
         let free = "Tokens of the cache that neither a request nor a kept prefix has.";
         text.gauge("handmill_cache_tokens_free", free, status.free_tokens);
         let kept = "Tokens of the cache that are kept for prompts to come.";

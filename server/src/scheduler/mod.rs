@@ -60,10 +60,8 @@ pub struct Status {
     pub running: usize,
     /// Requests that wait.
     pub waiting: usize,
-    /// Tokens that the cache has room for.
+    /// Tokens that the pages of the cache hold.
     pub cache_tokens: usize,
-    /// Tokens that its pages hold: a few more than that.
-    pub page_tokens: usize,
     /// Tokens of pages that neither an answer nor a kept prefix has.
     pub free_tokens: usize,
     /// Tokens kept for prompts to come.

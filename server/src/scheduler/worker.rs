@@ -218,15 +218,13 @@ impl Worker {
         // What ended in this step gives its pages back before that is shown.
         self.leave();
         let room = self.engine.backend().pages().room();
-        let cache_tokens = self.engine.cache_tokens();
         // A model whose layers cache no tokens has no bound of pages.
-        let page_tokens = if room.tokens == usize::MAX { cache_tokens } else { room.tokens };
+        let cache_tokens = if room.tokens == usize::MAX { self.engine.cache_tokens() } else { room.tokens };
         let status = Status {
             running: self.answers.len() + self.readers.len(),
             waiting: 0,
             cache_tokens,
-            page_tokens,
-            free_tokens: room.free_tokens.min(page_tokens),
+            free_tokens: room.free_tokens.min(cache_tokens),
             kept_tokens: self.engine.kept_tokens(),
             set_aside: self.running.times_set_aside(),
         };
