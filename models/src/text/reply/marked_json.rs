@@ -1,5 +1,6 @@
 //! Calls as JSON between markers: `<tool_call>{"name": …, "arguments": …}</tool_call>` and its many relatives.
 
+use super::bare;
 use super::call::{Call, Grammar, NewGrammar, Step};
 use super::json::{arguments, elements, members};
 use super::lexer::{Piece, Want};
@@ -8,11 +9,14 @@ use super::syntax::Calls;
 use super::values::ToolTypes;
 
 /// Hermes 2 and 3, Qwen 2.5 and 3, QwQ, Granite 4, MiMo, Bielik, Reka: one call a block.
-pub(super) const HERMES: Calls = Calls::new(
-    "hermes",
-    &["<tool_call>"],
-    &[open("<tool_call>", Place::Text, || MarkedJson::boxed(&[], &["</tool_call>"], named))],
-);
+pub(super) const HERMES: Calls = Calls {
+    bare: bare::MARKERS,
+    ..Calls::new(
+        "hermes",
+        &["<tool_call>"],
+        &[open("<tool_call>", Place::Text, || MarkedJson::boxed(&[], &["</tool_call>"], named))],
+    )
+};
 
 /// Command R and R+: `Action:` and a list in a code block.
 pub(super) const COMMAND_R: Calls = Calls::new(

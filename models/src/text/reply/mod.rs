@@ -10,8 +10,11 @@
 //!   from its first character on, as soon as it can no longer become a call.
 //! - Code for a built-in tool is a call of that tool with the arguments `{"code": …}`, once the model ends its turn.
 //! - In reasoning only control tokens open a call; words such as `<tool_call>` may be part of it.
+//! - Where the conversation has tools, JSON that a reply begins with and that names one of them is a call, too, in
+//!   families whose small models leave the markers out.
 //! - Spaces that a template puts around reasoning, text and calls are dropped: the template puts them back.
 
+mod bare;
 mod call;
 mod deepseek;
 mod functionary;

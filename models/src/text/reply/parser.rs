@@ -41,6 +41,8 @@ struct Construct {
 #[derive(Debug)]
 pub struct ReplyParser {
     markers: Vec<Marker>,
+    /// Markers that count once tools are known.
+    bare: &'static [Marker],
     types: ToolTypes,
     reasoning: bool,
     lead: Lead,
@@ -65,6 +67,7 @@ impl ReplyParser {
         let after_block = reasoning || syntax.block_closed_by(prompt);
         let mut parser = Self {
             markers: syntax.markers(prompt),
+            bare: syntax.bare_markers(),
             types: ToolTypes::default(),
             reasoning,
             lead: if after_block { Lead::AfterBlock } else { Lead::ReplyStart },
@@ -83,9 +86,13 @@ impl ReplyParser {
 
     /// Tells the types of the tools' parameters, as in a request's `tools` (JSON Schema). Syntaxes that write all
     /// values as bare text (Qwen3-Coder, GLM, MiniMax, Seed and their like) need them to tell the text `5` from the
-    /// number; without them a value that reads as JSON is JSON. Tools of an unknown form are left out.
+    /// number; without them a value that reads as JSON is JSON. Tools of an unknown form are left out. Syntaxes of the
+    /// Hermes family take JSON without its markers for a call of a tool that is among them.
     pub fn with_tools(mut self, tools: &[Value]) -> Self {
         self.types = ToolTypes::of(tools);
+        if !tools.is_empty() {
+            self.markers.extend(std::mem::take(&mut self.bare));
+        }
         self
     }
 

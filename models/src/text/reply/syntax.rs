@@ -22,6 +22,8 @@ pub(super) struct Calls {
     /// Texts of which a template's source contains one at least.
     pub seen_in: &'static [&'static str],
     pub markers: &'static [Marker],
+    /// Markers that count beside the others where there are tools.
+    pub bare: &'static [Marker],
     /// What the end of a prompt opens, and the grammar that then reads the reply's start.
     pub opened_by: Option<(&'static str, NewGrammar)>,
     /// Where markers at a reply's start could be plain text too: a text of the prompt without which they are.
@@ -30,7 +32,7 @@ pub(super) struct Calls {
 
 impl Calls {
     pub const fn new(name: &'static str, seen_in: &'static [&'static str], markers: &'static [Marker]) -> Self {
-        Self { name, seen_in, markers, opened_by: None, only_with: None }
+        Self { name, seen_in, markers, bare: &[], opened_by: None, only_with: None }
     }
 }
 
@@ -119,6 +121,11 @@ impl ReplySyntax {
             markers.extend(calls.markers.iter().filter(|m| told || m.place != Place::Start));
         }
         markers
+    }
+
+    /// Markers that count where there are tools.
+    pub(super) fn bare_markers(&self) -> &'static [Marker] {
+        self.calls.map_or(&[], |calls| calls.bare)
     }
 
     pub(super) fn reasoning_after(&self, prompt: &str) -> bool {

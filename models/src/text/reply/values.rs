@@ -25,6 +25,11 @@ impl ToolTypes {
         Self(types)
     }
 
+    /// Whether there is a tool of that name.
+    pub fn has(&self, tool: &str) -> bool {
+        self.0.contains_key(tool)
+    }
+
     /// Whether a parameter is a string and nothing else.
     fn is_string(&self, tool: &str, parameter: &str) -> bool {
         self.get(tool, parameter).is_some_and(|names| names.iter().all(|n| n == "string"))
