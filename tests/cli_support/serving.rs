@@ -57,9 +57,10 @@ impl Serving {
     pub fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).expect("it listens");
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let (host, len) = (&self.address, body.len());
+        let len = body.len();
+        let host = if headers.starts_with("host: ") { "" } else { &format!("host: {}\r\n", self.address) };
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {len}\r\n{headers}\r\n{body}"
+            "{method} {path} HTTP/1.1\r\n{host}connection: close\r\ncontent-length: {len}\r\n{headers}\r\n{body}"
         );
         // A server that refuses a request may close the connection before it has read all of it.
         let _ = stream.write_all(request.as_bytes());

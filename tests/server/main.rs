@@ -490,6 +490,17 @@ fn pages_of_other_origins_are_let_in_by_name_alone() {
     let asked = "origin: https://chat.example\r\naccess-control-request-method: POST\r\naccess-control-request-headers: x-a\r\n";
     let preflight = server.request("OPTIONS", CHAT, asked, "");
     assert!(preflight.status == 204 && preflight.head.contains("access-control-allow-headers: x-a"), "{preflight:?}");
+    // A page whose own name leads to this machine.
+    let rebound = server.request("POST", CHAT, "host: evil.example\r\norigin: http://evil.example\r\n", &body);
+    assert!(rebound.status == 403 && rebound.body.contains("foreign_host"), "{rebound:?}");
+    assert_eq!(server.request("GET", "/health", "host: evil.example\r\n", "").status, 403);
+    for host in ["localhost:1", "chat.example"] {
+        assert_eq!(server.request("GET", "/health", &format!("host: {host}\r\n"), "").status, 200, "{host}");
+    }
+    server.stop();
+    // Such a page does not know the key.
+    let server = serve(&["--api-key", "secret"]);
+    assert_eq!(server.request("GET", "/health", "host: proxy.example\r\n", "").status, 200);
     server.stop();
 }
 

@@ -1,11 +1,11 @@
-//! Who is let in: keys, and pages of other origins.
+//! Who is let in: keys, pages of other origins, and names that this machine does not have.
 
-use std::{hint::black_box, sync::Arc, time::Instant};
+use std::{hint::black_box, net::IpAddr, sync::Arc, time::Instant};
 
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -29,7 +29,16 @@ pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: N
     let (origin, id) = (header(&request, header::ORIGIN), header(&request, HeaderName::from_static("x-request-id")));
     let allowed = origin.as_ref().filter(|origin| is_allowed(&app.options.cors, origin.as_bytes()));
     let foreign = origin.is_some() && allowed.is_none() && !is_own(request.headers());
-    let mut response = if foreign {
+    let renamed = app.local_only && app.options.api_keys.is_empty() && !is_named(&app.options.cors, request.headers());
+    let mut response = if renamed {
+        // A page may have its own name lead here, and then its requests seem to be ours.
+        ApiError::status(
+            403,
+            "this server is for its own machine: requests have to name localhost or a loopback address",
+        )
+        .code("foreign_host")
+        .into_response()
+    } else if foreign {
         // Browsers send such requests, though their pages could not read the answer.
         ApiError::status(403, "pages of this origin may not send requests").into_response()
     } else if method == Method::OPTIONS && allowed.is_some() {
@@ -68,6 +77,21 @@ fn is_own(headers: &HeaderMap) -> bool {
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()?.split_once("://"));
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     origin.is_some_and(|(_, origin)| host == Some(origin))
+}
+
+/// Whether a request names this machine, or an origin that is let in. Browsers always name a host.
+fn is_named(cors: &[String], headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else { return false };
+    let name = authority.host().to_ascii_lowercase();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let is_let_in = |origin: &String| {
+        origin == "*" || origin.split_once("://").is_some_and(|(_, origin)| origin.as_bytes() == host.as_bytes())
+    };
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || address.is_ok_and(|address| address.is_loopback())
+        || cors.iter().any(is_let_in)
 }
 
 /// The answer to a browser that asks whether a page may send a request.
@@ -137,6 +161,28 @@ mod tests {
             assert_eq!(has_key(&keys, &headers(&[(name, value)])), let_in, "{name}: {value}");
         }
         assert!(has_key(&[], &headers(&[])));
+    }
+
+    #[test]
+    fn names_are_this_machines_or_let_in() {
+        let cors = ["https://models.example".to_owned()];
+        for (host, named) in [
+            ("127.0.0.1:8080", true),
+            ("localhost:8080", true),
+            ("LocalHost", true),
+            ("app.localhost:8080", true),
+            ("[::1]:8080", true),
+            ("127.9.9.9", true),
+            ("models.example", true),
+            ("evil.example:8080", false),
+            ("127.0.0.1.evil.example", false),
+            ("localhost.evil.example", false),
+            ("10.0.0.1:8080", false),
+            ("", false),
+        ] {
+            assert_eq!(is_named(&cors, &headers(&[("host", host)])), named, "{host}");
+        }
+        assert!(is_named(&[], &headers(&[])) && is_named(&["*".to_owned()], &headers(&[("host", "evil.example")])));
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub(crate) struct App {
     pub model: Model,
     pub tokenizer: Arc<Tokenizer>,
     pub grammars: chat::forms::LazyGrammars,
+    /// Whether only this machine can connect.
+    pub local_only: bool,
     /// Seconds since the epoch at the start.
     pub started: u64,
 }
@@ -72,6 +74,7 @@ pub fn serve(
         model: model.clone(),
         tokenizer,
         grammars: OnceLock::new(),
+        local_only: listener.local_addr().is_ok_and(|address| address.ip().is_loopback()),
         started: ids::now(),
     });
     // The engine has threads of its own; these only wait, parse and write.
@@ -100,10 +103,13 @@ fn router(app: Arc<App>) -> Router {
         .route("/infill", post(llama::infill))
         .route("/apply-template", post(llama::apply_template))
         .route("/v1/models", get(openai::models::list))
+        .route("/models", get(openai::models::list))
         .route("/v1/models/{*name}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::answer))
+        .route("/chat/completions", post(openai::chat::answer))
         .route("/v1/completions", post(openai::completions::answer))
         .route("/v1/responses", post(openai::responses::answer))
+        .route("/responses", post(openai::responses::answer))
         .route("/v1/embeddings", post(openai::embeddings::answer))
         .route("/v1/messages", post(anthropic::answer))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
