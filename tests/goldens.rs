@@ -91,22 +91,21 @@ impl Distance {
         self.mean_of(|d| d)
     }
 
-    /// How far chance may be expected to take the mean Δ.
-    fn standard_error(&self) -> f64 {
-        let (n, mean) = (self.deltas.len() as f64, self.bias());
-        let squares: f64 = self.deltas.iter().map(|d| (d - mean).powi(2)).sum();
-        (squares / (n - 1.0) / n).sqrt()
-    }
-
     /// By how many standard errors the mean of `f` is above the other's, position by position. Two arithmetics of the same
     /// precision differ by one or two: rounding is chance, and the text is short.
     fn above(&self, other: &Self, f: fn(f64) -> f64) -> f64 {
-        let n = self.deltas.len() as f64;
-        let pairs = || self.deltas.iter().zip(&other.deltas).map(|(a, b)| f(*a) - f(*b));
-        let mean = pairs().sum::<f64>() / n;
-        let variance = pairs().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        mean / (variance / n).sqrt()
+        let pairs = self.deltas.iter().zip(&other.deltas).map(|(a, b)| f(*a) - f(*b));
+        let (mean, error) = with_error(&pairs.collect::<Vec<_>>());
+        mean / error
     }
+}
+
+/// The mean, and how far chance may be expected to take it.
+fn with_error(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    (mean, (variance / n).sqrt())
 }
 
 /// Exact arithmetic keeps activations, keys and values in f32. Rounding them costs no more on any instruction set than it
@@ -201,8 +200,7 @@ fn in_blocks(path: &Path) {
         }
     }
     let divergence = divergence / deltas.len() as f64;
-    let distance = Distance { deltas };
-    let (bias, error) = (distance.bias(), distance.standard_error());
+    let (bias, error) = with_error(&deltas);
     let all = format!("divergence {divergence:.5}, log perplexity {bias:+.5} with a standard error of {error:.5}");
     println!("{all}, {bytes:?} bytes a token");
     assert!(divergence < 1e-3 && bias.abs() < 1e-3 + 2.0 * error, "{all}");

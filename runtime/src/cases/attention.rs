@@ -7,7 +7,7 @@ use crate::{
         rope_cos_sin,
     },
     graph::{AttentionOp, CacheId, RopeFreqs, RopeId, RopeLayout, RopeSpec, WeightId},
-    step::{KvType, turn_block},
+    step::{KvType, turn_key},
 };
 
 /// Attention of one layer over some sequences.
@@ -297,10 +297,6 @@ pub struct Cached {
     pub v: Vec<Vec<Vec<f32>>>,
 }
 
-fn turn(key: &mut [f32]) {
-    key.as_chunks_mut().0.iter_mut().for_each(turn_block);
-}
-
 impl AttentionCase {
     /// Logits that join the softmax, from weight 0 on.
     pub const SINKS: [f32; 18] =
@@ -373,7 +369,7 @@ impl AttentionCase {
         if self.turns_keys() {
             // Products of a byte and a half, and 32 of them: exact.
             k.iter_mut().flatten().for_each(|key| {
-                turn(key);
+                turn_key(key);
                 key.iter_mut().for_each(|x| *x /= 32.0);
             });
         }
@@ -401,7 +397,7 @@ impl AttentionCase {
         let first = (0..len).find(seen).unwrap_or(0);
         let mut keys = cached.k.clone();
         if self.turns_keys() {
-            keys.iter_mut().flatten().for_each(|key| turn(key));
+            keys.iter_mut().flatten().for_each(|key| turn_key(key));
         }
         Paged::new(shape, len, first, |h, p| &keys[h][p], |h, p| &cached.v[h][p])
     }

@@ -10,9 +10,10 @@
 //!
 //! Keys often have a few channels that are ten or a hundred times as large as the others, and a block's scale follows its
 //! largest element. So the keys of attention are changed before they are stored in blocks, in two ways that leave its
-//! result as it is: a vector that is the same for all positions is taken from them ([`Plan::key_centres`](crate::graph::Plan::key_centres)), and each block is
-//! turned by a Hadamard matrix, which spreads a large element over its block; queries are turned, too (QuaRot, Ashkboos
-//! et al. 2024). Keys that are rotated as they are read, and those that hold their values, are stored as they are.
+//! result as it is: a vector that is the same for all positions is taken from them
+//! ([`Plan::key_centres`](crate::graph::Plan::key_centres)), and each block is turned by a Hadamard matrix, which spreads a
+//! large element over its block; queries are turned, too (QuaRot, Ashkboos et al. 2024). Keys that are rotated as they are
+//! read, and those that hold their values, are stored as they are.
 
 use super::StepError;
 use crate::graph::CacheSpec;
@@ -66,6 +67,11 @@ impl CacheSpec {
     pub(crate) const fn entry_bytes(&self, kv: KvType) -> usize {
         self.n_kv_heads * (kv.row_bytes(self.head_dim) + kv.row_bytes(self.stored_v_dim()))
     }
+}
+
+/// Turns all blocks of a key: see [`turn_block`].
+pub(crate) fn turn_key(key: &mut [f32]) {
+    key.as_chunks_mut().0.iter_mut().for_each(turn_block);
 }
 
 /// Multiplies a block by the Hadamard matrix of ones and minus ones. Twice makes [`KV_BLOCK`] times the block.

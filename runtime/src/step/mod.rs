@@ -17,7 +17,7 @@ pub(crate) use batch::AT_PLACE;
 pub(crate) use batch::{Batch, ChoiceRow, SequenceRows, check_results};
 pub use batch::{Outputs, SequenceStep, Tokens};
 pub use kv_type::KvType;
-pub(crate) use kv_type::{KV_BLOCK, turn_block};
+pub(crate) use kv_type::{KV_BLOCK, turn_block, turn_key};
 pub(crate) use pages::{Group, PageBook, PageCopy};
 pub use pages::{PAGE_BLOCKS, PAGE_TOKENS, Pages};
 pub use prefix::{PrefixLimits, PrefixStats, Prefixes};

@@ -10,10 +10,10 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{App, error::ApiError, json};
+use super::{App, error::ApiError, json, llama};
 use crate::{
     metrics,
-    scheduler::{AnswerParams, Slot, Status},
+    scheduler::{Slot, Status},
 };
 
 /// Counters, gauges and histograms in Prometheus' format.
@@ -62,7 +62,7 @@ fn running(id: usize, n_ctx: usize, slot: &Slot) -> Value {
     });
     if let Some(answer) = &slot.answer {
         let generated = slot.generated();
-        value["params"] = params(answer);
+        value["params"] = llama::params(answer);
         // A list of one, as llama-server has it.
         value["next_token"] = json!([{
             "has_next_token": true,
@@ -71,27 +71,6 @@ fn running(id: usize, n_ctx: usize, slot: &Slot) -> Value {
         }]);
     }
     value
-}
-
-fn params(answer: &AnswerParams) -> Value {
-    let AnswerParams { sampling, max_tokens, ignore_eos, log_probabilities } = answer;
-    let most = max_tokens.map_or(json!(-1), |most| json!(most));
-    let last_n = if sampling.penalty_last_n == usize::MAX { json!(-1) } else { json!(sampling.penalty_last_n) };
-    json!({
-        "n_predict": most,
-        "max_tokens": most,
-        "seed": sampling.seed,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "repeat_last_n": last_n,
-        "repeat_penalty": sampling.repetition_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "ignore_eos": ignore_eos,
-        "n_probs": log_probabilities.unwrap_or(0),
-    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! Prompts and inputs: a text, texts, ids, lists of ids, texts and ids in turn; texts with a gap.
 
-use serde_json::Value;
-
 use handmill_models::text::Infill;
+use serde_json::Value;
 
 use super::{App, error::ApiError, fields::ids};
 

@@ -6,10 +6,7 @@
 mod histogram;
 mod text;
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use histogram::Histogram;
 use text::Text;
@@ -150,9 +147,4 @@ impl Metrics {
         text.gauge("handmill_cache_tokens_kept", kept, status.kept_tokens);
         text.finish()
     }
-}
-
-/// Whole nanoseconds; a time of more than 584 years is as long as that.
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

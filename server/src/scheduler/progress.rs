@@ -13,7 +13,7 @@ use std::{
 
 use handmill_models::engine::sampling::SamplingParams;
 
-use super::request::{Request, Work};
+use super::request::{AnswerOptions, Request, Work};
 use crate::metrics::{Metrics, Outcome};
 
 /// What is known of all requests.
@@ -79,15 +79,21 @@ pub(crate) struct AnswerParams {
     pub log_probabilities: Option<usize>,
 }
 
+impl AnswerParams {
+    pub fn of(options: &AnswerOptions) -> Self {
+        Self {
+            sampling: SamplingParams { logit_bias: Vec::new(), ..options.sampling.clone() },
+            max_tokens: options.max_tokens,
+            ignore_eos: options.ignore_eos,
+            log_probabilities: options.log_probabilities,
+        }
+    }
+}
+
 impl Slot {
     fn new(task: u64, request: &Request) -> Self {
         let answer = match &request.work {
-            Work::Answer(options) => Some(AnswerParams {
-                sampling: SamplingParams { logit_bias: Vec::new(), ..options.sampling.clone() },
-                max_tokens: options.max_tokens,
-                ignore_eos: options.ignore_eos,
-                log_probabilities: options.log_probabilities,
-            }),
+            Work::Answer(options) => Some(AnswerParams::of(options)),
             Work::Embed(_) => None,
         };
         let (cached, processed, generated) = Default::default();
@@ -191,7 +197,6 @@ impl Drop for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduler::AnswerOptions;
 
     fn begun(monitor: &Arc<Monitor>, prompt_tokens: usize) -> Progress {
         let mut progress = Progress::new(monitor);

@@ -1,6 +1,6 @@
 //! A step: what it has in it, and what becomes of its results.
 
-use std::{num::NonZero, time::Instant};
+use std::time::Instant;
 
 use handmill_models::{
     Error, StopReason,
@@ -114,7 +114,7 @@ impl Worker {
     fn prepare(&mut self) {
         self.readers.iter_mut().for_each(Reader::prepare);
         let mut masked: Vec<&mut Answer> = self.answers.iter_mut().filter(|answer| answer.is_masked()).collect();
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(masked.len());
+        let threads = self.cores.min(masked.len());
         if threads <= 1 {
             return masked.into_iter().for_each(Answer::prepare);
         }

@@ -1,11 +1,13 @@
 //! The thread: what it hears, what begins and what ends.
 
 use std::{
+    num::NonZero,
     sync::{
         Arc, PoisonError,
         atomic::Ordering,
         mpsc::{Receiver, TryRecvError},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -48,6 +50,8 @@ pub(super) struct Worker {
     pub shared: Arc<Shared>,
     /// The end of a shutdown.
     deadline: Option<Instant>,
+    /// Cores that this process may use: asking for them reads files.
+    pub cores: usize,
 }
 
 impl Worker {
@@ -64,6 +68,7 @@ impl Worker {
             inbox,
             shared,
             deadline: None,
+            cores: thread::available_parallelism().map_or(1, NonZero::get),
         }
     }
 

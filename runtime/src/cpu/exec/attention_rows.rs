@@ -5,7 +5,7 @@ use super::StepContext;
 use crate::{
     cpu::{kv::KvRows, pool::Worker},
     graph::{AttentionOp, AttentionStage, CacheId, HeadOp, ValueId},
-    step::{KvType, SequenceKv, turn_block},
+    step::{KvType, SequenceKv, turn_key},
 };
 
 /// Rows of a step whose keys and values are written one by one.
@@ -92,7 +92,7 @@ impl StepContext<'_> {
             key.iter_mut().zip(centre).for_each(|(x, c)| *x -= c);
         }
         if self.backend.book.kv_type().turns_keys(op.v_in_k, op.rotate_on_read.is_some()) {
-            key.as_chunks_mut().0.iter_mut().for_each(turn_block);
+            turn_key(key);
         }
     }
 

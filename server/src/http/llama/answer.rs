@@ -13,6 +13,7 @@ use crate::{
         choices::Choices,
         error::ApiError,
         json as respond,
+        openai::logprobs::of_token,
         prompts::Prompt,
         stream,
         times::{Durations, Times},
@@ -177,13 +178,10 @@ impl Completion {
     }
 
     fn probabilities(&self, scored: &Scored) -> Value {
-        let one = |id: u32, log_probability: Option<f32>| {
-            json!({
-                "id": id,
-                "token": self.app.token_text(id),
-                "bytes": self.app.tokenizer.token_bytes(id).unwrap_or_default(),
-                "logprob": log_probability,
-            })
+        let one = |id: u32, log_probability| {
+            let mut one = of_token(&self.app, id, log_probability);
+            one["id"] = id.into();
+            one
         };
         let mut all = one(scored.id, scored.log_probability);
         all["top_logprobs"] = scored.likeliest.iter().map(|&(id, p)| one(id, Some(p))).collect();

@@ -18,6 +18,8 @@ use super::{
 };
 use answer::Completion;
 
+pub(super) use request::params;
+
 pub(super) async fn completion(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let fields = Fields::parse(&body(&app, request).await?)?;
     let asked = request::read(&app, &fields)?;

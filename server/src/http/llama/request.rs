@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     constrain::Reasoning,
     http::{App, chat::forms::mask, error::ApiError, fields::Fields, openai::forms, sampling},
-    scheduler::AnswerOptions,
+    scheduler::{AnswerOptions, AnswerParams},
 };
 
 /// Most of the likeliest tokens that can be asked for.
@@ -56,26 +56,31 @@ pub(super) fn read(app: &App, fields: &Fields) -> Result<Asked, ApiError> {
     if let Some(form) = forms::read(fields)? {
         answer.mask = Some(mask(app, &form, &Reasoning::None)?);
     }
-    let settings = settings(app, &answer);
+    let mut settings = params(&AnswerParams::of(&answer));
+    settings["n_ctx"] = app.scheduler.n_ctx().into();
+    settings["stop"] = answer.stop.clone().into();
     let (streams, tokens) = (fields.boolean("stream")?, fields.boolean("return_tokens")?);
     Ok(Asked { answer, streams, tokens, settings })
 }
 
-fn settings(app: &App, answer: &AnswerOptions) -> Value {
-    let params = &answer.sampling;
+/// How a request is answered, in llama-server's names.
+pub(in crate::http) fn params(answer: &AnswerParams) -> Value {
+    let AnswerParams { sampling, max_tokens, ignore_eos, log_probabilities } = answer;
+    let most = max_tokens.map_or(json!(-1), |most| json!(most));
+    let last_n = if sampling.penalty_last_n == usize::MAX { json!(-1) } else { json!(sampling.penalty_last_n) };
     json!({
-        "n_ctx": app.scheduler.n_ctx(),
-        "n_predict": answer.max_tokens.map_or(json!(-1), |n| json!(n)),
-        "seed": params.seed,
-        "temperature": params.temperature,
-        "top_k": params.top_k,
-        "top_p": params.top_p,
-        "min_p": params.min_p,
-        "repeat_penalty": params.repetition_penalty,
-        "presence_penalty": params.presence_penalty,
-        "frequency_penalty": params.frequency_penalty,
-        "ignore_eos": answer.ignore_eos,
-        "stop": answer.stop,
-        "n_probs": answer.log_probabilities.unwrap_or(0),
+        "n_predict": most,
+        "max_tokens": most,
+        "seed": sampling.seed,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repeat_last_n": last_n,
+        "repeat_penalty": sampling.repetition_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "ignore_eos": ignore_eos,
+        "n_probs": log_probabilities.unwrap_or(0),
     })
 }

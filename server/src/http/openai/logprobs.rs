@@ -11,15 +11,18 @@ impl App {
     }
 }
 
+/// A token with its log-probability.
+pub(crate) fn of_token(app: &App, id: u32, log_probability: Option<f32>) -> Value {
+    json!({
+        "token": app.token_text(id),
+        "logprob": log_probability,
+        "bytes": app.tokenizer.token_bytes(id).unwrap_or_default(),
+    })
+}
+
 /// An element of a chat's `logprobs.content`.
 pub(super) fn of_chat(app: &App, scored: &Scored) -> Value {
-    let one = |id: u32, log_probability: Option<f32>| {
-        json!({
-            "token": app.token_text(id),
-            "logprob": log_probability,
-            "bytes": app.tokenizer.token_bytes(id).unwrap_or_default(),
-        })
-    };
+    let one = |id, log_probability| of_token(app, id, log_probability);
     let mut element = one(scored.id, scored.log_probability);
     element["top_logprobs"] = scored.likeliest.iter().map(|&(id, p)| one(id, Some(p))).collect();
     element

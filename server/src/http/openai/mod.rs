@@ -5,7 +5,7 @@ pub mod chat_request;
 pub mod completions;
 pub mod embeddings;
 pub mod forms;
-mod logprobs;
+pub mod logprobs;
 pub mod models;
 mod params;
 pub mod responses;
